@@ -1,0 +1,1 @@
+"""A WebSocket gateway for stateful models on Amazon SageMaker."""
