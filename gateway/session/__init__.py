@@ -1,0 +1,1 @@
+"""The session core: a state machine without I/O, and the interfaces its adapters implement."""

@@ -1,0 +1,63 @@
+"""What a route decides about its sessions: the part of the configuration that the core reads."""
+
+from enum import Enum
+
+import msgspec
+
+
+class Opening(Enum):
+    """How a session comes into being at the model."""
+
+    NONE = "none"
+    """The model has no sessions."""
+    CALL = "call"
+    """By a call of its own, before the first turn."""
+    TURN = "turn"
+    """By the first turn itself."""
+
+
+class Policy(msgspec.Struct, frozen=True, kw_only=True):
+    """A route's rules and bounds. Times are in seconds, sizes in bytes.
+
+    Attributes:
+        route: The route's name.
+        opening: How a session comes into being at the model.
+        open_on_connect: Open it as soon as a client connects, not at its first message; only
+            where `opening` is `Opening.CALL`.
+        content_type: Sent with a body whose message names none.
+        json_replies: Give replies to clients as JSON where they parse.
+        client_fields: Names of the optional ``message.send`` fields that this route lets its
+            clients set, of those that need leave.
+        message_bytes: The largest message.
+        queued_messages: How many turns may wait behind the one at the model.
+        remembered_messages: How many finished message ids are kept to recognise duplicates.
+        idle_seconds: A session without a turn for this long is closed at the model.
+        session_seconds: How long a session lasts where the model does not say.
+        expiry_margin_seconds: A session counts as expired this long before it is, for clocks
+            that differ.
+        expiring_notice_seconds: How long before that a client is told.
+        resume_seconds: How long a session without a connection is kept.
+        close_seconds: How long to wait for the model to close a session.
+        log_events: How many events are kept for a client that has not acknowledged them.
+        log_bytes: The same in bytes.
+        heartbeat_seconds: Announced to clients; twice this long without a frame ends a connection.
+    """
+
+    route: str
+    opening: Opening = Opening.CALL
+    open_on_connect: bool = True
+    content_type: str | None = None
+    json_replies: bool = False
+    client_fields: frozenset[str] = frozenset()
+    message_bytes: int = 6_291_456
+    queued_messages: int = 16
+    remembered_messages: int = 10_000
+    idle_seconds: float = 600.0
+    session_seconds: float = 1200.0
+    expiry_margin_seconds: float = 5.0
+    expiring_notice_seconds: float = 60.0
+    resume_seconds: float = 0.0
+    close_seconds: float = 10.0
+    log_events: int = 4096
+    log_bytes: int = 16_777_216
+    heartbeat_seconds: float = 30.0

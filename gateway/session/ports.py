@@ -1,0 +1,151 @@
+"""What the core needs of the outside world, declared beside the core and implemented by adapters.
+
+``gateway.sagemaker`` implements `Model`, ``gateway.stores`` implements `Store`. Both speak in the
+values defined here, and raise only the exceptions defined here.
+"""
+
+from collections.abc import Callable
+from typing import Protocol
+
+import msgspec
+
+from gateway.errors import Failure
+
+
+class ModelSession(msgspec.Struct, frozen=True):
+    """A session that is open at the model.
+
+    Attributes:
+        id: The platform's session id. It is a secret of the gateway: no client ever sees it.
+        expires_at: When the model drops it, in seconds since the epoch; None where the model
+            did not say.
+    """
+
+    id: str
+    expires_at: float | None = None
+
+
+class ModelRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """One turn as the model is to receive it: a body, and the parameters of InvokeEndpoint.
+
+    ``None`` leaves a parameter to the route, and where the route is silent too, out of the call.
+    """
+
+    body: bytes
+    content_type: str
+    accept: str | None = None
+    custom_attributes: str | None = None
+    inference_id: str | None = None
+    target_model: str | None = None
+    target_variant: str | None = None
+    target_container_hostname: str | None = None
+    enable_explanations: str | None = None
+    inference_component_name: str | None = None
+
+
+class ModelReply(msgspec.Struct, frozen=True, kw_only=True):
+    """What the model answered to one turn.
+
+    Attributes:
+        body: The reply's body as it came.
+        content_type: Its content type; None where the model gave none.
+        variant: ``InvokedProductionVariant``.
+        custom_attributes: ``CustomAttributes`` of the reply.
+        new_session: The session that this reply opened or replaced (``NewSessionId``).
+        session_closed: Whether the model said that it closed the session (``ClosedSessionId``).
+    """
+
+    body: bytes
+    content_type: str | None = None
+    variant: str | None = None
+    custom_attributes: str | None = None
+    new_session: ModelSession | None = None
+    session_closed: bool = False
+
+
+class ModelError(Exception):
+    """A call to the model failed; `failure` says how, and whether the model saw it."""
+
+    def __init__(self, failure: Failure) -> None:
+        super().__init__(failure.code.value, failure.message)
+        self.failure = failure
+
+
+class Model(Protocol):
+    """One route's way to its model. Every method raises `ModelError` and nothing else.
+
+    A cancelled call closes the request upstream and lets the cancellation through.
+    """
+
+    async def open(self) -> ModelSession:
+        """Open a session with a call of its own."""
+        ...
+
+    async def invoke(
+        self, request: ModelRequest, session: ModelSession | None, *, affinity: str
+    ) -> ModelReply:
+        """Send one turn, once.
+
+        Args:
+            request: The turn.
+            session: The session to send it in; None where the route's model has none, or opens
+                it with the first turn.
+            affinity: A name for the conversation, at most 64 characters, for models that have no
+                sessions but route by prefix.
+        """
+        ...
+
+    async def close(self, session: ModelSession) -> None:
+        """Close a session. A session that is gone already counts as closed."""
+        ...
+
+
+class SessionRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """What is kept of a session outside of the process that runs it.
+
+    Attributes:
+        id: The gateway's own session id.
+        route: The name of its route.
+        principal: Who opened it.
+        model: The session at the model, once it is open.
+        expires_at: When the session is no longer to be used, in seconds since the epoch; None
+            where that is not known yet.
+    """
+
+    id: str
+    route: str
+    principal: str
+    model: ModelSession | None
+    expires_at: float | None
+
+
+class StoreFull(Exception):  # noqa: N818 - a condition to be expected, as asyncio.QueueFull
+    """The store holds as many sessions as it may."""
+
+
+Evicted = Callable[[SessionRecord], None]
+"""Called once for each record that left the store by expiring, never for one that was deleted."""
+
+
+class Store(Protocol):
+    """Where sessions live. Asynchronous, because it need not be in this process."""
+
+    async def put(self, record: SessionRecord) -> None:
+        """Add or replace a record.
+
+        Raises:
+            StoreFull: The record is new and there is no room for it.
+        """
+        ...
+
+    async def get(self, session_id: str) -> SessionRecord | None:
+        """The record, or None where there is none or it has expired."""
+        ...
+
+    async def delete(self, session_id: str) -> None:
+        """Forget a record; one that is not there is no error."""
+        ...
+
+    async def expire(self) -> None:
+        """Drop what has expired now, telling `Evicted` of each."""
+        ...
