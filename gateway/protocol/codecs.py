@@ -1,0 +1,156 @@
+"""Frames to messages and back: JSON in text frames, MessagePack in binary ones.
+
+Whatever bytes come in, only `ProtocolError` comes out: its text names the field and is meant for
+the client.
+"""
+
+import binascii
+from typing import Any, Protocol
+
+import msgspec
+from msgspec import UNSET, Raw, structs
+
+from gateway.protocol.messages import ClientMessage, MessageDone, MessageSend, ServerMessage
+
+Frame = str | bytes
+
+SUBPROTOCOL_JSON = "v1.json.session-gateway"
+SUBPROTOCOL_MSGPACK = "v1.msgpack.session-gateway"
+
+_BODIES = "exactly one of `text`, `json`, `base64`"
+# What msgspec raises for input that is not a message: wrong syntax or types, text that is not
+# UTF-8, nesting deeper than the interpreter's recursion limit.
+_BAD_INPUT = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+
+
+class ProtocolError(Exception):
+    """A frame is not a message of the protocol."""
+
+
+class Codec(Protocol):
+    """One subprotocol's way between frames and messages."""
+
+    def decode(self, frame: Frame) -> ClientMessage:
+        """The message in a frame.
+
+        Raises:
+            ProtocolError: There is none.
+        """
+        ...
+
+    def encode(self, message: ServerMessage) -> Frame:
+        """The frame for a message."""
+        ...
+
+
+def _explain(error: Exception) -> str:
+    if isinstance(error, RecursionError):
+        return "nested too deeply"
+    if isinstance(error, UnicodeDecodeError):
+        return "a string is not UTF-8"
+    return str(error)
+
+
+class JsonCodec:
+    """``v1.json.session-gateway``."""
+
+    def __init__(self) -> None:
+        self._decoder: msgspec.json.Decoder[ClientMessage] = msgspec.json.Decoder(ClientMessage)
+        self._encoder = msgspec.json.Encoder()
+
+    def decode(self, frame: Frame) -> ClientMessage:
+        """See `Codec.decode`."""
+        if not isinstance(frame, str):
+            raise ProtocolError(f"{SUBPROTOCOL_JSON} takes text frames, this one is binary")
+        try:
+            message = self._decoder.decode(frame)
+        except _BAD_INPUT as error:
+            raise ProtocolError(_explain(error)) from None
+        if not isinstance(message, MessageSend):
+            return message
+        if message.data is not UNSET:
+            raise ProtocolError("`bytes` is for MessagePack only, send `base64` - at `$.bytes`")
+        return _one_body(message, _BODIES)
+
+    def encode(self, message: ServerMessage) -> str:
+        """See `Codec.encode`."""
+        return self._encoder.encode(message).decode()
+
+
+class MsgpackCodec:
+    """``v1.msgpack.session-gateway``: the same messages, but binary bodies as they stand."""
+
+    def __init__(self) -> None:
+        self._decoder: msgspec.msgpack.Decoder[ClientMessage] = msgspec.msgpack.Decoder(
+            ClientMessage
+        )
+        self._encoder = msgspec.msgpack.Encoder()
+
+    def decode(self, frame: Frame) -> ClientMessage:
+        """See `Codec.decode`."""
+        if not isinstance(frame, bytes):
+            raise ProtocolError(f"{SUBPROTOCOL_MSGPACK} takes binary frames, this one is text")
+        try:
+            message = self._decoder.decode(frame)
+        except _BAD_INPUT as error:
+            raise ProtocolError(_explain(error)) from None
+        if not isinstance(message, MessageSend):
+            return message
+        message = _one_body(message, f"{_BODIES}, `bytes`")
+        if message.json is not UNSET:
+            return structs.replace(message, json=Raw(_json_of(message.json)))
+        return message
+
+    def encode(self, message: ServerMessage) -> bytes:
+        """See `Codec.encode`."""
+        if isinstance(message, MessageDone):
+            if message.base64 is not UNSET:
+                message = structs.replace(message, base64=UNSET, data=message.base64)
+            elif message.json is not UNSET:
+                value = msgspec.json.decode(message.json)
+                message = structs.replace(message, json=Raw(self._encoder.encode(value)))
+        return self._encoder.encode(message)
+
+
+def _one_body(message: MessageSend, names: str) -> MessageSend:
+    """The message with its only body, decoded where it came as Base64."""
+    bodies = (message.text, message.json, message.base64, message.data)
+    if sum(body is not UNSET for body in bodies) != 1:
+        raise ProtocolError(f"Object needs {names}")
+    if message.base64 is UNSET:
+        return message
+    try:
+        data = binascii.a2b_base64(message.base64, strict_mode=True)
+    except ValueError:  # binascii.Error is one, and so is a string that is not ASCII
+        raise ProtocolError("Invalid base64 encoded string - at `$.base64`") from None
+    return structs.replace(message, base64=UNSET, data=data)
+
+
+def _json_of(packed: Raw) -> bytes:
+    """JSON for a MessagePack value; maps may have string keys only, and nothing may be binary."""
+    try:
+        return msgspec.json.encode(_plain(msgspec.msgpack.decode(packed)))
+    except (*_BAD_INPUT, TypeError, ValueError) as error:
+        reason = _explain(error) if isinstance(error, _BAD_INPUT) else "it has no JSON form"
+        raise ProtocolError(f"{reason} - at `$.json`") from None
+
+
+def _plain(value: Any) -> Any:
+    """The value itself, where it is made of nothing but JSON's own types.
+
+    msgspec would give ``bytes`` as Base64, and numbers as the strings that they are as keys; the
+    model would then get something else than the client sent.
+    """
+    if isinstance(value, dict):
+        if not all(isinstance(key, str) for key in value):
+            raise TypeError
+        for item in value.values():
+            _plain(item)
+    elif isinstance(value, list):
+        for item in value:
+            _plain(item)
+    elif not (value is None or isinstance(value, str | bool | int | float)):
+        raise TypeError
+    elif isinstance(value, float) and value - value != 0:  # an infinity or not a number
+        raise ValueError
+    return value

@@ -1,0 +1,208 @@
+"""Every message of the wire protocol, declared once for both codecs.
+
+A client's message is read from outside, so its types say all that section 3 of ``PROTOCOL.md``
+asks of it; what no type can say is checked by the codecs. ``UNSET`` is a field that is absent,
+which is not the same as ``null``.
+"""
+
+from typing import Annotated, Literal
+
+from msgspec import UNSET, Meta, Raw, Struct, UnsetType, field
+
+from gateway.errors import ErrorCode, Outcome
+
+MessageId = Annotated[str, Meta(pattern=r"\A[\x21-\x7e]{1,64}\Z")]
+HeaderText = Annotated[str, Meta(pattern=r"\A[\x20-\x7e]{1,1024}\Z")]
+EventNumber = Annotated[int, Meta(ge=0)]
+Status = Literal["completed", "cancelled", "failed"]
+Progress = Literal["queued", "running", "completed", "cancelled", "failed"]
+ClosedReason = Literal["client", "expired", "lost", "idle", "model", "operator"]
+
+
+class _Client(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """A message from a client."""
+
+
+class SessionOpen(_Client, frozen=True, kw_only=True, tag="session.open"):
+    """The first message of a connection: opens a session, or resumes one."""
+
+    token: str | UnsetType = UNSET
+    session_id: str | UnsetType = UNSET
+    resume_key: str | UnsetType = UNSET
+    last_event: EventNumber | UnsetType = UNSET
+
+
+class MessageSend(_Client, frozen=True, kw_only=True, tag="message.send"):
+    """One turn for the model.
+
+    A codec hands it on with exactly one of ``text``, ``json`` (JSON, whatever the codec) and
+    ``bytes``; ``base64`` has become ``bytes`` by then.
+    """
+
+    id: MessageId
+    text: str | UnsetType = UNSET
+    json: Raw | UnsetType = UNSET
+    base64: str | UnsetType = UNSET
+    data: bytes | UnsetType = field(default=UNSET, name="bytes")
+    stream: bool | UnsetType = UNSET
+    content_type: HeaderText | UnsetType = UNSET
+    accept: HeaderText | UnsetType = UNSET
+    custom_attributes: HeaderText | UnsetType = UNSET
+    inference_id: HeaderText | UnsetType = UNSET
+    target_model: HeaderText | UnsetType = UNSET
+    target_variant: HeaderText | UnsetType = UNSET
+    target_container_hostname: HeaderText | UnsetType = UNSET
+    enable_explanations: HeaderText | UnsetType = UNSET
+    inference_component_name: HeaderText | UnsetType = UNSET
+
+
+class MessageCancel(_Client, frozen=True, kw_only=True, tag="message.cancel"):
+    """Stop a turn, queued or running."""
+
+    id: MessageId
+
+
+class EventAck(_Client, frozen=True, kw_only=True, tag="event.ack"):
+    """Everything up to and including this event may be forgotten."""
+
+    event: EventNumber
+
+
+class AuthRefresh(_Client, frozen=True, kw_only=True, tag="auth.refresh"):
+    """A new token in place of one that runs out."""
+
+    token: str
+
+
+class SessionClose(_Client, frozen=True, kw_only=True, tag="session.close"):
+    """Close the session, at the model too."""
+
+
+class Ping(_Client, frozen=True, kw_only=True, tag="ping"):
+    """Asks for a pong; a sign of life that a browser can send."""
+
+    data: Annotated[str, Meta(max_length=125)] | UnsetType = UNSET
+
+
+ClientMessage = (
+    SessionOpen | MessageSend | MessageCancel | EventAck | AuthRefresh | SessionClose | Ping
+)
+
+
+class _Server(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A message to a client."""
+
+
+class Limits(Struct, frozen=True, kw_only=True):
+    """What a client must keep to."""
+
+    message_bytes: int
+    queued_messages: int
+    resume_seconds: float
+
+
+class ErrorObject(_Server, frozen=True, kw_only=True):
+    """Why a turn failed."""
+
+    code: ErrorCode
+    message: str
+    retryable: bool
+    outcome: Outcome
+    retry_after: float | UnsetType = UNSET
+
+
+class SessionOpened(_Server, frozen=True, kw_only=True, tag="session.opened"):
+    """The session is there, under the gateway's own id."""
+
+    event: int
+    session_id: str
+    resume_key: str
+    expires_at: str | None
+    route: str
+    limits: Limits
+    heartbeat_seconds: float
+
+
+class MessageAccepted(_Server, frozen=True, kw_only=True, tag="message.accepted"):
+    """The turn will end in exactly one ``message.done``."""
+
+    event: int
+    id: str
+    queued: int
+
+
+class MessageDone(_Server, frozen=True, kw_only=True, tag="message.done"):
+    """The end of a turn.
+
+    ``outcome`` is there for a cancelled turn; a failed one says it in its ``error``.
+    """
+
+    event: int
+    id: str
+    status: Status
+    text: str | UnsetType = UNSET
+    json: Raw | UnsetType = UNSET
+    base64: bytes | UnsetType = UNSET
+    data: bytes | UnsetType = field(default=UNSET, name="bytes")
+    content_type: str | UnsetType = UNSET
+    invoked_production_variant: str | UnsetType = UNSET
+    custom_attributes: str | UnsetType = UNSET
+    deltas: int
+    duration_ms: int
+    outcome: Outcome | UnsetType = UNSET
+    error: ErrorObject | UnsetType = UNSET
+
+
+class SessionUpdated(_Server, frozen=True, kw_only=True, tag="session.updated"):
+    """The model has given or changed the expiry."""
+
+    event: int
+    expires_at: str | None
+
+
+class SessionExpiring(_Server, frozen=True, kw_only=True, tag="session.expiring"):
+    """The session is about to expire."""
+
+    event: int
+    expires_at: str
+
+
+class SessionClosed(_Server, frozen=True, kw_only=True, tag="session.closed"):
+    """The session has ended; the socket closes next."""
+
+    event: int
+    reason: ClosedReason
+
+
+class MessageDuplicate(_Server, frozen=True, kw_only=True, tag="message.duplicate"):
+    """This id was accepted before; it is not invoked again."""
+
+    id: str
+    status: Progress
+
+
+class ErrorMessage(_Server, frozen=True, kw_only=True, tag="error"):
+    """A message was refused, or a session could not be opened."""
+
+    code: ErrorCode
+    message: str
+    id: str | UnsetType = UNSET
+    retryable: bool
+    retry_after: float | UnsetType = UNSET
+
+
+class Pong(_Server, frozen=True, kw_only=True, tag="pong"):
+    """Answers a ping."""
+
+    data: str | UnsetType = UNSET
+
+
+Event = (
+    SessionOpened | MessageAccepted | MessageDone | SessionUpdated | SessionExpiring | SessionClosed
+)
+"""A numbered server message."""
+
+Notice = MessageDuplicate | ErrorMessage | Pong
+"""A server message outside of the numbering: it belongs to a connection, not to the session."""
+
+ServerMessage = Event | Notice
