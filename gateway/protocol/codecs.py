@@ -5,6 +5,7 @@ the client.
 """
 
 import binascii
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import msgspec
@@ -24,7 +25,19 @@ _BAD_INPUT = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
 class ProtocolError(Exception):
-    """A frame is not a message of the protocol."""
+    """A frame is not a message of the protocol.
+
+    Attributes:
+        message_type: The type that it claims to be, where it is an object that claims any.
+    """
+
+    def __init__(self, text: str, message_type: str | None = None) -> None:
+        super().__init__(text)
+        self.message_type = message_type
+
+
+class _Claim(msgspec.Struct):
+    type: str
 
 
 class Codec(Protocol):
@@ -51,6 +64,13 @@ def _explain(error: Exception) -> str:
     return str(error)
 
 
+def _claimed(decode: Callable[..., _Claim], frame: Frame) -> str | None:
+    try:
+        return decode(frame, type=_Claim).type
+    except _BAD_INPUT:
+        return None
+
+
 class JsonCodec:
     """``v1.json.session-gateway``."""
 
@@ -65,7 +85,8 @@ class JsonCodec:
         try:
             message = self._decoder.decode(frame)
         except _BAD_INPUT as error:
-            raise ProtocolError(_explain(error)) from None
+            claim = _claimed(msgspec.json.decode, frame)
+            raise ProtocolError(_explain(error), claim) from None
         if not isinstance(message, MessageSend):
             return message
         if message.data is not UNSET:
@@ -93,7 +114,8 @@ class MsgpackCodec:
         try:
             message = self._decoder.decode(frame)
         except _BAD_INPUT as error:
-            raise ProtocolError(_explain(error)) from None
+            claim = _claimed(msgspec.msgpack.decode, frame)
+            raise ProtocolError(_explain(error), claim) from None
         if not isinstance(message, MessageSend):
             return message
         message = _one_body(message, f"{_BODIES}, `bytes`")

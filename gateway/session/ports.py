@@ -119,7 +119,7 @@ class SessionRecord(msgspec.Struct, frozen=True, kw_only=True):
     expires_at: float | None
 
 
-class StoreFull(Exception):  # noqa: N818 - a condition to be expected, as asyncio.QueueFull
+class StoreFull(Exception):
     """The store holds as many sessions as it may."""
 
 

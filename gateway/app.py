@@ -1,0 +1,185 @@
+"""The composition root: builds everything from the settings, and owns its life."""
+
+import asyncio
+import contextlib
+import logging
+import signal
+import socket
+from collections.abc import AsyncIterator, Callable
+
+import structlog
+import uvicorn
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+from starlette.routing import Route as HttpRoute
+from starlette.routing import WebSocketRoute
+
+from gateway.config import Settings
+from gateway.runner import Route, Sessions
+from gateway.sagemaker import SageMakerModel, runtime_client
+from gateway.stores.memory import MemoryStore
+from gateway.transports.pages import SecurityHeaders, pages
+from gateway.transports.server import Server, WebSocketProtocol
+from gateway.transports.websocket import WebSocketEndpoint
+
+
+def configure_logging(level: str, form: str) -> None:
+    """Log to standard error, the gateway's own lines and the libraries' alike.
+
+    Args:
+        level: The least level that is logged.
+        form: ``console`` for people, ``json`` for machines.
+    """
+    shared: list[structlog.typing.Processor] = [
+        structlog.stdlib.add_log_level,
+        structlog.stdlib.add_logger_name,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+    ]
+    renderer: list[structlog.typing.Processor] = (
+        [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
+        if form == "json"
+        else [structlog.dev.ConsoleRenderer()]
+    )
+    structlog.configure(
+        processors=[
+            structlog.stdlib.filter_by_level,
+            *shared,
+            structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
+        ],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        wrapper_class=structlog.stdlib.BoundLogger,
+        cache_logger_on_first_use=True,
+    )
+    handler = logging.StreamHandler()
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=shared,
+            processors=[
+                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+                *renderer,
+            ],
+        )
+    )
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel("WARNING")
+    logging.getLogger("gateway").setLevel(level)
+
+
+@contextlib.asynccontextmanager
+async def build(settings: Settings) -> AsyncIterator[tuple[Starlette, Sessions]]:
+    """The application and its sessions, which end with this context."""
+    aws, server = settings.aws, settings.server
+    async with contextlib.AsyncExitStack() as stack:
+        client = await stack.enter_async_context(
+            runtime_client(
+                region=aws.region,
+                profile=aws.profile,
+                endpoint_url=aws.endpoint_url,
+                max_pool_connections=aws.max_pool_connections,
+                connect_timeout=aws.connect_timeout_seconds,
+                read_timeout=aws.read_timeout_seconds,
+            )
+        )
+        routes = {
+            name: Route(
+                route.policy(name, server),
+                SageMakerModel(client, route.endpoint_name, route.profile, route.defaults),
+            )
+            for name, route in settings.routes.items()
+        }
+        sessions = await stack.enter_async_context(
+            Sessions(
+                routes,
+                lambda evicted: MemoryStore(
+                    max_sessions=settings.store.max_sessions, evicted=evicted
+                ),
+                drain_seconds=server.drain_seconds,
+            )
+        )
+        yield application(settings, sessions), sessions
+
+
+def application(settings: Settings, sessions: Sessions) -> Starlette:
+    """The ASGI application."""
+    endpoint = WebSocketEndpoint(
+        sessions,
+        origins={name: route.allowed_origins for name, route in settings.routes.items()},
+        max_connections=settings.server.max_connections,
+        open_timeout=settings.server.open_timeout_seconds,
+    )
+
+    async def healthz(_request: Request) -> Response:
+        return PlainTextResponse("ok\n")
+
+    async def readyz(_request: Request) -> Response:
+        if sessions.draining:
+            return PlainTextResponse("draining\n", 503)
+        return PlainTextResponse("ok\n")
+
+    return Starlette(
+        routes=[
+            WebSocketRoute("/ws", endpoint.serve),
+            WebSocketRoute("/ws/{route}", endpoint.serve),
+            HttpRoute("/healthz", healthz),
+            HttpRoute("/readyz", readyz),
+            *pages(list(settings.routes)),
+        ],
+        middleware=[Middleware(SecurityHeaders)],
+    )
+
+
+async def serve(settings: Settings, *, on_ready: Callable[[str], None]) -> None:
+    """Run the gateway until it is told to stop by SIGTERM or SIGINT, and has drained.
+
+    A second signal ends the draining at once.
+
+    Args:
+        settings: All of them.
+        on_ready: Called with the address once connections are taken.
+
+    Raises:
+        OSError: The address can't be listened on.
+    """
+    configure_logging(settings.server.log_level, settings.server.log_format)
+    with listen(settings.server.host, settings.server.port) as listener:
+        host, port = listener.getsockname()[:2]
+        url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+        async with build(settings) as (app, sessions):
+            config = uvicorn.Config(
+                app,
+                loop="none",
+                http="httptools",
+                ws=WebSocketProtocol,
+                ws_max_size=max(route.message_bytes for route in settings.routes.values()),
+                ws_ping_interval=settings.server.heartbeat_seconds,
+                ws_per_message_deflate=False,
+                lifespan="off",
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                date_header=False,
+            )
+            server = Server(config, drain=sessions.drain, ready=lambda: on_ready(url))
+
+            def stop() -> None:
+                if server.should_exit:
+                    sessions.hurry()
+                server.should_exit = True
+
+            loop = asyncio.get_running_loop()
+            for number in (signal.SIGINT, signal.SIGTERM):
+                loop.add_signal_handler(number, stop)
+            try:
+                await server.serve(sockets=[listener])
+            finally:
+                for number in (signal.SIGINT, signal.SIGTERM):
+                    loop.remove_signal_handler(number)
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A listening socket; port 0 takes any that is free."""
+    family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+    return socket.create_server(address[:2], family=family, backlog=2048)

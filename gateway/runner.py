@@ -1,0 +1,354 @@
+"""Runs sessions: feeds events to their state machines and does what those ask for.
+
+All I/O of a session begins here and ends here as an event. The state machine is called from the
+event loop's thread only and never waits, so its events are in one order and need no lock.
+"""
+
+import asyncio
+import secrets
+import time
+from collections.abc import Callable, Coroutine, Mapping
+from functools import partial
+from types import TracebackType
+from typing import Any, Protocol, Self, TypeVar
+
+import structlog
+
+from gateway.errors import CloseCode, ErrorCode, Failure, Outcome
+from gateway.protocol.messages import MessageDone, Notice
+from gateway.session import effects as do
+from gateway.session import events as on
+from gateway.session.events import SessionEvent, Timer
+from gateway.session.policy import Policy
+from gateway.session.ports import (
+    Evicted,
+    Model,
+    ModelError,
+    SessionRecord,
+    Store,
+    StoreFull,
+)
+from gateway.session.session import Session
+
+T = TypeVar("T")
+
+log = structlog.stdlib.get_logger("gateway.sessions")
+
+SPREAD_SECONDS = 0.01
+"""The longest pause between the ends of two sessions when the gateway shuts down."""
+
+SWEEP_SECONDS = 1.0
+"""How often the store is asked to drop what has expired."""
+
+
+class Connection(Protocol):
+    """What a session asks of the connection that reads its log."""
+
+    position: int
+    """The newest event that the connection has taken from the log."""
+
+    def wake(self) -> None:
+        """The log has news."""
+        ...
+
+    def tell(self, notice: Notice) -> None:
+        """Send this after the events that are in the log now."""
+        ...
+
+    def close(self, code: CloseCode, reason: str) -> None:
+        """Send what is in the log now, then close."""
+        ...
+
+    def abandon(self, code: CloseCode, reason: str) -> None:
+        """Close without sending anything more."""
+        ...
+
+
+class Route:
+    """A route as sessions use it: its rules, and the way to its model."""
+
+    __slots__ = ("model", "policy")
+
+    def __init__(self, policy: Policy, model: Model) -> None:
+        self.policy = policy
+        self.model = model
+
+
+class SessionRunner:
+    """Runs one session until it is closed and nothing of it is under way."""
+
+    def __init__(self, session: Session, route: Route, sessions: "Sessions") -> None:
+        self.session = session
+        self._route = route
+        self._sessions = sessions
+        self._connection: Connection | None = None
+        self._timers: dict[Timer, asyncio.TimerHandle] = {}
+        self._invoking: dict[int, asyncio.Task[SessionEvent]] = {}
+        self._storing = asyncio.Lock()
+
+    def start(self, connection: Connection) -> None:
+        """Open the session for this connection."""
+        self._connection = connection
+        self.handle(on.Start(resume_key=secrets.token_urlsafe(32)))
+
+    def detach(self, connection: Connection) -> None:
+        """The connection is gone; one that is not the session's own any more changes nothing."""
+        if self._connection is connection:
+            self._connection = None
+            self.handle(on.Detached())
+
+    def handle(self, event: SessionEvent) -> None:
+        """Let an event in, and do what follows from it."""
+        try:
+            for effect in self.session.handle(event, time.time()):
+                self._perform(effect)
+        except Exception:
+            log.exception("a session failed", session=self.session.id, state=str(self.session))
+            self._crash()
+
+    def _crash(self) -> None:
+        """End a session whose state can't be trusted; the others live on."""
+        if self._connection is not None:
+            self._connection.abandon(CloseCode.INTERNAL, ErrorCode.INTERNAL)
+            self._connection = None
+        for timer in self._timers.values():
+            timer.cancel()
+        self._timers.clear()
+        for task in self._invoking.values():
+            task.cancel()
+        if self._sessions.ended(self):
+            self._sessions.spawn(self._store(self._sessions.store.delete(self.session.id)))
+            model = self.session.record().model
+            if model is not None:
+                self._sessions.spawn(self._close(do.CloseSession(model)))
+
+    def _perform(self, effect: do.Effect) -> None:  # noqa: C901 - one line for each effect
+        match effect:
+            case do.Emit():
+                self._emitted(effect)
+            case do.Tell():
+                if self._connection is not None:
+                    self._connection.tell(effect.notice)
+            case do.Invoke():
+                task = self._sessions.spawn(self._invoke(effect))
+                self._invoking[effect.turn] = task
+                task.add_done_callback(partial(self._invoked, effect.turn))
+            case do.CancelInvoke():
+                self._invoking[effect.turn].cancel()
+            case do.SetTimer():
+                self._set_timer(effect)
+            case do.OpenSession():
+                self._sessions.spawn(self._open())
+            case do.CloseSession():
+                self._sessions.spawn(self._close(effect))
+            case do.Persist():
+                self._sessions.spawn(self._store(self._sessions.store.put(effect.record)))
+            case do.Forget():
+                self._sessions.spawn(self._store(self._sessions.store.delete(self.session.id)))
+                self._sessions.ended(self)
+            case do.CloseSocket():
+                if self._connection is not None:
+                    self._connection.close(effect.code, effect.reason)
+                    self._connection = None
+
+    def _emitted(self, effect: do.Emit) -> None:
+        event = effect.event
+        if isinstance(event, MessageDone):
+            log.debug("turn", session=self.session.id, id=event.id, status=event.status)
+        connection = self._connection
+        if connection is None:
+            return
+        connection.wake()
+        if self._lags(connection):
+            self._connection = None
+            connection.abandon(CloseCode.TOO_SLOW, "too slow")
+            # Not at once: the effects that follow this one are to be done first.
+            asyncio.get_running_loop().call_soon(self.handle, on.Detached())
+
+    def _lags(self, connection: Connection) -> bool:
+        """Whether what waits for the connection, but for the newest event, fills half of the log.
+
+        The other half is for what happens before it comes back.
+        """
+        events, policy = self.session.log, self.session.policy
+        waiting = events.bytes_after(connection.position) - events.bytes_after(events.last - 1)
+        return (
+            waiting * 2 > policy.log_bytes
+            or (events.last - connection.position) * 2 > policy.log_events
+        )
+
+    def _set_timer(self, effect: do.SetTimer) -> None:
+        handle = self._timers.pop(effect.timer, None)
+        if handle is not None:
+            handle.cancel()
+        if effect.at is not None:
+            delay = max(0.0, effect.at - time.time())
+            loop = asyncio.get_running_loop()
+            self._timers[effect.timer] = loop.call_later(delay, self._fire, effect.timer)
+
+    def _fire(self, timer: Timer) -> None:
+        del self._timers[timer]
+        self.handle(on.TimerFired(timer))
+
+    async def _invoke(self, effect: do.Invoke) -> SessionEvent:
+        try:
+            reply = await self._route.model.invoke(
+                effect.request, effect.model, affinity=self.session.id
+            )
+        except ModelError as error:
+            return on.InvokeFailed(effect.turn, error.failure)
+        except Exception:
+            log.exception("an adapter failed", session=self.session.id)
+            return on.InvokeFailed(effect.turn, _internal(Outcome.UNKNOWN))
+        return on.ReplyEnded(effect.turn, reply)
+
+    def _invoked(self, turn: int, task: asyncio.Task[SessionEvent]) -> None:
+        # A callback, because a task that is cancelled before its first step runs no code at all.
+        del self._invoking[turn]
+        self.handle(on.InvokeCancelled(turn) if task.cancelled() else task.result())
+
+    async def _open(self) -> None:
+        event: SessionEvent
+        try:
+            event = on.Opened(await self._route.model.open())
+        except ModelError as error:
+            event = on.OpenFailed(error.failure)
+        except Exception:
+            log.exception("an adapter failed", session=self.session.id)
+            event = on.OpenFailed(_internal(Outcome.NOT_INVOKED))
+        self.handle(event)
+
+    async def _close(self, effect: do.CloseSession) -> None:
+        try:
+            await self._route.model.close(effect.model)
+        except ModelError as error:
+            code = error.failure.code.value
+            log.warning("the model did not close a session", session=self.session.id, error=code)
+        except Exception:
+            log.exception("an adapter failed", session=self.session.id)
+        self.handle(on.CloseEnded())
+
+    async def _store(self, operation: Coroutine[Any, Any, None]) -> None:
+        async with self._storing:  # first come, first served: records arrive in order
+            await operation
+
+
+def _internal(outcome: Outcome) -> Failure:
+    text = "The gateway failed; its operator finds the reason in its log."
+    return Failure(code=ErrorCode.INTERNAL, message=text, outcome=outcome)
+
+
+class Sessions:
+    """All sessions of this gateway. An asynchronous context: leaving it ends them.
+
+    Args:
+        routes: By name; the first is the default one.
+        store: Makes the store, given what to call when a record expires.
+        drain_seconds: How long the turns at the model may take to finish when the gateway shuts
+            down.
+    """
+
+    def __init__(
+        self,
+        routes: Mapping[str, Route],
+        store: Callable[[Evicted], Store],
+        *,
+        drain_seconds: float,
+    ) -> None:
+        self.routes = routes
+        self.store = store(self._evicted)
+        self.draining = False
+        self._drain_seconds = drain_seconds
+        self._runners: dict[str, SessionRunner] = {}
+        self._tasks = asyncio.TaskGroup()
+        self._running: set[asyncio.Task[Any]] = set()
+        self._time_left: asyncio.Timeout | None = None
+        self._empty = asyncio.Event()
+        self._empty.set()
+
+    async def __aenter__(self) -> Self:
+        await self._tasks.__aenter__()
+        self.spawn(self._expire())
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        exception: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        for task in self._running:
+            task.cancel()
+        await self._tasks.__aexit__(kind, exception, traceback)
+
+    def __len__(self) -> int:
+        return len(self._runners)
+
+    async def open(self, route: Route, principal: str, connection: Connection) -> SessionRunner:
+        """Start a session.
+
+        Raises:
+            StoreFull: There are as many as there may be, or the gateway is shutting down.
+        """
+        session = Session(
+            session_id=secrets.token_hex(16), principal=principal, policy=route.policy
+        )
+        await self.store.put(session.record())
+        if self.draining:
+            await self.store.delete(session.id)
+            raise StoreFull
+        runner = self._runners[session.id] = SessionRunner(session, route, self)
+        self._empty.clear()
+        runner.start(connection)
+        return runner
+
+    def spawn(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+        """Run work that ends with the gateway."""
+        task = self._tasks.create_task(work)
+        self._running.add(task)
+        task.add_done_callback(self._running.discard)
+        return task
+
+    def ended(self, runner: SessionRunner) -> bool:
+        """Drop a session that has ended; False where that has been done."""
+        known = self._runners.pop(runner.session.id, None) is not None
+        if not self._runners:
+            self._empty.set()
+        return known
+
+    async def drain(self) -> None:
+        """Take no new session, and end all, letting running turns finish within the drain time.
+
+        Clients come back at once, so sessions end one after the other, not all in one moment.
+        """
+        self.draining = True
+        runners = list(self._runners.values())
+        pause = min(SPREAD_SECONDS, self._drain_seconds / 2 / max(1, len(runners)))
+        try:
+            async with asyncio.timeout(self._drain_seconds) as self._time_left:
+                for runner in runners:
+                    runner.handle(on.Drain())
+                    await asyncio.sleep(pause)
+                await self._empty.wait()
+        except TimeoutError:
+            log.warning("the drain time is over", sessions=len(self._runners))
+            for runner in list(self._runners.values()):
+                runner.handle(on.Drain(force=True))
+            await self._empty.wait()
+        finally:
+            self._time_left = None
+
+    def hurry(self) -> None:
+        """Let the drain time be over now."""
+        if self._time_left is not None:
+            self._time_left.reschedule(0)
+
+    def _evicted(self, record: SessionRecord) -> None:
+        runner = self._runners.get(record.id)
+        if runner is not None:
+            runner.handle(on.Evicted())
+
+    async def _expire(self) -> None:
+        while True:
+            await asyncio.sleep(SWEEP_SECONDS)
+            await self.store.expire()

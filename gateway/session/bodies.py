@@ -1,0 +1,109 @@
+"""From a client's message to the model's request, and from its reply to what a client is sent."""
+
+from typing import TypedDict
+
+import msgspec
+from msgspec import UNSET, Raw, UnsetType
+
+from gateway.protocol.messages import MessageSend
+from gateway.session.policy import Policy
+from gateway.session.ports import ModelReply, ModelRequest
+
+CLIENT_FIELDS = (
+    "inference_id",
+    "target_model",
+    "target_variant",
+    "target_container_hostname",
+    "enable_explanations",
+    "inference_component_name",
+)
+"""The fields of ``message.send`` that a client may set only where its route allows it."""
+
+TEXT = "text/plain; charset=utf-8"
+JSON = "application/json"
+BINARY = "application/octet-stream"
+
+
+class ReplyFields(TypedDict, total=False):
+    """The fields of ``message.done`` that carry a reply."""
+
+    text: str
+    json: Raw
+    base64: bytes
+    content_type: str
+    invoked_production_variant: str
+    custom_attributes: str
+
+
+def is_textual(content_type: str | None) -> bool:
+    """Whether a body of this type is text: ``text/*``, ``application/json`` or ``*+json``."""
+    essence = (content_type or "").partition(";")[0].strip().lower()
+    return essence.startswith("text/") or essence == JSON or essence.endswith("+json")
+
+
+def request_of(message: MessageSend, policy: Policy) -> ModelRequest:
+    """The model's request; its content type is the message's, else the route's, else the body's."""
+    if message.text is not UNSET:
+        body, kind = message.text.encode(), TEXT
+    elif message.json is not UNSET:
+        body, kind = bytes(message.json), JSON
+    else:
+        body, kind = message.data or b"", BINARY
+    return ModelRequest(
+        body=body,
+        content_type=_given(message.content_type) or policy.content_type or kind,
+        accept=_given(message.accept),
+        custom_attributes=_given(message.custom_attributes),
+        inference_id=_given(message.inference_id),
+        target_model=_given(message.target_model),
+        target_variant=_given(message.target_variant),
+        target_container_hostname=_given(message.target_container_hostname),
+        enable_explanations=_given(message.enable_explanations),
+        inference_component_name=_given(message.inference_component_name),
+    )
+
+
+def refused_field(message: MessageSend, policy: Policy) -> str | None:
+    """A field that the client has set and the route does not let it set, if there is one."""
+    for name in CLIENT_FIELDS:
+        if getattr(message, name) is not UNSET and name not in policy.client_fields:
+            return name
+    return None
+
+
+def reply_fields(reply: ModelReply, policy: Policy) -> ReplyFields:
+    """A reply as ``message.done`` carries it.
+
+    The body is ``json`` where the route asks for that and it parses, else ``text`` where its
+    content type is textual and it is UTF-8, else Base64.
+    """
+    fields = ReplyFields()
+    if policy.json_replies and _is_json(reply.body):
+        fields["json"] = Raw(reply.body)
+    elif is_textual(reply.content_type):
+        try:
+            fields["text"] = reply.body.decode()
+        except UnicodeDecodeError:
+            fields["base64"] = reply.body
+    else:
+        fields["base64"] = reply.body
+    if reply.content_type is not None:
+        fields["content_type"] = reply.content_type
+    if reply.variant is not None:
+        fields["invoked_production_variant"] = reply.variant
+    if reply.custom_attributes is not None:
+        fields["custom_attributes"] = reply.custom_attributes
+    return fields
+
+
+def _given(value: str | UnsetType) -> str | None:
+    return None if value is UNSET else value
+
+
+def _is_json(body: bytes) -> bool:
+    try:
+        body.decode()  # the parser passes over strings without looking at their encoding
+        msgspec.json.decode(body, type=Raw)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return False
+    return True

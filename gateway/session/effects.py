@@ -1,0 +1,82 @@
+"""What a session asks to be done. Whoever runs it obeys in the order given."""
+
+from msgspec import Struct
+
+from gateway.errors import CloseCode
+from gateway.protocol.messages import Event, Notice
+from gateway.session.events import Timer
+from gateway.session.ports import ModelRequest, ModelSession, SessionRecord
+
+
+class Emit(Struct, frozen=True):
+    """A new event is in the log, for whoever reads it."""
+
+    event: Event
+
+
+class Tell(Struct, frozen=True):
+    """Say this to the present connection alone; without one it is lost, and may be."""
+
+    notice: Notice
+
+
+class OpenSession(Struct, frozen=True):
+    """Open a session at the model; answered by `Opened` or `OpenFailed`."""
+
+
+class Invoke(Struct, frozen=True):
+    """Send a turn, once; answered by `ReplyEnded`, `InvokeFailed` or `InvokeCancelled`."""
+
+    turn: int
+    request: ModelRequest
+    model: ModelSession | None
+
+
+class CancelInvoke(Struct, frozen=True):
+    """Close a turn's request now. Its answer may have come already, and then counts."""
+
+    turn: int
+
+
+class CloseSession(Struct, frozen=True):
+    """Close a session at the model; answered by `CloseEnded`."""
+
+    model: ModelSession
+
+
+class Persist(Struct, frozen=True):
+    """Keep this record in the store."""
+
+    record: SessionRecord
+
+
+class Forget(Struct, frozen=True):
+    """Drop the session from the store; nothing but closing at the model comes after it."""
+
+
+class SetTimer(Struct, frozen=True):
+    """Set, move or (with None) clear an alarm; the time is in seconds since the epoch."""
+
+    timer: Timer
+    at: float | None
+
+
+class CloseSocket(Struct, frozen=True):
+    """Close the present connection once it has been sent all events."""
+
+    code: CloseCode
+    reason: str
+
+
+Effect = (
+    Emit
+    | Tell
+    | OpenSession
+    | Invoke
+    | CancelInvoke
+    | CloseSession
+    | Persist
+    | Forget
+    | SetTimer
+    | CloseSocket
+)

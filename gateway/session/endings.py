@@ -1,0 +1,62 @@
+"""Why sessions end, and what each reason means for their turns and their connection: one table."""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from msgspec import Struct
+
+from gateway.errors import CloseCode, ErrorCode
+from gateway.protocol import messages as wire
+
+
+class Ending(Struct, frozen=True):
+    """What the reason for a session's end means for its turns and its connection."""
+
+    reason: wire.ClosedReason
+    status: wire.Status
+    code: ErrorCode
+    message: str
+    close: CloseCode
+
+
+_ENDINGS = (
+    Ending("client", "cancelled", ErrorCode.SESSION_LOST, "Closed as asked.", CloseCode.NORMAL),
+    Ending(
+        "expired",
+        "failed",
+        ErrorCode.SESSION_LOST,
+        "The session has expired; open a new one.",
+        CloseCode.GONE,
+    ),
+    Ending(
+        "lost",
+        "failed",
+        ErrorCode.SESSION_LOST,
+        "The model no longer knows the session; open a new one.",
+        CloseCode.GONE,
+    ),
+    Ending(
+        "idle",
+        "failed",
+        ErrorCode.SESSION_LOST,
+        "The session was unused for too long; open a new one.",
+        CloseCode.GONE,
+    ),
+    Ending(
+        "model",
+        "failed",
+        ErrorCode.SESSION_LOST,
+        "The model has closed the session; open a new one.",
+        CloseCode.GONE,
+    ),
+    Ending(
+        "operator",
+        "failed",
+        ErrorCode.UNAVAILABLE,
+        "The gateway is shutting down; connect again.",
+        CloseCode.RESTARTING,
+    ),
+)
+ENDINGS: Mapping[wire.ClosedReason, Ending] = MappingProxyType(
+    {ending.reason: ending for ending in _ENDINGS}
+)

@@ -1,0 +1,113 @@
+"""What can happen to a session. Client messages are events too, as they stand in the protocol."""
+
+from enum import Enum
+
+from msgspec import Struct
+
+from gateway.errors import Failure
+from gateway.protocol.messages import EventAck, MessageCancel, MessageSend, SessionClose
+from gateway.session.ports import ModelReply, ModelSession
+
+
+class Timer(Enum):
+    """The alarms that a session can have set, one of a kind at a time."""
+
+    EXPIRING = "expiring"
+    """Time to tell the client that the session runs out."""
+    EXPIRY = "expiry"
+    """The session is no longer to be used."""
+    IDLE = "idle"
+    """The session may have been unused for too long."""
+    DETACHED = "detached"
+    """No client has come back for too long."""
+    CLOSING = "closing"
+    """The model takes too long to close."""
+
+
+class Start(Struct, frozen=True):
+    """A client has connected and asks for the session.
+
+    Attributes:
+        resume_key: What the client has to show when it comes back.
+    """
+
+    resume_key: str
+
+
+class Detached(Struct, frozen=True):
+    """The session's connection is gone."""
+
+
+class Opened(Struct, frozen=True):
+    """The model has opened a session."""
+
+    model: ModelSession
+
+
+class OpenFailed(Struct, frozen=True):
+    """The model has opened none."""
+
+    failure: Failure
+
+
+class ReplyEnded(Struct, frozen=True):
+    """The model has answered a turn, whole."""
+
+    turn: int
+    reply: ModelReply
+
+
+class InvokeFailed(Struct, frozen=True):
+    """The model has not answered a turn, and will not."""
+
+    turn: int
+    failure: Failure
+
+
+class InvokeCancelled(Struct, frozen=True):
+    """A turn's request has been closed because `CancelInvoke` asked for it."""
+
+    turn: int
+
+
+class CloseEnded(Struct, frozen=True):
+    """Closing at the model is over, well or badly."""
+
+
+class TimerFired(Struct, frozen=True):
+    """An alarm's time has come."""
+
+    timer: Timer
+
+
+class Evicted(Struct, frozen=True):
+    """The store has dropped the session, because it had expired."""
+
+
+class Drain(Struct, frozen=True):
+    """The gateway shuts down.
+
+    Attributes:
+        force: Its time is up: do not wait for the turn at the model.
+    """
+
+    force: bool = False
+
+
+SessionEvent = (
+    Start
+    | Detached
+    | MessageSend
+    | MessageCancel
+    | EventAck
+    | SessionClose
+    | Opened
+    | OpenFailed
+    | ReplyEnded
+    | InvokeFailed
+    | InvokeCancelled
+    | CloseEnded
+    | TimerFired
+    | Evicted
+    | Drain
+)

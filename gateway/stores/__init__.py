@@ -1,0 +1,1 @@
+"""Where sessions live: implementations of `gateway.session.ports.Store`."""

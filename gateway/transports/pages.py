@@ -1,0 +1,85 @@
+"""The chat page and its modules, with headers that let nothing else in."""
+
+from collections.abc import MutableMapping
+from pathlib import Path
+from typing import Any
+
+from starlette.datastructures import MutableHeaders
+from starlette.responses import FileResponse, JSONResponse, Response
+from starlette.routing import BaseRoute, Mount, Route
+from starlette.staticfiles import StaticFiles
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+CONTENT_SECURITY_POLICY = "; ".join(
+    (
+        "default-src 'none'",
+        "script-src 'self'",
+        "style-src 'self'",
+        "img-src 'self'",
+        "connect-src 'self'",
+        "base-uri 'none'",
+        "form-action 'none'",
+        "frame-ancestors 'none'",
+        "require-trusted-types-for 'script'",
+        "trusted-types 'none'",
+    )
+)
+
+HEADERS = (
+    ("Content-Security-Policy", CONTENT_SECURITY_POLICY),
+    ("Cross-Origin-Opener-Policy", "same-origin"),
+    ("Cross-Origin-Resource-Policy", "same-origin"),
+    ("Referrer-Policy", "no-referrer"),
+    ("X-Content-Type-Options", "nosniff"),
+    ("Cache-Control", "no-cache"),
+)
+
+
+class SecurityHeaders:
+    """Adds `HEADERS` to every HTTP response."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """See the ASGI specification."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+
+        async def send_with_headers(message: MutableMapping[str, Any]) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                for name, value in HEADERS:
+                    headers.setdefault(name, value)
+            await send(message)
+
+        await self._app(scope, receive, send_with_headers)
+
+
+def directory() -> Path:
+    """Where the page's files are: in the package once installed, beside it in a checkout."""
+    package = Path(__file__).parent.parent
+    installed = package / "static"
+    return installed if installed.is_dir() else package.parent / "static"
+
+
+def pages(routes: list[str]) -> list[BaseRoute]:
+    """The page at ``/``, its files under ``/static``, and the routes that it offers.
+
+    Args:
+        routes: Their names, the default one first.
+    """
+    files = directory()
+
+    async def index(_request: object) -> Response:
+        return FileResponse(files / "index.html")
+
+    async def names(_request: object) -> Response:
+        return JSONResponse({"routes": routes, "default": routes[0]})
+
+    return [
+        Route("/", index),
+        Route("/routes.json", names),
+        Mount("/static", StaticFiles(directory=files)),
+    ]

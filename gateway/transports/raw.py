@@ -1,0 +1,42 @@
+"""The raw way in: a frame is a body and a reply is a frame, for devices and the simplest client."""
+
+from msgspec import UNSET
+
+from gateway.errors import ERRORS
+from gateway.protocol.codecs import Frame
+from gateway.protocol.messages import ErrorMessage, MessageDone, MessageSend, ServerMessage
+from gateway.session.bodies import is_textual
+from gateway.transports.closing import Closing
+
+
+class RawCodec:
+    """Frames as turns, numbered in the order they come."""
+
+    def __init__(self) -> None:
+        self._count = 0
+
+    def decode(self, frame: Frame) -> MessageSend:
+        """The turn that a frame is."""
+        self._count += 1
+        if isinstance(frame, str):
+            return MessageSend(id=str(self._count), text=frame)
+        return MessageSend(id=str(self._count), data=frame)
+
+    def encode(self, message: ServerMessage) -> Frame | None:
+        """The frame that a message is; None where it is none.
+
+        Raises:
+            Closing: It is an error.
+        """
+        if isinstance(message, ErrorMessage):
+            raise Closing(ERRORS[message.code].close, message.code.value)
+        if not isinstance(message, MessageDone) or message.status == "cancelled":
+            return None
+        if message.error is not UNSET:
+            raise Closing(ERRORS[message.error.code].close, message.error.code.value)
+        if message.text is not UNSET:
+            return message.text
+        if message.json is not UNSET:
+            body = bytes(message.json)
+            return body.decode() if is_textual(message.content_type or None) else body
+        return message.base64 or b""

@@ -1,0 +1,144 @@
+"""uvicorn, with what the protocol asks of connections and uvicorn does not have.
+
+Any frame, a ping or a pong too, is a sign of life, and two silent heartbeats end a connection
+with 4408; an application sees no pings, so this is the place. A client that has stopped reading
+can still be sent its close code and let go. And a server that stops lets the gateway bring its
+sessions to an end before it closes what is left.
+"""
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import Awaitable, Callable, Iterator
+from typing import Any
+
+import uvicorn
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+from websockets.exceptions import InvalidState
+from websockets.http11 import Request
+
+from gateway.errors import CloseCode
+
+ABANDON = "session-gateway.abandon"
+"""The ASGI extension's name: a function of close code and reason, which closes without waiting
+for what is unsent."""
+
+CLOSE_SECONDS = 10.0
+"""How long a closed connection may take to go before it is cut."""
+
+
+class WebSocketProtocol(WebSocketsSansIOProtocol):
+    """One connection. ``ws_ping_interval`` is the heartbeat."""
+
+    last_seen: float
+    cut_timer: asyncio.TimerHandle | None = None
+
+    def data_received(self, data: bytes) -> None:
+        """Bytes of any kind are a sign of life."""
+        self.last_seen = self.loop.time()
+        super().data_received(data)
+
+    def handle_connect(self, event: Request) -> None:
+        """Give the application a way to let go of a client that does not read."""
+        super().handle_connect(event)
+        if not self.close_sent:
+            extensions: dict[str, Any] = self.scope["extensions"]
+            extensions[ABANDON] = self.abandon
+
+    def start_keepalive(self) -> None:
+        """Begin to watch for silence."""
+        self.last_seen = self.loop.time()
+        self.await_sign(1)
+
+    def await_sign(self, heartbeats: int) -> None:
+        """Look again when the silence has lasted that long."""
+        assert self.ping_interval is not None  # noqa: S101 - the gateway always sets it
+        due = self.last_seen + heartbeats * self.ping_interval
+        self.ping_timer = self.loop.call_at(due, self.look)
+
+    def look(self) -> None:
+        """Ping after one silent heartbeat, close after two."""
+        assert self.ping_interval is not None  # noqa: S101
+        self.ping_timer = None
+        if self.close_sent or self.transport.is_closing():
+            return
+        heartbeats = (self.loop.time() - self.last_seen) / self.ping_interval
+        if heartbeats >= 2:
+            self.abandon(CloseCode.SILENT, "silent")
+        elif heartbeats >= 1:
+            self.conn.send_ping(b"")
+            self.transport.write(b"".join(self.conn.data_to_send()))
+            self.await_sign(2)
+        else:
+            self.await_sign(1)
+
+    def abandon(self, code: CloseCode, reason: str) -> None:
+        """Send a close frame behind what is unsent, and cut the connection if it does not go."""
+        if self.close_sent or self.transport.is_closing():
+            return
+        self.stop_keepalive()
+        self.queue.put_nowait({"type": "websocket.disconnect", "code": code, "reason": reason})
+        with contextlib.suppress(InvalidState):  # the peer is closing at the same time
+            self.conn.send_close(code, reason)
+            self.transport.write(b"".join(self.conn.data_to_send()))
+        self.close_sent = True
+        # A sender that waits for room would wait for as long as the client does not read.
+        self.disconnected = True
+        self.writable.set()
+        self.transport.close()
+        self.cut_later()
+
+    def cut_later(self) -> None:
+        """Cut the connection if it is still there after a while: a close waits for its buffer."""
+        if self.cut_timer is None:
+            self.cut_timer = self.loop.call_later(CLOSE_SECONDS, self.transport.abort)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """It is gone; there is nothing to cut."""
+        if self.cut_timer is not None:
+            self.cut_timer.cancel()
+        super().connection_lost(exc)
+
+    def on_task_complete(self, task: asyncio.Task[None]) -> None:
+        """The application has done with the connection."""
+        super().on_task_complete(task)
+        if not self.disconnected:
+            self.cut_later()
+
+
+class Server(uvicorn.Server):
+    """A uvicorn server that lets the gateway drain before it closes connections.
+
+    Args:
+        config: uvicorn's.
+        drain: Brings all sessions to an end.
+        ready: Called with the address when connections are taken.
+    """
+
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        *,
+        drain: Callable[[], Awaitable[None]],
+        ready: Callable[[], None],
+    ) -> None:
+        super().__init__(config)
+        self._drain = drain
+        self._ready = ready
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Leave signals to whoever runs the server."""
+        yield
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Say so when it is up."""
+        await super().startup(sockets)
+        self._ready()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Take no new connection, drain, then close what is left."""
+        for server in self.servers:
+            server.close()
+        await self._drain()
+        await super().shutdown(sockets)

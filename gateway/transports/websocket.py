@@ -1,0 +1,316 @@
+"""WebSocket connections: the handshake, frames in, and the session's log out."""
+
+import asyncio
+import contextlib
+from collections import deque
+from collections.abc import Collection, Mapping
+from types import MappingProxyType
+
+import structlog
+from msgspec import UNSET
+from starlette.responses import PlainTextResponse
+from starlette.websockets import WebSocket, WebSocketDisconnect
+
+from gateway.errors import CloseCode, ErrorCode
+from gateway.protocol.codecs import (
+    SUBPROTOCOL_JSON,
+    SUBPROTOCOL_MSGPACK,
+    Codec,
+    Frame,
+    JsonCodec,
+    MsgpackCodec,
+    ProtocolError,
+)
+from gateway.protocol.messages import (
+    AuthRefresh,
+    ErrorMessage,
+    Notice,
+    Ping,
+    Pong,
+    ServerMessage,
+    SessionClose,
+    SessionOpen,
+)
+from gateway.runner import Route, SessionRunner, Sessions
+from gateway.session.ports import StoreFull
+from gateway.transports.closing import Closing
+from gateway.transports.origins import is_allowed
+from gateway.transports.raw import RawCodec
+from gateway.transports.server import ABANDON
+
+log = structlog.stdlib.get_logger("gateway.connections")
+
+CODECS: Mapping[str, Codec] = MappingProxyType(
+    {SUBPROTOCOL_JSON: JsonCodec(), SUBPROTOCOL_MSGPACK: MsgpackCodec()}
+)
+
+MAX_BAD_MESSAGES = 20
+"""The bad message with this number closes its connection."""
+
+MAX_NOTICES = 256
+"""How many answers may wait for a client that sends and does not read."""
+
+CREDENTIALS = ("bearer.", "ticket.")
+"""How offered subprotocols begin that are none, and are never echoed."""
+
+
+class Connection:
+    """One client's socket: a reader of its session's log.
+
+    Args:
+        websocket: Accepted.
+        codec: Of the subprotocol agreed on; None for raw.
+        route: Where its session goes.
+    """
+
+    def __init__(self, websocket: WebSocket, codec: Codec | None, route: Route) -> None:
+        self.position = 0
+        self.gone = CloseCode.INTERNAL.value
+        """With which code the socket closed."""
+        self._websocket = websocket
+        self._codec: Codec | RawCodec = codec or RawCodec()
+        self._raw = codec is None
+        self._route = route
+        self._runner: SessionRunner | None = None
+        self._news = asyncio.Event()
+        self._notices: deque[tuple[int, Notice]] = deque()
+        self._closing: tuple[CloseCode, str] | None = None
+        self._bad_messages = 0
+
+    # What the session asks for
+
+    def wake(self) -> None:
+        """See `gateway.runner.Connection`."""
+        self._news.set()
+
+    def tell(self, notice: Notice) -> None:
+        """See `gateway.runner.Connection`."""
+        if len(self._notices) == MAX_NOTICES:
+            self.abandon(CloseCode.TOO_SLOW, "too slow")
+            return
+        last = self._runner.session.log.last if self._runner else 0
+        self._notices.append((last, notice))
+        if isinstance(notice, ErrorMessage) and notice.code is ErrorCode.BAD_MESSAGE:
+            self._bad_messages += 1
+            if self._bad_messages == MAX_BAD_MESSAGES:
+                self.close(CloseCode.PROTOCOL_VIOLATION, "too many bad messages")
+        self._news.set()
+
+    def close(self, code: CloseCode, reason: str) -> None:
+        """See `gateway.runner.Connection`."""
+        self._closing = self._closing or (code, reason)
+        self._news.set()
+
+    def abandon(self, code: CloseCode, reason: str) -> None:
+        """See `gateway.runner.Connection`."""
+        self._websocket.scope["extensions"][ABANDON](code, reason)
+
+    # In
+
+    async def run(self, sessions: Sessions, open_timeout: float) -> None:
+        """Serve the client until its socket is closed."""
+        async with asyncio.TaskGroup() as tasks:
+            writing = tasks.create_task(self._write())
+            try:
+                await self._read(sessions, open_timeout)
+            except WebSocketDisconnect as gone:
+                self.gone = gone.code
+            except Closing as closing:
+                self.close(closing.code, closing.reason)
+            except Exception:
+                log.exception("a connection failed")
+                self.close(CloseCode.INTERNAL, ErrorCode.INTERNAL)
+            finally:
+                if self._runner is not None:
+                    if self._raw:
+                        self._runner.handle(SessionClose())
+                    self._runner.detach(self)
+            if self._closing is None:
+                writing.cancel()
+
+    async def _read(self, sessions: Sessions, open_timeout: float) -> None:
+        if self._raw:
+            frame = await self._receive()
+        else:
+            try:
+                async with asyncio.timeout(open_timeout):
+                    await self._session_open()
+            except TimeoutError:
+                raise Closing(CloseCode.SILENT, "no session.open in time") from None
+            frame = None
+        if sessions.draining:
+            raise Closing(CloseCode.RESTARTING, ErrorCode.UNAVAILABLE)
+        try:
+            self._runner = await sessions.open(self._route, "anonymous", self)
+        except StoreFull:
+            raise Closing(CloseCode.UNAVAILABLE, ErrorCode.UNAVAILABLE) from None
+        while True:
+            if frame is not None:
+                self._received(frame, self._runner)
+            frame = await self._receive()
+
+    async def _session_open(self) -> None:
+        """Take frames until one asks for a session."""
+        while True:
+            frame = await self._receive()
+            try:
+                message = self._codec.decode(frame)
+            except ProtocolError as error:
+                self._refuse(str(error))
+                if error.message_type != "session.open":
+                    raise Closing(CloseCode.PROTOCOL_VIOLATION, "no session.open") from None
+                continue
+            if not isinstance(message, SessionOpen):
+                raise Closing(CloseCode.PROTOCOL_VIOLATION, "no session.open")
+            resume = {
+                "session_id": message.session_id,
+                "resume_key": message.resume_key,
+                "last_event": message.last_event,
+            }
+            missing = [name for name, value in resume.items() if value is UNSET]
+            if not missing:
+                raise Closing(CloseCode.GONE, ErrorCode.SESSION_LOST)
+            if len(missing) == len(resume):
+                return
+            self._refuse(f"Object missing required field `{missing[0]}`, needed to resume")
+
+    async def _receive(self) -> Frame:
+        """The next frame.
+
+        Raises:
+            Closing: It is too large.
+            WebSocketDisconnect: There is none any more.
+        """
+        message = await self._websocket.receive()
+        if message["type"] == "websocket.disconnect":
+            raise WebSocketDisconnect(message["code"], message.get("reason"))
+        text: str | None = message.get("text")
+        frame: Frame = message["bytes"] if text is None else text
+        if _exceeds(frame, self._route.policy.message_bytes):
+            raise Closing(CloseCode.TOO_LARGE, ErrorCode.TOO_LARGE)
+        return frame
+
+    def _received(self, frame: Frame, runner: SessionRunner) -> None:
+        try:
+            message = self._codec.decode(frame)
+        except ProtocolError as error:
+            self._refuse(str(error))
+            return
+        match message:
+            case Ping():
+                self.tell(Pong(data=message.data))
+            case AuthRefresh():
+                pass  # nobody has to authenticate, so a token changes nothing
+            case SessionOpen():
+                self._refuse("`session.open` comes first, and once")
+            case _:
+                runner.handle(message)
+
+    def _refuse(self, text: str) -> None:
+        self.tell(ErrorMessage(code=ErrorCode.BAD_MESSAGE, message=text, retryable=False))
+
+    # Out
+
+    async def _write(self) -> None:
+        """Send what there is, whenever there is something, until the end."""
+        try:
+            while True:
+                await self._news.wait()
+                self._news.clear()
+                while (message := self._take()) is not None:
+                    frame = self._codec.encode(message)
+                    if frame is not None:
+                        await self._send(frame)
+                if self._closing is not None:
+                    break
+            code, reason = self._closing
+        except Closing as closing:
+            code, reason = closing.code, closing.reason
+        except WebSocketDisconnect:
+            return
+        with contextlib.suppress(WebSocketDisconnect, RuntimeError):
+            await self._websocket.close(code, reason)
+
+    def _take(self) -> ServerMessage | None:
+        """The next message to send: the log in its order, each notice where it was said."""
+        if self._notices and self._notices[0][0] <= self.position:
+            return self._notices.popleft()[1]
+        if self._runner is None or self.position == self._runner.session.log.last:
+            return None
+        session = self._runner.session
+        self.position += 1
+        event = session.log.get(self.position)
+        if not session.policy.resume_seconds:
+            session.log.forget(self.position)
+        return event
+
+    async def _send(self, frame: Frame) -> None:
+        kind = "text" if isinstance(frame, str) else "bytes"
+        await self._websocket.send({"type": "websocket.send", kind: frame})
+
+
+def _exceeds(frame: Frame, limit: int) -> bool:
+    """Whether a frame has more bytes than that; text is encoded only where it must be."""
+    if len(frame) > limit:
+        return True
+    return isinstance(frame, str) and len(frame) * 4 > limit and len(frame.encode()) > limit
+
+
+class WebSocketEndpoint:
+    """Takes handshakes on ``/ws`` and ``/ws/{route}``.
+
+    Args:
+        sessions: Where they lead to.
+        origins: Further origins of pages that may connect, by route.
+        max_connections: How many there may be at once.
+        open_timeout: Seconds within which a client has to send ``session.open``.
+    """
+
+    def __init__(
+        self,
+        sessions: Sessions,
+        *,
+        origins: Mapping[str, Collection[str]],
+        max_connections: int,
+        open_timeout: float,
+    ) -> None:
+        self._sessions = sessions
+        self._origins = origins
+        self._max_connections = max_connections
+        self._open_timeout = open_timeout
+        self._connections = 0
+
+    async def serve(self, websocket: WebSocket) -> None:
+        """Serve one connection."""
+        routes = self._sessions.routes
+        name = websocket.path_params.get("route") or next(iter(routes))
+        headers = websocket.headers
+        if not is_allowed(headers.get("origin"), headers.get("host"), self._origins.get(name, ())):
+            text = "This page's origin may not connect; allow it in the route's allowed_origins.\n"
+            await websocket.send_denial_response(PlainTextResponse(text, 403))
+            return
+        offered = [p for p in websocket.scope["subprotocols"] if not p.startswith(CREDENTIALS)]
+        chosen = next((p for p in offered if p in CODECS), None)
+        # A browser takes a handshake for failed that picks none of those it offered, and would
+        # not see the close code; so an unknown one is picked, to be closed at once.
+        await websocket.accept(chosen or next(iter(offered), None))
+        if chosen is None and offered:
+            await websocket.close(CloseCode.UNKNOWN_SUBPROTOCOL, "no common subprotocol")
+        elif name not in routes:
+            await websocket.close(CloseCode.UNKNOWN_ROUTE, ErrorCode.UNKNOWN_ROUTE)
+        elif self._connections >= self._max_connections:
+            await websocket.close(CloseCode.UNAVAILABLE, ErrorCode.UNAVAILABLE)
+        else:
+            await self._connect(websocket, chosen, routes[name])
+
+    async def _connect(self, websocket: WebSocket, subprotocol: str | None, route: Route) -> None:
+        self._connections += 1
+        about = log.bind(route=route.policy.route, subprotocol=subprotocol or "raw")
+        about.info("connection opened", connections=self._connections)
+        codec = CODECS[subprotocol] if subprotocol else None
+        connection = Connection(websocket, codec, route)
+        try:
+            await connection.run(self._sessions, self._open_timeout)
+        finally:
+            self._connections -= 1
+            about.info("connection closed", code=connection.gone, connections=self._connections)
