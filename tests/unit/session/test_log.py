@@ -1,0 +1,81 @@
+"""The event log: numbers without gaps, and bounds."""
+
+import pytest
+from msgspec import Raw
+
+from gateway.protocol.messages import Event, MessageAccepted, MessageDone
+from gateway.session.log import OVERHEAD_BYTES, EventLog, size_of
+
+
+def accepted(number: int) -> Event:
+    return MessageAccepted(event=number, id="a", queued=0)
+
+
+def filled(count: int, *, max_events: int = 100, max_bytes: int = 1_000_000) -> EventLog:
+    log = EventLog(max_events=max_events, max_bytes=max_bytes)
+    for number in range(1, count + 1):
+        log.append(accepted(number))
+    return log
+
+
+def test_an_empty_log() -> None:
+    log = filled(0)
+    assert (log.first, log.last, log.bytes_after(0)) == (1, 0, 0)
+    with pytest.raises(KeyError):
+        log.get(1)
+
+
+def test_events_by_number() -> None:
+    log = filled(3)
+    assert [log.get(number).event for number in (1, 2, 3)] == [1, 2, 3]
+    for number in (0, 4):
+        with pytest.raises(KeyError):
+            log.get(number)
+
+
+def test_a_gap_is_refused() -> None:
+    with pytest.raises(ValueError, match="event 3 does not follow 1"):
+        filled(1).append(accepted(3))
+
+
+def test_the_oldest_go_when_there_are_too_many() -> None:
+    log = filled(5, max_events=2)
+    assert (log.first, log.last) == (4, 5)
+
+
+def test_the_oldest_go_when_they_hold_too_much() -> None:
+    log = filled(5, max_bytes=2 * OVERHEAD_BYTES)
+    assert (log.first, log.last) == (4, 5)
+
+
+def test_the_newest_is_kept_whatever_its_size() -> None:
+    log = filled(2, max_bytes=1)
+    assert (log.first, log.last) == (2, 2)
+
+
+def test_forgetting() -> None:
+    log = filled(3)
+    log.forget(2)
+    assert (log.first, log.last) == (3, 3)
+    log.forget(9)
+    assert (log.first, log.last) == (4, 3)
+    log.append(accepted(4))
+    assert log.get(4).event == 4
+
+
+def test_what_waits_for_a_reader() -> None:
+    log = filled(4)
+    log.forget(1)
+    assert log.bytes_after(0) == 3 * OVERHEAD_BYTES
+    assert log.bytes_after(2) == 2 * OVERHEAD_BYTES
+    assert log.bytes_after(4) == 0
+
+
+def test_a_body_counts_in_full() -> None:
+    def done(**body: object) -> Event:
+        fields = {"event": 1, "id": "a", "status": "completed", "deltas": 0, "duration_ms": 0}
+        return MessageDone(**fields, **body)  # type: ignore[arg-type]
+
+    for body in ({"text": "x" * 10}, {"json": Raw(b"[1,2,3,45]")}, {"base64": b"x" * 10}):
+        assert size_of(done(**body)) == OVERHEAD_BYTES + 10
+    assert size_of(done()) == OVERHEAD_BYTES

@@ -1,0 +1,177 @@
+"""The session core under any order of events that its runner could give it.
+
+The invariants are those of `tests.support.script.Script`, checked on every step; here are the
+choices, and what must be true when all is over.
+"""
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
+
+from gateway.errors import ErrorCode, Failure, Outcome
+from gateway.protocol import messages as wire
+from gateway.session import events as on
+from gateway.session.events import Timer
+from gateway.session.policy import Opening
+from gateway.session.ports import ModelSession
+from gateway.session.table import State
+from tests.support.script import Script, failure, reply, send
+
+IDS = st.sampled_from("abcdef")
+FAILURES = st.builds(
+    failure,
+    st.sampled_from(
+        [ErrorCode.MODEL_ERROR, ErrorCode.SESSION_LOST, ErrorCode.TIMEOUT, ErrorCode.THROTTLED]
+    ),
+    st.sampled_from(Outcome),
+)
+
+
+class Sessions(RuleBasedStateMachine):
+    """A client, a model, a clock and an operator, each at its worst."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.models = 0
+        self.connected = True
+
+    def model(self, lifetime: float | None) -> ModelSession:
+        self.models += 1
+        expires_at = None if lifetime is None else self.script.now + lifetime
+        return ModelSession(f"model-{self.models}", expires_at)
+
+    @initialize(
+        opening=st.sampled_from(Opening),
+        open_on_connect=st.booleans(),
+        queued_messages=st.integers(0, 3),
+        remembered_messages=st.integers(0, 3),
+        resume_seconds=st.sampled_from([0.0, 30.0]),
+        log_events=st.sampled_from([1, 2, 1000]),
+    )
+    def start(self, **policy: object) -> None:
+        self.script = Script(
+            idle_seconds=50,
+            session_seconds=200,
+            expiring_notice_seconds=20,
+            client_fields=frozenset({"target_model"}),
+            **policy,
+        )
+        self.script.start()
+
+    def running(self) -> int:
+        return self.script.invoking[0].turn
+
+    # The client
+
+    @rule(message_id=IDS, text=st.sampled_from(["x", "y"]), after=st.floats(0, 30))
+    def send(self, message_id: str, text: str, after: float) -> None:
+        known = self.script.session.turns.find(message_id)
+        if known is None and message_id in self.script.done:
+            return  # forgotten: the client may not use an id again, and the script could not tell
+        self.script.step(send(message_id, text), self.until_next_timer(after))
+
+    @rule(message_id=IDS)
+    def cancel(self, message_id: str) -> None:
+        self.script.step(wire.MessageCancel(id=message_id))
+
+    @rule(event=st.integers(0, 20))
+    def acknowledge(self, event: int) -> None:
+        self.script.step(wire.EventAck(event=event))
+
+    @rule()
+    def close(self) -> None:
+        self.script.step(wire.SessionClose())
+
+    @precondition(lambda self: self.connected)
+    @rule()
+    def detach(self) -> None:
+        self.connected = False
+        self.script.step(on.Detached())
+
+    # The model
+
+    @precondition(lambda self: self.script.opening)
+    @rule(lifetime=st.sampled_from([None, 0.0, 3.0, 60.0, 1200.0]))
+    def opened(self, lifetime: float | None) -> None:
+        self.script.step(on.Opened(self.model(lifetime)))
+
+    @precondition(lambda self: self.script.opening)
+    @rule(reason=FAILURES)
+    def open_failed(self, reason: Failure) -> None:
+        self.script.step(on.OpenFailed(reason))
+
+    @precondition(lambda self: self.script.invoking)
+    @rule(
+        new=st.sampled_from(["none", "none", "none", "forever", "short"]),
+        closed=st.sampled_from([False, False, False, True]),
+        after=st.floats(0, 30),
+    )
+    def replied(self, new: str, closed: bool, after: float) -> None:
+        session = None
+        if new != "none" and self.script.policy.opening is not Opening.NONE:
+            session = self.model(None if new == "forever" else 10.0)
+        self.script.step(
+            on.ReplyEnded(self.running(), reply(new_session=session, session_closed=closed)),
+            self.until_next_timer(after),
+        )
+
+    @precondition(lambda self: self.script.invoking)
+    @rule(reason=FAILURES)
+    def failed(self, reason: Failure) -> None:
+        self.script.step(on.InvokeFailed(self.running(), reason))
+
+    @precondition(lambda self: self.script.invoking)
+    @rule()
+    def cancelled(self) -> None:
+        self.script.step(on.InvokeCancelled(self.running()))
+
+    @precondition(lambda self: self.script.closing_models)
+    @rule()
+    def close_ended(self) -> None:
+        self.script.step(on.CloseEnded())
+
+    # Time, the store and the operator
+
+    def until_next_timer(self, after: float) -> float:
+        """No timer is overdue by more than the time that one event takes."""
+        due = min(self.script.timers.values(), default=float("inf"))
+        return max(0.0, min(after, due - self.script.now))
+
+    @precondition(lambda self: self.script.timers)
+    @rule()
+    def next_timer(self) -> None:
+        self.script.fire(min(self.script.timers, key=lambda timer: self.script.timers[timer]))
+
+    @precondition(lambda self: Timer.EXPIRY in self.script.timers)
+    @rule()
+    def evicted(self) -> None:
+        self.script.step(on.Evicted())
+
+    @rule(force=st.booleans())
+    def drain(self, force: bool) -> None:
+        self.script.step(on.Drain(force=force))
+
+    # The end
+
+    def teardown(self) -> None:
+        """Whatever has happened: the session ends, and nothing stays open at the model."""
+        if not hasattr(self, "script"):
+            return
+        script = self.script
+        for _ in range(100):
+            if script.opening:
+                script.step(on.OpenFailed(failure()))
+            elif script.invoking:
+                self.cancelled()
+            elif script.closing_models:
+                self.close_ended()
+            elif script.state is not State.CLOSED:
+                self.close()
+            else:
+                break
+        assert script.state is State.CLOSED
+        assert not script.open_models, "what was opened has been closed"
+
+
+TestSessions = Sessions.TestCase
+TestSessions.settings = settings(max_examples=400, stateful_step_count=40, deadline=None)

@@ -1,0 +1,622 @@
+"""The session core, as scripts of events and the effects that must follow."""
+
+import pytest
+from msgspec import UNSET, Raw
+
+from gateway.errors import CloseCode, ErrorCode, Failure, Outcome
+from gateway.protocol import messages as wire
+from gateway.session import effects as do
+from gateway.session import events as on
+from gateway.session.events import SessionEvent, Timer
+from gateway.session.policy import Opening
+from gateway.session.ports import ModelReply, ModelRequest, ModelSession
+from gateway.session.session import Session, UnexpectedEvent
+from gateway.session.table import TABLE, State
+from tests.support.script import MODEL, START, Script, failure, reply, send
+
+LOST = Failure(code=ErrorCode.SESSION_LOST, message="Gone.")
+NEW = ModelSession("model-2", expires_at=START + 5000)
+
+
+def test_a_session_opens_at_the_model_and_says_so() -> None:
+    script = Script().start()
+    assert script.effects == [do.OpenSession()]
+    script.step(on.Opened(MODEL))
+    assert script.state is State.READY
+    assert script.last(wire.SessionOpened) == wire.SessionOpened(
+        event=1,
+        session_id="s-1",
+        resume_key="key",
+        expires_at="2027-01-15T08:20:00Z",
+        route="chat",
+        limits=wire.Limits(message_bytes=6_291_456, queued_messages=16, resume_seconds=0.0),
+        heartbeat_seconds=30.0,
+    )
+    record = script.last(do.Persist).record
+    assert (record.id, record.route, record.principal) == ("s-1", "chat", "anonymous")
+    assert (record.model, record.expires_at) == (MODEL, START + 1200)
+    assert script.timers == {
+        Timer.EXPIRY: START + 1195,
+        Timer.EXPIRING: START + 1135,
+        Timer.IDLE: START + 600,
+    }
+    assert repr(script.session) == "<Session s-1 ready turns=0>"
+
+
+def test_a_turn_goes_to_the_model_and_its_reply_to_the_client() -> None:
+    script = Script().ready()
+    script.step(send("a"))
+    assert script.last(wire.MessageAccepted).queued == 0
+    assert script.last(do.Invoke) == do.Invoke(
+        1, ModelRequest(body=b"hello", content_type="text/plain; charset=utf-8"), MODEL
+    )
+    script.answer("hi", after=0.25, variant="v1", custom_attributes="x=1")
+    assert script.done["a"] == wire.MessageDone(
+        event=3,
+        id="a",
+        status="completed",
+        text="hi",
+        content_type="text/plain",
+        invoked_production_variant="v1",
+        custom_attributes="x=1",
+        deltas=0,
+        duration_ms=250,
+    )
+    assert script.state is State.READY
+
+
+def test_turns_go_one_at_a_time_in_the_order_accepted() -> None:
+    script = Script().ready()
+    for number, message_id in enumerate("abc"):
+        script.step(send(message_id))
+        assert script.last(wire.MessageAccepted).queued == number
+    for number in (1, 2, 3):
+        assert [invoke.turn for invoke in script.invoking] == [number]
+        script.answer()
+    assert list(script.done) == ["a", "b", "c"]
+
+
+def test_messages_wait_while_the_session_opens() -> None:
+    script = Script().start()
+    script.step(send("a"))
+    assert not script.invoking
+    script.step(on.Opened(MODEL))
+    assert [type(event) for event in script.events] == [wire.MessageAccepted, wire.SessionOpened]
+    assert [invoke.turn for invoke in script.invoking] == [1]
+
+
+def test_a_session_that_does_not_open_ends_the_connection() -> None:
+    script = Script().start()
+    script.step(send("a"))
+    script.step(on.OpenFailed(Failure(code=ErrorCode.MODEL_ERROR, message="No.")))
+    assert script.error("a").outcome is Outcome.NOT_INVOKED
+    assert script.last(wire.ErrorMessage).code is ErrorCode.MODEL_ERROR
+    assert script.socket == do.CloseSocket(CloseCode.UNAVAILABLE, "model_error")
+    assert script.state is State.CLOSED
+
+
+def test_a_throttled_opening_says_when_to_come_back() -> None:
+    script = Script().start()
+    script.step(
+        on.OpenFailed(Failure(code=ErrorCode.THROTTLED, message="Slow down.", retry_after=2.0))
+    )
+    assert script.last(wire.ErrorMessage) == wire.ErrorMessage(
+        code=ErrorCode.THROTTLED, message="Slow down.", retryable=True, retry_after=2.0
+    )
+    assert script.socket == do.CloseSocket(CloseCode.TOO_MANY, "throttled")
+
+
+class TestOpenedByTheFirstMessage:
+    def test_the_model_is_asked_when_there_is_a_message(self) -> None:
+        script = Script(open_on_connect=False).start()
+        assert script.last(wire.SessionOpened).expires_at is None
+        assert script.state is State.READY
+        script.step(send("a"))
+        assert script.effects[-1] == do.OpenSession()
+        script.step(on.Opened(MODEL))
+        assert script.last(wire.SessionUpdated).expires_at == "2027-01-15T08:20:00Z"
+        assert script.last(do.Invoke).model == MODEL
+
+    def test_a_failure_fails_what_waits_and_the_next_message_tries_again(self) -> None:
+        script = Script(open_on_connect=False).start()
+        script.step(send("a"))
+        script.step(send("b"))
+        script.step(on.OpenFailed(failure(outcome=Outcome.NOT_INVOKED)))
+        assert {script.error(message_id).code for message_id in "ab"} == {ErrorCode.MODEL_ERROR}
+        assert script.state is State.READY
+        script.step(send("c"))
+        assert script.opening == 1
+
+    def test_the_message_itself_opens_where_the_profile_says_so(self) -> None:
+        script = Script(opening=Opening.TURN).start()
+        script.step(send("a"))
+        assert script.last(do.Invoke).model is None
+        script.answer(new_session=MODEL)
+        assert script.last(wire.SessionUpdated).expires_at == "2027-01-15T08:20:00Z"
+        script.step(send("b"))
+        assert script.last(do.Invoke).model == MODEL
+
+    def test_a_first_reply_without_a_session_is_a_lost_session(self) -> None:
+        script = Script(opening=Opening.TURN).start()
+        script.step(send("a"))
+        script.step(send("b"))
+        script.answer()
+        assert script.done["a"].status == "completed"
+        assert script.error("b").code is ErrorCode.SESSION_LOST
+        assert script.last(wire.SessionClosed).reason == "lost"
+
+    def test_a_failed_first_turn_fails_what_waits_behind_it(self) -> None:
+        script = Script(opening=Opening.TURN).start()
+        script.step(send("a"))
+        script.step(send("b"))
+        script.fail(failure(ErrorCode.TIMEOUT, Outcome.UNKNOWN))
+        assert script.error("a").outcome is Outcome.UNKNOWN
+        assert script.error("b").outcome is Outcome.NOT_INVOKED
+        assert script.state is State.READY
+
+    def test_a_forced_end_closes_the_session_that_a_late_reply_opens(self) -> None:
+        script = Script(opening=Opening.TURN).start()
+        script.step(send("a"))
+        turn = script.invoking[0].turn
+        script.step(wire.SessionClose())
+        script.fire(Timer.CLOSING)
+        assert script.state is State.CLOSED
+        script.step(on.ReplyEnded(turn, reply(new_session=MODEL)))
+        assert script.effects == [do.CloseSession(MODEL)]
+
+
+def test_a_model_without_sessions_needs_no_opening_and_no_closing() -> None:
+    script = Script(opening=Opening.NONE).start()
+    script.step(send("a"))
+    assert script.last(do.Invoke).model is None
+    script.answer()
+    script.step(send("b"))
+    script.answer()
+    script.step(wire.SessionClose())
+    assert not script.closing_models
+    assert script.last(wire.SessionClosed).reason == "client"
+
+
+class TestRefusals:
+    def test_a_full_queue(self) -> None:
+        script = Script(queued_messages=1).ready()
+        for message_id in "abc":
+            script.step(send(message_id))
+        assert script.effects == [
+            do.Tell(
+                wire.ErrorMessage(
+                    code=ErrorCode.QUEUE_FULL,
+                    message="Too many messages wait; send it again when one has ended.",
+                    id="c",
+                    retryable=True,
+                )
+            )
+        ]
+
+    def test_a_field_that_the_route_does_not_let_clients_set(self) -> None:
+        script = Script(client_fields=frozenset({"inference_id"})).ready()
+        script.step(send("a", target_model="m"))
+        assert script.last(wire.ErrorMessage).code is ErrorCode.FORBIDDEN
+        assert "`target_model`" in script.last(wire.ErrorMessage).message
+        script.step(send("b", inference_id="i", accept="text/plain"))
+        assert script.last(do.Invoke).request == ModelRequest(
+            body=b"hello",
+            content_type="text/plain; charset=utf-8",
+            accept="text/plain",
+            inference_id="i",
+        )
+
+    def test_an_id_used_for_another_body(self) -> None:
+        script = Script().ready()
+        script.step(send("a"))
+        script.step(send("a", "other"))
+        assert script.last(wire.ErrorMessage).code is ErrorCode.BAD_MESSAGE
+        assert script.last(wire.ErrorMessage).id == "a"
+
+    def test_an_id_seen_before_is_not_invoked_again(self) -> None:
+        script = Script().ready()
+        script.step(send("a"))
+        script.step(send("b"))
+        for message_id, status in (("a", "running"), ("b", "queued")):
+            script.step(send(message_id))
+            duplicate = script.last(wire.MessageDuplicate)
+            assert (duplicate.id, duplicate.status) == (message_id, status)
+        script.answer()
+        script.step(send("a"))
+        assert script.last(wire.MessageDuplicate).status == "completed"
+        assert len(script.invoking) == 1
+
+    def test_ids_are_remembered_up_to_a_bound(self) -> None:
+        script = Script(remembered_messages=1).ready()
+        for message_id in "abc":
+            script.step(send(message_id))
+            script.answer()
+        script.step(send("c"))
+        assert script.last(wire.MessageDuplicate).id == "c"
+        assert script.session.turns.find("a") is None
+
+    def test_messages_to_a_session_that_closes(self) -> None:
+        script = Script().ready()
+        script.step(wire.SessionClose())
+        script.step(send("a"))
+        assert script.last(wire.ErrorMessage).code is ErrorCode.SESSION_LOST
+        script.step(on.CloseEnded())
+        assert script.step(send("b")) == []
+
+
+class TestAcknowledging:
+    def test_the_log_forgets_what_the_client_has(self) -> None:
+        script = Script().ready()
+        script.step(wire.EventAck(event=1))
+        assert script.session.log.first == 2
+
+    def test_a_number_past_the_newest_is_refused(self) -> None:
+        script = Script().ready()
+        script.step(wire.EventAck(event=2))
+        assert script.last(wire.ErrorMessage).code is ErrorCode.BAD_MESSAGE
+
+
+class TestCancelling:
+    def test_a_waiting_turn_is_removed(self) -> None:
+        script = Script().ready()
+        script.step(send("a"))
+        script.step(send("b"))
+        script.step(wire.MessageCancel(id="b"))
+        assert script.done["b"].status == "cancelled"
+        assert script.done["b"].outcome is Outcome.NOT_INVOKED
+        script.answer()
+        assert not script.invoking
+
+    def test_a_running_turn_ends_when_its_request_is_closed(self) -> None:
+        script = Script().ready()
+        script.step(send("a"))
+        script.step(send("b"))
+        assert script.step(wire.MessageCancel(id="a")) == [do.CancelInvoke(1)]
+        script.step(on.InvokeCancelled(1))
+        assert script.done["a"].status == "cancelled"
+        assert script.done["a"].outcome is Outcome.UNKNOWN
+        assert [invoke.turn for invoke in script.invoking] == [2]
+
+    def test_a_reply_that_was_faster_counts(self) -> None:
+        script = Script().ready()
+        script.step(send("a"))
+        script.step(wire.MessageCancel(id="a"))
+        script.answer()
+        assert script.done["a"].status == "completed"
+
+    def test_unknown_and_finished_turns(self) -> None:
+        script = Script().ready()
+        script.step(wire.MessageCancel(id="a"))
+        assert script.last(wire.ErrorMessage).code is ErrorCode.UNKNOWN_MESSAGE
+        script.step(send("a"))
+        script.answer()
+        script.step(wire.MessageCancel(id="a"))
+        assert script.last(wire.MessageDuplicate).status == "completed"
+
+
+class TestClosing:
+    def test_the_session_is_closed_at_the_model_and_then_for_the_client(self) -> None:
+        script = Script().ready()
+        script.step(wire.SessionClose())
+        assert script.closing_models == [MODEL]
+        assert script.state is State.CLOSING
+        script.step(on.CloseEnded())
+        assert script.last(wire.SessionClosed).reason == "client"
+        assert script.socket == do.CloseSocket(CloseCode.NORMAL, "")
+        assert script.effects[-1] == do.Forget()
+
+    def test_what_waits_and_what_runs_is_cancelled(self) -> None:
+        script = Script().ready()
+        script.step(send("a"))
+        script.step(send("b"))
+        script.step(wire.SessionClose())
+        assert script.done["b"].outcome is Outcome.NOT_INVOKED
+        script.step(wire.MessageCancel(id="a"))
+        script.step(on.InvokeCancelled(1))
+        assert script.done["a"].outcome is Outcome.UNKNOWN
+        assert script.closing_models == [MODEL]
+
+    def test_a_reply_that_was_faster_counts(self) -> None:
+        script = Script().ready()
+        script.step(send("a"))
+        script.step(wire.SessionClose())
+        script.answer(new_session=NEW)
+        assert script.done["a"].status == "completed"
+        assert script.closing_models == [NEW]
+
+    def test_a_session_that_the_model_closed_meanwhile(self) -> None:
+        script = Script().ready()
+        script.step(send("a"))
+        script.step(wire.SessionClose())
+        script.answer(session_closed=True)
+        assert script.state is State.CLOSED
+
+    @pytest.mark.parametrize("reason", [LOST, failure()])
+    def test_a_turn_that_fails_meanwhile(self, reason: Failure) -> None:
+        script = Script().ready()
+        script.step(send("a"))
+        script.step(wire.SessionClose())
+        script.fail(reason)
+        assert script.error("a").code is reason.code
+        assert bool(script.closing_models) is (reason is not LOST)
+
+    def test_a_session_that_is_still_being_opened(self) -> None:
+        script = Script().start()
+        script.step(wire.SessionClose())
+        script.step(on.Opened(MODEL))
+        assert script.closing_models == [MODEL]
+        script.step(on.CloseEnded())
+        assert script.state is State.CLOSED
+        assert not script.events, "what was never announced is not closed either"
+
+    def test_an_opening_that_fails_meanwhile(self) -> None:
+        script = Script().start()
+        script.step(wire.SessionClose())
+        script.step(on.OpenFailed(failure()))
+        assert script.state is State.CLOSED
+
+    def test_a_model_that_does_not_close_is_not_waited_for(self) -> None:
+        script = Script().ready()
+        script.step(send("a"))
+        script.step(wire.SessionClose())
+        script.fire(Timer.CLOSING)
+        assert script.done["a"].status == "cancelled"
+        assert script.last(wire.SessionClosed).reason == "client"
+        late: SessionEvent
+        for late in (
+            on.InvokeCancelled(1),
+            on.InvokeFailed(1, failure()),
+            on.ReplyEnded(1, reply()),
+            on.CloseEnded(),
+            on.OpenFailed(failure()),
+            on.Detached(),
+            on.Evicted(),
+            on.Drain(),
+            wire.SessionClose(),
+            wire.EventAck(event=0),
+            wire.MessageCancel(id="a"),
+        ):
+            assert script.session.handle(late, script.now) == []
+
+    def test_a_session_that_opens_after_all_is_closed(self) -> None:
+        script = Script().start()
+        script.step(wire.SessionClose())
+        script.fire(Timer.CLOSING)
+        assert script.step(on.Opened(MODEL)) == [do.CloseSession(MODEL)]
+
+
+class TestTheModelEndsIt:
+    def test_a_reply_says_that_the_session_is_closed(self) -> None:
+        script = Script().ready()
+        script.step(send("a"))
+        script.step(send("b"))
+        script.answer(session_closed=True)
+        assert script.done["a"].status == "completed"
+        assert script.error("b") == wire.ErrorObject(
+            code=ErrorCode.SESSION_LOST,
+            message="The model has closed the session; open a new one.",
+            retryable=False,
+            outcome=Outcome.NOT_INVOKED,
+        )
+        assert script.last(wire.SessionClosed).reason == "model"
+        assert script.socket == do.CloseSocket(CloseCode.GONE, "session_lost")
+        assert not script.closing_models
+
+    def test_a_lost_session_is_left_alone(self) -> None:
+        script = Script().ready()
+        script.step(send("a"))
+        script.step(send("b"))
+        script.fail(LOST)
+        assert script.error("a").code is ErrorCode.SESSION_LOST
+        assert script.error("b").code is ErrorCode.SESSION_LOST
+        assert script.last(wire.SessionClosed).reason == "lost"
+        assert not script.closing_models
+
+    def test_another_failure_ends_the_turn_only(self) -> None:
+        script = Script().ready()
+        script.step(send("a"))
+        script.step(send("b"))
+        script.fail(
+            Failure(
+                code=ErrorCode.THROTTLED,
+                message="Slow down.",
+                outcome=Outcome.NOT_INVOKED,
+                retry_after=1.5,
+            )
+        )
+        assert script.error("a").retry_after == 1.5
+        assert script.error("a").retryable
+        assert [invoke.turn for invoke in script.invoking] == [2]
+
+    def test_a_new_session_in_a_later_reply_replaces_the_old_one(self) -> None:
+        script = Script().ready()
+        script.step(send("a"))
+        script.answer(new_session=NEW)
+        assert script.last(wire.SessionUpdated).expires_at == "2027-01-15T09:23:20Z"
+        assert script.timers[Timer.EXPIRY] == START + 4995
+        script.step(send("b"))
+        assert script.last(do.Invoke).model == NEW
+
+
+class TestTime:
+    def test_a_client_is_warned_and_then_the_session_expires(self) -> None:
+        script = Script().ready()
+        script.fire(Timer.EXPIRING)
+        assert script.last(wire.SessionExpiring).expires_at == "2027-01-15T08:20:00Z"
+        script.step(send("a"))
+        script.step(send("b"))
+        script.fire(Timer.EXPIRY)
+        assert script.error("b").outcome is Outcome.NOT_INVOKED
+        script.step(on.InvokeCancelled(1))
+        assert script.error("a").outcome is Outcome.UNKNOWN
+        assert script.error("a").code is ErrorCode.SESSION_LOST
+        script.step(on.CloseEnded())
+        assert script.last(wire.SessionClosed).reason == "expired"
+        assert script.socket == do.CloseSocket(CloseCode.GONE, "session_lost")
+
+    def test_a_session_is_never_used_past_its_margin(self) -> None:
+        script = Script().ready()
+        script.step(send("a"), after=1195)
+        assert script.error("a").outcome is Outcome.NOT_INVOKED
+        assert not script.invoking
+
+    def test_a_model_that_gives_no_expiry_gets_the_routes(self) -> None:
+        script = Script(session_seconds=100).ready(ModelSession("m"))
+        assert script.last(wire.SessionOpened).expires_at is None
+        assert script.timers[Timer.EXPIRY] == START + 95
+
+    def test_the_store_may_be_first_to_see_it(self) -> None:
+        script = Script().ready()
+        script.step(on.Evicted())
+        assert script.closing_models == [MODEL]
+
+    def test_an_unused_session_is_closed(self) -> None:
+        script = Script(idle_seconds=100).ready()
+        script.step(send("a"), after=60)
+        script.fire(Timer.IDLE)
+        assert script.state is State.RUNNING
+        script.answer()
+        script.fire(Timer.IDLE)
+        script.fire(Timer.CLOSING)
+        assert script.last(wire.SessionClosed).reason == "idle"
+
+    def test_a_used_session_is_not(self) -> None:
+        script = Script(idle_seconds=100).ready()
+        script.step(send("a"), after=60)
+        script.answer(after=10)
+        script.fire(Timer.IDLE)
+        assert script.timers[Timer.IDLE] == START + 170
+
+
+class TestDetaching:
+    def test_an_unused_session_ends_with_its_connection(self) -> None:
+        script = Script().ready()
+        script.step(on.Detached())
+        assert script.closing_models == [MODEL]
+
+    def test_accepted_turns_are_finished_first(self) -> None:
+        script = Script().ready()
+        script.step(send("a"))
+        script.step(send("b"))
+        script.step(on.Detached())
+        script.fire(Timer.DETACHED)
+        script.answer()
+        assert script.state is State.RUNNING
+        script.answer()
+        assert script.closing_models == [MODEL]
+        assert all(done.status == "completed" for done in script.done.values())
+
+    def test_a_session_is_kept_as_long_as_the_client_may_come_back(self) -> None:
+        script = Script(resume_seconds=30).ready()
+        script.step(on.Detached())
+        assert script.state is State.READY
+        script.fire(Timer.DETACHED)
+        assert script.closing_models == [MODEL]
+        script.step(on.CloseEnded())
+        assert script.last(wire.SessionClosed).reason == "idle"
+
+    def test_a_turn_that_ends_in_time_ends_nothing_else(self) -> None:
+        script = Script(resume_seconds=30).ready()
+        script.step(send("a"))
+        script.step(on.Detached())
+        script.answer(after=10)
+        assert script.state is State.READY
+
+
+class TestDraining:
+    def test_an_unused_session_closes(self) -> None:
+        script = Script().ready()
+        script.step(on.Drain())
+        script.step(on.CloseEnded())
+        assert script.last(wire.SessionClosed).reason == "operator"
+        assert script.socket == do.CloseSocket(CloseCode.RESTARTING, "unavailable")
+
+    def test_the_running_turn_finishes_and_the_others_may_be_sent_elsewhere(self) -> None:
+        script = Script().ready()
+        script.step(send("a"))
+        script.step(send("b"))
+        script.step(on.Drain())
+        assert script.error("b").retryable
+        assert Timer.CLOSING not in script.timers
+        script.step(on.Drain())
+        script.answer()
+        assert script.done["a"].status == "completed"
+        assert script.closing_models == [MODEL]
+
+    def test_when_time_is_up_it_is_cancelled(self) -> None:
+        script = Script().ready()
+        script.step(send("a"))
+        script.step(on.Drain())
+        assert script.step(on.Drain(force=True)) == [do.CancelInvoke(1)]
+        script.step(on.InvokeCancelled(1))
+        assert script.error("a").outcome is Outcome.UNKNOWN
+        assert not script.error("a").retryable
+        assert script.step(on.Drain(force=True)) == []
+
+
+class TestBodies:
+    def test_requests(self) -> None:
+        script = Script(opening=Opening.NONE).start()
+        for message, body, content_type in (
+            (wire.MessageSend(id="1", json=Raw(b'{"a": 1}')), b'{"a": 1}', "application/json"),
+            (wire.MessageSend(id="2", data=b"\x00"), b"\x00", "application/octet-stream"),
+            (wire.MessageSend(id="3", data=b"", content_type="a/b"), b"", "a/b"),
+        ):
+            script.step(message)
+            assert script.last(do.Invoke).request == ModelRequest(
+                body=body, content_type=content_type
+            )
+            script.answer()
+
+    def test_the_routes_content_type_comes_before_the_bodys(self) -> None:
+        script = Script(opening=Opening.NONE, content_type="a/b").start()
+        script.step(send("a"))
+        assert script.last(do.Invoke).request.content_type == "a/b"
+
+    @pytest.mark.parametrize(
+        ("body", "content_type", "json_replies", "field", "value"),
+        [
+            (b"hi", "text/html", False, "text", "hi"),
+            (b"{}", "application/json; charset=utf-8", False, "text", "{}"),
+            (b"{}", "application/vnd.api+json", False, "text", "{}"),
+            (b"{}", "application/json", True, "json", b"{}"),
+            (b"{}", None, True, "json", b"{}"),
+            (b"{", "application/json", True, "text", "{"),
+            (b'"\xff"', "application/json", True, "base64", b'"\xff"'),
+            (b"\xff", "text/plain", False, "base64", b"\xff"),
+            (b"hi", "application/octet-stream", False, "base64", b"hi"),
+            (b"hi", None, False, "base64", b"hi"),
+        ],
+    )
+    def test_replies(
+        self,
+        body: bytes,
+        content_type: str | None,
+        json_replies: bool,
+        field: str,
+        value: object,
+    ) -> None:
+        script = Script(opening=Opening.NONE, json_replies=json_replies).start()
+        script.step(send("a"))
+        script.step(on.ReplyEnded(1, ModelReply(body=body, content_type=content_type)))
+        done = script.done["a"]
+        got = getattr(done, field)
+        assert (bytes(got) if isinstance(got, Raw) else got) == value
+        assert [done.text, done.json, done.base64].count(UNSET) == 2
+        assert done.content_type == (UNSET if content_type is None else content_type)
+
+
+class TestTheTable:
+    def test_a_pair_that_is_not_there_is_an_error(self) -> None:
+        with pytest.raises(UnexpectedEvent, match="Start while ready"):
+            Script().ready().session.handle(on.Start(resume_key=""), START)
+
+    def test_a_completion_of_no_turn_is_an_error(self) -> None:
+        script = Script().ready()
+        script.step(send("a"))
+        with pytest.raises(UnexpectedEvent, match="turn 2"):
+            script.session.handle(on.InvokeCancelled(2), START)
+
+    def test_every_action_says_what_it_does(self) -> None:
+        for transition in TABLE.values():
+            assert getattr(Session, f"_{transition.action}").__doc__
