@@ -73,7 +73,7 @@ async def build(settings: Settings) -> AsyncIterator[tuple[Starlette, Sessions]]
     """The application and its sessions, which end with this context."""
     aws, server = settings.aws, settings.server
     async with contextlib.AsyncExitStack() as stack:
-        client = await stack.enter_async_context(
+        runtime = await stack.enter_async_context(
             runtime_client(
                 region=aws.region,
                 profile=aws.profile,
@@ -81,12 +81,13 @@ async def build(settings: Settings) -> AsyncIterator[tuple[Starlette, Sessions]]
                 max_pool_connections=aws.max_pool_connections,
                 connect_timeout=aws.connect_timeout_seconds,
                 read_timeout=aws.read_timeout_seconds,
+                reply_bytes=aws.reply_bytes,
             )
         )
         routes = {
             name: Route(
                 route.policy(name, server),
-                SageMakerModel(client, route.endpoint_name, route.profile, route.defaults),
+                SageMakerModel(runtime, route.endpoint_name, route.profile, route.defaults),
             )
             for name, route in settings.routes.items()
         }

@@ -35,10 +35,15 @@ class ReplyFields(TypedDict, total=False):
     custom_attributes: str
 
 
-def is_textual(content_type: str | None) -> bool:
-    """Whether a body of this type is text: ``text/*``, ``application/json`` or ``*+json``."""
+def is_json(content_type: str | None) -> bool:
+    """Whether a body of this type is JSON: ``application/json`` or ``*+json``."""
     essence = (content_type or "").partition(";")[0].strip().lower()
-    return essence.startswith("text/") or essence == JSON or essence.endswith("+json")
+    return essence == JSON or essence.endswith("+json")
+
+
+def is_textual(content_type: str | None) -> bool:
+    """Whether a body of this type is text: ``text/*`` or JSON."""
+    return (content_type or "").lstrip()[:5].lower() == "text/" or is_json(content_type)
 
 
 def request_of(message: MessageSend, policy: Policy) -> ModelRequest:
@@ -78,7 +83,7 @@ def reply_fields(reply: ModelReply, policy: Policy) -> ReplyFields:
     content type is textual and it is UTF-8, else Base64.
     """
     fields = ReplyFields()
-    if policy.json_replies and _is_json(reply.body):
+    if policy.json_replies and _parses(reply.body):
         fields["json"] = Raw(reply.body)
     elif is_textual(reply.content_type):
         try:
@@ -100,7 +105,7 @@ def _given(value: str | UnsetType) -> str | None:
     return None if value is UNSET else value
 
 
-def _is_json(body: bytes) -> bool:
+def _parses(body: bytes) -> bool:
     try:
         body.decode()  # the parser passes over strings without looking at their encoding
         msgspec.json.decode(body, type=Raw)

@@ -1,0 +1,181 @@
+"""What botocore raises, as the gateway's failures: foreign errors stop here.
+
+A failure's outcome is `NOT_INVOKED` only where that is certain. Its message is for the client and
+says nothing of endpoints, accounts, hosts or bodies; the operator finds codes and the request id
+in the log. A container's own message is never logged, since it may quote what a user wrote.
+"""
+
+import socket
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any
+
+import aiohttp
+import botocore.exceptions as boto
+import structlog
+
+from gateway.errors import ErrorCode, Failure, Outcome
+from gateway.sagemaker.profiles import Profile
+
+log = structlog.stdlib.get_logger("gateway.sagemaker")
+
+OPERATOR = "The gateway may not use the endpoint, or it is not there; its operator must mend this."
+UNREACHABLE = "The endpoint can't be reached."
+BROKEN = "The connection to the endpoint broke; whether the model saw the message is not known."
+
+_NOT_CONFIGURED = Failure(code=ErrorCode.UNAVAILABLE, message=OPERATOR, retryable=False)
+
+_BY_CODE: Mapping[str, Failure] = MappingProxyType(
+    {
+        **dict.fromkeys(
+            (
+                "AccessDenied",
+                "AccessDeniedException",
+                "ExpiredToken",
+                "ExpiredTokenException",
+                "IncompleteSignature",
+                "InvalidClientTokenId",
+                "InvalidSignatureException",
+                "MissingAuthenticationToken",
+                "MissingAuthenticationTokenException",
+                "OptInRequired",
+                "RequestExpired",
+                "SignatureDoesNotMatch",
+                "UnrecognizedClientException",
+            ),
+            _NOT_CONFIGURED,
+        ),
+        **dict.fromkeys(
+            ("Throttling", "ThrottlingException", "ThrottledException", "TooManyRequestsException"),
+            Failure(code=ErrorCode.THROTTLED, message="The platform turns calls away; wait a bit."),
+        ),
+        "ModelNotReadyException": Failure(
+            code=ErrorCode.MODEL_NOT_READY, message="The model is still loading."
+        ),
+        "ValidationError": Failure(
+            code=ErrorCode.VALIDATION_ERROR, message="The platform refused the call's parameters."
+        ),
+        "ServiceUnavailable": Failure(
+            code=ErrorCode.UNAVAILABLE,
+            message="The platform is unavailable.",
+            outcome=Outcome.UNKNOWN,
+        ),
+    }
+)
+_BY_STATUS: Mapping[int, Failure] = MappingProxyType(
+    {
+        413: Failure(code=ErrorCode.TOO_LARGE, message="The platform takes no body this large."),
+        429: _BY_CODE["ThrottlingException"],
+    }
+)
+_OTHER = Failure(
+    code=ErrorCode.UNAVAILABLE, message="The platform failed.", outcome=Outcome.UNKNOWN
+)
+
+_UNREACHED = (
+    boto.ConnectTimeoutError,
+    boto.ProxyConnectionError,
+    boto.SSLError,
+)
+
+
+def failure_of(error: Exception, profile: Profile) -> Failure:  # noqa: PLR0911 - one a kind
+    """What an exception of a call means to the client; the operator is told by the log."""
+    if isinstance(error, boto.ClientError):
+        return _of_response(error.response, profile)
+    if isinstance(error, boto.ReadTimeoutError):
+        text = "The model did not answer in time."
+        return Failure(code=ErrorCode.TIMEOUT, message=text, outcome=Outcome.UNKNOWN)
+    if isinstance(error, _UNREACHED) or _never_connected(error):
+        log.warning("endpoint unreachable", error=type(error).__name__)
+        return Failure(code=ErrorCode.UNAVAILABLE, message=UNREACHABLE)
+    if isinstance(error, boto.ParamValidationError):
+        text = "The call's parameters are not what the platform takes."
+        return Failure(code=ErrorCode.VALIDATION_ERROR, message=text)
+    if isinstance(error, boto.HTTPClientError | aiohttp.ClientError | OSError):
+        log.warning("connection broken", error=type(error).__name__)
+        return Failure(code=ErrorCode.UNAVAILABLE, message=BROKEN, outcome=Outcome.UNKNOWN)
+    if isinstance(error, boto.BotoCoreError):
+        # What is left is found before anything is sent: no credentials, no region, and the like.
+        log.error("call not made", error=type(error).__name__)
+        return _NOT_CONFIGURED
+    log.error("call failed", exc_info=error)
+    text = "The gateway failed; its operator finds the reason in its log."
+    return Failure(code=ErrorCode.INTERNAL, message=text, outcome=Outcome.UNKNOWN)
+
+
+def _never_connected(error: Exception) -> bool:
+    """Whether no connection was made.
+
+    aiobotocore says ``EndpointConnectionError`` for every ``ClientConnectionError`` of aiohttp, a
+    connection reset after the request was sent among them; only what it wraps tells them apart.
+    """
+    if not isinstance(error, boto.EndpointConnectionError):
+        return False
+    return isinstance(error.kwargs.get("error"), aiohttp.ClientConnectorError | socket.gaierror)
+
+
+def _of_response(response: Mapping[str, Any], profile: Profile) -> Failure:
+    code = str(response.get("Error", {}).get("Code", ""))
+    metadata = response.get("ResponseMetadata", {})
+    status = metadata.get("HTTPStatusCode", 0)
+    about = log.bind(code=code, status=status, request_id=metadata.get("RequestId"))
+    if code == "ModelError":
+        return _of_container(response, profile, about)
+    if code == "ValidationError":
+        # The message names the account and the endpoint, so it is read but not passed on.
+        message = str(response.get("Error", {}).get("Message", "")).lower()
+        if _speaks_of_a_lost_session(message):
+            return _lost()
+        if "endpoint" in message and "not found" in message:
+            about.error("endpoint not found")
+            return _NOT_CONFIGURED
+    failure = _BY_CODE.get(code) or _BY_STATUS.get(status)
+    if failure is None:
+        failure = _NOT_CONFIGURED if status in (401, 403) else _OTHER
+    if failure is _NOT_CONFIGURED:
+        about.error("call refused")
+    else:
+        about.warning("call failed")
+    if failure.code is ErrorCode.THROTTLED:
+        return _with_retry_after(failure, metadata.get("HTTPHeaders", {}))
+    return failure
+
+
+def _of_container(
+    response: Mapping[str, Any], profile: Profile, about: structlog.stdlib.BoundLogger
+) -> Failure:
+    message = str(response.get("OriginalMessage", "")).lower()
+    status = response.get("OriginalStatusCode")
+    if any(text in message for text in profile.lost):
+        return _lost()
+    about.warning("model error", original_status=status, log_stream=response.get("LogStreamArn"))
+    if any(text in message for text in profile.full):
+        text = "The model has no room for another session."
+        return Failure(code=ErrorCode.UNAVAILABLE, message=text)
+    text = f"The model answered with an error (status {status})."
+    return Failure(code=ErrorCode.MODEL_ERROR, message=text, outcome=Outcome.INVOKED)
+
+
+def _speaks_of_a_lost_session(message: str) -> bool:
+    """Whether a ``ValidationError`` is about the session; the message is in lower case.
+
+    No document says what the router answers for a session that it does not know. The API lists no
+    other error that would fit, so any of these that speaks of the session is taken for it.
+    """
+    return "session" in message and "endpoint" not in message.partition("session")[0]
+
+
+def _lost() -> Failure:
+    text = "The model no longer knows the session; open a new one."
+    return Failure(code=ErrorCode.SESSION_LOST, message=text)
+
+
+def _with_retry_after(failure: Failure, headers: Mapping[str, str]) -> Failure:
+    try:
+        seconds = float(headers["retry-after"])
+    except (KeyError, ValueError):
+        return failure
+    if not 0 <= seconds < float("inf"):
+        return failure
+    return Failure(code=failure.code, message=failure.message, retry_after=seconds)
