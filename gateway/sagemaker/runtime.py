@@ -87,7 +87,7 @@ async def runtime_client(
         read_timeout: In seconds; a model may take 60 to answer, and AWS advises 70.
         reply_bytes: The largest body of a reply.
     """
-    session: Any = AioSession(profile=profile)  # type: ignore[no-untyped-call]
+    session: Any = AioSession(profile=profile)
     config = AioConfig(
         # One attempt. botocore's default of five sends a turn again after a read timeout or a 5xx,
         # and a stateful model would see it twice. Given here, it wins over AWS_MAX_ATTEMPTS.

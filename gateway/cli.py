@@ -1,0 +1,99 @@
+"""The command line. What a command needs is imported when it runs, so that help comes at once."""
+
+import os
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Any
+
+import click
+
+from gateway import __version__
+from gateway.local.command import local
+
+DEFAULT_FILE = Path("gateway.toml")
+
+config_option = click.option(
+    "--config",
+    "path",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help=f"Configuration file; {DEFAULT_FILE} of this directory where there is one.",
+)
+
+
+def fail(text: str, code: int = 1) -> click.exceptions.Exit:
+    """Say why, and end with that code."""
+    click.echo(text, err=True)
+    return click.exceptions.Exit(code)
+
+
+def run(main: Coroutine[Any, Any, None]) -> None:
+    """Run a coroutine on uvloop; what the system refuses is an error of one line."""
+    import uvloop  # noqa: PLC0415
+
+    try:
+        uvloop.run(main)
+    except OSError as error:
+        raise fail(f"session-gateway: {error.strerror or error}") from None
+    except KeyboardInterrupt:
+        raise click.exceptions.Exit(130) from None
+
+
+def announce(what: str) -> Callable[[str], None]:
+    """Says where something listens, to people and to programs that have started it."""
+
+    def ready(url: str) -> None:
+        click.echo(f"{what} listening on {url}")
+
+    return ready
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="session-gateway")
+def main() -> None:
+    """A WebSocket gateway for stateful models on Amazon SageMaker."""
+
+
+@main.command()
+@config_option
+@click.option("--host", help="Address to listen on; a loopback address.")
+@click.option("--port", type=int, help="Port to listen on; 0 takes a free one.")
+@click.option("--log-level", type=click.Choice(["DEBUG", "INFO", "WARNING", "ERROR"]))
+def serve(path: Path | None, **server: object) -> None:
+    """Run the gateway until SIGINT or SIGTERM."""
+    from gateway.app import serve as serve_app  # noqa: PLC0415
+    from gateway.config import EXAMPLE, ConfigError, load  # noqa: PLC0415
+
+    path = path or (DEFAULT_FILE if DEFAULT_FILE.exists() else None)
+    if path is None and not any(name.startswith("GATEWAY_ROUTES") for name in os.environ):
+        raise fail(
+            f"session-gateway: no configuration. Write {DEFAULT_FILE}, for example:\n\n{EXAMPLE}\n"
+            "and run `session-gateway serve` beside it, or name it with --config. "
+            "To try the gateway without AWS, run `session-gateway demo`.",
+            2,
+        )
+    flags = {key: value for key, value in server.items() if value is not None}
+    try:
+        settings = load(path, {"server": flags})
+    except ConfigError as error:
+        raise fail(str(error)) from None
+    run(serve_app(settings, on_ready=announce("session-gateway")))
+
+
+@main.command()
+@config_option
+def check(path: Path | None) -> None:
+    """Say what is wrong with a configuration, or what it amounts to."""
+    from gateway.config import EXAMPLE, ConfigError, load  # noqa: PLC0415
+
+    path = path or (DEFAULT_FILE if DEFAULT_FILE.exists() else None)
+    try:
+        settings = load(path)
+    except ConfigError as error:
+        raise fail(f"{error}\n\nThe least that is needed:\n\n{EXAMPLE}") from None
+    for number, (name, route) in enumerate(settings.routes.items()):
+        note = " (default)" if number == 0 else ""
+        click.echo(f"route {name}{note}: endpoint {route.endpoint_name}, opened {route.open}")
+    click.echo("ok")
+
+
+main.add_command(local)

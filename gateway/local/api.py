@@ -1,0 +1,140 @@
+"""The HTTP API's rules, read from the API model that botocore ships, and its form of errors."""
+
+import re
+import uuid
+from collections.abc import Mapping
+from typing import Any
+
+import botocore.session
+import msgspec
+from msgspec import Struct
+
+ENDPOINT_NAME = "EndpointName"
+
+
+class ApiError(Exception):
+    """An error of the platform, in the API's own terms.
+
+    Args:
+        code: Such as ``ValidationError``.
+        status: HTTP's.
+        message: As the platform words it.
+        details: Further members of the error's shape.
+    """
+
+    def __init__(self, code: str, status: int, message: str, **details: Any) -> None:
+        super().__init__(code, message)
+        self.code = code
+        self.status = status
+        self.body = msgspec.json.encode({"Message": message, "message": message, **details})
+
+    def headers(self) -> dict[str, str]:
+        """The response's headers."""
+        return {
+            "content-type": "application/json",
+            "x-amzn-errortype": self.code,
+            "x-amzn-requestid": str(uuid.uuid4()),
+        }
+
+
+def validation_error(message: str) -> ApiError:
+    """The caller's fault."""
+    return ApiError("ValidationError", 400, message)
+
+
+def model_error(status: int, message: str, endpoint: str) -> ApiError:
+    """The container's fault, as the platform passes it on."""
+    kind = "client" if 400 <= status < 500 else "server"
+    return ApiError(
+        "ModelError",
+        424,
+        f'Received {kind} error ({status}) from primary with message "{message}".',
+        OriginalStatusCode=status,
+        OriginalMessage=message,
+        LogStreamArn=f"arn:aws:logs:us-east-1:000000000000:log-group:/aws/sagemaker/{endpoint}",
+    )
+
+
+PLATFORM_ERRORS: Mapping[str, tuple[int, str]] = {
+    "ThrottlingException": (400, "Rate exceeded"),
+    "ModelNotReadyException": (429, "The model is not ready for inference requests."),
+    "ServiceUnavailable": (503, "The service is currently unavailable."),
+    "InternalFailure": (500, "An internal failure occurred."),
+    "InternalDependencyException": (530, "An internal dependency failed."),
+}
+"""Errors that faults can ask for by name, with status and message."""
+
+
+class Parameter(Struct, frozen=True):
+    """One header of the request, and what the API model asks of it."""
+
+    name: str
+    header: str
+    least: int
+    most: int | None
+    pattern: re.Pattern[str] | None
+
+
+class InvokeEndpointModel:
+    """The input of InvokeEndpoint as the API model has it.
+
+    Args:
+        body_bytes: The largest body; None for the model's own limit, 6,291,456.
+    """
+
+    def __init__(self, body_bytes: int | None = None) -> None:
+        session = botocore.session.get_session()
+        operation = session.get_service_model("sagemaker-runtime").operation_model("InvokeEndpoint")
+        members = operation.input_shape.members
+        self.body_bytes = body_bytes or int(members["Body"].metadata["max"])
+        self.parameters = [
+            Parameter(
+                name,
+                shape.serialization["name"].lower(),
+                shape.metadata.get("min", 0),
+                shape.metadata.get("max"),
+                _compiled(shape.metadata.get("pattern")),
+            )
+            for name, shape in members.items()
+            if shape.serialization.get("location") == "header"
+        ]
+
+    def read(self, headers: Mapping[str, str], body: bytes) -> dict[str, str]:
+        """The call's parameters by their API names.
+
+        Raises:
+            ApiError: One is not what it may be.
+        """
+        if len(body) > self.body_bytes:
+            raise ApiError(
+                "ValidationError",
+                413,
+                f"Request body exceeds the limit of {self.body_bytes} bytes.",
+            )
+        given = {}
+        for parameter in self.parameters:
+            value = headers.get(parameter.header)
+            if value is None:
+                continue
+            too_long = parameter.most is not None and len(value) > parameter.most
+            mismatch = parameter.pattern is not None and not parameter.pattern.fullmatch(value)
+            if too_long or mismatch or len(value) < parameter.least:
+                field = parameter.name[0].lower() + parameter.name[1:]
+                raise validation_error(
+                    f"1 validation error detected: Value at '{field}' failed to satisfy "
+                    "constraint of the API model."
+                )
+            given[parameter.name] = value
+        return given
+
+
+def _compiled(pattern: str | None) -> re.Pattern[str] | None:
+    """The API model's patterns are Java's."""
+    if pattern is None:
+        return None
+    translated = (
+        pattern.replace(r"[\p{Print}]", r"[\x20-\x7e]")
+        .replace(r"\p{ASCII}", r"[\x00-\x7f]")
+        .replace(r"\z", r"\Z")
+    )
+    return re.compile(translated)

@@ -1,0 +1,92 @@
+"""Checks a request's signature for real: recomputed with botocore's own signer."""
+
+import hmac
+import re
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+
+from botocore.auth import SigV4Auth
+from botocore.awsrequest import AWSRequest
+from botocore.credentials import Credentials
+
+from gateway.local.api import ApiError
+
+SERVICE = "sagemaker"
+SKEW = timedelta(minutes=5)
+"""How far a request's time may be off, as on AWS."""
+
+_AUTHORIZATION = re.compile(
+    r"AWS4-HMAC-SHA256 Credential=(?P<key>[^/,]+)/(?P<scope>[^,]+),\s*"
+    r"SignedHeaders=(?P<headers>[^,]+),\s*Signature=(?P<signature>[0-9a-f]{64})"
+)
+
+
+def _invalid(message: str) -> ApiError:
+    return ApiError("InvalidSignatureException", 403, message)
+
+
+class Verifier:
+    """Knows one pair of keys in one region.
+
+    Args:
+        access_key: The id.
+        secret_key: The secret.
+        region: Where signatures must be made for.
+    """
+
+    def __init__(self, *, access_key: str, secret_key: str, region: str) -> None:
+        self._access_key = access_key
+        self._region = region
+        self._signer = SigV4Auth(Credentials(access_key, secret_key), SERVICE, region)
+
+    def check(self, method: str, url: str, headers: Mapping[str, str], body: bytes) -> None:
+        """Pass a request that is signed as it must be.
+
+        Args:
+            method: HTTP's.
+            url: As the client asked for it.
+            headers: By name in lower case.
+            body: The whole of it.
+
+        Raises:
+            ApiError: It is not.
+        """
+        authorization = headers.get("authorization")
+        if authorization is None:
+            raise ApiError(
+                "MissingAuthenticationTokenException", 403, "Missing Authentication Token"
+            )
+        match = _AUTHORIZATION.fullmatch(authorization)
+        if match is None:
+            raise ApiError("IncompleteSignature", 403, "Authorization header is malformed.")
+        if not hmac.compare_digest(match["key"].encode(), self._access_key.encode()):
+            raise ApiError(
+                "UnrecognizedClientException",
+                403,
+                "The security token included in the request is invalid.",
+            )
+        timestamp = headers.get("x-amz-date", "")
+        self._check_time(timestamp)
+        if match["scope"] != f"{timestamp[:8]}/{self._region}/{SERVICE}/aws4_request":
+            raise _invalid(f"Credential should be scoped to region '{self._region}'.")
+        names = match["headers"].split(";")
+        if "host" not in names or "x-amz-date" not in names:
+            raise _invalid("'Host' and 'X-Amz-Date' must be signed.")
+        expected = self._signature(method, url, {n: headers.get(n, "") for n in names}, body)
+        if not hmac.compare_digest(expected, match["signature"]):
+            raise _invalid("The request signature we calculated does not match the one provided.")
+
+    def _check_time(self, timestamp: str) -> None:
+        try:
+            moment = datetime.strptime(timestamp, "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)
+        except ValueError:
+            raise _invalid("Date must be in ISO-8601 'basic format'.") from None
+        if abs(datetime.now(UTC) - moment) > SKEW:
+            raise _invalid("Signature expired.")
+
+    def _signature(self, method: str, url: str, headers: Mapping[str, str], body: bytes) -> str:
+        request = AWSRequest(method=method, url=url, headers=dict(headers), data=body)
+        request.context["timestamp"] = headers["x-amz-date"]
+        canonical = self._signer.canonical_request(request)
+        signature = self._signer.signature(self._signer.string_to_sign(request, canonical), request)
+        return str(signature)

@@ -1,0 +1,227 @@
+"""Containers that keep sessions, in the dialects of real ones, their traps included.
+
+The dialects are those of ``model-hosting-container-standards`` (vLLM, and much the same in LMI), of
+AWS's stateful sample for TorchServe, and of containers whose first message opens the session.
+"""
+
+import time
+import uuid
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from typing import Any, Generic, Literal, TypeVar
+
+import msgspec
+
+from gateway.local.containers import (
+    CLOSED_SESSION_ID,
+    NEW_SESSION_ID,
+    SESSION_ID,
+    ContainerReply,
+)
+
+Dialect = Literal["container-standards", "torchserve", "first-message"]
+Expires = Literal["standard", "absent", "naive"]
+
+NEW_SESSION = "NEW_SESSION"
+
+
+class Refused(Exception):
+    """An error of the container."""
+
+    def __init__(self, status: int, text: str) -> None:
+        super().__init__(status, text)
+        self.status = status
+        self.text = text
+
+
+class Conversation:
+    """What a container keeps of one session."""
+
+    def __init__(self, session_id: str, expires_at: float) -> None:
+        self.session_id = session_id
+        self.expires_at = expires_at
+
+
+C = TypeVar("C", bound=Conversation)
+
+
+class StatefulContainer(ABC, Generic[C]):
+    """One instance that keeps sessions.
+
+    Args:
+        name: Shown in replies.
+        dialect: How sessions are opened, carried and closed.
+        session_seconds: How long they last; 1200 as the containers' default.
+        max_sessions: How many it holds.
+        expires: How the expiry is written, for clients that must read all of these.
+        clock: Seconds since the epoch.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        dialect: Dialect = "container-standards",
+        session_seconds: float = 1200.0,
+        max_sessions: int = 1000,
+        expires: Expires = "standard",
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self.name = name
+        self._dialect = dialect
+        self._session_seconds = session_seconds
+        self._max_sessions = max_sessions
+        self._expires = expires
+        self._clock = clock
+        self._conversations: dict[str, C] = {}
+
+    @abstractmethod
+    def new_conversation(self, session_id: str, expires_at: float) -> C:
+        """What a new session begins with."""
+
+    @abstractmethod
+    async def turn(
+        self,
+        headers: Mapping[str, str],
+        body: bytes,
+        conversation: C | None,
+        opened: Mapping[str, str],
+    ) -> ContainerReply:
+        """Answer one turn.
+
+        Args:
+            headers: By name in lower case.
+            body: As the client sent it.
+            conversation: Its session's; None where the turn has none.
+            opened: Headers to send back, where this turn has opened the session.
+
+        Raises:
+            Refused: With an error.
+        """
+
+    async def invoke(self, headers: Mapping[str, str], body: bytes) -> ContainerReply:
+        """See `Container.invoke`."""
+        session_id = headers.get(SESSION_ID)
+        request = json_of(body)
+        try:
+            control = self._control(request) if isinstance(request, dict) else None
+            if control == "open":
+                return self._open()
+            if control == "close":
+                return self._close(session_id)
+            if self._dialect == "first-message" and session_id == NEW_SESSION:
+                opened = self._open()
+                session_id = opened.headers[NEW_SESSION_ID].partition(";")[0]
+                conversation = self._conversations[session_id]
+                return await self.turn(headers, body, conversation, opened.headers)
+            conversation_or_none = self._find(session_id, request)
+            return await self.turn(headers, body, conversation_or_none, {})
+        except Refused as refused:
+            text = refused.text.encode()
+            return ContainerReply(refused.status, {"content-type": "text/plain"}, text)
+
+    def reset(self) -> None:
+        """See `Container.reset`."""
+        self._conversations.clear()
+
+    async def close(self) -> None:
+        """See `Container.close`."""
+        self.reset()
+
+    def _control(self, request: dict[str, Any]) -> str | None:
+        """Which session request this is: ``open`` or ``close``; None where it is a turn."""
+        if self._dialect == "torchserve":
+            return {"start_session": "open", "close_session": "close"}.get(request.get("type", ""))
+        kind = request.get("requestType")
+        if kind is None or (self._dialect == "first-message" and kind == NEW_SESSION):
+            return None
+        names = {NEW_SESSION: "open", "CLOSE": "close"}
+        if kind not in names or set(request) != {"requestType"}:
+            raise Refused(400, "a session request has `requestType` alone")
+        return names[kind]
+
+    def _open(self) -> ContainerReply:
+        now = self._clock()
+        self._conversations = {k: c for k, c in self._conversations.items() if now < c.expires_at}
+        if len(self._conversations) >= self._max_sessions:
+            if self._dialect == "torchserve":
+                raise Refused(503, f"worker full: maxSequenceJobQueueSize {self._max_sessions}")
+            raise Refused(503, "no room for another session")
+        conversation = self.new_conversation(str(uuid.uuid4()), now + self._session_seconds)
+        self._conversations[conversation.session_id] = conversation
+        text = f"Session {conversation.session_id} created"
+        return text_reply(text, {NEW_SESSION_ID: self._described(conversation)})
+
+    def _close(self, session_id: str | None) -> ContainerReply:
+        conversation = self._conversations.pop(session_id or "", None)
+        if conversation is None or self._clock() >= conversation.expires_at:
+            if self._dialect == "torchserve":
+                raise Refused(503, "Prediction failed")
+            raise Refused(424, "Failed to close session: session not found")
+        text = f"Session {session_id} closed"
+        return text_reply(text, {CLOSED_SESSION_ID: conversation.session_id})
+
+    def _find(self, session_id: str | None, request: object) -> C | None:
+        """The conversation of a turn; None where it has none."""
+        # NEW_SESSION with an ordinary body opens nothing, and is answered without a session.
+        if session_id is None or session_id == NEW_SESSION:
+            return None
+        conversation = self._conversations.get(session_id)
+        if conversation is not None and self._clock() >= conversation.expires_at:
+            # As the real containers: the first call after the expiry is answered, silently
+            # without the session, and only the next one finds that there is none.
+            del self._conversations[session_id]
+            if self._dialect != "torchserve":
+                return None
+            conversation = None
+        if self._dialect == "torchserve":
+            named = request.get("session_id") if isinstance(request, dict) else None
+            if conversation is None or named != session_id:
+                raise Refused(503, "Prediction failed")
+        elif conversation is None:
+            raise Refused(400, "Bad request: session not found")
+        return conversation
+
+    def _described(self, conversation: C) -> str:
+        moment = datetime.fromtimestamp(conversation.expires_at, UTC)
+        if self._expires == "absent":
+            return conversation.session_id
+        text = moment.strftime("%Y-%m-%dT%H:%M:%S") + ("" if self._expires == "naive" else "Z")
+        return f"{conversation.session_id}; Expires={text}"
+
+    def _renew(self, conversation: C) -> Mapping[str, str]:
+        """Give a session a new id and expiry; returns the header that says so."""
+        del self._conversations[conversation.session_id]
+        conversation.session_id = str(uuid.uuid4())
+        conversation.expires_at = self._clock() + self._session_seconds
+        self._conversations[conversation.session_id] = conversation
+        return {NEW_SESSION_ID: self._described(conversation)}
+
+
+def json_of(body: bytes) -> object:
+    """A body's JSON value; None where it has none."""
+    try:
+        return msgspec.json.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+
+
+def utterance(body: bytes) -> str:
+    """What the user says, in any of the shapes that models are sent."""
+    match json_of(body):
+        case str(text):
+            return text
+        case {"text": str(text)} | {"inputs": str(text)} | {"prompt": str(text)}:
+            return text
+        case {"messages": [*_, {"content": str(text)}]}:
+            return text
+        case _:
+            return ""
+
+
+def text_reply(text: str, headers: Mapping[str, str]) -> ContainerReply:
+    """A reply of plain text."""
+    return ContainerReply(
+        200, {**headers, "content-type": "text/plain; charset=utf-8"}, text.encode()
+    )
