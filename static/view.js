@@ -1,0 +1,100 @@
+/**
+ * What the page shows, apart from the page: texts and times from the gateway's messages.
+ *
+ * @module
+ */
+
+/** @typedef {import("./client.js").Done} Done */
+/** @typedef {import("./client.js").State} State */
+
+/**
+ * A reply's text. JSON of the usual models gives what they said, other JSON is shown as it is.
+ * @param {Done} done
+ * @returns {string}
+ */
+export function replyText(done) {
+  if (done.status === "cancelled") return "Stopped.";
+  if (done.base64 !== undefined) {
+    const padding = (done.base64.match(/=+$/) ?? [""])[0].length;
+    const bytes = (done.base64.length / 4) * 3 - padding;
+    return `${bytes} bytes of ${done.content_type ?? "an unknown type"}`;
+  }
+  if (done.json !== undefined) return spoken(done.json);
+  const text = done.text ?? "";
+  if (!/^(application\/json|[^;]*\+json)/.test(done.content_type ?? "")) return text;
+  try {
+    return spoken(JSON.parse(text));
+  } catch {
+    return text;
+  }
+}
+
+/**
+ * @param {any} value
+ * @returns {string}
+ */
+function spoken(value) {
+  const first = Array.isArray(value) ? value[0] : value;
+  const said =
+    first?.text ??
+    first?.generated_text ??
+    first?.choices?.[0]?.message?.content ??
+    first?.choices?.[0]?.text;
+  return typeof said === "string" ? said : JSON.stringify(value, null, 2);
+}
+
+/**
+ * What is known of a reply besides its text.
+ * @param {Done} done
+ * @returns {string}
+ */
+export function replyDetails(done) {
+  const seconds = (done.duration_ms / 1000).toFixed(done.duration_ms < 100 ? 3 : 1);
+  const variant = done.invoked_production_variant;
+  return variant ? `${seconds} s · ${variant}` : `${seconds} s`;
+}
+
+/**
+ * How long until a time, in words.
+ * @param {string | null} expiresAt RFC 3339.
+ * @param {number} now Milliseconds since the epoch.
+ * @returns {string}
+ */
+export function untilExpiry(expiresAt, now) {
+  if (expiresAt === null) return "no expiry known";
+  const seconds = Math.max(0, Math.round((Date.parse(expiresAt) - now) / 1000));
+  if (seconds === 0) return "expired";
+  const minutes = Math.floor(seconds / 60);
+  return minutes > 0 ? `${minutes} min ${seconds % 60} s left` : `${seconds} s left`;
+}
+
+/**
+ * The connection's state in words.
+ * @param {State} state
+ * @param {string} reason
+ * @returns {string}
+ */
+export function stateText(state, reason) {
+  switch (state) {
+    case "connecting":
+      return "Connecting …";
+    case "open":
+      return "Connected";
+    case "waiting":
+      return `${reason} Connecting again …`;
+    default:
+      return reason || "Not connected";
+  }
+}
+
+/**
+ * Where a route's WebSocket is.
+ * @param {string} page The page's address.
+ * @param {string} route
+ * @returns {string}
+ */
+export function routeUrl(page, route) {
+  const url = new URL(`/ws/${encodeURIComponent(route)}`, page);
+  url.protocol = url.protocol === "https:" ? "wss:" : "ws:";
+  return url.href;
+}
