@@ -64,7 +64,7 @@ function say(who, text) {
   const body = made("p", "body", text);
   entry.append(body);
   page.log.append(entry);
-  entry.scrollIntoView({ block: "end" });
+  page.log.scrollTop = page.log.scrollHeight;
   return { entry, body };
 }
 
@@ -90,7 +90,7 @@ async function ask(text) {
   }
   entry.classList.remove("pending");
   entry.removeAttribute("aria-busy");
-  entry.scrollIntoView({ block: "end" });
+  page.log.scrollTop = page.log.scrollHeight;
 }
 
 /** @param {string} route */

@@ -88,7 +88,6 @@ class SageMakerModel:
                 body = with_session_id(body, key, session.id)
         elif self._profile.prefix_aware:
             given["PrefixAwareId"] = affinity
-            given["RoutingStrategy"] = "PREFIX_AWARE"
         elif self._profile.opens_with_turn:
             given["SessionId"] = NEW_SESSION
         response = await self._invoke(body, request.content_type, **self._defaults | given)

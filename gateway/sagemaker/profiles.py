@@ -27,8 +27,9 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
             the session is left to expire.
         session_id_key: The key under which JSON bodies carry the session id as well, where the
             header is not enough.
-        prefix_aware: Send ``PrefixAwareId`` in place of a session: the platform then prefers the
-            instance that has the conversation's prefix, without a promise.
+        prefix_aware: Send ``PrefixAwareId`` in place of a session: where the endpoint's variants
+            route by ``PREFIX_AWARE``, the platform then prefers the instance that has seen the
+            conversation, without a promise.
         lost: What an error of the container says, in any case, when it does not know the session.
         full: The same when it has no room for another.
     """

@@ -1,0 +1,91 @@
+"""The real programs as processes: the gateway, the local SageMaker, whatever serves HTTP."""
+
+import re
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from tests.support.timing import UNIT
+
+ADDRESS = re.compile(r"listening on (http://\S+?:\d+)")
+
+
+class Process:
+    """A program that says where it listens, and all that it has written."""
+
+    def __init__(self, command: Sequence[str], cwd: Path | None = None) -> None:
+        self.popen = subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=cwd
+        )
+        self.lines: list[str] = []
+        self.url = ""
+        self._found = threading.Event()
+        self._reader = threading.Thread(target=self._read)
+        self._reader.start()
+        if not self._found.wait(30 * UNIT) or not self.url:
+            self.popen.kill()
+            raise AssertionError(f"{command} did not start:\n{self.output}")
+
+    def _read(self) -> None:
+        assert self.popen.stdout is not None
+        with self.popen.stdout as output:
+            for line in output:
+                self.lines.append(line)
+                match = ADDRESS.search(line)
+                if match and not self.url:
+                    self.url = match[1]
+                    self._found.set()
+        self._found.set()
+
+    @property
+    def output(self) -> str:
+        """Everything that it has written."""
+        return "".join(self.lines)
+
+    @property
+    def websocket(self) -> str:
+        """The address for WebSockets."""
+        return self.url.replace("http", "ws", 1)
+
+    def stop(self, how: signal.Signals = signal.SIGTERM) -> int:
+        """Ask it to stop; returns its exit code."""
+        if self.popen.poll() is None:
+            self.popen.send_signal(how)
+        try:
+            return self.wait()
+        finally:
+            self.popen.kill()
+
+    def wait(self) -> int:
+        """Wait for its end; returns its exit code."""
+        code = self.popen.wait(30 * UNIT)
+        self._reader.join()
+        return code
+
+
+@contextmanager
+def command(*arguments: str, cwd: Path | None = None) -> Iterator[Process]:
+    """``session-gateway`` with these arguments."""
+    process = Process([sys.executable, "-m", "gateway", *arguments], cwd)
+    try:
+        yield process
+    finally:
+        process.stop()
+
+
+@contextmanager
+def local(*arguments: str) -> Iterator[Process]:
+    """``session-gateway local``."""
+    with command("local", "--port", "0", *arguments) as process:
+        yield process
+
+
+@contextmanager
+def gateway(config: Path, *arguments: str) -> Iterator[Process]:
+    """``session-gateway serve``."""
+    with command("serve", "--config", str(config), "--port", "0", *arguments) as process:
+        yield process
