@@ -4,7 +4,6 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
-import httpx
 import pytest
 
 from tests.support.processes import Process, gateway, local
@@ -37,16 +36,3 @@ def start_gateway(stack: ExitStack, tmp_path: Path) -> Start:
         return stack.enter_context(gateway(file, *arguments))
 
     return start
-
-
-@pytest.fixture
-def admin() -> Callable[..., dict[str, object]]:
-    """Calls the admin side of a local SageMaker."""
-
-    def call(process: Process, path: str = "", **fault: object) -> dict[str, object]:
-        url = f"{process.url}/_local/my-endpoint{path}"
-        response = httpx.post(url, json=fault) if path else httpx.get(url)
-        response.raise_for_status()
-        return response.json() if response.content else {}
-
-    return call

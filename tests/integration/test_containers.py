@@ -4,14 +4,13 @@ import asyncio
 import sys
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
 
 from tests.integration.conftest import Start
 from tests.support.client import client
-from tests.support.processes import Process
+from tests.support.processes import Process, admin
 from tests.support.timing import UNIT
 
 ROUTE = """
@@ -155,7 +154,7 @@ async def test_a_container_that_answers_without_opening(
 @pytest.mark.parametrize("dialect", ["torchserve", "first-message"])
 @pytest.mark.parametrize("expires", ["standard", "absent", "naive"])
 async def test_other_dialects_and_ways_to_write_the_expiry(
-    start_local: Start, start_gateway: Start, admin: Any, dialect: str, expires: str
+    start_local: Start, start_gateway: Start, dialect: str, expires: str
 ) -> None:
     platform = start_local(f"--dialect={dialect}", f"--expires={expires}")
     process = start_gateway(platform.url, ROUTE.replace("container-standards", dialect))

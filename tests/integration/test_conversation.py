@@ -3,7 +3,6 @@
 import base64
 import contextlib
 import json
-from typing import Any
 
 import httpx
 import pytest
@@ -11,7 +10,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from tests.integration.conftest import Start
 from tests.support.client import JSON, MSGPACK, client, in_time, raw
-from tests.support.processes import Process
+from tests.support.processes import Process, admin
 
 ROUTES = """
 [routes.chat]
@@ -59,7 +58,7 @@ def url(start_gateway: Start, platform: Process) -> str:
 
 @pytest.mark.parametrize("subprotocol", [JSON, MSGPACK])
 async def test_a_conversation_keeps_its_state(
-    url: str, platform: Process, admin: Any, subprotocol: str
+    url: str, platform: Process, subprotocol: str
 ) -> None:
     async with client(url, subprotocol) as chat:
         assert chat.socket.subprotocol == subprotocol
@@ -143,9 +142,7 @@ async def test_raw(url: str) -> None:
         assert (socket.close_code, socket.close_reason) == (1011, "model_error")
 
 
-async def test_raw_closes_the_session_with_the_socket(
-    url: str, platform: Process, admin: Any
-) -> None:
+async def test_raw_closes_the_session_with_the_socket(url: str, platform: Process) -> None:
     async with raw(url) as socket:
         await socket.send("hi")
         await in_time(socket.recv())
@@ -292,7 +289,6 @@ class TestFailures:
         self,
         url: str,
         platform: Process,
-        admin: Any,
         error: str,
         code: str,
         outcome: str,
@@ -316,7 +312,7 @@ class TestFailures:
             assert await chat.closed() == (4503, "unavailable")
 
     async def test_a_session_that_the_model_does_not_open(
-        self, url: str, platform: Process, admin: Any
+        self, url: str, platform: Process
     ) -> None:
         for told in ("", "-; Expires=never", "x" * 300):
             admin(platform, "/faults", new_session_id=told)
@@ -327,9 +323,7 @@ class TestFailures:
                 assert "stateful sessions" in error["message"]
                 assert (await chat.closed())[0] == 4503
 
-    async def test_an_instance_that_goes_away(
-        self, url: str, platform: Process, admin: Any
-    ) -> None:
+    async def test_an_instance_that_goes_away(self, url: str, platform: Process) -> None:
         async with client(url) as chat:
             await chat.open()
             attributes = (await chat.ask("hi"))["custom_attributes"]
@@ -351,9 +345,7 @@ class TestFailures:
             assert (await chat.until("session.closed"))["reason"] == "model"
             assert (await chat.closed())[0] == 4410
 
-    async def test_a_running_turn_is_cancelled(
-        self, url: str, platform: Process, admin: Any
-    ) -> None:
+    async def test_a_running_turn_is_cancelled(self, url: str, platform: Process) -> None:
         async with client(url) as chat:
             await chat.open()
             await chat.send("message.send", id="a", text="/sleep 60")

@@ -1,10 +1,10 @@
 """Many clients at once: each conversation's state stays its own."""
 
 import asyncio
-from typing import Any
 
 from tests.integration.conftest import Start
 from tests.support.client import client
+from tests.support.processes import admin
 
 ROUTE = """
 [routes.chat]
@@ -16,7 +16,7 @@ TURNS = 5
 
 
 async def test_two_hundred_clients_on_four_instances(
-    start_local: Start, start_gateway: Start, admin: Any
+    start_local: Start, start_gateway: Start
 ) -> None:
     platform = start_local("--instances=4")
     url = start_gateway(platform.url, ROUTE).websocket

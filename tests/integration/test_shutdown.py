@@ -1,12 +1,12 @@
 """A gateway that shuts down: turns finish, sessions are closed, clients are told."""
 
 import signal
-from typing import Any
 
 import pytest
 
 from tests.integration.conftest import Start
 from tests.support.client import client
+from tests.support.processes import admin
 
 ROUTE = """
 [server]
@@ -18,7 +18,7 @@ content_type = "text/plain"
 
 
 async def test_the_running_turn_finishes_and_sessions_are_closed(
-    start_local: Start, start_gateway: Start, admin: Any
+    start_local: Start, start_gateway: Start
 ) -> None:
     platform = start_local()
     process = start_gateway(platform.url, ROUTE.format(drain=20))
@@ -43,7 +43,7 @@ async def test_the_running_turn_finishes_and_sessions_are_closed(
 
 @pytest.mark.parametrize("drain", [0.2, 3600])
 async def test_time_runs_out_by_itself_or_by_a_second_signal(
-    start_local: Start, start_gateway: Start, admin: Any, drain: float
+    start_local: Start, start_gateway: Start, drain: float
 ) -> None:
     platform = start_local()
     process = start_gateway(platform.url, ROUTE.format(drain=drain))

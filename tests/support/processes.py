@@ -8,6 +8,9 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
+
+import httpx
 
 from tests.support.timing import UNIT
 
@@ -89,3 +92,11 @@ def gateway(config: Path, *arguments: str) -> Iterator[Process]:
     """``session-gateway serve``."""
     with command("serve", "--config", str(config), "--port", "0", *arguments) as process:
         yield process
+
+
+def admin(process: Process, path: str = "", **fault: object) -> Any:
+    """Call the admin side of a local SageMaker: its state, or what is to go wrong."""
+    url = f"{process.url}/_local/my-endpoint{path}"
+    response = httpx.post(url, json=fault) if path else httpx.get(url)
+    response.raise_for_status()
+    return response.json() if response.content else None

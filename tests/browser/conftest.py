@@ -1,0 +1,122 @@
+"""The page in headless Chromium, in front of a real gateway and a real local SageMaker."""
+
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.async_api import Browser, Page, async_playwright, expect
+
+from tests.support.processes import Process, gateway, local
+from tests.support.timing import UNIT
+
+CHROMIUM = "/usr/bin/chromium"
+ARGUMENTS = [
+    "--no-sandbox",  # the tests may run as root, where Chromium has no sandbox
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+SCREENSHOTS = Path(__file__).parents[2] / "artifacts" / "screenshots"
+
+CONFIG = """
+[aws]
+region = "us-east-1"
+endpoint_url = "{url}"
+
+[routes.chat]
+endpoint_name = "my-endpoint"
+content_type = "text/plain; charset=utf-8"
+
+[routes.other]
+endpoint_name = "my-endpoint"
+content_type = "text/plain; charset=utf-8"
+"""
+
+expect.set_options(timeout=20_000 * UNIT)
+
+
+@pytest.fixture
+def platform() -> Iterator[Process]:
+    with local() as process:
+        yield process
+
+
+@pytest.fixture
+def start_gateway(platform: Process, tmp_path: Path) -> Iterator[Callable[..., Process]]:
+    """Start the gateway, on a port of choice, as often as a test wants."""
+    file = tmp_path / "gateway.toml"
+    file.write_text(CONFIG.format(url=platform.url))
+    with ExitStack() as stack:
+        yield lambda *arguments: stack.enter_context(gateway(file, *arguments))
+
+
+@pytest.fixture
+async def browser() -> AsyncIterator[Browser]:
+    async with async_playwright() as playwright:
+        browser = await playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
+        yield browser
+        await browser.close()
+
+
+class Chat:
+    """What a user does with the page and sees on it; anything on the console is a failure."""
+
+    def __init__(self, page: Page) -> None:
+        self.page = page
+        self.complaints: list[str] = []
+        self.entries = page.locator(".entry")
+        self.state = page.locator("#state")
+        page.on("console", lambda message: self.complaints.append(message.text))
+        page.on("pageerror", lambda error: self.complaints.append(str(error)))
+
+    async def open(self, url: str) -> None:
+        """Load the page and wait until it is connected."""
+        await self.page.goto(url)
+        await self.connected()
+
+    async def connected(self) -> None:
+        """Wait until there is a session."""
+        await expect(self.state).to_have_text("Connected")
+
+    async def write(self, text: str) -> None:
+        """Send a message, as a person with a keyboard does."""
+        await self.page.get_by_label("Message").fill(text)
+        await self.page.keyboard.press("Enter")
+
+    async def ask(self, text: str) -> str:
+        """Send a message and wait for what comes of it."""
+        await self.write(text)
+        await expect(self.page.locator(".pending")).to_have_count(0)
+        return await self.entries.last.inner_text()
+
+    async def screenshot(self, name: str) -> None:
+        """Keep a picture for people."""
+        SCREENSHOTS.mkdir(parents=True, exist_ok=True)
+        await self.page.screenshot(path=SCREENSHOTS / f"{name}.png")
+
+
+@pytest.fixture
+async def new_chat(browser: Browser) -> AsyncIterator[Callable[..., Any]]:
+    """Opens pages; none may have complained when the test is over."""
+    chats: list[Chat] = []
+
+    async def new(**options: Any) -> Chat:
+        chats.append(Chat(await browser.new_page(**options)))
+        return chats[-1]
+
+    yield new
+    for chat in chats:
+        assert chat.complaints == []
+
+
+@pytest.fixture
+async def chat(new_chat: Callable[..., Any], start_gateway: Callable[..., Process]) -> Chat:
+    """A page that is connected."""
+    chat: Chat = await new_chat(viewport={"width": 1100, "height": 760})
+    await chat.open(start_gateway().url)
+    return chat

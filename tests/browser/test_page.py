@@ -1,0 +1,127 @@
+"""The chat page as a person uses it, by keyboard, and as assistive technology sees it."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from axe_playwright_python.async_playwright import Axe
+from playwright.async_api import expect
+
+from tests.browser.conftest import Chat
+from tests.support.processes import Process, admin
+
+Start = Callable[..., Process]
+
+
+async def test_a_conversation_keeps_its_state(chat: Chat) -> None:
+    await expect(chat.page.locator("#expiry")).to_contain_text("min")
+    session = await chat.page.locator("#session").get_attribute("title")
+    assert session is not None
+    assert len(session) == 32
+    assert "Hello Ada" in await chat.ask("My name is Ada.")
+    assert "Your name is Ada." in await chat.ask("What is my name?")
+    assert "AllTraffic" in await chat.entries.last.inner_text()
+    await chat.screenshot("conversation")
+
+
+async def test_messages_may_be_sent_while_one_is_answered(chat: Chat) -> None:
+    await chat.write("/sleep 0.3")
+    await chat.write("/echo second")
+    await expect(chat.page.locator(".pending")).to_have_count(2)
+    await expect(chat.page.locator(".pending")).to_have_count(0)
+    texts = await chat.page.locator(".entry.model .body").all_inner_texts()
+    assert texts[1] == "second"
+
+
+async def test_lines_and_enter(chat: Chat) -> None:
+    box = chat.page.get_by_label("Message")
+    await expect(box).to_be_focused()
+    await box.press_sequentially("/echo one")
+    await chat.page.keyboard.press("Shift+Enter")
+    await box.press_sequentially("two")
+    await chat.page.keyboard.press("Enter")
+    await expect(chat.page.locator(".entry.model .body")).to_have_text("one\ntwo")
+    await expect(box).to_have_value("")
+    await chat.page.keyboard.press("Enter")  # nothing to send
+    await expect(chat.entries).to_have_count(2)
+
+
+async def test_what_is_written_is_shown_as_text(chat: Chat) -> None:
+    attack = "<img src=x onerror=alert(1)><script>alert(2)</script>"
+    assert attack in await chat.ask(f"/echo {attack}")
+    assert await chat.page.locator("#log img, #log script").count() == 0
+
+
+async def test_errors_are_shown_in_words(chat: Chat, platform: Process) -> None:
+    assert "status 500" in await chat.ask("/fail 500")
+    admin(platform, "/faults", error="ThrottlingException")
+    assert "You can send it again." in await chat.ask("hi")
+    assert "Turn" in await chat.ask("hi")
+    await chat.screenshot("errors")
+
+
+async def test_a_reply_that_is_no_text(chat: Chat) -> None:
+    assert "100 bytes of application/octet-stream" in await chat.ask("/bytes 100")
+
+
+async def test_another_route_is_another_session(chat: Chat) -> None:
+    await chat.ask("My name is Ada.")
+    before = await chat.page.locator("#session").get_attribute("title")
+    await chat.page.get_by_label("Route").select_option("other")
+    await expect(chat.entries.last).to_contain_text("route other")
+    await chat.connected()
+    assert await chat.page.locator("#session").get_attribute("title") != before
+    assert "I know nothing" in await chat.ask("What is my name?")
+
+
+async def test_a_new_session_forgets(chat: Chat, platform: Process) -> None:
+    await chat.ask("My name is Ada.")
+    await chat.page.get_by_role("button", name="New session").click()
+    await chat.connected()
+    assert "I know nothing" in await chat.ask("What is my name?")
+    assert sum(instance["closed"] for instance in admin(platform)["instances"]) == 1
+
+
+async def test_a_session_that_the_model_closes_is_followed_by_a_new_one(chat: Chat) -> None:
+    await chat.write("/close")
+    await expect(chat.page.get_by_text("The model has closed the session.")).to_be_visible()
+    await expect(chat.page.get_by_text("This is a new session")).to_be_visible()
+    await chat.connected()
+
+
+async def test_a_gateway_that_goes_and_comes_back(
+    new_chat: Callable[..., Any], start_gateway: Start
+) -> None:
+    chat = await new_chat()
+    first = start_gateway()
+    await chat.open(first.url)
+    await chat.write("/sleep 60")
+    await expect(chat.page.locator(".pending")).to_have_count(1)
+    first.popen.kill()
+    await expect(chat.page.locator(".problem")).to_contain_text("is not known")
+    await expect(chat.state).to_contain_text("The connection was lost. Connecting again")
+    chat.complaints.clear()  # Chromium's own, of the refused connection
+    await chat.screenshot("gateway-gone")
+    start_gateway("--port", first.url.rpartition(":")[2])
+    await chat.connected()
+    await expect(chat.page.get_by_text("This is a new session")).to_be_visible()
+    assert "Turn 1" in await chat.ask("hi")
+    chat.complaints.clear()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [360, 1100])
+async def test_accessibility(
+    new_chat: Callable[..., Any], start_gateway: Start, scheme: str, width: int
+) -> None:
+    chat = await new_chat(color_scheme=scheme, viewport={"width": width, "height": 720})
+    await chat.open(start_gateway().url)
+    for step in ("welcome", "conversation"):
+        results = await Axe().run(chat.page)
+        found = [(v["id"], [n["html"] for n in v["nodes"]]) for v in results.response["violations"]]
+        assert found == [], step
+        await chat.ask("Remember that the harbour is closed on Mondays.")
+        await chat.ask("/fail 500")
+    wide = await chat.page.evaluate("document.documentElement.scrollWidth")
+    assert wide <= width, "nothing is cut off at the side"
+    await chat.screenshot(f"{scheme}-{width}")
