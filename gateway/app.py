@@ -16,9 +16,9 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route as HttpRoute
 from starlette.routing import WebSocketRoute
 
-from gateway.config import Settings
+from gateway.config import ConfigError, Settings
 from gateway.runner import Route, Sessions
-from gateway.sagemaker import SageMakerModel, runtime_client
+from gateway.sagemaker import NotConfigured, SageMakerModel, runtime_client
 from gateway.stores.memory import MemoryStore
 from gateway.transports.pages import SecurityHeaders, pages
 from gateway.transports.server import Server, WebSocketProtocol
@@ -73,17 +73,20 @@ async def build(settings: Settings) -> AsyncIterator[tuple[Starlette, Sessions]]
     """The application and its sessions, which end with this context."""
     aws, server = settings.aws, settings.server
     async with contextlib.AsyncExitStack() as stack:
-        runtime = await stack.enter_async_context(
-            runtime_client(
-                region=aws.region,
-                profile=aws.profile,
-                endpoint_url=aws.endpoint_url,
-                max_pool_connections=aws.max_pool_connections,
-                connect_timeout=aws.connect_timeout_seconds,
-                read_timeout=aws.read_timeout_seconds,
-                reply_bytes=aws.reply_bytes,
+        try:
+            runtime = await stack.enter_async_context(
+                runtime_client(
+                    region=aws.region,
+                    profile=aws.profile,
+                    endpoint_url=aws.endpoint_url,
+                    max_pool_connections=aws.max_pool_connections,
+                    connect_timeout=aws.connect_timeout_seconds,
+                    read_timeout=aws.read_timeout_seconds,
+                    reply_bytes=aws.reply_bytes,
+                )
             )
-        )
+        except NotConfigured as error:
+            raise ConfigError(f"[aws]: {error}") from None
         routes = {
             name: Route(
                 route.policy(name, server),
@@ -142,6 +145,7 @@ async def serve(settings: Settings, *, on_ready: Callable[[str], None]) -> None:
         on_ready: Called with the address once connections are taken.
 
     Raises:
+        ConfigError: The platform can't be called with these settings.
         OSError: The address can't be listened on.
     """
     configure_logging(settings.server.log_level, settings.server.log_format)

@@ -74,9 +74,9 @@ def serve(path: Path | None, **server: object) -> None:
     flags = {key: value for key, value in server.items() if value is not None}
     try:
         settings = load(path, {"server": flags})
+        run(serve_app(settings, on_ready=announce("session-gateway")))
     except ConfigError as error:
         raise fail(str(error)) from None
-    run(serve_app(settings, on_ready=announce("session-gateway")))
 
 
 @main.command()

@@ -2,6 +2,14 @@
 
 from gateway.sagemaker.model import Defaults, SageMakerModel
 from gateway.sagemaker.profiles import PROFILES, Profile
-from gateway.sagemaker.runtime import Runtime, runtime_client
+from gateway.sagemaker.runtime import NotConfigured, Runtime, runtime_client
 
-__all__ = ["PROFILES", "Defaults", "Profile", "Runtime", "SageMakerModel", "runtime_client"]
+__all__ = [
+    "PROFILES",
+    "Defaults",
+    "NotConfigured",
+    "Profile",
+    "Runtime",
+    "SageMakerModel",
+    "runtime_client",
+]

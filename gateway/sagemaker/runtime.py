@@ -1,17 +1,22 @@
 """SageMaker Runtime through aiobotocore: one client for all routes of a gateway."""
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 from aiobotocore.config import AioConfig
 from aiobotocore.session import AioSession
+from botocore.exceptions import BotoCoreError
 
 import gateway
 from gateway.errors import ErrorCode, Failure, Outcome
 from gateway.sagemaker.errors import failure_of
 from gateway.sagemaker.profiles import Profile
 from gateway.session.ports import ModelError
+
+
+class NotConfigured(Exception):
+    """No client can be made: there is no region, no such profile, or the like."""
 
 
 class Runtime:
@@ -86,6 +91,9 @@ async def runtime_client(
         connect_timeout: In seconds.
         read_timeout: In seconds; a model may take 60 to answer, and AWS advises 70.
         reply_bytes: The largest body of a reply.
+
+    Raises:
+        NotConfigured: It can't be made.
     """
     session: Any = AioSession(profile=profile)
     config = AioConfig(
@@ -98,7 +106,16 @@ async def runtime_client(
         tcp_keepalive=True,
         user_agent_extra=f"session-gateway/{gateway.__version__}",
     )
-    async with session.create_client(
-        "sagemaker-runtime", region_name=region, endpoint_url=endpoint_url, config=config
-    ) as client:
+    async with AsyncExitStack() as stack:
+        try:
+            client = await stack.enter_async_context(
+                session.create_client(
+                    "sagemaker-runtime",
+                    region_name=region,
+                    endpoint_url=endpoint_url,
+                    config=config,
+                )
+            )
+        except (BotoCoreError, ValueError) as error:
+            raise NotConfigured(str(error)) from None
         yield Runtime(client, reply_bytes=reply_bytes)

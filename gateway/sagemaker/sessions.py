@@ -14,6 +14,7 @@ from gateway.session.ports import ModelSession
 # The API model's ``^[a-zA-Z0-9](-*[a-zA-Z0-9])*$``, written so that it can't backtrack: no hyphen
 # at either end is the same language.
 _ID = re.compile(r"(?!-)[a-zA-Z0-9-]{1,256}(?<!-)")
+_YEAR_10000 = 253_402_300_800  # in seconds since the epoch; no date can be written from then on
 _EXPIRES = re.compile(r"\s*expires\s*=\s*(.*?)\s*", re.IGNORECASE | re.DOTALL)
 
 
@@ -45,9 +46,10 @@ def _seconds(text: str) -> float | None:
         moment = datetime.fromisoformat(text)
         if moment.tzinfo is None:
             moment = moment.replace(tzinfo=UTC)
-        return moment.timestamp()
+        seconds = moment.timestamp()
     except (ValueError, OverflowError):
         return None
+    return seconds if 0 <= seconds < _YEAR_10000 else None
 
 
 def with_session_id(body: bytes, key: str, session_id: str) -> bytes:

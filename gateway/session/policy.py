@@ -59,5 +59,5 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
     resume_seconds: float = 0.0
     close_seconds: float = 10.0
     log_events: int = 4096
-    log_bytes: int = 16_777_216
+    log_bytes: int = 67_108_864
     heartbeat_seconds: float = 30.0

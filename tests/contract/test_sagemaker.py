@@ -1,0 +1,380 @@
+"""The adapter against real servers: the local SageMaker, and one that misbehaves."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+
+from gateway.errors import ErrorCode, Failure, Outcome
+from gateway.local.builtin import BuiltinModel
+from gateway.local.faults import Fault
+from gateway.local.platform import Endpoint
+from gateway.local.server import running
+from gateway.sagemaker import PROFILES, Defaults, Runtime, SageMakerModel, runtime_client
+from gateway.session.ports import ModelError, ModelReply, ModelRequest, ModelSession
+from tests.support.timing import UNIT
+
+ASK = ModelRequest(body=b'{"text": "hi"}', content_type="application/json")
+
+
+@asynccontextmanager
+async def runtime(url: str, **options: Any) -> AsyncIterator[Runtime]:
+    settings: dict[str, Any] = {
+        "region": "us-east-1",
+        "profile": None,
+        "endpoint_url": url,
+        "max_pool_connections": 10,
+        "connect_timeout": 5.0 * UNIT,
+        "read_timeout": 5.0 * UNIT,
+        "reply_bytes": 1_000_000,
+    }
+    async with runtime_client(**{**settings, **options}) as client:
+        yield client
+
+
+def model_of(
+    client: Runtime, profile: str = "container-standards", **defaults: Any
+) -> SageMakerModel:
+    return SageMakerModel(client, "my-endpoint", PROFILES[profile], Defaults(**defaults))
+
+
+async def failure(call: Coroutine[Any, Any, object]) -> Failure:
+    with pytest.raises(ModelError) as caught:
+        await call
+    return caught.value.failure
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Wait for what happens on the other side of a connection."""
+    async with asyncio.timeout(20 * UNIT):
+        while not condition():  # noqa: ASYNC110 - the server has no event for it
+            await asyncio.sleep(0.01 * UNIT)
+
+
+@pytest.fixture
+async def endpoint() -> AsyncIterator[tuple[Endpoint, str]]:
+    endpoint = Endpoint("my-endpoint", [BuiltinModel("i-1"), BuiltinModel("i-2")])
+    async with running([endpoint]) as url:
+        yield endpoint, url
+
+
+@pytest.mark.parametrize("dialect", ["container-standards", "torchserve"])
+async def test_open_invoke_close(dialect: Any) -> None:
+    container = BuiltinModel("i-1", dialect=dialect)
+    async with running([Endpoint("my-endpoint", [container])]) as url, runtime(url) as client:
+        model = model_of(client, dialect)
+        session = await model.open()
+        assert session.expires_at is not None
+        assert b'"turn":1' in (await model.invoke(ASK, session, affinity="a")).body
+        reply = await model.invoke(ASK, session, affinity="a")
+        assert b'"turn":2' in reply.body
+        assert reply == ModelReply(
+            body=reply.body,
+            content_type="application/json",
+            variant="AllTraffic",
+            custom_attributes="turn=2;instance=i-1",
+        )
+        await model.close(session)
+        await model.close(session)
+        lost = await failure(model.invoke(ASK, session, affinity="a"))
+        assert (lost.code, lost.outcome) == (ErrorCode.SESSION_LOST, Outcome.NOT_INVOKED)
+
+
+async def test_the_first_turn_opens() -> None:
+    container = BuiltinModel("i-1", dialect="first-message")
+    async with running([Endpoint("my-endpoint", [container])]) as url, runtime(url) as client:
+        model = model_of(client, "first-message")
+        reply = await model.invoke(ASK, None, affinity="a")
+        assert reply.new_session is not None
+        assert b'"turn":1' in reply.body
+        reply = await model.invoke(ASK, reply.new_session, affinity="a")
+        assert b'"turn":2' in reply.body
+
+
+async def test_no_sessions(endpoint: tuple[Endpoint, str]) -> None:
+    async with runtime(endpoint[1]) as client:
+        for profile in ("stateless", "prefix-aware"):
+            model = model_of(client, profile)
+            seen = {
+                (await model.invoke(ASK, None, affinity="a")).custom_attributes for _ in range(4)
+            }
+            assert len(seen) == (1 if profile == "prefix-aware" else 2)
+            await model.close(ModelSession("never-opened"))
+
+
+async def test_replies_speak_of_sessions(endpoint: tuple[Endpoint, str]) -> None:
+    async with runtime(endpoint[1]) as client:
+        model = model_of(client)
+        session = await model.open()
+        renew = ModelRequest(body=b'{"text": "/renew"}', content_type="application/json")
+        reply = await model.invoke(renew, session, affinity="a")
+        assert reply.new_session not in {None, session}
+        close = ModelRequest(body=b'{"text": "/close"}', content_type="application/json")
+        assert (await model.invoke(close, reply.new_session, affinity="a")).session_closed
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "outcome", "retry"),
+    [
+        ("ThrottlingException", ErrorCode.THROTTLED, Outcome.NOT_INVOKED, True),
+        ("ModelNotReadyException", ErrorCode.MODEL_NOT_READY, Outcome.NOT_INVOKED, True),
+        ("ServiceUnavailable", ErrorCode.UNAVAILABLE, Outcome.UNKNOWN, False),
+        ("InternalFailure", ErrorCode.UNAVAILABLE, Outcome.UNKNOWN, False),
+        ("InternalDependencyException", ErrorCode.UNAVAILABLE, Outcome.UNKNOWN, False),
+        ("ModelError", ErrorCode.MODEL_ERROR, Outcome.INVOKED, False),
+    ],
+)
+async def test_errors_of_the_platform_and_one_attempt(
+    endpoint: tuple[Endpoint, str],
+    monkeypatch: pytest.MonkeyPatch,
+    error: Any,
+    code: ErrorCode,
+    outcome: Outcome,
+    retry: bool,
+) -> None:
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "5")
+    monkeypatch.setenv("AWS_RETRY_MODE", "adaptive")
+    platform, url = endpoint
+    async with runtime(url) as client:
+        model = model_of(client)
+        session = await model.open()
+        platform.faults.add(Fault(error=error))
+        got = await failure(model.invoke(ASK, session, affinity="a"))
+        assert (got.code, got.outcome, got.may_retry) == (code, outcome, retry)
+        # A second attempt would have been answered.
+        assert sum(instance.invocations for instance in platform.instances) == 1
+
+
+@pytest.mark.parametrize(
+    "message", ["Session not found", "is closed, or expired", "Not received sequence_start"]
+)
+async def test_errors_that_mean_a_lost_session(
+    endpoint: tuple[Endpoint, str], message: str
+) -> None:
+    platform, url = endpoint
+    async with runtime(url) as client:
+        model = model_of(client)
+        session = await model.open()
+        platform.faults.add(Fault(error="ModelError", status=400, message=message))
+        assert (
+            await failure(model.invoke(ASK, session, affinity="a"))
+        ).code is ErrorCode.SESSION_LOST
+
+
+async def test_an_instance_that_is_gone(endpoint: tuple[Endpoint, str]) -> None:
+    platform, url = endpoint
+    async with runtime(url) as client:
+        model = model_of(client)
+        session = await model.open()
+        for instance in platform.instances:
+            platform.lose(instance.name)
+        assert (
+            await failure(model.invoke(ASK, session, affinity="a"))
+        ).code is ErrorCode.SESSION_LOST
+        await model.close(session)
+        assert (await failure(model.open())).code is ErrorCode.UNAVAILABLE
+
+
+async def test_no_room() -> None:
+    container = BuiltinModel("i-1", dialect="torchserve", max_sessions=0)
+    async with running([Endpoint("my-endpoint", [container])]) as url, runtime(url) as client:
+        got = await failure(model_of(client, "torchserve").open())
+        assert (got.code, got.may_retry) == (ErrorCode.UNAVAILABLE, True)
+
+
+@pytest.mark.parametrize("told", ["", "-bad-", "; Expires=2030-01-01T00:00:00Z", "a" * 257])
+async def test_no_session_opened(endpoint: tuple[Endpoint, str], told: str) -> None:
+    platform, url = endpoint
+    async with runtime(url) as client:
+        platform.faults.add(Fault(new_session_id=told))
+        got = await failure(model_of(client).open())
+        assert (got.code, got.outcome) == (ErrorCode.MODEL_ERROR, Outcome.INVOKED)
+
+
+async def test_an_endpoint_that_is_not_there(endpoint: tuple[Endpoint, str]) -> None:
+    async with runtime(endpoint[1]) as client:
+        model = SageMakerModel(client, "elsewhere", PROFILES["stateless"], Defaults())
+        got = await failure(model.invoke(ASK, None, affinity="a"))
+        assert (got.code, got.may_retry) == (ErrorCode.UNAVAILABLE, False)
+        assert "elsewhere" not in got.message
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("AWS_SECRET_ACCESS_KEY", "wrong"),
+        ("AWS_ACCESS_KEY_ID", "wrong"),
+        ("AWS_ACCESS_KEY_ID", None),
+    ],
+)
+async def test_credentials(
+    endpoint: tuple[Endpoint, str],
+    monkeypatch: pytest.MonkeyPatch,
+    variable: str,
+    value: str | None,
+) -> None:
+    if value is None:
+        monkeypatch.delenv(variable)
+    else:
+        monkeypatch.setenv(variable, value)
+    async with runtime(endpoint[1]) as client:
+        got = await failure(model_of(client).open())
+        assert (got.code, got.outcome) == (ErrorCode.UNAVAILABLE, Outcome.NOT_INVOKED)
+        assert not got.may_retry
+        assert "operator" in got.message
+
+
+async def test_every_parameter_reaches_the_platform(endpoint: tuple[Endpoint, str]) -> None:
+    """A value that the API model refuses is refused by name, so each has got there."""
+    async with runtime(endpoint[1]) as client:
+        model = model_of(client, "stateless")
+        names = {"accept", "custom_attributes", "enable_explanations", "inference_id"}
+        fine = dict.fromkeys(names, "x=1")
+        reply = await model.invoke(
+            ModelRequest(body=b"{}", content_type="application/json", **fine), None, affinity="a"
+        )
+        assert reply.body
+        for name in (
+            "accept",
+            "custom_attributes",
+            "enable_explanations",
+            "inference_component_name",
+            "inference_id",
+            "target_container_hostname",
+            "target_model",
+            "target_variant",
+        ):
+            given = {name: "x" * 1025}
+            request = ModelRequest(body=b"{}", content_type="application/json", **given)
+            got = await failure(model.invoke(request, None, affinity="a"))
+            assert (got.code, got.outcome) == (ErrorCode.VALIDATION_ERROR, Outcome.NOT_INVOKED)
+            by_route = model_of(client, "stateless", **given)
+            got = await failure(by_route.invoke(ASK, None, affinity="a"))
+            assert got.code is ErrorCode.VALIDATION_ERROR
+
+
+async def test_a_body_that_the_platform_does_not_take(endpoint: tuple[Endpoint, str]) -> None:
+    async with runtime(endpoint[1]) as client:
+        request = ModelRequest(body=b"x" * 6_291_457, content_type="text/plain")
+        got = await failure(model_of(client, "stateless").invoke(request, None, affinity="a"))
+        assert got.outcome is Outcome.NOT_INVOKED
+
+
+async def test_a_reply_that_is_too_large(endpoint: tuple[Endpoint, str]) -> None:
+    async with runtime(endpoint[1]) as client:
+        request = ModelRequest(body=b"/bytes 1000001", content_type="text/plain")
+        got = await failure(model_of(client, "stateless").invoke(request, None, affinity="a"))
+        assert (got.code, got.outcome) == (ErrorCode.TOO_LARGE, Outcome.INVOKED)
+
+
+async def test_a_cancelled_call_closes_its_request(endpoint: tuple[Endpoint, str]) -> None:
+    platform, url = endpoint
+    async with runtime(url) as client:
+        model = model_of(client, "stateless")
+        request = ModelRequest(body=b"/sleep 60", content_type="text/plain")
+        call = asyncio.create_task(model.invoke(request, None, affinity="a"))
+        await until(lambda: sum(instance.invocations for instance in platform.instances) == 1)
+        call.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await call
+        await until(lambda: platform.abandoned == 1)
+        assert (await model.invoke(ASK, None, affinity="a")).body
+
+
+Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Coroutine[Any, Any, None]]
+
+
+@asynccontextmanager
+async def misbehaving(handle: Handler) -> AsyncIterator[str]:
+    """A server that does as it likes with a connection, once it has read a request's head."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        try:
+            await handle(reader, writer)
+        finally:
+            writer.close()
+            with contextlib.suppress(ConnectionError):
+                await writer.wait_closed()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    async with server:
+        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+
+
+def answering(answer: bytes) -> Handler:
+    async def handle(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(answer)
+        await writer.drain()
+
+    return handle
+
+
+async def silent(reader: asyncio.StreamReader, _writer: asyncio.StreamWriter) -> None:
+    await reader.read()  # until the client gives up
+
+
+async def resetting(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    writer.transport.abort()
+
+
+def error(status: str, code: str, *headers: str) -> bytes:
+    head = "\r\n".join((f"HTTP/1.1 {status}", f"x-amzn-errortype: {code}", *headers))
+    return f"{head}\r\ncontent-length: 2\r\nconnection: close\r\n\r\n{{}}".encode()
+
+
+@pytest.mark.parametrize(
+    ("handle", "code", "outcome"),
+    [
+        (silent, ErrorCode.TIMEOUT, Outcome.UNKNOWN),
+        (resetting, ErrorCode.UNAVAILABLE, Outcome.UNKNOWN),
+        (answering(b""), ErrorCode.UNAVAILABLE, Outcome.UNKNOWN),
+        (answering(b"nonsense\r\n\r\n"), ErrorCode.UNAVAILABLE, Outcome.UNKNOWN),
+        (
+            answering(b"HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nabc"),
+            ErrorCode.STREAM_BROKEN,
+            Outcome.INVOKED,
+        ),
+        (
+            answering(error("413 Too Large", "RequestEntityTooLarge")),
+            ErrorCode.TOO_LARGE,
+            Outcome.NOT_INVOKED,
+        ),
+        (answering(error("418 Teapot", "Novelty")), ErrorCode.UNAVAILABLE, Outcome.UNKNOWN),
+        (answering(error("403 Forbidden", "Novelty")), ErrorCode.UNAVAILABLE, Outcome.NOT_INVOKED),
+    ],
+)
+async def test_what_breaks_on_the_way(handle: Handler, code: ErrorCode, outcome: Outcome) -> None:
+    async with misbehaving(handle) as url, runtime(url, read_timeout=0.2 * UNIT) as client:
+        got = await failure(model_of(client, "stateless").invoke(ASK, None, affinity="a"))
+        assert (got.code, got.outcome) == (code, outcome)
+        assert not got.may_retry
+
+
+@pytest.mark.parametrize(
+    ("header", "seconds"), [("3", 3.0), ("soon", None), ("-1", None), ("inf", None)]
+)
+async def test_when_to_come_back(header: str, seconds: float | None) -> None:
+    answer = answering(error("429 Too Many", "ThrottlingException", f"retry-after: {header}"))
+    async with misbehaving(answer) as url, runtime(url) as client:
+        got = await failure(model_of(client).open())
+        assert (got.code, got.retry_after) == (ErrorCode.THROTTLED, seconds)
+
+
+async def test_nobody_listens() -> None:
+    async with runtime("http://127.0.0.1:9") as client:
+        got = await failure(model_of(client).open())
+        assert (got.code, got.outcome) == (ErrorCode.UNAVAILABLE, Outcome.NOT_INVOKED)
+        assert got.may_retry
+
+
+async def test_a_close_that_fails_is_told(endpoint: tuple[Endpoint, str]) -> None:
+    platform, url = endpoint
+    async with runtime(url) as client:
+        model = model_of(client)
+        session = await model.open()
+        platform.faults.add(Fault(error="InternalFailure"))
+        assert (await failure(model.close(session))).code is ErrorCode.UNAVAILABLE
