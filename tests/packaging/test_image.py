@@ -1,0 +1,129 @@
+"""The Dockerfile's steps in a clean directory: no Docker here, but all that it would run."""
+
+import json
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import venv
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.support.processes import Process
+
+ROOT = Path(__file__).parents[2]
+DOCKERFILE = (ROOT / "Dockerfile").read_text().replace("\\\n", " ")
+STAGES = re.split(r"^FROM .*$", DOCKERFILE, flags=re.MULTILINE)[1:]
+CONFIG = (
+    '[aws]\nregion = "us-east-1"\n[routes.chat]\nendpoint_name = "e"\n[server]\nport = {port}\n'
+)
+
+
+def instruction(name: str) -> str:
+    """The rest of the last line of the final stage that begins so."""
+    found: list[str] = re.findall(rf"^{name}\s+(.*)$", STAGES[-1], flags=re.MULTILINE)
+    return found[-1]
+
+
+def listed(name: str) -> list[str]:
+    """An instruction's JSON list."""
+    text = instruction(name)
+    values: list[str] = json.loads(text[text.index("[") :])
+    return values
+
+
+@pytest.fixture(scope="module")
+def context(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What the build copies, and nothing else."""
+    folder = tmp_path_factory.mktemp("context")
+    for sources in re.findall(r"^COPY (?!--from)(.*) \S+$", STAGES[0], flags=re.MULTILINE):
+        for source in sources.split():
+            if (ROOT / source).is_dir():
+                ignored = shutil.ignore_patterns("__pycache__")
+                shutil.copytree(ROOT / source, folder / source, ignore=ignored)
+            else:
+                shutil.copy(ROOT / source, folder / source)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def wheel(context: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("wheel")
+    pip = [sys.executable, "-m", "pip", "--quiet"]
+    subprocess.run([*pip, "wheel", "--no-deps", "--wheel-dir", folder, context], check=True)
+    (wheel,) = folder.glob("*.whl")
+    return wheel
+
+
+@pytest.fixture(scope="module")
+def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The programs of an environment that holds the wheel and what it asks for."""
+    folder = tmp_path_factory.mktemp("venv")
+    venv.create(folder, with_pip=True)
+    subprocess.run([folder / "bin/python", "-m", "pip", "--quiet", "install", wheel], check=True)
+    return folder / "bin"
+
+
+def test_the_final_stage_is_small_and_safe() -> None:
+    assert len(STAGES) == 2
+    final = STAGES[-1]
+    assert int(instruction("USER")) > 0
+    assert not re.search(r"\b(apt|apt-get|gcc|make|pip)\b", final)
+    assert instruction("STOPSIGNAL") == "SIGTERM"
+    copied = {source.split()[0] for source in re.findall(r"^COPY (.*)$", final, re.MULTILINE)}
+    assert copied == {"--from=build"}
+
+
+def test_the_context_holds_no_more_than_the_build_copies(context: Path) -> None:
+    allowed = {
+        line[1:]
+        for line in (ROOT / ".dockerignore").read_text().splitlines()
+        if line.startswith("!")
+    }
+    assert allowed == {path.name for path in context.iterdir()}
+
+
+def test_the_wheel_holds_the_page_and_no_tests(wheel: Path) -> None:
+    names = zipfile.ZipFile(wheel).namelist()
+    for file in (ROOT / "static").iterdir():
+        assert f"gateway/static/{file.name}" in names
+    assert {"gateway/py.typed", "gateway/protocol/PROTOCOL.md"} <= set(names)
+    assert {name.partition("/")[0].partition("-")[0] for name in names} == {
+        "gateway",
+        "session_gateway",
+    }
+
+
+@pytest.fixture
+def server(installed: Path, tmp_path: Path) -> Iterator[Process]:
+    """The image's own command, its configuration elsewhere and its port a free one."""
+    config = tmp_path / "gateway.toml"
+    config.write_text(CONFIG.format(port=0))
+    command = [*listed("ENTRYPOINT"), *listed("CMD")]
+    assert command[-2:] == ["--config", "/etc/session-gateway/gateway.toml"]
+    process = Process([str(installed / command[0]), *command[1:-1], str(config)], cwd=tmp_path)
+    yield process
+    process.stop()
+
+
+def test_its_command_starts_serves_the_page_and_stops(server: Process, installed: Path) -> None:
+    assert "<title>session-gateway chat</title>" in httpx.get(server.url).text
+    assert httpx.get(f"{server.url}/static/client.js").status_code == 200
+    check = [part.replace("http://127.0.0.1:8080", server.url) for part in health()]
+    subprocess.run([installed / check[0], *check[1:]], check=True)
+    assert server.stop(signal.SIGTERM) == 0
+    failed = subprocess.run([installed / check[0], *check[1:]], check=False, capture_output=True)
+    assert failed.returncode != 0
+
+
+def health() -> list[str]:
+    """The health check's command."""
+    match = re.search(r"^HEALTHCHECK.*?CMD (\[.*\])$", STAGES[-1], flags=re.MULTILINE)
+    assert match is not None
+    command: list[str] = json.loads(match[1])
+    return command

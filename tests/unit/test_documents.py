@@ -1,0 +1,98 @@
+"""What the documents say is what there is. Run as a module, this writes docs/configuration.md."""
+
+import json
+import re
+import tomllib
+from pathlib import Path
+from typing import Any
+
+from pydantic_core import PydanticUndefined
+
+from gateway.config import Aws, Route, Server, Settings, Store
+from gateway.sagemaker import PROFILES, Profile
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text()
+CONFIGURATION = ROOT / "docs" / "configuration.md"
+
+INTRODUCTION = """\
+# Configuration
+
+Settings come from one TOML file (`--config`, else `gateway.toml` in the working directory), from
+the environment and from flags. A flag wins over the environment, that over the file, that over the
+default. In the environment a setting is `GATEWAY_SECTION__KEY`, such as `GATEWAY_SERVER__PORT` or
+`GATEWAY_ROUTES__CHAT__IDLE_SECONDS`. `session-gateway check` says what is wrong.
+
+Times are in seconds, sizes in bytes.
+"""
+
+PROFILE = """
+## A session profile of your own
+
+In place of a name, `session` may be a table:
+
+```toml
+[routes.chat.session]
+opening = "call"                         # "turn": the first message opens it; "none": no sessions
+open_body = { op = "open" }
+close_body = { op = "close" }
+session_id_key = "conversation"          # where JSON bodies carry the id too; left out: nowhere
+lost = ["unknown conversation"]          # what its errors say, in lower case, of a lost session
+full = ["too many conversations"]        # and when it has no room for another
+```
+"""
+
+
+def default(value: Any) -> str:
+    if value is PydanticUndefined:
+        return "needed"
+    if isinstance(value, Profile):
+        value = next(name for name, profile in PROFILES.items() if profile is value)
+    if value is None:
+        return "none"
+    return f"`{json.dumps(sorted(value) if isinstance(value, frozenset) else value)}`"
+
+
+def printed() -> str:
+    parts = [INTRODUCTION]
+    for title, section in (
+        ("[server]", Server),
+        ("[store]", Store),
+        ("[aws]", Aws),
+        ("[routes.NAME]", Route),
+    ):
+        assert section.__doc__ is not None
+        about = section.__doc__.partition(": ")[2]
+        parts.append(f"\n## `{title}`\n\n{about[0].upper()}{about[1:]}\n")
+        parts.append("\n| key | default | meaning |\n| --- | --- | --- |\n")
+        for name, field in section.model_fields.items():
+            parts.append(f"| `{name}` | {default(field.default)} | {field.description} |\n")
+    return "".join([*parts, PROFILE])
+
+
+def test_the_settings_are_in_the_document() -> None:
+    assert CONFIGURATION.read_text() == printed()
+
+
+def test_the_readmes_configuration_is_one() -> None:
+    (example,) = re.findall(r"```toml\n(.*?)```", README, re.DOTALL)
+    settings = Settings.model_validate(tomllib.loads(example))
+    assert list(settings.routes) == ["chat"]
+
+
+def test_the_profiles_own_example_is_one() -> None:
+    (example,) = re.findall(r"```toml\n(.*?)```", PROFILE, re.DOTALL)
+    route = tomllib.loads(example)["routes"]["chat"]
+    assert Route(endpoint_name="e", **route).profile.session_id_key == "conversation"
+
+
+def test_the_readme_names_what_there_is() -> None:
+    for link in re.findall(r"\]\(([^)#:]+)\)", README):
+        assert (ROOT / link).exists(), link
+    assert all(f"| `{name}` |" in README for name in PROFILES)
+    (policy,) = re.findall(r"```json\n(.*?)```", README, re.DOTALL)
+    assert json.loads(policy)["Statement"][0]["Action"] == "sagemaker:InvokeEndpoint"
+
+
+if __name__ == "__main__":
+    CONFIGURATION.write_text(printed())
