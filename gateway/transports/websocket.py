@@ -65,7 +65,7 @@ class Connection:
 
     def __init__(self, websocket: WebSocket, codec: Codec | None, route: Route) -> None:
         self.position = 0
-        self.gone = CloseCode.INTERNAL.value
+        self.gone = int(CloseCode.INTERNAL)
         """With which code the socket closed."""
         self._websocket = websocket
         self._codec: Codec | RawCodec = codec or RawCodec()
@@ -114,7 +114,7 @@ class Connection:
             try:
                 await self._read(sessions, open_timeout)
             except WebSocketDisconnect as gone:
-                self.gone = gone.code
+                self.gone = int(gone.code)
             except Closing as closing:
                 self.close(closing.code, closing.reason)
             except Exception:

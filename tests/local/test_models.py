@@ -1,0 +1,181 @@
+"""The models behind the local SageMaker: their memory, their dialects and their traps."""
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from gateway.local.builtin import MAX_FACTS, BuiltinModel
+from gateway.local.containers import NEW_SESSION_ID, SESSION_ID, ContainerReply
+from gateway.local.language import SLOTS, LanguageModel, LanguageModelUnavailable, load
+
+TEXT = {"content-type": "text/plain"}
+JSON = {"content-type": "application/json"}
+
+
+class Talk:
+    """A session of a model, and its clock."""
+
+    def __init__(self, **options: Any) -> None:
+        self.now = 1000.0
+        self.model = BuiltinModel("i-1", clock=lambda: self.now, **options)
+        self.session = ""
+
+    async def open(self, body: bytes = b'{"requestType":"NEW_SESSION"}') -> ContainerReply:
+        reply = await self.model.invoke({SESSION_ID: "NEW_SESSION", **JSON}, body)
+        self.session = reply.headers.get(NEW_SESSION_ID, "").partition(";")[0]
+        return reply
+
+    async def send(self, body: str, headers: Any = TEXT) -> ContainerReply:
+        return await self.model.invoke({SESSION_ID: self.session, **headers}, body.encode())
+
+    async def say(self, text: str) -> str:
+        return (await self.send(text)).body.decode()
+
+
+async def test_it_remembers_and_shows_it() -> None:
+    talk = Talk()
+    await talk.open()
+    assert "I know nothing" in await talk.say("Who am I?")
+    assert "Hello Ada Lovelace" in await talk.say("Hi, my name is Ada Lovelace.")
+    assert "I will remember that the sky is green." in await talk.say("Remember the sky is green!")
+    answer = await talk.say("What do you know?")
+    assert answer == (
+        "Turn 4 on instance i-1. Your name is Ada Lovelace. You told me that the sky is green."
+    )
+    assert "/sleep" in await talk.say("help")
+    assert "I hear you, Ada Lovelace; I know 1" in await talk.say("Hm.")
+    await talk.open()
+    assert "stranger" in await talk.say("Hm.")
+
+
+async def test_its_memory_is_bounded() -> None:
+    talk = Talk()
+    await talk.open()
+    for number in range(MAX_FACTS):
+        await talk.say(f"remember that {number}")
+    assert "can't remember any more" in await talk.say("remember that it is full")
+
+
+async def test_it_takes_the_shapes_that_models_are_sent() -> None:
+    talk = Talk()
+    await talk.open()
+    for body in (
+        {"text": "my name is A"},
+        {"inputs": "my name is A"},
+        {"prompt": "my name is A"},
+        {"messages": [{"role": "user", "content": "my name is A"}]},
+        "my name is A",
+    ):
+        reply = await talk.send(msgspec.json.encode(body).decode(), JSON)
+        assert msgspec.json.decode(reply.body)["name"] == "A"
+    for odd in ("[]", "{", "1"):
+        assert (await talk.send(odd, JSON)).status == 200
+    binary = await talk.model.invoke({SESSION_ID: talk.session, **TEXT}, b"\xff")
+    assert binary.body == b"\xff"
+
+
+async def test_after_the_expiry_it_is_stateless_once_and_then_lost() -> None:
+    talk = Talk(session_seconds=10)
+    await talk.open()
+    talk.now += 10
+    assert "Stateless" in await talk.say("hi")
+    lost = await talk.send("hi")
+    assert (lost.status, b"session not found" in lost.body) == (400, True)
+
+
+async def test_closing_after_the_expiry() -> None:
+    talk = Talk(session_seconds=10)
+    await talk.open()
+    talk.now += 10
+    assert (await talk.send('{"requestType":"CLOSE"}')).status == 424
+
+
+async def test_torchserve_says_503_for_everything() -> None:
+    talk = Talk(dialect="torchserve", session_seconds=10, max_sessions=1)
+    await talk.open(b'{"type":"start_session"}')
+    assert b"maxSequenceJobQueueSize" in (await talk.open(b'{"type":"start_session"}')).body
+    talk = Talk(dialect="torchserve", session_seconds=10)
+    await talk.open(b'{"type":"start_session"}')
+    body = '{"text":"hi","session_id":"%s"}'
+    assert (await talk.send(body % talk.session, JSON)).status == 200
+    assert (await talk.send(body % "other", JSON)).status == 503
+    assert (await talk.send("hi")).status == 503
+    talk.now += 10
+    assert (await talk.send(body % talk.session, JSON)).status == 503
+    assert (await talk.send('{"type":"close_session"}', JSON)).status == 503
+
+
+async def test_session_requests_have_no_further_keys() -> None:
+    talk = Talk()
+    assert (await talk.open(b'{"requestType":"NEW_SESSION","x":1}')).status == 400
+    assert (await talk.open(b'{"requestType":"OTHER"}')).status == 400
+
+
+async def test_there_is_room_for_so_many_sessions() -> None:
+    talk = Talk(max_sessions=1, session_seconds=10)
+    await talk.open()
+    assert (await talk.open()).status == 503
+    talk.now += 10
+    assert (await talk.open()).status == 200
+
+
+@pytest.mark.parametrize(
+    ("expires", "ending"),
+    [("standard", "; Expires=1970-01-01T00:36:40Z"), ("naive", "; Expires=1970-01-01T00:36:40")],
+)
+async def test_the_expiry_as_containers_write_it(expires: Any, ending: str) -> None:
+    assert (await Talk(expires=expires).open()).headers[NEW_SESSION_ID].endswith(ending)
+
+
+async def test_commands_have_bounds() -> None:
+    talk = Talk()
+    await talk.open()
+    assert (await talk.send("/fail 200")).status == 500
+    assert (await talk.send("/fail 404 no such thing")).body == b"no such thing"
+    assert len((await talk.send("/bytes 999999999999")).body) == 30_000_000
+    assert (await talk.say("/sleep")).startswith("Turn")
+
+
+class TestLanguageModel:
+    async def test_each_session_has_its_own_context(self) -> None:
+        model = LanguageModel(load(None), "i-1")
+
+        async def opened() -> str:
+            reply = await model.invoke(
+                {SESSION_ID: "NEW_SESSION"}, b'{"requestType":"NEW_SESSION"}'
+            )
+            return reply.headers.get(NEW_SESSION_ID, "").partition(";")[0]
+
+        first, second = await opened(), await opened()
+        headers = [{SESSION_ID: name, **TEXT} for name in (first, second)]
+        replies = await asyncio.gather(
+            *(model.invoke(each, b"Name one fruit.") for each in headers)
+        )
+        assert all(reply.status == 200 and reply.body for reply in replies)
+        as_json = await model.invoke({SESSION_ID: first, **JSON}, b'{"text":"Another one?"}')
+        assert msgspec.json.decode(as_json.body)["generated_text"]
+        assert as_json.headers["x-amzn-sagemaker-custom-attributes"] == "turn=2;instance=i-1"
+        without = await model.invoke(TEXT, b"hi")
+        assert without.headers["x-amzn-sagemaker-custom-attributes"] == "turn=1;instance=i-1"
+        assert all([await opened() for _ in range(SLOTS - 2)])
+        assert await opened() == "", "there is no slot left"
+        story = asyncio.create_task(model.invoke(headers[1], b"Tell me a very long story."))
+        await asyncio.sleep(0)
+        story.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await story
+        closed = await model.invoke({SESSION_ID: first}, b'{"requestType":"CLOSE"}')
+        assert closed.status == 200
+        assert await opened()
+        await model.close()
+
+    async def test_what_is_missing_is_named(
+        self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ) -> None:
+        assert load(tmp_path) == tmp_path
+        monkeypatch.setattr("importlib.util.find_spec", lambda name: name == "xllamacpp" or None)
+        with pytest.raises(LanguageModelUnavailable, match="weights are not installed"):
+            load(None)
