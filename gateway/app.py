@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import logging
+import resource
 import signal
 import socket
 import sys
@@ -24,6 +25,9 @@ from gateway.stores.memory import MemoryStore
 from gateway.transports.pages import SecurityHeaders, pages
 from gateway.transports.server import Server, WebSocketProtocol
 from gateway.transports.websocket import WebSocketEndpoint
+
+SHUTDOWN_SECONDS = 15
+"""How long connections may take to go after the gateway has drained."""
 
 
 def configure_logging(level: str, form: str) -> None:
@@ -150,6 +154,7 @@ async def serve(settings: Settings, *, on_ready: Callable[[str], None]) -> None:
         OSError: The address can't be listened on.
     """
     configure_logging(settings.server.log_level, settings.server.log_format)
+    raise_file_limit()
     with listen(settings.server.host, settings.server.port) as listener:
         host, port = listener.getsockname()[:2]
         url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
@@ -165,6 +170,7 @@ async def serve(settings: Settings, *, on_ready: Callable[[str], None]) -> None:
                 lifespan="off",
                 log_config=None,
                 access_log=False,
+                timeout_graceful_shutdown=SHUTDOWN_SECONDS,
                 server_header=False,
                 date_header=False,
             )
@@ -183,6 +189,13 @@ async def serve(settings: Settings, *, on_ready: Callable[[str], None]) -> None:
             finally:
                 for number in (signal.SIGINT, signal.SIGTERM):
                     loop.remove_signal_handler(number)
+
+
+def raise_file_limit() -> None:
+    """Allow as many open files as the system does: each connection is one, each call another."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(ValueError, OSError):  # some systems refuse their own limit
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def listen(host: str, port: int) -> socket.socket:

@@ -230,7 +230,10 @@ class SessionRunner:
 
     async def _store(self, operation: Coroutine[Any, Any, None]) -> None:
         async with self._storing:  # first come, first served: records arrive in order
-            await operation
+            try:
+                await operation
+            except Exception:
+                log.exception("the store failed", session=self.session.id)
 
 
 def _internal(outcome: Outcome) -> Failure:
@@ -351,4 +354,7 @@ class Sessions:
     async def _expire(self) -> None:
         while True:
             await asyncio.sleep(SWEEP_SECONDS)
-            await self.store.expire()
+            try:
+                await self.store.expire()
+            except Exception:
+                log.exception("the store failed")

@@ -84,6 +84,7 @@ async def client(
     """A connection to the gateway at that address; JSON unless said otherwise."""
     offered = [Subprotocol(name) for name in subprotocols or (JSON,)]
     path = f"/ws/{route}" if route else "/ws"
+    options.setdefault("max_size", None)
     async with connect(url + path, subprotocols=offered, **options) as socket:
         yield Client(socket)
 

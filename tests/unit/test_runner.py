@@ -1,0 +1,234 @@
+"""The runner where its surroundings fail: a model, a store or a session that breaks its promise.
+
+The model and the store here stand for what no real one can be made to do.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+
+from gateway.errors import CloseCode, ErrorCode, Outcome
+from gateway.protocol import messages as wire
+from gateway.runner import Route, SessionRunner, Sessions
+from gateway.session.policy import Opening, Policy
+from gateway.session.ports import (
+    Evicted,
+    ModelReply,
+    ModelRequest,
+    ModelSession,
+    SessionRecord,
+    StoreFull,
+)
+from gateway.stores.memory import MemoryStore
+from tests.support.timing import UNIT
+
+
+class Model:
+    """Answers until it is told to do something else."""
+
+    def __init__(self) -> None:
+        self.opens: Callable[[], ModelSession] = lambda: ModelSession("m")
+        self.answers: Callable[[], ModelReply] = lambda: ModelReply(body=b"hi")
+        self.waits = asyncio.Event()
+        self.waits.set()
+        self.closed: list[str] = []
+        self.invoked = 0
+
+    async def open(self) -> ModelSession:
+        return self.opens()
+
+    async def invoke(
+        self, request: ModelRequest, session: ModelSession | None, *, affinity: str
+    ) -> ModelReply:
+        del request, session
+        assert len(affinity) == 32
+        self.invoked += 1
+        await self.waits.wait()
+        return self.answers()
+
+    async def close(self, session: ModelSession) -> None:
+        self.closed.append(session.id)
+
+
+class Connection:
+    """Keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.position = 0
+        self.notices: list[wire.Notice] = []
+        self.ended: list[tuple[CloseCode, str]] = []
+        self.woken = asyncio.Event()
+
+    def wake(self) -> None:
+        self.woken.set()
+
+    def tell(self, notice: wire.Notice) -> None:
+        self.notices.append(notice)
+
+    def close(self, code: CloseCode, reason: str) -> None:
+        self.ended.append((code, reason))
+
+    def abandon(self, code: CloseCode, reason: str) -> None:
+        self.ended.append((code, reason))
+
+
+class BrokenStore(MemoryStore):
+    """Fails at whatever is asked of it after the first."""
+
+    puts = 0
+
+    async def put(self, record: SessionRecord) -> None:
+        self.puts += 1
+        if self.puts > 1:
+            raise ConnectionError
+        await super().put(record)
+
+    async def delete(self, session_id: str) -> None:
+        raise ConnectionError(session_id)
+
+    async def expire(self) -> None:
+        raise ConnectionError
+
+
+class Fixture:
+    def __init__(self, sessions: Sessions, model: Model) -> None:
+        self.sessions = sessions
+        self.model = model
+        self.connection = Connection()
+
+    async def open(self, **policy: Any) -> SessionRunner:
+        route = Route(Policy(route="chat", **policy), self.model)
+        return await self.sessions.open(route, "anonymous", self.connection)
+
+    async def until(self, condition: Callable[[], object]) -> None:
+        async with asyncio.timeout(10 * UNIT):
+            while not condition():
+                self.connection.woken.clear()
+                await asyncio.sleep(0)
+
+
+def done(runner: SessionRunner, message_id: str) -> wire.MessageDone | None:
+    for number in range(runner.session.log.first, runner.session.log.last + 1):
+        event = runner.session.log.get(number)
+        if isinstance(event, wire.MessageDone) and event.id == message_id:
+            return event
+    return None
+
+
+@asynccontextmanager
+async def running(
+    store: Callable[[Evicted], MemoryStore] | None = None, drain_seconds: float = 10.0
+) -> AsyncIterator[Fixture]:
+    make = store or (lambda evicted: MemoryStore(max_sessions=10, evicted=evicted))
+    async with Sessions({}, make, drain_seconds=drain_seconds) as sessions:
+        yield Fixture(sessions, Model())
+
+
+def breaks() -> Any:
+    raise ZeroDivisionError
+
+
+async def test_an_adapter_that_breaks_its_promise_fails_the_turn() -> None:
+    async with running() as f:
+        f.model.answers = breaks
+        runner = await f.open()
+        runner.handle(wire.MessageSend(id="a", text="x"))
+        await f.until(lambda: done(runner, "a"))
+        failed = done(runner, "a")
+        assert failed is not None
+        assert failed.error
+        assert (failed.error.code, failed.error.outcome) == (ErrorCode.INTERNAL, Outcome.UNKNOWN)
+
+
+async def test_an_adapter_that_breaks_when_it_opens() -> None:
+    async with running() as f:
+        f.model.opens = breaks
+        await f.open()
+        await f.until(lambda: f.connection.ended)
+        assert f.connection.ended == [(CloseCode.UNAVAILABLE, "internal")]
+        assert len(f.sessions) == 0
+
+
+async def test_a_turn_that_is_cancelled_before_it_begins_ends_all_the_same() -> None:
+    async with running() as f:
+        runner = await f.open(opening=Opening.NONE)
+        runner.handle(wire.MessageSend(id="a", text="x"))
+        runner.handle(wire.MessageCancel(id="a"))
+        await f.until(lambda: done(runner, "a"))
+        assert f.model.invoked == 0
+        ended = done(runner, "a")
+        assert ended is not None
+        assert ended.status == "cancelled"
+
+
+async def test_a_session_that_breaks_ends_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with running() as f:
+        other = await f.open()
+        f.connection = Connection()
+        f.model.waits.clear()
+        runner = await f.open()
+        await f.until(lambda: runner.session.log.last)
+        runner.handle(wire.MessageSend(id="a", text="x"))
+        await f.until(lambda: f.model.invoked)
+        monkeypatch.setattr(runner.session, "handle", lambda *_: breaks())
+        runner.handle(wire.SessionClose())
+        assert f.connection.ended == [(CloseCode.INTERNAL, "internal")]
+        await f.until(lambda: f.model.closed)
+        assert len(f.sessions) == 1
+        f.model.waits.set()
+        other.handle(wire.MessageSend(id="b", text="x"))
+        await f.until(lambda: done(other, "b"))
+
+
+async def test_a_store_that_fails_is_survived(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gateway.runner.SWEEP_SECONDS", 0)
+    async with running(lambda evicted: BrokenStore(max_sessions=10, evicted=evicted)) as f:
+        runner = await f.open()
+        runner.handle(wire.MessageSend(id="a", text="x"))
+        await f.until(lambda: done(runner, "a"))
+        runner.handle(wire.SessionClose())
+        await f.until(lambda: f.connection.ended)
+        assert f.model.closed == ["m"]
+
+
+async def test_a_record_that_the_store_drops_ends_its_session(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("gateway.runner.SWEEP_SECONDS", 0)
+    now = [1000.0]
+    async with running(
+        lambda evicted: MemoryStore(max_sessions=1, evicted=evicted, clock=lambda: now[0])
+    ) as f:
+        await f.open()
+        await f.until(lambda: f.connection.woken.is_set())
+        with pytest.raises(StoreFull):
+            await f.open()
+        now[0] = 4e9
+        await f.until(lambda: f.model.closed)
+        await f.until(lambda: len(f.sessions) == 0)
+
+
+async def test_nobody_opens_a_session_while_the_gateway_drains() -> None:
+    async with running() as f:
+        await f.open()
+        await f.sessions.drain()
+        assert f.connection.ended == [(CloseCode.RESTARTING, "unavailable")]
+        with pytest.raises(StoreFull):
+            await f.open()
+        f.sessions.hurry()  # too late to matter
+
+
+async def test_a_connection_that_lags_is_left_and_the_session_ends() -> None:
+    async with running() as f:
+        runner = await f.open(log_events=8)
+        await f.until(lambda: runner.session.log.last)
+        for number in range(4):
+            runner.handle(wire.MessageSend(id=f"{number}", text="x"))
+        await f.until(lambda: f.connection.ended)
+        assert f.connection.ended == [(CloseCode.TOO_SLOW, "too slow")]
+        await f.until(lambda: f.model.closed)
+        assert f.model.invoked == 4, "what was accepted was sent"
+        runner.detach(f.connection)
