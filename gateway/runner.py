@@ -7,7 +7,7 @@ event loop's thread only and never waits, so its events are in one order and nee
 import asyncio
 import secrets
 import time
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from functools import partial
 from types import TracebackType
 from typing import Any, Protocol, Self, TypeVar
@@ -30,12 +30,16 @@ from gateway.session.ports import (
 )
 from gateway.session.session import Session
 
+A = TypeVar("A")
 T = TypeVar("T")
 
 log = structlog.stdlib.get_logger("gateway.sessions")
 
 SPREAD_SECONDS = 0.01
 """The longest pause between the ends of two sessions when the gateway shuts down."""
+
+LAST_SECONDS = 5.0
+"""How long work that outlives its session may take when the gateway ends."""
 
 SWEEP_SECONDS = 1.0
 """How often the store is asked to drop what has expired."""
@@ -117,7 +121,7 @@ class SessionRunner:
         for task in self._invoking.values():
             task.cancel()
         if self._sessions.ended(self):
-            self._sessions.spawn(self._store(self._sessions.store.delete(self.session.id)))
+            self._sessions.spawn(self._store(self._sessions.store.delete, self.session.id))
             model = self.session.record().model
             if model is not None:
                 self._sessions.spawn(self._close(do.CloseSession(model)))
@@ -142,9 +146,9 @@ class SessionRunner:
             case do.CloseSession():
                 self._sessions.spawn(self._close(effect))
             case do.Persist():
-                self._sessions.spawn(self._store(self._sessions.store.put(effect.record)))
+                self._sessions.spawn(self._store(self._sessions.store.put, effect.record))
             case do.Forget():
-                self._sessions.spawn(self._store(self._sessions.store.delete(self.session.id)))
+                self._sessions.spawn(self._store(self._sessions.store.delete, self.session.id))
                 self._sessions.ended(self)
             case do.CloseSocket():
                 if self._connection is not None:
@@ -228,10 +232,10 @@ class SessionRunner:
             log.exception("an adapter failed", session=self.session.id)
         self.handle(on.CloseEnded())
 
-    async def _store(self, operation: Coroutine[Any, Any, None]) -> None:
+    async def _store(self, operation: Callable[[A], Awaitable[None]], argument: A) -> None:
         async with self._storing:  # first come, first served: records arrive in order
             try:
-                await operation
+                await operation(argument)
             except Exception:
                 log.exception("the store failed", session=self.session.id)
 
@@ -271,7 +275,7 @@ class Sessions:
 
     async def __aenter__(self) -> Self:
         await self._tasks.__aenter__()
-        self.spawn(self._expire())
+        self._sweeping = self.spawn(self._expire())
         return self
 
     async def __aexit__(
@@ -280,6 +284,10 @@ class Sessions:
         exception: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        self._sweeping.cancel()
+        # What is left is the last word to the store and to models that are slow to close.
+        if self._running:
+            await asyncio.wait(self._running, timeout=LAST_SECONDS)
         for task in self._running:
             task.cancel()
         await self._tasks.__aexit__(kind, exception, traceback)

@@ -203,7 +203,7 @@ async def test_a_record_that_the_store_drops_ends_its_session(
         lambda evicted: MemoryStore(max_sessions=1, evicted=evicted, clock=lambda: now[0])
     ) as f:
         await f.open()
-        await f.until(lambda: f.connection.woken.is_set())
+        await f.until(f.connection.woken.is_set)
         with pytest.raises(StoreFull):
             await f.open()
         now[0] = 4e9
