@@ -46,6 +46,7 @@ browser: ## the browser that the page is tested in
 unit: $(INSTALLED) browser ## tests, with the coverage that is asked for
 	$(BIN)/coverage erase
 	$(BIN)/coverage run -m pytest $(PYTEST_FLAGS)
+	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
 	$(BIN)/coverage report --include='gateway/protocol/*,gateway/session/*' --fail-under=100
 

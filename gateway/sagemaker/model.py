@@ -91,13 +91,15 @@ class SageMakerModel:
         elif self._profile.opens_with_turn:
             given["SessionId"] = NEW_SESSION
         response = await self._invoke(body, request.content_type, **self._defaults | given)
+        new_session = _new_session(response)
+        closed = response.get("ClosedSessionId")
         return ModelReply(
             body=response["Body"],
             content_type=response.get("ContentType"),
             variant=response.get("InvokedProductionVariant"),
             custom_attributes=response.get("CustomAttributes"),
-            new_session=_new_session(response),
-            session_closed="ClosedSessionId" in response,
+            new_session=new_session,
+            session_closed=closed is not None and (new_session is None or closed == new_session.id),
         )
 
     async def close(self, session: ModelSession) -> None:

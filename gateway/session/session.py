@@ -252,12 +252,13 @@ class Session:
         """End the turn with its reply, then go on with what the reply says of the session."""
         turn, reply = self._running(event.turn), event.reply
         self._end_turn(turn, "completed", now, reply=reply_fields(reply, self.policy))
-        if reply.new_session is not None:
-            self._use(reply.new_session, now)
         if reply.session_closed:
             self._model = None
             self._end("model", now)
-        elif self._model is None and self.policy.opening is Opening.TURN:
+            return
+        if reply.new_session is not None:
+            self._use(reply.new_session, now)
+        if self._model is None and self.policy.opening is Opening.TURN:
             self._end("lost", now)  # it was to open a session, and has not
         else:
             self._next(now)
@@ -407,8 +408,9 @@ class Session:
 
     def _replied_late(self, event: on.ReplyEnded, _now: float) -> None:
         """Drop the reply; close a session that it has opened."""
-        if event.reply.new_session is not None:
-            self._do(do.CloseSession(event.reply.new_session))
+        new = event.reply.new_session
+        if new is not None and not event.reply.session_closed:
+            self._do(do.CloseSession(new))
 
     def _finish_ending(self, ending: Ending) -> None:
         if self._announced:

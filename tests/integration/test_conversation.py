@@ -1,5 +1,6 @@
 """One message's whole way on real parts: client, gateway process, local SageMaker, model."""
 
+import asyncio
 import base64
 import contextlib
 import json
@@ -11,6 +12,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from tests.integration.conftest import Start
 from tests.support.client import JSON, MSGPACK, client, in_time, raw
 from tests.support.processes import Process, admin
+from tests.support.timing import UNIT
 
 ROUTES = """
 [routes.chat]
@@ -397,6 +399,36 @@ async def test_limits_of_the_server(start_gateway: Start, platform: Process) -> 
         async with raw(url) as held, client(url) as third:
             assert (await third.closed())[0] == 4503
             assert held.subprotocol is None
+
+
+async def test_an_unused_session_is_closed_at_the_model(
+    start_gateway: Start, platform: Process
+) -> None:
+    routes = ROUTES.replace("[routes.json]", "idle_seconds = 0.3\n[routes.json]")
+    url = start_gateway(platform.url, routes).websocket
+    async with client(url) as chat:
+        await chat.open()
+        await chat.ask("/sleep 0.5")
+        assert (await chat.until("session.closed"))["reason"] == "idle"
+        assert await chat.closed() == (4410, "session_lost")
+    assert sum(instance["closed"] for instance in admin(platform)["instances"]) == 1
+
+
+async def test_a_closed_socket_lets_accepted_turns_finish(url: str, platform: Process) -> None:
+    async with client(url) as chat:
+        await chat.open()
+        for number in range(3):
+            await chat.send("message.send", id=f"{number}", text="/sleep 0.1")
+        await chat.until("message.accepted", id="2")
+    async with client(url) as other:
+        await other.open()
+        async with asyncio.timeout(20 * UNIT):
+            while not sum(i["closed"] for i in admin(platform)["instances"]):
+                await other.ask("/sleep 0.1")
+        state = admin(platform)
+    assert state["abandoned"] == 0
+    used = [i["invocations"] for i in state["instances"] if i["closed"]]
+    assert used == [5], "opened, three turns, closed"
 
 
 async def test_silence_ends_a_connection_and_any_frame_keeps_it(
