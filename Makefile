@@ -8,7 +8,7 @@ INSTALLED := $(VENV)/.installed
 PYTEST_FLAGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types unit format clean browser
+.PHONY: help demo test lint types unit search format clean browser
 
 help: ## show this text
 	@awk -F':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -49,6 +49,9 @@ unit: $(INSTALLED) browser ## tests, with the coverage that is asked for
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
 	$(BIN)/coverage report --include='gateway/protocol/*,gateway/session/*' --fail-under=100
+
+search: $(INSTALLED) ## look for failures for as long as it takes
+	$(BIN)/pytest --hypothesis-profile=search -k "machine or codecs" tests/unit
 
 format: $(INSTALLED) ## put the code into shape
 	$(BIN)/ruff format .

@@ -1,8 +1,17 @@
-"""For all tests: none may be skipped, and AWS's own settings of the machine change nothing."""
+"""For all tests: none may be skipped, and AWS's own settings of the machine change nothing.
+
+What Hypothesis tries is the same on every run, so that a failure is the change's; `make search`
+tries other things, and more of them.
+"""
 
 from collections.abc import Generator
 
 import pytest
+from hypothesis import settings
+
+settings.register_profile("test", max_examples=400, deadline=None, derandomize=True)
+settings.register_profile("search", max_examples=20_000, deadline=None, print_blob=True)
+settings.load_profile("test")
 
 
 @pytest.hookimpl(wrapper=True)

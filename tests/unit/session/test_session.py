@@ -154,6 +154,15 @@ class TestOpenedByTheFirstMessage:
         assert script.error("b").outcome is Outcome.NOT_INVOKED
         assert script.state is State.READY
 
+    def test_a_late_reply_may_have_closed_what_it_opened(self) -> None:
+        script = Script(opening=Opening.TURN).start()
+        script.step(send("a"))
+        script.step(wire.SessionClose())
+        turn = script.invoking[0].turn
+        script.fire(Timer.CLOSING)
+        late = on.ReplyEnded(turn, reply(new_session=NEW, session_closed=True))
+        assert script.step(late) == []
+
     def test_a_forced_end_closes_the_session_that_a_late_reply_opens(self) -> None:
         script = Script(opening=Opening.TURN).start()
         script.step(send("a"))
@@ -437,6 +446,12 @@ class TestTheModelEndsIt:
         script.step(send("b"))
         assert script.last(do.Invoke).model == NEW
 
+    def test_a_reply_that_grants_a_session_and_closes_it(self) -> None:
+        script = Script().ready()
+        script.step(send("a"))
+        script.answer(new_session=NEW, session_closed=True)
+        assert script.last(wire.SessionClosed).reason == "model"
+        assert not script.closing_models
 
 class TestTime:
     def test_a_client_is_warned_and_then_the_session_expires(self) -> None:
