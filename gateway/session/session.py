@@ -473,6 +473,9 @@ class Session:
         if turn is not None:
             self._do(do.CancelInvoke(turn.number))
             self._end_by_ending(turn, Outcome.UNKNOWN, now)
+        if self._model is not None:
+            self._do(do.CloseSession(self._model))
+            self._model = None
         self._finish_ending(self._ended_by)
 
     def _ignore(self, _event: SessionEvent, _now: float) -> None:

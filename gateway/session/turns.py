@@ -45,7 +45,8 @@ class Turns:
 
     def __init__(self, *, remembered: int) -> None:
         self._remembered = remembered
-        self._by_id: OrderedDict[str, Turn] = OrderedDict()
+        self._live: dict[str, Turn] = {}
+        self._ended: OrderedDict[str, Turn] = OrderedDict()
         self._count = 0
         self.queue: deque[Turn] = deque()
         """Those that wait, the next one first."""
@@ -59,16 +60,14 @@ class Turns:
 
     def find(self, message_id: str) -> Turn | None:
         """The turn of that id, also one that has ended and is remembered."""
-        return self._by_id.get(message_id)
+        return self._live.get(message_id) or self._ended.get(message_id)
 
     def add(self, message_id: str, request: ModelRequest) -> None:
         """Let a new turn wait."""
         self._count += 1
         turn = Turn(self._count, message_id, request)
-        self._by_id[message_id] = turn
+        self._live[message_id] = turn
         self.queue.append(turn)
-        while len(self._by_id) > self._remembered + self.pending:
-            self._by_id.popitem(last=False)  # turns end in order, so the oldest has ended
 
     def begin(self, now: float) -> Turn:
         """Take the turn that has waited longest as the running one."""
@@ -85,3 +84,6 @@ class Turns:
             self.queue.remove(turn)
         turn.status = status
         turn.request = None
+        self._ended[turn.id] = self._live.pop(turn.id)
+        if len(self._ended) > self._remembered:
+            self._ended.popitem(last=False)

@@ -244,6 +244,15 @@ class TestRefusals:
         assert script.last(wire.MessageDuplicate).id == "c"
         assert script.session.turns.find("a") is None
 
+    def test_a_turn_that_has_not_ended_is_never_forgotten(self) -> None:
+        script = Script(remembered_messages=0).ready()
+        script.step(send("a"))
+        script.step(send("b"))
+        script.step(wire.MessageCancel(id="b"))
+        script.step(send("c"))
+        script.step(send("a"))
+        assert script.last(wire.MessageDuplicate).status == "running"
+
     def test_messages_to_a_session_that_closes(self) -> None:
         script = Script().ready()
         script.step(wire.SessionClose())
@@ -371,6 +380,7 @@ class TestClosing:
         script.fire(Timer.CLOSING)
         assert script.done["a"].status == "cancelled"
         assert script.last(wire.SessionClosed).reason == "client"
+        assert script.closing_models == [MODEL], "asked to close all the same"
         late: SessionEvent
         for late in (
             on.InvokeCancelled(1),
@@ -452,6 +462,7 @@ class TestTheModelEndsIt:
         script.answer(new_session=NEW, session_closed=True)
         assert script.last(wire.SessionClosed).reason == "model"
         assert not script.closing_models
+
 
 class TestTime:
     def test_a_client_is_warned_and_then_the_session_expires(self) -> None:
