@@ -52,8 +52,8 @@ class ModelReply(msgspec.Struct, frozen=True, kw_only=True):
         variant: ``InvokedProductionVariant``.
         custom_attributes: ``CustomAttributes`` of the reply.
         new_session: The session that this reply opened or replaced (``NewSessionId``).
-        session_closed: Whether the model said that it closed the session (``ClosedSessionId``): that
-            of the turn, or `new_session` where there is one.
+        session_closed: Whether the model said that it closed the session (``ClosedSessionId``):
+            the turn's, or `new_session` where there is one.
     """
 
     body: bytes
