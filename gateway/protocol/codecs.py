@@ -11,7 +11,13 @@ from typing import Any, Protocol
 import msgspec
 from msgspec import UNSET, Raw, structs
 
-from gateway.protocol.messages import ClientMessage, MessageDone, MessageSend, ServerMessage
+from gateway.protocol.messages import (
+    ClientMessage,
+    MessageDelta,
+    MessageDone,
+    MessageSend,
+    ServerMessage,
+)
 
 Frame = str | bytes
 
@@ -125,7 +131,9 @@ class MsgpackCodec:
 
     def encode(self, message: ServerMessage) -> bytes:
         """See `Codec.encode`."""
-        if isinstance(message, MessageDone):
+        if isinstance(message, MessageDelta) and message.base64 is not UNSET:
+            message = structs.replace(message, base64=UNSET, data=message.base64)
+        elif isinstance(message, MessageDone):
             if message.base64 is not UNSET:
                 message = structs.replace(message, base64=UNSET, data=message.base64)
             elif message.json is not UNSET:

@@ -17,6 +17,8 @@ EventNumber = Annotated[int, Meta(ge=0)]
 Status = Literal["completed", "cancelled", "failed"]
 Progress = Literal["queued", "running", "completed", "cancelled", "failed"]
 ClosedReason = Literal["client", "expired", "lost", "idle", "model", "operator"]
+RenewedReason = Literal["expiring", "expired", "lost"]
+Context = Literal["lost", "replayed"]
 
 
 class _Client(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -131,8 +133,19 @@ class MessageAccepted(_Server, frozen=True, kw_only=True, tag="message.accepted"
     queued: int
 
 
+class MessageDelta(_Server, frozen=True, kw_only=True, tag="message.delta"):
+    """A part of a reply that is streamed; ``index`` counts the turn's parts from 0."""
+
+    event: int
+    id: str
+    index: int
+    text: str | UnsetType = UNSET
+    base64: bytes | UnsetType = UNSET
+    data: bytes | UnsetType = field(default=UNSET, name="bytes")
+
+
 class MessageDone(_Server, frozen=True, kw_only=True, tag="message.done"):
-    """The end of a turn.
+    """The end of a turn, with the reply's body unless that was streamed.
 
     ``outcome`` is there for a cancelled turn; a failed one says it in its ``error``.
     """
@@ -151,6 +164,15 @@ class MessageDone(_Server, frozen=True, kw_only=True, tag="message.done"):
     duration_ms: int
     outcome: Outcome | UnsetType = UNSET
     error: ErrorObject | UnsetType = UNSET
+
+
+class SessionRenewed(_Server, frozen=True, kw_only=True, tag="session.renewed"):
+    """A new session at the model has taken the place of one that is gone."""
+
+    event: int
+    reason: RenewedReason
+    context: Context
+    expires_at: str | None
 
 
 class SessionUpdated(_Server, frozen=True, kw_only=True, tag="session.updated"):
@@ -172,6 +194,18 @@ class SessionClosed(_Server, frozen=True, kw_only=True, tag="session.closed"):
 
     event: int
     reason: ClosedReason
+
+
+class SessionResumed(_Server, frozen=True, kw_only=True, tag="session.resumed"):
+    """The session goes on over this connection; the events after ``last_event`` of its
+    ``session.open`` follow, but for those between the numbers ``lost``, both included.
+    """
+
+    session_id: str
+    resume_key: str
+    expires_at: str | None
+    last_event: int
+    lost: tuple[int, int] | None
 
 
 class MessageDuplicate(_Server, frozen=True, kw_only=True, tag="message.duplicate"):
@@ -198,11 +232,18 @@ class Pong(_Server, frozen=True, kw_only=True, tag="pong"):
 
 
 Event = (
-    SessionOpened | MessageAccepted | MessageDone | SessionUpdated | SessionExpiring | SessionClosed
+    SessionOpened
+    | MessageAccepted
+    | MessageDelta
+    | MessageDone
+    | SessionRenewed
+    | SessionUpdated
+    | SessionExpiring
+    | SessionClosed
 )
 """A numbered server message."""
 
-Notice = MessageDuplicate | ErrorMessage | Pong
+Notice = SessionResumed | MessageDuplicate | ErrorMessage | Pong
 """A server message outside of the numbering: it belongs to a connection, not to the session."""
 
 ServerMessage = Event | Notice

@@ -29,10 +29,15 @@ class ModelRequest(msgspec.Struct, frozen=True, kw_only=True):
     """One turn as the model is to receive it: a body, and the parameters of InvokeEndpoint.
 
     ``None`` leaves a parameter to the route, and where the route is silent too, out of the call.
+
+    Attributes:
+        stream: Ask for the reply in parts as it is made; a call that has to open its session can't,
+            and gets it in one piece.
     """
 
     body: bytes
     content_type: str
+    stream: bool = False
     accept: str | None = None
     custom_attributes: str | None = None
     inference_id: str | None = None
@@ -47,7 +52,8 @@ class ModelReply(msgspec.Struct, frozen=True, kw_only=True):
     """What the model answered to one turn.
 
     Attributes:
-        body: The reply's body as it came.
+        body: The reply's body as it came, or its text alone where the route takes that from it;
+            None where it was handed over in parts.
         content_type: Its content type; None where the model gave none.
         variant: ``InvokedProductionVariant``.
         custom_attributes: ``CustomAttributes`` of the reply.
@@ -56,7 +62,7 @@ class ModelReply(msgspec.Struct, frozen=True, kw_only=True):
             the turn's, or `new_session` where there is one.
     """
 
-    body: bytes
+    body: bytes | None
     content_type: str | None = None
     variant: str | None = None
     custom_attributes: str | None = None
@@ -72,6 +78,10 @@ class ModelError(Exception):
         self.failure = failure
 
 
+OnPart = Callable[[str | bytes], None]
+"""Takes a part of a streamed reply."""
+
+
 class Model(Protocol):
     """One route's way to its model. Every method raises `ModelError` and nothing else.
 
@@ -83,7 +93,12 @@ class Model(Protocol):
         ...
 
     async def invoke(
-        self, request: ModelRequest, session: ModelSession | None, *, affinity: str
+        self,
+        request: ModelRequest,
+        session: ModelSession | None,
+        *,
+        affinity: str,
+        on_part: OnPart,
     ) -> ModelReply:
         """Send one turn, once.
 
@@ -93,6 +108,8 @@ class Model(Protocol):
                 it with the first turn.
             affinity: A name for the conversation, at most 64 characters, for models that have no
                 sessions but route by prefix.
+            on_part: Called with each part of a streamed reply as it comes, in order: text, or
+                bytes where the reply is no text.
         """
         ...
 
