@@ -5,6 +5,7 @@ event loop's thread only and never waits, so its events are in one order and nee
 """
 
 import asyncio
+import random
 import secrets
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
@@ -15,7 +16,7 @@ from typing import Any, Protocol, Self, TypeVar
 import structlog
 
 from gateway.errors import CloseCode, ErrorCode, Failure, Outcome
-from gateway.protocol.messages import MessageDone, Notice
+from gateway.protocol.messages import MessageDone, Notice, SessionResumed
 from gateway.session import effects as do
 from gateway.session import events as on
 from gateway.session.events import SessionEvent, Timer
@@ -50,6 +51,13 @@ class Connection(Protocol):
 
     position: int
     """The newest event that the connection has taken from the log."""
+
+    resume_key: str
+    """What its client has to show when it comes back."""
+
+    def begin(self, resumed: SessionResumed, after: int) -> None:
+        """Say that the session goes on, then send what is in the log after this event."""
+        ...
 
     def wake(self) -> None:
         """The log has news."""
@@ -86,6 +94,8 @@ class SessionRunner:
         self._route = route
         self._sessions = sessions
         self._connection: Connection | None = None
+        self._attaching: Connection | None = None
+        self._backlog = 0
         self._timers: dict[Timer, asyncio.TimerHandle] = {}
         self._invoking: dict[int, asyncio.Task[SessionEvent]] = {}
         self._storing = asyncio.Lock()
@@ -93,7 +103,20 @@ class SessionRunner:
     def start(self, connection: Connection) -> None:
         """Open the session for this connection."""
         self._connection = connection
-        self.handle(on.Start(resume_key=secrets.token_urlsafe(32)))
+        connection.resume_key = _new_key()
+        self.handle(on.Start(resume_key=connection.resume_key))
+
+    def attach(self, connection: Connection, resume_key: str, last_event: int) -> None:
+        """Go on over this connection; one that the session had is closed.
+
+        Args:
+            connection: Of a client that has come back.
+            resume_key: What it has shown, and the session accepts.
+            last_event: The newest event that it has; no greater than the log's.
+        """
+        connection.resume_key = _new_key()
+        self._attaching = connection
+        self.handle(on.Attached(resume_key, connection.resume_key, last_event))
 
     def detach(self, connection: Connection) -> None:
         """The connection is gone; one that is not the session's own any more changes nothing."""
@@ -126,13 +149,15 @@ class SessionRunner:
             if model is not None:
                 self._sessions.spawn(self._close(do.CloseSession(model)))
 
-    def _perform(self, effect: do.Effect) -> None:  # noqa: C901 - one line for each effect
+    def _perform(self, effect: do.Effect) -> None:  # noqa: C901, PLR0912 - a case for each effect
         match effect:
             case do.Emit():
                 self._emitted(effect)
             case do.Tell():
                 if self._connection is not None:
                     self._connection.tell(effect.notice)
+            case do.Attach():
+                self._attach(effect)
             case do.Invoke():
                 task = self._sessions.spawn(self._invoke(effect))
                 self._invoking[effect.turn] = task
@@ -155,6 +180,14 @@ class SessionRunner:
                     self._connection.close(effect.code, effect.reason)
                     self._connection = None
 
+    def _attach(self, effect: do.Attach) -> None:
+        if self._connection is not None:
+            self._connection.abandon(CloseCode.TAKEN_OVER, "taken over")
+        self._connection, self._attaching = self._attaching, None
+        if self._connection is not None:
+            self._backlog = effect.resumed.last_event
+            self._connection.begin(effect.resumed, effect.after)
+
     def _emitted(self, effect: do.Emit) -> None:
         event = effect.event
         if isinstance(event, MessageDone):
@@ -167,7 +200,11 @@ class SessionRunner:
             self._connection = None
             connection.abandon(CloseCode.TOO_SLOW, "too slow")
             # Not at once: the effects that follow this one are to be done first.
-            asyncio.get_running_loop().call_soon(self.handle, on.Detached())
+            asyncio.get_running_loop().call_soon(self._left)
+
+    def _left(self) -> None:
+        if self._connection is None:  # the client has not come back in this very moment
+            self.handle(on.Detached())
 
     def _lags(self, connection: Connection) -> bool:
         """Whether what waits for the connection, but for the newest event, fills half of the log.
@@ -175,6 +212,10 @@ class SessionRunner:
         The other half is for what happens before it comes back.
         """
         events, policy = self.session.log, self.session.policy
+        if connection.position + 1 < events.first:
+            return True  # what it has not been sent is no longer kept
+        if connection.position < self._backlog:
+            return False  # it has come back, and is still being sent what it missed
         waiting = events.bytes_after(connection.position) - events.bytes_after(events.last - 1)
         return (
             waiting * 2 > policy.log_bytes
@@ -186,7 +227,8 @@ class SessionRunner:
         if handle is not None:
             handle.cancel()
         if effect.at is not None:
-            delay = max(0.0, effect.at - time.time())
+            jitter = random.uniform(0, effect.spread)  # noqa: S311 - no secret
+            delay = max(0.0, effect.at - time.time()) + jitter
             loop = asyncio.get_running_loop()
             self._timers[effect.timer] = loop.call_later(delay, self._fire, effect.timer)
 
@@ -197,7 +239,10 @@ class SessionRunner:
     async def _invoke(self, effect: do.Invoke) -> SessionEvent:
         try:
             reply = await self._route.model.invoke(
-                effect.request, effect.model, affinity=self.session.id
+                effect.request,
+                effect.model,
+                affinity=self.session.id,
+                on_part=partial(self._part, effect.turn),
             )
         except ModelError as error:
             return on.InvokeFailed(effect.turn, error.failure)
@@ -205,6 +250,9 @@ class SessionRunner:
             log.exception("an adapter failed", session=self.session.id)
             return on.InvokeFailed(effect.turn, _internal(Outcome.UNKNOWN))
         return on.ReplyEnded(effect.turn, reply)
+
+    def _part(self, turn: int, part: str | bytes) -> None:
+        self.handle(on.ReplyPart(turn, part))
 
     def _invoked(self, turn: int, task: asyncio.Task[SessionEvent]) -> None:
         # A callback, because a task that is cancelled before its first step runs no code at all.
@@ -230,7 +278,7 @@ class SessionRunner:
             log.warning("the model did not close a session", session=self.session.id, error=code)
         except Exception:
             log.exception("an adapter failed", session=self.session.id)
-        self.handle(on.CloseEnded())
+        self.handle(on.CloseEnded(effect.model))
 
     async def _store(self, operation: Callable[[A], Awaitable[None]], argument: A) -> None:
         async with self._storing:  # first come, first served: records arrive in order
@@ -238,6 +286,10 @@ class SessionRunner:
                 await operation(argument)
             except Exception:
                 log.exception("the store failed", session=self.session.id)
+
+
+def _new_key() -> str:
+    return secrets.token_urlsafe(32)
 
 
 def _internal(outcome: Outcome) -> Failure:
@@ -312,6 +364,24 @@ class Sessions:
         self._empty.clear()
         runner.start(connection)
         return runner
+
+    def find(
+        self, session_id: str, resume_key: str, *, route: Route, principal: str
+    ) -> SessionRunner | None:
+        """The session that a client may take over; None where there is none for it.
+
+        Args:
+            session_id: The gateway's own id.
+            resume_key: What the client shows.
+            route: Where it has connected.
+            principal: Who it is.
+        """
+        runner = self._runners.get(session_id)
+        if runner is None:
+            return None
+        session = runner.session
+        theirs = session.policy is route.policy and session.principal == principal
+        return runner if session.accepts(resume_key) and theirs else None
 
     def spawn(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
         """Run work that ends with the gateway."""

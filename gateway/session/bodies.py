@@ -8,6 +8,7 @@ from msgspec import UNSET, Raw, UnsetType
 from gateway.protocol.messages import MessageSend
 from gateway.session.policy import Policy
 from gateway.session.ports import ModelReply, ModelRequest
+from gateway.session.templates import fill
 
 CLIENT_FIELDS = (
     "inference_id",
@@ -46,16 +47,25 @@ def is_textual(content_type: str | None) -> bool:
     return (content_type or "").lstrip()[:5].lower() == "text/" or is_json(content_type)
 
 
+def body_of(message: MessageSend) -> tuple[bytes, str]:
+    """A message's own body, and the content type that is its by nature."""
+    if message.text is not UNSET:
+        return message.text.encode(), TEXT
+    if message.json is not UNSET:
+        return bytes(message.json), JSON
+    return message.data or b"", BINARY
+
+
 def request_of(message: MessageSend, policy: Policy) -> ModelRequest:
     """The model's request; its content type is the message's, else the route's, else the body's."""
-    if message.text is not UNSET:
-        body, kind = message.text.encode(), TEXT
-    elif message.json is not UNSET:
-        body, kind = bytes(message.json), JSON
-    else:
-        body, kind = message.data or b"", BINARY
+    body, kind = body_of(message)
+    stream = policy.streams and message.stream is not False
+    if message.text is not UNSET and policy.template is not None:
+        values = {"text": message.text, "stream": stream}
+        body, kind = msgspec.json.encode(fill(policy.template, values)), JSON
     return ModelRequest(
         body=body,
+        stream=stream,
         content_type=_given(message.content_type) or policy.content_type or kind,
         accept=_given(message.accept),
         custom_attributes=_given(message.custom_attributes),
@@ -83,7 +93,9 @@ def reply_fields(reply: ModelReply, policy: Policy) -> ReplyFields:
     content type is textual and it is UTF-8, else Base64.
     """
     fields = ReplyFields()
-    if policy.json_replies and _parses(reply.body):
+    if reply.body is None:
+        pass
+    elif policy.json_replies and _parses(reply.body):
         fields["json"] = Raw(reply.body)
     elif is_textual(reply.content_type):
         try:

@@ -3,7 +3,7 @@
 from msgspec import Struct
 
 from gateway.errors import CloseCode
-from gateway.protocol.messages import Event, Notice
+from gateway.protocol.messages import Event, Notice, SessionResumed
 from gateway.session.events import Timer
 from gateway.session.ports import ModelRequest, ModelSession, SessionRecord
 
@@ -20,12 +20,26 @@ class Tell(Struct, frozen=True):
     notice: Notice
 
 
+class Attach(Struct, frozen=True):
+    """Make the connection that asks for it the present one, closing the one before it.
+
+    Attributes:
+        resumed: What to say to it first.
+        after: The event that it is to read the log from, exclusive.
+    """
+
+    resumed: SessionResumed
+    after: int
+
+
 class OpenSession(Struct, frozen=True):
     """Open a session at the model; answered by `Opened` or `OpenFailed`."""
 
 
 class Invoke(Struct, frozen=True):
-    """Send a turn, once; answered by `ReplyEnded`, `InvokeFailed` or `InvokeCancelled`."""
+    """Send a turn, once; answered by `ReplyEnded`, `InvokeFailed` or `InvokeCancelled`, and before
+    that by any number of `ReplyPart`.
+    """
 
     turn: int
     request: ModelRequest
@@ -55,10 +69,17 @@ class Forget(Struct, frozen=True):
 
 
 class SetTimer(Struct, frozen=True):
-    """Set, move or (with None) clear an alarm; the time is in seconds since the epoch."""
+    """Set, move or clear an alarm.
+
+    Attributes:
+        timer: Which.
+        at: When, in seconds since the epoch; None clears it.
+        spread: Seconds; a random part of it is to be added, so that many do not act at once.
+    """
 
     timer: Timer
     at: float | None
+    spread: float = 0.0
 
 
 class CloseSocket(Struct, frozen=True):
@@ -71,6 +92,7 @@ class CloseSocket(Struct, frozen=True):
 Effect = (
     Emit
     | Tell
+    | Attach
     | OpenSession
     | Invoke
     | CancelInvoke

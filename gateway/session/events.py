@@ -20,6 +20,8 @@ class Timer(Enum):
     """The session may have been unused for too long."""
     DETACHED = "detached"
     """No client has come back for too long."""
+    RETRY = "retry"
+    """Time to make a call again that the model turned away."""
     CLOSING = "closing"
     """The model takes too long to close."""
 
@@ -32,6 +34,24 @@ class Start(Struct, frozen=True):
     """
 
     resume_key: str
+
+
+class Attached(Struct, frozen=True):
+    """The client has come back over a new connection, with a key that is good.
+
+    Attributes:
+        resume_key: The key that it has shown.
+        new_key: What it has to show the next time.
+        last_event: The newest event that it has; no greater than the log's.
+    """
+
+    resume_key: str
+    new_key: str
+    last_event: int
+
+
+class Confirmed(Struct, frozen=True):
+    """The client has said something over its connection, so it has got the newest key."""
 
 
 class Detached(Struct, frozen=True):
@@ -48,6 +68,13 @@ class OpenFailed(Struct, frozen=True):
     """The model has opened none."""
 
     failure: Failure
+
+
+class ReplyPart(Struct, frozen=True):
+    """A part of a streamed reply has come."""
+
+    turn: int
+    part: str | bytes
 
 
 class ReplyEnded(Struct, frozen=True):
@@ -71,7 +98,9 @@ class InvokeCancelled(Struct, frozen=True):
 
 
 class CloseEnded(Struct, frozen=True):
-    """Closing at the model is over, well or badly."""
+    """Closing a session at the model is over, well or badly."""
+
+    model: ModelSession
 
 
 class TimerFired(Struct, frozen=True):
@@ -96,6 +125,8 @@ class Drain(Struct, frozen=True):
 
 SessionEvent = (
     Start
+    | Attached
+    | Confirmed
     | Detached
     | MessageSend
     | MessageCancel
@@ -103,6 +134,7 @@ SessionEvent = (
     | SessionClose
     | Opened
     | OpenFailed
+    | ReplyPart
     | ReplyEnded
     | InvokeFailed
     | InvokeCancelled

@@ -8,7 +8,7 @@ from collections import deque
 
 from msgspec import UNSET
 
-from gateway.protocol.messages import Event, MessageDone
+from gateway.protocol.messages import Event, MessageDelta, MessageDone
 
 # What an event takes beside its body: its fields, its object, its place in the log.
 OVERHEAD_BYTES = 512
@@ -16,11 +16,11 @@ OVERHEAD_BYTES = 512
 
 def size_of(event: Event) -> int:
     """About how many bytes an event holds; a body counts in full."""
-    if not isinstance(event, MessageDone):
+    if not isinstance(event, MessageDone | MessageDelta):
         return OVERHEAD_BYTES
     if event.text is not UNSET:
         return OVERHEAD_BYTES + len(event.text)
-    if event.json is not UNSET:
+    if isinstance(event, MessageDone) and event.json is not UNSET:
         return OVERHEAD_BYTES + len(bytes(event.json))
     return OVERHEAD_BYTES + (len(event.base64) if event.base64 is not UNSET else 0)
 
@@ -31,13 +31,15 @@ class EventLog:
     Args:
         max_events: How many are kept.
         max_bytes: How much they may hold together. The newest is kept whatever its size.
+        max_age: How long one is kept, in seconds; looked at whenever another one is added.
     """
 
-    def __init__(self, *, max_events: int, max_bytes: int) -> None:
+    def __init__(self, *, max_events: int, max_bytes: int, max_age: float) -> None:
         self._max_events = max_events
         self._max_bytes = max_bytes
-        # Each event with the bytes of all events up to and including it.
-        self._entries: deque[tuple[Event, int]] = deque()
+        self._max_age = max_age
+        # Each event with the bytes of all events up to and including it, and its time.
+        self._entries: deque[tuple[Event, int, float]] = deque()
         self._total = 0
         self._dropped = 0
         self.last = 0
@@ -48,15 +50,17 @@ class EventLog:
         """The oldest number that can still be had; one past `last` where there is none."""
         return self.last + 1 - len(self._entries)
 
-    def append(self, event: Event) -> None:
+    def append(self, event: Event, now: float) -> None:
         """Add the event that follows `last`, and drop what no longer fits."""
         if event.event != self.last + 1:
             raise ValueError(f"event {event.event} does not follow {self.last}")
         self._total += size_of(event)
-        self._entries.append((event, self._total))
+        self._entries.append((event, self._total, now))
         self.last += 1
-        while len(self._entries) > self._max_events or (
-            self._total - self._dropped > self._max_bytes and len(self._entries) > 1
+        while len(self._entries) > 1 and (
+            len(self._entries) > self._max_events
+            or self._total - self._dropped > self._max_bytes
+            or self._entries[0][2] < now - self._max_age
         ):
             self._drop()
 
@@ -82,4 +86,4 @@ class EventLog:
         return self._total - self._entries[position - self.first][1]
 
     def _drop(self) -> None:
-        _, self._dropped = self._entries.popleft()
+        _, self._dropped, _ = self._entries.popleft()

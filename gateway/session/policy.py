@@ -1,6 +1,7 @@
 """What a route decides about its sessions: the part of the configuration that the core reads."""
 
 from enum import Enum
+from typing import Any
 
 import msgspec
 
@@ -16,6 +17,17 @@ class Opening(Enum):
     """By the first turn itself."""
 
 
+class Recovery(Enum):
+    """What becomes of a conversation whose session at the model is gone."""
+
+    NONE = "none"
+    """It ends."""
+    RENEW = "renew"
+    """It goes on in a new session, which knows nothing of it."""
+    REPLAY = "replay"
+    """It goes on in a new session, which is told again what was said."""
+
+
 class Policy(msgspec.Struct, frozen=True, kw_only=True):
     """A route's rules and bounds. Times are in seconds, sizes in bytes.
 
@@ -24,6 +36,9 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
         opening: How a session comes into being at the model.
         open_on_connect: Open it as soon as a client connects, not at its first message; only
             where `opening` is `Opening.CALL`.
+        streams: Ask the model for replies in parts, unless the client does not want them.
+        template: JSON that the model is sent for a message with ``text``, with ``$text`` and
+            ``$stream`` in it; None where the text itself is the body.
         content_type: Sent with a body whose message names none.
         json_replies: Give replies to clients as JSON where they parse.
         client_fields: Names of the optional ``message.send`` fields that this route lets its
@@ -31,6 +46,16 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
         message_bytes: The largest message.
         queued_messages: How many turns may wait behind the one at the model.
         remembered_messages: How many finished message ids are kept to recognise duplicates.
+        retries: How often a call that the model certainly never saw is made again.
+        retry_seconds: The longest wait before the first of these; it doubles with each.
+        retry_max_seconds: The longest wait before any; a model that asks for more is not waited
+            for.
+        on_expiry: What becomes of the conversation when its session expires.
+        on_lost: The same when the model has lost it.
+        seed: The one message that replays a conversation, a template with ``$transcript`` or
+            ``$messages`` in it; None where the client's turns are sent again.
+        transcript_turns: How many turns are kept to be replayed.
+        transcript_bytes: How much they may hold together.
         idle_seconds: A session without a turn for this long is closed at the model.
         session_seconds: How long a session lasts where the model does not say.
         expiry_margin_seconds: A session counts as expired this long before it is, for clocks
@@ -40,18 +65,29 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
         close_seconds: How long to wait for the model to close a session.
         log_events: How many events are kept for a client that has not acknowledged them.
         log_bytes: The same in bytes.
+        log_seconds: How long they are kept.
         heartbeat_seconds: Announced to clients; twice this long without a frame ends a connection.
     """
 
     route: str
     opening: Opening = Opening.CALL
     open_on_connect: bool = True
+    streams: bool = False
+    template: Any = None
     content_type: str | None = None
     json_replies: bool = False
     client_fields: frozenset[str] = frozenset()
     message_bytes: int = 6_291_456
     queued_messages: int = 16
     remembered_messages: int = 10_000
+    retries: int = 3
+    retry_seconds: float = 0.5
+    retry_max_seconds: float = 8.0
+    on_expiry: Recovery = Recovery.NONE
+    on_lost: Recovery = Recovery.NONE
+    seed: Any = None
+    transcript_turns: int = 100
+    transcript_bytes: int = 1_048_576
     idle_seconds: float = 600.0
     session_seconds: float = 1200.0
     expiry_margin_seconds: float = 5.0
@@ -60,4 +96,5 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
     close_seconds: float = 10.0
     log_events: int = 4096
     log_bytes: int = 67_108_864
+    log_seconds: float = 600.0
     heartbeat_seconds: float = 30.0

@@ -19,21 +19,53 @@ class Turn:
         number: Counts the session's turns from 1; completions name it, so that one which comes
             after its turn has ended is recognised.
         id: The client's message id.
-        digest: Of its body.
+        digest: Of its body as the client sent it.
+        said: The user's words; None where they are no text.
         status: How far it has come.
         request: What to send; None once the turn has ended.
-        started: When it was sent, in seconds since the epoch.
+        started: When it was first sent, in seconds since the epoch.
+        retries: How often it has been sent again, since the model never saw it.
+        renewed: Whether a session has been renewed for it.
+        deltas: How many parts of its reply have come.
+        cancelling: Whether the client has asked to stop it while it was at the model.
+        answered: Its reply's text so far, where that is kept to be replayed.
     """
 
-    __slots__ = ("digest", "id", "number", "request", "started", "status")
+    __slots__ = (
+        "answered",
+        "cancelling",
+        "deltas",
+        "digest",
+        "id",
+        "number",
+        "renewed",
+        "request",
+        "retries",
+        "said",
+        "started",
+        "status",
+    )
 
-    def __init__(self, number: int, message_id: str, request: ModelRequest) -> None:
+    def __init__(
+        self, number: int, message_id: str, said: str | None, body: bytes, request: ModelRequest
+    ) -> None:
         self.number = number
         self.id = message_id
-        self.digest = digest(request.body)
+        self.digest = digest(body)
+        self.said = said
         self.status: Progress = "queued"
         self.request: ModelRequest | None = request
         self.started: float | None = None
+        self.retries = 0
+        self.renewed = False
+        self.deltas = 0
+        self.cancelling = False
+        self.answered = ""
+
+    def hear(self, text: str, limit: int) -> None:
+        """Keep a part of the reply; what is past the limit is not."""
+        if len(self.answered) < limit:
+            self.answered += text
 
 
 class Turns:
@@ -62,10 +94,14 @@ class Turns:
         """The turn of that id, also one that has ended and is remembered."""
         return self._live.get(message_id) or self._ended.get(message_id)
 
-    def add(self, message_id: str, request: ModelRequest) -> None:
-        """Let a new turn wait."""
+    def number(self) -> int:
+        """A number for one more call in the session."""
         self._count += 1
-        turn = Turn(self._count, message_id, request)
+        return self._count
+
+    def add(self, message_id: str, said: str | None, body: bytes, request: ModelRequest) -> None:
+        """Let a new turn wait."""
+        turn = Turn(self.number(), message_id, said, body, request)
         self._live[message_id] = turn
         self.queue.append(turn)
 
@@ -73,8 +109,16 @@ class Turns:
         """Take the turn that has waited longest as the running one."""
         turn = self.running = self.queue.popleft()
         turn.status = "running"
-        turn.started = now
+        if turn.started is None:
+            turn.started = now
         return turn
+
+    def put_back(self, turn: Turn) -> None:
+        """Let the running turn wait again, ahead of the others; its next call has a new number."""
+        self.running = None
+        turn.number = self.number()
+        turn.status = "queued"
+        self.queue.appendleft(turn)
 
     def end(self, turn: Turn, status: Progress) -> None:
         """Record the end of a turn that waits or runs."""
@@ -84,6 +128,7 @@ class Turns:
             self.queue.remove(turn)
         turn.status = status
         turn.request = None
+        turn.answered = ""
         self._ended[turn.id] = self._live.pop(turn.id)
         if len(self._ended) > self._remembered:
             self._ended.popitem(last=False)

@@ -19,8 +19,8 @@ class RawCodec:
         """The turn that a frame is."""
         self._count += 1
         if isinstance(frame, str):
-            return MessageSend(id=str(self._count), text=frame)
-        return MessageSend(id=str(self._count), data=frame)
+            return MessageSend(id=str(self._count), text=frame, stream=False)
+        return MessageSend(id=str(self._count), data=frame, stream=False)
 
     def encode(self, message: ServerMessage) -> Frame | None:
         """The frame that a message is; None where it is none.

@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping
 from types import MappingProxyType
 
 import structlog
-from msgspec import UNSET
+from msgspec import UNSET, structs
 from starlette.responses import PlainTextResponse
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
@@ -30,8 +30,11 @@ from gateway.protocol.messages import (
     ServerMessage,
     SessionClose,
     SessionOpen,
+    SessionOpened,
+    SessionResumed,
 )
 from gateway.runner import Route, SessionRunner, Sessions
+from gateway.session.events import Confirmed
 from gateway.session.ports import StoreFull
 from gateway.transports.closing import Closing
 from gateway.transports.origins import is_allowed
@@ -50,6 +53,9 @@ MAX_BAD_MESSAGES = 20
 MAX_NOTICES = 256
 """How many answers may wait for a client that sends and does not read."""
 
+PRINCIPAL = "anonymous"
+"""Whose every session is, as long as nobody has to say who they are."""
+
 CREDENTIALS = ("bearer.", "ticket.")
 """How offered subprotocols begin that are none, and are never echoed."""
 
@@ -65,6 +71,7 @@ class Connection:
 
     def __init__(self, websocket: WebSocket, codec: Codec | None, route: Route) -> None:
         self.position = 0
+        self.resume_key = ""
         self.gone = int(CloseCode.INTERNAL)
         """With which code the socket closed."""
         self._websocket = websocket
@@ -76,8 +83,17 @@ class Connection:
         self._notices: deque[tuple[int, Notice]] = deque()
         self._closing: tuple[CloseCode, str] | None = None
         self._bad_messages = 0
+        self._abandoned = False
+        self._confirmed = True
 
     # What the session asks for
+
+    def begin(self, resumed: SessionResumed, after: int) -> None:
+        """See `gateway.runner.Connection`."""
+        self.position = after
+        self._notices.append((after, resumed))
+        self._confirmed = False
+        self._news.set()
 
     def wake(self) -> None:
         """See `gateway.runner.Connection`."""
@@ -103,6 +119,7 @@ class Connection:
 
     def abandon(self, code: CloseCode, reason: str) -> None:
         """See `gateway.runner.Connection`."""
+        self._abandoned = True
         self._websocket.scope["extensions"][ABANDON](code, reason)
 
     # In
@@ -124,33 +141,38 @@ class Connection:
                 if self._runner is not None:
                     if self._raw:
                         self._runner.handle(SessionClose())
-                    self._runner.detach(self)
+                    else:
+                        self._runner.detach(self)
             if self._closing is None:
                 writing.cancel()
 
     async def _read(self, sessions: Sessions, open_timeout: float) -> None:
         if self._raw:
             frame = await self._receive()
+            runner = await self._open(sessions)
+            self._received(frame, runner)
         else:
             try:
                 async with asyncio.timeout(open_timeout):
-                    await self._session_open()
+                    runner = await self._session_open(sessions)
             except TimeoutError:
                 raise Closing(CloseCode.SILENT, "no session.open in time") from None
-            frame = None
+        while True:
+            frame = await self._receive()
+            if not self._abandoned:  # the session may be another connection's by then
+                self._received(frame, runner)
+
+    async def _open(self, sessions: Sessions) -> SessionRunner:
         if sessions.draining:
             raise Closing(CloseCode.RESTARTING, ErrorCode.UNAVAILABLE)
         try:
-            self._runner = await sessions.open(self._route, "anonymous", self)
+            self._runner = await sessions.open(self._route, PRINCIPAL, self)
         except StoreFull:
             raise Closing(CloseCode.UNAVAILABLE, ErrorCode.UNAVAILABLE) from None
-        while True:
-            if frame is not None:
-                self._received(frame, self._runner)
-            frame = await self._receive()
+        return self._runner
 
-    async def _session_open(self) -> None:
-        """Take frames until one asks for a session."""
+    async def _session_open(self, sessions: Sessions) -> SessionRunner:
+        """Take frames until one opens a session, or resumes one."""
         while True:
             frame = await self._receive()
             try:
@@ -162,17 +184,23 @@ class Connection:
                 continue
             if not isinstance(message, SessionOpen):
                 raise Closing(CloseCode.PROTOCOL_VIOLATION, "no session.open")
-            resume = {
-                "session_id": message.session_id,
-                "resume_key": message.resume_key,
-                "last_event": message.last_event,
-            }
-            missing = [name for name, value in resume.items() if value is UNSET]
-            if not missing:
+            session_id, key, last = message.session_id, message.resume_key, message.last_event
+            if session_id is UNSET and key is UNSET and last is UNSET:
+                return await self._open(sessions)
+            if session_id is UNSET or key is UNSET or last is UNSET:
+                text = "`session_id`, `resume_key` and `last_event` resume a session together"
+                self._refuse(text)
+                continue
+            runner = sessions.find(session_id, key, route=self._route, principal=PRINCIPAL)
+            if runner is None:
                 raise Closing(CloseCode.GONE, ErrorCode.SESSION_LOST)
-            if len(missing) == len(resume):
-                return
-            self._refuse(f"Object missing required field `{missing[0]}`, needed to resume")
+            newest = runner.session.log.last
+            if last > newest:
+                self._refuse(f"`last_event` is past the newest event, {newest}")
+                continue
+            self._runner = runner
+            runner.attach(self, key, last)
+            return runner
 
     async def _receive(self) -> Frame:
         """The next frame.
@@ -191,6 +219,9 @@ class Connection:
         return frame
 
     def _received(self, frame: Frame, runner: SessionRunner) -> None:
+        if not self._confirmed:
+            self._confirmed = True
+            runner.handle(Confirmed())
         try:
             message = self._codec.decode(frame)
         except ProtocolError as error:
@@ -235,11 +266,16 @@ class Connection:
         """The next message to send: the log in its order, each notice where it was said."""
         if self._notices and self._notices[0][0] <= self.position:
             return self._notices.popleft()[1]
-        if self._runner is None or self.position == self._runner.session.log.last:
+        if self._runner is None or self._abandoned:
             return None
         session = self._runner.session
-        self.position += 1
+        if self.position == session.log.last:
+            return None
+        # What has been acknowledged before it was sent is not there to be sent.
+        self.position = max(self.position + 1, session.log.first)
         event = session.log.get(self.position)
+        if isinstance(event, SessionOpened):
+            event = structs.replace(event, resume_key=self.resume_key)
         if not session.policy.resume_seconds:
             session.log.forget(self.position)
         return event
