@@ -337,6 +337,9 @@ class Sessions:
         traceback: TracebackType | None,
     ) -> None:
         self._sweeping.cancel()
+        self.draining = True
+        for runner in list(self._runners.values()):
+            runner.handle(on.Drain(force=True))
         # What is left is the last word to the store and to models that are slow to close.
         if self._running:
             await asyncio.wait(self._running, timeout=LAST_SECONDS)

@@ -18,6 +18,11 @@ class Ending(Struct, frozen=True):
     message: str
     close: CloseCode
 
+    @property
+    def close_reason(self) -> str:
+        """What the close code comes with."""
+        return "" if self.close is CloseCode.NORMAL else self.code.value
+
 
 _ENDINGS = (
     Ending("client", "cancelled", ErrorCode.SESSION_LOST, "Closed as asked.", CloseCode.NORMAL),

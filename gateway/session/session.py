@@ -636,19 +636,18 @@ class Session:
 
     def _finish_ending(self) -> None:
         ending = self._ended_by
-        code = "" if ending.close is CloseCode.NORMAL else ending.code
         if not self._announced:
-            self._finish(ending.close, code)
+            self._finish(ending.close, ending.close_reason)
             return
         self._out.emit(wire.SessionClosed(event=self._out.next_event, reason=ending.reason))
         if not self.policy.resume_seconds or not self._may_come_back:
-            self._finish(ending.close, code)
+            self._finish(ending.close, ending.close_reason)
             return
         # The store keeps the session for as long as its log is to be had.
         self.state = State.ENDED
         self._out.clear_timers()
         until = self._now + self.policy.resume_seconds
-        self._out.do(do.CloseSocket(ending.close, code))
+        self._out.do(do.CloseSocket(ending.close, ending.close_reason))
         self._out.do(do.Persist(self.record(until)))
         self._out.set_timer(Timer.DETACHED, until)
 
@@ -707,7 +706,7 @@ class Session:
             )
         )
         if self.state is State.ENDED:
-            self._out.do(do.CloseSocket(self._ended_by.close, self._ended_by.code))
+            self._out.do(do.CloseSocket(self._ended_by.close, self._ended_by.close_reason))
         else:
             self._out.clear_timer(Timer.DETACHED)
 

@@ -54,13 +54,18 @@ class Script:
         self.notices: list[wire.Notice] = []
         self.timers: dict[Timer, float] = {}
         self.invoking: list[do.Invoke] = []
+        self.cancels: set[int] = set()
         self.opening = 0
         self.open_models: set[str] = set()
         self.closing_models: list[ModelSession] = []
         self.accepted: set[str] = set()
         self.done: dict[str, wire.MessageDone] = {}
+        self.deltas: dict[str, int] = {}
+        self.sent: set[str] = set()
+        self.keys = ["key-0"]
         self.forgotten = False
         self.socket: do.CloseSocket | None = None
+        self.resumed: do.Attach | None = None
 
     @property
     def state(self) -> State:
@@ -86,30 +91,39 @@ class Script:
                 if event.reply.session_closed:
                     self.open_models.clear()
             case on.InvokeFailed():
+                running = self.session.turns.running
+                if running is not None and event.failure.outcome is Outcome.NOT_INVOKED:
+                    self.sent.discard(running.id)  # so it may be sent again
                 self._settle(event.turn)
                 if event.failure.code is ErrorCode.SESSION_LOST:
                     self.open_models.clear()
             case on.InvokeCancelled():
                 self._settle(event.turn)
             case on.CloseEnded():
-                self.open_models.discard(self.closing_models.pop().id)
+                self.closing_models.remove(event.model)
+            case on.Attached():
+                assert self.session.accepts(event.resume_key)
             case _:
                 pass
         self.effects = self.session.handle(event, self.now)
         assert self.state in TABLE[before, type(event)].to, (before, event, self.state)
         for effect in self.effects:
-            self._check(effect, closed_before=before is State.CLOSED)
+            self._check(effect, before)
         self._invariants()
         return self.effects
+
+    def cancelling(self) -> bool:
+        """Whether the call at the model has been asked to stop."""
+        return any(invoke.turn in self.cancels for invoke in self.invoking)
 
     def _settle(self, turn: int) -> None:
         self.invoking = [invoke for invoke in self.invoking if invoke.turn != turn]
 
-    def _check(self, effect: do.Effect, *, closed_before: bool) -> None:
-        if closed_before:
+    def _check(self, effect: do.Effect, before: State) -> None:
+        if before is State.CLOSED or self.forgotten:
             assert isinstance(effect, do.CloseSession), "only closing follows the end"
-        if self.forgotten:
-            assert isinstance(effect, do.CloseSession)
+        if before is State.ENDED:
+            assert not isinstance(effect, do.Emit | do.Invoke | do.OpenSession | do.Persist)
         match effect:
             case do.Emit():
                 assert effect.event.event == len(self.events) + 1, "numbers without gaps"
@@ -117,9 +131,14 @@ class Script:
                 if isinstance(effect.event, wire.MessageAccepted):
                     assert effect.event.id not in self.accepted
                     self.accepted.add(effect.event.id)
+                elif isinstance(effect.event, wire.MessageDelta):
+                    assert effect.event.id not in self.done, "no part follows the end"
+                    assert effect.event.index == self.deltas.get(effect.event.id, 0)
+                    self.deltas[effect.event.id] = effect.event.index + 1
                 elif isinstance(effect.event, wire.MessageDone):
                     assert effect.event.id in self.accepted
                     assert effect.event.id not in self.done, "one end for each message"
+                    assert effect.event.deltas == self.deltas.get(effect.event.id, 0)
                     self.done[effect.event.id] = effect.event
             case do.Tell():
                 self.notices.append(effect.notice)
@@ -128,15 +147,23 @@ class Script:
                     self.timers.pop(effect.timer, None)
                 else:
                     self.timers[effect.timer] = effect.at
+            case do.Attach():
+                self._attach(effect)
             case do.Invoke():
+                running = self.session.turns.running
+                if running is not None:
+                    assert running.id not in self.sent, "sent twice, and the model may have it"
+                    self.sent.add(running.id)
                 self.invoking.append(effect)
             case do.CancelInvoke():
                 assert any(invoke.turn == effect.turn for invoke in self.invoking)
+                self.cancels.add(effect.turn)
             case do.OpenSession():
                 self.opening += 1
                 assert self.opening == 1
                 assert not self.open_models, "one session at the model at a time"
             case do.CloseSession():
+                self.open_models.discard(effect.model.id)
                 self.closing_models.append(effect.model)
             case do.Forget():
                 self.forgotten = True
@@ -144,26 +171,56 @@ class Script:
                 assert self.socket is None
                 self.socket = effect
             case do.Persist():
-                assert effect.record.model is not None
-                assert effect.record.model.id in self.open_models
+                if effect.record.model is not None:
+                    assert effect.record.model.id in self.open_models
+
+    def _attach(self, effect: do.Attach) -> None:
+        self.socket, self.resumed = None, effect
+        lost, log = effect.resumed.lost, self.session.log
+        assert effect.resumed.last_event == log.last == len(self.events)
+        if lost is not None:
+            assert lost[0] <= lost[1] == effect.after
+        for number in range(effect.after + 1, log.last + 1):
+            assert log.get(number) is self.events[number - 1], "what is not lost is there"
 
     def _invariants(self) -> None:
         assert len(self.invoking) <= 1, "one turn at the model at a time"
         assert self.session.log.last == len(self.events)
         if self.state is State.CLOSED:
             assert not self.timers, "no timer outlives the session"
-            assert self.accepted == set(self.done), "every accepted message has ended"
             assert self.forgotten
             assert self.socket is not None
-        if self.state in {State.READY, State.RUNNING} and self.policy.resume_seconds:
+        if self.state is State.ENDED:
+            assert set(self.timers) == {Timer.DETACHED}
+            assert self.policy.resume_seconds
+        if self.state in {State.ENDED, State.CLOSED}:
+            assert self.accepted == set(self.done), "every accepted message has ended"
+            assert not self.open_models, "what was opened is being closed"
+        if self.state is State.READY:
             assert not self.open_models or Timer.EXPIRY in self.timers
 
     # Shorthand
 
     def start(self) -> "Script":
         """A client connects."""
-        self.step(on.Start(resume_key="key"))
+        self.step(on.Start(resume_key="key-0"))
         return self
+
+    def resume(self, last_event: int, key: str | None = None) -> do.Attach:
+        """The client comes back, with the newest key unless told otherwise."""
+        shown = self.keys[-1] if key is None else key
+        self.keys.append(f"key-{len(self.keys)}")
+        self.step(on.Attached(shown, self.keys[-1], last_event))
+        assert self.resumed is not None
+        return self.resumed
+
+    def part(self, part: str | bytes) -> list[do.Effect]:
+        """A part of the reply comes."""
+        return self.step(on.ReplyPart(self.invoking[0].turn, part))
+
+    def closed(self) -> list[do.Effect]:
+        """The model has closed the session that was to be closed first."""
+        return self.step(on.CloseEnded(self.closing_models[0]))
 
     def ready(self, model: ModelSession = MODEL) -> "Script":
         """A client connects and the model opens."""

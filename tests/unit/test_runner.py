@@ -19,6 +19,7 @@ from gateway.session.ports import (
     ModelReply,
     ModelRequest,
     ModelSession,
+    OnPart,
     SessionRecord,
     StoreFull,
 )
@@ -41,9 +42,14 @@ class Model:
         return self.opens()
 
     async def invoke(
-        self, request: ModelRequest, session: ModelSession | None, *, affinity: str
+        self,
+        request: ModelRequest,
+        session: ModelSession | None,
+        *,
+        affinity: str,
+        on_part: OnPart,
     ) -> ModelReply:
-        del request, session
+        del request, session, on_part
         assert len(affinity) == 32
         self.invoked += 1
         await self.waits.wait()
@@ -58,9 +64,15 @@ class Connection:
 
     def __init__(self) -> None:
         self.position = 0
+        self.resume_key = ""
+        self.resumed: list[tuple[wire.SessionResumed, int]] = []
         self.notices: list[wire.Notice] = []
         self.ended: list[tuple[CloseCode, str]] = []
         self.woken = asyncio.Event()
+
+    def begin(self, resumed: wire.SessionResumed, after: int) -> None:
+        self.resumed.append((resumed, after))
+        self.position = after
 
     def wake(self) -> None:
         self.woken.set()
@@ -232,3 +244,60 @@ async def test_a_connection_that_lags_is_left_and_the_session_ends() -> None:
         await f.until(lambda: f.model.closed)
         assert f.model.invoked == 4, "what was accepted was sent"
         runner.detach(f.connection)
+
+
+async def test_who_comes_back_takes_over() -> None:
+    async with running() as f:
+        runner = await f.open(resume_seconds=30)
+        route = runner._route
+        await f.until(lambda: runner.session.log.last)
+        first, second = f.connection, Connection()
+        key = first.resume_key
+        find = f.sessions.find
+        session_id = runner.session.id
+        assert find(session_id, "wrong", route=route, principal="anonymous") is None
+        assert find("unknown", key, route=route, principal="anonymous") is None
+        assert find(session_id, key, route=route, principal="somebody") is None
+        other = Route(Policy(route="other"), f.model)
+        assert find(session_id, key, route=other, principal="anonymous") is None
+        assert find(session_id, key, route=route, principal="anonymous") is runner
+        runner.attach(second, key, 1)
+        assert first.ended == [(CloseCode.TAKEN_OVER, "taken over")]
+        assert second.resumed[0][0].resume_key == second.resume_key != key
+        runner.detach(first)
+        runner.handle(wire.MessageCancel(id="unknown"))
+        assert second.notices
+
+
+async def test_who_is_behind_is_not_left_for_what_it_missed_while_away() -> None:
+    async with running() as f:
+        runner = await f.open(resume_seconds=30, log_events=8, queued_messages=100)
+        await f.until(lambda: runner.session.log.last)
+        f.model.waits.clear()
+        key = f.connection.resume_key
+        runner.detach(f.connection)
+        for number in range(6):
+            runner.handle(wire.MessageSend(id=str(number), text="x"))
+        behind = Connection()
+        runner.attach(behind, key, 1)
+        runner.handle(wire.MessageSend(id="6", text="x"))
+        assert not behind.ended
+        runner.handle(wire.MessageSend(id="7", text="x"))
+        runner.handle(wire.MessageSend(id="8", text="x"))
+        assert behind.ended == [(CloseCode.TOO_SLOW, "too slow")], "the log can't hold more for it"
+
+
+async def test_who_comes_back_in_the_moment_of_being_left_stays() -> None:
+    async with running() as f:
+        runner = await f.open(resume_seconds=30, log_events=2)
+        await f.until(lambda: runner.session.log.last)
+        f.model.waits.clear()
+        key = f.connection.resume_key
+        for number in range(3):
+            runner.handle(wire.MessageSend(id=str(number), text="x"))
+        assert f.connection.ended
+        again = Connection()
+        runner.attach(again, key, runner.session.log.last)
+        await asyncio.sleep(0)
+        runner.handle(wire.MessageCancel(id="unknown"))
+        assert again.notices

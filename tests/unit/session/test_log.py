@@ -3,7 +3,7 @@
 import pytest
 from msgspec import Raw
 
-from gateway.protocol.messages import Event, MessageAccepted, MessageDone
+from gateway.protocol.messages import Event, MessageAccepted, MessageDelta, MessageDone
 from gateway.session.log import OVERHEAD_BYTES, EventLog, size_of
 
 
@@ -12,9 +12,9 @@ def accepted(number: int) -> Event:
 
 
 def filled(count: int, *, max_events: int = 100, max_bytes: int = 1_000_000) -> EventLog:
-    log = EventLog(max_events=max_events, max_bytes=max_bytes)
+    log = EventLog(max_events=max_events, max_bytes=max_bytes, max_age=60.0)
     for number in range(1, count + 1):
-        log.append(accepted(number))
+        log.append(accepted(number), float(number))
     return log
 
 
@@ -35,7 +35,7 @@ def test_events_by_number() -> None:
 
 def test_a_gap_is_refused() -> None:
     with pytest.raises(ValueError, match="event 3 does not follow 1"):
-        filled(1).append(accepted(3))
+        filled(1).append(accepted(3), 3.0)
 
 
 def test_the_oldest_go_when_there_are_too_many() -> None:
@@ -46,6 +46,12 @@ def test_the_oldest_go_when_there_are_too_many() -> None:
 def test_the_oldest_go_when_they_hold_too_much() -> None:
     log = filled(5, max_bytes=2 * OVERHEAD_BYTES)
     assert (log.first, log.last) == (4, 5)
+
+
+def test_the_oldest_go_when_they_are_too_old() -> None:
+    log = filled(3)
+    log.append(accepted(4), 62.5)
+    assert (log.first, log.last) == (3, 4)
 
 
 def test_the_newest_is_kept_whatever_its_size() -> None:
@@ -59,7 +65,7 @@ def test_forgetting() -> None:
     assert (log.first, log.last) == (3, 3)
     log.forget(9)
     assert (log.first, log.last) == (4, 3)
-    log.append(accepted(4))
+    log.append(accepted(4), 4.0)
     assert log.get(4).event == 4
 
 
@@ -79,3 +85,6 @@ def test_a_body_counts_in_full() -> None:
     for body in ({"text": "x" * 10}, {"json": Raw(b"[1,2,3,45]")}, {"base64": b"x" * 10}):
         assert size_of(done(**body)) == OVERHEAD_BYTES + 10
     assert size_of(done()) == OVERHEAD_BYTES
+    for part in ({"text": "x" * 10}, {"base64": b"x" * 10}):
+        delta = MessageDelta(event=1, id="a", index=0, **part)  # type: ignore[arg-type]
+        assert size_of(delta) == OVERHEAD_BYTES + 10

@@ -12,7 +12,7 @@ from gateway.errors import ErrorCode, Failure, Outcome
 from gateway.protocol import messages as wire
 from gateway.session import events as on
 from gateway.session.events import Timer
-from gateway.session.policy import Opening
+from gateway.session.policy import Opening, Recovery
 from gateway.session.ports import ModelSession
 from gateway.session.table import State
 from tests.support.script import Script, failure, reply, send
@@ -34,6 +34,7 @@ class Sessions(RuleBasedStateMachine):
         super().__init__()
         self.models = 0
         self.connected = True
+        self.confirmed = True
 
     def model(self, lifetime: float | None) -> ModelSession:
         self.models += 1
@@ -47,6 +48,11 @@ class Sessions(RuleBasedStateMachine):
         remembered_messages=st.integers(0, 3),
         resume_seconds=st.sampled_from([0.0, 30.0]),
         log_events=st.sampled_from([1, 2, 1000]),
+        retries=st.integers(0, 2),
+        on_expiry=st.sampled_from(Recovery),
+        on_lost=st.sampled_from(Recovery),
+        seed=st.sampled_from([None, "$transcript"]),
+        transcript_turns=st.sampled_from([1, 100]),
     )
     def start(self, **policy: object) -> None:
         self.script = Script(
@@ -82,11 +88,30 @@ class Sessions(RuleBasedStateMachine):
     def close(self) -> None:
         self.script.step(wire.SessionClose())
 
-    @precondition(lambda self: self.connected)
+    @precondition(lambda self: self.connected and self.script.socket is None)
     @rule()
     def detach(self) -> None:
         self.connected = False
         self.script.step(on.Detached())
+
+    @precondition(lambda self: self.script.state is not State.CLOSED)
+    @rule(has=st.floats(0, 1), key=st.sampled_from([-1, -2]))
+    def resume(self, has: float, key: int) -> None:
+        """Also while a connection is there, which is taking over."""
+        script = self.script
+        shown = script.keys[max(key, -len(script.keys))]
+        good = shown == script.keys[-1] or not self.confirmed
+        assert script.session.accepts(shown) is good
+        if good:
+            script.resume(int(has * len(script.events)), shown)
+            script.keys[-2:] = [shown, script.keys[-1]]
+            self.connected, self.confirmed = True, False
+
+    @precondition(lambda self: self.connected)
+    @rule()
+    def confirm(self) -> None:
+        self.confirmed = True
+        self.script.step(on.Confirmed())
 
     # The model
 
@@ -99,6 +124,11 @@ class Sessions(RuleBasedStateMachine):
     @rule(reason=FAILURES)
     def open_failed(self, reason: Failure) -> None:
         self.script.step(on.OpenFailed(reason))
+
+    @precondition(lambda self: self.script.invoking)
+    @rule(part=st.sampled_from(["ab", b"\x00"]))
+    def part(self, part: str | bytes) -> None:
+        self.script.part(part)
 
     @precondition(lambda self: self.script.invoking)
     @rule(
@@ -120,7 +150,7 @@ class Sessions(RuleBasedStateMachine):
     def failed(self, reason: Failure) -> None:
         self.script.step(on.InvokeFailed(self.running(), reason))
 
-    @precondition(lambda self: self.script.invoking)
+    @precondition(lambda self: self.script.cancelling())
     @rule()
     def cancelled(self) -> None:
         self.script.step(on.InvokeCancelled(self.running()))
@@ -128,7 +158,7 @@ class Sessions(RuleBasedStateMachine):
     @precondition(lambda self: self.script.closing_models)
     @rule()
     def close_ended(self) -> None:
-        self.script.step(on.CloseEnded())
+        self.script.closed()
 
     # Time, the store and the operator
 
@@ -161,10 +191,14 @@ class Sessions(RuleBasedStateMachine):
         for _ in range(100):
             if script.opening:
                 script.step(on.OpenFailed(failure()))
-            elif script.invoking:
+            elif script.cancelling():
                 self.cancelled()
+            elif script.invoking:
+                script.answer()
             elif script.closing_models:
                 self.close_ended()
+            elif script.state is State.ENDED:
+                self.next_timer()
             elif script.state is not State.CLOSED:
                 self.close()
             else:

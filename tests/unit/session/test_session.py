@@ -26,7 +26,7 @@ def test_a_session_opens_at_the_model_and_says_so() -> None:
     assert script.last(wire.SessionOpened) == wire.SessionOpened(
         event=1,
         session_id="s-1",
-        resume_key="key",
+        resume_key="",
         expires_at="2027-01-15T08:20:00Z",
         route="chat",
         limits=wire.Limits(message_bytes=6_291_456, queued_messages=16, resume_seconds=0.0),
@@ -96,7 +96,7 @@ def test_a_session_that_does_not_open_ends_the_connection() -> None:
 
 
 def test_a_throttled_opening_says_when_to_come_back() -> None:
-    script = Script().start()
+    script = Script(retries=0).start()
     script.step(
         on.OpenFailed(Failure(code=ErrorCode.THROTTLED, message="Slow down.", retry_after=2.0))
     )
@@ -258,7 +258,7 @@ class TestRefusals:
         script.step(wire.SessionClose())
         script.step(send("a"))
         assert script.last(wire.ErrorMessage).code is ErrorCode.SESSION_LOST
-        script.step(on.CloseEnded())
+        script.closed()
         assert script.step(send("b")) == []
 
 
@@ -318,7 +318,7 @@ class TestClosing:
         script.step(wire.SessionClose())
         assert script.closing_models == [MODEL]
         assert script.state is State.CLOSING
-        script.step(on.CloseEnded())
+        script.closed()
         assert script.last(wire.SessionClosed).reason == "client"
         assert script.socket == do.CloseSocket(CloseCode.NORMAL, "")
         assert script.effects[-1] == do.Forget()
@@ -363,7 +363,7 @@ class TestClosing:
         script.step(wire.SessionClose())
         script.step(on.Opened(MODEL))
         assert script.closing_models == [MODEL]
-        script.step(on.CloseEnded())
+        script.closed()
         assert script.state is State.CLOSED
         assert not script.events, "what was never announced is not closed either"
 
@@ -386,7 +386,7 @@ class TestClosing:
             on.InvokeCancelled(1),
             on.InvokeFailed(1, failure()),
             on.ReplyEnded(1, reply()),
-            on.CloseEnded(),
+            on.CloseEnded(MODEL),
             on.OpenFailed(failure()),
             on.Detached(),
             on.Evicted(),
@@ -432,7 +432,7 @@ class TestTheModelEndsIt:
         assert not script.closing_models
 
     def test_another_failure_ends_the_turn_only(self) -> None:
-        script = Script().ready()
+        script = Script(retries=0).ready()
         script.step(send("a"))
         script.step(send("b"))
         script.fail(
@@ -476,7 +476,7 @@ class TestTime:
         script.step(on.InvokeCancelled(1))
         assert script.error("a").outcome is Outcome.UNKNOWN
         assert script.error("a").code is ErrorCode.SESSION_LOST
-        script.step(on.CloseEnded())
+        script.closed()
         assert script.last(wire.SessionClosed).reason == "expired"
         assert script.socket == do.CloseSocket(CloseCode.GONE, "session_lost")
 
@@ -538,7 +538,7 @@ class TestDetaching:
         assert script.state is State.READY
         script.fire(Timer.DETACHED)
         assert script.closing_models == [MODEL]
-        script.step(on.CloseEnded())
+        script.closed()
         assert script.last(wire.SessionClosed).reason == "idle"
 
     def test_a_turn_that_ends_in_time_ends_nothing_else(self) -> None:
@@ -553,7 +553,7 @@ class TestDraining:
     def test_an_unused_session_closes(self) -> None:
         script = Script().ready()
         script.step(on.Drain())
-        script.step(on.CloseEnded())
+        script.closed()
         assert script.last(wire.SessionClosed).reason == "operator"
         assert script.socket == do.CloseSocket(CloseCode.RESTARTING, "unavailable")
 

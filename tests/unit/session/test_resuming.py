@@ -1,0 +1,159 @@
+"""Coming back: keys, missed events, taking over, and what is left after the end."""
+
+from gateway.errors import CloseCode
+from gateway.protocol import messages as wire
+from gateway.session import effects as do
+from gateway.session import events as on
+from gateway.session.events import Timer
+from gateway.session.keys import ResumeKeys
+from gateway.session.table import State
+from tests.support.script import MODEL, START, Script, send
+
+
+class TestKeys:
+    def test_the_first_key(self) -> None:
+        keys = ResumeKeys("one")
+        assert keys.accepts("one")
+        assert not keys.accepts("two")
+        assert not keys.accepts("")
+        assert not keys.accepts("\ud800")
+
+    def test_the_old_key_dies_when_the_client_has_spoken(self) -> None:
+        keys = ResumeKeys("one")
+        keys.rotate("one", "two")
+        assert keys.accepts("one")
+        assert keys.accepts("two")
+        keys.confirm()
+        assert not keys.accepts("one")
+        assert keys.accepts("two")
+
+    def test_an_answer_that_was_lost_locks_nobody_out(self) -> None:
+        keys = ResumeKeys("one")
+        keys.rotate("one", "lost")
+        keys.rotate("one", "three")
+        assert keys.accepts("one")
+        assert not keys.accepts("lost")
+        keys.confirm()
+        assert [key for key in ("one", "lost", "three") if keys.accepts(key)] == ["three"]
+
+    def test_nothing_of_a_key_is_kept(self) -> None:
+        assert b"secret" not in repr(vars(ResumeKeys("secret"))).encode()
+
+
+def test_a_client_comes_back_to_what_it_missed() -> None:
+    script = Script(resume_seconds=30, streams=True).ready()
+    script.step(send("a"))
+    script.part("x")
+    script.step(on.Detached())
+    assert script.timers[Timer.DETACHED] == START + 30
+    script.part("y")
+    attached = script.resume(last_event=3)
+    assert attached == do.Attach(
+        wire.SessionResumed(
+            session_id="s-1",
+            resume_key="key-1",
+            expires_at="2027-01-15T08:20:00Z",
+            last_event=4,
+            lost=None,
+        ),
+        after=3,
+    )
+    assert script.session.log.first == 4, "what it has is forgotten"
+    assert Timer.DETACHED not in script.timers
+    script.answer()
+    assert script.done["a"].deltas == 2
+
+
+def test_a_gap_is_said() -> None:
+    script = Script(resume_seconds=30, streams=True, log_events=2).ready()
+    script.step(send("a"))
+    script.step(on.Detached())
+    for text in "xyz":
+        script.part(text)
+    attached = script.resume(last_event=1)
+    assert attached.resumed.lost == (2, 3)
+    assert attached.after == 3
+
+
+def test_a_session_that_waits_for_its_client_is_not_idle_for_it() -> None:
+    script = Script(resume_seconds=30).ready()
+    script.step(on.Detached())
+    script.now += 20
+    script.resume(last_event=1)
+    script.step(on.Detached(), after=20)
+    assert script.timers[Timer.DETACHED] == START + 70
+
+
+def test_the_newest_key_is_confirmed_by_the_first_message() -> None:
+    script = Script(resume_seconds=30).ready()
+    script.resume(last_event=1)
+    assert script.session.accepts("key-0")
+    script.step(on.Confirmed())
+    assert not script.session.accepts("key-0")
+    assert script.session.accepts("key-1")
+
+
+def test_a_session_that_has_not_begun_accepts_no_key() -> None:
+    assert not Script().session.accepts("")
+
+
+class TestAfterTheEnd:
+    def ended(self) -> Script:
+        script = Script(resume_seconds=30).ready()
+        script.step(send("a"))
+        script.step(on.Detached())
+        script.answer(session_closed=True)
+        assert script.state is State.ENDED
+        assert script.last(do.Persist).record.expires_at == START + 30
+        return script
+
+    def test_the_last_events_are_still_there(self) -> None:
+        script = self.ended()
+        attached = script.resume(last_event=2)
+        assert (attached.after, attached.resumed.last_event) == (2, 4)
+        assert attached.resumed.expires_at is None
+        assert script.socket == do.CloseSocket(CloseCode.GONE, "session_lost")
+        script.step(on.Confirmed())
+        script.step(send("b"))
+        assert script.last(wire.ErrorMessage).id == "b"
+        script.step(wire.EventAck(event=3))
+        assert script.state is State.ENDED
+        script.step(wire.EventAck(event=4))
+        assert script.effects[-1] == do.Forget()
+
+    def test_for_so_long(self) -> None:
+        script = self.ended()
+        script.fire(Timer.DETACHED)
+        assert script.state is State.CLOSED
+
+    def test_or_until_the_store_or_the_operator_says_so(self) -> None:
+        for event in (on.Evicted(), on.Drain()):
+            script = self.ended()
+            script.step(event)
+            assert script.state is State.CLOSED
+
+    def test_a_client_that_closes_and_is_there_needs_none(self) -> None:
+        script = Script(resume_seconds=30).ready()
+        script.step(wire.SessionClose())
+        script.closed()
+        assert script.state is State.CLOSED
+
+    def test_one_that_left_before_it_was_told_may_ask(self) -> None:
+        script = Script(resume_seconds=30).ready()
+        script.step(wire.SessionClose())
+        script.step(on.Detached())
+        script.closed()
+        assert script.state is State.ENDED
+        assert script.resume(last_event=1).resumed.last_event == 2
+        assert script.socket == do.CloseSocket(CloseCode.NORMAL, "")
+
+    def test_what_opens_too_late_is_closed(self) -> None:
+        script = Script(resume_seconds=30).ready()
+        script.step(send("a"))
+        script.step(on.Evicted())
+        script.fire(Timer.CLOSING)
+        assert script.state is State.ENDED
+        assert script.closing_models == [MODEL]
+        script.closed()
+        script.step(on.InvokeCancelled(1))
+        script.step(on.Detached())

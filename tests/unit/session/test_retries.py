@@ -1,0 +1,99 @@
+"""Calls that the model certainly never saw are made again, within bounds."""
+
+import pytest
+
+from gateway.errors import ErrorCode, Failure, Outcome
+from gateway.protocol import messages as wire
+from gateway.session import effects as do
+from gateway.session import events as on
+from gateway.session.events import Timer
+from gateway.session.table import State
+from tests.support.script import MODEL, START, Script, failure, send
+
+THROTTLED = Failure(code=ErrorCode.THROTTLED, message="Wait.")
+
+
+def test_a_turn_is_sent_again_after_a_wait_that_grows() -> None:
+    script = Script(retries=2, retry_seconds=0.5).ready()
+    script.step(send("a"))
+    script.step(send("b"))
+    for spread in (0.5, 1.0):
+        script.fail(THROTTLED)
+        assert script.state is State.RETRYING
+        assert script.last(do.SetTimer) == do.SetTimer(Timer.RETRY, START, spread)
+        script.fire(Timer.RETRY)
+        assert [invoke.request.body for invoke in script.invoking] == [b"hello"]
+    script.fail(THROTTLED)
+    assert script.error("a") == wire.ErrorObject(
+        code=ErrorCode.THROTTLED, message="Wait.", retryable=True, outcome=Outcome.NOT_INVOKED
+    )
+    script.answer()
+    assert script.done["b"].status == "completed"
+
+
+def test_the_model_says_how_long() -> None:
+    script = Script(retry_max_seconds=8).ready()
+    script.step(send("a"))
+    script.fail(Failure(code=ErrorCode.THROTTLED, message="Wait.", retry_after=3.0))
+    assert script.timers[Timer.RETRY] == START + 3
+    script.fire(Timer.RETRY)
+    script.fail(Failure(code=ErrorCode.THROTTLED, message="Wait.", retry_after=9.0))
+    assert script.error("a").retry_after == 9.0
+
+
+@pytest.mark.parametrize(
+    "reason",
+    [
+        failure(ErrorCode.UNAVAILABLE, Outcome.UNKNOWN),
+        failure(ErrorCode.TIMEOUT, Outcome.UNKNOWN),
+        failure(ErrorCode.THROTTLED, Outcome.INVOKED),
+        failure(ErrorCode.VALIDATION_ERROR, Outcome.NOT_INVOKED),
+    ],
+)
+def test_what_the_model_may_have_seen_is_not(reason: Failure) -> None:
+    script = Script().ready()
+    script.step(send("a"))
+    script.fail(reason)
+    assert script.done["a"].status == "failed"
+
+
+def test_a_turn_that_waits_to_be_sent_again_can_be_removed() -> None:
+    script = Script().ready()
+    script.step(send("a"))
+    script.step(send("b"))
+    script.fail(THROTTLED)
+    script.step(wire.MessageCancel(id="a"))
+    assert script.done["a"].outcome is Outcome.NOT_INVOKED
+    assert Timer.RETRY not in script.timers
+    assert script.state is State.RUNNING
+
+
+def test_another_one_is_removed_without_haste() -> None:
+    script = Script().ready()
+    script.step(send("a"))
+    script.step(send("b"))
+    script.fail(THROTTLED)
+    script.step(wire.MessageCancel(id="b"))
+    assert script.state is State.RETRYING
+    assert Timer.RETRY in script.timers
+
+
+def test_opening_is_tried_again_too() -> None:
+    script = Script(retries=1).start()
+    script.step(send("a"))
+    script.step(on.OpenFailed(THROTTLED))
+    assert script.state is State.OPENING
+    script.fire(Timer.RETRY)
+    assert script.effects == [do.OpenSession()]
+    script.step(on.Opened(MODEL))
+    assert script.state is State.RUNNING
+
+
+def test_the_end_does_not_wait_for_it() -> None:
+    script = Script().ready()
+    script.step(send("a"))
+    script.fail(THROTTLED)
+    script.step(wire.SessionClose())
+    assert script.done["a"].status == "cancelled"
+    assert script.closing_models == [MODEL]
+    assert Timer.RETRY not in script.timers
