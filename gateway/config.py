@@ -31,7 +31,7 @@ from pydantic_settings import (
 )
 
 from gateway.sagemaker import PROFILES, Defaults, Profile
-from gateway.session.policy import Policy
+from gateway.session.policy import Policy, Recovery
 from gateway.transports.origins import is_loopback
 
 ENVIRONMENT_PREFIX = "GATEWAY_"
@@ -158,6 +158,14 @@ class Aws(_Section):
     reply_bytes: Bytes = Field(default=26_214_400, description="largest reply in one piece")
 
 
+_RECOVERY = {
+    "close": Recovery.NONE,
+    "fail": Recovery.NONE,
+    "renew": Recovery.RENEW,
+    "replay": Recovery.REPLAY,
+}
+
+
 class Route(_Section):
     """``[routes.NAME]``: one endpoint, and how to talk to it. The first is the default route."""
 
@@ -206,6 +214,34 @@ class Route(_Section):
     remembered_messages: Count = Field(
         default=10_000, description="message ids kept to recognise duplicates"
     )
+    resume_seconds: Seconds = Field(
+        default=120.0,
+        description="how long a session is kept for a client whose connection is lost",
+    )
+    on_expiry: Literal["close", "renew", "replay"] = Field(
+        default="close",
+        description='when a session expires, "renew" goes on in a new one that knows nothing, '
+        '"replay" in one that is told again what was said',
+    )
+    on_lost: Literal["fail", "renew", "replay"] = Field(
+        default="fail", description="the same when the model has lost the session"
+    )
+    replay_seed: Any = Field(
+        default=None,
+        description="replay by one message: text, or a table, with $transcript or $messages in it",
+    )
+    transcript_turns: Count = Field(default=100, description="turns kept to be replayed")
+    transcript_bytes: Bytes = Field(default=1_048_576, description="the same in bytes")
+    retries: Annotated[int, Field(ge=0, le=100)] = Field(
+        default=3, description="how often a call that the model never saw is made again"
+    )
+    retry_seconds: Positive = Field(
+        default=0.5, description="longest wait before the first of these; it doubles with each"
+    )
+    retry_max_seconds: Positive = Field(
+        default=8.0,
+        description="longest wait before any; a model that asks for more fails the turn",
+    )
     idle_seconds: Positive = Field(
         default=600.0, description="a session unused for this long is closed at the model"
     )
@@ -225,6 +261,9 @@ class Route(_Section):
     log_bytes: Bytes = Field(
         default=67_108_864, description="the same in bytes; more than twice aws.reply_bytes"
     )
+    log_seconds: Positive = Field(
+        default=600.0, description="how long they are kept; more than resume_seconds"
+    )
 
     @property
     def profile(self) -> Profile:
@@ -242,13 +281,16 @@ class Route(_Section):
         same = {
             field: getattr(self, field)
             for field in Policy.__struct_fields__
-            if field in Route.model_fields
+            if field in Route.model_fields and field not in {"on_expiry", "on_lost"}
         }
         return Policy(
             route=name,
             opening=self.profile.opening,
             open_on_connect=self.open == "on_connect",
             json_replies=self.body == "json",
+            on_expiry=_RECOVERY[self.on_expiry],
+            on_lost=_RECOVERY[self.on_lost],
+            seed=self.replay_seed,
             client_fields=frozenset(self.allow),
             heartbeat_seconds=server.heartbeat_seconds,
             **same,
@@ -292,6 +334,11 @@ class Settings(BaseSettings):
                 raise ValueError(
                     f"routes.{name}.log_bytes must be more than twice aws.reply_bytes "
                     f"({self.aws.reply_bytes}), or a large reply could not be kept"
+                )
+            if route.log_seconds <= route.resume_seconds:
+                raise ValueError(
+                    f"routes.{name}.log_seconds must be more than resume_seconds "
+                    f"({route.resume_seconds}), or a client could come back to nothing"
                 )
         return self
 

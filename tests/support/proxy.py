@@ -1,0 +1,126 @@
+"""A TCP proxy that breaks connections as it is told: between a client and the gateway, or between
+the gateway and the platform.
+"""
+
+import asyncio
+import contextlib
+import socket
+import struct
+from collections import deque
+from collections.abc import AsyncIterator
+from typing import Literal
+from urllib.parse import urlsplit
+
+from msgspec import Struct
+
+
+class Fault(Struct, frozen=True):
+    """What happens to one connection.
+
+    Attributes:
+        way: Whose bytes are counted: those that go ``up`` to the server, or ``down`` from it.
+        after: How many pass first.
+        how: ``cut`` ends the connection in both directions, ``reset`` does so with a TCP reset,
+            ``stall`` lets nothing pass any more in that direction, without a word.
+        delay: Seconds that each piece waits, in both directions.
+    """
+
+    way: Literal["up", "down"]
+    after: int
+    how: Literal["cut", "reset", "stall"]
+    delay: float = 0.0
+
+
+class Proxy:
+    """Passes connections on; the first fault that waits is the next connection's."""
+
+    def __init__(self, url: str) -> None:
+        parts = urlsplit(url)
+        self._target = (parts.hostname, parts.port)
+        self._scheme = parts.scheme
+        self.faults: deque[Fault] = deque()
+        self.connections = 0
+        self.port = 0
+        self._open: set[asyncio.Task[None]] = set()
+
+    @property
+    def url(self) -> str:
+        """Where it listens."""
+        return f"{self._scheme}://127.0.0.1:{self.port}"
+
+    def cut_all(self) -> None:
+        """End every connection that there is."""
+        for task in self._open:
+            task.cancel()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._open.add(task)
+        self.connections += 1
+        fault = self.faults.popleft() if self.faults else None
+        try:
+            await self._relay(reader, writer, fault)
+        except (OSError, asyncio.CancelledError):
+            pass  # cut, by a side or by the test
+        finally:
+            self._open.discard(task)
+            _reset(writer) if fault is not None and fault.how == "reset" else writer.close()
+
+    async def _relay(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, fault: Fault | None
+    ) -> None:
+        up_reader, up_writer = await asyncio.open_connection(*self._target)
+        ways: tuple[tuple[Literal["up", "down"], asyncio.StreamReader, asyncio.StreamWriter], ...]
+        ways = (("up", reader, up_writer), ("down", up_reader, writer))
+        passing = {
+            asyncio.create_task(_pass(source, sink, fault, fault is not None and fault.way == way))
+            for way, source, sink in ways
+        }
+        try:
+            await asyncio.wait(passing, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in passing:
+                task.cancel()
+            await asyncio.gather(*passing, return_exceptions=True)
+            _reset(up_writer) if fault is not None and fault.how == "reset" else up_writer.close()
+
+
+async def _pass(
+    source: asyncio.StreamReader, sink: asyncio.StreamWriter, fault: Fault | None, counts: bool
+) -> None:
+    left = fault.after if fault is not None and counts else None
+    while data := await source.read(65_536):
+        if fault is not None and fault.delay:
+            await asyncio.sleep(fault.delay)
+        if left is not None:
+            data, left = data[:left], left - len(data)
+        sink.write(data)
+        await sink.drain()
+        if left is not None and left <= 0:
+            assert fault is not None
+            if fault.how == "stall":
+                await asyncio.Event().wait()
+            return
+
+
+def _reset(writer: asyncio.StreamWriter) -> None:
+    with contextlib.suppress(OSError):
+        writer.get_extra_info("socket").setsockopt(
+            socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0)
+        )
+    writer.transport.abort()
+
+
+@contextlib.asynccontextmanager
+async def proxy_to(url: str) -> AsyncIterator[Proxy]:
+    """A proxy in front of this address, until the context ends."""
+    proxy = Proxy(url)
+    server = await asyncio.start_server(proxy._serve, "127.0.0.1", 0)
+    proxy.port = server.sockets[0].getsockname()[1]
+    async with server:
+        try:
+            yield proxy
+        finally:
+            proxy.cut_all()
+            await asyncio.sleep(0)
