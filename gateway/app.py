@@ -8,6 +8,7 @@ import signal
 import socket
 import sys
 from collections.abc import AsyncIterator, Callable
+from typing import Self
 
 import structlog
 import uvicorn
@@ -29,6 +30,8 @@ from gateway.transports.websocket import WebSocketEndpoint
 SHUTDOWN_SECONDS = 15
 """How long connections may take to go after the gateway has drained."""
 
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
 
 def configure_logging(level: str, form: str) -> None:
     """Log to standard error, the gateway's own lines and the libraries' alike.
@@ -45,7 +48,12 @@ def configure_logging(level: str, form: str) -> None:
     renderer: list[structlog.typing.Processor] = (
         [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
         if form == "json"
-        else [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())]
+        else [
+            # The default shows local variables where rich is installed: bodies and credentials.
+            structlog.dev.ConsoleRenderer(
+                colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback
+            )
+        ]
     )
     structlog.configure(
         processors=[
@@ -71,6 +79,32 @@ def configure_logging(level: str, form: str) -> None:
     root.handlers[:] = [handler]
     root.setLevel("WARNING")
     logging.getLogger("gateway").setLevel(level)
+
+
+class Signals:
+    """SIGINT and SIGTERM, for as long as this context lasts.
+
+    Attributes:
+        came: Whether there has been one.
+        handle: Called for each.
+    """
+
+    def __init__(self, handle: Callable[[], None] = lambda: None) -> None:
+        self.came = False
+        self.handle = handle
+
+    def __enter__(self) -> Self:
+        for number in _SIGNALS:
+            asyncio.get_running_loop().add_signal_handler(number, self._take)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number in _SIGNALS:
+            asyncio.get_running_loop().remove_signal_handler(number)
+
+    def _take(self) -> None:
+        self.came = True
+        self.handle()
 
 
 @contextlib.asynccontextmanager
@@ -140,7 +174,9 @@ def application(settings: Settings, sessions: Sessions) -> Starlette:
     )
 
 
-async def serve(settings: Settings, *, on_ready: Callable[[str], None]) -> None:
+async def serve(
+    settings: Settings, *, on_ready: Callable[[str], None], signals: Signals | None = None
+) -> None:
     """Run the gateway until it is told to stop by SIGTERM or SIGINT, and has drained.
 
     A second signal ends the draining at once.
@@ -148,6 +184,7 @@ async def serve(settings: Settings, *, on_ready: Callable[[str], None]) -> None:
     Args:
         settings: All of them.
         on_ready: Called with the address once connections are taken.
+        signals: Those of whoever does more than serve; one that came before is heeded.
 
     Raises:
         ConfigError: The platform can't be called with these settings.
@@ -155,7 +192,10 @@ async def serve(settings: Settings, *, on_ready: Callable[[str], None]) -> None:
     """
     configure_logging(settings.server.log_level, settings.server.log_format)
     raise_file_limit()
-    with listen(settings.server.host, settings.server.port) as listener:
+    with contextlib.ExitStack() as stack:
+        if signals is None:
+            signals = stack.enter_context(Signals())
+        listener = stack.enter_context(listen(settings.server.host, settings.server.port))
         host, port = listener.getsockname()[:2]
         url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
         async with build(settings) as (app, sessions):
@@ -181,14 +221,9 @@ async def serve(settings: Settings, *, on_ready: Callable[[str], None]) -> None:
                     sessions.hurry()
                 server.should_exit = True
 
-            loop = asyncio.get_running_loop()
-            for number in (signal.SIGINT, signal.SIGTERM):
-                loop.add_signal_handler(number, stop)
-            try:
+            signals.handle = stop
+            if not signals.came:
                 await server.serve(sockets=[listener])
-            finally:
-                for number in (signal.SIGINT, signal.SIGTERM):
-                    loop.remove_signal_handler(number)
 
 
 def raise_file_limit() -> None:
