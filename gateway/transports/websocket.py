@@ -233,6 +233,9 @@ class Connection:
 
     def _take(self) -> ServerMessage | None:
         """The next message to send: the log in its order, each notice where it was said."""
+        if self._runner is not None:
+            # A client may acknowledge an event before it is sent, and then it need not be.
+            self.position = max(self.position, self._runner.session.log.first - 1)
         if self._notices and self._notices[0][0] <= self.position:
             return self._notices.popleft()[1]
         if self._runner is None or self.position == self._runner.session.log.last:

@@ -93,6 +93,15 @@ async def test_a_conversation_keeps_its_state(
     assert sum(instance["closed"] for instance in counts) == 1
 
 
+async def test_an_event_may_be_acknowledged_before_it_is_sent(url: str) -> None:
+    async with client(url) as chat:
+        await chat.open()
+        turn = {"type": "message.send", "id": "a", "text": "hi"}
+        chat.send_at_once(turn, {"type": "event.ack", "event": 2})
+        assert (await chat.until("message.done"))["event"] == 3
+        assert (await chat.ask("hi"))["event"] == 5
+
+
 async def test_bodies_of_every_form(url: str) -> None:
     async with client(url, MSGPACK) as chat:
         await chat.open()
