@@ -147,6 +147,7 @@ class Connection:
         while True:
             if frame is not None:
                 self._received(frame, self._runner)
+                await asyncio.sleep(0)  # frames may be here already: let answers go out between
             frame = await self._receive()
 
     async def _session_open(self) -> None:

@@ -45,6 +45,17 @@ async def test_replies_that_nobody_reads(start_local: Start, start_gateway: Star
         assert await slow.closed() == (4413, "too slow")
 
 
+async def test_many_messages_at_once_from_a_client_that_reads(
+    start_local: Start, start_gateway: Start
+) -> None:
+    process = start_gateway(start_local().url, ROUTE)
+    async with client(process.websocket) as fast:
+        await fast.open()
+        fast.send_at_once(*[{"type": "ping", "data": f"{number}"} for number in range(500)])
+        await fast.until("pong", data="499")
+        assert (await fast.ask("hi"))["status"] == "completed"
+
+
 async def test_answers_that_nobody_reads(start_local: Start, start_gateway: Start) -> None:
     process = start_gateway(start_local().url, ROUTE)
     async with client(process.websocket, max_queue=1) as slow:
