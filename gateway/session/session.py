@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from types import MappingProxyType
 from typing import Any
 
-from msgspec import UNSET
+from msgspec import UNSET, structs
 
 from gateway.errors import ERRORS, CloseCode, ErrorCode, Failure, Outcome
 from gateway.protocol import messages as wire
@@ -123,8 +123,7 @@ class Session:
     def _open_failed(self, event: on.OpenFailed, now: float) -> None:
         """Fail what waits; without any session yet, end the connection."""
         self._opening = False
-        for turn in list(self.turns.queue):
-            self._end_turn(turn, "failed", now, failure=event.failure)
+        self._fail_waiting(event.failure, now)
         if self._announced:
             self._next(now)
             return
@@ -271,21 +270,16 @@ class Session:
             self._model = None
             self._end("lost", now)
         elif self._model is None and self.policy.opening is Opening.TURN:
-            self._fail_unopened(event.failure, now)
+            self._fail_waiting(event.failure, now)  # each would open another session
+            self._next(now)
         else:
             self._next(now)
 
-    def _fail_unopened(self, failure: Failure, now: float) -> None:
-        """Fail what waits behind a turn that was to open the session: it would open another."""
-        not_sent = Failure(
-            code=failure.code,
-            message=failure.message,
-            retryable=failure.retryable,
-            retry_after=failure.retry_after,
-        )
+    def _fail_waiting(self, failure: Failure, now: float) -> None:
+        """Fail what waits for a session; the model has seen the opening at most, none of these."""
+        not_sent = structs.replace(failure, outcome=Outcome.NOT_INVOKED)
         for turn in list(self.turns.queue):
             self._end_turn(turn, "failed", now, failure=not_sent)
-        self._next(now)
 
     def _cancelled(self, event: on.InvokeCancelled, now: float) -> None:
         """End the turn as cancelled; whether the model saw it, nobody knows."""
