@@ -93,6 +93,14 @@ async def test_a_conversation_keeps_its_state(
     assert sum(instance["closed"] for instance in counts) == 1
 
 
+async def test_json_that_messagepack_can_not_hold(url: str) -> None:
+    async with client(url, MSGPACK, route="json") as chat:
+        await chat.open()
+        number = b"123456789012345678901234567890"
+        await chat.send("message.send", id="b", bytes=number, content_type="image/png")
+        assert (await chat.until("message.done"))["text"] == number.decode()
+
+
 async def test_an_event_may_be_acknowledged_before_it_is_sent(url: str) -> None:
     async with client(url) as chat:
         await chat.open()
