@@ -116,6 +116,7 @@ class Connection:
             except WebSocketDisconnect as gone:
                 self.gone = int(gone.code)
             except Closing as closing:
+                self.gone = int(closing.code)
                 self.close(closing.code, closing.reason)
             except Exception:
                 log.exception("a connection failed")
@@ -229,6 +230,9 @@ class Connection:
             code, reason = closing.code, closing.reason
         except WebSocketDisconnect:
             return
+        except Exception:
+            log.exception("a connection failed")
+            code, reason = CloseCode.INTERNAL, ErrorCode.INTERNAL
         with contextlib.suppress(WebSocketDisconnect, RuntimeError):
             await self._websocket.close(code, reason)
 
