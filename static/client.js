@@ -135,7 +135,8 @@ export class SessionClient extends EventTarget {
   #retry;
   /** @type {ReturnType<typeof setInterval> | undefined} */
   #heartbeat;
-  #heard = 0;
+  /** How many half heartbeats have passed without a word of the gateway's. */
+  #quiet = 0;
 
   /** @param {string} url Of the route: `ws://HOST/ws` or `ws://HOST/ws/ROUTE`. */
   constructor(url) {
@@ -157,7 +158,6 @@ export class SessionClient extends EventTarget {
     socket.addEventListener(
       "open",
       mine(() => {
-        this.#heard = Date.now();
         socket.send(JSON.stringify({ type: "session.open" }));
         for (const frame of this.#unsent.splice(0)) socket.send(frame);
       }),
@@ -214,7 +214,7 @@ export class SessionClient extends EventTarget {
 
   /** @param {any} message */
   #received(message) {
-    this.#heard = Date.now();
+    this.#quiet = 0;
     if (message.event !== undefined) this.lastEvent = message.event;
     switch (message.type) {
       case "session.opened":
@@ -260,15 +260,17 @@ export class SessionClient extends EventTarget {
 
   /**
    * Find out that the gateway is gone although the socket is not: a ping after one silent
-   * heartbeat, the end after two.
+   * heartbeat, the end after two. Half heartbeats are counted and no clock is read: while the page
+   * is in the background or the machine asleep, nobody has asked the gateway for a sign of life.
    * @param {number} interval Milliseconds.
    */
   #watch(interval) {
     clearInterval(this.#heartbeat);
+    this.#quiet = 0;
     this.#heartbeat = setInterval(() => {
-      const silent = Date.now() - this.#heard;
-      if (silent > 2 * interval) this.#lost(4408);
-      else if (silent > interval / 2) this.#write({ type: "ping" });
+      this.#quiet += 1;
+      if (this.#quiet > 4) this.#lost(4408);
+      else if (this.#quiet > 1) this.#write({ type: "ping" });
     }, interval / 2);
   }
 
