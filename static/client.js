@@ -130,6 +130,8 @@ export class SessionClient extends EventTarget {
   #pending = new Map();
   /** Frames that wait for the socket to open. @type {string[]} */
   #unsent = [];
+  /** Whether the session's end is for good: asked for, or because nobody used it. */
+  #final = false;
   #attempt = 0;
   /** @type {ReturnType<typeof setTimeout> | undefined} */
   #retry;
@@ -150,6 +152,7 @@ export class SessionClient extends EventTarget {
     const socket = new WebSocket(this.url, SUBPROTOCOL);
     this.#socket = socket;
     this.lastEvent = 0;
+    this.#final = false;
     this.#become("connecting");
     // A socket that has been replaced may still speak; it is not listened to.
     const mine = (/** @type {(event: any) => void} */ handle) => (/** @type {any} */ event) => {
@@ -199,8 +202,9 @@ export class SessionClient extends EventTarget {
     this.#write({ type: "message.cancel", id });
   }
 
-  /** Close the session, at the model too. */
+  /** Close the session, at the model too, and don't come back. */
   close() {
+    this.#final = true;
     if (this.state === "open") this.#write({ type: "session.close" });
     else this.#end("no", "The session was closed.");
   }
@@ -229,9 +233,12 @@ export class SessionClient extends EventTarget {
       case "error":
         this.#refused(message);
         break;
+      case "session.closed":
+        if (message.reason === "idle") this.#final = true;
+        this.#tell("closed", message);
+        break;
       case "session.updated":
       case "session.expiring":
-      case "session.closed":
       case "message.accepted":
         this.#tell(message.type.split(".")[1], message);
         break;
@@ -277,7 +284,7 @@ export class SessionClient extends EventTarget {
   /** @param {number} code */
   #lost(code) {
     const { words, comeBack } = describeClose(code);
-    this.#end(comeBack, words);
+    this.#end(this.#final ? "no" : comeBack, words);
   }
 
   /**

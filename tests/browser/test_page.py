@@ -110,6 +110,20 @@ async def test_a_gateway_that_goes_and_comes_back(
     chat.complaints.clear()
 
 
+async def test_a_page_that_nobody_uses_opens_no_further_sessions(
+    new_chat: Callable[..., Any],
+    start_gateway: Start,
+    platform: Process,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("GATEWAY_ROUTES__CHAT__IDLE_SECONDS", "0.5")
+    chat = await new_chat()
+    await chat.page.goto(start_gateway().url)
+    await expect(chat.state).to_contain_text("The session is gone")
+    await expect(chat.entries.last).to_contain_text("New session")
+    assert sum(instance["opened"] for instance in admin(platform)["instances"]) == 1
+
+
 async def test_a_page_that_was_asleep_keeps_its_session(
     new_chat: Callable[..., Any], start_gateway: Start
 ) -> None:
