@@ -128,7 +128,7 @@ export class SessionClient extends EventTarget {
   #socket = null;
   /** @type {Map<string, { resolve: (done: Done) => void, reject: (error: Error) => void }>} */
   #pending = new Map();
-  /** Frames that wait for the socket to open. @type {string[]} */
+  /** Messages that wait for the socket to open. @type {{ type: string, id?: string }[]} */
   #unsent = [];
   /** Whether the session's end is for good: asked for, or because nobody used it. */
   #final = false;
@@ -162,7 +162,7 @@ export class SessionClient extends EventTarget {
       "open",
       mine(() => {
         socket.send(JSON.stringify({ type: "session.open" }));
-        for (const frame of this.#unsent.splice(0)) socket.send(frame);
+        for (const message of this.#unsent.splice(0)) socket.send(JSON.stringify(message));
       }),
     );
     socket.addEventListener(
@@ -185,8 +185,12 @@ export class SessionClient extends EventTarget {
    */
   send(body, id = crypto.randomUUID()) {
     return new Promise((resolve, reject) => {
-      if (this.state === "closed") {
+      if (this.#socket === null) {
         reject(notSent("There is no connection."));
+        return;
+      }
+      if (this.#pending.has(id)) {
+        reject(notSent("A message with this id is under way.", false));
         return;
       }
       this.#pending.set(id, { resolve, reject });
@@ -209,11 +213,10 @@ export class SessionClient extends EventTarget {
     else this.#end("no", "The session was closed.");
   }
 
-  /** @param {object} message */
+  /** @param {{ type: string, id?: string }} message */
   #write(message) {
-    const frame = JSON.stringify(message);
-    if (this.#socket?.readyState === WebSocket.OPEN) this.#socket.send(frame);
-    else this.#unsent.push(frame);
+    if (this.#socket?.readyState === WebSocket.OPEN) this.#socket.send(JSON.stringify(message));
+    else this.#unsent.push(message);
   }
 
   /** @param {any} message */
@@ -230,8 +233,11 @@ export class SessionClient extends EventTarget {
       case "message.done":
         this.#settle(message);
         break;
+      case "message.duplicate": // only of an id that has ended: one under way is not sent again
+        this.#refused(notSent("A message with this id has ended.", false).failure, message.id);
+        break;
       case "error":
-        this.#refused(message);
+        this.#refused(message, message.id);
         break;
       case "session.closed":
         if (message.reason === "idle") this.#final = true;
@@ -254,11 +260,14 @@ export class SessionClient extends EventTarget {
     else pending?.resolve(done);
   }
 
-  /** @param {Failure & { id?: string }} error */
-  #refused(error) {
-    const pending = error.id === undefined ? undefined : this.#pending.get(error.id);
-    if (pending && error.id !== undefined) {
-      this.#pending.delete(error.id);
+  /**
+   * @param {Failure} error
+   * @param {string} [id]
+   */
+  #refused(error, id = "") {
+    const pending = this.#pending.get(id);
+    if (pending) {
+      this.#pending.delete(id);
       pending.reject(new MessageError({ ...error, outcome: "not_invoked" }));
     } else {
       this.#tell("error", error);
@@ -312,10 +321,12 @@ export class SessionClient extends EventTarget {
     const socket = this.#socket;
     this.#socket = null;
     socket?.close();
-    this.#unsent.length = 0;
-    const lost = [...this.#pending.values()];
+    const unsent = new Set(this.#unsent.splice(0).map((message) => message.id));
+    const lost = [...this.#pending];
     this.#pending.clear();
-    for (const { reject } of lost) reject(unknownOutcome());
+    for (const [id, { reject }] of lost) {
+      reject(unsent.has(id) ? notSent("There is no connection.") : unknownOutcome());
+    }
   }
 
   /** @param {State} state */
@@ -334,12 +345,15 @@ export class SessionClient extends EventTarget {
   }
 }
 
-/** @param {string} message */
-function notSent(message) {
+/**
+ * @param {string} message
+ * @param {boolean} [retryable]
+ */
+function notSent(message, retryable = true) {
   return new MessageError({
-    code: "unavailable",
+    code: retryable ? "unavailable" : "bad_message",
     message,
-    retryable: true,
+    retryable,
     outcome: "not_invoked",
   });
 }
