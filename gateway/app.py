@@ -75,6 +75,10 @@ def configure_logging(level: str, form: str) -> None:
             ],
         )
     )
+    # It would log a traceback of every text frame that is not UTF-8, which any client can send.
+    logging.getLogger("uvicorn.error").addFilter(
+        lambda record: not str(record.msg).startswith("Invalid UTF-8")
+    )
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel("WARNING")
@@ -165,7 +169,7 @@ def application(settings: Settings, sessions: Sessions) -> Starlette:
     return Starlette(
         routes=[
             WebSocketRoute("/ws", endpoint.serve),
-            WebSocketRoute("/ws/{route}", endpoint.serve),
+            WebSocketRoute("/ws/{route:path}", endpoint.serve),
             HttpRoute("/healthz", healthz),
             HttpRoute("/readyz", readyz),
             *pages(list(settings.routes)),

@@ -11,7 +11,7 @@ import re
 import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, cast
+from typing import Annotated, Any, Literal, NamedTuple, Self, cast
 from urllib.parse import SplitResult, urlsplit
 
 import msgspec
@@ -37,6 +37,8 @@ from gateway.session.policy import Opening, Policy
 from gateway.transports.origins import is_loopback
 
 ENVIRONMENT_PREFIX = "GATEWAY_"
+
+Location = tuple[str | int, ...]
 
 EXAMPLE = """\
 [aws]
@@ -323,6 +325,15 @@ class Route(_Section):
         )
 
 
+class _TooSmall(NamedTuple):
+    """A setting that has to be larger with another as it is."""
+
+    key: Location
+    value: float
+    least: float
+    other: Location
+
+
 class Settings(_Section):
     """All settings; made from values that are at hand, it looks at no file and no environment."""
 
@@ -339,16 +350,23 @@ class Settings(_Section):
         return routes
 
     @model_validator(mode="after")
-    def _log_holds_a_reply(self) -> Self:
-        least = 2 * self.aws.reply_bytes
-        sizes = {name: route.log_bytes for name, route in self.routes.items()}
-        small = {name: size for name, size in sizes.items() if size <= least}
+    def _logs_hold_what_they_must(self) -> Self:
+        # A connection that is half a log behind is closed, and one message can be that much.
+        small: list[_TooSmall] = []
+        for name, route in self.routes.items():
+            at = ("routes", name)
+            reply, queue = self.aws.reply_bytes, route.queued_messages
+            small += [
+                _TooSmall(
+                    (*at, "log_bytes"), route.log_bytes, 2 * reply + 1, ("aws", "reply_bytes")
+                ),
+                _TooSmall(
+                    (*at, "log_events"), route.log_events, 2 * queue + 16, (*at, "queued_messages")
+                ),
+            ]
+        small = [setting for setting in small if setting.value < setting.least]
         if small:
-            raise PydanticCustomError(
-                "small_log",
-                "a route's log_bytes must be more than twice aws.reply_bytes",
-                {"small": small, "reply_bytes": self.aws.reply_bytes},
-            )
+            raise PydanticCustomError("too_small", "a log is too small", {"small": small})
         return self
 
 
@@ -376,7 +394,6 @@ class _Environment(EnvSettingsSource):
 
 
 Tree = dict[str, Any]
-Location = tuple[str | int, ...]
 
 
 def load(path: Path | None, flags: Mapping[str, Mapping[str, Any]] | None = None) -> Settings:
@@ -527,9 +544,8 @@ def _problems(details: Any, origins: _Origins) -> Iterator[str]:
     """Lines of where it was set, the key, and what is expected."""
     location: Location = details["loc"]
     kind, text, context = details["type"], str(details["msg"]), details.get("ctx", {})
-    if kind == "small_log":
-        for name, size in context["small"].items():
-            yield _small_log(name, size, context["reply_bytes"], origins)
+    if kind == "too_small":
+        yield from (_together(setting, origins) for setting in context["small"])
         return
     if location[-1] == "[key]":
         location = location[:-1]
@@ -550,14 +566,13 @@ def _problems(details: Any, origins: _Origins) -> Iterator[str]:
         yield f"{source}: {_key(location)}: {text}{_shown(kind, details['input'])}"
 
 
-def _small_log(route: str, log_bytes: int, reply_bytes: int, origins: _Origins) -> str:
+def _together(small: _TooSmall, origins: _Origins) -> str:
     """Name the setting that was made; one of the two is, since the defaults go together."""
-    log, reply = ("routes", route, "log_bytes"), ("aws", "reply_bytes")
-    if origins.has(log):
-        rule = f"must be more than twice {_key(reply)} ({reply_bytes}), got {log_bytes}"
-        return f"{origins.of(log)}: {_key(log)}: {rule}"
-    rule = f"must be less than half of {_key(log)} ({log_bytes}), got {reply_bytes}"
-    return f"{origins.of(reply)}: {_key(reply)}: {rule}"
+    key, other = _key(small.key), _key(small.other)
+    if origins.has(small.key):
+        rule = f"must be at least {small.least} with {other} as it is, got {small.value}"
+        return f"{origins.of(small.key)}: {key}: {rule}"
+    return f"{origins.of(small.other)}: {other}: needs {key} to be at least {small.least}"
 
 
 def _key(location: Location) -> str:

@@ -89,6 +89,7 @@ class SessionRunner:
         self._timers: dict[Timer, asyncio.TimerHandle] = {}
         self._invoking: dict[int, asyncio.Task[SessionEvent]] = {}
         self._storing = asyncio.Lock()
+        self._crashed = False
 
     def start(self, connection: Connection) -> None:
         """Open the session for this connection."""
@@ -103,6 +104,10 @@ class SessionRunner:
 
     def handle(self, event: SessionEvent) -> None:
         """Let an event in, and do what follows from it."""
+        if self._crashed:
+            if isinstance(event, on.Opened):  # nobody else knows of it
+                self._sessions.spawn(self._close(do.CloseSession(event.model)))
+            return
         try:
             for effect in self.session.handle(event, time.time()):
                 self._perform(effect)
@@ -112,6 +117,7 @@ class SessionRunner:
 
     def _crash(self) -> None:
         """End a session whose state can't be trusted; the others live on."""
+        self._crashed = True
         if self._connection is not None:
             self._connection.abandon(CloseCode.INTERNAL, ErrorCode.INTERNAL)
             self._connection = None

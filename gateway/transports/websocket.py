@@ -144,9 +144,11 @@ class Connection:
         try:
             self._runner = await sessions.open(self._route, "anonymous", self)
         except StoreFull:
+            if sessions.draining:  # since a moment ago
+                raise Closing(CloseCode.RESTARTING, ErrorCode.UNAVAILABLE) from None
             raise Closing(CloseCode.UNAVAILABLE, ErrorCode.UNAVAILABLE) from None
         while True:
-            if frame is not None:
+            if frame is not None and self._closing is None:
                 self._received(frame, self._runner)
                 await asyncio.sleep(0)  # frames may be here already: let answers go out between
             frame = await self._receive()

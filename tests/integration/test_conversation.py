@@ -7,6 +7,7 @@ import json
 
 import httpx
 import pytest
+from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from tests.integration.conftest import Start
@@ -165,11 +166,9 @@ async def test_raw_closes_the_session_with_the_socket(url: str, platform: Proces
     async with raw(url) as socket:
         await socket.send("hi")
         await in_time(socket.recv())
-    async with client(url) as chat:  # by the time that this is through, that one is closed
-        await chat.open()
-        await chat.send("session.close")
-        await chat.closed()
-    assert sum(instance["closed"] for instance in admin(platform)["instances"]) == 2
+    async with asyncio.timeout(10 * UNIT):
+        while not sum(instance["closed"] for instance in admin(platform)["instances"]):
+            await asyncio.sleep(0.01)
 
 
 class TestRefusedHandshakes:
@@ -186,8 +185,14 @@ class TestRefusedHandshakes:
             assert chat.socket.subprotocol is None
 
     async def test_unknown_routes(self, url: str) -> None:
-        async with client(url, route="nowhere") as chat:
-            assert await chat.closed() == (4404, "unknown_route")
+        for route in ("nowhere", "no/where", "nowhere/"):
+            async with client(url, route=route) as chat:
+                assert await chat.closed() == (4404, "unknown_route")
+
+    async def test_no_route_at_all_is_the_default_one(self, url: str) -> None:
+        async with connect(f"{url}/ws/") as socket:
+            await socket.send("hi")
+            assert "Turn 1" in await in_time(socket.recv())
 
     @pytest.mark.parametrize("origin", ["https://evil.example.com", "null", "http://localhost:1"])
     async def test_foreign_origins(self, url: str, origin: str) -> None:

@@ -86,7 +86,12 @@ async def test_nothing_that_a_user_wrote_is_logged(
         await chat.until("error")
         await chat.send("session.close")
         await chat.closed()
+    async with client(process.websocket) as chat:
+        await chat.open()
+        await chat.socket.send(b"secret\xff", text=True)
+        await chat.closed()
     process.stop()
     assert "turn" in process.output
+    assert "Traceback" not in process.output
     assert "secret" not in process.output
     assert opened["resume_key"] not in process.output

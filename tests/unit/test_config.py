@@ -115,15 +115,23 @@ def test_the_first_route_stays_first(file: Path, monkeypatch: pytest.MonkeyPatch
         (ROUTE + "accept = 'a\\nb'\nallow = ['x']", "FILE: routes.chat.allow.0: Input should be"),
         (ROUTE + 'accept = "a\\nb"', "FILE: routes.chat.accept: expected 1 to 1024 printable"),
         (ROUTE + "allowed_origins = ['x/']", "FILE: routes.chat.allowed_origins.0: expected an"),
-        (ROUTE + "log_bytes = 5", "FILE: routes.chat.log_bytes: must be more than twice"),
+        (
+            ROUTE + "log_bytes = 5",
+            "FILE: routes.chat.log_bytes: must be at least 52428801 with aws.reply_bytes",
+        ),
         (ROUTE + "[aws]\nregio = 'x'", "FILE: aws.regio: unknown key; did you mean region?"),
         (ROUTE + "[aws]\nendpoint_url = 'x'", "FILE: aws.endpoint_url: expected an address"),
         (ROUTE + "[servr]\nport = 1", "FILE: servr: unknown key; did you mean server?"),
         (ROUTE + "[server]\nzzz = 1", "FILE: server.zzz: unknown key; known are host, port"),
         (ROUTE + "[server]\nhost = '0.0.0.0'", "FILE: server.host: must be a loopback address"),
+        (ROUTE + "log_events = 47", "FILE: routes.chat.log_events: must be at least 48 with"),
+        (
+            ROUTE + "queued_messages = 5000",
+            "FILE: routes.chat.queued_messages: needs routes.chat.log_events to be at least 10016",
+        ),
         (
             ROUTE + "[aws]\nreply_bytes = 40_000_000",
-            "FILE: aws.reply_bytes: must be less than half of routes.chat.log_bytes (67108864)",
+            "FILE: aws.reply_bytes: needs routes.chat.log_bytes to be at least 80000001",
         ),
         (
             ROUTE + "session = { opening = 'x' }",
@@ -198,8 +206,8 @@ def test_empty_variables_say_nothing(file: Path, monkeypatch: pytest.MonkeyPatch
         ("GATEWAY_ROUTES__CHAT__SESSION__OPENING", "x", "routes.chat.session.opening: expected"),
         ("GATEWAY_ROUTES__CHAT__SESSION__LOST", "3", "routes.chat.session.lost: Expected `array`"),
         ("GATEWAY_AWS__ENDPOINT_URL", "x", "aws.endpoint_url: expected an address"),
-        ("GATEWAY_ROUTES__CHAT__LOG_BYTES", "5", "routes.chat.log_bytes: must be more than twice"),
-        ("GATEWAY_AWS__REPLY_BYTES", "40000000", "aws.reply_bytes: must be less than half of"),
+        ("GATEWAY_ROUTES__CHAT__LOG_BYTES", "5", "routes.chat.log_bytes: must be at least"),
+        ("GATEWAY_AWS__REPLY_BYTES", "40000000", "aws.reply_bytes: needs routes.chat.log_bytes"),
         ("GATEWAY_SERVER", "x", "server: expected a table in JSON"),
     ],
 )
