@@ -35,6 +35,13 @@ class Defaults(msgspec.Struct, frozen=True, kw_only=True):
 
 
 _PARAMETERS = {name: name.title().replace("_", "") for name in Defaults.__struct_fields__}
+_TARGETING = frozenset(
+    {"TargetModel", "TargetVariant", "TargetContainerHostname", "InferenceComponentName"}
+)
+"""What says where a call goes, and so goes with every call of a session.
+
+The others are about one reply or its record, and say nothing to a call that opens or closes.
+"""
 
 
 class SageMakerModel:
@@ -44,7 +51,8 @@ class SageMakerModel:
         runtime: Makes the calls.
         endpoint_name: Which endpoint to call.
         profile: How its container keeps sessions.
-        defaults: Parameters for what a message leaves out.
+        defaults: Parameters for what a message leaves out. Those that say where a call goes are
+            those of the calls that open and close a session too: it is where its turns are.
     """
 
     def __init__(
@@ -57,6 +65,11 @@ class SageMakerModel:
             parameter: value
             for name, parameter in _PARAMETERS.items()
             if (value := getattr(defaults, name)) is not None
+        }
+        self._targets = {
+            parameter: value
+            for parameter, value in self._defaults.items()
+            if parameter in _TARGETING
         }
 
     async def open(self) -> ModelSession:
@@ -121,7 +134,7 @@ class SageMakerModel:
             EndpointName=self._endpoint_name,
             Body=body,
             ContentType=content_type,
-            **given,
+            **self._targets | given,
         )
 
 

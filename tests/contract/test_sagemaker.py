@@ -254,6 +254,15 @@ async def test_every_parameter_reaches_the_platform(endpoint: tuple[Endpoint, st
             by_route = model_of(client, "stateless", **given)
             got = await failure(by_route.invoke(ASK, None, affinity="a"))
             assert got.code is ErrorCode.VALIDATION_ERROR
+            session = await model_of(client).open()
+            keeping = model_of(client, **given)
+            if name in names:  # about a turn's reply, and so no part of what opens and closes
+                await keeping.close(await keeping.open())
+            else:
+                got = await failure(keeping.open())
+                assert got.code is ErrorCode.VALIDATION_ERROR
+                got = await failure(keeping.close(session))
+                assert got.code is ErrorCode.VALIDATION_ERROR
 
 
 async def test_a_body_that_the_platform_does_not_take(endpoint: tuple[Endpoint, str]) -> None:
