@@ -1,5 +1,6 @@
 """One route's model: turns, and the opening and closing of sessions, as InvokeEndpoint calls."""
 
+import re
 from typing import Any
 
 import msgspec
@@ -42,6 +43,9 @@ _TARGETING = frozenset(
 
 The others are about one reply or its record, and say nothing to a call that opens or closes.
 """
+
+_HEADER_VALUE = re.compile(r"[\x20-\x7e]*")
+"""What a header can carry. SigV4 and aiohttp each choke on something else in their own way."""
 
 
 class SageMakerModel:
@@ -88,6 +92,7 @@ class SageMakerModel:
         self, request: ModelRequest, session: ModelSession | None, *, affinity: str
     ) -> ModelReply:
         """See `Model.invoke`."""
+        _check_fields(request)
         given = {
             parameter: value
             for name, parameter in _PARAMETERS.items()
@@ -136,6 +141,19 @@ class SageMakerModel:
             ContentType=content_type,
             **self._targets | given,
         )
+
+
+def _check_fields(request: ModelRequest) -> None:
+    """Refuse what no header can carry, before anything is sent; a client may have written it.
+
+    Raises:
+        ModelError: It names the field as the protocol does.
+    """
+    for name in ("content_type", *_PARAMETERS):
+        value = getattr(request, name)
+        if value is not None and _HEADER_VALUE.fullmatch(value) is None:
+            text = f"`{name}` may hold nothing but printable ASCII."
+            raise ModelError(Failure(code=ErrorCode.VALIDATION_ERROR, message=text))
 
 
 def _new_session(response: dict[str, Any]) -> ModelSession | None:

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from typing import Any
 
+import msgspec
 import pytest
 
 from gateway.errors import ErrorCode, Failure, Outcome
@@ -263,6 +264,22 @@ async def test_every_parameter_reaches_the_platform(endpoint: tuple[Endpoint, st
                 assert got.code is ErrorCode.VALIDATION_ERROR
                 got = await failure(keeping.close(session))
                 assert got.code is ErrorCode.VALIDATION_ERROR
+
+
+@pytest.mark.parametrize(
+    "value", ["a\r\nx-evil: b", "a\nb", "a\n", "a\0b", "a\tb", "a\x7fb", "é", "\ud800"]
+)
+async def test_fields_that_no_header_can_carry(endpoint: tuple[Endpoint, str], value: str) -> None:
+    platform, url = endpoint
+    async with runtime(url) as client:
+        model = model_of(client, "stateless")
+        for name in ("content_type", *Defaults.__struct_fields__):
+            request = msgspec.structs.replace(ASK, **{name: value})
+            got = await failure(model.invoke(request, None, affinity="a"))
+            assert (got.code, got.outcome) == (ErrorCode.VALIDATION_ERROR, Outcome.NOT_INVOKED)
+            assert f"`{name}`" in got.message
+            assert value not in got.message
+    assert sum(instance.invocations for instance in platform.instances) == 0
 
 
 async def test_a_body_that_the_platform_does_not_take(endpoint: tuple[Endpoint, str]) -> None:
