@@ -10,6 +10,7 @@ from gateway.errors import ErrorCode, Failure, Outcome
 from gateway.sagemaker.profiles import JsonObject, Profile
 from gateway.sagemaker.runtime import Runtime
 from gateway.sagemaker.sessions import (
+    NEW_SESSION,
     MalformedSessionId,
     parse_new_session_id,
     with_session_id,
@@ -18,8 +19,6 @@ from gateway.session.bodies import JSON, is_json
 from gateway.session.ports import ModelError, ModelReply, ModelRequest, ModelSession
 
 log = structlog.stdlib.get_logger("gateway.sagemaker")
-
-NEW_SESSION = "NEW_SESSION"
 
 
 class Defaults(msgspec.Struct, frozen=True, kw_only=True):

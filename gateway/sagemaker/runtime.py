@@ -12,6 +12,7 @@ import gateway
 from gateway.errors import ErrorCode, Failure, Outcome
 from gateway.sagemaker.errors import failure_of
 from gateway.sagemaker.profiles import Profile
+from gateway.sagemaker.sessions import NEW_SESSION
 from gateway.session.ports import ModelError
 
 
@@ -41,16 +42,17 @@ class Runtime:
         Raises:
             ModelError: It failed.
         """
+        in_session = parameters.get("SessionId", NEW_SESSION) != NEW_SESSION
         try:
             response: dict[str, Any] = await self._client.invoke_endpoint(**parameters)
         except Exception as error:  # noqa: BLE001 - whatever it is, it stops here
-            raise ModelError(failure_of(error, profile)) from None
+            raise ModelError(failure_of(error, profile, in_session=in_session)) from None
         try:
             response["Body"] = await self._read(response["Body"])
         except ModelError:
             raise
         except Exception as error:  # noqa: BLE001 - as above
-            failure_of(error, profile)  # logs it
+            failure_of(error, profile, in_session=in_session)  # logs it
             text = "The model's reply broke off."
             raise ModelError(
                 Failure(code=ErrorCode.STREAM_BROKEN, message=text, outcome=Outcome.INVOKED)

@@ -81,7 +81,7 @@ async def test_open_invoke_close(dialect: Any) -> None:
         await model.close(session)
         await model.close(session)
         lost = await failure(model.invoke(ASK, session, affinity="a"))
-        assert (lost.code, lost.outcome) == (ErrorCode.SESSION_LOST, Outcome.NOT_INVOKED)
+        assert lost.code is ErrorCode.SESSION_LOST
 
 
 async def test_the_first_turn_opens() -> None:
@@ -163,6 +163,16 @@ async def test_errors_that_mean_a_lost_session(
         assert (
             await failure(model.invoke(ASK, session, affinity="a"))
         ).code is ErrorCode.SESSION_LOST
+
+
+async def test_what_opens_a_session_loses_none(endpoint: tuple[Endpoint, str]) -> None:
+    platform, url = endpoint
+    async with runtime(url) as client:
+        fault = Fault(error="ModelError", status=400, message="Session not found", times=2)
+        platform.faults.add(fault)
+        assert (await failure(model_of(client).open())).code is ErrorCode.MODEL_ERROR
+        first = model_of(client, "first-message").invoke(ASK, None, affinity="a")
+        assert (await failure(first)).code is ErrorCode.MODEL_ERROR
 
 
 async def test_an_instance_that_is_gone(endpoint: tuple[Endpoint, str]) -> None:
