@@ -7,6 +7,7 @@ in the log. A container's own message is never logged, since it may quote what a
 
 import re
 import socket
+import traceback
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
@@ -20,6 +21,7 @@ from gateway.sagemaker.profiles import Profile
 
 log = structlog.stdlib.get_logger("gateway.sagemaker")
 
+OPERATION = "InvokeEndpoint"
 OPERATOR = "The gateway may not use the endpoint, or it is not there; its operator must mend this."
 UNREACHABLE = "The endpoint can't be reached."
 BROKEN = "The connection to the endpoint broke; whether the model saw the message is not known."
@@ -78,6 +80,29 @@ _UNREACHED = (
     boto.ProxyConnectionError,
     boto.SSLError,
 )
+# What botocore raises while it looks for credentials, the region or the address, and while it
+# signs: all of it comes before the request is sent.
+_NOT_SENT = (
+    boto.BaseEndpointResolverError,
+    boto.CredentialRetrievalError,
+    boto.EndpointProviderError,
+    boto.InvalidConfigError,
+    boto.LoginError,
+    boto.MetadataRetrievalError,
+    boto.MissingDependencyException,
+    boto.NoAuthTokenError,
+    boto.NoCredentialsError,
+    boto.PartialCredentialsError,
+    boto.RefreshWithMFAUnsupportedError,
+    boto.SSOError,
+    boto.TokenRetrievalError,
+    boto.UnknownCredentialError,
+    boto.UnknownSignatureVersionError,
+    boto.UnknownTokenProviderError,
+    boto.UnsupportedSignatureVersionError,
+)
+_TIMEOUTS = (boto.ReadTimeoutError, TimeoutError)
+_BROKEN = (boto.HTTPClientError, boto.IncompleteReadError, aiohttp.ClientError, OSError)
 
 
 def failure_of(  # noqa: PLR0911 - one a kind
@@ -90,27 +115,60 @@ def failure_of(  # noqa: PLR0911 - one a kind
         profile: How the container words its errors.
         in_session: Whether the call named a session that is open; no other can lose one.
     """
+    about = log.bind(error=type(error).__name__)
     if isinstance(error, boto.ClientError):
+        if error.operation_name != OPERATION:
+            # From the service that gives out credentials, which come first.
+            about.error("call not made", operation=error.operation_name)
+            return _NOT_CONFIGURED
         return _of_response(error.response, profile, in_session)
-    if isinstance(error, boto.ReadTimeoutError):
+    if isinstance(error, _TIMEOUTS):
+        about.warning("no answer in time")
         text = "The model did not answer in time."
         return Failure(code=ErrorCode.TIMEOUT, message=text, outcome=Outcome.UNKNOWN)
     if isinstance(error, _UNREACHED) or _never_connected(error):
-        log.warning("endpoint unreachable", error=type(error).__name__)
+        about.warning("endpoint unreachable")
         return Failure(code=ErrorCode.UNAVAILABLE, message=UNREACHABLE)
     if isinstance(error, boto.ParamValidationError):
+        about.warning("call not made")
         text = "The call's parameters are not what the platform takes."
         return Failure(code=ErrorCode.VALIDATION_ERROR, message=text)
-    if isinstance(error, boto.HTTPClientError | aiohttp.ClientError | OSError):
-        log.warning("connection broken", error=type(error).__name__)
-        return Failure(code=ErrorCode.UNAVAILABLE, message=BROKEN, outcome=Outcome.UNKNOWN)
-    if isinstance(error, boto.BotoCoreError):
-        # What is left is found before anything is sent: no credentials, no region, and the like.
-        log.error("call not made", error=type(error).__name__)
+    if isinstance(error, _NOT_SENT):
+        about.error("call not made")
         return _NOT_CONFIGURED
-    log.error("call failed", exc_info=error)
+    if isinstance(error, _BROKEN):
+        about.warning("connection broken", cause=_cause(error))
+        return Failure(code=ErrorCode.UNAVAILABLE, message=BROKEN, outcome=Outcome.UNKNOWN)
+    _log_unforeseen(error)
     text = "The gateway failed; its operator finds the reason in its log."
     return Failure(code=ErrorCode.INTERNAL, message=text, outcome=Outcome.UNKNOWN)
+
+
+def failure_of_reply(error: Exception) -> Failure:
+    """The same of an exception after the head of a good reply, when the model has seen the call."""
+    about = log.bind(error=type(error).__name__)
+    if isinstance(error, _TIMEOUTS):
+        about.warning("reply not whole in time")
+        text = "The model did not finish its reply in time."
+        return Failure(code=ErrorCode.TIMEOUT, message=text, outcome=Outcome.INVOKED)
+    if isinstance(error, _BROKEN):
+        about.warning("reply broken off", cause=_cause(error))
+    else:
+        _log_unforeseen(error)
+    text = "The model's reply broke off."
+    return Failure(code=ErrorCode.STREAM_BROKEN, message=text, outcome=Outcome.INVOKED)
+
+
+def _cause(error: Exception) -> str | None:
+    """The type of what botocore has wrapped."""
+    cause = getattr(error, "kwargs", {}).get("error")
+    return None if cause is None else type(cause).__name__
+
+
+def _log_unforeseen(error: Exception) -> None:
+    """Say where it was raised, but not its message, which may quote what was sent or received."""
+    stack = "".join(traceback.format_tb(error.__traceback__))
+    log.error("call failed", error=type(error).__name__, stack=stack)
 
 
 def _never_connected(error: Exception) -> bool:
@@ -177,6 +235,9 @@ def _of_container(
     if in_session and says(profile.perhaps_lost):
         return _lost(about, Outcome.UNKNOWN)
     about.warning("model error")
+    if not status:  # the platform says 0 where the container has not answered
+        text = "The model did not answer the call."
+        return Failure(code=ErrorCode.MODEL_ERROR, message=text, outcome=Outcome.UNKNOWN)
     text = f"The model answered with an error (status {status})."
     return Failure(code=ErrorCode.MODEL_ERROR, message=text, outcome=Outcome.INVOKED)
 

@@ -10,7 +10,7 @@ from botocore.exceptions import BotoCoreError
 
 import gateway
 from gateway.errors import ErrorCode, Failure, Outcome
-from gateway.sagemaker.errors import failure_of
+from gateway.sagemaker.errors import failure_of, failure_of_reply
 from gateway.sagemaker.profiles import Profile
 from gateway.sagemaker.sessions import NEW_SESSION
 from gateway.session.ports import ModelError
@@ -52,11 +52,7 @@ class Runtime:
         except ModelError:
             raise
         except Exception as error:  # noqa: BLE001 - as above
-            failure_of(error, profile, in_session=in_session)  # logs it
-            text = "The model's reply broke off."
-            raise ModelError(
-                Failure(code=ErrorCode.STREAM_BROKEN, message=text, outcome=Outcome.INVOKED)
-            ) from None
+            raise ModelError(failure_of_reply(error)) from None
         return response
 
     async def _read(self, body: Any) -> bytes:

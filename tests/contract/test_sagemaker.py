@@ -353,6 +353,11 @@ async def silent(reader: asyncio.StreamReader, _writer: asyncio.StreamWriter) ->
     await reader.read()  # until the client gives up
 
 
+async def stalling(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nabc")
+    await reader.read()
+
+
 async def resetting(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     writer.transport.abort()
 
@@ -373,6 +378,13 @@ def error(status: str, code: str, *headers: str) -> bytes:
             answering(b"HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nabc"),
             ErrorCode.STREAM_BROKEN,
             Outcome.INVOKED,
+        ),
+        (stalling, ErrorCode.TIMEOUT, Outcome.INVOKED),
+        (
+            # What is lost here may have been a good reply, or an error.
+            answering(b"HTTP/1.1 200 OK\r\nx-a: \xff\r\ncontent-length: 2\r\n\r\n{}"),
+            ErrorCode.UNAVAILABLE,
+            Outcome.UNKNOWN,
         ),
         (
             answering(error("413 Too Large", "RequestEntityTooLarge")),

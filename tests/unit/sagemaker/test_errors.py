@@ -2,13 +2,16 @@
 
 from typing import Any
 
+import aiohttp
+import botocore.exceptions as boto
 import pytest
 from botocore.exceptions import ClientError
+from botocore.parsers import ResponseParserError
 from structlog.testing import capture_logs
 
 from gateway.errors import ErrorCode, Failure, Outcome
 from gateway.sagemaker import PROFILES
-from gateway.sagemaker.errors import failure_of
+from gateway.sagemaker.errors import failure_of, failure_of_reply
 
 ACCOUNT = "123456789012"
 
@@ -129,7 +132,70 @@ def test_the_operator_is_told_of_a_lost_session(error: Exception, facts: dict[st
     assert "s-secret" not in str(logs)
 
 
+@pytest.mark.parametrize("status", [None, 0])
+def test_a_container_that_has_not_answered(status: object) -> None:
+    got = failure(model_error(status, "Your invocation timed out"))
+    assert (got.code, got.outcome) == (ErrorCode.MODEL_ERROR, Outcome.UNKNOWN)
+    assert "status" not in got.message
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        boto.NoCredentialsError(),
+        boto.PartialCredentialsError(provider="env", cred_var="AWS_SECRET_ACCESS_KEY"),
+        boto.CredentialRetrievalError(provider="process", error_msg="x"),
+        boto.TokenRetrievalError(provider="sso", error_msg="x"),
+        boto.UnauthorizedSSOTokenError(),
+        boto.SSOTokenLoadError(error_msg="x"),
+        boto.LoginRefreshRequired(),
+        boto.NoRegionError(),
+        boto.EndpointResolutionError(msg="x"),
+        ClientError(
+            {"Error": {"Code": "ValidationError", "Message": "MaxSessionDuration"}}, "AssumeRole"
+        ),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_what_fails_before_anything_is_sent(error: Exception) -> None:
+    got = failure(error)
+    assert (got.code, got.outcome) == (ErrorCode.UNAVAILABLE, Outcome.NOT_INVOKED)
+    assert "operator" in got.message
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        boto.FlexibleChecksumError(error_msg="x"),
+        boto.IncompleteReadError(actual_bytes=1, expected_bytes=2),
+        boto.BotoCoreError(),
+        boto.HTTPClientError(error=UnicodeDecodeError("utf-8", b"", 0, 1, "x")),
+        boto.EndpointConnectionError(endpoint_url="x", error=aiohttp.ClientOSError()),
+        ResponseParserError("x"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_what_may_have_been_sent(error: Exception) -> None:
+    assert failure(error).outcome is Outcome.UNKNOWN
+
+
+def test_parameters_that_are_none() -> None:
+    got = failure(boto.ParamValidationError(report="x"))
+    assert (got.code, got.outcome) == (ErrorCode.VALIDATION_ERROR, Outcome.NOT_INVOKED)
+
+
 def test_an_error_that_nobody_knows() -> None:
-    got = failure(RuntimeError("secret"))
-    assert got.code is ErrorCode.INTERNAL
-    assert "secret" not in got.message
+    def fail(body: str) -> None:
+        raise RuntimeError(f"secret {body}")
+
+    body = "what a user wrote"
+    for meaning in (failure, failure_of_reply):
+        with pytest.raises(RuntimeError) as caught:
+            fail(body)
+        with capture_logs() as logs:
+            got = meaning(caught.value)
+        assert "secret" not in got.message
+        (entry,) = logs
+        assert entry["error"] == "RuntimeError"
+        assert "in fail" in entry["stack"]
+        assert body not in str(logs)
