@@ -125,6 +125,7 @@ async def build(settings: Settings) -> AsyncIterator[tuple[Starlette, Sessions]]
                     max_pool_connections=aws.max_pool_connections,
                     connect_timeout=aws.connect_timeout_seconds,
                     read_timeout=aws.read_timeout_seconds,
+                    call_timeout=aws.call_timeout_seconds,
                     reply_bytes=aws.reply_bytes,
                 )
             )

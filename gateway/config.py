@@ -229,6 +229,10 @@ class Aws(_Section):
     read_timeout_seconds: Positive = Field(
         default=70.0, description="time for the model to answer; AWS ends a call after 60"
     )
+    call_timeout_seconds: Positive = Field(
+        default=120.0,
+        description="time for a call as a whole: to wait its turn, and for all of the reply",
+    )
     reply_bytes: Bytes = Field(default=26_214_400, description="largest reply in one piece")
 
 

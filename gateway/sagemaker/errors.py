@@ -98,7 +98,6 @@ _NOT_SENT = (
     boto.TokenRetrievalError,
     boto.UnknownCredentialError,
     boto.UnknownSignatureVersionError,
-    boto.UnknownTokenProviderError,
     boto.UnsupportedSignatureVersionError,
 )
 _TIMEOUTS = (boto.ReadTimeoutError, TimeoutError)

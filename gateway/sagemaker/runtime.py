@@ -1,5 +1,6 @@
 """SageMaker Runtime through aiobotocore: one client for all routes of a gateway."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
@@ -25,11 +26,13 @@ class Runtime:
 
     Args:
         client: aiobotocore's, for ``sagemaker-runtime``.
+        call_timeout: How long a call may take as a whole, in seconds.
         reply_bytes: The largest body of a reply.
     """
 
-    def __init__(self, client: Any, *, reply_bytes: int) -> None:
+    def __init__(self, client: Any, *, call_timeout: float, reply_bytes: int) -> None:
         self._client = client
+        self._call_timeout = call_timeout
         self._reply_bytes = reply_bytes
 
     async def invoke_endpoint(self, profile: Profile, **parameters: Any) -> dict[str, Any]:
@@ -43,16 +46,19 @@ class Runtime:
             ModelError: It failed.
         """
         in_session = parameters.get("SessionId", NEW_SESSION) != NEW_SESSION
+        response: dict[str, Any] | None = None
         try:
-            response: dict[str, Any] = await self._client.invoke_endpoint(**parameters)
-        except Exception as error:  # noqa: BLE001 - whatever it is, it stops here
-            raise ModelError(failure_of(error, profile, in_session=in_session)) from None
-        try:
-            response["Body"] = await self._read(response["Body"])
+            async with asyncio.timeout(self._call_timeout):
+                response = await self._client.invoke_endpoint(**parameters)
+                response["Body"] = await self._read(response["Body"])
         except ModelError:
             raise
-        except Exception as error:  # noqa: BLE001 - as above
-            raise ModelError(failure_of_reply(error)) from None
+        except Exception as error:  # noqa: BLE001 - whatever it is, it stops here
+            if response is None:
+                failure = failure_of(error, profile, in_session=in_session)
+            else:
+                failure = failure_of_reply(error)
+            raise ModelError(failure) from None
         return response
 
     async def _read(self, body: Any) -> bytes:
@@ -77,6 +83,7 @@ async def runtime_client(
     max_pool_connections: int,
     connect_timeout: float,
     read_timeout: float,
+    call_timeout: float,
     reply_bytes: int,
 ) -> AsyncIterator[Runtime]:
     """A client that is closed with this context. Credentials come from AWS's usual chain.
@@ -87,7 +94,10 @@ async def runtime_client(
         endpoint_url: Where to call in place of AWS.
         max_pool_connections: How many calls can be under way at once; the others wait.
         connect_timeout: In seconds.
-        read_timeout: In seconds; a model may take 60 to answer, and AWS advises 70.
+        read_timeout: Between one piece of an answer and the next, in seconds; a model may take 60
+            to begin, and AWS advises 70.
+        call_timeout: For a call as a whole, in seconds, from waiting for a connection to the last
+            byte of the reply.
         reply_bytes: The largest body of a reply.
 
     Raises:
@@ -116,4 +126,4 @@ async def runtime_client(
             )
         except (BotoCoreError, ValueError) as error:
             raise NotConfigured(str(error)) from None
-        yield Runtime(client, reply_bytes=reply_bytes)
+        yield Runtime(client, call_timeout=call_timeout, reply_bytes=reply_bytes)

@@ -30,6 +30,7 @@ async def runtime(url: str, **options: Any) -> AsyncIterator[Runtime]:
         "max_pool_connections": 10,
         "connect_timeout": 5.0 * UNIT,
         "read_timeout": 5.0 * UNIT,
+        "call_timeout": 10.0 * UNIT,
         "reply_bytes": 1_000_000,
     }
     async with runtime_client(**{**settings, **options}) as client:
@@ -400,6 +401,47 @@ async def test_what_breaks_on_the_way(handle: Handler, code: ErrorCode, outcome:
         got = await failure(model_of(client, "stateless").invoke(ASK, None, affinity="a"))
         assert (got.code, got.outcome) == (code, outcome)
         assert not got.may_retry
+
+
+def dripping(head: bytes) -> Handler:
+    """Never silent for long, and never done."""
+
+    async def handle(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(head)
+        with contextlib.suppress(ConnectionError):
+            while True:
+                writer.write(b"x")
+                await writer.drain()
+                await asyncio.sleep(0.02 * UNIT)
+
+    return handle
+
+
+@pytest.mark.parametrize(
+    ("head", "outcome"),
+    [
+        (b"HTTP/1.1 200 OK\r\ncontent-length: 5000\r\n\r\n", Outcome.INVOKED),
+        (b"HTTP/1.1 200 OK\r\nx-never-ends: ", Outcome.UNKNOWN),
+        (b"HTTP/1.1 500 Oh\r\ncontent-length: 5000\r\n\r\n", Outcome.UNKNOWN),
+    ],
+)
+async def test_a_reply_that_drips(head: bytes, outcome: Outcome) -> None:
+    async with misbehaving(dripping(head)) as url, runtime(url, call_timeout=0.3 * UNIT) as client:
+        async with asyncio.timeout(5 * UNIT):
+            got = await failure(model_of(client, "stateless").invoke(ASK, None, affinity="a"))
+        assert (got.code, got.outcome) == (ErrorCode.TIMEOUT, outcome)
+
+
+async def test_waiting_for_a_connection_ends() -> None:
+    options = {"max_pool_connections": 1, "call_timeout": 0.3 * UNIT}
+    async with misbehaving(silent) as url, runtime(url, **options) as client:
+        model = model_of(client, "stateless")
+        async with asyncio.timeout(5 * UNIT):
+            both = await asyncio.gather(
+                *(failure(model.invoke(ASK, None, affinity="a")) for _ in range(2))
+            )
+        assert {got.code for got in both} == {ErrorCode.TIMEOUT}
+        assert {got.outcome for got in both} == {Outcome.UNKNOWN}
 
 
 @pytest.mark.parametrize(
