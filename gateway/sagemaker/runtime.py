@@ -6,6 +6,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 from aiobotocore.config import AioConfig
+from aiobotocore.httpsession import AIOHTTPSession
 from aiobotocore.session import AioSession
 from botocore.exceptions import BotoCoreError
 
@@ -15,6 +16,9 @@ from gateway.sagemaker.errors import failure_of, failure_of_reply
 from gateway.sagemaker.profiles import Profile
 from gateway.sagemaker.sessions import NEW_SESSION
 from gateway.session.ports import ModelError
+
+ERROR_BYTES = 1_048_576
+"""How much of an error's body is read; the platform's own are far smaller."""
 
 
 class NotConfigured(Exception):
@@ -74,6 +78,34 @@ class Runtime:
         return bytes(whole)
 
 
+class _ErrorBody:
+    """Stands for the body of an answer that is an error, and reads its beginning only.
+
+    What is cut off no longer parses, and the error then counts by its headers alone.
+    """
+
+    def __init__(self, answer: Any) -> None:
+        self._answer = answer
+
+    async def read(self) -> bytes:
+        """As aiohttp's, which would read however much there is."""
+        try:
+            beginning: bytes = await self._answer.content.readexactly(ERROR_BYTES)
+        except asyncio.IncompleteReadError as all_there_is:
+            return all_there_is.partial
+        finally:
+            self._answer.close()  # no matter to the connection of one that has been read whole
+        return beginning
+
+
+class _HttpSession(AIOHTTPSession):
+    async def send(self, request: Any) -> Any:
+        response = await super().send(request)  # type: ignore[no-untyped-call]
+        if response.status_code >= 300:  # where botocore reads the whole body by itself
+            response.raw = _ErrorBody(response.raw)
+        return response
+
+
 @asynccontextmanager
 async def runtime_client(
     *,
@@ -111,6 +143,7 @@ async def runtime_client(
         connect_timeout=connect_timeout,
         read_timeout=read_timeout,
         max_pool_connections=max_pool_connections,
+        http_session_cls=_HttpSession,
         tcp_keepalive=True,
         user_agent_extra=f"session-gateway/{gateway.__version__}",
     )

@@ -403,6 +403,29 @@ async def test_what_breaks_on_the_way(handle: Handler, code: ErrorCode, outcome:
         assert not got.may_retry
 
 
+async def test_an_error_without_end() -> None:
+    """Its body is never read to the end, and its headers say what it is."""
+    ended = asyncio.Event()
+
+    async def endless(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(
+            b"HTTP/1.1 400 Bad\r\nx-amzn-errortype: ThrottlingException\r\n"
+            b"content-length: 1000000000000\r\n\r\n"
+        )
+        try:
+            while True:
+                writer.write(b"x" * 65_536)
+                await writer.drain()
+        except ConnectionError:
+            ended.set()
+
+    async with misbehaving(endless) as url, runtime(url) as client:
+        got = await failure(model_of(client, "stateless").invoke(ASK, None, affinity="a"))
+        assert (got.code, got.outcome) == (ErrorCode.THROTTLED, Outcome.NOT_INVOKED)
+        async with asyncio.timeout(5 * UNIT):
+            await ended.wait()
+
+
 def dripping(head: bytes) -> Handler:
     """Never silent for long, and never done."""
 
@@ -433,15 +456,25 @@ async def test_a_reply_that_drips(head: bytes, outcome: Outcome) -> None:
 
 
 async def test_waiting_for_a_connection_ends() -> None:
-    options = {"max_pool_connections": 1, "call_timeout": 0.3 * UNIT}
-    async with misbehaving(silent) as url, runtime(url, **options) as client:
-        model = model_of(client, "stateless")
+    taken = asyncio.Event()
+
+    async def busy(reader: asyncio.StreamReader, _writer: asyncio.StreamWriter) -> None:
+        taken.set()
+        await reader.read()
+
+    async with misbehaving(busy) as url, runtime(url, max_pool_connections=1) as client:
+        patient = model_of(client, "stateless").invoke(ASK, None, affinity="a")
+        first = asyncio.create_task(patient)
         async with asyncio.timeout(5 * UNIT):
-            both = await asyncio.gather(
-                *(failure(model.invoke(ASK, None, affinity="a")) for _ in range(2))
-            )
-        assert {got.code for got in both} == {ErrorCode.TIMEOUT}
-        assert {got.outcome for got in both} == {Outcome.UNKNOWN}
+            await taken.wait()
+            hurried = Runtime(client._client, call_timeout=0.2 * UNIT, reply_bytes=1)
+            second = model_of(hurried, "stateless").invoke(ASK, None, affinity="a")
+            got = await failure(second)
+        assert (got.code, got.outcome) == (ErrorCode.TIMEOUT, Outcome.UNKNOWN)
+        assert not first.done()
+        first.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await first
 
 
 @pytest.mark.parametrize(
