@@ -3,7 +3,9 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from ipaddress import ip_address
 from typing import Any
+from urllib.parse import urlsplit
 
 from aiobotocore.config import AioConfig
 from aiobotocore.httpsession import AIOHTTPSession
@@ -106,6 +108,15 @@ class _HttpSession(AIOHTTPSession):
         return response
 
 
+def _is_loopback(url: str | None) -> bool:
+    """Whether an address is on this machine."""
+    try:
+        host = urlsplit(url or "").hostname or ""
+        return host == "localhost" or ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
 @asynccontextmanager
 async def runtime_client(
     *,
@@ -123,7 +134,7 @@ async def runtime_client(
     Args:
         region: None for that of the environment or the profile.
         profile: Of the shared configuration files; None for the default one.
-        endpoint_url: Where to call in place of AWS.
+        endpoint_url: Where to call in place of AWS; on this machine, past any proxy.
         max_pool_connections: How many calls can be under way at once; the others wait.
         connect_timeout: In seconds.
         read_timeout: Between one piece of an answer and the next, in seconds; a model may take 60
@@ -144,6 +155,8 @@ async def runtime_client(
         read_timeout=read_timeout,
         max_pool_connections=max_pool_connections,
         http_session_cls=_HttpSession,
+        # None leaves it to the environment, which may name a proxy for this machine's own servers.
+        proxies={} if _is_loopback(endpoint_url) else None,
         tcp_keepalive=True,
         user_agent_extra=f"session-gateway/{gateway.__version__}",
     )

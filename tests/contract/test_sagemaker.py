@@ -14,7 +14,14 @@ from gateway.local.builtin import BuiltinModel
 from gateway.local.faults import Fault
 from gateway.local.platform import Endpoint
 from gateway.local.server import running
-from gateway.sagemaker import PROFILES, Defaults, Runtime, SageMakerModel, runtime_client
+from gateway.sagemaker import (
+    PROFILES,
+    Defaults,
+    NotConfigured,
+    Runtime,
+    SageMakerModel,
+    runtime_client,
+)
 from gateway.session.ports import ModelError, ModelReply, ModelRequest, ModelSession
 from tests.support.timing import UNIT
 
@@ -492,6 +499,28 @@ async def test_nobody_listens() -> None:
         got = await failure(model_of(client).open())
         assert (got.code, got.outcome) == (ErrorCode.UNAVAILABLE, Outcome.NOT_INVOKED)
         assert got.may_retry
+
+
+async def test_no_proxy_between_here_and_here(
+    endpoint: tuple[Endpoint, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with misbehaving(answering(error("418 Teapot", "Novelty"))) as proxy:
+        for name in ("NO_PROXY", "no_proxy", "HTTP_PROXY"):
+            monkeypatch.delenv(name, raising=False)
+        monkeypatch.setenv("http_proxy", proxy)
+        for url in (endpoint[1], endpoint[1].replace("127.0.0.1", "localhost")):
+            async with runtime(url) as client:
+                assert (await model_of(client, "stateless").invoke(ASK, None, affinity="a")).body
+        async with runtime("http://sagemaker.invalid") as client:
+            got = await failure(model_of(client).open())
+            assert got.outcome is Outcome.UNKNOWN  # as the proxy answers
+
+
+@pytest.mark.parametrize("url", ["http://[::1", "http:///"])
+async def test_an_address_that_is_none(url: str) -> None:
+    with pytest.raises(NotConfigured):
+        async with runtime(url):
+            pass
 
 
 async def test_a_close_that_fails_is_told(endpoint: tuple[Endpoint, str]) -> None:
