@@ -227,7 +227,8 @@ class Aws(_Section):
         default=5.0, description="time to connect to the platform"
     )
     read_timeout_seconds: Positive = Field(
-        default=70.0, description="time for the model to answer; AWS ends a call after 60"
+        default=70.0,
+        description="time for the model to answer, and to go on; AWS ends a call after 60",
     )
     call_timeout_seconds: Positive = Field(
         default=120.0,

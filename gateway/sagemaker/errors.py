@@ -235,7 +235,7 @@ def _of_container(
         return _lost(about, Outcome.UNKNOWN)
     about.warning("model error")
     if not status:  # the platform says 0 where the container has not answered
-        text = "The model did not answer the call."
+        text = "The model failed; whether it saw the message is not known."
         return Failure(code=ErrorCode.MODEL_ERROR, message=text, outcome=Outcome.UNKNOWN)
     text = f"The model answered with an error (status {status})."
     return Failure(code=ErrorCode.MODEL_ERROR, message=text, outcome=Outcome.INVOKED)

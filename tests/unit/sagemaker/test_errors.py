@@ -184,6 +184,20 @@ def test_parameters_that_are_none() -> None:
     assert (got.code, got.outcome) == (ErrorCode.VALIDATION_ERROR, Outcome.NOT_INVOKED)
 
 
+@pytest.mark.parametrize(
+    "error",
+    [boto.ReadTimeoutError(endpoint_url="https://host"), TimeoutError()],
+    ids=lambda error: type(error).__name__,
+)
+def test_what_takes_too_long(error: Exception) -> None:
+    with capture_logs() as logs:
+        before, after = failure(error), failure_of_reply(error)
+    assert (before.code, before.outcome) == (ErrorCode.TIMEOUT, Outcome.UNKNOWN)
+    assert (after.code, after.outcome) == (ErrorCode.TIMEOUT, Outcome.INVOKED)
+    assert [entry["error"] for entry in logs] == [type(error).__name__] * 2
+    assert "host" not in str(logs)
+
+
 def test_an_error_that_nobody_knows() -> None:
     def fail(body: str) -> None:
         raise RuntimeError(f"secret {body}")
