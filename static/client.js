@@ -128,14 +128,17 @@ export class SessionClient extends EventTarget {
   #socket = null;
   /** @type {Map<string, { resolve: (done: Done) => void, reject: (error: Error) => void }>} */
   #pending = new Map();
-  /** Frames that wait for the socket to open. @type {string[]} */
+  /** Messages that wait for the socket to open. @type {{ type: string, id?: string }[]} */
   #unsent = [];
+  /** Whether the session's end is for good: asked for, or because nobody used it. */
+  #final = false;
   #attempt = 0;
   /** @type {ReturnType<typeof setTimeout> | undefined} */
   #retry;
   /** @type {ReturnType<typeof setInterval> | undefined} */
   #heartbeat;
-  #heard = 0;
+  /** How many half heartbeats have passed without a word of the gateway's. */
+  #quiet = 0;
 
   /** @param {string} url Of the route: `ws://HOST/ws` or `ws://HOST/ws/ROUTE`. */
   constructor(url) {
@@ -149,6 +152,7 @@ export class SessionClient extends EventTarget {
     const socket = new WebSocket(this.url, SUBPROTOCOL);
     this.#socket = socket;
     this.lastEvent = 0;
+    this.#final = false;
     this.#become("connecting");
     // A socket that has been replaced may still speak; it is not listened to.
     const mine = (/** @type {(event: any) => void} */ handle) => (/** @type {any} */ event) => {
@@ -157,9 +161,8 @@ export class SessionClient extends EventTarget {
     socket.addEventListener(
       "open",
       mine(() => {
-        this.#heard = Date.now();
         socket.send(JSON.stringify({ type: "session.open" }));
-        for (const frame of this.#unsent.splice(0)) socket.send(frame);
+        for (const message of this.#unsent.splice(0)) socket.send(JSON.stringify(message));
       }),
     );
     socket.addEventListener(
@@ -182,8 +185,12 @@ export class SessionClient extends EventTarget {
    */
   send(body, id = crypto.randomUUID()) {
     return new Promise((resolve, reject) => {
-      if (this.state === "closed") {
+      if (this.#socket === null) {
         reject(notSent("There is no connection."));
+        return;
+      }
+      if (this.#pending.has(id)) {
+        reject(notSent("A message with this id is under way.", false));
         return;
       }
       this.#pending.set(id, { resolve, reject });
@@ -199,22 +206,22 @@ export class SessionClient extends EventTarget {
     this.#write({ type: "message.cancel", id });
   }
 
-  /** Close the session, at the model too. */
+  /** Close the session, at the model too, and don't come back. */
   close() {
+    this.#final = true;
     if (this.state === "open") this.#write({ type: "session.close" });
     else this.#end("no", "The session was closed.");
   }
 
-  /** @param {object} message */
+  /** @param {{ type: string, id?: string }} message */
   #write(message) {
-    const frame = JSON.stringify(message);
-    if (this.#socket?.readyState === WebSocket.OPEN) this.#socket.send(frame);
-    else this.#unsent.push(frame);
+    if (this.#socket?.readyState === WebSocket.OPEN) this.#socket.send(JSON.stringify(message));
+    else this.#unsent.push(message);
   }
 
   /** @param {any} message */
   #received(message) {
-    this.#heard = Date.now();
+    this.#quiet = 0;
     if (message.event !== undefined) this.lastEvent = message.event;
     switch (message.type) {
       case "session.opened":
@@ -226,12 +233,18 @@ export class SessionClient extends EventTarget {
       case "message.done":
         this.#settle(message);
         break;
+      case "message.duplicate": // only of an id that has ended: one under way is not sent again
+        this.#refused(notSent("A message with this id has ended.", false).failure, message.id);
+        break;
       case "error":
-        this.#refused(message);
+        this.#refused(message, message.id);
+        break;
+      case "session.closed":
+        if (message.reason === "idle") this.#final = true;
+        this.#tell("closed", message);
         break;
       case "session.updated":
       case "session.expiring":
-      case "session.closed":
       case "message.accepted":
         this.#tell(message.type.split(".")[1], message);
         break;
@@ -247,11 +260,14 @@ export class SessionClient extends EventTarget {
     else pending?.resolve(done);
   }
 
-  /** @param {Failure & { id?: string }} error */
-  #refused(error) {
-    const pending = error.id === undefined ? undefined : this.#pending.get(error.id);
-    if (pending && error.id !== undefined) {
-      this.#pending.delete(error.id);
+  /**
+   * @param {Failure} error
+   * @param {string} [id]
+   */
+  #refused(error, id = "") {
+    const pending = this.#pending.get(id);
+    if (pending) {
+      this.#pending.delete(id);
       pending.reject(new MessageError({ ...error, outcome: "not_invoked" }));
     } else {
       this.#tell("error", error);
@@ -260,22 +276,24 @@ export class SessionClient extends EventTarget {
 
   /**
    * Find out that the gateway is gone although the socket is not: a ping after one silent
-   * heartbeat, the end after two.
+   * heartbeat, the end after two. Half heartbeats are counted and no clock is read: while the page
+   * is in the background or the machine asleep, nobody has asked the gateway for a sign of life.
    * @param {number} interval Milliseconds.
    */
   #watch(interval) {
     clearInterval(this.#heartbeat);
+    this.#quiet = 0;
     this.#heartbeat = setInterval(() => {
-      const silent = Date.now() - this.#heard;
-      if (silent > 2 * interval) this.#lost(4408);
-      else if (silent > interval / 2) this.#write({ type: "ping" });
+      this.#quiet += 1;
+      if (this.#quiet > 4) this.#lost(4408);
+      else if (this.#quiet > 1) this.#write({ type: "ping" });
     }, interval / 2);
   }
 
   /** @param {number} code */
   #lost(code) {
     const { words, comeBack } = describeClose(code);
-    this.#end(comeBack, words);
+    this.#end(this.#final ? "no" : comeBack, words);
   }
 
   /**
@@ -303,10 +321,12 @@ export class SessionClient extends EventTarget {
     const socket = this.#socket;
     this.#socket = null;
     socket?.close();
-    this.#unsent.length = 0;
-    const lost = [...this.#pending.values()];
+    const unsent = new Set(this.#unsent.splice(0).map((message) => message.id));
+    const lost = [...this.#pending];
     this.#pending.clear();
-    for (const { reject } of lost) reject(unknownOutcome());
+    for (const [id, { reject }] of lost) {
+      reject(unsent.has(id) ? notSent("There is no connection.") : unknownOutcome());
+    }
   }
 
   /** @param {State} state */
@@ -325,12 +345,15 @@ export class SessionClient extends EventTarget {
   }
 }
 
-/** @param {string} message */
-function notSent(message) {
+/**
+ * @param {string} message
+ * @param {boolean} [retryable]
+ */
+function notSent(message, retryable = true) {
   return new MessageError({
-    code: "unavailable",
+    code: retryable ? "unavailable" : "bad_message",
     message,
-    retryable: true,
+    retryable,
     outcome: "not_invoked",
   });
 }
