@@ -1,7 +1,7 @@
 """SageMaker Runtime through aiobotocore: one client for all routes of a gateway."""
 
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from typing import Any
 
 from aiobotocore.config import AioConfig
@@ -11,6 +11,7 @@ from botocore.exceptions import BotoCoreError
 import gateway
 from gateway.errors import ErrorCode, Failure, Outcome
 from gateway.sagemaker.errors import failure_of
+from gateway.sagemaker.parts import StreamedReply, payload_parts
 from gateway.sagemaker.profiles import Profile
 from gateway.session.ports import ModelError
 
@@ -56,6 +57,37 @@ class Runtime:
                 Failure(code=ErrorCode.STREAM_BROKEN, message=text, outcome=Outcome.INVOKED)
             ) from None
         return response
+
+    @asynccontextmanager
+    async def invoke_endpoint_with_response_stream(
+        self, profile: Profile, **parameters: Any
+    ) -> AsyncIterator[StreamedReply]:
+        """InvokeEndpointWithResponseStream; leaving the context closes what is left of the stream.
+
+        Args:
+            profile: Says which errors of the container mean a lost session.
+            parameters: As in the API model.
+
+        Raises:
+            ModelError: It failed; after that, the iterator of the parts raises it.
+        """
+        try:
+            response = await self._client.invoke_endpoint_with_response_stream(**parameters)
+        except Exception as error:  # noqa: BLE001 - as above
+            raise ModelError(failure_of(error, profile)) from None
+        body = response["Body"]
+        try:
+            content = body._raw_stream.content  # noqa: SLF001 - see `gateway.sagemaker.parts`
+            async with aclosing(payload_parts(content)) as parts:
+                yield StreamedReply(
+                    parts=parts,
+                    content_type=response.get("ContentType"),
+                    variant=response.get("InvokedProductionVariant"),
+                    custom_attributes=response.get("CustomAttributes"),
+                )
+        finally:
+            # Nothing else does it: the connection would stay open, and the model at work.
+            body.close()
 
     async def _read(self, body: Any) -> bytes:
         whole = bytearray()
