@@ -5,6 +5,7 @@ the ``ErrorCode`` of a ``ModelStreamError`` to itself, and takes a stream that e
 of an event for a whole one.
 """
 
+import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
 from typing import Any
 
@@ -46,8 +47,14 @@ class StreamedReply(msgspec.Struct, frozen=True, kw_only=True):
     custom_attributes: str | None = None
 
 
-async def payload_parts(content: aiohttp.StreamReader) -> AsyncGenerator[bytes]:
+async def payload_parts(
+    content: aiohttp.StreamReader, *, read_timeout: float
+) -> AsyncGenerator[bytes]:
     """The bytes of each ``PayloadPart``, read from the body of a response with status 200.
+
+    Args:
+        content: The body.
+        read_timeout: How long it may be silent, in seconds.
 
     Raises:
         ModelError: The stream broke, or the platform ended it with an exception; the model has
@@ -56,7 +63,7 @@ async def payload_parts(content: aiohttp.StreamReader) -> AsyncGenerator[bytes]:
     buffer = EventStreamBuffer()
     pending = 0  # bytes of an event that is not whole
     try:
-        async for chunk in content.iter_any():
+        while chunk := await _read(content, read_timeout):
             buffer.add_data(chunk)
             pending += len(chunk)
             for event in buffer:
@@ -74,6 +81,13 @@ async def payload_parts(content: aiohttp.StreamReader) -> AsyncGenerator[bytes]:
     if pending:
         log.warning("stream broken", error="ends in the middle of an event")
         raise ModelError(BROKEN_OFF)
+
+
+async def _read(content: aiohttp.StreamReader, read_timeout: float) -> bytes:
+    # aiohttp has this timeout too, but drops it where what follows is no chunk: its C parser then
+    # tells nobody, and the reader would wait for ever.
+    async with asyncio.timeout(read_timeout):
+        return await content.readany()
 
 
 def _payload(event: EventStreamMessage) -> bytes:

@@ -78,7 +78,8 @@ class Runtime:
         body = response["Body"]
         try:
             content = body._raw_stream.content  # noqa: SLF001 - see `gateway.sagemaker.parts`
-            async with aclosing(payload_parts(content)) as parts:
+            silence = self._client.meta.config.read_timeout
+            async with aclosing(payload_parts(content, read_timeout=silence)) as parts:
                 yield StreamedReply(
                     parts=parts,
                     content_type=response.get("ContentType"),

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import groupby
 from typing import Any
 
 import pytest
@@ -120,14 +121,9 @@ def bytewise(data: bytes) -> list[bytes]:
 def joined(parts: Sequence[str | bytes]) -> Parts:
     """Neighbours of one type as one."""
     result: Parts = []
-    for part in parts:
-        last = result[-1] if result else None
-        if isinstance(last, str) and isinstance(part, str):
-            result[-1] = last + part
-        elif isinstance(last, bytes) and isinstance(part, bytes):
-            result[-1] = last + part
-        else:
-            result.append(part)
+    for kind, group in groupby(parts, type):
+        nothing: Any = kind()
+        result.append(nothing.join(group))
     return result
 
 
@@ -331,35 +327,18 @@ def test_anything_cut_anywhere(
     assert of(slices) == of([data]) == of(bytewise(data))
 
 
-@given(
-    st.recursive(
-        st.none() | st.text() | st.integers(),
-        lambda inner: (
-            st.lists(inner)
-            | (
-                st.dictionaries(
-                    st.sampled_from(
-                        [
-                            "token",
-                            "text",
-                            "special",
-                            "choices",
-                            "delta",
-                            "content",
-                            "message",
-                            "generated_text",
-                            "error",
-                            "code",
-                            "object",
-                            "details",
-                        ]
-                    ),
-                    inner,
-                )
-            )
-        ),
-    )
+_KEYS = (
+    *("token", "text", "special", "generated_text", "details", "finish_reason"),
+    *("choices", "delta", "message", "content", "error", "code", "object"),
 )
+_VALUES = st.recursive(
+    st.none() | st.booleans() | st.text(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.sampled_from(_KEYS), inner),
+    max_leaves=8,
+)
+
+
+@given(_VALUES)
 def test_any_value_in_any_format(value: object) -> None:
     for name in ("openai-chat", "lmi", "tgi"):
         parts, code = run(of_format(name), [lines(value)])
