@@ -87,7 +87,7 @@ class Runtime:
                     custom_attributes=response.get("CustomAttributes"),
                 )
         finally:
-            # Nothing else does it: the connection would stay open, and the model at work.
+            # Nothing else does it in time: the connection would stay open, and the model at work.
             body.close()
 
     async def _read(self, body: Any) -> bytes:

@@ -70,13 +70,8 @@ class Text:
         """The text in a value that was JSON; None where there is none."""
         try:
             found = self._expression.search(value)
-        except (
-            ArithmeticError,
-            RecursionError,
-            TypeError,
-            ValueError,
-        ):  # a function met what it can't take
-            return None
+        except (ArithmeticError, RecursionError, TypeError, ValueError):
+            return None  # a function met what it can't take
         return _repaired(found) if isinstance(found, str) else None
 
     def of_body(self, body: bytes) -> str | None:
