@@ -36,6 +36,7 @@ FOREIGN = {
     "asyncio": {"runner", "app", "cli", "demo", "local", "sagemaker", "transports"},
     "botocore": {"sagemaker", "local"},
     "cachetools": {"stores", "local"},
+    "jmespath": {"sagemaker"},
     "starlette": {"app", "transports", "local"},
     "uvicorn": {"app", "transports", "local"},
 }
