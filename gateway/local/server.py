@@ -28,6 +28,9 @@ SECRET_KEY = "local-secret"  # noqa: S105 - opens nothing but this server, and i
 REGION = "us-east-1"
 """What a client signs with, unless told otherwise."""
 
+CUT_SECONDS = 0.05
+"""How long what comes before a cut has to arrive."""
+
 _PASSED_BACK = ("content-type", CUSTOM_ATTRIBUTES, NEW_SESSION_ID, CLOSED_SESSION_ID)
 
 
@@ -205,10 +208,11 @@ class EventStreamResponse(Response):
                 return
             except StreamFailure as failure:
                 if not failure.kind:
-                    half = eventstream.payload_part(b"lost")[:50]
-                    # The server drops the connection of a response that does not end.
-                    await body(half)
-                    return
+                    # A client that sees the end of the connection may drop what it has not read.
+                    await asyncio.sleep(CUT_SECONDS)
+                    await body(eventstream.payload_part(b"lost")[:50])
+                    await asyncio.sleep(CUT_SECONDS)
+                    return  # the server drops the connection of a response that has not ended
                 await body(eventstream.exception(failure.kind, failure.body))
             await body(b"", more=False)
 
