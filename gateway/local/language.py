@@ -33,10 +33,6 @@ CONTEXT_TOKENS = 2048
 SLOTS = 8
 """Sessions of an instance; each has its own part of the KV cache."""
 
-_HELD = " \t\r\n\v\f\ufffd"
-"""What is held back until more comes: white space, and what stands for half of a character where
-an answer is cut off within one."""
-
 
 class LanguageModelUnavailable(Exception):
     """The packages or the weights are not here, or are no good; the text says what to do."""
@@ -157,7 +153,7 @@ class LanguageModel(StatefulContainer[Context]):
             async with aclosing(pieces):
                 async for piece in pieces:
                     grown = held + piece if said else piece.lstrip()
-                    new = grown.rstrip(_HELD)
+                    new = grown.rstrip()
                     held = grown[len(new) :]
                     if new:
                         said += new
@@ -167,6 +163,11 @@ class LanguageModel(StatefulContainer[Context]):
                 context.exchanges.append(f"{asked}{said}<|im_end|>\n")
 
     async def _complete(self, prompt: str, slot: int) -> Pieces:
+        """What llama.cpp makes of a prompt; it holds a token back until its character is whole.
+
+        Raises:
+            Stumbled: It fails.
+        """
         stop = threading.Event()
         self._stopping.add(stop)
         loop = asyncio.get_running_loop()

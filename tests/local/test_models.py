@@ -1,7 +1,7 @@
 """The models behind the local SageMaker: their memory, their dialects and their traps."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,13 @@ import pytest
 from msgspec import Struct
 
 from gateway.local.builtin import MAX_FACTS, BuiltinModel
-from gateway.local.containers import NEW_SESSION_ID, SESSION_ID, ContainerReply, whole
+from gateway.local.containers import (
+    NEW_SESSION_ID,
+    SESSION_ID,
+    ContainerReply,
+    ContainerUnreachable,
+    whole,
+)
 from gateway.local.language import SLOTS, LanguageModel, LanguageModelUnavailable, load
 
 TEXT = {"content-type": "text/plain"}
@@ -155,6 +161,13 @@ async def test_commands_have_bounds() -> None:
     assert (await talk.say("/sleep")).startswith("Turn")
 
 
+class Failing:
+    """Stands for a llama.cpp that refuses a request, which can't be had at will."""
+
+    def handle_completions(self, _request: object, took: Callable[[Any], bool]) -> None:
+        took({"code": 500, "message": "no"})
+
+
 class TestLanguageModel:
     async def test_each_session_has_its_own_context(self) -> None:
         model = LanguageModel(load(None), "i-1")
@@ -188,6 +201,66 @@ class TestLanguageModel:
         closed = await model.invoke({SESSION_ID: first}, b'{"requestType":"CLOSE"}')
         assert closed.status == 200
         assert await opened()
+        await model.close()
+
+    async def test_it_says_a_token_at_a_time(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        model = LanguageModel(load(None), "i-1")
+        emoji = "Reply with five emoji, nothing else: 🙂🎉🌍🚀❤️".encode()
+        for most in (26, 27):  # cut off within characters, which are of several tokens
+            monkeypatch.setattr("gateway.local.language.MAX_TOKENS", most)
+            reply = await model.invoke(TEXT, emoji)
+            assert not isinstance(reply.body, bytes)
+            parts = [part.decode() async for part in reply.body]
+            assert len(parts) > 5
+            said = "".join(parts)
+            assert "\ufffd" not in said
+            assert said == said.strip()
+            assert "🎉" in said, "or this test tests nothing"
+        monkeypatch.setattr("gateway.local.language.MAX_TOKENS", 10)
+        asked: Any = {"messages": [{"role": "user", "content": "Name one fruit."}]}
+        in_one = await read(await model.invoke(JSON, msgspec.json.encode(asked)))
+        said = msgspec.json.decode(in_one.body)["choices"][0]["message"]["content"]
+        reply = await model.invoke(JSON, msgspec.json.encode({**asked, "stream": True}))
+        assert reply.headers["content-type"] == "text/event-stream"
+        *chunks, last, done = (await read(reply)).body.strip().split(b"\n\n")
+        assert b'"finish_reason":"stop"' in last
+        assert done == b"data: [DONE]"
+        deltas = [
+            msgspec.json.decode(chunk.removeprefix(b"data: "))["choices"][0] for chunk in chunks
+        ]
+        assert "".join(delta["delta"]["content"] for delta in deltas) == said
+        await model.close()
+
+    async def test_it_stops_when_nobody_listens(self) -> None:
+        model = LanguageModel(load(None), "i-1")
+        opened = await model.invoke({SESSION_ID: "NEW_SESSION"}, b'{"requestType":"NEW_SESSION"}')
+        name = opened.headers[NEW_SESSION_ID].partition(";")[0]
+        reply = await model.invoke({SESSION_ID: name, **TEXT}, b"Tell me a very long story.")
+        assert not isinstance(reply.body, bytes)
+        said = (await anext(aiter(reply.body))).decode()
+        await reply.body.aclose()
+        (context,) = model._conversations.values()
+        assert not model._stopping
+        assert context.exchanges == [
+            "<|im_start|>user\nTell me a very long story.<|im_end|>\n"
+            f"<|im_start|>assistant\n{said}<|im_end|>\n"
+        ], "what it has said stays in its context"
+        again = await read(await model.invoke({SESSION_ID: name, **TEXT}, b"Name one fruit."))
+        assert again.body
+        assert model.turns == {name: 2}
+        await model.close()
+
+    async def test_llama_cpp_fails(self) -> None:
+        model = LanguageModel(load(None), "i-1")
+        await model.load()
+        model._server = Failing()
+        reply = await model.invoke(JSON, b'{"inputs": "hi"}')
+        assert (reply.status, reply.body) == (500, b"the model failed")
+        reply = await model.invoke(JSON, b'{"inputs": "hi", "stream": true}')
+        assert b'{"code":500,"error":"the model failed"}\n' in (await read(reply)).body
+        reply = await model.invoke(TEXT, b"hi")
+        with pytest.raises(ContainerUnreachable):
+            await read(reply)
         await model.close()
 
     async def test_what_is_missing_is_named(
