@@ -45,8 +45,8 @@ class Fault(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
             connection is dropped in the middle of a message.
         part_bytes: Every stream comes in parts of so many bytes, wherever that cuts lines and
             characters, until told otherwise; 0 for parts as the container gives them.
-        part_seed: Parts are of 1 to `part_bytes` bytes, at random from this seed, the same in
-            every stream.
+        part_seed: With `part_bytes`: parts are of 1 to so many bytes, at random from this seed,
+            the same in every stream.
         delay_parts_seconds: Every part waits this long, until told otherwise.
     """
 
@@ -83,11 +83,12 @@ class Slicer:
             for start in range(0, len(data), MAX_PART_BYTES):
                 yield data[start : start + MAX_PART_BYTES]
             return
-        self._rest += data
-        while len(self._rest) >= self._next:
-            part, self._rest = self._rest[: self._next], self._rest[self._next :]
-            self._next = self._size()
-            yield part
+        data, start = self._rest + data, 0
+        while len(data) - start >= self._next:
+            end = start + self._next
+            yield data[start:end]
+            start, self._next = end, self._size()
+        self._rest = data[start:]
 
     def flush(self) -> Iterator[bytes]:
         """What remains at the end."""

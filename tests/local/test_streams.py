@@ -27,6 +27,7 @@ from gateway.local.containers import HttpContainer
 from gateway.local.faults import Fault
 from gateway.local.platform import Endpoint
 from gateway.local.server import REGION, running
+from tests.support.processes import local
 from tests.support.timing import UNIT
 
 NAME = "my-endpoint"
@@ -413,7 +414,9 @@ class TestFaults:
         assert b"Turn 2" in await one(client, b"hi", SessionId=session)
 
     async def test_time_limits(self) -> None:
-        limited = Endpoint(NAME, [BuiltinModel("i-1")], reply_seconds=0.1, stream_seconds=0.1)
+        limited = Endpoint(
+            NAME, [BuiltinModel("i-1")], reply_seconds=0.3 * UNIT, stream_seconds=0.3 * UNIT
+        )
         async with running([limited]) as url, connected(url) as client:
             for call in (begun(client, b"/sleep 9"), one(client, b"/count 99")):
                 with pytest.raises(client.exceptions.ModelError, match="timed out"):
@@ -472,6 +475,20 @@ class TestFaults:
             for session, count in instance["turns"].items():
                 turns[session] = turns.get(session, 0) + count
         assert turns == {"": 3, second: 1}
+
+
+async def test_the_command_has_flags_for_streams() -> None:
+    flags = "--break-after-parts=3 --break-mode=internal --part-bytes=2 --delay-parts=0.01"
+    with local(*flags.split()) as process:
+        async with connected(process.url) as client:
+            got = await broken(client, b"/echo a b c d e")
+            assert got == ([b"a ", b"b ", b"c "], "InternalStreamFailure")
+            assert await parts(client, b"/echo abc") == [b"ab", b"c"]
+    with local("--part-bytes=4", "--part-seed=2") as process:
+        async with connected(process.url) as client:
+            sizes = [len(part) for part in await parts(client, b"/echo " + b"x" * 99)]
+            assert sum(sizes) == 99
+            assert set(sizes[:-1]) == {1, 2, 3, 4}
 
 
 class Behind:
