@@ -155,6 +155,8 @@ async def serving(handle: Handler, **options: Any) -> AsyncIterator[tuple[Server
         "max_pool_connections": 10,
         "connect_timeout": 5.0 * UNIT,
         "read_timeout": 5.0 * UNIT,
+        "call_timeout": 10.0 * UNIT,
+        "stream_timeout": 10.0 * UNIT,
         "reply_bytes": 1_000_000,
     }
     listener = await asyncio.start_server(server.serve, "127.0.0.1", 0)
