@@ -40,7 +40,7 @@ FOREIGN = {
     "rich": {"client"},
     "starlette": {"app", "transports", "local"},
     "uvicorn": {"app", "transports", "local"},
-    "websockets": {"client"},
+    "websockets": {"client", "transports"},
 }
 
 
