@@ -137,7 +137,10 @@ def chat(url: str, route: str | None) -> None:
 
     try:
         run(talk())
-    except (ConnectionFailed, ValueError) as error:
+    except ConnectionFailed as error:
+        hint = ". To start one, run `session-gateway demo`" if error.code is None else ""
+        raise fail(f"session-gateway: {error}{hint}") from None
+    except ValueError as error:
         raise fail(f"session-gateway: {error}") from None
 
 

@@ -191,8 +191,13 @@ class Conversation:
         self.expires_at = _time(resumed.expires_at)
         self._newest = resumed.last_event
         if resumed.lost is not None:
+            first, last = resumed.lost
+            if first > self._last_event + 1:
+                raise ProtocolError(f"the gap {first} to {last} does not follow {self._last_event}")
+            self._last_event = max(self._last_event, last)
             self._gap = True
-            self._last_event = max(self._last_event, resumed.lost[1])
+            for turn in self.turns.values():
+                turn.uncertain = turn.written
         self._tell(Resumed(resumed.lost))
         self._begin()
 
@@ -205,7 +210,7 @@ class Conversation:
         """
         self.ready = True
         for turn in self.turns.values():
-            if self._gap or not turn.accepted:
+            if turn.uncertain or not turn.accepted:
                 self._write(turn)
         for turn in self.turns.values():
             if turn.cancelling:
@@ -217,7 +222,9 @@ class Conversation:
         if turn is None:
             return
         turn.accepted = True
-        if self._gap and duplicate.status not in {"queued", "running"}:
+        if duplicate.status in {"queued", "running"}:
+            turn.uncertain = False
+        elif turn.uncertain:
             self._ended_in_gap[turn.id] = duplicate.status
 
     def _settle(self) -> None:
@@ -250,7 +257,7 @@ class Conversation:
             failed = MessageFailed(
                 error.message,
                 code=error.code,
-                outcome=Outcome.NOT_INVOKED,
+                outcome=Outcome.UNKNOWN if turn.uncertain else Outcome.NOT_INVOKED,
                 retryable=error.retryable,
                 retry_after=_given(error.retry_after),
             )
@@ -263,6 +270,7 @@ class Conversation:
         self, turn: Turn, event: wire.MessageAccepted | wire.MessageDelta | wire.MessageDone
     ) -> None:
         turn.accepted = True
+        turn.uncertain = False
         if isinstance(event, wire.MessageAccepted):
             return
         body = self._codec.body(event)

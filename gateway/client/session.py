@@ -17,7 +17,7 @@ from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidSta
 from websockets.typing import Subprotocol
 from websockets.uri import parse_uri
 
-from gateway.client.closing import ComeBack, backoff, closing_of
+from gateway.client.closing import MAX_DELAY, ComeBack, backoff, closing_of
 from gateway.client.codecs import ClientCodec, JsonClientCodec, MsgpackClientCodec
 from gateway.client.conversation import Conversation
 from gateway.client.errors import ConnectionFailed, MessageFailed, SessionClosed
@@ -236,7 +236,8 @@ class Session:
             if not self._was_open:
                 await self.close()
         if self._over is not None and not self._was_open:
-            raise ConnectionFailed(f"{self._url}: {self._over.why}", self._over.code)
+            over = self._over
+            raise ConnectionFailed(f"{self._url}: {over.why}", over.code) from over.__cause__
 
     # Connections
 
@@ -247,6 +248,9 @@ class Session:
             await self._keep_connected()
         except _Over as ended:
             over = ended
+        except Exception as error:  # noqa: BLE001 - the token's, say; raised where somebody asks
+            over = _Over(f"{type(error).__name__}: {error}", None)
+            over.__cause__ = error
         finally:
             self._over = over
             self._state = "closed"
@@ -283,7 +287,7 @@ class Session:
                 if not self._reopen:
                     raise _Over(self._why, code)
                 conversation.forget()
-            delay = self._delay(come_back, next(delays))
+            delay = self._delay(come_back, next(delays, MAX_DELAY))
             self._state = "waiting"
             self._tell(Disconnected(self._why, code, delay))
             await asyncio.sleep(delay)
@@ -428,9 +432,9 @@ class Session:
 
     def _raise_closed(self) -> NoReturn:
         over = self._over
-        raise SessionClosed(
-            over.why if over else "the session is closing", over.code if over else None
-        )
+        if over is None:
+            raise SessionClosed("the session is being closed")
+        raise SessionClosed(over.why, over.code) from over.__cause__
 
 
 @asynccontextmanager

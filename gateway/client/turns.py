@@ -103,6 +103,7 @@ class Turn:
         self.frame = frame
         self.written = False
         self.accepted = False
+        self.uncertain = False
         self.cancelling = False
         self.next_index = 0
         self._limit = limit

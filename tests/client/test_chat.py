@@ -123,6 +123,7 @@ async def test_nobody_listens() -> None:
     code, out, err = await piped("ws://127.0.0.1:9/ws", "hi\n", "--route", "chat")
     assert (code, out) == (1, "")
     assert err.startswith("session-gateway: ws://127.0.0.1:9/ws/chat: ")
+    assert "session-gateway demo" in err
     assert err.count("\n") == 1
 
 

@@ -10,6 +10,8 @@ from functools import partial
 from typing import Any
 
 import pytest
+from websockets.asyncio.server import ServerConnection, serve
+from websockets.http11 import Request, Response
 
 from gateway.client import (
     ConnectionFailed,
@@ -24,8 +26,10 @@ from gateway.client import (
     Session,
     SessionClosed,
     Updated,
+    backoff,
     connect,
 )
+from gateway.client.closing import FIRST_DELAY, MAX_DELAY
 from gateway.errors import ErrorCode, Outcome
 from tests.client.gateway import Peer, gateway
 from tests.support.client import in_time
@@ -211,6 +215,43 @@ class TestTurns:
                 reply.text  # noqa: B018
             with pytest.raises(ReplyTooLarge):
                 await unread
+
+    async def test_events_are_acknowledged_every_so_often(self) -> None:
+        async def scene(peer: Peer) -> None:
+            await peer.open()
+            message_id = await peer.accept(2)
+            for number in range(70):
+                await peer.delta(3 + number, message_id, number, "x")
+                await asyncio.sleep(0)
+            first = await peer.expect("event.ack")
+            second = await peer.expect("event.ack")
+            assert 32 <= first["event"] < second["event"] <= 72
+            assert second["event"] - first["event"] >= 32
+            await peer.done(73, message_id, deltas=70)
+            await peer.expect("event.ack", event=73)
+            await peer.end(74)
+
+        async with gateway(scene) as url, session_at(url) as (session, _):
+            assert (await session.send("hi")).text == "x" * 70
+            await asyncio.sleep(0.05)
+
+    async def test_waiting_is_not_the_turn(self) -> None:
+        async def scene(peer: Peer) -> None:
+            await peer.open()
+            message_id = await peer.accept(2)
+            await asyncio.sleep(0.1)
+            await peer.done(3, message_id, text="late")
+            await peer.end(4)
+
+        async with gateway(scene) as url, session_at(url) as (session, _):
+            turn = session.send("hi")
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(turn, 0.01)
+            assert not turn.ended
+            with pytest.raises(ValueError, match="under way"):
+                session.send("hi", id=turn.id)
+            assert (await turn).text == "late"
+            assert "ended" in repr(turn)
 
 
 class TestNotices:
@@ -479,6 +520,43 @@ class TestGaps:
             assert (reply.text, reply.complete) == ("ac", False)
             assert reply.content_type == "text/plain"
 
+    async def test_a_refusal_after_a_gap_proves_nothing(self) -> None:
+        async def first(peer: Peer) -> None:
+            await peer.open()
+            await peer.expect("message.send", id="m")
+
+        async def second(peer: Peer) -> None:
+            await peer.resume(1, 4, lost=[2, 4])
+            await peer.expect("message.send", id="m")
+            await peer.say("error", id="m", code="session_lost", message="Late.", retryable=False)
+            await peer.end(5)
+
+        async with gateway(first, second) as url, session_at(url) as (session, _):
+            with pytest.raises(MessageFailed) as failed:
+                await session.send("hi", id="m")
+            assert failed.value.outcome is Outcome.UNKNOWN
+
+    @pytest.mark.parametrize(
+        ("last_event", "lost"), [(0, None), (9, [5, 6])], ids=["older", "elsewhere"]
+    )
+    async def test_resuming_something_else_is_a_violation(
+        self, last_event: int, lost: list[int] | None
+    ) -> None:
+        async def first(peer: Peer) -> None:
+            await peer.open()
+            await peer.say("session.updated", event=2, expires_at=None)
+            await asyncio.sleep(0.05)
+
+        async def second(peer: Peer) -> None:
+            await peer.resume(2, last_event, lost=lost)
+            await peer.socket.wait_closed()
+            assert peer.socket.close_code == 4400
+
+        async with gateway(first, second) as url, session_at(url) as (session, _):
+            await until(lambda: session.state == "closed")
+            with pytest.raises(SessionClosed, match="protocol"):
+                session.send("hi")
+
     async def test_a_silent_gap_is_a_violation(self) -> None:
         async def scene(peer: Peer) -> None:
             await peer.open()
@@ -686,8 +764,41 @@ class TestTokens:
             await session.refresh("b")
             await until(lambda: Resumed(None) in notices)
 
+    async def test_one_that_can_not_be_had(self) -> None:
+        async def token() -> str:
+            raise LookupError("no token")
+
+        with pytest.raises(ConnectionFailed, match="no token") as failed:
+            async with connect("ws://127.0.0.1:9/ws", token=token):
+                pass
+        assert isinstance(failed.value.__cause__, LookupError)
+
 
 class TestOpening:
+    @pytest.mark.parametrize(("status", "code"), [(403, 4403), (404, 4404), (418, None)])
+    async def test_refused_before_there_is_a_websocket(self, status: int, code: int | None) -> None:
+        def refuse(socket: ServerConnection, _: Request) -> Response:
+            return socket.respond(status, "no")
+
+        async def never(_: ServerConnection) -> None: ...
+
+        async with serve(never, "127.0.0.1", 0, process_request=refuse) as server:
+            port = next(iter(server.sockets)).getsockname()[1]
+            with pytest.raises(ConnectionFailed, match=f"HTTP {status}") as failed:
+                async with connect(f"ws://127.0.0.1:{port}/ws"):
+                    pass
+        assert failed.value.code == code
+
+    async def test_another_websocket_server(self) -> None:
+        async def wait(socket: ServerConnection) -> None:
+            await socket.wait_closed()
+
+        async with serve(wait, "127.0.0.1", 0) as server:
+            port = next(iter(server.sockets)).getsockname()[1]
+            with pytest.raises(ConnectionFailed, match="no session-gateway there"):
+                async with connect(f"ws://127.0.0.1:{port}/ws"):
+                    pass
+
     async def test_nobody_listens(self) -> None:
         with pytest.raises(ConnectionFailed, match=r"[Cc]onnect"):
             async with connect("ws://127.0.0.1:9/ws"):
@@ -753,3 +864,11 @@ class TestOpening:
             with pytest.raises(KeyError):
                 async with connect(url):
                     raise KeyError
+
+
+def test_waits_grow_and_are_bounded() -> None:
+    runs = [list(itertools.islice(backoff(), 20)) for _ in range(200)]
+    assert max(max(run) for run in runs) <= MAX_DELAY
+    assert max(run[0] for run in runs) <= FIRST_DELAY
+    assert max(run[-1] for run in runs) > MAX_DELAY / 2
+    assert len({run[0] for run in runs}) > 100
