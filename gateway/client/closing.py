@@ -43,7 +43,7 @@ CLOSINGS: Mapping[int, Closing] = MappingProxyType(
         1012: Closing("the gateway is restarting", ComeBack.NOW),
         4400: Closing("the protocol was violated", ComeBack.NO),
         4401: Closing("not authenticated, or no longer", ComeBack.NEW_TOKEN),
-        4403: Closing("this route is forbidden", ComeBack.NO),
+        4403: Closing("this route, or the page's origin, is forbidden", ComeBack.NO),
         4404: Closing("there is no such route", ComeBack.NO),
         4406: Closing("the gateway speaks another version of the protocol", ComeBack.NO),
         4408: Closing("the connection was silent for too long", ComeBack.LATER),

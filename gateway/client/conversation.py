@@ -262,6 +262,8 @@ class Conversation:
                 retry_after=_given(error.retry_after),
             )
             self._fail(turn, failed)
+        elif not self.ready and error.code is ErrorCode.BAD_MESSAGE:
+            raise ProtocolError(error.message)  # or it would wait for another `session.open`
         elif error.id is UNSET:
             self.last_error = error
             self._tell(Refused(error.code, error.message))
