@@ -208,11 +208,13 @@ class Session:
         task = self._task
         if task is None or task.done():
             return
-        if self._conversation.ready:
-            self._conversation.say(SessionClose())
-            await asyncio.wait([task], timeout=self._close_timeout)
-        task.cancel()
-        await asyncio.wait([task])
+        try:
+            if self._conversation.ready:
+                self._conversation.say(SessionClose())
+                await asyncio.wait([task], timeout=self._close_timeout)
+        finally:
+            task.cancel()
+            await asyncio.wait([task])
 
     # For `connect`
 
@@ -261,7 +263,7 @@ class Session:
         conversation = self._conversation
         delays = self._delays()
         lost_at = loop.time()
-        refused = 0
+        attempts = refused = 0
         while True:
             self._state = "connecting"
             began = loop.time()
@@ -271,7 +273,7 @@ class Session:
                 conversation.ready = False
                 lost_at, refused = loop.time(), 0
                 if conversation.answered or lost_at - began > STEADY:
-                    delays = self._delays()
+                    delays, attempts = self._delays(), 0
             away = loop.time() - lost_at
             if come_back is ComeBack.NEW_TOKEN:
                 refused += 1
@@ -279,6 +281,7 @@ class Session:
                 self._closing
                 or come_back is ComeBack.NO
                 or conversation.closed == "client"
+                or self._is_refused()
                 or (come_back is ComeBack.NEW_TOKEN and (refused > 1 or not callable(self._token)))
                 or (self._was_open and away > self._reconnect_timeout)
             ):
@@ -287,10 +290,16 @@ class Session:
                 if not self._reopen:
                     raise _Over(self._why, code)
                 conversation.forget()
-            delay = self._delay(come_back, next(delays, MAX_DELAY))
+            delay = self._delay(come_back, next(delays, MAX_DELAY), attempts)
+            attempts += 1
             self._state = "waiting"
             self._tell(Disconnected(self._why, code, delay))
             await asyncio.sleep(delay)
+
+    def _is_refused(self) -> bool:
+        """Whether the gateway will not open a session, and says that asking again is no use."""
+        error = self._conversation.last_error
+        return error is not None and not error.retryable and self.session_id is None
 
     def _is_gone(self, come_back: ComeBack, away: float) -> bool:
         """Whether there is a session that can't be resumed any more, after so many seconds."""
@@ -302,10 +311,13 @@ class Session:
             or away >= conversation.limits.resume_seconds
         )
 
-    def _delay(self, come_back: ComeBack, delay: float) -> float:
-        """How long to wait before another attempt, in seconds."""
+    def _delay(self, come_back: ComeBack, delay: float, attempts: int) -> float:
+        """How long to wait before another attempt, in seconds.
+
+        Only the first is at once: sessions that end as soon as they open are not opened in a loop.
+        """
         if come_back in {ComeBack.NOW, ComeBack.NEW_SESSION, ComeBack.NEW_TOKEN}:
-            return min(delay, AT_ONCE)
+            return delay if attempts else min(delay, AT_ONCE)
         if come_back is ComeBack.AFTER_A_WAIT:
             error = self._conversation.last_error
             wait = error.retry_after if error is not None else UNSET

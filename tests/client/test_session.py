@@ -660,6 +660,46 @@ class TestCloses:
         opened = [notice for notice in notices if isinstance(notice, Opened)]
         assert [notice.replaces for notice in opened] == [None, "s1"]
 
+    async def test_sessions_that_end_as_they_open_are_not_opened_in_a_loop(self) -> None:
+        async def brief(peer: Peer) -> None:
+            await peer.open()
+            await peer.socket.close(4410)
+
+        async def last(peer: Peer) -> None:
+            await peer.open("s2")
+            await peer.end(2)
+
+        waits = partial(itertools.repeat, 0.4)
+        async with (
+            gateway(brief, brief, last) as url,
+            session_at(url, delays=waits) as (session, notices),
+        ):
+            await until(lambda: session.session_id == "s2")
+        lost = [notice for notice in notices if isinstance(notice, Disconnected)]
+        assert [notice.retry_in for notice in lost] == [0.25, 0.4]
+
+    async def test_leaving_while_the_gateway_is_away(self) -> None:
+        async def first(peer: Peer) -> None:
+            await peer.open()
+            await peer.accept(2)
+
+        async with (
+            gateway(first) as url,
+            session_at(url, delays=partial(itertools.repeat, 9.0)) as (
+                session,
+                _,
+            ),
+        ):
+            written = session.send("hi")
+            await until(lambda: session.state == "waiting")
+            waiting = session.send("hi")
+        with pytest.raises(MessageFailed) as failed:
+            await written
+        assert failed.value.outcome is Outcome.UNKNOWN
+        with pytest.raises(MessageFailed, match="not sent") as failed:
+            await waiting
+        assert failed.value.retryable
+
     async def test_a_session_that_ends_proves_what_it_has_not_accepted(self) -> None:
         async def first(peer: Peer) -> None:
             await peer.open()
@@ -820,6 +860,31 @@ class TestOpening:
                 async with connect(url):
                     pass
             assert failed.value.code == code
+
+    async def test_refused_for_good(self) -> None:
+        """The close code alone would let it come back."""
+
+        async def scene(peer: Peer) -> None:
+            await peer.expect("session.open")
+            await peer.say("error", code="unavailable", message="Misconfigured.", retryable=False)
+            await peer.socket.close(4503)
+
+        async with gateway(scene) as url:
+            with pytest.raises(ConnectionFailed, match="Misconfigured") as failed:
+                async with connect(url):
+                    pass
+            assert failed.value.code == 4503
+
+    async def test_a_session_open_that_is_not_understood(self) -> None:
+        async def scene(peer: Peer) -> None:
+            await peer.expect("session.open")
+            await peer.say("error", code="bad_message", message="What?", retryable=False)
+            await peer.socket.wait_closed()
+
+        async with gateway(scene) as url:
+            with pytest.raises(ConnectionFailed, match=r"What\?"):
+                async with connect(url):
+                    pass
 
     async def test_one_that_is_full_for_too_long(self) -> None:
         async def scene(peer: Peer) -> None:
