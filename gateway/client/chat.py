@@ -140,8 +140,8 @@ class Chat:
         Raises:
             ConnectionFailed: There is none.
         """
-        with self._input.watching() if self._terminal else contextlib.nullcontext():
-            async with connect(url, on_notice=self.tell) as session:
+        async with connect(url, on_notice=self.tell) as session:
+            with self._input.watching() if self._terminal else contextlib.nullcontext():
                 if self._terminal:
                     self.say("Ctrl-C stops a reply; Ctrl-D, or Ctrl-C twice, leaves.", "dim")
                 await self._talk(session)

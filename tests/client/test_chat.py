@@ -188,6 +188,45 @@ async def test_leaving_with_the_end_of_the_input() -> None:
         assert await in_time(chat.process.wait()) == 0
 
 
+async def test_leaving_before_there_is_a_session() -> None:
+    async def scene(peer: Peer) -> None:
+        await peer.expect("session.open")
+        reached.set()
+        await in_time(chat.process.wait())
+
+    reached = asyncio.Event()
+    async with gateway(scene) as url, terminal(url) as chat:
+        await in_time(reached.wait())
+        chat.type(CTRL_C)
+        assert await in_time(chat.process.wait()) == 130
+
+
+async def test_losses_are_said() -> None:
+    async def first(peer: Peer) -> None:
+        await peer.open()
+        await peer.accept(2)
+
+    async def second(peer: Peer) -> None:
+        opening = await peer.expect("session.open")
+        await peer.say(
+            "session.resumed",
+            session_id="s1",
+            resume_key="k2",
+            expires_at=None,
+            last_event=3,
+            lost=[opening["last_event"] + 1, 3],
+        )
+        message = await peer.expect("message.send")
+        await peer.say("message.duplicate", id=message["id"], status="completed")
+        await peer.end(4)
+
+    async with gateway(first, second) as url:
+        code, _, err = await piped(url, "hi\n")
+    assert code == 1
+    assert "some of what the model said was lost" in err
+    assert "Parts of this reply were lost with the connection." in err
+
+
 async def test_giving_up_on_a_reply_while_the_gateway_is_away() -> None:
     async def first(peer: Peer) -> None:
         await peer.open()
