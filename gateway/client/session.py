@@ -6,6 +6,7 @@ import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from datetime import datetime
+from ipaddress import ip_address
 from types import MappingProxyType
 from typing import Any, Literal, NoReturn, TypedDict, Unpack
 
@@ -500,17 +501,19 @@ async def connect(
         max_turns: Turns under way; a further one fails with ``queue_full`` and was not sent.
         max_reply_bytes: Of a reply that a turn holds.
         delays: Gives the waits before attempts, in seconds.
-        options: For `websockets.asyncio.client.connect`, such as ``ssl``, ``proxy`` and
-            ``additional_headers``.
+        options: For `websockets.asyncio.client.connect`, such as ``ssl``, ``proxy`` (for this
+            machine, none) and ``additional_headers``.
 
     Raises:
         ConnectionFailed: No session could be opened.
         ValueError: The address is none of a WebSocket.
     """
     try:
-        parse_uri(url)
+        host = parse_uri(url).host
     except InvalidURI as error:
         raise ValueError(str(error)) from None
+    if _is_loopback(host):
+        options.setdefault("proxy", None)
     options.setdefault("close_timeout", close_timeout)
     options.setdefault("open_timeout", open_timeout)
     options.setdefault("max_size", ESCAPED * max_reply_bytes + 2**16)
@@ -533,6 +536,14 @@ async def connect(
         yield session
     finally:
         await session.close()
+
+
+def _is_loopback(host: str) -> bool:
+    """Whether a host is this machine, which no proxy leads to."""
+    try:
+        return host == "localhost" or ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def _refusal(code: ErrorCode, message: str, *, retryable: bool = False) -> MessageFailed:

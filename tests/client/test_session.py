@@ -844,6 +844,23 @@ class TestOpening:
             async with connect("ws://127.0.0.1:9/ws"):
                 pass
 
+    async def test_this_machine_is_reached_past_any_proxy(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        for name in ("http_proxy", "https_proxy", "all_proxy"):
+            monkeypatch.setenv(name, "http://127.0.0.1:9")
+        monkeypatch.delenv("no_proxy", raising=False)
+
+        async def scene(peer: Peer) -> None:
+            await peer.open()
+            await peer.end(2)
+
+        async with gateway(scene) as url, connect(url):
+            pass
+        with pytest.raises(ConnectionFailed):
+            async with connect("ws://gateway.example.com/ws"):
+                pass
+
     async def test_no_address(self) -> None:
         with pytest.raises(ValueError, match="http"):
             async with connect("http://127.0.0.1/ws"):
