@@ -92,7 +92,7 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
     session_seconds: float = 1200.0
     expiry_margin_seconds: float = 5.0
     expiring_notice_seconds: float = 60.0
-    resume_seconds: float = 0.0
+    resume_seconds: float = 120.0
     close_seconds: float = 10.0
     log_events: int = 4096
     log_bytes: int = 67_108_864

@@ -46,7 +46,7 @@ class Script:
     """A session, what it did at the last step, and the invariants of every step."""
 
     def __init__(self, **policy: Any) -> None:
-        self.policy = Policy(**{"route": "chat", **policy})
+        self.policy = Policy(**{"route": "chat", "resume_seconds": 0.0, **policy})
         self.session = Session(session_id="s-1", principal="anonymous", policy=self.policy)
         self.now = START
         self.effects: list[do.Effect] = []

@@ -112,6 +112,7 @@ class Fixture:
         self.connection = Connection()
 
     async def open(self, **policy: Any) -> SessionRunner:
+        policy.setdefault("resume_seconds", 0.0)
         route = Route(Policy(route="chat", **policy), self.model)
         return await self.sessions.open(route, "anonymous", self.connection)
 
