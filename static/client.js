@@ -1,23 +1,36 @@
 /**
- * A client of session-gateway for browsers: one conversation over one WebSocket.
+ * A client of session-gateway for browsers: one conversation, which outlives its connections.
  *
  * It needs nothing but this file. It speaks the protocol's version 1 in JSON:
  *
  *     import { SessionClient } from "./client.js";
  *
- *     const client = new SessionClient("ws://127.0.0.1:8080/ws");
- *     client.addEventListener("state", () => console.log(client.state));
+ *     const client = new SessionClient("ws://127.0.0.1:8080/ws", { storage: sessionStorage });
  *     client.connect();
- *     const done = await client.send({ text: "Hello" });
+ *     const turn = client.send({ text: "Hello", stream: true });
+ *     for await (const part of turn) console.log(part); // as the model says it
+ *     const done = await turn; // the end, with the whole text
  *     console.log(done.text);
+ *
+ * A connection that is lost is opened again, and the session resumed: each event is taken once and
+ * in order, each message reaches the model at most once. With a `storage` that holds for a page
+ * that is loaded again too: `client.history` is then what it was.
  *
  * @module
  */
 
 /** @typedef {"connecting" | "open" | "waiting" | "closed"} State */
-/** @typedef {"no" | "now" | "later"} ComeBack */
+/** @typedef {"no" | "now" | "later" | "new"} ComeBack With `new`: at once, with a new session. */
 /** @typedef {{ words: string, comeBack: ComeBack }} CloseCode */
-/** @typedef {{ code: string, message: string, retryable: boolean, outcome?: string }} Failure */
+/** @typedef {"not_invoked" | "unknown" | "invoked"} Outcome Whether the model saw a message. */
+/**
+ * @typedef {object} Failure
+ * @property {string} code
+ * @property {string} message For people.
+ * @property {boolean} retryable
+ * @property {number} [retry_after] Seconds.
+ * @property {Outcome} [outcome]
+ */
 /**
  * @typedef {object} Opened
  * @property {string} session_id
@@ -30,12 +43,14 @@
  * @typedef {object} Done
  * @property {string} id
  * @property {"completed" | "cancelled" | "failed"} status
- * @property {string} [text]
+ * @property {string} [text] The reply, whether it was streamed or not; so are the next two.
  * @property {unknown} [json]
  * @property {string} [base64]
  * @property {string} [content_type]
  * @property {string} [invoked_production_variant]
+ * @property {number} deltas In how many parts the reply came; 0 where it was not streamed.
  * @property {number} duration_ms
+ * @property {Outcome} [outcome] Of a cancelled message.
  * @property {Failure} [error]
  */
 /**
@@ -43,20 +58,38 @@
  * @property {string} [text]
  * @property {unknown} [json]
  * @property {string} [base64]
+ * @property {boolean} [stream] Ask for the reply in parts.
  * @property {string} [content_type]
  * @property {string} [accept]
+ */
+/**
+ * @typedef {object} Note Something that befell the session between its turns.
+ * @property {"opened" | "renewed" | "closed" | "gap"} type
+ * @property {any} detail What the event of this name has as its `detail`.
+ */
+/**
+ * @typedef {object} Options
+ * @property {Pick<Storage, "getItem" | "setItem">} [storage] Where the conversation is kept for the page's next load:
+ *   `sessionStorage`. Left out: nowhere.
+ * @property {string} [storageKey] Under which name.
+ */
+/**
+ * @typedef {object} Session What is needed to resume it.
+ * @property {string} id
+ * @property {string} key
+ * @property {number} heartbeat Seconds.
+ * @property {number} messageBytes
  */
 
 export const SUBPROTOCOL = "v1.json.session-gateway";
 
 /**
- * What each close code means, and whether the client may come back. Coming back is with a new
- * session: what the old one knew is gone.
+ * What each close code means, and whether the client may come back to its session.
  * @type {ReadonlyMap<number, CloseCode>}
  */
 export const CLOSE_CODES = new Map([
   [1000, { words: "The session was closed.", comeBack: "no" }],
-  [1001, { words: "The page was left.", comeBack: "no" }],
+  [1001, { words: "The gateway went away.", comeBack: "later" }],
   [1006, { words: "The connection was lost.", comeBack: "later" }],
   [1007, { words: "A message was not valid text.", comeBack: "no" }],
   [1009, { words: "A message was too large.", comeBack: "no" }],
@@ -69,11 +102,16 @@ export const CLOSE_CODES = new Map([
   [4406, { words: "The gateway speaks another version.", comeBack: "no" }],
   [4408, { words: "The connection was silent for too long.", comeBack: "later" }],
   [4409, { words: "The session was taken over by another window.", comeBack: "no" }],
-  [4410, { words: "The session is gone.", comeBack: "now" }],
+  [4410, { words: "The session is gone.", comeBack: "new" }],
   [4413, { words: "This client was too slow.", comeBack: "later" }],
   [4429, { words: "There are too many connections or messages.", comeBack: "later" }],
   [4503, { words: "The model's endpoint is unavailable or full.", comeBack: "later" }],
 ]);
+
+/** The close code of a client whose session another window has taken. */
+export const TAKEN_OVER = 4409;
+const LOST = 1006;
+const SILENT = 4408;
 
 /**
  * What a close code means; an unknown one is taken for a lost connection.
@@ -100,6 +138,16 @@ export function backoff(attempt, random) {
   return Math.round(random * Math.min(MAX_BACKOFF, 500 * 2 ** attempt));
 }
 
+/** A connection that held for so many milliseconds was a good one. */
+const STEADY = 5_000;
+/** How long to wait for a connection, and for a session that is to be resumed, in milliseconds. */
+const ANSWER = 15_000;
+/** After how many events they are acknowledged, if no message has ended before. */
+const ACK_EVERY = 32;
+/** How many turns and notes are kept, and of how many characters in the storage. */
+const MAX_HISTORY = 1_000;
+const MAX_STORED = 500_000;
+
 /** A message failed, or nobody knows what became of it. */
 export class MessageError extends Error {
   /** @param {Failure} failure */
@@ -111,44 +159,253 @@ export class MessageError extends Error {
 }
 
 /**
+ * One message and the reply to it.
+ *
+ * As a promise it is its end: `await turn` gives the {@link Done} of a message that was completed
+ * or cancelled, and throws {@link MessageError} for one that was refused or failed. As an
+ * iterable it is the reply's parts from the first one on, strings or, where the reply is no text,
+ * `Uint8Array`s; to leave the loop does not stop the reply.
+ */
+export class Turn {
+  /** The reply so far. */
+  text = "";
+  /** @type {"waiting" | "running" | Done["status"]} */
+  status = "waiting";
+  /** How far the message has come: what is only `stored` the gateway can't have seen. */
+  /** @type {"stored" | "written" | "accepted"} */
+  delivery = "stored";
+  /** Whether it was asked to stop. */
+  cancelling = false;
+  /** Whether parts of the reply are missing. */
+  incomplete = false;
+  /** Its end, failed or not. @type {Done | null} */
+  ended = null;
+
+  /** @type {(string | Uint8Array)[]} */
+  #parts = [];
+  /** @type {string[]} */
+  #base64 = [];
+  #deltas = 0;
+  /** The end as the gateway told it. @type {Done | null} */
+  #told = null;
+  /** @type {(() => void)[]} */
+  #readers = [];
+  /** @type {(done: Done) => void} */
+  #resolve = () => {};
+  /** @type {(error: Error) => void} */
+  #reject = () => {};
+
+  /**
+   * @param {string} id
+   * @param {Body | null} sent What was asked; null where another window asked it.
+   * @param {() => void} cancel
+   */
+  constructor(id, sent, cancel) {
+    this.id = id;
+    this.sent = sent;
+    /** Ask for it to be stopped; `await turn` then tells what came of that. */
+    this.cancel = cancel;
+    /** @type {Promise<Done>} */
+    this.done = new Promise((resolve, reject) => {
+      this.#resolve = resolve;
+      this.#reject = reject;
+    });
+    this.done.catch(() => {}); // nobody has to wait for it; the turn says it too
+  }
+
+  /**
+   * @template A, B
+   * @param {((done: Done) => A | PromiseLike<A>) | null} [fulfilled]
+   * @param {((error: any) => B | PromiseLike<B>) | null} [rejected]
+   */
+  then(fulfilled, rejected) {
+    return this.done.then(fulfilled, rejected);
+  }
+
+  /**
+   * @template B
+   * @param {((error: any) => B | PromiseLike<B>) | null} [rejected]
+   */
+  catch(rejected) {
+    return this.done.catch(rejected);
+  }
+
+  /** @param {(() => void) | null} [settled] */
+  finally(settled) {
+    return this.done.finally(settled);
+  }
+
+  /** @returns {AsyncGenerator<string | Uint8Array, void>} */
+  async *[Symbol.asyncIterator]() {
+    for (let next = 0; ; ) {
+      if (next < this.#parts.length) yield this.#parts[next++];
+      else if (this.ended) break;
+      else await new Promise((resolve) => this.#readers.push(() => resolve(undefined)));
+    }
+    await this.done;
+  }
+
+  /**
+   * For the client: take a part of the reply.
+   * @param {{ index: number, text?: string, base64?: string }} delta
+   */
+  add({ index, text, base64 }) {
+    if (index !== this.#deltas) this.incomplete = true;
+    this.#deltas = index + 1;
+    this.#take(text, base64);
+  }
+
+  /**
+   * @param {string} [text]
+   * @param {string} [base64]
+   */
+  #take(text, base64) {
+    if (text !== undefined) {
+      this.text += text;
+      this.#parts.push(text);
+    } else if (base64 !== undefined) {
+      this.#base64.push(base64);
+      this.#parts.push(Uint8Array.from(atob(base64), (character) => character.charCodeAt(0)));
+    }
+    for (const wake of this.#readers.splice(0)) wake();
+  }
+
+  /**
+   * For the client: take the end. A later one changes nothing.
+   * @param {Done} done
+   */
+  end(done) {
+    if (this.ended) return;
+    this.#told = done;
+    if (done.deltas > this.#deltas) this.incomplete = true;
+    const ended = { ...done };
+    if (this.#base64.length > 0) ended.base64 = btoa(this.#base64.map(atob).join(""));
+    else if (this.#deltas > 0) ended.text = this.text;
+    this.ended = ended;
+    this.status = done.status;
+    this.#take(done.text, this.#deltas > 0 ? undefined : done.base64);
+    if (done.error) this.#reject(new MessageError(done.error));
+    else this.#resolve(ended);
+  }
+
+  /** What is kept of it. */
+  toJSON() {
+    return {
+      id: this.id,
+      sent: this.sent,
+      delivery: this.delivery,
+      cancelling: this.cancelling,
+      incomplete: this.incomplete,
+      deltas: this.#deltas,
+      text: this.#deltas > 0 ? this.text : "",
+      base64: this.#deltas > 0 ? this.#base64 : [],
+      done: this.#told,
+    };
+  }
+
+  /**
+   * For the client: go on from what was kept.
+   * @param {any} kept
+   */
+  load(kept) {
+    if (this.ended) return;
+    this.sent ??= kept.sent;
+    this.delivery = kept.delivery;
+    this.cancelling = kept.cancelling;
+    this.incomplete = kept.incomplete;
+    this.#deltas = kept.deltas;
+    // The parts that it has are the first ones of those that were kept.
+    if (kept.text.length > this.text.length) this.#take(kept.text.slice(this.text.length));
+    for (const part of kept.base64.slice(this.#base64.length)) this.#take(undefined, part);
+    if (kept.done) this.end(kept.done);
+  }
+}
+
+/**
  * One conversation.
  *
- * Events, each with the gateway's message in `detail`: `opened`, `updated`, `expiring`, `closed`,
- * `accepted`, `error`; and `state`, whenever {@link SessionClient#state} has changed.
+ * Events, each with the gateway's message in `detail`: `opened`, `resumed`, `renewed`, `updated`,
+ * `expiring`, `closed`, `accepted`, `error`; `state`, whenever {@link SessionClient#state} has
+ * changed; `turn`, with the {@link Turn} in `detail`, whenever anything of it has; and `gap`, with
+ * the numbers of the first and the last event that can no longer be had in `detail.lost`.
+ *
+ * What a listener does before it returns is done before the gateway may forget the event.
  */
 export class SessionClient extends EventTarget {
   /** @type {State} */
   state = "closed";
   /** Why there is no connection, in words; empty while there is one. */
   reason = "";
-  /** The number of the newest event. */
+  /** The close code that `reason` puts into words; 0 for none. */
+  code = 0;
+  /** The number of the session's newest event. */
   lastEvent = 0;
+  /**
+   * The conversation, oldest first; of a long one the oldest is forgotten.
+   * @type {(Turn | Note)[]}
+   */
+  history = [];
 
   /** @type {WebSocket | null} */
   #socket = null;
-  /** @type {Map<string, { resolve: (done: Done) => void, reject: (error: Error) => void }>} */
-  #pending = new Map();
-  /** Frames that wait for the socket to open. @type {string[]} */
-  #unsent = [];
+  /** @type {Session | null} */
+  #session = null;
+  /** Up to which event the connection has to catch up before messages are written. */
+  #newest = 0;
+  #ready = false;
+  /** Whether events were lost, so that any of the turns may have ended with one of them. */
+  #gap = false;
+  #acknowledged = 0;
   #attempt = 0;
+  /** When the connection got its session; 0 if it has not. */
+  #openedAt = 0;
+  /** For how many seconds the gateway has asked to stay away. */
+  #retryAfter = 0;
+  /** When the gateway was last heard, and since then asked for a sign of life (0: it was not). */
+  #heard = 0;
+  #asked = 0;
   /** @type {ReturnType<typeof setTimeout> | undefined} */
   #retry;
+  /** @type {ReturnType<typeof setTimeout> | undefined} */
+  #deadline;
   /** @type {ReturnType<typeof setInterval> | undefined} */
   #heartbeat;
-  #heard = 0;
+  /** @type {AbortController | null} */
+  #listening = null;
+  #storage;
+  #storageKey;
+  /**
+   * Where windows that have the same session, as a duplicated tab has it, tell each other of it.
+   * @type {BroadcastChannel | undefined}
+   */
+  #windows;
+  /** What another window has told of this session. @type {any} */
+  #elsewhere = null;
 
-  /** @param {string} url Of the route: `ws://HOST/ws` or `ws://HOST/ws/ROUTE`. */
-  constructor(url) {
+  /**
+   * @param {string} url Of the route: `ws://HOST/ws` or `ws://HOST/ws/ROUTE`.
+   * @param {Options} [options]
+   */
+  constructor(url, { storage, storageKey = "session-gateway" } = {}) {
     super();
     this.url = url;
+    this.#storage = storage;
+    this.#storageKey = storageKey;
+    if (!storage) return;
+    this.#restore();
+    this.#windows = new BroadcastChannel(storageKey);
+    this.#windows.addEventListener("message", ({ data }) => this.#overheard(JSON.parse(data)));
   }
 
-  /** Open a connection and a new session. */
+  /** Open a connection: to the session, if there is one to resume, else to a new one. */
   connect() {
     this.#drop();
+    this.#listen();
     const socket = new WebSocket(this.url, SUBPROTOCOL);
     this.#socket = socket;
-    this.lastEvent = 0;
+    this.#newest = 0;
+    this.#openedAt = 0;
+    this.#deadline = setTimeout(() => this.#lost(SILENT), ANSWER);
     this.#become("connecting");
     // A socket that has been replaced may still speak; it is not listened to.
     const mine = (/** @type {(event: any) => void} */ handle) => (/** @type {any} */ event) => {
@@ -156,11 +413,7 @@ export class SessionClient extends EventTarget {
     };
     socket.addEventListener(
       "open",
-      mine(() => {
-        this.#heard = Date.now();
-        socket.send(JSON.stringify({ type: "session.open" }));
-        for (const frame of this.#unsent.splice(0)) socket.send(frame);
-      }),
+      mine(() => this.#ask()),
     );
     socket.addEventListener(
       "message",
@@ -173,146 +426,508 @@ export class SessionClient extends EventTarget {
   }
 
   /**
-   * Send one message.
+   * Send one message, now or as soon as there is a connection.
    * @param {Body} body
-   * @param {string} [id] Chosen by the caller; unique within the session.
-   * @returns {Promise<Done>} The end of its turn, completed or cancelled.
-   * @throws {MessageError} It was refused or failed, or its connection was lost: then its outcome
-   *   is unknown, and it is not sent again, since the model may have seen it.
+   * @param {string} [id] Chosen by the caller: for an id that was used before, its turn is given
+   *   and nothing is sent.
+   * @returns {Turn} It fails with a {@link MessageError} if the message is refused or fails, or
+   *   the session is gone: then its outcome is unknown, and it is not sent again, since the model
+   *   may have seen it.
    */
   send(body, id = crypto.randomUUID()) {
-    return new Promise((resolve, reject) => {
-      if (this.state === "closed") {
-        reject(notSent("There is no connection."));
-        return;
-      }
-      this.#pending.set(id, { resolve, reject });
-      this.#write({ type: "message.send", id, ...body });
-    });
+    const known = this.#find(id);
+    if (known) return known;
+    const turn = this.#add(id, body);
+    if (this.state === "closed") this.#end(turn, notSent("There is no connection."));
+    else if (this.#ready) this.#write(turn);
+    else this.#store();
+    this.#tell("turn", turn);
+    return turn;
   }
 
   /**
-   * Ask for a message to be stopped; its promise then ends.
+   * Ask for a message to be stopped; its turn then ends, as `cancelled` unless it was faster.
    * @param {string} id
    */
   cancel(id) {
-    this.#write({ type: "message.cancel", id });
+    const turn = this.#find(id);
+    if (!turn || turn.ended) return;
+    if (turn.delivery === "stored") {
+      this.#end(turn, cancelled("not_invoked"));
+      this.#store();
+      return;
+    }
+    turn.cancelling = true;
+    this.#store();
+    if (this.#ready) this.#put({ type: "message.cancel", id });
+    this.#tell("turn", turn);
   }
 
   /** Close the session, at the model too. */
   close() {
-    if (this.state === "open") this.#write({ type: "session.close" });
-    else this.#end("no", "The session was closed.");
+    if (this.state === "open") this.#put({ type: "session.close" });
+    else this.#stop(1000);
   }
 
-  /** @param {object} message */
-  #write(message) {
-    const frame = JSON.stringify(message);
-    if (this.#socket?.readyState === WebSocket.OPEN) this.#socket.send(frame);
-    else this.#unsent.push(frame);
+  /**
+   * Leave the session, and close it unless another window has it; then begin a new one.
+   * @param {string} [url] Of another route.
+   */
+  restart(url = this.url) {
+    const open = this.state === "open";
+    if (open) this.#put({ type: "session.close" });
+    this.#forget((turn) => {
+      if (turn.delivery === "stored") return cancelled("not_invoked");
+      return open ? cancelled("unknown") : unknownOutcome("The session was left");
+    });
+    this.url = url;
+    this.#attempt = 0;
+    this.connect();
+  }
+
+  // What the gateway says
+
+  #ask() {
+    const session = this.#session;
+    this.#put({
+      type: "session.open",
+      ...(session && {
+        session_id: session.id,
+        resume_key: session.key,
+        last_event: this.lastEvent,
+      }),
+    });
+    // A model may take its time to open a session; the gateway has none to take to find one.
+    if (!session) clearTimeout(this.#deadline);
   }
 
   /** @param {any} message */
   #received(message) {
     this.#heard = Date.now();
-    if (message.event !== undefined) this.lastEvent = message.event;
-    switch (message.type) {
+    this.#asked = 0;
+    const { type, event } = message;
+    if (event !== undefined) {
+      if (event <= this.lastEvent) return; // it was here before
+      this.lastEvent = event;
+    }
+    switch (type) {
       case "session.opened":
-        this.#attempt = 0;
-        this.#watch(message.heartbeat_seconds * 1000);
-        this.#become("open");
-        this.#tell("opened", message);
+        this.#opened(message);
+        break;
+      case "session.resumed":
+        this.#resumed(message);
+        break;
+      case "session.renewed":
+        this.#note("renewed", message);
+        break;
+      case "session.closed":
+        this.#closed(message);
+        break;
+      case "session.updated":
+      case "session.expiring":
+        this.#tell(type.split(".")[1], message);
+        break;
+      case "message.accepted":
+        this.#change(message.id, () => {});
+        this.#tell("accepted", message);
+        break;
+      case "message.delta":
+        this.#change(message.id, (turn) => turn.add(message));
         break;
       case "message.done":
-        this.#settle(message);
+        this.#change(message.id, (turn) => turn.end(message));
+        break;
+      case "message.duplicate":
+        this.#duplicate(message);
         break;
       case "error":
         this.#refused(message);
         break;
-      case "session.updated":
-      case "session.expiring":
-      case "session.closed":
-      case "message.accepted":
-        this.#tell(message.type.split(".")[1], message);
-        break;
       default: // a pong, or something of a later gateway
     }
+    if (!this.#session || this.state !== "open") return;
+    if (!this.#ready && this.lastEvent >= this.#newest) this.#flush();
+    if (event !== undefined) this.#acknowledge(type === "message.done");
   }
 
-  /** @param {Done} done */
-  #settle(done) {
-    const pending = this.#pending.get(done.id);
-    this.#pending.delete(done.id);
-    if (done.error) pending?.reject(new MessageError(done.error));
-    else pending?.resolve(done);
+  /** @param {Opened & { resume_key: string }} message */
+  #opened({ resume_key, ...message }) {
+    this.#session = {
+      id: message.session_id,
+      key: resume_key,
+      heartbeat: message.heartbeat_seconds,
+      messageBytes: message.limits.message_bytes,
+    };
+    this.#connected(this.#session);
+    this.#note("opened", message);
   }
 
-  /** @param {Failure & { id?: string }} error */
-  #refused(error) {
-    const pending = error.id === undefined ? undefined : this.#pending.get(error.id);
-    if (pending && error.id !== undefined) {
-      this.#pending.delete(error.id);
-      pending.reject(new MessageError({ ...error, outcome: "not_invoked" }));
-    } else {
-      this.#tell("error", error);
+  /** @param {any} message */
+  #resumed({ resume_key, ...message }) {
+    if (!this.#session) return;
+    this.#session.key = resume_key;
+    this.#elsewhere = null;
+    this.#newest = message.last_event;
+    this.#connected(this.#session);
+    if (message.lost) {
+      const [first, last] = message.lost;
+      this.#gap = true;
+      if (first <= this.lastEvent + 1) this.lastEvent = Math.max(this.lastEvent, last);
+      this.#note("gap", { lost: message.lost });
     }
+    this.#tell("resumed", message);
+    // The old key dies with the first message on this connection, so the new one is kept first.
+    this.#store();
+  }
+
+  /** @param {Session} session */
+  #connected(session) {
+    clearTimeout(this.#deadline);
+    this.#openedAt = Date.now();
+    this.#retryAfter = 0;
+    this.#watch(session.heartbeat * 1000);
+    if (this.state !== "open") this.#become("open");
+    this.#store();
+  }
+
+  /** @param {any} message */
+  #closed(message) {
+    // Every event of the session is here. A message that none of them accepts was not accepted.
+    for (const turn of this.#pending()) {
+      if (turn.delivery === "written" && !this.#gap) turn.delivery = "stored";
+    }
+    this.#gone();
+    this.#note("closed", message);
   }
 
   /**
-   * Find out that the gateway is gone although the socket is not: a ping after one silent
-   * heartbeat, the end after two.
+   * What an event says of a turn. Another window may have sent the message.
+   * @param {string} id
+   * @param {(turn: Turn) => void} change
+   */
+  #change(id, change) {
+    const turn = this.#find(id) ?? this.#add(id, null);
+    if (turn.ended) return;
+    turn.delivery = "accepted";
+    change(turn);
+    this.#tell("turn", turn);
+    this.#next();
+  }
+
+  /** One turn is at the model at a time: the first that was accepted and has not ended. */
+  #next() {
+    const turn = this.#pending().find(({ delivery }) => delivery === "accepted");
+    if (turn?.status !== "waiting") return;
+    turn.status = "running";
+    this.#tell("turn", turn);
+  }
+
+  /** @param {{ id: string, status: string }} message */
+  #duplicate({ id, status }) {
+    const turn = this.#find(id);
+    if (!turn || turn.ended) return;
+    if (status === "queued" || status === "running") {
+      this.#change(id, () => {});
+    } else {
+      // Its end would have come before this, so it is one of the events that were lost.
+      turn.incomplete = true;
+      this.#end(turn, status === "cancelled" ? cancelled("unknown") : lostReply(status));
+    }
+  }
+
+  /** @param {Failure & { id?: string }} error */
+  #refused({ id, ...error }) {
+    const turn = id === undefined ? undefined : this.#find(id);
+    if (turn?.ended) return; // it was asked to stop, and had ended
+    if (turn && turn.delivery !== "accepted") {
+      const { code, message, retryable, retry_after } = error;
+      this.#end(turn, failed({ code, message, retryable, retry_after, outcome: "not_invoked" }));
+      return;
+    }
+    if (!turn) this.#retryAfter = error.retry_after ?? 0;
+    this.#tell("error", { id, ...error });
+  }
+
+  /** @param {boolean} now */
+  #acknowledge(now) {
+    if (!now && this.lastEvent - this.#acknowledged < ACK_EVERY) return;
+    this.#acknowledged = this.lastEvent;
+    // What could not be kept here the gateway has to keep.
+    if (this.#store()) this.#put({ type: "event.ack", event: this.lastEvent });
+  }
+
+  // What is said to the gateway
+
+  /** The session has caught up: write what it has not seen, and ask for what it has not told. */
+  #flush() {
+    this.#ready = true;
+    for (const turn of this.#pending()) {
+      if (turn.delivery !== "accepted" || this.#gap) this.#write(turn);
+      if (turn.cancelling && !turn.ended) this.#put({ type: "message.cancel", id: turn.id });
+    }
+    this.#gap = false;
+  }
+
+  /** @param {Turn} turn */
+  #write(turn) {
+    if (!turn.sent) return;
+    const message = { ...turn.sent, type: "message.send", id: turn.id };
+    const limit = this.#session?.messageBytes ?? Infinity;
+    if (new TextEncoder().encode(JSON.stringify(message)).length > limit) {
+      this.#end(turn, tooLarge(limit));
+      return;
+    }
+    if (turn.delivery === "stored") turn.delivery = "written";
+    this.#store(); // as written, before it is
+    this.#put(message);
+  }
+
+  /** @param {object} message */
+  #put(message) {
+    if (this.#socket?.readyState === WebSocket.OPEN) this.#socket.send(JSON.stringify(message));
+  }
+
+  /**
+   * Find out that the gateway is gone although the socket is not: a ping when it is silent, the
+   * end when that is not answered. Timers of a hidden page are late, so a ping comes first always.
    * @param {number} interval Milliseconds.
    */
   #watch(interval) {
     clearInterval(this.#heartbeat);
     this.#heartbeat = setInterval(() => {
-      const silent = Date.now() - this.#heard;
-      if (silent > 2 * interval) this.#lost(4408);
-      else if (silent > interval / 2) this.#write({ type: "ping" });
+      const now = Date.now();
+      if (this.#asked > 0) {
+        if (now - this.#asked >= interval) this.#lost(SILENT);
+      } else if (now - this.#heard > interval / 2) {
+        this.#asked = now;
+        this.#put({ type: "ping" });
+      }
     }, interval / 2);
   }
 
-  /** @param {number} code */
-  #lost(code) {
-    const { words, comeBack } = describeClose(code);
-    this.#end(comeBack, words);
+  #listen() {
+    if (this.#listening) return;
+    this.#listening = new AbortController();
+    const { signal } = this.#listening;
+    const on = (/** @type {string} */ type, /** @type {() => void} */ handle) =>
+      globalThis.addEventListener(type, handle, { signal });
+    on("online", () => {
+      if (this.state !== "open") this.connect();
+    });
+    on("offline", () => this.#lost(LOST, "This device is offline."));
+    on("pagehide", () => this.#store());
   }
 
+  // The end of a connection, and of a session
+
   /**
-   * @param {ComeBack} comeBack
-   * @param {string} words
+   * @param {number} code
+   * @param {string} [words]
    */
-  #end(comeBack, words) {
-    this.#drop();
-    this.reason = words;
+  #lost(code, words = describeClose(code).words) {
+    const { comeBack } = describeClose(code);
     if (comeBack === "no") {
-      this.#become("closed");
+      this.#stop(code);
       return;
     }
-    const wait = comeBack === "now" ? 0 : backoff(this.#attempt, Math.random());
+    this.#drop();
+    this.reason = words;
+    this.code = code;
+    if (this.#openedAt > 0 && Date.now() - this.#openedAt >= STEADY) this.#attempt = 0;
     // A session that opens and ends at once must not make a busy loop of it.
+    const atOnce =
+      comeBack === "new" && this.#session ? true : comeBack !== "later" && this.#attempt === 0;
+    if (comeBack === "new") this.#gone();
+    const wait = Math.max(250, backoff(this.#attempt, Math.random()), this.#retryAfter * 1000);
     this.#attempt += 1;
-    this.#retry = setTimeout(() => this.connect(), Math.max(wait, 250));
+    this.#retry = setTimeout(() => this.connect(), atOnce ? 0 : wait);
     this.#become("waiting");
   }
 
-  /** Let go of the socket, and of what waited for it. */
+  /** @param {number} code */
+  #stop(code) {
+    this.#drop();
+    this.reason = describeClose(code).words;
+    this.code = code;
+    if (code === TAKEN_OVER) this.#adopt();
+    else {
+      this.#forget(({ delivery }) =>
+        delivery === "stored" ? notSent(this.reason) : unknownOutcome("The session has ended"),
+      );
+    }
+    this.#become("closed");
+  }
+
+  /** What the session may have seen has an unknown outcome; the rest goes to the next one. */
+  #gone() {
+    this.#forget(({ delivery }) =>
+      delivery === "stored" ? null : unknownOutcome("The session is gone"),
+    );
+  }
+
+  /** @param {(turn: Turn) => Ended | null} end How a turn ends with the session, if it does. */
+  #forget(end) {
+    this.#session = null;
+    this.#ready = false;
+    this.#gap = false;
+    this.lastEvent = 0;
+    this.#acknowledged = 0;
+    for (const turn of this.#pending()) {
+      const ended = end(turn);
+      if (ended) this.#end(turn, ended);
+    }
+    this.#store();
+  }
+
+  /** Let go of the socket. */
   #drop() {
     clearTimeout(this.#retry);
+    clearTimeout(this.#deadline);
     clearInterval(this.#heartbeat);
+    this.#ready = false;
     const socket = this.#socket;
     this.#socket = null;
     socket?.close();
-    this.#unsent.length = 0;
-    const lost = [...this.#pending.values()];
-    this.#pending.clear();
-    for (const { reject } of lost) reject(unknownOutcome());
+  }
+
+  // What is kept
+
+  /** @param {string} id */
+  #find(id) {
+    const found = this.history.findLast((item) => item instanceof Turn && item.id === id);
+    return found instanceof Turn ? found : undefined;
+  }
+
+  #pending() {
+    return this.history.filter((item) => item instanceof Turn).filter((turn) => !turn.ended);
+  }
+
+  /**
+   * @param {string} id
+   * @param {Body | null} sent
+   */
+  #add(id, sent) {
+    const turn = new Turn(id, sent, () => this.cancel(id));
+    this.history.push(turn);
+    if (this.history.length > MAX_HISTORY) this.#halve();
+    return turn;
+  }
+
+  /**
+   * @param {Note["type"]} type
+   * @param {any} detail
+   */
+  #note(type, detail) {
+    this.history.push({ type, detail });
+    this.#tell(type, detail);
+  }
+
+  /**
+   * @param {Turn} turn
+   * @param {Ended} ended
+   */
+  #end(turn, ended) {
+    turn.end({ ...ended, id: turn.id });
+    this.#tell("turn", turn);
+  }
+
+  /** Forget the older half of what is over; false if nothing is. */
+  #halve() {
+    const over = this.history.filter((item) => !(item instanceof Turn) || item.ended);
+    const old = new Set(over.slice(0, Math.ceil(over.length / 2)));
+    this.history = this.history.filter((item) => !old.has(item));
+    return old.size > 0;
+  }
+
+  /**
+   * Keep everything, in one piece: a page that ends at any moment finds all of one moment or of
+   * another, and the gateway has what came after that as long as it was not acknowledged.
+   * @returns {boolean} Whether that was possible.
+   */
+  #store() {
+    if (!this.#storage) return true;
+    for (;;) {
+      const kept = JSON.stringify({
+        url: this.url,
+        session: this.#session,
+        last_event: this.lastEvent,
+        history: this.history,
+      });
+      if (kept.length > MAX_STORED && this.#halve()) continue;
+      try {
+        this.#storage.setItem(this.#storageKey, kept);
+      } catch {
+        if (this.#halve()) continue;
+        return false;
+      }
+      if (this.#session && this.state === "open") this.#windows?.postMessage(kept);
+      return true;
+    }
+  }
+
+  #restore() {
+    const kept = parsed(this.#storage?.getItem(this.#storageKey));
+    if (!kept) return;
+    for (const item of kept.history) {
+      if ("id" in item) this.#add(item.id, item.sent).load(item);
+      else this.history.push(item);
+    }
+    if (kept.url !== this.url) {
+      this.#forget(({ delivery }) =>
+        delivery === "stored" ? cancelled("not_invoked") : unknownOutcome("The session was left"),
+      );
+    } else if (kept.session) {
+      this.#session = kept.session;
+      this.lastEvent = kept.last_event;
+      this.#acknowledged = kept.last_event;
+      this.#next();
+    } else {
+      this.#gone();
+    }
+  }
+
+  /** @param {any} kept By another window. */
+  #overheard(kept) {
+    if (kept.session.id !== this.#session?.id) return;
+    // It may have been said before this window had the session; that shows when it is taken over.
+    this.#elsewhere = kept;
+    if (this.code === TAKEN_OVER) this.#adopt();
+  }
+
+  /** Take what the window knows that has taken the session over, so that it can be had back. */
+  #adopt() {
+    const kept = this.#elsewhere;
+    if (!kept || !this.#session) return;
+    this.#elsewhere = null;
+    this.#session = kept.session;
+    const known = this.lastEvent;
+    if (kept.last_event > known) {
+      this.lastEvent = kept.last_event;
+      this.#acknowledged = kept.last_event;
+      for (const item of kept.history) {
+        if ("id" in item) {
+          const turn = this.#find(item.id) ?? this.#add(item.id, item.sent);
+          turn.load(item);
+          this.#tell("turn", turn);
+        } else if (item.detail.event > known) {
+          this.#note(item.type, item.detail);
+        }
+      }
+      this.#next();
+    }
+    this.#store();
   }
 
   /** @param {State} state */
   #become(state) {
     this.state = state;
-    if (state === "open") this.reason = "";
+    if (state === "open") {
+      this.reason = "";
+      this.code = 0;
+    } else if (state === "closed") {
+      this.#listening?.abort();
+      this.#listening = null;
+    }
     this.#tell("state", state);
   }
 
@@ -325,21 +940,55 @@ export class SessionClient extends EventTarget {
   }
 }
 
-/** @param {string} message */
-function notSent(message) {
-  return new MessageError({
-    code: "unavailable",
-    message,
-    retryable: true,
-    outcome: "not_invoked",
-  });
+/** @param {string | null | undefined} text */
+function parsed(text) {
+  try {
+    return JSON.parse(text ?? "null");
+  } catch {
+    return null;
+  }
 }
 
-function unknownOutcome() {
-  return new MessageError({
-    code: "unavailable",
-    message: "The connection was lost; whether the model saw the message is not known.",
-    retryable: false,
-    outcome: "unknown",
-  });
+// How a turn ends where the gateway does not say it
+
+/** @typedef {Omit<Done, "id">} Ended */
+
+/**
+ * @param {Failure} error
+ * @returns {Ended}
+ */
+function failed(error) {
+  return { status: "failed", error, deltas: 0, duration_ms: 0 };
+}
+
+/**
+ * @param {Outcome} outcome
+ * @returns {Ended}
+ */
+function cancelled(outcome) {
+  return { status: "cancelled", outcome, deltas: 0, duration_ms: 0 };
+}
+
+/** @param {string} message */
+function notSent(message) {
+  return failed({ code: "unavailable", message, retryable: true, outcome: "not_invoked" });
+}
+
+/** @param {number} limit */
+function tooLarge(limit) {
+  const message = `A message may have ${limit} bytes; this one has more.`;
+  return failed({ code: "too_large", message, retryable: false, outcome: "not_invoked" });
+}
+
+/** @param {string} why */
+function unknownOutcome(why) {
+  const message = `${why}; whether the model saw the message is not known.`;
+  return failed({ code: "session_lost", message, retryable: false, outcome: "unknown" });
+}
+
+/** @param {string} status */
+function lostReply(status) {
+  const message = "The end of the reply was lost on the way.";
+  const outcome = status === "completed" ? "invoked" : "unknown";
+  return failed({ code: "stream_broken", message, retryable: false, outcome });
 }

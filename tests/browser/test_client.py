@@ -25,7 +25,8 @@ async def test_every_close_code_is_described(chat: Chat) -> None:
     assert set(CloseCode) <= set(described)
     never = {1000, 1009, 4400, 4401, 4403, 4404, 4406, 4409}
     assert {code for code in CloseCode if described[code] == "no"} == never
-    assert {code for code in CloseCode if described[code] == "now"} == {1012, 4410}
+    assert {code for code in CloseCode if described[code] == "now"} == {1012}
+    assert {code for code in CloseCode if described[code] == "new"} == {4410}
 
 
 async def test_backoff_grows_is_jittered_and_bounded(chat: Chat) -> None:
@@ -112,7 +113,7 @@ async def test_replies_in_words(chat: Chat) -> None:
           replyText({ ...done, json: { text: "five" } }),
           json({ other: 1 }),
           replyText({ ...done, text: "{", content_type: "application/json" }),
-          replyText({ ...done, status: "cancelled" }),
+          replyText({ ...done, status: "cancelled", text: "six" }),
           untilExpiry("2027-01-15T08:20:00Z", Date.parse("2027-01-15T08:18:55Z")),
           untilExpiry("2027-01-15T08:20:00Z", Date.parse("2027-01-15T08:20:01Z")),
           untilExpiry(null, 0),
@@ -126,7 +127,7 @@ async def test_replies_in_words(chat: Chat) -> None:
         "five",
         '{\n  "other": 1\n}',
         "{",
-        "Stopped.",
+        "six",
         "1 min 5 s left",
         "expired",
         "no expiry known",
