@@ -314,7 +314,7 @@ function sendText() {
   if (text === "" || page.send.disabled) return;
   page.text.value = "";
   page.text.focus();
-  client?.send({ text, stream: true });
+  client?.send({ text });
   page.log.scrollTop = page.log.scrollHeight;
 }
 

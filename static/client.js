@@ -857,8 +857,7 @@ export class SessionClient extends EventTarget {
       try {
         this.#storage.setItem(this.#storageKey, kept);
       } catch {
-        if (this.#halve()) continue;
-        return false;
+        return false; // it is full, with something else
       }
       if (this.#session && this.state === "open") this.#windows?.postMessage(kept);
       return true;
