@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from axe_playwright_python.async_playwright import Axe
 from playwright.async_api import Browser, Page, async_playwright, expect
 
 from tests.support.processes import Process, gateway, local
@@ -93,6 +94,16 @@ class Chat:
         await self.write(text)
         await expect(self.page.locator(".pending")).to_have_count(0)
         return await self.entries.last.inner_text()
+
+    async def accessible(self) -> None:
+        """Nothing that axe-core knows of keeps anybody out, and nothing is cut off at the side."""
+        results = await Axe().run(self.page)
+        found = [(v["id"], [n["html"] for n in v["nodes"]]) for v in results.response["violations"]]
+        assert found == []
+        wide, window = await self.page.evaluate(
+            "[document.documentElement.scrollWidth, window.innerWidth]"
+        )
+        assert wide <= window
 
     async def screenshot(self, name: str) -> None:
         """Keep a picture for people."""

@@ -11,7 +11,7 @@ import re
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from playwright.async_api import Page, WebSocketRoute
+from playwright.async_api import BrowserContext, Page, WebSocketRoute
 
 from tests.support.timing import UNIT
 
@@ -70,8 +70,8 @@ class ScriptedGateway:
         self._fresh = (f"key-{number}" for number in itertools.count(1))
         self._closing: set[asyncio.Task[None]] = set()
 
-    async def play(self, page: Page) -> "ScriptedGateway":
-        """Take every WebSocket of the page."""
+    async def play(self, page: Page | BrowserContext) -> "ScriptedGateway":
+        """Take every WebSocket of the page, or of all pages."""
         await page.route_web_socket(re.compile("/ws"), self._connect)
         return self
 
@@ -167,6 +167,8 @@ class ScriptedGateway:
             self._close(socket, 4410)
             return
         self.keys = [key, next(self._fresh)]
+        for other in self.sockets[:-1]:
+            self._close(other, 4409)
         socket.position = NOWHERE
         if self._breaks(socket, "resuming"):
             return
