@@ -54,6 +54,15 @@ const page = {
   send: element("send", HTMLButtonElement),
 };
 
+/** The tab's storage. A browser may be told to have none. */
+const storage = (() => {
+  try {
+    return sessionStorage;
+  } catch {
+    return undefined;
+  }
+})();
+
 /** @type {SessionClient | null} */
 let client = null;
 /** @type {string | null} */
@@ -320,7 +329,7 @@ function sendText() {
 
 /** @param {string} name */
 function restart(name) {
-  sessionStorage.setItem(ROUTE_KEY, name);
+  storage?.setItem(ROUTE_KEY, name);
   client?.restart(routeUrl(location.href, name));
   page.text.focus();
 }
@@ -354,10 +363,10 @@ try {
   const response = await fetch("/routes.json");
   /** @type {{ routes: string[], default: string }} */
   const { routes, default: usual } = await response.json();
-  const before = sessionStorage.getItem(ROUTE_KEY) ?? usual;
+  const before = storage?.getItem(ROUTE_KEY) ?? usual;
   const first = routes.includes(before) ? before : usual;
   for (const name of routes) page.route.add(new Option(name, name, false, name === first));
-  client = new SessionClient(routeUrl(location.href, first), { storage: sessionStorage });
+  client = new SessionClient(routeUrl(location.href, first), { storage });
   show(client.history);
   page.log.scrollTop = page.log.scrollHeight;
   follow(client);

@@ -112,6 +112,7 @@ export const CLOSE_CODES = new Map([
 export const TAKEN_OVER = 4409;
 const LOST = 1006;
 const SILENT = 4408;
+const GONE = 4410;
 
 /**
  * What a close code means; an unknown one is taken for a lost connection.
@@ -463,7 +464,7 @@ export class SessionClient extends EventTarget {
     this.#tell("turn", turn);
   }
 
-  /** Close the session, at the model too. */
+  /** Close the session, at the model too; without a connection it is left to end by itself. */
   close() {
     if (this.state === "open") this.#put({ type: "session.close" });
     else this.#stop(1000);
@@ -646,6 +647,8 @@ export class SessionClient extends EventTarget {
     }
     if (!turn) this.#retryAfter = error.retry_after ?? 0;
     this.#tell("error", { id, ...error });
+    // The session that the gateway has is not the one that this client had.
+    if (this.state === "connecting" && error.code === "bad_message") this.#lost(GONE);
   }
 
   /** @param {boolean} now */
@@ -734,13 +737,14 @@ export class SessionClient extends EventTarget {
     this.reason = words;
     this.code = code;
     if (this.#openedAt > 0 && Date.now() - this.#openedAt >= STEADY) this.#attempt = 0;
-    // A session that opens and ends at once must not make a busy loop of it.
-    const atOnce =
-      comeBack === "new" && this.#session ? true : comeBack !== "later" && this.#attempt === 0;
-    if (comeBack === "new") this.#gone();
+    // A gateway that goes or has forgotten says so at once; but a session that opens and ends, and
+    // opens and ends, must not make a busy loop of it.
+    const news = comeBack === "new" && this.#session !== null;
+    const atOnce = news || (comeBack !== "later" && this.#attempt === 0);
     const wait = Math.max(250, backoff(this.#attempt, Math.random()), this.#retryAfter * 1000);
-    this.#attempt += 1;
     this.#retry = setTimeout(() => this.connect(), atOnce ? 0 : wait);
+    this.#attempt += 1;
+    if (comeBack === "new") this.#gone();
     this.#become("waiting");
   }
 

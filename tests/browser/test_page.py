@@ -1,5 +1,6 @@
 """The chat page as a person uses it, by keyboard, and as assistive technology sees it."""
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -91,21 +92,95 @@ async def test_a_session_that_the_model_closes_is_followed_by_a_new_one(chat: Ch
 async def test_a_gateway_that_goes_and_comes_back(
     new_chat: Callable[..., Any], start_gateway: Start
 ) -> None:
+    """Another one knows nothing of the session, and that is said."""
     chat = await new_chat()
     first = start_gateway()
     await chat.open(first.url)
     await chat.write("/sleep 60")
     await expect(chat.page.locator(".pending")).to_have_count(1)
     first.popen.kill()
-    await expect(chat.page.locator(".problem")).to_contain_text("is not known")
     await expect(chat.state).to_contain_text("The connection was lost. Connecting again")
-    chat.complaints.clear()  # Chromium's own, of the refused connection
+    await chat.write("/echo Still to be sent.")
+    await expect(chat.page.locator(".pending")).to_have_count(2)
     await chat.screenshot("gateway-gone")
     start_gateway("--port", first.url.rpartition(":")[2])
     await chat.connected()
+    await expect(chat.page.locator(".problem")).to_contain_text("is not known")
     await expect(chat.page.get_by_text("This is a new session")).to_be_visible()
-    assert "Turn 1" in await chat.ask("hi")
-    chat.complaints.clear()
+    await expect(chat.page.locator(".entry.model .body")).to_have_text("Still to be sent.")
+    assert "Turn 2" in await chat.ask("hi")
+    chat.complaints.clear()  # Chromium's own, of refused connections
+
+
+async def test_a_browser_that_is_offline_for_a_while(chat: Chat) -> None:
+    session = await chat.page.locator("#session").get_attribute("title")
+    await chat.write("/count 100 20")
+    await expect(chat.page.locator(".entry.model")).to_contain_text("5")
+    await chat.page.context.set_offline(True)
+    await expect(chat.state).to_contain_text("This device is offline.")
+    await chat.write("/echo Written offline.")
+    await expect(chat.page.locator(".pending")).to_have_count(2)
+    await chat.page.context.set_offline(False)
+    await chat.connected()
+    answers = chat.page.locator(".entry.model .body")
+    await expect(answers.last).to_have_text("Written offline.")
+    assert counted(await answers.first.inner_text()) == 100
+    assert await chat.page.locator("#session").get_attribute("title") == session
+    chat.complaints.clear()  # Chromium's own, of refused connections
+
+
+async def test_an_answer_is_stopped(chat: Chat) -> None:
+    await chat.write("/count 1000 20")
+    answer = chat.page.locator(".entry.model").first
+    await expect(answer).to_contain_text("5")
+    await chat.page.keyboard.press("Escape")
+    await expect(answer).to_contain_text("Stopped. The model has seen this message.")
+    assert 5 <= counted(await answer.locator(".body").inner_text()) < 1000
+    await chat.screenshot("stopped")
+    assert "Turn" in await chat.ask("hi")
+
+
+async def test_a_page_that_is_loaded_again_in_the_middle_of_an_answer(chat: Chat) -> None:
+    await chat.ask("My name is Ada.")
+    session = await chat.page.locator("#session").get_attribute("title")
+    await chat.write("/count 100 20")
+    answers = chat.page.locator(".entry.model .body")
+    await expect(answers.last).to_contain_text("5")
+    await chat.page.reload()
+    await expect(answers.first).to_contain_text("Hello Ada")
+    await expect(chat.page.locator(".pending")).to_have_count(1)
+    await expect(chat.page.locator(".pending")).to_have_count(0)
+    assert counted(await answers.last.inner_text()) == 100
+    assert await chat.page.locator("#session").get_attribute("title") == session
+    assert "Your name is Ada." in await chat.ask("What is my name?")
+
+
+async def test_two_windows_with_one_conversation(chat: Chat) -> None:
+    await chat.write("/count 100 20")
+    async with chat.page.context.expect_page() as opened:
+        await chat.page.evaluate("void window.open(location.href)")
+    other = Chat(await opened.value)
+    await other.connected()
+    here = chat.page.get_by_role("button", name="Use here")
+    await expect(here).to_be_visible()
+    await expect(other.page.locator(".pending")).to_have_count(0)
+    assert counted(await other.page.locator(".entry.model .body").inner_text()) == 100
+    await other.ask("My name is Ada.")
+    await here.click()
+    await chat.connected()
+    await expect(other.page.get_by_role("button", name="Use here")).to_be_visible()
+    answers = chat.page.locator(".entry.model .body")
+    await expect(answers.last).to_contain_text("Hello Ada")
+    assert counted(await answers.first.inner_text()) == 100
+    assert "Your name is Ada." in await chat.ask("What is my name?")
+    assert other.complaints == []
+
+
+def counted(text: str) -> int:
+    """How far a count goes that has every number once and in order."""
+    numbers = [int(number) for number in re.findall(r"\d+", text)]
+    assert numbers == list(range(numbers[0], numbers[0] + len(numbers)))
+    return len(numbers)
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
