@@ -52,6 +52,7 @@ class ScriptedGateway:
             ``resumed`` (it is said), or the number of an event.
         reply: In which parts every message is answered; None leaves it running.
         deaf: Whether messages are dropped.
+        refuses: Whether resuming is a bad message.
         received: Every message of the client, with the number of its connection.
         invoked: The ids that the model would have seen.
     """
@@ -60,6 +61,7 @@ class ScriptedGateway:
         self.breaks: dict[str | int, int] = {}
         self.reply: list[str] | None = ["One ", "two ", "three."]
         self.deaf = False
+        self.refuses = False
         self.received: list[tuple[int, Message]] = []
         self.invoked: list[str] = []
         self.sessions = 0
@@ -163,6 +165,9 @@ class ScriptedGateway:
         )
 
     def _resume(self, socket: Socket, session_id: str, key: str, last_event: int) -> None:
+        if self.refuses:
+            socket.send(type="error", code="bad_message", message="No.", retryable=False)
+            return
         if session_id != f"session-{self.sessions}" or key not in self.keys:
             self._close(socket, 4410)
             return

@@ -412,3 +412,56 @@ async def test_nothing_of_use_is_kept(app: App, kept: str) -> None:
     await app.page.evaluate("(kept) => { sessionStorage.app = kept; }", kept)
     await app.page.evaluate(APP)
     await app.wait("client.state === 'open'")
+
+
+async def test_it_breaks_wherever_it_can(app: App) -> None:
+    await app.wait("client.state === 'open'")
+    await app.run("Math.random = () => 0; return 1")  # for the shortest waits
+    points: list[str | int] = ["sending", "accepting", "resuming", "resumed", 2, 3, 4, 5, 6]
+    app.wire.breaks = dict.fromkeys(points, 1011)
+    await app.page.evaluate(SEND)
+    assert (await app.ended())["text"] == "One two three."
+    assert await app.run("parts") == ["One ", "two ", "three."]
+    assert app.wire.invoked == ["m1"]
+    await until(lambda: app.wire.forgotten == 6)
+    assert [event["event"] for event in await app.told("accepted")] == [2]
+    assert app.wire.sessions == 1
+
+
+async def test_a_client_that_knows_more_than_the_gateway_begins_anew(app: App) -> None:
+    await app.wait("client.state === 'open'")
+    app.wire.refuses = True
+    app.wire.close(1012)
+    await until(lambda: app.wire.sessions == 2)
+    await app.wait("client.state === 'open'")
+
+
+async def test_a_session_is_left_for_another(app: App) -> None:
+    app.wire.reply = None
+    await app.wait("client.state === 'open'")
+    await app.page.evaluate(SEND)
+    await until(lambda: app.wire.invoked == ["m1"])
+    await app.run("client.restart()")
+    done = await app.ended("cancelled")
+    assert done["outcome"] == "unknown"
+    await until(lambda: app.wire.sessions == 2)
+    assert len(app.wire.of_type("session.close")) == 1
+    await app.load()
+    await app.wait("client.state === 'open'")
+    assert app.wire.sessions == 2
+    assert await app.run("client.history.map(({ type }) => type ?? 'turn')") == [
+        "opened",
+        "turn",
+        "opened",
+    ]
+
+
+async def test_another_address_is_another_session(app: App) -> None:
+    app.wire.reply = None
+    await app.wait("client.state === 'open'")
+    await app.page.evaluate(SEND)
+    await until(lambda: app.wire.invoked == ["m1"])
+    await app.page.reload()
+    await app.page.evaluate(APP.replace('"/ws"', '"/ws/other"'))
+    await until(lambda: app.wire.sessions == 2)
+    assert (await app.ended("failed"))["error"]["outcome"] == "unknown"

@@ -200,3 +200,31 @@ async def test_two_windows(scripted: Scripted) -> None:
     await expect(scripted.answers).to_have_text(["Said there.", "And here."])
     assert scripted.wire.sessions == 1
     await other.page.close()
+
+
+async def test_a_new_session_and_another_route_outlive_a_reload(scripted: Scripted) -> None:
+    turn = await scripted.ask("one")
+    scripted.wire.done(turn, 0, text="The first.")
+    await expect(scripted.answers).to_have_text("The first.")
+    await scripted.page.get_by_label("Route").select_option("other")
+    await expect(scripted.notices).to_contain_text("This is a new session")
+    await scripted.page.reload()
+    await scripted.chat.connected()
+    await expect(scripted.answers).to_have_text("The first.")
+    await expect(scripted.notices).to_contain_text("This is a new session")
+    await expect(scripted.page.get_by_label("Route")).to_have_value("other")
+    assert scripted.wire.sessions == 2
+    assert "/ws/other" in scripted.wire.socket.route.url
+
+
+async def test_who_reads_what_was_said_is_not_dragged_along(scripted: Scripted) -> None:
+    turn = await scripted.ask("one")
+    scripted.wire.answer(turn, "line\n" * 100)
+    log = scripted.page.locator("#log")
+    at_end = "log => log.scrollHeight - log.scrollTop - log.clientHeight < 2"
+    await expect(scripted.answers).to_contain_text("line")
+    await until(lambda: log.evaluate(at_end))
+    await log.evaluate("log => { log.scrollTop = 100 }")
+    scripted.wire.answer(turn, "more\n" * 100, start=1)
+    await expect(scripted.answers).to_contain_text("more")
+    assert await log.evaluate("log => log.scrollTop") == 100
