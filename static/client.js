@@ -1,13 +1,13 @@
 /**
  * A client of session-gateway for browsers: one conversation, which outlives its connections.
  *
- * It needs nothing but this file. It speaks the protocol's version 1 in JSON:
+ * It needs this file and the two that it imports. It speaks the protocol's version 1 in JSON:
  *
  *     import { SessionClient } from "./client.js";
  *
  *     const client = new SessionClient("ws://127.0.0.1:8080/ws", { storage: sessionStorage });
  *     client.connect();
- *     const turn = client.send({ text: "Hello", stream: true });
+ *     const turn = client.send({ text: "Hello" });
  *     for await (const part of turn) console.log(part); // as the model says it
  *     const done = await turn; // the end, with the whole text
  *     console.log(done.text);
@@ -19,18 +19,17 @@
  * @module
  */
 
+import { backoff, describeClose, GONE, LOST, SILENT, TAKEN_OVER } from "./closing.js";
+import { cancelled, failed, lostReply, notSent, tooLarge, Turn, unknownOutcome } from "./turn.js";
+
+export { backoff, CLOSE_CODES, describeClose, MAX_BACKOFF, TAKEN_OVER } from "./closing.js";
+export { MessageError, Turn } from "./turn.js";
+
+/** @typedef {import("./turn.js").Body} Body */
+/** @typedef {import("./turn.js").Done} Done */
+/** @typedef {import("./turn.js").Ended} Ended */
+/** @typedef {import("./turn.js").Failure} Failure */
 /** @typedef {"connecting" | "open" | "waiting" | "closed"} State */
-/** @typedef {"no" | "now" | "later" | "new"} ComeBack With `new`: at once, with a new session. */
-/** @typedef {{ words: string, comeBack: ComeBack }} CloseCode */
-/** @typedef {"not_invoked" | "unknown" | "invoked"} Outcome Whether the model saw a message. */
-/**
- * @typedef {object} Failure
- * @property {string} code
- * @property {string} message For people.
- * @property {boolean} retryable
- * @property {number} [retry_after] Seconds.
- * @property {Outcome} [outcome]
- */
 /**
  * @typedef {object} Opened
  * @property {string} session_id
@@ -40,37 +39,14 @@
  * @property {{ message_bytes: number, queued_messages: number, resume_seconds: number }} limits
  */
 /**
- * @typedef {object} Done
- * @property {string} id
- * @property {"completed" | "cancelled" | "failed"} status
- * @property {string} [text] The reply, whether it was streamed or not; so are the next two.
- * @property {unknown} [json]
- * @property {string} [base64]
- * @property {string} [content_type]
- * @property {string} [invoked_production_variant]
- * @property {number} deltas In how many parts the reply came; 0 where it was not streamed.
- * @property {number} duration_ms
- * @property {Outcome} [outcome] Of a cancelled message.
- * @property {Failure} [error]
- */
-/**
- * @typedef {object} Body Exactly one of `text`, `json` and `base64`, and the protocol's options.
- * @property {string} [text]
- * @property {unknown} [json]
- * @property {string} [base64]
- * @property {boolean} [stream] Ask for the reply in parts.
- * @property {string} [content_type]
- * @property {string} [accept]
- */
-/**
  * @typedef {object} Note Something that befell the session between its turns.
  * @property {"opened" | "renewed" | "closed" | "gap"} type
  * @property {any} detail What the event of this name has as its `detail`.
  */
 /**
  * @typedef {object} Options
- * @property {Pick<Storage, "getItem" | "setItem">} [storage] Where the conversation is kept for the page's next load:
- *   `sessionStorage`. Left out: nowhere.
+ * @property {Pick<Storage, "getItem" | "setItem">} [storage] Where the conversation is
+ *   kept for the page's next load: `sessionStorage`. Left out: nowhere.
  * @property {string} [storageKey] Under which name.
  */
 /**
@@ -83,62 +59,6 @@
 
 export const SUBPROTOCOL = "v1.json.session-gateway";
 
-/**
- * What each close code means, and whether the client may come back to its session.
- * @type {ReadonlyMap<number, CloseCode>}
- */
-export const CLOSE_CODES = new Map([
-  [1000, { words: "The session was closed.", comeBack: "no" }],
-  [1001, { words: "The gateway went away.", comeBack: "later" }],
-  [1006, { words: "The connection was lost.", comeBack: "later" }],
-  [1007, { words: "A message was not valid text.", comeBack: "no" }],
-  [1009, { words: "A message was too large.", comeBack: "no" }],
-  [1011, { words: "The gateway had an internal error.", comeBack: "later" }],
-  [1012, { words: "The gateway is restarting.", comeBack: "now" }],
-  [4400, { words: "The client broke the protocol.", comeBack: "no" }],
-  [4401, { words: "You are not signed in, or no longer.", comeBack: "no" }],
-  [4403, { words: "You may not use this route.", comeBack: "no" }],
-  [4404, { words: "There is no such route.", comeBack: "no" }],
-  [4406, { words: "The gateway speaks another version.", comeBack: "no" }],
-  [4408, { words: "The connection was silent for too long.", comeBack: "later" }],
-  [4409, { words: "The session was taken over by another window.", comeBack: "no" }],
-  [4410, { words: "The session is gone.", comeBack: "new" }],
-  [4413, { words: "This client was too slow.", comeBack: "later" }],
-  [4429, { words: "There are too many connections or messages.", comeBack: "later" }],
-  [4503, { words: "The model's endpoint is unavailable or full.", comeBack: "later" }],
-]);
-
-/** The close code of a client whose session another window has taken. */
-export const TAKEN_OVER = 4409;
-const LOST = 1006;
-const SILENT = 4408;
-const GONE = 4410;
-
-/**
- * What a close code means; an unknown one is taken for a lost connection.
- * @param {number} code
- * @returns {CloseCode}
- */
-export function describeClose(code) {
-  return (
-    CLOSE_CODES.get(code) ?? { words: `The connection was closed (${code}).`, comeBack: "later" }
-  );
-}
-
-/** The longest wait before a further attempt, in milliseconds. */
-export const MAX_BACKOFF = 30_000;
-
-/**
- * How long to wait before an attempt: anywhere up to a bound that doubles, so that many clients
- * that were cut off together do not come back together.
- * @param {number} attempt Counted from 0.
- * @param {number} random From 0 up to 1.
- * @returns {number} Milliseconds.
- */
-export function backoff(attempt, random) {
-  return Math.round(random * Math.min(MAX_BACKOFF, 500 * 2 ** attempt));
-}
-
 /** A connection that held for so many milliseconds was a good one. */
 const STEADY = 5_000;
 /** How long to wait for a connection, and for a session that is to be resumed, in milliseconds. */
@@ -148,179 +68,6 @@ const ACK_EVERY = 32;
 /** How many turns and notes are kept, and of how many characters in the storage. */
 const MAX_HISTORY = 1_000;
 const MAX_STORED = 500_000;
-
-/** A message failed, or nobody knows what became of it. */
-export class MessageError extends Error {
-  /** @param {Failure} failure */
-  constructor(failure) {
-    super(failure.message);
-    this.name = "MessageError";
-    this.failure = failure;
-  }
-}
-
-/**
- * One message and the reply to it.
- *
- * As a promise it is its end: `await turn` gives the {@link Done} of a message that was completed
- * or cancelled, and throws {@link MessageError} for one that was refused or failed. As an
- * iterable it is the reply's parts from the first one on, strings or, where the reply is no text,
- * `Uint8Array`s; to leave the loop does not stop the reply.
- */
-export class Turn {
-  /** The reply so far. */
-  text = "";
-  /** @type {"waiting" | "running" | Done["status"]} */
-  status = "waiting";
-  /** How far the message has come: what is only `stored` the gateway can't have seen. */
-  /** @type {"stored" | "written" | "accepted"} */
-  delivery = "stored";
-  /** Whether it was asked to stop. */
-  cancelling = false;
-  /** Whether parts of the reply are missing. */
-  incomplete = false;
-  /** Its end, failed or not. @type {Done | null} */
-  ended = null;
-
-  /** @type {(string | Uint8Array)[]} */
-  #parts = [];
-  /** @type {string[]} */
-  #base64 = [];
-  #deltas = 0;
-  /** The end as the gateway told it. @type {Done | null} */
-  #told = null;
-  /** @type {(() => void)[]} */
-  #readers = [];
-  /** @type {(done: Done) => void} */
-  #resolve = () => {};
-  /** @type {(error: Error) => void} */
-  #reject = () => {};
-
-  /**
-   * @param {string} id
-   * @param {Body | null} sent What was asked; null where another window asked it.
-   * @param {() => void} cancel
-   */
-  constructor(id, sent, cancel) {
-    this.id = id;
-    this.sent = sent;
-    /** Ask for it to be stopped; `await turn` then tells what came of that. */
-    this.cancel = cancel;
-    /** @type {Promise<Done>} */
-    this.done = new Promise((resolve, reject) => {
-      this.#resolve = resolve;
-      this.#reject = reject;
-    });
-    this.done.catch(() => {}); // nobody has to wait for it; the turn says it too
-  }
-
-  /**
-   * @template A, B
-   * @param {((done: Done) => A | PromiseLike<A>) | null} [fulfilled]
-   * @param {((error: any) => B | PromiseLike<B>) | null} [rejected]
-   */
-  then(fulfilled, rejected) {
-    return this.done.then(fulfilled, rejected);
-  }
-
-  /**
-   * @template B
-   * @param {((error: any) => B | PromiseLike<B>) | null} [rejected]
-   */
-  catch(rejected) {
-    return this.done.catch(rejected);
-  }
-
-  /** @param {(() => void) | null} [settled] */
-  finally(settled) {
-    return this.done.finally(settled);
-  }
-
-  /** @returns {AsyncGenerator<string | Uint8Array, void>} */
-  async *[Symbol.asyncIterator]() {
-    for (let next = 0; ; ) {
-      if (next < this.#parts.length) yield this.#parts[next++];
-      else if (this.ended) break;
-      else await new Promise((resolve) => this.#readers.push(() => resolve(undefined)));
-    }
-    await this.done;
-  }
-
-  /**
-   * For the client: take a part of the reply.
-   * @param {{ index: number, text?: string, base64?: string }} delta
-   */
-  add({ index, text, base64 }) {
-    if (index !== this.#deltas) this.incomplete = true;
-    this.#deltas = index + 1;
-    this.#take(text, base64);
-  }
-
-  /**
-   * @param {string} [text]
-   * @param {string} [base64]
-   */
-  #take(text, base64) {
-    if (text !== undefined) {
-      this.text += text;
-      this.#parts.push(text);
-    } else if (base64 !== undefined) {
-      this.#base64.push(base64);
-      this.#parts.push(Uint8Array.from(atob(base64), (character) => character.charCodeAt(0)));
-    }
-    for (const wake of this.#readers.splice(0)) wake();
-  }
-
-  /**
-   * For the client: take the end. A later one changes nothing.
-   * @param {Done} done
-   */
-  end(done) {
-    if (this.ended) return;
-    this.#told = done;
-    if (done.deltas > this.#deltas) this.incomplete = true;
-    const ended = { ...done };
-    if (this.#base64.length > 0) ended.base64 = btoa(this.#base64.map(atob).join(""));
-    else if (this.#deltas > 0) ended.text = this.text;
-    this.ended = ended;
-    this.status = done.status;
-    this.#take(done.text, this.#deltas > 0 ? undefined : done.base64);
-    if (done.error) this.#reject(new MessageError(done.error));
-    else this.#resolve(ended);
-  }
-
-  /** What is kept of it. */
-  toJSON() {
-    return {
-      id: this.id,
-      sent: this.sent,
-      delivery: this.delivery,
-      cancelling: this.cancelling,
-      incomplete: this.incomplete,
-      deltas: this.#deltas,
-      text: this.#deltas > 0 ? this.text : "",
-      base64: this.#deltas > 0 ? this.#base64 : [],
-      done: this.#told,
-    };
-  }
-
-  /**
-   * For the client: go on from what was kept.
-   * @param {any} kept
-   */
-  load(kept) {
-    if (this.ended) return;
-    this.sent ??= kept.sent;
-    this.delivery = kept.delivery;
-    this.cancelling = kept.cancelling;
-    this.incomplete = kept.incomplete;
-    this.#deltas = kept.deltas;
-    // The parts that it has are the first ones of those that were kept.
-    if (kept.text.length > this.text.length) this.#take(kept.text.slice(this.text.length));
-    for (const part of kept.base64.slice(this.#base64.length)) this.#take(undefined, part);
-    if (kept.done) this.end(kept.done);
-  }
-}
 
 /**
  * One conversation.
@@ -950,48 +697,4 @@ function parsed(text) {
   } catch {
     return null;
   }
-}
-
-// How a turn ends where the gateway does not say it
-
-/** @typedef {Omit<Done, "id">} Ended */
-
-/**
- * @param {Failure} error
- * @returns {Ended}
- */
-function failed(error) {
-  return { status: "failed", error, deltas: 0, duration_ms: 0 };
-}
-
-/**
- * @param {Outcome} outcome
- * @returns {Ended}
- */
-function cancelled(outcome) {
-  return { status: "cancelled", outcome, deltas: 0, duration_ms: 0 };
-}
-
-/** @param {string} message */
-function notSent(message) {
-  return failed({ code: "unavailable", message, retryable: true, outcome: "not_invoked" });
-}
-
-/** @param {number} limit */
-function tooLarge(limit) {
-  const message = `A message may have ${limit} bytes; this one has more.`;
-  return failed({ code: "too_large", message, retryable: false, outcome: "not_invoked" });
-}
-
-/** @param {string} why */
-function unknownOutcome(why) {
-  const message = `${why}; whether the model saw the message is not known.`;
-  return failed({ code: "session_lost", message, retryable: false, outcome: "unknown" });
-}
-
-/** @param {string} status */
-function lostReply(status) {
-  const message = "The end of the reply was lost on the way.";
-  const outcome = status === "completed" ? "invoked" : "unknown";
-  return failed({ code: "stream_broken", message, retryable: false, outcome });
 }

@@ -4,8 +4,8 @@
  * @module
  */
 
-/** @typedef {import("./client.js").Done} Done */
-/** @typedef {import("./client.js").Failure} Failure */
+/** @typedef {import("./turn.js").Done} Done */
+/** @typedef {import("./turn.js").Failure} Failure */
 /** @typedef {import("./client.js").Note} Note */
 /** @typedef {import("./client.js").State} State */
 
@@ -98,7 +98,7 @@ export function noteText({ type, detail }, before) {
       if (before === null) return "";
       return before === detail.route
         ? "This is a new session: the model has forgotten what was said."
-        : `This is a new session, on the route ${detail.route}: its model knows nothing of what was said.`;
+        : `This is a new session, on the route ${detail.route}. Its model knows nothing of this.`;
     case "renewed": {
       const why = RENEWED[detail.reason] ?? "The model’s session was renewed";
       return detail.context === "replayed"
