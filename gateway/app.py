@@ -8,6 +8,7 @@ import signal
 import socket
 import sys
 from collections.abc import AsyncIterator, Callable
+from typing import Self
 
 import structlog
 import uvicorn
@@ -29,6 +30,8 @@ from gateway.transports.websocket import WebSocketEndpoint
 SHUTDOWN_SECONDS = 15
 """How long connections may take to go after the gateway has drained."""
 
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
 
 def configure_logging(level: str, form: str) -> None:
     """Log to standard error, the gateway's own lines and the libraries' alike.
@@ -45,7 +48,12 @@ def configure_logging(level: str, form: str) -> None:
     renderer: list[structlog.typing.Processor] = (
         [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
         if form == "json"
-        else [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())]
+        else [
+            # The default shows local variables where rich is installed: bodies and credentials.
+            structlog.dev.ConsoleRenderer(
+                colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback
+            )
+        ]
     )
     structlog.configure(
         processors=[
@@ -67,10 +75,40 @@ def configure_logging(level: str, form: str) -> None:
             ],
         )
     )
+    # It would log a traceback of every text frame that is not UTF-8, which any client can send.
+    logging.getLogger("uvicorn.error").addFilter(
+        lambda record: not str(record.msg).startswith("Invalid UTF-8")
+    )
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel("WARNING")
     logging.getLogger("gateway").setLevel(level)
+
+
+class Signals:
+    """SIGINT and SIGTERM, for as long as this context lasts.
+
+    Attributes:
+        came: Whether there has been one.
+        handle: Called for each.
+    """
+
+    def __init__(self, handle: Callable[[], None] = lambda: None) -> None:
+        self.came = False
+        self.handle = handle
+
+    def __enter__(self) -> Self:
+        for number in _SIGNALS:
+            asyncio.get_running_loop().add_signal_handler(number, self._take)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number in _SIGNALS:
+            asyncio.get_running_loop().remove_signal_handler(number)
+
+    def _take(self) -> None:
+        self.came = True
+        self.handle()
 
 
 @contextlib.asynccontextmanager
@@ -87,6 +125,7 @@ async def build(settings: Settings) -> AsyncIterator[tuple[Starlette, Sessions]]
                     max_pool_connections=aws.max_pool_connections,
                     connect_timeout=aws.connect_timeout_seconds,
                     read_timeout=aws.read_timeout_seconds,
+                    call_timeout=aws.call_timeout_seconds,
                     reply_bytes=aws.reply_bytes,
                 )
             )
@@ -131,7 +170,7 @@ def application(settings: Settings, sessions: Sessions) -> Starlette:
     return Starlette(
         routes=[
             WebSocketRoute("/ws", endpoint.serve),
-            WebSocketRoute("/ws/{route}", endpoint.serve),
+            WebSocketRoute("/ws/{route:path}", endpoint.serve),
             HttpRoute("/healthz", healthz),
             HttpRoute("/readyz", readyz),
             *pages(list(settings.routes)),
@@ -140,7 +179,9 @@ def application(settings: Settings, sessions: Sessions) -> Starlette:
     )
 
 
-async def serve(settings: Settings, *, on_ready: Callable[[str], None]) -> None:
+async def serve(
+    settings: Settings, *, on_ready: Callable[[str], None], signals: Signals | None = None
+) -> None:
     """Run the gateway until it is told to stop by SIGTERM or SIGINT, and has drained.
 
     A second signal ends the draining at once.
@@ -148,6 +189,7 @@ async def serve(settings: Settings, *, on_ready: Callable[[str], None]) -> None:
     Args:
         settings: All of them.
         on_ready: Called with the address once connections are taken.
+        signals: Those of whoever does more than serve; one that came before is heeded.
 
     Raises:
         ConfigError: The platform can't be called with these settings.
@@ -155,7 +197,10 @@ async def serve(settings: Settings, *, on_ready: Callable[[str], None]) -> None:
     """
     configure_logging(settings.server.log_level, settings.server.log_format)
     raise_file_limit()
-    with listen(settings.server.host, settings.server.port) as listener:
+    with contextlib.ExitStack() as stack:
+        if signals is None:
+            signals = stack.enter_context(Signals())
+        listener = stack.enter_context(listen(settings.server.host, settings.server.port))
         host, port = listener.getsockname()[:2]
         url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
         async with build(settings) as (app, sessions):
@@ -181,14 +226,9 @@ async def serve(settings: Settings, *, on_ready: Callable[[str], None]) -> None:
                     sessions.hurry()
                 server.should_exit = True
 
-            loop = asyncio.get_running_loop()
-            for number in (signal.SIGINT, signal.SIGTERM):
-                loop.add_signal_handler(number, stop)
-            try:
+            signals.handle = stop
+            if not signals.came:
                 await server.serve(sockets=[listener])
-            finally:
-                for number in (signal.SIGINT, signal.SIGTERM):
-                    loop.remove_signal_handler(number)
 
 
 def raise_file_limit() -> None:

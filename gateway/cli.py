@@ -64,7 +64,7 @@ def serve(path: Path | None, **server: object) -> None:
     from gateway.config import EXAMPLE, ConfigError, load  # noqa: PLC0415
 
     path = path or (DEFAULT_FILE if DEFAULT_FILE.exists() else None)
-    if path is None and not any(name.startswith("GATEWAY_ROUTES") for name in os.environ):
+    if path is None and not any(name.upper().startswith("GATEWAY_ROUTES") for name in os.environ):
         raise fail(
             f"session-gateway: no configuration. Write {DEFAULT_FILE}, for example:\n\n{EXAMPLE}\n"
             "and run `session-gateway serve` beside it, or name it with --config. "

@@ -5,12 +5,14 @@ is reported all at once, each with where it was set, the key, and what it should
 """
 
 import difflib
+import json
 import os
+import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
-from urllib.parse import urlsplit
+from typing import Annotated, Any, Literal, NamedTuple, Self, cast
+from urllib.parse import SplitResult, urlsplit
 
 import msgspec
 from pydantic import (
@@ -20,21 +22,23 @@ from pydantic import (
     ConfigDict,
     Field,
     ValidationError,
+    field_validator,
     model_validator,
 )
+from pydantic_core import PydanticCustomError
 from pydantic_settings import (
     BaseSettings,
-    PydanticBaseSettingsSource,
+    EnvSettingsSource,
     SettingsConfigDict,
-    SettingsError,
-    TomlConfigSettingsSource,
 )
 
 from gateway.sagemaker import PROFILES, Defaults, Profile
-from gateway.session.policy import Policy, Recovery
+from gateway.session.policy import Opening, Policy, Recovery
 from gateway.transports.origins import is_loopback
 
 ENVIRONMENT_PREFIX = "GATEWAY_"
+
+Location = tuple[str | int, ...]
 
 EXAMPLE = """\
 [aws]
@@ -46,6 +50,9 @@ session = "container-standards"
 content_type = "application/json"
 """
 """The least that a configuration has to say."""
+
+
+_ROUTE_EXAMPLE = 'add a table such as [routes.chat] with endpoint_name = "…"'
 
 
 class ConfigError(Exception):
@@ -63,10 +70,59 @@ def _host(value: str) -> str:
 
 
 def _origin(value: str) -> str:
-    parts = urlsplit(value)
-    if value != f"{parts.scheme}://{parts.netloc}" or not parts.scheme or not parts.netloc:
+    parts = _url(value)
+    if value != f"{parts.scheme}://{parts.netloc}":
         raise ValueError("expected an origin such as https://chat.example.com, without a path")
     return value
+
+
+def _endpoint_url(value: str) -> str:
+    parts = _url(value)
+    if parts.query or parts.fragment or re.search(r"[^\x21-\x7e]", value):
+        raise ValueError("expected an address without spaces, `?` and `#`")
+    return value
+
+
+def _url(value: str) -> SplitResult:
+    """The parts of an address, which names a host and nobody's credentials."""
+    wanted = "expected an address such as https://host or http://127.0.0.1:9000"
+    try:
+        parts = urlsplit(value)
+        named = parts.scheme in {"http", "https"} and parts.hostname and parts.port != 0
+    except ValueError:
+        raise ValueError(wanted) from None
+    if "@" in parts.netloc:
+        raise ValueError(
+            "must not hold a user or a password (user:password@); credentials come from AWS's "
+            "usual chain"
+        )
+    if not named:
+        raise ValueError(wanted)
+    return parts
+
+
+def _matching(pattern: str, most: int, expected: str) -> AfterValidator:
+    """Holds a text to that pattern and length."""
+    compiled = re.compile(pattern)
+
+    def validate(value: str) -> str:
+        if len(value) > most or not compiled.fullmatch(value):
+            raise ValueError(f"expected 1 to {most} {expected}")
+        return value
+
+    return AfterValidator(validate)
+
+
+def _text(most: int) -> AfterValidator:
+    """What a header may carry; HTTP drops spaces at its ends."""
+    expected = "printable ASCII characters, without a space at either end"
+    return _matching(r"[\x21-\x7e]([\x20-\x7e]*[\x21-\x7e])?", most, expected)
+
+
+def _label(most: int) -> AfterValidator:
+    """What AWS calls things by."""
+    expected = "letters, digits and hyphens, with a letter or a digit at either end"
+    return _matching(r"[a-zA-Z0-9]([a-zA-Z0-9-]*[a-zA-Z0-9])?", most, expected)
 
 
 def _profile(value: Any) -> Profile:
@@ -74,19 +130,36 @@ def _profile(value: Any) -> Profile:
         return value
     if isinstance(value, str):
         if value not in PROFILES:
-            raise ValueError(f"expected one of {', '.join(PROFILES)}, or a table of your own")
+            choices = ", ".join(PROFILES)
+            raise PydanticCustomError(
+                "choice", "expected one of {choices}, or a table of your own", {"choices": choices}
+            )
         return PROFILES[value]
+    if not isinstance(value, dict):
+        raise PydanticCustomError("profile", "expected the name of a profile, or a table")
     try:
         return msgspec.convert(value, Profile)
     except msgspec.ValidationError as error:
-        raise ValueError(str(error)) from None
+        # It names the key within the table, and may quote what it has found there.
+        text, _, key = str(error).partition(" - at `$.")
+        if text.startswith("Invalid enum value"):
+            text = f"expected one of {', '.join(opening.value for opening in Opening)}"
+        raise PydanticCustomError(
+            "within", "{text}", {"text": text.partition(", got ")[0], "key": key}
+        ) from None
 
 
 Seconds = Annotated[float, Field(ge=0, le=86_400, allow_inf_nan=False)]
 Positive = Annotated[float, Field(gt=0, le=86_400, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1, le=1_000_000)]
 Bytes = Annotated[int, Field(ge=1, le=1_073_741_824)]
-Header = Annotated[str, Field(pattern=r"\A[\x20-\x7e]{1,1024}\z")]
+# The lengths are those of SageMaker Runtime's API model.
+Header = Annotated[str, _text(1024)]
+Id = Annotated[str, _text(64)]
+Name = Annotated[str, _label(63)]
+RouteName = Annotated[
+    str, _matching(r"[A-Za-z0-9_-]+", 64, "letters, digits, `-` and `_` as a route's name")
+]
 Session = Annotated[Any, BeforeValidator(_profile)]
 ClientField = Literal[
     "inference_id",
@@ -141,11 +214,12 @@ class Store(_Section):
 class Aws(_Section):
     """``[aws]``: the platform's side. Credentials come from AWS's usual chain."""
 
-    region: str | None = Field(default=None, description="region; AWS's usual chain where absent")
-    profile: str | None = Field(default=None, description="profile of the shared AWS configuration")
-    endpoint_url: str | None = Field(
+    region: Name | None = Field(default=None, description="region; AWS's usual chain where absent")
+    profile: Header | None = Field(
+        default=None, description="profile of the shared AWS configuration"
+    )
+    endpoint_url: Annotated[str, AfterValidator(_endpoint_url)] | None = Field(
         default=None,
-        pattern=r"\Ahttps?://",
         description="address of SageMaker Runtime, to speak to something other than AWS",
     )
     max_pool_connections: Count = Field(default=1000, description="calls to the platform at once")
@@ -153,7 +227,12 @@ class Aws(_Section):
         default=5.0, description="time to connect to the platform"
     )
     read_timeout_seconds: Positive = Field(
-        default=70.0, description="time for the model to answer; AWS ends a call after 60"
+        default=70.0,
+        description="time for the model to answer, and to go on; AWS ends a call after 60",
+    )
+    call_timeout_seconds: Positive = Field(
+        default=120.0,
+        description="time for a call as a whole: to wait its turn, and for all of the reply",
     )
     reply_bytes: Bytes = Field(default=26_214_400, description="largest reply in one piece")
 
@@ -171,9 +250,7 @@ class Route(_Section):
 
     model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True)
 
-    endpoint_name: str = Field(
-        pattern=r"\A[a-zA-Z0-9](-*[a-zA-Z0-9]){0,62}\z", description="the SageMaker endpoint"
-    )
+    endpoint_name: Name = Field(description="the SageMaker endpoint")
     session: Session = Field(
         default=PROFILES["container-standards"],
         description=f"how its container keeps sessions: {', '.join(PROFILES)}, or a table",
@@ -192,16 +269,14 @@ class Route(_Section):
     )
     accept: Header | None = Field(default=None, description="Accept, where a message has none")
     custom_attributes: Header | None = Field(default=None, description="CustomAttributes, likewise")
-    inference_id: Header | None = Field(default=None, description="InferenceId, likewise")
+    inference_id: Id | None = Field(default=None, description="InferenceId, likewise")
     target_model: Header | None = Field(default=None, description="TargetModel, likewise")
-    target_variant: Header | None = Field(default=None, description="TargetVariant, likewise")
-    target_container_hostname: Header | None = Field(
+    target_variant: Name | None = Field(default=None, description="TargetVariant, likewise")
+    target_container_hostname: Name | None = Field(
         default=None, description="TargetContainerHostname, likewise"
     )
-    enable_explanations: Header | None = Field(
-        default=None, description="EnableExplanations, likewise"
-    )
-    inference_component_name: Header | None = Field(
+    enable_explanations: Id | None = Field(default=None, description="EnableExplanations, likewise")
+    inference_component_name: Name | None = Field(
         default=None, description="InferenceComponentName, likewise"
     )
     allowed_origins: frozenset[Annotated[str, AfterValidator(_origin)]] = Field(
@@ -297,50 +372,80 @@ class Route(_Section):
         )
 
 
-class Settings(BaseSettings):
-    """All settings."""
+class _TooSmall(NamedTuple):
+    """A setting that has to be larger with another as it is."""
 
-    model_config = SettingsConfigDict(
-        env_prefix=ENVIRONMENT_PREFIX,
-        env_nested_delimiter="__",
-        env_ignore_empty=True,
-        extra="forbid",
-        frozen=True,
-    )
+    key: Location
+    value: float
+    least: float
+    other: Location
+
+
+class Settings(_Section):
+    """All settings; made from values that are at hand, it looks at no file and no environment."""
 
     server: Server = Server()
     store: Store = Store()
     aws: Aws = Aws()
-    routes: dict[Annotated[str, Field(pattern=r"\A[A-Za-z0-9_-]{1,64}\z")], Route] = Field(
-        min_length=1
-    )
+    routes: dict[RouteName, Route]
 
+    @field_validator("routes")
     @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - pydantic's interface
-        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Flags, then the environment, then the file; the first that has a value wins."""
-        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls)
+    def _has_a_route(cls, routes: dict[str, Route]) -> dict[str, Route]:
+        if not routes:
+            raise ValueError(f"expected at least one route; {_ROUTE_EXAMPLE}")
+        return routes
 
     @model_validator(mode="after")
-    def _log_holds_a_reply(self) -> Self:
+    def _logs_hold_what_they_must(self) -> Self:
+        # A connection that is half a log behind is closed, and one message can be that much.
+        small: list[_TooSmall] = []
         for name, route in self.routes.items():
-            if route.log_bytes <= 2 * self.aws.reply_bytes:
-                raise ValueError(
-                    f"routes.{name}.log_bytes must be more than twice aws.reply_bytes "
-                    f"({self.aws.reply_bytes}), or a large reply could not be kept"
-                )
-            if route.log_seconds <= route.resume_seconds:
-                raise ValueError(
-                    f"routes.{name}.log_seconds must be more than resume_seconds "
-                    f"({route.resume_seconds}), or a client could come back to nothing"
-                )
+            at = ("routes", name)
+            reply, queue, resume = (
+                self.aws.reply_bytes,
+                route.queued_messages,
+                route.resume_seconds,
+            )
+            small += [
+                _TooSmall(
+                    (*at, "log_bytes"), route.log_bytes, 2 * reply + 1, ("aws", "reply_bytes")
+                ),
+                _TooSmall(
+                    (*at, "log_events"), route.log_events, 2 * queue + 16, (*at, "queued_messages")
+                ),
+                _TooSmall((*at, "log_seconds"), route.log_seconds, resume, (*at, "resume_seconds")),
+            ]
+        small = [setting for setting in small if setting.value < setting.least]
+        if small:
+            raise PydanticCustomError("too_small", "a log is too small", {"small": small})
         return self
+
+
+class _Variables(Settings, BaseSettings):
+    """How the environment is read."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=ENVIRONMENT_PREFIX, env_nested_delimiter="__", env_ignore_empty=True
+    )
+
+
+class _Environment(EnvSettingsSource):
+    """The environment; what is no JSON where it has to be is left for the validation to refuse."""
+
+    def _load_env_vars(self) -> Mapping[str, str | None]:
+        # A table comes before its keys, which would otherwise be lost with what it replaces.
+        return dict(sorted(super()._load_env_vars().items()))
+
+    def decode_complex_value(self, field_name: str, field: Any, value: Any) -> Any:
+        """See `PydanticBaseSettingsSource`."""
+        try:
+            return super().decode_complex_value(field_name, field, value)
+        except (ValueError, RecursionError):
+            return value
+
+
+Tree = dict[str, Any]
 
 
 def load(path: Path | None, flags: Mapping[str, Mapping[str, Any]] | None = None) -> Settings:
@@ -353,77 +458,210 @@ def load(path: Path | None, flags: Mapping[str, Mapping[str, Any]] | None = None
     Raises:
         ConfigError: Something is wrong.
     """
-    if path is not None:
-        _check_syntax(path)
-
-    class Loaded(Settings):
-        model_config = SettingsConfigDict(toml_file=path)
-
+    file = {} if path is None else _read(path)
     given = {section: dict(values) for section, values in (flags or {}).items() if values}
+    values = _over(given, _over(_Environment(_Variables)(), file))
     problems = _unknown_variables()
     try:
-        settings = Loaded(**given)  # type: ignore[arg-type]
+        settings = Settings.model_validate(values)
         if not problems:
             return settings
     except ValidationError as error:
-        problems += [_problem(details, path, given) for details in error.errors()]
-    except SettingsError as error:
-        problems.append(f"environment: {error}")
+        origins = _Origins(path, file, given, values)
+        for details in error.errors(include_url=False):
+            problems += _problems(details, origins)
     raise ConfigError("\n".join(problems))
 
 
-def _check_syntax(path: Path) -> None:
+def _over(stronger: Any, weaker: Any) -> Any:
+    """Both, tables merged; the order is the weaker one's."""
+    if not isinstance(stronger, dict) or not isinstance(weaker, dict):
+        return stronger
+    merged = {key: _over(value, weaker.get(key)) for key, value in stronger.items()}
+    return weaker | merged
+
+
+def _read(path: Path) -> Tree:
     try:
         with path.open("rb") as file:
-            tomllib.load(file)
+            return tomllib.load(file)
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except RecursionError:
+        raise ConfigError(f"{path}: tables or lists are too deep") from None
+    except ValueError as error:
         raise ConfigError(f"{path}: not TOML: {error}") from None
+
+
+def _variables() -> Iterator[tuple[str, list[str], str]]:
+    """The gateway's variables that are not empty: name, location and value."""
+    for name, value in os.environ.items():
+        if value and name.upper().startswith(ENVIRONMENT_PREFIX):
+            yield name, name[len(ENVIRONMENT_PREFIX) :].lower().split("__"), value
 
 
 def _unknown_variables() -> list[str]:
     """Variables whose section there is none of; pydantic-settings would pass over them."""
     sections = list(Settings.model_fields)
     return [
-        f"{name}: unknown section{_suggest(section, sections)}"
-        for name in os.environ
-        if name.upper().startswith(ENVIRONMENT_PREFIX)
-        and (section := name[len(ENVIRONMENT_PREFIX) :].lower().partition("__")[0]) not in sections
+        f"{name}: unknown section{_suggest(location[0], sections)}"
+        for name, location, _ in _variables()
+        if location[0] not in sections
     ]
 
 
-def _problem(details: Any, path: Path | None, flags: Mapping[str, Mapping[str, Any]]) -> str:
-    """One line: where it was set, the key, what is expected, what was there."""
-    location = [str(part) for part in details["loc"] if part != "[key]"]
-    key = ".".join(location)
-    variable = ENVIRONMENT_PREFIX + "__".join(location).upper()
-    if len(location) == 2 and location[1] in flags.get(location[0], {}):
-        source = f"--{location[1].replace('_', '-')}"
-    elif variable in {name.upper() for name in os.environ}:
-        source = variable
-    else:
-        source = str(path) if path is not None else "configuration"
-    kind, text, value = details["type"], str(details["msg"]), details["input"]
+class _Origins:
+    """Where each value was set.
+
+    Args:
+        path: The file's.
+        file: What it says.
+        flags: What the command line says.
+        values: What all of them amount to.
+    """
+
+    def __init__(self, path: Path | None, file: Tree, flags: Tree, values: Tree) -> None:
+        self._file = str(path) if path is not None else "configuration"
+        self._values = values
+        # Of two spellings of a name the later one counts, and a key before the JSON of its table.
+        variables = [*_variables()][::-1]
+        variables.sort(key=lambda variable: -len(variable[1]))
+        self._strongest_first: list[tuple[str, Tree]] = [
+            *(
+                (f"--{key.replace('_', '-')}", {section: {key: value}})
+                for section, keys in flags.items()
+                for key, value in keys.items()
+            ),
+            *((name, _tree(location, value)) for name, location, value in variables),
+            (self._file, file),
+        ]
+
+    def of(self, location: Location) -> str:
+        """The source to name for what is wrong there."""
+        named = [name for name, tree in self._strongest_first if _has(tree, location)]
+        if not named:
+            return self._file
+        table = isinstance(_value(self._values, location), dict)
+        return " and ".join(named) if table else named[0]
+
+    def of_missing(self, location: Location) -> str:
+        """The source to name for a key that is nowhere: that of its table."""
+        table = location[:-1]
+        if not table:
+            return self._file
+        return [name for name, tree in self._strongest_first if _has(tree, table)][-1]
+
+    def has(self, location: Location) -> bool:
+        """Whether it was set at all."""
+        return _has(self._values, location)
+
+
+def _tree(location: list[str], text: str) -> Tree:
+    """What one variable says."""
+    try:
+        tree = json.loads(text)
+    except (ValueError, RecursionError):
+        tree = text
+    for key in reversed(location):
+        tree = {key: tree}
+    return cast("Tree", tree)
+
+
+def _has(tree: Any, location: Location) -> bool:
+    """Whether something is there; the items of a list are where the list is."""
+    for key in location:
+        if not isinstance(tree, dict):
+            return True
+        if key not in tree:
+            return False
+        tree = tree[key]
+    return True
+
+
+def _value(tree: Any, location: Location) -> Any:
+    for key in location:
+        tree = tree.get(key) if isinstance(tree, dict) else None
+    return tree
+
+
+_EXPECTED = {
+    "dict_type": "expected a table",
+    "model_type": "expected a table",
+    "frozen_set_type": "expected a list",
+    "string_type": "expected a text",
+}
+
+
+def _problems(details: Any, origins: _Origins) -> Iterator[str]:
+    """Lines of where it was set, the key, and what is expected."""
+    location: Location = details["loc"]
+    kind, text, context = details["type"], str(details["msg"]), details.get("ctx", {})
+    if kind == "too_small":
+        yield from (_together(setting, origins) for setting in context["small"])
+        return
+    if location[-1] == "[key]":
+        location = location[:-1]
+    if kind == "within":  # a key of a table that pydantic knows nothing of
+        location += tuple(re.findall(r"[^.\[\]`]+", context["key"]))
+        if unknown := re.fullmatch(r"Object contains unknown field `(.*)`", text, re.DOTALL):
+            location, kind = (*location, unknown[1]), "extra_forbidden"
     if kind == "missing":
-        example = ' - add a table such as [routes.chat] with endpoint_name = "…"'
-        return f"{source}: {key}: missing{example if key == 'routes' else ''}"
-    if kind == "extra_forbidden":
-        return f"{source}: {key}: unknown key{_suggest(location[-1], _keys_beside(location))}"
-    text = text.removeprefix("Value error, ")
-    if not location:
-        return f"{source}: {text}"
-    return f"{source}: {key}: {text}, got {value!r:.80}"
+        yield f"{origins.of_missing(location)}: {_key(location)}: missing{_wanted(location)}"
+    elif kind == "extra_forbidden":
+        suggestion = _suggest(str(location[-1]), _keys_beside(location))
+        yield f"{origins.of(location)}: {_key(location)}: unknown key{suggestion}"
+    else:
+        source = origins.of(location)
+        text = _EXPECTED.get(kind, text.removeprefix("Value error, "))
+        if kind in _EXPECTED and kind != "string_type" and source.upper().startswith("GATEWAY_"):
+            text += " in JSON"
+        yield f"{source}: {_key(location)}: {text}{_shown(kind, details['input'])}"
 
 
-def _keys_beside(location: list[str]) -> list[str]:
+def _together(small: _TooSmall, origins: _Origins) -> str:
+    """Name the setting that was made; one of the two is, since the defaults go together."""
+    key, other = _key(small.key), _key(small.other)
+    if origins.has(small.key):
+        rule = f"must be at least {small.least} with {other} as it is, got {small.value}"
+        return f"{origins.of(small.key)}: {key}: {rule}"
+    return f"{origins.of(small.other)}: {other}: needs {key} to be at least {small.least}"
+
+
+def _key(location: Location) -> str:
+    """As TOML would have it, so that it is one line whatever is in it."""
+    return ".".join(
+        key if re.fullmatch(r"[A-Za-z0-9_-]+", key) else json.dumps(key)
+        for key in map(str, location)
+    )
+
+
+def _wanted(location: Location) -> str:
+    if len(location) == 1:
+        return f" - {_ROUTE_EXAMPLE}"
+    return f" - expected {Route.model_fields[str(location[-1])].description}"
+
+
+def _shown(kind: str, value: Any) -> str:
+    """What was there, unless it could be a secret: only numbers and words among choices are not."""
+    if kind.startswith(("int_", "float_", "greater_", "less_", "finite_")):
+        number = isinstance(value, int | float) and -1e12 < value < 1e12
+        if number or (isinstance(value, str) and re.fullmatch(r"[-+]?[0-9.]{1,12}", value)):
+            return f", got {value}"
+    word = isinstance(value, str) and re.fullmatch(r"[A-Za-z_-]{1,16}", value)
+    return f", got {value}" if word and kind in {"literal_error", "choice"} else ""
+
+
+def _keys_beside(location: Location) -> list[str]:
     """The keys that there are where an unknown one was found."""
-    if location[0] == "routes":
-        return list(Route.model_fields)
-    section = Settings.model_fields.get(location[0])
-    if len(location) == 1 or section is None:
-        return list(Settings.model_fields)
-    return list(getattr(section.annotation, "model_fields", {}))
+    match location:
+        case ("routes", _, "session", *_):
+            return list(Profile.__struct_fields__)
+        case ("routes", *_):
+            return list(Route.model_fields)
+        case (str(section), _):
+            return list(getattr(Settings.model_fields[section].annotation, "model_fields", {}))
+        case _:
+            return list(Settings.model_fields)
 
 
 def _suggest(name: str, known: list[str]) -> str:

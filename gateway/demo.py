@@ -1,13 +1,12 @@
 """The demonstration: a gateway, SageMaker on this machine and two models, all in one process."""
 
-import contextlib
-import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
-from gateway.app import serve
-from gateway.config import Settings, load
+from gateway.app import Signals, serve
+from gateway.config import Aws, Route, Server, Settings
 from gateway.local.builtin import BuiltinModel
+from gateway.local.command import apart_from_aws
 from gateway.local.language import LanguageModel, LanguageModelUnavailable
 from gateway.local.language import load as find_weights
 from gateway.local.platform import Endpoint
@@ -24,7 +23,7 @@ async def demo(
     say: Callable[[str], None],
     on_ready: Callable[[str], None],
 ) -> None:
-    """Run until SIGINT or SIGTERM.
+    """Run until SIGINT or SIGTERM, whatever this machine's settings for AWS or the gateway are.
 
     Args:
         port: Of the gateway; 0 takes a free one.
@@ -39,55 +38,37 @@ async def demo(
     endpoints = [
         Endpoint("builtin", [BuiltinModel(f"i-{n}") for n in range(1, INSTANCES + 1)]),
     ]
-    if not builtin_only:
-        try:
-            weights = find_weights(model)
-        except LanguageModelUnavailable as missing:
-            say(f"Only the built-in model is here, since {missing}")
-        else:
-            say(f"Loading {weights.name} into {INSTANCES} instances …")
-            instances = [LanguageModel(weights, f"i-{n}") for n in range(1, INSTANCES + 1)]
-            for instance in instances:
-                await instance.load()
-            endpoints.insert(0, Endpoint("language", instances))
-    async with running(endpoints) as url:
-        say(f"SageMaker on this machine: {url}")
-        with _credentials():
-            await serve(_settings(url, endpoints, port), on_ready=on_ready)
+    with Signals() as signals:
+        if not builtin_only:
+            try:
+                weights = find_weights(model)
+            except LanguageModelUnavailable as missing:
+                say(f"Only the built-in model is here, since {missing}")
+            else:
+                # llama.cpp can't be interrupted while it loads: a signal takes effect after that.
+                signals.handle = lambda: say("Stopping once the model has loaded …")
+                say(f"Loading {weights.name} into {INSTANCES} instances …")
+                instances = [LanguageModel(weights, f"i-{n}") for n in range(1, INSTANCES + 1)]
+                for instance in instances:
+                    await instance.load()
+                    if signals.came:
+                        return
+                endpoints.insert(0, Endpoint("language", instances))
+        with apart_from_aws(AWS_ACCESS_KEY_ID=ACCESS_KEY, AWS_SECRET_ACCESS_KEY=SECRET_KEY):
+            async with running(endpoints) as url:
+                say(f"SageMaker on this machine: {url}")
+                await serve(_settings(url, endpoints, port), on_ready=on_ready, signals=signals)
 
 
 def _settings(url: str, endpoints: list[Endpoint], port: int) -> Settings:
     """Routes named as the endpoints."""
-    return load(
-        None,
-        {
-            "server": {"port": port, "log_level": "WARNING", "drain_seconds": 3},
-            "aws": {"region": REGION, "endpoint_url": url},
-            "routes": {
-                endpoint.name: {
-                    "endpoint_name": endpoint.name,
-                    "session": "container-standards",
-                    "content_type": "text/plain; charset=utf-8",
-                }
-                for endpoint in endpoints
-            },
+    return Settings(
+        server=Server(port=port, log_level="WARNING", drain_seconds=3),
+        aws=Aws(region=REGION, endpoint_url=url),
+        routes={
+            endpoint.name: Route(
+                endpoint_name=endpoint.name, content_type="text/plain; charset=utf-8"
+            )
+            for endpoint in endpoints
         },
     )
-
-
-@contextlib.contextmanager
-def _credentials() -> Iterator[None]:
-    """Sign as the local server asks, whatever keys the user has."""
-    keys = {"AWS_ACCESS_KEY_ID": ACCESS_KEY, "AWS_SECRET_ACCESS_KEY": SECRET_KEY}
-    before = {name: os.environ.get(name) for name in (*keys, "AWS_SESSION_TOKEN", "AWS_PROFILE")}
-    for name in before:
-        os.environ.pop(name, None)
-    os.environ.update(keys)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value

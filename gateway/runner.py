@@ -99,6 +99,7 @@ class SessionRunner:
         self._timers: dict[Timer, asyncio.TimerHandle] = {}
         self._invoking: dict[int, asyncio.Task[SessionEvent]] = {}
         self._storing = asyncio.Lock()
+        self._crashed = False
 
     def start(self, connection: Connection) -> None:
         """Open the session for this connection."""
@@ -126,6 +127,10 @@ class SessionRunner:
 
     def handle(self, event: SessionEvent) -> None:
         """Let an event in, and do what follows from it."""
+        if self._crashed:
+            if isinstance(event, on.Opened):  # nobody else knows of it
+                self._sessions.spawn(self._close(do.CloseSession(event.model)))
+            return
         try:
             for effect in self.session.handle(event, time.time()):
                 self._perform(effect)
@@ -135,6 +140,7 @@ class SessionRunner:
 
     def _crash(self) -> None:
         """End a session whose state can't be trusted; the others live on."""
+        self._crashed = True
         if self._connection is not None:
             self._connection.abandon(CloseCode.INTERNAL, ErrorCode.INTERNAL)
             self._connection = None
@@ -212,7 +218,7 @@ class SessionRunner:
         The other half is for what happens before it comes back.
         """
         events, policy = self.session.log, self.session.policy
-        if connection.position + 1 < events.first:
+        if max(connection.position, events.forgotten) + 1 < events.first:
             return True  # what it has not been sent is no longer kept
         if connection.position < self._backlog:
             return False  # it has come back, and is still being sent what it missed

@@ -109,9 +109,10 @@ export class SessionClient extends EventTarget {
   #openedAt = 0;
   /** For how many seconds the gateway has asked to stay away. */
   #retryAfter = 0;
-  /** When the gateway was last heard, and since then asked for a sign of life (0: it was not). */
-  #heard = 0;
-  #asked = 0;
+  /** Whether the session's end is for good: asked for, or because nobody used it. */
+  #final = false;
+  /** How many half heartbeats have passed without a word of the gateway's. */
+  #quiet = 0;
   /** @type {ReturnType<typeof setTimeout> | undefined} */
   #retry;
   /** @type {ReturnType<typeof setTimeout> | undefined} */
@@ -153,6 +154,7 @@ export class SessionClient extends EventTarget {
     this.#socket = socket;
     this.#newest = 0;
     this.#openedAt = 0;
+    this.#final = false;
     this.#deadline = setTimeout(() => this.#lost(SILENT), ANSWER);
     this.#become("connecting");
     // A socket that has been replaced may still speak; it is not listened to.
@@ -176,15 +178,16 @@ export class SessionClient extends EventTarget {
   /**
    * Send one message, now or as soon as there is a connection.
    * @param {Body} body
-   * @param {string} [id] Chosen by the caller: for an id that was used before, its turn is given
-   *   and nothing is sent.
+   * @param {string} [id] Chosen by the caller. The same message under the same id is the same
+   *   turn; another message under an id that was used is refused.
    * @returns {Turn} It fails with a {@link MessageError} if the message is refused or fails, or
    *   the session is gone: then its outcome is unknown, and it is not sent again, since the model
    *   may have seen it.
    */
   send(body, id = crypto.randomUUID()) {
     const known = this.#find(id);
-    if (known) return known;
+    if (known && JSON.stringify(known.sent) === JSON.stringify(body)) return known;
+    if (known) return usedId(id, body);
     const turn = this.#add(id, body);
     if (this.state === "closed") this.#end(turn, notSent("There is no connection."));
     else if (this.#ready) this.#write(turn);
@@ -211,8 +214,12 @@ export class SessionClient extends EventTarget {
     this.#tell("turn", turn);
   }
 
-  /** Close the session, at the model too; without a connection it is left to end by itself. */
+  /**
+   * Close the session, at the model too, and don't come back. Without a connection it is left to
+   * end by itself.
+   */
   close() {
+    this.#final = true;
     if (this.state === "open") this.#put({ type: "session.close" });
     else this.#stop(1000);
   }
@@ -251,8 +258,7 @@ export class SessionClient extends EventTarget {
 
   /** @param {any} message */
   #received(message) {
-    this.#heard = Date.now();
-    this.#asked = 0;
+    this.#quiet = 0;
     const { type, event } = message;
     if (event !== undefined) {
       if (event <= this.lastEvent) return; // it was here before
@@ -344,6 +350,7 @@ export class SessionClient extends EventTarget {
     for (const turn of this.#pending()) {
       if (turn.delivery === "written" && !this.#gap) turn.delivery = "stored";
     }
+    if (message.reason === "idle") this.#final = true;
     this.#gone();
     this.#note("closed", message);
   }
@@ -438,20 +445,18 @@ export class SessionClient extends EventTarget {
   }
 
   /**
-   * Find out that the gateway is gone although the socket is not: a ping when it is silent, the
-   * end when that is not answered. Timers of a hidden page are late, so a ping comes first always.
+   * Find out that the gateway is gone although the socket is not: a ping after one silent
+   * heartbeat, the end after two. Half heartbeats are counted and no clock is read: while the page
+   * is in the background or the machine asleep, nobody has asked the gateway for a sign of life.
    * @param {number} interval Milliseconds.
    */
   #watch(interval) {
     clearInterval(this.#heartbeat);
+    this.#quiet = 0;
     this.#heartbeat = setInterval(() => {
-      const now = Date.now();
-      if (this.#asked > 0) {
-        if (now - this.#asked >= interval) this.#lost(SILENT);
-      } else if (now - this.#heard > interval / 2) {
-        this.#asked = now;
-        this.#put({ type: "ping" });
-      }
+      this.#quiet += 1;
+      if (this.#quiet > 4) this.#lost(SILENT);
+      else if (this.#quiet > 1) this.#put({ type: "ping" });
     }, interval / 2);
   }
 
@@ -476,7 +481,7 @@ export class SessionClient extends EventTarget {
    */
   #lost(code, words = describeClose(code).words) {
     const { comeBack } = describeClose(code);
-    if (comeBack === "no") {
+    if (comeBack === "no" || this.#final) {
       this.#stop(code);
       return;
     }
@@ -688,6 +693,18 @@ export class SessionClient extends EventTarget {
   #tell(type, detail) {
     this.dispatchEvent(new CustomEvent(type, { detail }));
   }
+}
+
+/**
+ * @param {string} id
+ * @param {Body} body
+ */
+function usedId(id, body) {
+  const message = "Another message has had this id.";
+  const error = { code: "bad_message", message, retryable: false };
+  const turn = new Turn(id, body, () => {});
+  turn.end({ ...failed({ ...error, outcome: "not_invoked" }), id });
+  return turn;
 }
 
 /** @param {string | null | undefined} text */

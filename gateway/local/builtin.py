@@ -118,7 +118,7 @@ class BuiltinModel(StatefulContainer[Memory]):
             case "/echo":
                 return _Answer(rest)
             case "/bytes":
-                return _Answer("", body=b"x" * min(int(amount), MAX_REPLY_BYTES))
+                return _Answer("", body=b"x" * int(min(amount, MAX_REPLY_BYTES)))
             case "/close":
                 return _Answer("I have closed this session.", close=True)
             case "/renew":

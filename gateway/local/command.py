@@ -1,21 +1,65 @@
 """The command ``session-gateway local``."""
 
 import asyncio
+import contextlib
+import os
 import signal
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from ipaddress import ip_address
 from pathlib import Path
-from typing import get_args
+from typing import TYPE_CHECKING
 
 import click
 
-from gateway.local.builtin import BuiltinModel
-from gateway.local.containers import Container, HttpContainer
-from gateway.local.faults import ErrorName, Fault
-from gateway.local.language import LanguageModel, LanguageModelUnavailable, load
-from gateway.local.platform import Endpoint
-from gateway.local.server import ACCESS_KEY, REGION, SECRET_KEY, running
-from gateway.local.stateful import Dialect, Expires
+if TYPE_CHECKING:
+    from gateway.local.containers import Container
+    from gateway.local.faults import ErrorName
+    from gateway.local.platform import Endpoint
+    from gateway.local.stateful import Dialect, Expires
+
+# The help has these; they are written out because the modules that define them are slow to import.
+DIALECTS = ("container-standards", "torchserve", "first-message")
+EXPIRES = ("standard", "absent", "naive")
+ERRORS = (
+    "ThrottlingException",
+    "ModelNotReadyException",
+    "ServiceUnavailable",
+    "InternalFailure",
+    "InternalDependencyException",
+    "ModelError",
+)
+KEYS = {"access_key": "local", "secret_key": "local-secret", "region": "us-east-1"}
+
+
+@contextlib.contextmanager
+def apart_from_aws(**given: str) -> Iterator[None]:
+    """Let nothing that this machine has set for AWS, nor a proxy, change what botocore does.
+
+    Args:
+        given: Settings of the environment to have in their place.
+    """
+    ours = {
+        "AWS_CONFIG_FILE": os.devnull,
+        "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
+        "AWS_EC2_METADATA_DISABLED": "true",
+        "no_proxy": "127.0.0.1,localhost",
+        **given,
+    }
+    theirs = {name: value for name, value in os.environ.items() if _is_about_calls(name)}
+    for name in theirs:
+        del os.environ[name]
+    os.environ.update(ours)
+    try:
+        yield
+    finally:
+        for name in ours:
+            os.environ.pop(name, None)
+        os.environ.update(theirs)
+
+
+def _is_about_calls(name: str) -> bool:
+    name = name.upper()
+    return name.startswith(("AWS_", "BOTO")) or name.endswith(("_PROXY", "_CA_BUNDLE"))
 
 
 def _loopback(_context: click.Context, _parameter: click.Parameter, value: str) -> str:
@@ -38,14 +82,14 @@ def _loopback(_context: click.Context, _parameter: click.Parameter, value: str) 
 @click.option("--container", "urls", multiple=True, help="URL of a container, one an instance.")
 @click.option("--model", type=click.Choice(["builtin", "language"]), default="builtin")
 @click.option("--model-file", type=click.Path(exists=True, path_type=Path), help="A GGUF file.")
-@click.option("--dialect", type=click.Choice(get_args(Dialect)), default="container-standards")
+@click.option("--dialect", type=click.Choice(DIALECTS), default="container-standards")
 @click.option("--session-seconds", default=1200.0, show_default=True)
 @click.option("--max-sessions", default=1000, show_default=True, help="Of each instance.")
-@click.option("--expires", type=click.Choice(get_args(Expires)), default="standard")
-@click.option("--access-key", default=ACCESS_KEY, show_default=True)
-@click.option("--secret-key", default=SECRET_KEY, show_default=True)
-@click.option("--region", default=REGION, show_default=True)
-@click.option("--fail", type=click.Choice(get_args(ErrorName)), help="Let the next calls fail.")
+@click.option("--expires", type=click.Choice(EXPIRES), default="standard")
+@click.option("--access-key", default=KEYS["access_key"], show_default=True)
+@click.option("--secret-key", default=KEYS["secret_key"], show_default=True)
+@click.option("--region", default=KEYS["region"], show_default=True)
+@click.option("--fail", type=click.Choice(ERRORS), help="Let the next calls fail.")
 @click.option("--fail-times", default=1, show_default=True)
 @click.option("--delay", default=0.0, help="Seconds that every call waits.")
 @click.option("--lose", multiple=True, help="Name of an instance that is lost, such as i-1.")
@@ -57,14 +101,14 @@ def local(  # noqa: PLR0917 - click passes them by name
     urls: tuple[str, ...],
     model: str,
     model_file: Path | None,
-    dialect: Dialect,
+    dialect: "Dialect",
     session_seconds: float,
     max_sessions: int,
-    expires: Expires,
+    expires: "Expires",
     access_key: str,
     secret_key: str,
     region: str,
-    fail: ErrorName | None,
+    fail: "ErrorName | None",
     fail_times: int,
     delay: float,
     lose: tuple[str, ...],
@@ -74,6 +118,12 @@ def local(  # noqa: PLR0917 - click passes them by name
     While it runs, GET /_local/ENDPOINT shows what reached the instances; POST
     /_local/ENDPOINT/faults and /_local/ENDPOINT/instances/NAME/lose let things go wrong.
     """
+    from gateway.local.builtin import BuiltinModel  # noqa: PLC0415
+    from gateway.local.containers import HttpContainer  # noqa: PLC0415
+    from gateway.local.faults import Fault  # noqa: PLC0415
+    from gateway.local.language import LanguageModel, LanguageModelUnavailable, load  # noqa: PLC0415
+    from gateway.local.platform import Endpoint  # noqa: PLC0415
+
     containers: Sequence[Container]
     if urls:
         containers = [HttpContainer(url) for url in urls]
@@ -100,12 +150,15 @@ def local(  # noqa: PLR0917 - click passes them by name
         endpoint.lose(lost)
     keys = {"access_key": access_key, "secret_key": secret_key, "region": region}
     try:
-        asyncio.run(_serve(endpoint, host, port, keys))
+        with apart_from_aws():
+            asyncio.run(_serve(endpoint, host, port, keys))
     except OSError as error:
         raise click.ClickException(error.strerror or str(error)) from None
 
 
-async def _serve(endpoint: Endpoint, host: str, port: int, keys: dict[str, str]) -> None:
+async def _serve(endpoint: "Endpoint", host: str, port: int, keys: dict[str, str]) -> None:
+    from gateway.local.server import running  # noqa: PLC0415
+
     stopped = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stopped.set)
@@ -115,7 +168,7 @@ async def _serve(endpoint: Endpoint, host: str, port: int, keys: dict[str, str])
         await stopped.wait()
 
 
-def _instructions(endpoint: Endpoint, url: str, keys: dict[str, str]) -> Iterable[str]:
+def _instructions(endpoint: "Endpoint", url: str, keys: dict[str, str]) -> Iterable[str]:
     names = ", ".join(instance.name for instance in endpoint.instances)
     yield f"session-gateway local listening on {url}: endpoint {endpoint.name}, instances {names}"
     yield "Point gateway.toml at it:"

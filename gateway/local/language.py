@@ -115,7 +115,7 @@ class LanguageModel(StatefulContainer[Context]):
         context = conversation or Context("", 0.0, slot=SLOTS)
         context.turns += 1
         said = f"<|im_start|>user\n{_plain(text)}<|im_end|>\n<|im_start|>assistant\n"
-        reply = await self._complete(_prompt(context) + said, context.slot)
+        reply = await self._complete(_prompt(context, said), context.slot)
         context.exchanges.append(f"{said}{reply}<|im_end|>\n")
         sent = {**opened, CUSTOM_ATTRIBUTES: f"turn={context.turns};instance={self.name}"}
         if not is_json:
@@ -188,15 +188,16 @@ class LanguageModel(StatefulContainer[Context]):
             raise LanguageModelUnavailable(f"llama.cpp can't load {self._path}") from None
 
 
-def _prompt(context: Context) -> str:
+def _prompt(context: Context, said: str) -> str:
     """What the model is to continue from; the oldest turns go when it becomes too long.
 
     A token is about four characters of English, and three are assumed, so that what is kept fits.
     """
-    room = 3 * (CONTEXT_TOKENS - MAX_TOKENS)
+    system = f"<|im_start|>system\n{SYSTEM}<|im_end|>\n"
+    room = 3 * (CONTEXT_TOKENS - MAX_TOKENS) - len(system) - len(said)
     while sum(map(len, context.exchanges)) > room:
         context.exchanges.pop(0)
-    return f"<|im_start|>system\n{SYSTEM}<|im_end|>\n" + "".join(context.exchanges)
+    return system + "".join(context.exchanges) + said
 
 
 def _plain(text: str) -> str:

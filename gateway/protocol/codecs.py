@@ -137,9 +137,16 @@ class MsgpackCodec:
             if message.base64 is not UNSET:
                 message = structs.replace(message, base64=UNSET, data=message.base64)
             elif message.json is not UNSET:
-                value = msgspec.json.decode(message.json)
-                message = structs.replace(message, json=Raw(self._encoder.encode(value)))
+                message = self._repacked(message, bytes(message.json))
         return self._encoder.encode(message)
+
+    def _repacked(self, message: MessageDone, body: bytes) -> MessageDone:
+        """The message with its JSON as MessagePack, or as text where that can't hold it."""
+        try:
+            packed = self._encoder.encode(msgspec.json.decode(body))
+        except (msgspec.DecodeError, OverflowError, RecursionError):
+            return structs.replace(message, json=UNSET, text=body.decode())
+        return structs.replace(message, json=Raw(packed))
 
 
 def _one_body(message: MessageSend, names: str) -> MessageSend:

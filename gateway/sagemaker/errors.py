@@ -5,7 +5,9 @@ says nothing of endpoints, accounts, hosts or bodies; the operator finds codes a
 in the log. A container's own message is never logged, since it may quote what a user wrote.
 """
 
+import re
 import socket
+import traceback
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
@@ -19,6 +21,7 @@ from gateway.sagemaker.profiles import Profile
 
 log = structlog.stdlib.get_logger("gateway.sagemaker")
 
+OPERATION = "InvokeEndpoint"
 OPERATOR = "The gateway may not use the endpoint, or it is not there; its operator must mend this."
 UNREACHABLE = "The endpoint can't be reached."
 BROKEN = "The connection to the endpoint broke; whether the model saw the message is not known."
@@ -77,31 +80,94 @@ _UNREACHED = (
     boto.ProxyConnectionError,
     boto.SSLError,
 )
+# What botocore raises while it looks for credentials, the region or the address, and while it
+# signs: all of it comes before the request is sent.
+_NOT_SENT = (
+    boto.BaseEndpointResolverError,
+    boto.CredentialRetrievalError,
+    boto.EndpointProviderError,
+    boto.InvalidConfigError,
+    boto.LoginError,
+    boto.MetadataRetrievalError,
+    boto.MissingDependencyException,
+    boto.NoAuthTokenError,
+    boto.NoCredentialsError,
+    boto.PartialCredentialsError,
+    boto.RefreshWithMFAUnsupportedError,
+    boto.SSOError,
+    boto.TokenRetrievalError,
+    boto.UnknownCredentialError,
+    boto.UnknownSignatureVersionError,
+    boto.UnsupportedSignatureVersionError,
+)
+_TIMEOUTS = (boto.ReadTimeoutError, TimeoutError)
+_BROKEN = (boto.HTTPClientError, boto.IncompleteReadError, aiohttp.ClientError, OSError)
 
 
-def failure_of(error: Exception, profile: Profile) -> Failure:  # noqa: PLR0911 - one a kind
-    """What an exception of a call means to the client; the operator is told by the log."""
+def failure_of(  # noqa: PLR0911 - one a kind
+    error: Exception, profile: Profile, *, in_session: bool
+) -> Failure:
+    """What an exception of a call means to the client; the operator is told by the log.
+
+    Args:
+        error: Any.
+        profile: How the container words its errors.
+        in_session: Whether the call named a session that is open; no other can lose one.
+    """
+    about = log.bind(error=type(error).__name__)
     if isinstance(error, boto.ClientError):
-        return _of_response(error.response, profile)
-    if isinstance(error, boto.ReadTimeoutError):
+        if error.operation_name != OPERATION:
+            # From the service that gives out credentials, which come first.
+            about.error("call not made", operation=error.operation_name)
+            return _NOT_CONFIGURED
+        return _of_response(error.response, profile, in_session)
+    if isinstance(error, _TIMEOUTS):
+        about.warning("no answer in time")
         text = "The model did not answer in time."
         return Failure(code=ErrorCode.TIMEOUT, message=text, outcome=Outcome.UNKNOWN)
     if isinstance(error, _UNREACHED) or _never_connected(error):
-        log.warning("endpoint unreachable", error=type(error).__name__)
+        about.warning("endpoint unreachable")
         return Failure(code=ErrorCode.UNAVAILABLE, message=UNREACHABLE)
     if isinstance(error, boto.ParamValidationError):
+        about.warning("call not made")
         text = "The call's parameters are not what the platform takes."
         return Failure(code=ErrorCode.VALIDATION_ERROR, message=text)
-    if isinstance(error, boto.HTTPClientError | aiohttp.ClientError | OSError):
-        log.warning("connection broken", error=type(error).__name__)
-        return Failure(code=ErrorCode.UNAVAILABLE, message=BROKEN, outcome=Outcome.UNKNOWN)
-    if isinstance(error, boto.BotoCoreError):
-        # What is left is found before anything is sent: no credentials, no region, and the like.
-        log.error("call not made", error=type(error).__name__)
+    if isinstance(error, _NOT_SENT):
+        about.error("call not made")
         return _NOT_CONFIGURED
-    log.error("call failed", exc_info=error)
+    if isinstance(error, _BROKEN):
+        about.warning("connection broken", cause=_cause(error))
+        return Failure(code=ErrorCode.UNAVAILABLE, message=BROKEN, outcome=Outcome.UNKNOWN)
+    _log_unforeseen(error)
     text = "The gateway failed; its operator finds the reason in its log."
     return Failure(code=ErrorCode.INTERNAL, message=text, outcome=Outcome.UNKNOWN)
+
+
+def failure_of_reply(error: Exception) -> Failure:
+    """The same of an exception after the head of a good reply, when the model has seen the call."""
+    about = log.bind(error=type(error).__name__)
+    if isinstance(error, _TIMEOUTS):
+        about.warning("reply not whole in time")
+        text = "The model did not finish its reply in time."
+        return Failure(code=ErrorCode.TIMEOUT, message=text, outcome=Outcome.INVOKED)
+    if isinstance(error, _BROKEN):
+        about.warning("reply broken off", cause=_cause(error))
+    else:
+        _log_unforeseen(error)
+    text = "The model's reply broke off."
+    return Failure(code=ErrorCode.STREAM_BROKEN, message=text, outcome=Outcome.INVOKED)
+
+
+def _cause(error: Exception) -> str | None:
+    """The type of what botocore has wrapped."""
+    cause = getattr(error, "kwargs", {}).get("error")
+    return None if cause is None else type(cause).__name__
+
+
+def _log_unforeseen(error: Exception) -> None:
+    """Say where it was raised, but not its message, which may quote what was sent or received."""
+    stack = "".join(traceback.format_tb(error.__traceback__))
+    log.error("call failed", error=type(error).__name__, stack=stack)
 
 
 def _never_connected(error: Exception) -> bool:
@@ -115,20 +181,24 @@ def _never_connected(error: Exception) -> bool:
     return isinstance(error.kwargs.get("error"), aiohttp.ClientConnectorError | socket.gaierror)
 
 
-def _of_response(response: Mapping[str, Any], profile: Profile) -> Failure:
+def _of_response(response: Mapping[str, Any], profile: Profile, in_session: bool) -> Failure:
     code = str(response.get("Error", {}).get("Code", ""))
     metadata = response.get("ResponseMetadata", {})
     status = metadata.get("HTTPStatusCode", 0)
     about = log.bind(code=code, status=status, request_id=metadata.get("RequestId"))
     if code == "ModelError":
-        return _of_container(response, profile, about)
+        return _of_container(response, profile, in_session, about)
     if code == "ValidationError":
         # The message names the account and the endpoint, so it is read but not passed on.
         message = str(response.get("Error", {}).get("Message", "")).lower()
-        if _speaks_of_a_lost_session(message):
-            return _lost()
-        if "endpoint" in message and "not found" in message:
-            about.error("endpoint not found")
+        subject = _subject(message)
+        about = about.bind(subject=subject)
+        # No document says what the router answers for a session that it does not know. The API
+        # lists no other error that would fit, so one of these that speaks of it is taken for it.
+        if subject == "session" and in_session:
+            return _lost(about)
+        if subject != "parameter" and "endpoint" in message and "not found" in message:
+            about.error("call refused")
             return _NOT_CONFIGURED
     failure = _BY_CODE.get(code) or _BY_STATUS.get(status)
     if failure is None:
@@ -143,32 +213,50 @@ def _of_response(response: Mapping[str, Any], profile: Profile) -> Failure:
 
 
 def _of_container(
-    response: Mapping[str, Any], profile: Profile, about: structlog.stdlib.BoundLogger
+    response: Mapping[str, Any],
+    profile: Profile,
+    in_session: bool,
+    about: structlog.stdlib.BoundLogger,
 ) -> Failure:
     message = str(response.get("OriginalMessage", "")).lower()
     status = response.get("OriginalStatusCode")
-    if any(text in message for text in profile.lost):
-        return _lost()
-    about.warning("model error", original_status=status, log_stream=response.get("LogStreamArn"))
-    if any(text in message for text in profile.full):
+    about = about.bind(original_status=status, log_stream=response.get("LogStreamArn"))
+
+    def says(texts: tuple[str, ...]) -> bool:
+        return status in profile.statuses and any(text in message for text in texts)
+
+    if in_session and says(profile.lost):
+        return _lost(about)
+    if says(profile.full):
+        about.warning("no room for a session")
         text = "The model has no room for another session."
         return Failure(code=ErrorCode.UNAVAILABLE, message=text)
+    if in_session and says(profile.perhaps_lost):
+        return _lost(about, Outcome.UNKNOWN)
+    about.warning("model error")
+    if not status:  # the platform says 0 where the container has not answered
+        text = "The model failed; whether it saw the message is not known."
+        return Failure(code=ErrorCode.MODEL_ERROR, message=text, outcome=Outcome.UNKNOWN)
     text = f"The model answered with an error (status {status})."
     return Failure(code=ErrorCode.MODEL_ERROR, message=text, outcome=Outcome.INVOKED)
 
 
-def _speaks_of_a_lost_session(message: str) -> bool:
-    """Whether a ``ValidationError`` is about the session; the message is in lower case.
+def _subject(message: str) -> str | None:
+    """What a ``ValidationError`` is about; its message is in lower case.
 
-    No document says what the router answers for a session that it does not know. The API lists no
-    other error that would fit, so any of these that speaks of the session is taken for it.
+    ``parameter`` where a value does not fit the API model: the message then names a field, and
+    may quote what a client wrote into it. Else whichever of these it names first, if any.
     """
-    return "session" in message and "endpoint" not in message.partition("session")[0]
+    if "failed to satisfy constraint" in message:
+        return "parameter"
+    match = re.search("session|endpoint|variant|inference component", message)
+    return match[0] if match else None
 
 
-def _lost() -> Failure:
+def _lost(about: structlog.stdlib.BoundLogger, outcome: Outcome = Outcome.NOT_INVOKED) -> Failure:
+    about.warning("session lost", outcome=outcome.value)
     text = "The model no longer knows the session; open a new one."
-    return Failure(code=ErrorCode.SESSION_LOST, message=text)
+    return Failure(code=ErrorCode.SESSION_LOST, message=text, outcome=outcome)
 
 
 def _with_retry_after(failure: Failure, headers: Mapping[str, str]) -> Failure:

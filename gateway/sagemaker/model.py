@@ -1,5 +1,6 @@
 """One route's model: turns, and the opening and closing of sessions, as InvokeEndpoint calls."""
 
+import re
 from typing import Any
 
 import msgspec
@@ -9,6 +10,7 @@ from gateway.errors import ErrorCode, Failure, Outcome
 from gateway.sagemaker.profiles import JsonObject, Profile
 from gateway.sagemaker.runtime import Runtime
 from gateway.sagemaker.sessions import (
+    NEW_SESSION,
     MalformedSessionId,
     parse_new_session_id,
     with_session_id,
@@ -17,8 +19,6 @@ from gateway.session.bodies import JSON, is_json
 from gateway.session.ports import ModelError, ModelReply, ModelRequest, ModelSession
 
 log = structlog.stdlib.get_logger("gateway.sagemaker")
-
-NEW_SESSION = "NEW_SESSION"
 
 
 class Defaults(msgspec.Struct, frozen=True, kw_only=True):
@@ -35,6 +35,16 @@ class Defaults(msgspec.Struct, frozen=True, kw_only=True):
 
 
 _PARAMETERS = {name: name.title().replace("_", "") for name in Defaults.__struct_fields__}
+_TARGETING = frozenset(
+    {"TargetModel", "TargetVariant", "TargetContainerHostname", "InferenceComponentName"}
+)
+"""What says where a call goes, and so goes with every call of a session.
+
+The others are about one reply or its record, and say nothing to a call that opens or closes.
+"""
+
+_HEADER_VALUE = re.compile(r"[\x20-\x7e]*")
+"""What a header can carry. SigV4 and aiohttp each choke on something else in their own way."""
 
 
 class SageMakerModel:
@@ -44,7 +54,8 @@ class SageMakerModel:
         runtime: Makes the calls.
         endpoint_name: Which endpoint to call.
         profile: How its container keeps sessions.
-        defaults: Parameters for what a message leaves out.
+        defaults: Parameters for what a message leaves out. Those that say where a call goes are
+            those of the calls that open and close a session too: it is where its turns are.
     """
 
     def __init__(
@@ -57,6 +68,11 @@ class SageMakerModel:
             parameter: value
             for name, parameter in _PARAMETERS.items()
             if (value := getattr(defaults, name)) is not None
+        }
+        self._targets = {
+            parameter: value
+            for parameter, value in self._defaults.items()
+            if parameter in _TARGETING
         }
 
     async def open(self) -> ModelSession:
@@ -75,6 +91,7 @@ class SageMakerModel:
         self, request: ModelRequest, session: ModelSession | None, *, affinity: str
     ) -> ModelReply:
         """See `Model.invoke`."""
+        _check_fields(request)
         given = {
             parameter: value
             for name, parameter in _PARAMETERS.items()
@@ -121,8 +138,21 @@ class SageMakerModel:
             EndpointName=self._endpoint_name,
             Body=body,
             ContentType=content_type,
-            **given,
+            **self._targets | given,
         )
+
+
+def _check_fields(request: ModelRequest) -> None:
+    """Refuse what no header can carry, before anything is sent; a client may have written it.
+
+    Raises:
+        ModelError: It names the field as the protocol does.
+    """
+    for name in ("content_type", *_PARAMETERS):
+        value = getattr(request, name)
+        if value is not None and _HEADER_VALUE.fullmatch(value) is None:
+            text = f"`{name}` may hold nothing but printable ASCII."
+            raise ModelError(Failure(code=ErrorCode.VALIDATION_ERROR, message=text))
 
 
 def _new_session(response: dict[str, Any]) -> ModelSession | None:

@@ -7,13 +7,14 @@ of `PROFILES` or spell out its own.
 
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
 from gateway.session.policy import Opening
 
 JsonObject = dict[str, Any]
+Status = Annotated[int, msgspec.Meta(ge=400, le=599)]
 
 
 class Profile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -31,7 +32,10 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
             route by ``PREFIX_AWARE``, the platform then prefers the instance that has seen the
             conversation, without a promise.
         lost: What an error of the container says, in any case, when it does not know the session.
-        full: The same when it has no room for another.
+        perhaps_lost: What it says then, but also when it fails in another way: the session counts
+            as lost, and whether the model saw the turn as not known.
+        full: What it says when it has no room for another.
+        statuses: The statuses of errors that are read for these. Others may quote a user.
     """
 
     opening: Opening = Opening.CALL
@@ -40,7 +44,11 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     session_id_key: str | None = None
     prefix_aware: bool = False
     lost: tuple[str, ...] = ()
+    perhaps_lost: tuple[str, ...] = ()
     full: tuple[str, ...] = ()
+    # Where a container's ways are not known: what HTTP has for what is not there or has no room,
+    # and what the known ones say. Not 422, which quotes what it does not accept, and not 500.
+    statuses: tuple[Status, ...] = (400, 404, 410, 424, 503)
 
     def __post_init__(self) -> None:
         """Refuse what contradicts itself; msgspec reports a ValueError as its own."""
@@ -65,14 +73,19 @@ PROFILES: Mapping[str, Profile] = MappingProxyType(
             open_body={"requestType": "NEW_SESSION"},
             close_body={"requestType": "CLOSE"},
             lost=_LOST,
+            # 400 to a turn and 424 to a close; LMI says 424 to both.
+            statuses=(400, 424),
         ),
         "torchserve": Profile(
             open_body={"type": "start_session"},
             close_body={"type": "close_session"},
             session_id_key="session_id",
-            # TorchServe says no more than this when its handler raises for an unknown session.
-            lost=(*_LOST, "prediction failed"),
+            lost=_LOST,
+            # TorchServe says no more than this when its handler raises for an unknown session, and
+            # the same when the handler raises in the middle of a turn.
+            perhaps_lost=("prediction failed",),
             full=("maxsequencejobqueuesize",),
+            statuses=(503,),
         ),
         "first-message": Profile(
             opening=Opening.TURN, close_body={"requestType": "CLOSE"}, lost=_LOST

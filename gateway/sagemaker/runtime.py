@@ -1,18 +1,26 @@
 """SageMaker Runtime through aiobotocore: one client for all routes of a gateway."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from ipaddress import ip_address
 from typing import Any
+from urllib.parse import urlsplit
 
 from aiobotocore.config import AioConfig
+from aiobotocore.httpsession import AIOHTTPSession
 from aiobotocore.session import AioSession
 from botocore.exceptions import BotoCoreError
 
 import gateway
 from gateway.errors import ErrorCode, Failure, Outcome
-from gateway.sagemaker.errors import failure_of
+from gateway.sagemaker.errors import failure_of, failure_of_reply
 from gateway.sagemaker.profiles import Profile
+from gateway.sagemaker.sessions import NEW_SESSION
 from gateway.session.ports import ModelError
+
+ERROR_BYTES = 1_048_576
+"""How much of an error's body is read; the platform's own are far smaller."""
 
 
 class NotConfigured(Exception):
@@ -24,11 +32,13 @@ class Runtime:
 
     Args:
         client: aiobotocore's, for ``sagemaker-runtime``.
+        call_timeout: How long a call may take as a whole, in seconds.
         reply_bytes: The largest body of a reply.
     """
 
-    def __init__(self, client: Any, *, reply_bytes: int) -> None:
+    def __init__(self, client: Any, *, call_timeout: float, reply_bytes: int) -> None:
         self._client = client
+        self._call_timeout = call_timeout
         self._reply_bytes = reply_bytes
 
     async def invoke_endpoint(self, profile: Profile, **parameters: Any) -> dict[str, Any]:
@@ -41,20 +51,20 @@ class Runtime:
         Raises:
             ModelError: It failed.
         """
+        in_session = parameters.get("SessionId", NEW_SESSION) != NEW_SESSION
+        response: dict[str, Any] | None = None
         try:
-            response: dict[str, Any] = await self._client.invoke_endpoint(**parameters)
-        except Exception as error:  # noqa: BLE001 - whatever it is, it stops here
-            raise ModelError(failure_of(error, profile)) from None
-        try:
-            response["Body"] = await self._read(response["Body"])
+            async with asyncio.timeout(self._call_timeout):
+                response = await self._client.invoke_endpoint(**parameters)
+                response["Body"] = await self._read(response["Body"])
         except ModelError:
             raise
-        except Exception as error:  # noqa: BLE001 - as above
-            failure_of(error, profile)  # logs it
-            text = "The model's reply broke off."
-            raise ModelError(
-                Failure(code=ErrorCode.STREAM_BROKEN, message=text, outcome=Outcome.INVOKED)
-            ) from None
+        except Exception as error:  # noqa: BLE001 - whatever it is, it stops here
+            if response is None:
+                failure = failure_of(error, profile, in_session=in_session)
+            else:
+                failure = failure_of_reply(error)
+            raise ModelError(failure) from None
         return response
 
     async def _read(self, body: Any) -> bytes:
@@ -70,6 +80,43 @@ class Runtime:
         return bytes(whole)
 
 
+class _ErrorBody:
+    """Stands for the body of an answer that is an error, and reads its beginning only.
+
+    What is cut off no longer parses, and the error then counts by its headers alone.
+    """
+
+    def __init__(self, answer: Any) -> None:
+        self._answer = answer
+
+    async def read(self) -> bytes:
+        """As aiohttp's, which would read however much there is."""
+        try:
+            beginning: bytes = await self._answer.content.readexactly(ERROR_BYTES)
+        except asyncio.IncompleteReadError as all_there_is:
+            return all_there_is.partial
+        finally:
+            self._answer.close()  # no matter to the connection of one that has been read whole
+        return beginning
+
+
+class _HttpSession(AIOHTTPSession):
+    async def send(self, request: Any) -> Any:
+        response = await super().send(request)  # type: ignore[no-untyped-call]
+        if response.status_code >= 300:  # where botocore reads the whole body by itself
+            response.raw = _ErrorBody(response.raw)
+        return response
+
+
+def _is_loopback(url: str | None) -> bool:
+    """Whether an address is on this machine."""
+    try:
+        host = urlsplit(url or "").hostname or ""
+        return host == "localhost" or ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
 @asynccontextmanager
 async def runtime_client(
     *,
@@ -79,6 +126,7 @@ async def runtime_client(
     max_pool_connections: int,
     connect_timeout: float,
     read_timeout: float,
+    call_timeout: float,
     reply_bytes: int,
 ) -> AsyncIterator[Runtime]:
     """A client that is closed with this context. Credentials come from AWS's usual chain.
@@ -86,10 +134,13 @@ async def runtime_client(
     Args:
         region: None for that of the environment or the profile.
         profile: Of the shared configuration files; None for the default one.
-        endpoint_url: Where to call in place of AWS.
+        endpoint_url: Where to call in place of AWS; on this machine, past any proxy.
         max_pool_connections: How many calls can be under way at once; the others wait.
         connect_timeout: In seconds.
-        read_timeout: In seconds; a model may take 60 to answer, and AWS advises 70.
+        read_timeout: Between one piece of an answer and the next, in seconds; a model may take 60
+            to begin, and AWS advises 70.
+        call_timeout: For a call as a whole, in seconds, from waiting for a connection to the last
+            byte of the reply.
         reply_bytes: The largest body of a reply.
 
     Raises:
@@ -103,6 +154,9 @@ async def runtime_client(
         connect_timeout=connect_timeout,
         read_timeout=read_timeout,
         max_pool_connections=max_pool_connections,
+        http_session_cls=_HttpSession,
+        # None leaves it to the environment, which may name a proxy for this machine's own servers.
+        proxies={} if _is_loopback(endpoint_url) else None,
         tcp_keepalive=True,
         user_agent_extra=f"session-gateway/{gateway.__version__}",
     )
@@ -118,4 +172,4 @@ async def runtime_client(
             )
         except (BotoCoreError, ValueError) as error:
             raise NotConfigured(str(error)) from None
-        yield Runtime(client, reply_bytes=reply_bytes)
+        yield Runtime(client, call_timeout=call_timeout, reply_bytes=reply_bytes)

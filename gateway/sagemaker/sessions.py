@@ -11,6 +11,9 @@ import msgspec
 
 from gateway.session.ports import ModelSession
 
+NEW_SESSION = "NEW_SESSION"
+"""In place of a session id: the call is to open one."""
+
 # The API model's ``^[a-zA-Z0-9](-*[a-zA-Z0-9])*$``, written so that it can't backtrack: no hyphen
 # at either end is the same language.
 _ID = re.compile(r"(?!-)[a-zA-Z0-9-]{1,256}(?<!-)")

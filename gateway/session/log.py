@@ -42,6 +42,8 @@ class EventLog:
         self._entries: deque[tuple[Event, int, float]] = deque()
         self._total = 0
         self._dropped = 0
+        self.forgotten = 0
+        """The newest number that nobody needs any more."""
         self.last = 0
         """The newest number; 0 where there is none."""
 
@@ -76,6 +78,7 @@ class EventLog:
 
     def forget(self, through: int) -> None:
         """Drop everything up to and including this number."""
+        self.forgotten = max(self.forgotten, through)
         while self._entries and self.first <= through:
             self._drop()
 

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from types import MappingProxyType
 from typing import Any
 
-from msgspec import UNSET
+from msgspec import UNSET, structs
 
 from gateway.errors import ERRORS, CloseCode, ErrorCode, Failure, Outcome
 from gateway.protocol import messages as wire
@@ -161,8 +161,7 @@ class Session:
             self._open_retries += 1
             return
         self._open_retries = 0
-        for turn in list(self.turns.queue):
-            self._end_turn(turn, "failed", failure=event.failure)
+        self._fail_waiting(event.failure)
         if self._announced:
             self._next()
             return
@@ -359,7 +358,8 @@ class Session:
                 self._model = None
                 self._end("lost")
             elif self._model is None and self.policy.opening is Opening.TURN:
-                self._fail_unopened(failure)
+                self._fail_waiting(failure)  # each would open another session
+                self._next()
             else:
                 self._next()
 
@@ -379,17 +379,11 @@ class Session:
         self._out.set_timer(Timer.RETRY, self._now + wait, spread)
         return True
 
-    def _fail_unopened(self, failure: Failure) -> None:
-        """Fail what waits behind a turn that was to open the session: it would open another."""
-        not_sent = Failure(
-            code=failure.code,
-            message=failure.message,
-            retryable=failure.retryable,
-            retry_after=failure.retry_after,
-        )
+    def _fail_waiting(self, failure: Failure) -> None:
+        """Fail what waits for a session; the model has seen the opening at most, none of these."""
+        not_sent = structs.replace(failure, outcome=Outcome.NOT_INVOKED)
         for turn in list(self.turns.queue):
             self._end_turn(turn, "failed", failure=not_sent)
-        self._next()
 
     def _cancelled(self, event: on.InvokeCancelled) -> None:
         """End the turn as cancelled; unless parts of its reply came, nobody knows more."""

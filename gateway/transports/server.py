@@ -15,6 +15,7 @@ from typing import Any
 import uvicorn
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.exceptions import InvalidState
+from websockets.frames import Frame
 from websockets.http11 import Request
 
 from gateway.errors import CloseCode
@@ -31,7 +32,9 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
     """One connection. ``ws_ping_interval`` is the heartbeat."""
 
     last_seen: float
+    joined: bytearray
     cut_timer: asyncio.TimerHandle | None = None
+    unsent_pong: bytes = b""
 
     def data_received(self, data: bytes) -> None:
         """Bytes of any kind are a sign of life."""
@@ -40,10 +43,36 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
 
     def handle_connect(self, event: Request) -> None:
         """Give the application a way to let go of a client that does not read."""
+        self.joined = bytearray()
         super().handle_connect(event)
         if not self.close_sent:
             extensions: dict[str, Any] = self.scope["extensions"]
             extensions[ABANDON] = self.abandon
+
+    def handle_ping(self) -> None:
+        """Answer it; who does not read gets the newest answers only (RFC 6455, section 5.5.3)."""
+        pong = b"".join(self.conn.data_to_send())
+        if self.writable.is_set():
+            self.transport.write(pong)
+        else:
+            self.unsent_pong = pong or self.unsent_pong
+
+    def resume_writing(self) -> None:
+        """There is room again."""
+        super().resume_writing()
+        pong, self.unsent_pong = self.unsent_pong, b""
+        if pong and not self.close_sent:
+            self.transport.write(pong)
+
+    def handle_cont(self, event: Frame) -> None:
+        """Join a message as it comes: kept apart, frames of a byte take many times their size."""
+        if not self.joined:
+            self.joined += self.frames[0]
+        self.joined += event.data
+        if event.fin:
+            self.frames = [bytes(self.joined)]
+            self.joined.clear()
+            self.send_receive_event_to_app()
 
     def start_keepalive(self) -> None:
         """Begin to watch for silence."""

@@ -133,6 +133,7 @@ class Connection:
             except WebSocketDisconnect as gone:
                 self.gone = int(gone.code)
             except Closing as closing:
+                self.gone = int(closing.code)
                 self.close(closing.code, closing.reason)
             except Exception:
                 log.exception("a connection failed")
@@ -159,8 +160,10 @@ class Connection:
                 raise Closing(CloseCode.SILENT, "no session.open in time") from None
         while True:
             frame = await self._receive()
-            if not self._abandoned:  # the session may be another connection's by then
-                self._received(frame, runner)
+            if self._abandoned or self._closing is not None:
+                continue  # the session has ended, or is another connection's by now
+            self._received(frame, runner)
+            await asyncio.sleep(0)  # frames may be here already: let answers go out between
 
     async def _open(self, sessions: Sessions) -> SessionRunner:
         if sessions.draining:
@@ -168,6 +171,8 @@ class Connection:
         try:
             self._runner = await sessions.open(self._route, PRINCIPAL, self)
         except StoreFull:
+            if sessions.draining:  # since a moment ago
+                raise Closing(CloseCode.RESTARTING, ErrorCode.UNAVAILABLE) from None
             raise Closing(CloseCode.UNAVAILABLE, ErrorCode.UNAVAILABLE) from None
         return self._runner
 
@@ -259,20 +264,25 @@ class Connection:
             code, reason = closing.code, closing.reason
         except WebSocketDisconnect:
             return
+        except Exception:
+            log.exception("a connection failed")
+            code, reason = CloseCode.INTERNAL, ErrorCode.INTERNAL
         with contextlib.suppress(WebSocketDisconnect, RuntimeError):
             await self._websocket.close(code, reason)
 
     def _take(self) -> ServerMessage | None:
         """The next message to send: the log in its order, each notice where it was said."""
+        if self._abandoned:
+            return None
+        if self._runner is not None:
+            # A client may acknowledge an event before it is sent, and then it need not be.
+            self.position = max(self.position, self._runner.session.log.forgotten)
         if self._notices and self._notices[0][0] <= self.position:
             return self._notices.popleft()[1]
-        if self._runner is None or self._abandoned:
+        if self._runner is None or self.position == self._runner.session.log.last:
             return None
         session = self._runner.session
-        if self.position == session.log.last:
-            return None
-        # What has been acknowledged before it was sent is not there to be sent.
-        self.position = max(self.position + 1, session.log.first)
+        self.position += 1
         event = session.log.get(self.position)
         if isinstance(event, SessionOpened):
             event = structs.replace(event, resume_key=self.resume_key)

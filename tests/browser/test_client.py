@@ -1,5 +1,6 @@
 """client.js and view.js as an app would use them: imported alone, on a page of the gateway."""
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -7,6 +8,7 @@ from playwright.async_api import expect
 
 from gateway.errors import CloseCode
 from tests.browser.conftest import Chat
+from tests.support.processes import Process, admin
 
 Client = "const { SessionClient } = await import('/static/client.js');"
 
@@ -70,6 +72,59 @@ async def test_a_running_message_is_stopped(chat: Chat) -> None:
         return done.status;
     """
     assert await run(chat, script) == "cancelled"
+
+
+async def test_an_id_that_was_used_before(chat: Chat) -> None:
+    script = f"""{Client}
+        const client = new SessionClient(`ws://${{location.host}}/ws`);
+        client.connect();
+        const ask = (text) => client.send({{ text }}, "a").then((done) => done.text,
+          (error) => [error.failure.code, error.failure.outcome]);
+        const [first, second, other] = await Promise.all([ask("hi"), ask("hi"), ask("ho")]);
+        const third = await ask("hi");
+        client.close();
+        return [first === second, first === third, other];
+    """
+    assert await run(chat, script) == [True, True, ["bad_message", "not_invoked"]]
+
+
+async def test_what_was_never_sent_was_not_invoked(chat: Chat) -> None:
+    script = f"""{Client}
+        const client = new SessionClient(`ws://${{location.host}}/elsewhere`);
+        const waiting = new Promise((resolve) =>
+          client.addEventListener("state", () => client.state === "waiting" && resolve()));
+        client.connect();
+        const early = client.send({{ text: "hi" }}).catch((error) => error.failure.outcome);
+        await waiting;
+        client.close();
+        const late = client.send({{ text: "hi" }}).catch((error) => error.failure.outcome);
+        return [await early, client.state, await late];
+    """
+    assert await run(chat, script) == ["not_invoked", "closed", "not_invoked"]
+    chat.complaints.clear()  # Chromium's own, of the refused handshake
+
+
+async def test_a_client_that_was_closed_does_not_come_back(
+    new_chat: Callable[..., Any], start_gateway: Callable[..., Process], platform: Process
+) -> None:
+    chat = await new_chat()
+    gateway = start_gateway()
+    await chat.open(gateway.url)
+    await chat.page.evaluate(
+        f"""async () => {{
+        {Client}
+        window.client = new SessionClient(`ws://${{location.host}}/ws`);
+        client.connect();
+        await new Promise((resolve) => client.addEventListener("opened", resolve));
+        window.ended = new Promise((resolve) =>
+          client.addEventListener("state", () => resolve(client.state)));
+    }}"""
+    )
+    admin(platform, "/faults", delay_seconds=60)
+    await chat.page.evaluate("client.close()")
+    gateway.popen.kill()
+    assert await chat.page.evaluate("window.ended") == "closed"
+    chat.complaints.clear()  # Chromium's own, of the page's attempts to connect
 
 
 @pytest.mark.parametrize(

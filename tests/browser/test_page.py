@@ -1,6 +1,7 @@
 """The chat page as a person uses it, by keyboard, and as assistive technology sees it."""
 
 import re
+import signal
 from collections.abc import Callable
 from typing import Any
 
@@ -181,6 +182,47 @@ def counted(text: str) -> int:
     numbers = [int(number) for number in re.findall(r"\d+", text)]
     assert numbers == list(range(numbers[0], numbers[0] + len(numbers)))
     return len(numbers)
+
+
+async def test_a_page_that_nobody_uses_opens_no_further_sessions(
+    new_chat: Callable[..., Any],
+    start_gateway: Start,
+    platform: Process,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("GATEWAY_ROUTES__CHAT__IDLE_SECONDS", "0.5")
+    chat = await new_chat()
+    await chat.page.goto(start_gateway().url)
+    await expect(chat.state).to_contain_text("The session is gone")
+    await expect(chat.entries.last).to_contain_text("New session")
+    assert sum(instance["opened"] for instance in admin(platform)["instances"]) == 1
+
+
+async def test_a_page_that_was_asleep_keeps_its_session(
+    new_chat: Callable[..., Any], start_gateway: Start
+) -> None:
+    chat = await new_chat()
+    await chat.page.clock.install()
+    await chat.open(start_gateway().url)
+    await chat.ask("My name is Ada.")
+    await chat.page.clock.fast_forward(120_000)
+    assert "Your name is Ada." in await chat.ask("What is my name?")
+
+
+async def test_a_gateway_that_says_nothing_is_left(
+    new_chat: Callable[..., Any], start_gateway: Start
+) -> None:
+    chat = await new_chat()
+    await chat.page.clock.install()
+    gateway = start_gateway()
+    await chat.open(gateway.url)
+    gateway.popen.send_signal(signal.SIGSTOP)
+    try:
+        await chat.page.clock.run_for(80_000)
+        await expect(chat.state).to_have_text("Connecting …")
+    finally:
+        gateway.popen.send_signal(signal.SIGCONT)
+    chat.complaints.clear()  # Chromium's own, of the attempts to connect
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from typing import Any
 
+import msgspec
 import pytest
 
 from gateway.errors import ErrorCode, Failure, Outcome
@@ -13,7 +14,14 @@ from gateway.local.builtin import BuiltinModel
 from gateway.local.faults import Fault
 from gateway.local.platform import Endpoint
 from gateway.local.server import running
-from gateway.sagemaker import PROFILES, Defaults, Runtime, SageMakerModel, runtime_client
+from gateway.sagemaker import (
+    PROFILES,
+    Defaults,
+    NotConfigured,
+    Runtime,
+    SageMakerModel,
+    runtime_client,
+)
 from gateway.session.ports import ModelError, ModelReply, ModelRequest, ModelSession
 from tests.support.timing import UNIT
 
@@ -29,6 +37,7 @@ async def runtime(url: str, **options: Any) -> AsyncIterator[Runtime]:
         "max_pool_connections": 10,
         "connect_timeout": 5.0 * UNIT,
         "read_timeout": 5.0 * UNIT,
+        "call_timeout": 10.0 * UNIT,
         "reply_bytes": 1_000_000,
     }
     async with runtime_client(**{**settings, **options}) as client:
@@ -80,7 +89,7 @@ async def test_open_invoke_close(dialect: Any) -> None:
         await model.close(session)
         await model.close(session)
         lost = await failure(model.invoke(ASK, session, affinity="a"))
-        assert (lost.code, lost.outcome) == (ErrorCode.SESSION_LOST, Outcome.NOT_INVOKED)
+        assert lost.code is ErrorCode.SESSION_LOST
 
 
 async def test_the_first_turn_opens() -> None:
@@ -162,6 +171,16 @@ async def test_errors_that_mean_a_lost_session(
         assert (
             await failure(model.invoke(ASK, session, affinity="a"))
         ).code is ErrorCode.SESSION_LOST
+
+
+async def test_what_opens_a_session_loses_none(endpoint: tuple[Endpoint, str]) -> None:
+    platform, url = endpoint
+    async with runtime(url) as client:
+        fault = Fault(error="ModelError", status=400, message="Session not found", times=2)
+        platform.faults.add(fault)
+        assert (await failure(model_of(client).open())).code is ErrorCode.MODEL_ERROR
+        first = model_of(client, "first-message").invoke(ASK, None, affinity="a")
+        assert (await failure(first)).code is ErrorCode.MODEL_ERROR
 
 
 async def test_an_instance_that_is_gone(endpoint: tuple[Endpoint, str]) -> None:
@@ -254,6 +273,31 @@ async def test_every_parameter_reaches_the_platform(endpoint: tuple[Endpoint, st
             by_route = model_of(client, "stateless", **given)
             got = await failure(by_route.invoke(ASK, None, affinity="a"))
             assert got.code is ErrorCode.VALIDATION_ERROR
+            session = await model_of(client).open()
+            keeping = model_of(client, **given)
+            if name in names:  # about a turn's reply, and so no part of what opens and closes
+                await keeping.close(await keeping.open())
+            else:
+                got = await failure(keeping.open())
+                assert got.code is ErrorCode.VALIDATION_ERROR
+                got = await failure(keeping.close(session))
+                assert got.code is ErrorCode.VALIDATION_ERROR
+
+
+@pytest.mark.parametrize(
+    "value", ["a\r\nx-evil: b", "a\nb", "a\n", "a\0b", "a\tb", "a\x7fb", "é", "\ud800"]
+)
+async def test_fields_that_no_header_can_carry(endpoint: tuple[Endpoint, str], value: str) -> None:
+    platform, url = endpoint
+    async with runtime(url) as client:
+        model = model_of(client, "stateless")
+        for name in ("content_type", *Defaults.__struct_fields__):
+            request = msgspec.structs.replace(ASK, **{name: value})
+            got = await failure(model.invoke(request, None, affinity="a"))
+            assert (got.code, got.outcome) == (ErrorCode.VALIDATION_ERROR, Outcome.NOT_INVOKED)
+            assert f"`{name}`" in got.message
+            assert value not in got.message
+    assert sum(instance.invocations for instance in platform.instances) == 0
 
 
 async def test_a_body_that_the_platform_does_not_take(endpoint: tuple[Endpoint, str]) -> None:
@@ -317,6 +361,11 @@ async def silent(reader: asyncio.StreamReader, _writer: asyncio.StreamWriter) ->
     await reader.read()  # until the client gives up
 
 
+async def stalling(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nabc")
+    await reader.read()
+
+
 async def resetting(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     writer.transport.abort()
 
@@ -338,6 +387,13 @@ def error(status: str, code: str, *headers: str) -> bytes:
             ErrorCode.STREAM_BROKEN,
             Outcome.INVOKED,
         ),
+        (stalling, ErrorCode.TIMEOUT, Outcome.INVOKED),
+        (
+            # What is lost here may have been a good reply, or an error.
+            answering(b"HTTP/1.1 200 OK\r\nx-a: \xff\r\ncontent-length: 2\r\n\r\n{}"),
+            ErrorCode.UNAVAILABLE,
+            Outcome.UNKNOWN,
+        ),
         (
             answering(error("413 Too Large", "RequestEntityTooLarge")),
             ErrorCode.TOO_LARGE,
@@ -352,6 +408,80 @@ async def test_what_breaks_on_the_way(handle: Handler, code: ErrorCode, outcome:
         got = await failure(model_of(client, "stateless").invoke(ASK, None, affinity="a"))
         assert (got.code, got.outcome) == (code, outcome)
         assert not got.may_retry
+
+
+async def test_an_error_without_end() -> None:
+    """Its body is never read to the end, and its headers say what it is."""
+    ended = asyncio.Event()
+
+    async def endless(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(
+            b"HTTP/1.1 400 Bad\r\nx-amzn-errortype: ThrottlingException\r\n"
+            b"content-length: 1000000000000\r\n\r\n"
+        )
+        try:
+            while True:
+                writer.write(b"x" * 65_536)
+                await writer.drain()
+        except ConnectionError:
+            ended.set()
+
+    async with misbehaving(endless) as url, runtime(url) as client:
+        got = await failure(model_of(client, "stateless").invoke(ASK, None, affinity="a"))
+        assert (got.code, got.outcome) == (ErrorCode.THROTTLED, Outcome.NOT_INVOKED)
+        async with asyncio.timeout(5 * UNIT):
+            await ended.wait()
+
+
+def dripping(head: bytes) -> Handler:
+    """Never silent for long, and never done."""
+
+    async def handle(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(head)
+        with contextlib.suppress(ConnectionError):
+            while True:
+                writer.write(b"x")
+                await writer.drain()
+                await asyncio.sleep(0.02 * UNIT)
+
+    return handle
+
+
+@pytest.mark.parametrize(
+    ("head", "outcome"),
+    [
+        (b"HTTP/1.1 200 OK\r\ncontent-length: 5000\r\n\r\n", Outcome.INVOKED),
+        (b"HTTP/1.1 200 OK\r\nx-never-ends: ", Outcome.UNKNOWN),
+        (b"HTTP/1.1 500 Oh\r\ncontent-length: 5000\r\n\r\n", Outcome.UNKNOWN),
+    ],
+)
+async def test_a_reply_that_drips(head: bytes, outcome: Outcome) -> None:
+    async with misbehaving(dripping(head)) as url, runtime(url, call_timeout=0.3 * UNIT) as client:
+        async with asyncio.timeout(5 * UNIT):
+            got = await failure(model_of(client, "stateless").invoke(ASK, None, affinity="a"))
+        assert (got.code, got.outcome) == (ErrorCode.TIMEOUT, outcome)
+
+
+async def test_waiting_for_a_connection_ends() -> None:
+    taken = asyncio.Event()
+
+    async def busy(reader: asyncio.StreamReader, _writer: asyncio.StreamWriter) -> None:
+        taken.set()
+        await reader.read()
+
+    async with misbehaving(busy) as url, runtime(url, max_pool_connections=1) as client:
+        patient = model_of(client, "stateless").invoke(ASK, None, affinity="a")
+        first = asyncio.create_task(patient)
+        async with asyncio.timeout(5 * UNIT):
+            await taken.wait()
+            hurried = Runtime(client._client, call_timeout=0.2 * UNIT, reply_bytes=1)
+            second = model_of(hurried, "stateless").invoke(ASK, None, affinity="a")
+            got = await failure(second)
+        assert (got.code, got.outcome) == (ErrorCode.TIMEOUT, Outcome.UNKNOWN)
+        assert not first.done()
+        first.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await first
 
 
 @pytest.mark.parametrize(
@@ -369,6 +499,28 @@ async def test_nobody_listens() -> None:
         got = await failure(model_of(client).open())
         assert (got.code, got.outcome) == (ErrorCode.UNAVAILABLE, Outcome.NOT_INVOKED)
         assert got.may_retry
+
+
+async def test_no_proxy_between_here_and_here(
+    endpoint: tuple[Endpoint, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with misbehaving(answering(error("418 Teapot", "Novelty"))) as proxy:
+        for name in ("NO_PROXY", "no_proxy", "HTTP_PROXY"):
+            monkeypatch.delenv(name, raising=False)
+        monkeypatch.setenv("http_proxy", proxy)
+        for url in (endpoint[1], endpoint[1].replace("127.0.0.1", "localhost")):
+            async with runtime(url) as client:
+                assert (await model_of(client, "stateless").invoke(ASK, None, affinity="a")).body
+        async with runtime("http://sagemaker.invalid") as client:
+            got = await failure(model_of(client).open())
+            assert got.outcome is Outcome.UNKNOWN  # as the proxy answers
+
+
+@pytest.mark.parametrize("url", ["http://[::1", "http:///"])
+async def test_an_address_that_is_none(url: str) -> None:
+    with pytest.raises(NotConfigured):
+        async with runtime(url):
+            pass
 
 
 async def test_a_close_that_fails_is_told(endpoint: tuple[Endpoint, str]) -> None:

@@ -7,6 +7,7 @@ import json
 
 import httpx
 import pytest
+from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from tests.integration.conftest import Start
@@ -93,6 +94,23 @@ async def test_a_conversation_keeps_its_state(
     assert sum(instance["closed"] for instance in counts) == 1
 
 
+async def test_json_that_messagepack_can_not_hold(url: str) -> None:
+    async with client(url, MSGPACK, route="json") as chat:
+        await chat.open()
+        number = b"123456789012345678901234567890"
+        await chat.send("message.send", id="b", bytes=number, content_type="image/png")
+        assert (await chat.until("message.done"))["text"] == number.decode()
+
+
+async def test_an_event_may_be_acknowledged_before_it_is_sent(url: str) -> None:
+    async with client(url) as chat:
+        await chat.open()
+        turn = {"type": "message.send", "id": "a", "text": "hi"}
+        chat.send_at_once(turn, {"type": "event.ack", "event": 2})
+        assert (await chat.until("message.done"))["event"] == 3
+        assert (await chat.ask("hi"))["event"] == 5
+
+
 async def test_bodies_of_every_form(url: str) -> None:
     async with client(url, MSGPACK) as chat:
         await chat.open()
@@ -148,11 +166,11 @@ async def test_raw_closes_the_session_with_the_socket(url: str, platform: Proces
     async with raw(url) as socket:
         await socket.send("hi")
         await in_time(socket.recv())
-    async with client(url) as chat:  # by the time that this is through, that one is closed
-        await chat.open()
-        await chat.send("session.close")
-        await chat.closed()
-    assert sum(instance["closed"] for instance in admin(platform)["instances"]) == 2
+    for _ in range(1000):
+        if any(instance["closed"] for instance in admin(platform)["instances"]):
+            return
+        await asyncio.sleep(0.01 * UNIT)
+    raise AssertionError("the session was not closed")
 
 
 class TestRefusedHandshakes:
@@ -169,8 +187,14 @@ class TestRefusedHandshakes:
             assert chat.socket.subprotocol is None
 
     async def test_unknown_routes(self, url: str) -> None:
-        async with client(url, route="nowhere") as chat:
-            assert await chat.closed() == (4404, "unknown_route")
+        for route in ("nowhere", "no/where", "nowhere/"):
+            async with client(url, route=route) as chat:
+                assert await chat.closed() == (4404, "unknown_route")
+
+    async def test_no_route_at_all_is_the_default_one(self, url: str) -> None:
+        async with connect(f"{url}/ws/") as socket:
+            await socket.send("hi")
+            assert "Turn 1" in await in_time(socket.recv())
 
     @pytest.mark.parametrize("origin", ["https://evil.example.com", "null", "http://localhost:1"])
     async def test_foreign_origins(self, url: str, origin: str) -> None:

@@ -1,6 +1,7 @@
 """The demonstration: both models answer through the gateway, and Ctrl-C stops all of it."""
 
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -57,3 +58,68 @@ def test_a_model_file_that_is_none(tmp_path: Path) -> None:
     assert done.returncode == 1
     assert "broken.gguf" in done.stdout + done.stderr
     assert "Traceback" not in done.stderr
+
+
+STRAY = {
+    "AWS_CA_BUNDLE": "/nowhere/ca.pem",
+    "AWS_CONFIG_FILE": "/nowhere/config",
+    "AWS_DEFAULT_REGION": "no region",
+    "AWS_ENDPOINT_URL": "http://user:pw@nowhere.invalid",
+    "AWS_MAX_ATTEMPTS": "x",
+    "AWS_PROFILE": "nobody",
+    "AWS_SESSION_TOKEN": "token",
+    "GATEWAY_ROUTES": "{",
+    "GATEWAY_SERVER__HOST": "0.0.0.0",
+    "GATEWAY_X": "1",
+    "REQUESTS_CA_BUNDLE": "/nowhere/ca.pem",
+}
+
+
+@pytest.fixture
+def stray(tmp_path: Path) -> list[str]:
+    """A command that runs another one with settings unlike a fresh machine's."""
+    (tmp_path / ".aws").mkdir()
+    (tmp_path / ".aws" / "config").write_text("[default]\nendpoint_url = http://nowhere.invalid\n")
+    (tmp_path / ".aws" / "credentials").write_text("nothing of the kind")
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        proxy = f"http://127.0.0.1:{closed.getsockname()[1]}"
+    proxies = dict.fromkeys(("HTTP_PROXY", "http_proxy", "all_proxy"), proxy)
+    settings = {**STRAY, **proxies, "HOME": str(tmp_path)}
+    return ["env", *(f"{name}={value}" for name, value in settings.items())]
+
+
+async def test_the_machines_other_settings_change_nothing(stray: list[str]) -> None:
+    demo = [sys.executable, "-m", "gateway", "demo", "--port", "0", "--builtin"]
+    process = Process([*stray, *demo])
+    try:
+        async with client(process.websocket, route="builtin") as chat:
+            await chat.open()
+            assert "Turn 1" in (await chat.ask("hi"))["text"]
+        assert process.stop() == 0
+        assert "Traceback" not in process.output
+    finally:
+        process.stop()
+
+
+def test_nor_do_they_for_the_local_sagemaker(stray: list[str]) -> None:
+    process = Process([*stray, sys.executable, "-m", "gateway", "local", "--port", "0"])
+    assert process.stop() == 0
+    assert "Traceback" not in process.output
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+def test_stopping_while_the_model_loads(how: signal.Signals) -> None:
+    command = [sys.executable, "-u", "-m", "gateway", "demo", "--port", "0"]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    ) as process:
+        try:
+            assert process.stdout is not None
+            assert "Loading" in process.stdout.readline()
+            process.send_signal(how)
+            output = process.stdout.read()
+            assert process.wait(60) == 0
+        finally:
+            process.kill()
+    assert "listening" not in output
+    assert "Traceback" not in output

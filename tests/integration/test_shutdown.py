@@ -62,6 +62,17 @@ async def test_time_runs_out_by_itself_or_by_a_second_signal(
     assert sum(instance["closed"] for instance in admin(platform)["instances"]) == 2
 
 
+async def test_the_log_says_with_which_code_a_connection_closed(
+    start_local: Start, start_gateway: Start
+) -> None:
+    process = start_gateway(start_local().url, ROUTE.format(drain=1))
+    async with client(process.websocket) as chat:
+        await chat.send("ping")
+        assert (await chat.closed())[0] == 4400
+    process.stop()
+    assert "code=4400" in process.output
+
+
 async def test_nothing_that_a_user_wrote_is_logged(
     start_local: Start, start_gateway: Start
 ) -> None:
@@ -75,7 +86,12 @@ async def test_nothing_that_a_user_wrote_is_logged(
         await chat.until("error")
         await chat.send("session.close")
         await chat.closed()
+    async with client(process.websocket) as chat:
+        await chat.open()
+        await chat.socket.send(b"secret\xff", text=True)
+        await chat.closed()
     process.stop()
     assert "turn" in process.output
+    assert "Traceback" not in process.output
     assert "secret" not in process.output
     assert opened["resume_key"] not in process.output

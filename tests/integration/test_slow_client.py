@@ -3,8 +3,10 @@
 import asyncio
 from pathlib import Path
 
+from websockets.frames import Frame, Opcode
+
 from tests.integration.conftest import Start
-from tests.support.client import client, in_time
+from tests.support.client import Client, client, in_time
 from tests.support.processes import Process
 from tests.support.timing import UNIT
 
@@ -43,6 +45,54 @@ async def test_replies_that_nobody_reads(start_local: Start, start_gateway: Star
         assert resident(process) - before < 30_000_000
         slow.socket.transport.resume_reading()
         assert await slow.closed() == (4413, "too slow")
+
+
+async def test_many_messages_at_once_from_a_client_that_reads(
+    start_local: Start, start_gateway: Start
+) -> None:
+    process = start_gateway(start_local().url, ROUTE)
+    async with client(process.websocket) as fast:
+        await fast.open()
+        fast.send_at_once(*[{"type": "ping", "data": f"{number}"} for number in range(500)])
+        await fast.until("pong", data="499")
+        assert (await fast.ask("hi"))["status"] == "completed"
+
+
+async def pour(slow: Client, frame: Frame, count: int) -> None:
+    """Send a frame that often, without waiting for more than the socket."""
+    transport = slow.socket.transport
+    for _ in range(count // 10_000):
+        transport.write(frame.serialize(mask=True) * 10_000)
+        async with asyncio.timeout(20 * UNIT):
+            while transport.get_write_buffer_size() > 100_000:  # noqa: ASYNC110
+                await asyncio.sleep(0.001 * UNIT)
+
+
+async def test_pongs_that_nobody_reads(start_local: Start, start_gateway: Start) -> None:
+    process = start_gateway(start_local().url, ROUTE)
+    async with client(process.websocket) as slow:
+        await slow.open()
+        before = resident(process)
+        slow.socket.transport.pause_reading()
+        await pour(slow, Frame(Opcode.PING, b"x" * 125), 300_000)
+        assert resident(process) - before < 10_000_000
+        slow.socket.transport.resume_reading()
+        assert (await slow.ask("hi"))["status"] == "completed"
+        await in_time(await slow.socket.ping())
+
+
+async def test_a_message_in_very_many_frames(start_local: Start, start_gateway: Start) -> None:
+    process = start_gateway(start_local().url, ROUTE)
+    async with client(process.websocket) as slow:
+        await slow.open()
+        before = resident(process)
+        start = b'{"type":"message.send","id":"a","text":"'
+        slow.socket.transport.write(Frame(Opcode.TEXT, start, fin=False).serialize(mask=True))
+        await pour(slow, Frame(Opcode.CONT, b"xy", fin=False), 600_000)
+        await in_time(await slow.socket.ping())
+        assert resident(process) - before < 15_000_000
+        slow.socket.transport.write(Frame(Opcode.CONT, b'"}').serialize(mask=True))
+        assert (await slow.until("message.done"))["status"] == "completed"
 
 
 async def test_answers_that_nobody_reads(start_local: Start, start_gateway: Start) -> None:

@@ -9,7 +9,17 @@ import pytest
 
 from gateway.local.builtin import MAX_FACTS, BuiltinModel
 from gateway.local.containers import NEW_SESSION_ID, SESSION_ID, ContainerReply
-from gateway.local.language import SLOTS, LanguageModel, LanguageModelUnavailable, load
+from gateway.local.language import (
+    CONTEXT_TOKENS,
+    MAX_TOKENS,
+    SLOTS,
+    Context,
+    LanguageModel,
+    LanguageModelUnavailable,
+    _plain,
+    _prompt,
+    load,
+)
 
 TEXT = {"content-type": "text/plain"}
 JSON = {"content-type": "application/json"}
@@ -130,12 +140,23 @@ async def test_the_expiry_as_containers_write_it(expires: Any, ending: str) -> N
     assert (await Talk(expires=expires).open()).headers[NEW_SESSION_ID].endswith(ending)
 
 
+def test_a_long_message_makes_room_in_the_context() -> None:
+    context = Context("", 0.0, slot=0)
+    context.exchanges = ["x" * 1500] * 3
+    said = _plain("y" * 9000)
+    prompt = _prompt(context, said)
+    assert prompt.endswith(said)
+    assert len(prompt) <= 3 * (CONTEXT_TOKENS - MAX_TOKENS)
+    assert len(context.exchanges) == 1
+
+
 async def test_commands_have_bounds() -> None:
     talk = Talk()
     await talk.open()
     assert (await talk.send("/fail 200")).status == 500
     assert (await talk.send("/fail 404 no such thing")).body == b"no such thing"
-    assert len((await talk.send("/bytes 999999999999")).body) == 30_000_000
+    for amount in ("999999999999", "9" * 400):
+        assert len((await talk.send(f"/bytes {amount}")).body) == 30_000_000
     assert (await talk.say("/sleep")).startswith("Turn")
 
 

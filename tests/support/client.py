@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
+from websockets.frames import Frame, Opcode
 from websockets.typing import Subprotocol
 
 from tests.support.timing import UNIT
@@ -33,6 +34,11 @@ class Client:
             await self.socket.send(msgspec.msgpack.encode(message))
         else:
             await self.socket.send(json.dumps(message))
+
+    def send_at_once(self, *messages: Message) -> None:
+        """Send JSON messages in one piece, so that the gateway has all before it answers any."""
+        frames = (Frame(Opcode.TEXT, json.dumps(message).encode()) for message in messages)
+        self.socket.transport.write(b"".join(frame.serialize(mask=True) for frame in frames))
 
     async def receive(self) -> Message:
         """The next message."""

@@ -4,9 +4,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
-from gateway.config import EXAMPLE, ConfigError, Settings, load
-from gateway.sagemaker import PROFILES
+from gateway.config import EXAMPLE, ConfigError, Route, Settings, load
+from gateway.local.api import InvokeEndpointModel
+from gateway.sagemaker import PROFILES, Defaults
 from gateway.session.policy import Opening, Policy
 
 MINIMAL = """
@@ -99,23 +101,57 @@ def test_the_first_route_stays_first(file: Path, monkeypatch: pytest.MonkeyPatch
     ("text", "problem"),
     [
         ("", 'FILE: routes: missing - add a table such as [routes.chat] with endpoint_name = "…"'),
-        ("[routes]", "FILE: routes: Dictionary should have at least 1 item"),
+        ("[routes]", "FILE: routes: expected at least one route; add a table such as"),
         ("[routes.chat]", "FILE: routes.chat.endpoint_name: missing"),
-        ("[routes.'a b']\nendpoint_name = 'e'", "FILE: routes.a b: String should match pattern"),
+        (
+            "[routes.'a b']\nendpoint_name = 'e'",
+            'FILE: routes."a b": expected 1 to 64 letters, digits',
+        ),
         (ROUTE + "sesion = 'x'", "FILE: routes.chat.sesion: unknown key; did you mean session?"),
         (ROUTE + "session = 'x'", "FILE: routes.chat.session: expected one of container-standards"),
-        (ROUTE + "session = 3", "FILE: routes.chat.session: Expected `object`, got `int`"),
+        (ROUTE + "session = 3", "FILE: routes.chat.session: expected the name of"),
         (ROUTE + "idle_seconds = 0", "FILE: routes.chat.idle_seconds: Input should be greater"),
         (ROUTE + "idle_seconds = inf", "FILE: routes.chat.idle_seconds: Input should be"),
         (ROUTE + "accept = 'a\\nb'\nallow = ['x']", "FILE: routes.chat.allow.0: Input should be"),
-        (ROUTE + 'accept = "a\\nb"', "FILE: routes.chat.accept: String should match"),
+        (ROUTE + 'accept = "a\\nb"', "FILE: routes.chat.accept: expected 1 to 1024 printable"),
         (ROUTE + "allowed_origins = ['x/']", "FILE: routes.chat.allowed_origins.0: expected an"),
-        (ROUTE + "log_bytes = 5", "FILE: routes.chat.log_bytes must be more than twice"),
+        (
+            ROUTE + "log_bytes = 5",
+            "FILE: routes.chat.log_bytes: must be at least 52428801 with aws.reply_bytes",
+        ),
         (ROUTE + "[aws]\nregio = 'x'", "FILE: aws.regio: unknown key; did you mean region?"),
-        (ROUTE + "[aws]\nendpoint_url = 'x'", "FILE: aws.endpoint_url: String should match"),
+        (ROUTE + "[aws]\nendpoint_url = 'x'", "FILE: aws.endpoint_url: expected an address"),
         (ROUTE + "[servr]\nport = 1", "FILE: servr: unknown key; did you mean server?"),
         (ROUTE + "[server]\nzzz = 1", "FILE: server.zzz: unknown key; known are host, port"),
         (ROUTE + "[server]\nhost = '0.0.0.0'", "FILE: server.host: must be a loopback address"),
+        (ROUTE + "log_events = 47", "FILE: routes.chat.log_events: must be at least 48 with"),
+        (
+            ROUTE + "queued_messages = 5000",
+            "FILE: routes.chat.queued_messages: needs routes.chat.log_events to be at least 10016",
+        ),
+        (
+            ROUTE + "[aws]\nreply_bytes = 40_000_000",
+            "FILE: aws.reply_bytes: needs routes.chat.log_bytes to be at least 80000001",
+        ),
+        (
+            ROUTE + "session = { opening = 'x' }",
+            "FILE: routes.chat.session.opening: expected one of",
+        ),
+        (ROUTE + "session = { lost = 3 }", "FILE: routes.chat.session.lost: Expected `array`"),
+        (
+            ROUTE + "session = { lst = 3 }",
+            "FILE: routes.chat.session.lst: unknown key; did you mean",
+        ),
+        (
+            ROUTE + "session = { opening = 'turn', open_body = {} }",
+            "FILE: routes.chat.session: `open_",
+        ),
+        (ROUTE + "accept = 3", "FILE: routes.chat.accept: expected a text"),
+        (ROUTE + "allow = 3", "FILE: routes.chat.allow: expected a list"),
+        ("routes = 3", "FILE: routes: expected a table"),
+        ("routes.chat = 3", "FILE: routes.chat: expected a table"),
+        ("x = " + "[" * 10_000, "FILE: tables or lists are too deep"),
+        ("x = " + "1" * 10_000, "FILE: not TOML: Exceeds the limit"),
         ("x = ", "FILE: not TOML: Invalid value (at end of document)"),
     ],
 )
@@ -144,10 +180,191 @@ def test_an_unknown_variable_alone(file: Path, monkeypatch: pytest.MonkeyPatch) 
     ]
 
 
-def test_a_variable_that_is_no_json(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("GATEWAY_ROUTES", "{")
+def test_empty_variables_say_nothing(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GATEWAY_X", "")
+    monkeypatch.setenv("GATEWAY_SERVER__PORT", "")
+    assert settings(file, ROUTE).server.port == 8080
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "problem"),
+    [
+        ("GATEWAY_ROUTES", "{", "routes: expected a table in JSON"),
+        ("GATEWAY_ROUTES__CHAT", "x", "routes.chat: expected a table in JSON"),
+        ("GATEWAY_ROUTES__CHAT__ALLOW", "x", "routes.chat.allow: expected a list in JSON"),
+        ("GATEWAY_ROUTES__CHAT__ALLOW", '["x"]', "routes.chat.allow.0: Input should be"),
+        ("GATEWAY_ROUTES__CHAT__ALLOWED_ORIGINS", '["x"]', "routes.chat.allowed_origins.0: exp"),
+        ("GATEWAY_ROUTES__CHAT__OPEN", "never", "routes.chat.open: Input should be 'on_connect'"),
+        ("gateway_routes__chat__open", "never", "routes.chat.open: Input should be 'on_connect'"),
+        ("Gateway_Server__Port", "-1", "server.port: Input should be greater than or equal to 0"),
+        ("GATEWAY_ROUTES", '{"chat": {"open": "never"}}', "routes.chat.open: Input should be"),
+        ("GATEWAY_ROUTES", '{"chat": {"allow": ["x"]}}', "routes.chat.allow.0: Input should be"),
+        ("GATEWAY_ROUTES", '{"Two": {"accept": "a/b"}}', "routes.Two.endpoint_name: missing"),
+        ("GATEWAY_ROUTES__CHAT", '{"open": "never"}', "routes.chat.open: Input should be"),
+        ("GATEWAY_ROUTES__CHTA__ACCEPT", "a/b", "routes.chta.endpoint_name: missing"),
+        ("GATEWAY_ROUTES__CHAT__ACEPT", "a/b", "routes.chat.acept: unknown key; did you mean acc"),
+        ("GATEWAY_ROUTES__CHAT__SESSION__OPENING", "x", "routes.chat.session.opening: expected"),
+        ("GATEWAY_ROUTES__CHAT__SESSION__LOST", "3", "routes.chat.session.lost: Expected `array`"),
+        ("GATEWAY_AWS__ENDPOINT_URL", "x", "aws.endpoint_url: expected an address"),
+        ("GATEWAY_ROUTES__CHAT__LOG_BYTES", "5", "routes.chat.log_bytes: must be at least"),
+        ("GATEWAY_AWS__REPLY_BYTES", "40000000", "aws.reply_bytes: needs routes.chat.log_bytes"),
+        ("GATEWAY_SERVER", "x", "server: expected a table in JSON"),
+    ],
+)
+def test_a_mistake_in_a_variable_while_the_rest_is_in_the_file(
+    file: Path, monkeypatch: pytest.MonkeyPatch, name: str, value: str, problem: str
+) -> None:
+    monkeypatch.setenv(name, value)
+    (got,) = problems(file, ROUTE + 'body = "json"\n[aws]\nregion = "us-east-1"')
+    assert got.startswith(f"{name}: {problem}")
+
+
+def test_a_mistake_in_the_file_while_the_rest_is_in_variables(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GATEWAY_ROUTES", '{"chat": {"accept": "a/b"}}')
+    monkeypatch.setenv("GATEWAY_ROUTES__CHAT__BODY", "json")
+    (missing,) = problems(file, "[routes.chat]")
+    assert missing.startswith("FILE: routes.chat.endpoint_name: missing")
+    (wrong,) = problems(file, ROUTE + "open = 'never'")
+    assert wrong.startswith("FILE: routes.chat.open: Input should be")
+
+
+def test_a_contradiction_between_both_names_both(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GATEWAY_ROUTES__CHAT__SESSION__OPENING", "none")
+    (got,) = problems(file, ROUTE + "session = { close_body = { a = 1 } }")
+    assert got.startswith(
+        "GATEWAY_ROUTES__CHAT__SESSION__OPENING and FILE: routes.chat.session: `opening"
+    )
+
+
+def test_a_key_of_its_own_counts_before_the_json_of_its_table(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GATEWAY_ROUTES__CHAT__OPEN", "never")
+    monkeypatch.setenv("GATEWAY_ROUTES__CHAT", '{"open": "on_connect", "body": "json"}')
     (got,) = problems(file, ROUTE)
-    assert got.startswith("environment: ")
+    assert got.startswith("GATEWAY_ROUTES__CHAT__OPEN: routes.chat.open:")
+    monkeypatch.setenv("GATEWAY_ROUTES__CHAT__OPEN", "on_first_message")
+    route = settings(file, ROUTE).routes["chat"]
+    assert (route.open, route.body) == ("on_first_message", "json")
+
+
+SECRET = "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"{ROUTE}[aws]\nsecret_access_key = '{SECRET}'",
+        f"{ROUTE}[aws.keys]\nsecret = '{SECRET}'",
+        f"{ROUTE}[aws]\nendpoint_url = 'http://user:{SECRET}@host'",
+        f"{ROUTE}[aws]\nendpoint_url = 'http://user:pw@host/{SECRET}'",
+        f"{ROUTE}[aws]\nendpoint_url = 'user:{SECRET}@host'",
+        f"{ROUTE}[aws]\nendpoint_url = 'http://[{SECRET}'",
+        f"{ROUTE}[aws]\nendpoint_url = 'http://host:{SECRET}'",
+        f"{ROUTE}[aws]\nprofile = ['{SECRET}']",
+        f"{ROUTE}[aws]\nmax_pool_connections = '{SECRET}'",
+        f"{ROUTE}[server]\nhost = '{SECRET}'",
+        f"{ROUTE}[server]\nlog_level = '{SECRET}'",
+        f"{ROUTE}allow = ['{SECRET}']",
+        f"{ROUTE}allow = '{SECRET}'",
+        f"{ROUTE}allowed_origins = ['https://user:{SECRET}@host']",
+        f"{ROUTE}session = '{SECRET}'",
+        f"{ROUTE}session = {{ opening = '{SECRET}' }}",
+        f"{ROUTE}session = {{ secret = '{SECRET}' }}",
+        f"{ROUTE}session = ['{SECRET}']",
+        f"{ROUTE}target_variant = '{SECRET}'",
+        f"{ROUTE}custom_attributes = '{SECRET}é'",
+        f"aws = '{SECRET}'\n{ROUTE}",
+        f"routes = '{SECRET}'",
+        f"routes.chat = '{SECRET}'",
+        f"x = {SECRET}",
+    ],
+)
+def test_what_could_be_a_secret_is_not_repeated(file: Path, text: str) -> None:
+    told = problems(file, text)
+    assert len(told) == 1
+    assert all(part not in told[0] for part in (SECRET, SECRET.lower(), "user:pw"))
+
+
+def test_credentials_in_an_address_are_refused(file: Path) -> None:
+    (got,) = problems(file, ROUTE + "[aws]\nendpoint_url = 'http://user:pw@host'")
+    assert got.startswith("FILE: aws.endpoint_url: must not hold a user or a password")
+    assert settings(file, ROUTE + "[aws]\nendpoint_url = 'http://host/a@b'").aws.endpoint_url
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("idle_seconds = -1.5", ", got -1.5"),
+        ("idle_seconds = '0'", ", got 0"),
+        ("open = 'never'", ", got never"),
+        ("session = 'stateles'", ", got stateles"),
+    ],
+)
+def test_what_can_be_no_secret_is(file: Path, text: str, shown: str) -> None:
+    assert problems(file, ROUTE + text)[0].endswith(shown)
+
+
+def test_keys_are_told_in_one_line(file: Path) -> None:
+    assert problems(file, ROUTE + '"a\\nb" = 1')[0].startswith('FILE: routes.chat."a\\nb": unknown')
+
+
+MODEL = {parameter.name: parameter for parameter in InvokeEndpointModel().parameters}
+FIELDS = {name: name.title().replace("_", "") for name in Defaults.__struct_fields__}
+
+
+@pytest.mark.parametrize(("field", "parameter"), [*FIELDS.items(), ("content_type", "ContentType")])
+def test_a_route_sends_what_the_api_model_takes(field: str, parameter: str) -> None:
+    rule = MODEL[parameter]
+    assert rule.most is not None
+    assert rule.pattern is not None
+    for length in (1, 2, rule.most):
+        value = "a" * length
+        assert getattr(Route.model_validate({"endpoint_name": "e", field: value}), field) == value
+    for value in (*("a b", "a-b", "a--b", "-a", "a-", "a/b", "a;b=c", "7", "a\\b", "a.b"), "{}"):
+        try:
+            Route.model_validate({"endpoint_name": "e", field: value})
+        except ValidationError:
+            assert rule.most == 63, "only names have an alphabet of their own"
+            assert not rule.pattern.fullmatch(value)
+        else:
+            assert rule.pattern.fullmatch(value)
+    for value in ("", " ", " a", "a ", "é", "a\nb", "a\tb", "a\x7f", "a\n", "a" * (rule.most + 1)):
+        with pytest.raises(ValidationError):
+            Route.model_validate({"endpoint_name": "e", field: value})
+
+
+@pytest.mark.parametrize("name", ["", "-a", "a-", "a_b", "a" * 64, "a" + "-" * 62 + "a", "a\n"])
+def test_names_of_endpoints(name: str) -> None:
+    with pytest.raises(ValidationError):
+        Route(endpoint_name=name)
+    longest = "a" + "-" * 61 + "a"
+    assert Route(endpoint_name=longest).endpoint_name == longest
+
+
+@pytest.mark.parametrize("region", ["", "us east", "us-east-1/", "-us"])
+def test_regions(file: Path, region: str) -> None:
+    (got,) = problems(file, ROUTE + f"[aws]\nregion = '{region}'")
+    assert got.startswith("FILE: aws.region: expected 1 to 63 letters, digits and hyphens")
+
+
+@pytest.mark.parametrize(
+    "url", ["http://", "ftp://host", "http://host:x", "http://h?a", "http://h/#a", "http://h/ a"]
+)
+def test_addresses(file: Path, url: str) -> None:
+    (got,) = problems(file, ROUTE + f"[aws]\nendpoint_url = '{url}'")
+    assert got.startswith("FILE: aws.endpoint_url: expected an address")
+
+
+def test_settings_in_code_know_no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GATEWAY_SERVER__PORT", "x")
+    assert Settings(routes={"chat": Route(endpoint_name="e")}).server.port == 8080
+    with pytest.raises(ValidationError, match="at least one route"):
+        Settings(routes={})
 
 
 def test_files_that_can_not_be_read(file: Path) -> None:

@@ -38,7 +38,9 @@ open_body = { op = "open" }
 close_body = { op = "close" }
 session_id_key = "conversation"          # where JSON bodies carry the id too; left out: nowhere
 lost = ["unknown conversation"]          # what its errors say, in lower case, of a lost session
+perhaps_lost = ["failed"]                # what they say then, but of other faults too
 full = ["too many conversations"]        # and when it has no room for another
+statuses = [404, 503]                    # the statuses of errors that are read for these
 ```
 """
 

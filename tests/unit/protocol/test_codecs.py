@@ -191,6 +191,16 @@ def test_a_reply_in_each_form(codec: Codec) -> None:
         assert unframe(codec.encode(message)) == {"type": "message.done", **base, **sent}
 
 
+@pytest.mark.parametrize("body", ["[18446744073709551616]", "1e999"])
+def test_json_that_has_no_messagepack_form_is_text(body: str) -> None:
+    message = wire.MessageDone(
+        event=1, id="a", status="completed", deltas=0, duration_ms=5, json=Raw(body.encode())
+    )
+    sent = unframe(MSGPACK.encode(message))
+    assert sent["text"] == body
+    assert "json" not in sent
+
+
 @CODECS
 def test_messages_to_clients(codec: Codec) -> None:
     opened = wire.SessionOpened(

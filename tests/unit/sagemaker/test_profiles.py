@@ -4,7 +4,6 @@ import msgspec
 import pytest
 
 from gateway.sagemaker import PROFILES, Profile
-from gateway.sagemaker.errors import failure_of
 from gateway.session.policy import Opening
 
 
@@ -18,7 +17,8 @@ def test_the_ready_made_ones() -> None:
     ]
     for profile in PROFILES.values():
         assert (profile.close_body is None) is (profile.opening is Opening.NONE)
-        assert all(text == text.lower() for text in (*profile.lost, *profile.full))
+        texts = (*profile.lost, *profile.perhaps_lost, *profile.full)
+        assert all(text == text.lower() for text in texts)
 
 
 def test_a_profile_of_a_routes_own() -> None:
@@ -26,6 +26,10 @@ def test_a_profile_of_a_routes_own() -> None:
         {"open_body": {"op": "open"}, "close_body": {"op": "close"}, "lost": ["gone"]}, Profile
     )
     assert profile.opening is Opening.CALL
+    assert 503 in profile.statuses
+    assert 422 not in profile.statuses
+    profile = msgspec.convert({"opening": "turn", "lost": ["gone"], "statuses": [499]}, Profile)
+    assert profile.statuses == (499,)
 
 
 @pytest.mark.parametrize(
@@ -38,14 +42,9 @@ def test_a_profile_of_a_routes_own() -> None:
         ({"opening": "turn", "prefix_aware": True}, "prefix_aware"),
         ({"opening": "sometimes"}, "opening"),
         ({"opening": "none", "extra": 1}, "extra"),
+        ({"opening": "turn", "statuses": [200]}, "statuses"),
     ],
 )
 def test_profiles_that_contradict_themselves(given: object, says: str) -> None:
     with pytest.raises(msgspec.ValidationError, match=says):
         msgspec.convert(given, Profile)
-
-
-def test_an_error_that_nobody_knows() -> None:
-    failure = failure_of(RuntimeError("secret"), PROFILES["stateless"])
-    assert failure.code.value == "internal"
-    assert "secret" not in failure.message

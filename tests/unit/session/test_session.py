@@ -88,7 +88,7 @@ def test_messages_wait_while_the_session_opens() -> None:
 def test_a_session_that_does_not_open_ends_the_connection() -> None:
     script = Script().start()
     script.step(send("a"))
-    script.step(on.OpenFailed(Failure(code=ErrorCode.MODEL_ERROR, message="No.")))
+    script.step(on.OpenFailed(failure(ErrorCode.MODEL_ERROR, Outcome.INVOKED)))
     assert script.error("a").outcome is Outcome.NOT_INVOKED
     assert script.last(wire.ErrorMessage).code is ErrorCode.MODEL_ERROR
     assert script.socket == do.CloseSocket(CloseCode.UNAVAILABLE, "model_error")

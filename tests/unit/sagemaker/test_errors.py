@@ -1,0 +1,215 @@
+"""What exceptions and answers become: who may retry, what is lost, what the log says."""
+
+from typing import Any
+
+import aiohttp
+import botocore.exceptions as boto
+import pytest
+from botocore.exceptions import ClientError
+from botocore.parsers import ResponseParserError
+from structlog.testing import capture_logs
+
+from gateway.errors import ErrorCode, Failure, Outcome
+from gateway.sagemaker import PROFILES
+from gateway.sagemaker.errors import failure_of, failure_of_reply
+
+ACCOUNT = "123456789012"
+
+
+def failure(
+    error: Exception, profile: str = "container-standards", *, in_session: bool = True
+) -> Failure:
+    return failure_of(error, PROFILES[profile], in_session=in_session)
+
+
+def validation_error(message: str) -> ClientError:
+    response: Any = {
+        "Error": {"Code": "ValidationError", "Message": message},
+        "ResponseMetadata": {"HTTPStatusCode": 400, "RequestId": "r-1"},
+    }
+    return ClientError(response, "InvokeEndpoint")
+
+
+def model_error(status: object, message: str) -> ClientError:
+    response: Any = {
+        "Error": {"Code": "ModelError", "Message": f"Received error with message {message}"},
+        "ResponseMetadata": {"HTTPStatusCode": 424, "RequestId": "r-1"},
+        "OriginalStatusCode": status,
+        "OriginalMessage": message,
+    }
+    return ClientError(response, "InvokeEndpoint")
+
+
+@pytest.mark.parametrize(
+    ("profile", "status", "message", "code", "outcome"),
+    [
+        ("container-standards", 400, "Session not found: s", "session_lost", "not_invoked"),
+        ("container-standards", 424, "session not found", "session_lost", "not_invoked"),
+        ("container-standards", 422, "not valid: 'session not found'", "model_error", "invoked"),
+        ("container-standards", 500, "session not found", "model_error", "invoked"),
+        ("container-standards", 400, "no such option", "model_error", "invoked"),
+        ("first-message", 404, "session not found", "session_lost", "not_invoked"),
+        ("first-message", 422, "session not found", "model_error", "invoked"),
+        ("torchserve", 503, "Prediction failed", "session_lost", "unknown"),
+        ("torchserve", 503, "it is closed, or expired", "session_lost", "not_invoked"),
+        ("torchserve", 500, "Prediction failed", "model_error", "invoked"),
+        ("torchserve", 503, "full: maxSequenceJobQueueSize", "unavailable", "not_invoked"),
+        ("torchserve", 500, "what is maxSequenceJobQueueSize?", "model_error", "invoked"),
+        ("stateless", 400, "session not found", "model_error", "invoked"),
+    ],
+)
+def test_a_containers_errors(
+    profile: str, status: int, message: str, code: str, outcome: str
+) -> None:
+    got = failure(model_error(status, message), profile)
+    assert (got.code, got.outcome) == (code, outcome)
+
+
+@pytest.mark.parametrize("profile", ["container-standards", "torchserve", "first-message"])
+def test_a_call_outside_of_a_session_loses_none(profile: str) -> None:
+    for status in PROFILES[profile].statuses:
+        for text in (*PROFILES[profile].lost, *PROFILES[profile].perhaps_lost):
+            got = failure(model_error(status, text), profile, in_session=False)
+            assert got.code is ErrorCode.MODEL_ERROR
+    got = failure(validation_error("Session s not found."), profile, in_session=False)
+    assert got.code is ErrorCode.VALIDATION_ERROR
+
+
+@pytest.mark.parametrize(
+    ("message", "code", "subject"),
+    [
+        ("Session s-1 not found or expired.", "session_lost", "session"),
+        ("The sessionId is unknown to endpoint e.", "session_lost", "session"),
+        (
+            "1 validation error detected: Value at 'sessionId' failed to satisfy constraint: x",
+            "validation_error",
+            "parameter",
+        ),
+        (
+            "Value 'endpoint not found in session' at 'accept' failed to satisfy constraint: x",
+            "validation_error",
+            "parameter",
+        ),
+        (f"Endpoint my-session of account {ACCOUNT} not found.", "unavailable", "endpoint"),
+        ("Variant blue not found for endpoint e.", "unavailable", "variant"),
+        ("Inference component c not found at endpoint e.", "unavailable", "inference component"),
+        ("Something else.", "validation_error", None),
+    ],
+)
+def test_what_a_validation_error_is_about(message: str, code: str, subject: str | None) -> None:
+    with capture_logs() as logs:
+        got = failure(validation_error(message))
+    assert (got.code, got.outcome) == (code, Outcome.NOT_INVOKED)
+    (entry,) = logs
+    assert (entry["subject"], entry["code"], entry["request_id"]) == (
+        subject,
+        "ValidationError",
+        "r-1",
+    )
+    assert ACCOUNT not in str(logs)
+
+
+@pytest.mark.parametrize(
+    ("error", "facts"),
+    [
+        (
+            validation_error("Session s-secret not found."),
+            {"code": "ValidationError", "status": 400, "request_id": "r-1"},
+        ),
+        (
+            model_error(400, "session not found: s-secret"),
+            {"code": "ModelError", "status": 424, "request_id": "r-1", "original_status": 400},
+        ),
+    ],
+)
+def test_the_operator_is_told_of_a_lost_session(error: Exception, facts: dict[str, object]) -> None:
+    with capture_logs() as logs:
+        got = failure(error)
+    assert got.code is ErrorCode.SESSION_LOST
+    (entry,) = logs
+    assert entry["event"] == "session lost"
+    assert facts.items() <= entry.items()
+    assert "s-secret" not in str(logs)
+
+
+@pytest.mark.parametrize("status", [None, 0])
+def test_a_container_that_has_not_answered(status: object) -> None:
+    got = failure(model_error(status, "Your invocation timed out"))
+    assert (got.code, got.outcome) == (ErrorCode.MODEL_ERROR, Outcome.UNKNOWN)
+    assert "status" not in got.message
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        boto.NoCredentialsError(),
+        boto.PartialCredentialsError(provider="env", cred_var="AWS_SECRET_ACCESS_KEY"),
+        boto.CredentialRetrievalError(provider="process", error_msg="x"),
+        boto.TokenRetrievalError(provider="sso", error_msg="x"),
+        boto.UnauthorizedSSOTokenError(),
+        boto.SSOTokenLoadError(error_msg="x"),
+        boto.LoginRefreshRequired(),
+        boto.NoRegionError(),
+        boto.EndpointResolutionError(msg="x"),
+        ClientError(
+            {"Error": {"Code": "ValidationError", "Message": "MaxSessionDuration"}}, "AssumeRole"
+        ),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_what_fails_before_anything_is_sent(error: Exception) -> None:
+    got = failure(error)
+    assert (got.code, got.outcome) == (ErrorCode.UNAVAILABLE, Outcome.NOT_INVOKED)
+    assert "operator" in got.message
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        boto.FlexibleChecksumError(error_msg="x"),
+        boto.IncompleteReadError(actual_bytes=1, expected_bytes=2),
+        boto.BotoCoreError(),
+        boto.HTTPClientError(error=UnicodeDecodeError("utf-8", b"", 0, 1, "x")),
+        boto.EndpointConnectionError(endpoint_url="x", error=aiohttp.ClientOSError()),
+        ResponseParserError("x"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_what_may_have_been_sent(error: Exception) -> None:
+    assert failure(error).outcome is Outcome.UNKNOWN
+
+
+def test_parameters_that_are_none() -> None:
+    got = failure(boto.ParamValidationError(report="x"))
+    assert (got.code, got.outcome) == (ErrorCode.VALIDATION_ERROR, Outcome.NOT_INVOKED)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [boto.ReadTimeoutError(endpoint_url="https://host"), TimeoutError()],
+    ids=lambda error: type(error).__name__,
+)
+def test_what_takes_too_long(error: Exception) -> None:
+    with capture_logs() as logs:
+        before, after = failure(error), failure_of_reply(error)
+    assert (before.code, before.outcome) == (ErrorCode.TIMEOUT, Outcome.UNKNOWN)
+    assert (after.code, after.outcome) == (ErrorCode.TIMEOUT, Outcome.INVOKED)
+    assert [entry["error"] for entry in logs] == [type(error).__name__] * 2
+    assert "host" not in str(logs)
+
+
+def test_an_error_that_nobody_knows() -> None:
+    def fail(body: str) -> None:
+        raise RuntimeError(f"secret {body}")
+
+    body = "what a user wrote"
+    for meaning in (failure, failure_of_reply):
+        with pytest.raises(RuntimeError) as caught:
+            fail(body)
+        with capture_logs() as logs:
+            got = meaning(caught.value)
+        assert "secret" not in got.message
+        (entry,) = logs
+        assert entry["error"] == "RuntimeError"
+        assert "in fail" in entry["stack"]
+        assert body not in str(logs)

@@ -1,0 +1,45 @@
+"""A connection whose codec breaks; the rest of it is tested on real sockets."""
+
+import asyncio
+from typing import Any
+
+from gateway.errors import CloseCode
+from gateway.protocol.codecs import JsonCodec
+from gateway.protocol.messages import ServerMessage
+from gateway.runner import Route, Sessions
+from gateway.session.policy import Opening, Policy
+from gateway.stores.memory import MemoryStore
+from gateway.transports.websocket import Connection
+
+
+class Broken(JsonCodec):
+    """Can read and not write."""
+
+    def encode(self, message: ServerMessage) -> str:
+        raise ValueError(message)
+
+
+class Socket:
+    """Stands for Starlette's: one frame from the client, then what the gateway does with it."""
+
+    def __init__(self, frame: str) -> None:
+        self.incoming: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+        self.incoming.put_nowait({"type": "websocket.receive", "text": frame})
+        self.closed: tuple[int, str] | None = None
+
+    async def receive(self) -> dict[str, Any]:
+        return await self.incoming.get()
+
+    async def close(self, code: int, reason: str) -> None:
+        self.closed = (code, reason)
+        self.incoming.put_nowait({"type": "websocket.disconnect", "code": code})
+
+
+async def test_a_message_that_can_not_be_written_ends_its_connection_with_a_code() -> None:
+    route = Route(Policy(route="chat", opening=Opening.NONE), model=None)  # type: ignore[arg-type]
+    store = lambda evicted: MemoryStore(max_sessions=1, evicted=evicted)  # noqa: E731
+    socket = Socket('{"type":"session.open"}')
+    async with Sessions({"chat": route}, store, drain_seconds=1) as sessions:
+        await Connection(socket, Broken(), route).run(sessions, 1.0)  # type: ignore[arg-type]
+        assert len(sessions) == 0
+    assert socket.closed == (CloseCode.INTERNAL, "internal")
