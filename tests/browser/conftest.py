@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from axe_playwright_python.async_playwright import Axe
-from playwright.async_api import Browser, Page, async_playwright, expect
+from playwright.async_api import Browser, Locator, Page, async_playwright, expect
 
 from tests.support.processes import Process, gateway, local
 from tests.support.timing import UNIT
@@ -94,6 +94,10 @@ class Chat:
         await self.write(text)
         await expect(self.page.locator(".pending")).to_have_count(0)
         return await self.entries.last.inner_text()
+
+    def notice(self, text: str) -> Locator:
+        """The notice in the conversation that says so."""
+        return self.page.locator(".entry.notice", has_text=text)
 
     async def accessible(self) -> None:
         """Nothing that axe-core knows of keeps anybody out, and nothing is cut off at the side."""

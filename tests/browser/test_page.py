@@ -55,7 +55,7 @@ async def test_what_is_written_is_shown_as_text(chat: Chat) -> None:
 
 async def test_errors_are_shown_in_words(chat: Chat, platform: Process) -> None:
     assert "status 500" in await chat.ask("/fail 500")
-    admin(platform, "/faults", error="ThrottlingException")
+    admin(platform, "/faults", error="ThrottlingException", times=4)
     assert "You can send it again." in await chat.ask("hi")
     assert "Turn" in await chat.ask("hi")
     await chat.screenshot("errors")
@@ -85,8 +85,8 @@ async def test_a_new_session_forgets(chat: Chat, platform: Process) -> None:
 
 async def test_a_session_that_the_model_closes_is_followed_by_a_new_one(chat: Chat) -> None:
     await chat.write("/close")
-    await expect(chat.page.get_by_text("The model has closed the session.")).to_be_visible()
-    await expect(chat.page.get_by_text("This is a new session")).to_be_visible()
+    await expect(chat.notice("The model has closed the session.")).to_be_visible()
+    await expect(chat.notice("This is a new session")).to_be_visible()
     await chat.connected()
 
 
@@ -107,7 +107,7 @@ async def test_a_gateway_that_goes_and_comes_back(
     start_gateway("--port", first.url.rpartition(":")[2])
     await chat.connected()
     await expect(chat.page.locator(".problem")).to_contain_text("is not known")
-    await expect(chat.page.get_by_text("This is a new session")).to_be_visible()
+    await expect(chat.notice("This is a new session")).to_be_visible()
     await expect(chat.page.locator(".entry.model .body")).to_have_text("Still to be sent.")
     assert "Turn 2" in await chat.ask("hi")
     chat.complaints.clear()  # Chromium's own, of refused connections
