@@ -126,6 +126,7 @@ async def build(settings: Settings) -> AsyncIterator[tuple[Starlette, Sessions]]
                     connect_timeout=aws.connect_timeout_seconds,
                     read_timeout=aws.read_timeout_seconds,
                     call_timeout=aws.call_timeout_seconds,
+                    stream_timeout=aws.stream_timeout_seconds,
                     reply_bytes=aws.reply_bytes,
                 )
             )
@@ -134,7 +135,14 @@ async def build(settings: Settings) -> AsyncIterator[tuple[Starlette, Sessions]]
         routes = {
             name: Route(
                 route.policy(name, server),
-                SageMakerModel(runtime, route.endpoint_name, route.profile, route.defaults),
+                SageMakerModel(
+                    runtime,
+                    route.endpoint_name,
+                    route.profile,
+                    route.defaults,
+                    body_format=route.body_format,
+                    line_bytes=aws.stream_line_bytes,
+                ),
             )
             for name, route in settings.routes.items()
         }

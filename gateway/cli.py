@@ -120,4 +120,28 @@ def demo(port: int, model: Path | None, builtin: bool, browse: bool) -> None:
         raise fail(str(error)) from None
 
 
+@main.command()
+@click.argument("url", default="ws://127.0.0.1:8080/ws")
+@click.option("--route", help="Its name; the gateway's default route unless given.")
+def chat(url: str, route: str | None) -> None:
+    """Chat with a model in the terminal, or line by line from a pipe.
+
+    URL is the gateway's, ws://127.0.0.1:8080/ws unless given.
+    """
+    from gateway.client import ConnectionFailed  # noqa: PLC0415
+    from gateway.client.chat import chat as run_chat  # noqa: PLC0415
+
+    async def talk() -> None:
+        if not await run_chat(f"{url.rstrip('/')}/{route}" if route else url):
+            raise click.exceptions.Exit(1)
+
+    try:
+        run(talk())
+    except ConnectionFailed as error:
+        hint = ". To start one, run `session-gateway demo`" if error.code is None else ""
+        raise fail(f"session-gateway: {error}{hint}") from None
+    except ValueError as error:
+        raise fail(f"session-gateway: {error}") from None
+
+
 main.add_command(local)

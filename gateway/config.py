@@ -32,7 +32,7 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
-from gateway.sagemaker import PROFILES, Defaults, Profile
+from gateway.sagemaker import FORMATS, PROFILES, Defaults, Format, Profile, StreamKind, Text
 from gateway.session.policy import Opening, Policy, Recovery
 from gateway.transports.origins import is_loopback
 
@@ -123,6 +123,11 @@ def _label(most: int) -> AfterValidator:
     """What AWS calls things by."""
     expected = "letters, digits and hyphens, with a letter or a digit at either end"
     return _matching(r"[a-zA-Z0-9]([a-zA-Z0-9-]*[a-zA-Z0-9])?", most, expected)
+
+
+def _expression(value: str) -> str:
+    Text(value)
+    return value
 
 
 def _profile(value: Any) -> Profile:
@@ -234,6 +239,12 @@ class Aws(_Section):
         default=120.0,
         description="time for a call as a whole: to wait its turn, and for all of the reply",
     )
+    stream_timeout_seconds: Positive = Field(
+        default=600.0, description="time for a streamed reply; AWS ends one after 480"
+    )
+    stream_line_bytes: Bytes = Field(
+        default=1_048_576, description="longest line or event of a streamed reply"
+    )
     reply_bytes: Bytes = Field(default=26_214_400, description="largest reply in one piece")
 
 
@@ -263,6 +274,26 @@ class Route(_Section):
     )
     body: Literal["auto", "json"] = Field(
         default="auto", description='"json" gives replies to clients as JSON where they parse'
+    )
+    format: Literal["openai-chat", "lmi", "tgi", "plain"] | None = Field(
+        default=None,
+        description="what the model takes and gives; `stream`, `text` and `request` are its parts, "
+        "and win over it",
+    )
+    stream: Literal["off", "raw", "lines", "sse"] | None = Field(
+        default=None,
+        description="how the model streams: its reply as it is, a record a line, or server-sent "
+        "events",
+    )
+    text: Annotated[str, AfterValidator(_expression)] | None = Field(
+        default=None,
+        description="a JMESPath expression for where the text is in the model's JSON; clients then "
+        "get the text alone",
+    )
+    request: Any = Field(
+        default=None,
+        description="a table that the model is sent for a client's text, with $text and $stream in "
+        "it",
     )
     allow: frozenset[ClientField] = Field(
         default=frozenset(), description="message fields that clients may set"
@@ -351,6 +382,26 @@ class Route(_Section):
         """What is sent where a message says nothing."""
         return Defaults(**{name: getattr(self, name) for name in Defaults.__struct_fields__})
 
+    @property
+    def body_format(self) -> Format:
+        """What the route's model takes and gives."""
+        given = {"stream": self.stream, "text": self.text, "request": self.request}
+        known = FORMATS[self.format] if self.format else Format()
+        made = {
+            name: getattr(known, name) if value is None else value for name, value in given.items()
+        }
+        return msgspec.convert({**made, "accept": known.accept}, Format)
+
+    @model_validator(mode="after")
+    def _text_has_a_place(self) -> Self:
+        try:
+            makes_text = self.body_format.text is not None
+        except msgspec.ValidationError as error:
+            raise ValueError(str(error).partition(" - at")[0]) from None
+        if makes_text and self.body == "json":
+            raise ValueError('`body = "json"` and `text` (or a `format` with one) exclude another')
+        return self
+
     def policy(self, name: str, server: Server) -> Policy:
         """The rules of the route's sessions."""
         same = {
@@ -358,8 +409,11 @@ class Route(_Section):
             for field in Policy.__struct_fields__
             if field in Route.model_fields and field not in {"on_expiry", "on_lost"}
         }
+        form = self.body_format
         return Policy(
             route=name,
+            streams=form.stream is not StreamKind.OFF,
+            template=form.request,
             opening=self.profile.opening,
             open_on_connect=self.open == "on_connect",
             json_replies=self.body == "json",

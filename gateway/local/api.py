@@ -65,6 +65,10 @@ PLATFORM_ERRORS: Mapping[str, tuple[int, str]] = {
 """Errors that faults can ask for by name, with status and message."""
 
 
+_CONTAINER_HEADERS: Mapping[str, str] = {"Accept": "accept"}
+"""Where a call's own header is not the one that containers know."""
+
+
 class Parameter(Struct, frozen=True):
     """One header of the request, and what the API model asks of it."""
 
@@ -75,17 +79,18 @@ class Parameter(Struct, frozen=True):
     pattern: re.Pattern[str] | None
 
 
-class InvokeEndpointModel:
-    """The input of InvokeEndpoint as the API model has it.
+class InputModel:
+    """The input of a call as the API model has it.
 
     Args:
+        operation: The call's name.
         body_bytes: The largest body; None for the model's own limit, 6,291,456.
     """
 
-    def __init__(self, body_bytes: int | None = None) -> None:
+    def __init__(self, operation: str, body_bytes: int | None = None) -> None:
         session = botocore.session.get_session()
-        operation = session.get_service_model("sagemaker-runtime").operation_model("InvokeEndpoint")
-        members = operation.input_shape.members
+        service = session.get_service_model("sagemaker-runtime")
+        members = service.operation_model(operation).input_shape.members
         self.body_bytes = body_bytes or int(members["Body"].metadata["max"])
         self.parameters = [
             Parameter(
@@ -98,6 +103,14 @@ class InvokeEndpointModel:
             for name, shape in members.items()
             if shape.serialization.get("location") == "header"
         ]
+
+    def passed(self, parameters: Mapping[str, str]) -> dict[str, str]:
+        """Parameters as the headers that a container gets, whichever call they came with."""
+        return {
+            _CONTAINER_HEADERS.get(parameter.name, parameter.header): parameters[parameter.name]
+            for parameter in self.parameters
+            if parameter.name in parameters
+        }
 
     def read(self, headers: Mapping[str, str], body: bytes) -> dict[str, str]:
         """The call's parameters by their API names.

@@ -2,22 +2,23 @@
 
 It remembers each conversation on its instance (the name, the facts and how many turns there were),
 so a turn that reaches a wrong instance, is sent twice or has lost its session shows at once. It
-keeps sessions in one of the dialects of real containers, their traps included.
+keeps sessions in one of the dialects of real containers, their traps included, and answers in the
+shape that a request asks for (see `shapes`), a word in each part. A turn counts when it begins.
 """
 
 import asyncio
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
-import msgspec
 from msgspec import Struct
 
 from gateway.local.containers import CLOSED_SESSION_ID, CUSTOM_ATTRIBUTES, ContainerReply
+from gateway.local.shapes import Pieces, Stumbled, shape_of
 from gateway.local.stateful import (
     Conversation,
     Refused,
     StatefulContainer,
-    text_reply,
+    json_of,
     utterance,
 )
 
@@ -26,19 +27,26 @@ I remember what you tell me, on my instance and in this session only. Try:
   My name is Ada.
   Remember that the sky is green.
   What do you know?
+In JSON, "messages", "inputs" or "text", with "stream": true for parts. And, for tests:
   /sleep 2 - answer after two seconds
   /fail 500 - answer with an error
   /echo text - answer with the text
   /bytes 100 - answer with so many bytes
+  /count 10 20 - count to 10, with 20 milliseconds between the words
+  /break 3 - fail after three words
   /renew - give this session a new id and expiry
   /close - end this session from my side"""
 
 _NAME = re.compile(r"\bmy name is ([\w .'-]{1,80}?)[.!]?\s*$", re.IGNORECASE)
 _FACT = re.compile(r"\bremember (?:that )?(.{1,200}?)[.!]?\s*$", re.IGNORECASE | re.DOTALL)
 _NUMBER = re.compile(r"\d+(?:\.\d+)?")
+_WORD = re.compile(r"\s*\S+\s*")
 MAX_FACTS = 100
 MAX_REPLY_BYTES = 30_000_000
 MAX_SLEEP = 600.0
+MAX_COUNT = 100_000
+COUNT_PAUSE = 20.0
+"""Milliseconds between the words of ``/count``, unless it says otherwise."""
 
 
 class Memory(Conversation):
@@ -52,7 +60,17 @@ class Memory(Conversation):
 
 
 class _Answer(Struct):
-    text: str
+    """What is said, in words, and what becomes of the session.
+
+    Attributes:
+        pause: Seconds between the words.
+        stumbles: Whether the model fails after them.
+        body: Bytes in place of the words.
+    """
+
+    words: Iterable[str] = ()
+    pause: float = 0.0
+    stumbles: bool = False
     body: bytes | None = None
     close: bool = False
     renew: bool = False
@@ -78,8 +96,8 @@ class BuiltinModel(StatefulContainer[Memory]):
         turn = conversation.turns if conversation else 0
         sent = {**opened, CUSTOM_ATTRIBUTES: f"turn={turn};instance={self.name}"}
         content_type = headers.get("content-type", "")
-        is_json = "json" in content_type
-        text = utterance(body) if is_json else _decoded(body, content_type)
+        shape = shape_of(headers, json_of(body))
+        text = utterance(body) if "json" in content_type else _decoded(body, content_type)
         if text is None:
             return ContainerReply(200, {**sent, "content-type": content_type}, body)
         answer = await self._answer(text, conversation)
@@ -92,10 +110,16 @@ class BuiltinModel(StatefulContainer[Memory]):
             return ContainerReply(
                 200, {**sent, "content-type": "application/octet-stream"}, answer.body
             )
-        if not is_json:
-            return text_reply(answer.text, sent)
-        value = {
-            "text": answer.text,
+        pieces = _pieces(answer)
+        if shape.streamed:
+            return ContainerReply(
+                200, {**sent, "content-type": shape.stream_type}, shape.parts(pieces)
+            )
+        try:
+            said = "".join([piece async for piece in pieces])
+        except Stumbled as stumbled:
+            raise Refused(500, str(stumbled)) from None
+        details = {
             "turn": turn,
             "instance": self.name,
             "session": conversation.session_id if conversation else None,
@@ -103,32 +127,76 @@ class BuiltinModel(StatefulContainer[Memory]):
             "facts": conversation.facts if conversation else [],
         }
         return ContainerReply(
-            200, {**sent, "content-type": "application/json"}, msgspec.json.encode(value)
+            200, {**sent, "content-type": shape.content_type}, shape.one(said, details)
         )
 
     async def _answer(self, text: str, conversation: Memory | None) -> _Answer:
         command, _, rest = text.strip().partition(" ")
-        amount = float(number[0]) if (number := _NUMBER.search(rest)) else 0.0
-        match command:
-            case "/sleep":
-                await asyncio.sleep(min(amount, MAX_SLEEP))
-            case "/fail":
-                status = int(amount) if 400 <= amount < 600 else 500
-                raise Refused(status, rest.partition(" ")[2] or "failed as asked")
-            case "/echo":
-                return _Answer(rest)
-            case "/bytes":
-                return _Answer("", body=b"x" * int(min(amount, MAX_REPLY_BYTES)))
-            case "/close":
-                return _Answer("I have closed this session.", close=True)
-            case "/renew":
-                return _Answer("This session has a new id and expiry.", renew=True)
-            case _:
-                pass
+        numbers = [float(number) for number in _NUMBER.findall(rest)]
+        if command == "/sleep":
+            await asyncio.sleep(min(numbers[0], MAX_SLEEP) if numbers else 0)
+        answer = _commanded(command, rest, numbers)
+        if answer is not None:
+            return answer
         if conversation is None:
-            return _Answer(f"Stateless, on instance {self.name}: I remember nothing.")
+            return _Answer(_words(f"Stateless, on instance {self.name}: I remember nothing."))
         said = _listen(text, conversation)
-        return _Answer(f"Turn {conversation.turns} on instance {self.name}. {said}")
+        return _Answer(_words(f"Turn {conversation.turns} on instance {self.name}. {said}"))
+
+
+def _commanded(command: str, rest: str, numbers: Sequence[float]) -> _Answer | None:
+    """What a command asks for; None where it is none, or changes nothing about the answer.
+
+    Raises:
+        Refused: It asks for that.
+    """
+    amount = int(min(numbers[0], 1e9)) if numbers else 0
+    match command:
+        case "/fail":
+            status = amount if 400 <= amount < 600 else 500
+            raise Refused(status, rest.partition(" ")[2] or "failed as asked")
+        case "/echo":
+            return _Answer(_words(rest))
+        case "/bytes":
+            return _Answer(body=b"x" * min(amount, MAX_REPLY_BYTES))
+        case "/count":
+            pause = numbers[1] if len(numbers) > 1 else COUNT_PAUSE
+            return _Answer(_counted(amount), pause=min(pause / 1000, MAX_SLEEP))
+        case "/break":
+            return _Answer(_counted(amount), stumbles=True)
+        case "/close" | "/renew":
+            close = command == "/close"
+            text = (
+                "I have closed this session." if close else "This session has a new id and expiry."
+            )
+            return _Answer(_words(text), close=close, renew=not close)
+        case _:
+            return None
+
+
+async def _pieces(answer: _Answer) -> Pieces:
+    """What is said, as it is said.
+
+    Raises:
+        Stumbled: The model fails.
+    """
+    for number, word in enumerate(answer.words):
+        if number:
+            await asyncio.sleep(answer.pause)
+        yield word
+    if answer.stumbles:
+        raise Stumbled("failed as asked")
+
+
+def _words(text: str) -> Iterable[str]:
+    """Words, with the space around them: together they are the text."""
+    return _WORD.findall(text) or [text]
+
+
+def _counted(amount: int) -> Iterable[str]:
+    """ "1 2 3 …"."""
+    last = min(amount, MAX_COUNT)
+    return (f"{number} " if number < last else f"{number}" for number in range(1, last + 1))
 
 
 def _listen(text: str, conversation: Memory) -> str:

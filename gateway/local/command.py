@@ -13,7 +13,7 @@ import click
 
 if TYPE_CHECKING:
     from gateway.local.containers import Container
-    from gateway.local.faults import ErrorName
+    from gateway.local.faults import BreakMode, ErrorName
     from gateway.local.platform import Endpoint
     from gateway.local.stateful import Dialect, Expires
 
@@ -28,6 +28,7 @@ ERRORS = (
     "InternalDependencyException",
     "ModelError",
 )
+BREAK_MODES = ("exception", "time", "internal", "cut")
 KEYS = {"access_key": "local", "secret_key": "local-secret", "region": "us-east-1"}
 
 
@@ -90,8 +91,15 @@ def _loopback(_context: click.Context, _parameter: click.Parameter, value: str) 
 @click.option("--secret-key", default=KEYS["secret_key"], show_default=True)
 @click.option("--region", default=KEYS["region"], show_default=True)
 @click.option("--fail", type=click.Choice(ERRORS), help="Let the next calls fail.")
-@click.option("--fail-times", default=1, show_default=True)
+@click.option("--fail-times", default=1, show_default=True, help="Calls, and streams that break.")
 @click.option("--delay", default=0.0, help="Seconds that every call waits.")
+@click.option(
+    "--break-after-parts", type=click.IntRange(0), help="Let the next streams break there."
+)
+@click.option("--break-mode", type=click.Choice(BREAK_MODES), default="exception")
+@click.option("--part-bytes", type=click.IntRange(0), help="Of every part of a stream.")
+@click.option("--part-seed", type=int, help="Parts are of random sizes up to that.")
+@click.option("--delay-parts", default=0.0, help="Seconds that every part of a stream waits.")
 @click.option("--lose", multiple=True, help="Name of an instance that is lost, such as i-1.")
 def local(  # noqa: PLR0917 - click passes them by name
     host: str,
@@ -111,12 +119,18 @@ def local(  # noqa: PLR0917 - click passes them by name
     fail: "ErrorName | None",
     fail_times: int,
     delay: float,
+    break_after_parts: int | None,
+    break_mode: "BreakMode",
+    part_bytes: int | None,
+    part_seed: int | None,
+    delay_parts: float,
     lose: tuple[str, ...],
 ) -> None:
     """Run SageMaker Runtime on this machine, in front of a model of its own or your containers.
 
     While it runs, GET /_local/ENDPOINT shows what reached the instances; POST
-    /_local/ENDPOINT/faults and /_local/ENDPOINT/instances/NAME/lose let things go wrong.
+    /_local/ENDPOINT/faults, /_local/ENDPOINT/expire and /_local/ENDPOINT/instances/NAME/lose let
+    things go wrong.
     """
     from gateway.local.builtin import BuiltinModel  # noqa: PLC0415
     from gateway.local.containers import HttpContainer  # noqa: PLC0415
@@ -145,7 +159,18 @@ def local(  # noqa: PLR0917 - click passes them by name
             for n in range(1, instances + 1)
         ]
     endpoint = Endpoint(name, containers)
-    endpoint.faults.add(Fault(error=fail, times=fail_times, delay_seconds=delay))
+    endpoint.faults.add(
+        Fault(
+            error=fail,
+            times=fail_times,
+            delay_seconds=delay,
+            break_after_parts=break_after_parts,
+            break_mode=break_mode,
+            part_bytes=part_bytes,
+            part_seed=part_seed,
+            delay_parts_seconds=delay_parts,
+        )
+    )
     for lost in lose:
         endpoint.lose(lost)
     keys = {"access_key": access_key, "secret_key": secret_key, "region": region}

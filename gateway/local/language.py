@@ -8,18 +8,18 @@ import asyncio
 import importlib
 import importlib.util
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import aclosing
 from pathlib import Path
 from typing import Any
 
-import msgspec
-
 from gateway.local.containers import CUSTOM_ATTRIBUTES, ContainerReply
+from gateway.local.shapes import Lines, Lmi, Pieces, Stumbled, shape_of
 from gateway.local.stateful import (
     Conversation,
     Refused,
     StatefulContainer,
-    text_reply,
+    json_of,
     utterance,
 )
 
@@ -112,17 +112,24 @@ class LanguageModel(StatefulContainer[Context]):
         await self.load()
         is_json = "json" in headers.get("content-type", "")
         text = utterance(body) if is_json else body.decode(errors="replace")
+        shape = shape_of(headers, json_of(body))
+        if type(shape) is Lines:
+            shape = Lmi(streamed=shape.streamed)
         context = conversation or Context("", 0.0, slot=SLOTS)
         context.turns += 1
-        said = f"<|im_start|>user\n{_plain(text)}<|im_end|>\n<|im_start|>assistant\n"
-        reply = await self._complete(_prompt(context, said), context.slot)
-        context.exchanges.append(f"{said}{reply}<|im_end|>\n")
         sent = {**opened, CUSTOM_ATTRIBUTES: f"turn={context.turns};instance={self.name}"}
-        if not is_json:
-            return text_reply(reply, sent)
-        value = {"generated_text": reply}
+        pieces = self._answer(text, context)
+        if shape.streamed:
+            return ContainerReply(
+                200, {**sent, "content-type": shape.stream_type}, shape.parts(pieces)
+            )
+        try:
+            async with aclosing(pieces):
+                said = "".join([piece async for piece in pieces])
+        except Stumbled as stumbled:
+            raise Refused(500, str(stumbled)) from None
         return ContainerReply(
-            200, {**sent, "content-type": "application/json"}, msgspec.json.encode(value)
+            200, {**sent, "content-type": shape.content_type}, shape.one(said, {})
         )
 
     async def close(self) -> None:
@@ -131,24 +138,66 @@ class LanguageModel(StatefulContainer[Context]):
             stop.set()
         await super().close()
 
-    async def _complete(self, prompt: str, slot: int) -> str:
+    async def _answer(self, text: str, context: Context) -> Pieces:
+        """Say something, without white space around it.
+
+        What has been said before the caller goes away stays in the context.
+
+        Raises:
+            Stumbled: llama.cpp fails.
+        """
+        asked = f"<|im_start|>user\n{_plain(text)}<|im_end|>\n<|im_start|>assistant\n"
+        said = held = ""
+        pieces = self._complete(_prompt(context, asked), context.slot)
+        try:
+            async with aclosing(pieces):
+                async for piece in pieces:
+                    grown = held + piece if said else piece.lstrip()
+                    new = grown.rstrip()
+                    held = grown[len(new) :]
+                    if new:
+                        said += new
+                        yield new
+        finally:
+            if said:
+                context.exchanges.append(f"{asked}{said}<|im_end|>\n")
+
+    async def _complete(self, prompt: str, slot: int) -> Pieces:
+        """What llama.cpp makes of a prompt; it holds a token back until its character is whole.
+
+        Raises:
+            Stumbled: It fails.
+        """
         stop = threading.Event()
         self._stopping.add(stop)
+        loop = asyncio.get_running_loop()
+        pieces: asyncio.Queue[str | None] = asyncio.Queue()  # no more than MAX_TOKENS of them
+
+        def say(piece: str | None) -> None:
+            loop.call_soon_threadsafe(pieces.put_nowait, piece)
+
+        running = loop.run_in_executor(None, self._run, prompt, slot, stop, say)
+        # The thread ends later than a caller who goes away, and then nobody asks how it went.
+        running.add_done_callback(lambda done: done.cancelled() or done.exception())
         try:
-            return await asyncio.to_thread(self._run, prompt, slot, stop)
+            while (piece := await pieces.get()) is not None:
+                yield piece
+            await running
         finally:
-            stop.set()  # cancelled: the thread ends with the token that it is at
+            stop.set()  # the thread ends with the token that it is at
             self._stopping.discard(stop)
 
-    def _run(self, prompt: str, slot: int, stop: threading.Event) -> str:
-        parts: list[str] = []
-        errors: list[str] = []
+    def _run(
+        self, prompt: str, slot: int, stop: threading.Event, say: Callable[[str | None], None]
+    ) -> None:
+        failed = False
 
         def took(chunk: Mapping[str, Any]) -> bool:
+            nonlocal failed
             if "choices" in chunk:
-                parts.append(chunk["choices"][0]["text"])
+                say(chunk["choices"][0]["text"])
             elif "error" in chunk or "message" in chunk:
-                errors.append("the model failed")
+                failed = True
             return stop.is_set()
 
         request = {
@@ -162,10 +211,12 @@ class LanguageModel(StatefulContainer[Context]):
             "stop": ["<|im_end|>"],
             "stream": True,
         }
-        self._server.handle_completions(request, took)
-        if errors:
-            raise Refused(500, errors[0])
-        return "".join(parts).strip()
+        try:
+            self._server.handle_completions(request, took)
+        finally:
+            say(None)
+        if failed:
+            raise Stumbled("the model failed")
 
     def _start(self) -> Any:
         xllamacpp: Any = importlib.import_module("xllamacpp")  # an extra, which may be absent

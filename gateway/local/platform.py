@@ -2,9 +2,13 @@
 
 import asyncio
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import aclosing, asynccontextmanager
+from typing import assert_never
 
+import msgspec
 from cachetools import LRUCache
+from msgspec import Struct
 
 from gateway.local.api import ApiError, model_error, validation_error
 from gateway.local.containers import (
@@ -14,12 +18,40 @@ from gateway.local.containers import (
     Container,
     ContainerReply,
     ContainerUnreachable,
+    whole,
 )
-from gateway.local.faults import Faults
+from gateway.local.faults import BreakMode, Faults
 
 NEW_SESSION = "NEW_SESSION"
 MAX_ROUTED_SESSIONS = 100_000
 """How many sessions an endpoint keeps the instance of; the least recently used is forgotten."""
+
+
+REPLY_SECONDS = 60.0
+"""How long a container may take for a reply, or until a stream begins."""
+STREAM_SECONDS = 480.0
+"""How long a stream may go on."""
+
+
+class StreamFailure(Exception):
+    """A stream fails when it has begun.
+
+    Args:
+        kind: The exception's name in the API model; empty where the connection breaks instead.
+        body: Its members, in JSON.
+    """
+
+    def __init__(self, kind: str, **members: str) -> None:
+        super().__init__(kind, members)
+        self.kind = kind
+        self.body = msgspec.json.encode(members)
+
+
+class Answer(Struct, frozen=True):
+    """A reply in one piece; header names are in lower case."""
+
+    headers: Mapping[str, str]
+    body: bytes
 
 
 class Instance:
@@ -29,9 +61,51 @@ class Instance:
         self.name = name
         self.container = container
         self.lost = False
+        self.losses = 0
         self.invocations = 0
         self.opened = 0
         self.closed = 0
+        self._limits: set[asyncio.Timeout] = set()
+
+    @property
+    def in_flight(self) -> int:
+        """How many calls and streams it is at work on."""
+        return len(self._limits)
+
+    def lose(self) -> None:
+        """It goes away, with its sessions and with what it is at work on."""
+        self.lost = True
+        self.losses += 1
+        self.container.reset()
+        for limit in self._limits:
+            if not limit.expired():
+                limit.reschedule(asyncio.get_running_loop().time())
+
+    @asynccontextmanager
+    async def at_work(self, seconds: float, losses: int) -> AsyncIterator[None]:
+        """Work of the instance, which ends when it is lost.
+
+        Args:
+            seconds: How long it may take.
+            losses: How often it had been lost when the call came.
+
+        Raises:
+            TimeoutError: It takes too long.
+            ContainerUnreachable: The instance is lost.
+        """
+        limit = asyncio.timeout(seconds)
+        self._limits.add(limit)
+        try:
+            async with limit:
+                if self.losses != losses:
+                    raise ContainerUnreachable("lost")
+                yield
+        except TimeoutError:
+            if self.losses != losses:
+                raise ContainerUnreachable("lost") from None
+            raise
+        finally:
+            self._limits.discard(limit)
 
 
 class Endpoint:
@@ -40,16 +114,29 @@ class Endpoint:
     Args:
         name: Its name.
         containers: One for each instance.
+        reply_seconds: How long they may take for a reply, or until a stream begins.
+        stream_seconds: How long a stream may go on.
     """
 
-    def __init__(self, name: str, containers: Sequence[Container]) -> None:
+    def __init__(
+        self,
+        name: str,
+        containers: Sequence[Container],
+        *,
+        reply_seconds: float = REPLY_SECONDS,
+        stream_seconds: float = STREAM_SECONDS,
+    ) -> None:
         self.name = name
+        self.reply_seconds = reply_seconds
+        self.stream_seconds = stream_seconds
         self.instances = [
             Instance(f"i-{number}", container) for number, container in enumerate(containers, 1)
         ]
         self.faults = Faults()
         self.abandoned = 0
-        """Calls whose client went away before the answer."""
+        """Calls whose client went away before the answer, or before its end."""
+        self.streams = 0
+        """Calls of InvokeEndpointWithResponseStream that have reached an instance."""
         self._routes: LRUCache[str, Instance] = LRUCache(MAX_ROUTED_SESSIONS)
         self._turn = 0
 
@@ -62,10 +149,8 @@ class Endpoint:
         return counts
 
     def lose(self, name: str) -> None:
-        """An instance goes away, with its sessions."""
-        instance = self._named(name)
-        instance.lost = True
-        instance.container.reset()
+        """An instance goes away, with its sessions and with what it is at work on."""
+        self._named(name).lose()
 
     def restore(self, name: str) -> None:
         """Another instance takes its place; it knows nothing of the sessions."""
@@ -74,10 +159,20 @@ class Endpoint:
         for session_id in [key for key, value in self._routes.items() if value is instance]:
             del self._routes[session_id]
 
+    def expire(self, session_id: str | None) -> None:
+        """A session expires now; None for all of them. Its container then does what it does."""
+        if session_id is None:
+            for instance in self.instances:
+                instance.container.expire(None)
+        elif session_id in self._routes:
+            self._routes[session_id].container.expire(session_id)
+        else:
+            raise validation_error(f"No session {session_id}.")
+
     async def invoke(
         self, parameters: Mapping[str, str], headers: Mapping[str, str], body: bytes
-    ) -> ContainerReply:
-        """Send a call to the instance that it belongs to.
+    ) -> Answer:
+        """InvokeEndpoint: send a call to the instance that it belongs to.
 
         Args:
             parameters: By their API names.
@@ -87,23 +182,57 @@ class Endpoint:
         Raises:
             ApiError: As the platform answers.
         """
+        instance = await self._instance(parameters)
+        try:
+            async with instance.at_work(self.reply_seconds, instance.losses):
+                reply = await _begin(instance, parameters, headers, body)
+                content = await whole(reply.body)
+        except (ContainerUnreachable, TimeoutError):
+            raise self._no_response() from None
+        if reply.status >= 400:
+            raise model_error(reply.status, content.decode(errors="replace"), self.name)
+        told = self._learn(instance, parameters.get("SessionId"), reply.headers)
+        return Answer(told, content)
+
+    async def stream(
+        self, parameters: Mapping[str, str], headers: Mapping[str, str], body: bytes
+    ) -> "Stream":
+        """InvokeEndpointWithResponseStream: likewise, up to where the stream begins.
+
+        Args:
+            parameters: By their API names.
+            headers: What the container is to get.
+            body: Likewise.
+
+        Raises:
+            ApiError: As the platform answers.
+        """
+        instance = await self._instance(parameters)
+        self.streams += 1
+        losses = instance.losses
+        content = b""
+        try:
+            async with instance.at_work(self.reply_seconds, losses):
+                reply = await _begin(instance, parameters, headers, body)
+                if reply.status >= 400:
+                    content = await whole(reply.body)
+        except (ContainerUnreachable, TimeoutError):
+            raise self._no_response() from None
+        if reply.status >= 400:
+            raise model_error(reply.status, content.decode(errors="replace"), self.name)
+        self._learn(instance, parameters.get("SessionId"), reply.headers)
+        return Stream(self, instance, losses, reply)
+
+    async def _instance(self, parameters: Mapping[str, str]) -> Instance:
         await asyncio.sleep(self.faults.delay_seconds)
         error = self.faults.next_error(self.name)
         if error is not None:
             raise error
-        session_id = parameters.get("SessionId")
-        instance = self._pick(session_id, parameters.get("PrefixAwareId"))
-        instance.invocations += 1
-        sent = {**headers, SESSION_ID: session_id} if session_id else headers
-        try:
-            reply = await instance.container.invoke(sent, body)
-        except ContainerUnreachable:
-            text = "Your invocation timed out while waiting for a response from container primary."
-            raise model_error(0, text, self.name) from None
-        if reply.status >= 400:
-            text = reply.body.decode(errors="replace")
-            raise model_error(reply.status, text, self.name)
-        return self._learn(instance, session_id, reply)
+        return self._pick(parameters.get("SessionId"), parameters.get("PrefixAwareId"))
+
+    def _no_response(self) -> ApiError:
+        text = "Your invocation timed out while waiting for a response from container primary."
+        return model_error(0, text, self.name)
 
     def _pick(self, session_id: str | None, prefix_id: str | None) -> Instance:
         if session_id is not None and session_id != NEW_SESSION:
@@ -120,30 +249,137 @@ class Endpoint:
         return healthy[self._turn % len(healthy)]
 
     def _learn(
-        self, instance: Instance, session_id: str | None, reply: ContainerReply
-    ) -> ContainerReply:
-        new = reply.headers.get(NEW_SESSION_ID)
+        self, instance: Instance, session_id: str | None, headers: Mapping[str, str]
+    ) -> Mapping[str, str]:
+        """Take in what a reply says of sessions; returns the headers that the client is told."""
+        new = headers.get(NEW_SESSION_ID)
         if new is not None:
             instance.opened += 1
-            self._routes[new.partition(";")[0].strip()] = instance
+            self._routes[_id_of(new)] = instance
             told = self.faults.next_new_session_id()
             if told is not None:
-                headers = {k: v for k, v in reply.headers.items() if k != NEW_SESSION_ID}
+                headers = {k: v for k, v in headers.items() if k != NEW_SESSION_ID}
                 if told:
                     headers[NEW_SESSION_ID] = told
-                    self._routes[told.partition(";")[0].strip()] = instance
-                reply = ContainerReply(reply.status, headers, reply.body)
-        closed = reply.headers.get(CLOSED_SESSION_ID)
+                    self._routes[_id_of(told)] = instance
+        closed = headers.get(CLOSED_SESSION_ID)
         if closed is not None:
             instance.closed += 1
             self._routes.pop(session_id or closed, None)
-        return reply
+        return headers
 
     def _named(self, name: str) -> Instance:
         for instance in self.instances:
             if instance.name == name:
                 return instance
         raise validation_error(f"No instance {name}.")
+
+
+class Stream:
+    """A stream that has begun.
+
+    Args:
+        endpoint: Whose rules and faults it is under.
+        instance: Whose work it is.
+        losses: How often that had been lost when the call came.
+        reply: The container's.
+    """
+
+    def __init__(
+        self, endpoint: Endpoint, instance: Instance, losses: int, reply: ContainerReply
+    ) -> None:
+        self.headers = reply.headers
+        self._endpoint = endpoint
+        self._instance = instance
+        self._losses = losses
+        self._body = _single(reply.body) if isinstance(reply.body, bytes) else reply.body
+
+    async def run(self, deliver: Callable[[bytes], Awaitable[None]]) -> None:
+        """Deliver the parts as they come.
+
+        The container's work stops with this, however it ends.
+
+        Args:
+            deliver: Sends a part on.
+
+        Raises:
+            StreamFailure: The stream breaks.
+        """
+        broken = self._endpoint.faults.next_break()
+        try:
+            async with (
+                aclosing(self._body),
+                self._instance.at_work(self._endpoint.stream_seconds, self._losses),
+                aclosing(self._parts()) as parts,
+            ):
+                count = 0
+                while broken is None or count < broken[0]:
+                    part = await anext(parts, None)
+                    if part is None:
+                        break
+                    await asyncio.sleep(self._endpoint.faults.delay_parts_seconds)
+                    await deliver(part)
+                    count += 1
+        except ContainerUnreachable:
+            raise stream_failure("exception") from None
+        except TimeoutError:
+            raise stream_failure("time") from None
+        if broken is not None:
+            raise stream_failure(broken[1])
+
+    async def aclose(self) -> None:
+        """Stop the container's work."""
+        await self._body.aclose()
+
+    async def _parts(self) -> AsyncGenerator[bytes, None]:
+        slicer = self._endpoint.faults.slicer()
+        async for data in self._body:
+            for part in slicer.take(data):
+                yield part
+        for part in slicer.flush():
+            yield part
+
+
+async def _begin(
+    instance: Instance, parameters: Mapping[str, str], headers: Mapping[str, str], body: bytes
+) -> ContainerReply:
+    instance.invocations += 1
+    session_id = parameters.get("SessionId")
+    sent = {**headers, SESSION_ID: session_id} if session_id else headers
+    return await instance.container.invoke(sent, body)
+
+
+async def _single(body: bytes) -> AsyncGenerator[bytes, None]:
+    yield body
+
+
+def _id_of(header: str) -> str:
+    return header.partition(";")[0].strip()
+
+
+def stream_failure(mode: BreakMode) -> StreamFailure:
+    """What a client is told of a stream that breaks."""
+    match mode:
+        case "exception":
+            return StreamFailure(
+                "ModelStreamError",
+                Message="The connection to the model was reset or closed.",
+                ErrorCode="StreamBroken",
+            )
+        case "time":
+            return StreamFailure(
+                "ModelStreamError",
+                Message="The model did not finish its response within the time allowed.",
+                ErrorCode="ModelInvocationTimeExceeded",
+            )
+        case "internal":
+            return StreamFailure(
+                "InternalStreamFailure", Message="The stream failed for an unknown reason."
+            )
+        case "cut":
+            return StreamFailure("")
+        case _:
+            assert_never(mode)
 
 
 def unknown_session(session_id: str) -> ApiError:

@@ -1,28 +1,26 @@
-"""The HTTP server: InvokeEndpoint for clients, and admin calls under ``/_local``."""
+"""The HTTP server: the API's calls for clients, and admin calls under ``/_local``."""
 
 import asyncio
 import contextlib
 import socket
 import uuid
-from collections.abc import AsyncIterator, Coroutine, Iterator, Sequence
-from typing import Any
+from collections.abc import AsyncIterator, Coroutine, Iterator, Mapping, Sequence
+from typing import Any, TypeVar
 
 import msgspec
 import uvicorn
+from msgspec import Struct
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
 
-from gateway.local.api import ApiError, InvokeEndpointModel, validation_error
-from gateway.local.containers import (
-    CLOSED_SESSION_ID,
-    CUSTOM_ATTRIBUTES,
-    NEW_SESSION_ID,
-    ContainerReply,
-)
+from gateway.local import eventstream
+from gateway.local.api import ApiError, InputModel, validation_error
+from gateway.local.containers import CLOSED_SESSION_ID, CUSTOM_ATTRIBUTES, NEW_SESSION_ID
 from gateway.local.faults import Fault
-from gateway.local.platform import Endpoint
+from gateway.local.platform import Endpoint, Stream, StreamFailure
 from gateway.local.signing import Verifier
 
 ACCESS_KEY = "local"
@@ -30,7 +28,27 @@ SECRET_KEY = "local-secret"  # noqa: S105 - opens nothing but this server, and i
 REGION = "us-east-1"
 """What a client signs with, unless told otherwise."""
 
+CUT_SECONDS = 0.05
+"""How long what comes before a cut has to arrive."""
+
 _PASSED_BACK = ("content-type", CUSTOM_ATTRIBUTES, NEW_SESSION_ID, CLOSED_SESSION_ID)
+
+
+T = TypeVar("T")
+
+
+class ClientGone(Exception):
+    """The client has closed its connection."""
+
+
+class Expiry(Struct, frozen=True, forbid_unknown_fields=True):
+    """One admin call to ``/_local/{endpoint}/expire``.
+
+    Attributes:
+        session: Which session expires; None for all of them.
+    """
+
+    session: str | None = None
 
 
 class RuntimeApi:
@@ -39,40 +57,60 @@ class RuntimeApi:
     Args:
         endpoints: All there are.
         verifier: Checks signatures.
-        model: Checks parameters.
+        body_bytes: The largest body; None for the API model's limit.
     """
 
     def __init__(
-        self, endpoints: Sequence[Endpoint], verifier: Verifier, model: InvokeEndpointModel
+        self, endpoints: Sequence[Endpoint], verifier: Verifier, body_bytes: int | None
     ) -> None:
         self._endpoints = {endpoint.name: endpoint for endpoint in endpoints}
         self._verifier = verifier
-        self._model = model
+        self._invoke = InputModel("InvokeEndpoint", body_bytes)
+        self._stream = InputModel("InvokeEndpointWithResponseStream", body_bytes)
 
     async def invoke(self, request: Request) -> Response:
         """InvokeEndpoint."""
-        body = await request.body()
-        name = request.path_params["endpoint"]
         try:
-            self._verifier.check(request.method, str(request.url), request.headers, body)
-            parameters = self._model.read(request.headers, body)
-            endpoint = self._endpoints.get(name)
-            if endpoint is None:
-                raise validation_error(f"Endpoint {name} of account 000000000000 not found.")
-            passed = {
-                parameter.header: parameters[parameter.name]
-                for parameter in self._model.parameters
-                if parameter.name in parameters
-            }
+            endpoint, parameters, passed, body = await self._read(request, self._invoke)
             reply = await _unless_abandoned(
-                request, endpoint, endpoint.invoke(parameters, passed, body)
+                request.receive, endpoint, endpoint.invoke(parameters, passed, body)
             )
         except ApiError as error:
-            return Response(error.body, error.status, error.headers())
+            return _refusal(error)
+        except ClientGone:
+            return Response(status_code=499)
         headers = {name: reply.headers[name] for name in _PASSED_BACK if name in reply.headers}
-        headers["x-amzn-requestid"] = str(uuid.uuid4())
-        headers["x-amzn-invoked-production-variant"] = "AllTraffic"
-        return Response(reply.body, 200, headers)
+        return Response(reply.body, 200, headers | _platform_headers())
+
+    async def stream(self, request: Request) -> Response:
+        """InvokeEndpointWithResponseStream."""
+        try:
+            endpoint, parameters, passed, body = await self._read(request, self._stream)
+            stream = await _unless_abandoned(
+                request.receive, endpoint, endpoint.stream(parameters, passed, body)
+            )
+        except ApiError as error:
+            return _refusal(error)
+        except ClientGone:
+            return Response(status_code=499)
+        return EventStreamResponse(endpoint, stream)
+
+    async def _read(
+        self, request: Request, model: InputModel
+    ) -> tuple[Endpoint, Mapping[str, str], Mapping[str, str], bytes]:
+        """What a call asks for: its endpoint, parameters, headers for the container, and body.
+
+        Raises:
+            ApiError: It is not as it must be.
+        """
+        body = await request.body()
+        self._verifier.check(request.method, str(request.url), request.headers, body)
+        parameters = model.read(request.headers, body)
+        name = request.path_params["endpoint"]
+        endpoint = self._endpoints.get(name)
+        if endpoint is None:
+            raise validation_error(f"Endpoint {name} of account 000000000000 not found.")
+        return endpoint, parameters, model.passed(parameters), body
 
     async def state(self, request: Request) -> Response:
         """``GET /_local/{endpoint}``: its instances and what has reached them."""
@@ -80,6 +118,7 @@ class RuntimeApi:
         return JSONResponse(
             {
                 "abandoned": endpoint.abandoned,
+                "streams": endpoint.streams,
                 "instances": [
                     {
                         "name": instance.name,
@@ -88,6 +127,8 @@ class RuntimeApi:
                         "invocations": instance.invocations,
                         "opened": instance.opened,
                         "closed": instance.closed,
+                        "in_flight": instance.in_flight,
+                        "turns": instance.container.turns,
                     }
                     for instance in endpoint.instances
                 ],
@@ -98,6 +139,13 @@ class RuntimeApi:
         """``POST /_local/{endpoint}/faults``: let something go wrong; see `Fault`."""
         endpoint = self._endpoint(request)
         endpoint.faults.add(msgspec.json.decode(await request.body(), type=Fault))
+        return Response(status_code=204)
+
+    async def expire(self, request: Request) -> Response:
+        """``POST /_local/{endpoint}/expire``: let sessions expire; see `Expiry`."""
+        endpoint = self._endpoint(request)
+        asked = msgspec.json.decode(await request.body() or b"{}", type=Expiry)
+        endpoint.expire(asked.session)
         return Response(status_code=204)
 
     async def lose(self, request: Request) -> Response:
@@ -117,25 +165,93 @@ class RuntimeApi:
         return self._endpoints[name]
 
 
+class EventStreamResponse(Response):
+    """A stream as messages of the event stream encoding.
+
+    Args:
+        endpoint: Which counts it where the client goes away.
+        stream: Where the parts come from.
+    """
+
+    def __init__(self, endpoint: Endpoint, stream: Stream) -> None:
+        headers = {
+            name.replace("content-type", "x-amzn-sagemaker-content-type"): stream.headers[name]
+            for name in ("content-type", CUSTOM_ATTRIBUTES)
+            if name in stream.headers
+        }
+        super().__init__(headers=headers | _platform_headers(), media_type=eventstream.CONTENT_TYPE)
+        del self.headers["content-length"]
+        self._endpoint = endpoint
+        self._stream = stream
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send it, and end as it ends."""
+        del scope
+
+        async def body(data: bytes, *, more: bool = True) -> None:
+            await send({"type": "http.response.body", "body": data, "more_body": more})
+
+        async def deliver(part: bytes) -> None:
+            await body(eventstream.payload_part(part))
+
+        async with contextlib.aclosing(self._stream):
+            await send(
+                {
+                    "type": "http.response.start",
+                    "status": 200,
+                    "headers": self.raw_headers,
+                }
+            )
+            try:
+                await _unless_abandoned(receive, self._endpoint, self._stream.run(deliver))
+            except ClientGone:
+                return
+            except StreamFailure as failure:
+                if not failure.kind:
+                    # A client that sees the end of the connection may drop what it has not read.
+                    await asyncio.sleep(CUT_SECONDS)
+                    await body(eventstream.payload_part(b"lost")[:50])
+                    await asyncio.sleep(CUT_SECONDS)
+                    return  # the server drops the connection of a response that has not ended
+                await body(eventstream.exception(failure.kind, failure.body))
+            await body(b"", more=False)
+
+
 async def _unless_abandoned(
-    request: Request, endpoint: Endpoint, answer: Coroutine[Any, Any, ContainerReply]
-) -> ContainerReply:
-    """The answer, unless the client goes away first; the container's work then stops too.
+    receive: Receive,
+    endpoint: Endpoint,
+    work: Coroutine[Any, Any, T],
+) -> T:
+    """The result of this work, which stops if the client goes away first.
 
     The body has been read, so that all that can still be received is the disconnect.
+
+    Raises:
+        ClientGone: It has.
     """
-    answering = asyncio.ensure_future(answer)
-    leaving = asyncio.ensure_future(request.receive())
+    working = asyncio.ensure_future(work)
+    leaving = asyncio.ensure_future(receive())
     try:
-        await asyncio.wait({answering, leaving}, return_when=asyncio.FIRST_COMPLETED)
-        if not answering.done():
+        await asyncio.wait({working, leaving}, return_when=asyncio.FIRST_COMPLETED)
+        if not working.done():
             endpoint.abandoned += 1
-            raise ApiError("ClientDisconnected", 499, "The client has gone.")
-        return answering.result()
+            raise ClientGone
+        return working.result()
     finally:
-        for task in (answering, leaving):
+        for task in (working, leaving):
             task.cancel()
-        await asyncio.gather(answering, leaving, return_exceptions=True)
+        await asyncio.gather(working, leaving, return_exceptions=True)
+
+
+def _platform_headers() -> dict[str, str]:
+    return {
+        "x-amzn-requestid": str(uuid.uuid4()),
+        "x-amzn-invoked-production-variant": "AllTraffic",
+    }
+
+
+def _refusal(error: ApiError) -> Response:
+    return Response(error.body, error.status, error.headers())
 
 
 def _bad_admin_call(_request: Request, error: Exception) -> Response:
@@ -160,12 +276,16 @@ def create_app(
         body_bytes: The largest body; None for the API model's limit.
     """
     verifier = Verifier(access_key=access_key, secret_key=secret_key, region=region)
-    api = RuntimeApi(endpoints, verifier, InvokeEndpointModel(body_bytes))
+    api = RuntimeApi(endpoints, verifier, body_bytes)
     return Starlette(
         routes=[
             Route("/endpoints/{endpoint}/invocations", api.invoke, methods=["POST"]),
+            Route(
+                "/endpoints/{endpoint}/invocations-response-stream", api.stream, methods=["POST"]
+            ),
             Route("/_local/{endpoint}", api.state),
             Route("/_local/{endpoint}/faults", api.fault, methods=["POST"]),
+            Route("/_local/{endpoint}/expire", api.expire, methods=["POST"]),
             Route("/_local/{endpoint}/instances/{instance}/lose", api.lose, methods=["POST"]),
             Route("/_local/{endpoint}/instances/{instance}/restore", api.restore, methods=["POST"]),
         ],

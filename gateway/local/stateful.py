@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from typing import Any, Generic, Literal, TypeVar
 
 import msgspec
+from cachetools import LRUCache
 
 from gateway.local.containers import (
     CLOSED_SESSION_ID,
@@ -24,6 +25,8 @@ Dialect = Literal["container-standards", "torchserve", "first-message"]
 Expires = Literal["standard", "absent", "naive"]
 
 NEW_SESSION = "NEW_SESSION"
+COUNTED_SESSIONS = 100_000
+"""How many sessions' turns are counted; the least recently used is forgotten."""
 
 
 class Refused(Exception):
@@ -75,6 +78,12 @@ class StatefulContainer(ABC, Generic[C]):
         self._expires = expires
         self._clock = clock
         self._conversations: dict[str, C] = {}
+        self._turns: LRUCache[str, int] = LRUCache(COUNTED_SESSIONS)
+
+    @property
+    def turns(self) -> Mapping[str, int]:
+        """See `Container.turns`; an instance that is lost does not take its counts along."""
+        return dict(self._turns)
 
     @abstractmethod
     def new_conversation(self, session_id: str, expires_at: float) -> C:
@@ -114,12 +123,28 @@ class StatefulContainer(ABC, Generic[C]):
                 opened = self._open()
                 session_id = opened.headers[NEW_SESSION_ID].partition(";")[0]
                 conversation = self._conversations[session_id]
-                return await self.turn(headers, body, conversation, opened.headers)
-            conversation_or_none = self._find(session_id, request)
-            return await self.turn(headers, body, conversation_or_none, {})
+                return await self._begin(headers, body, conversation, opened.headers)
+            return await self._begin(headers, body, self._find(session_id, request), {})
         except Refused as refused:
             text = refused.text.encode()
             return ContainerReply(refused.status, {"content-type": "text/plain"}, text)
+
+    async def _begin(
+        self,
+        headers: Mapping[str, str],
+        body: bytes,
+        conversation: C | None,
+        opened: Mapping[str, str],
+    ) -> ContainerReply:
+        counted = conversation.session_id if conversation else ""
+        self._turns[counted] = self._turns.get(counted, 0) + 1
+        return await self.turn(headers, body, conversation, opened)
+
+    def expire(self, session_id: str | None) -> None:
+        """See `Container.expire`."""
+        for conversation in self._conversations.values():
+            if session_id in {None, conversation.session_id}:
+                conversation.expires_at = self._clock()
 
     def reset(self) -> None:
         """See `Container.reset`."""

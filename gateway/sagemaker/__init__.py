@@ -1,15 +1,21 @@
 """The model's side: how containers keep sessions, and calls to SageMaker Runtime."""
 
+from gateway.sagemaker.formats import FORMATS, Format
 from gateway.sagemaker.model import Defaults, SageMakerModel
 from gateway.sagemaker.profiles import PROFILES, Profile
 from gateway.sagemaker.runtime import NotConfigured, Runtime, runtime_client
+from gateway.sagemaker.streams import StreamKind, Text
 
 __all__ = [
+    "FORMATS",
     "PROFILES",
     "Defaults",
+    "Format",
     "NotConfigured",
     "Profile",
     "Runtime",
     "SageMakerModel",
+    "StreamKind",
+    "Text",
     "runtime_client",
 ]

@@ -26,6 +26,17 @@ OPERATOR = "The gateway may not use the endpoint, or it is not there; its operat
 UNREACHABLE = "The endpoint can't be reached."
 BROKEN = "The connection to the endpoint broke; whether the model saw the message is not known."
 
+TIMED_OUT = Failure(
+    code=ErrorCode.TIMEOUT,
+    message="The model did not finish its reply in time.",
+    outcome=Outcome.INVOKED,
+)
+BROKEN_OFF = Failure(
+    code=ErrorCode.STREAM_BROKEN,
+    message="The model's reply broke off.",
+    outcome=Outcome.INVOKED,
+)
+
 _NOT_CONFIGURED = Failure(code=ErrorCode.UNAVAILABLE, message=OPERATOR, retryable=False)
 
 _BY_CODE: Mapping[str, Failure] = MappingProxyType(
@@ -148,14 +159,12 @@ def failure_of_reply(error: Exception) -> Failure:
     about = log.bind(error=type(error).__name__)
     if isinstance(error, _TIMEOUTS):
         about.warning("reply not whole in time")
-        text = "The model did not finish its reply in time."
-        return Failure(code=ErrorCode.TIMEOUT, message=text, outcome=Outcome.INVOKED)
+        return TIMED_OUT
     if isinstance(error, _BROKEN):
         about.warning("reply broken off", cause=_cause(error))
     else:
         _log_unforeseen(error)
-    text = "The model's reply broke off."
-    return Failure(code=ErrorCode.STREAM_BROKEN, message=text, outcome=Outcome.INVOKED)
+    return BROKEN_OFF
 
 
 def _cause(error: Exception) -> str | None:

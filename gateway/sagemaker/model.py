@@ -1,4 +1,4 @@
-"""One route's model: turns, and the opening and closing of sessions, as InvokeEndpoint calls."""
+"""One route's model: turns, and the opening and closing of sessions, as calls of the platform."""
 
 import re
 from typing import Any
@@ -7,6 +7,7 @@ import msgspec
 import structlog
 
 from gateway.errors import ErrorCode, Failure, Outcome
+from gateway.sagemaker.formats import Format
 from gateway.sagemaker.profiles import JsonObject, Profile
 from gateway.sagemaker.runtime import Runtime
 from gateway.sagemaker.sessions import (
@@ -15,10 +16,13 @@ from gateway.sagemaker.sessions import (
     parse_new_session_id,
     with_session_id,
 )
-from gateway.session.bodies import JSON, is_json
-from gateway.session.ports import ModelError, ModelReply, ModelRequest, ModelSession
+from gateway.sagemaker.streams import LINE_BYTES, StreamKind, Text, splitter
+from gateway.session.bodies import JSON, TEXT, is_json
+from gateway.session.ports import ModelError, ModelReply, ModelRequest, ModelSession, OnPart
 
 log = structlog.stdlib.get_logger("gateway.sagemaker")
+
+AS_IT_IS = Format()
 
 
 class Defaults(msgspec.Struct, frozen=True, kw_only=True):
@@ -33,6 +37,9 @@ class Defaults(msgspec.Struct, frozen=True, kw_only=True):
     enable_explanations: str | None = None
     inference_component_name: str | None = None
 
+
+_NOT_STREAMED = frozenset({"TargetModel", "EnableExplanations"})
+"""Parameters that InvokeEndpointWithResponseStream does not have."""
 
 _PARAMETERS = {name: name.title().replace("_", "") for name in Defaults.__struct_fields__}
 _TARGETING = frozenset(
@@ -56,19 +63,33 @@ class SageMakerModel:
         profile: How its container keeps sessions.
         defaults: Parameters for what a message leaves out. Those that say where a call goes are
             those of the calls that open and close a session too: it is where its turns are.
+        body_format: How the model streams, and where the text is in its replies.
+        line_bytes: The longest line or event of a stream.
     """
 
     def __init__(
-        self, runtime: Runtime, endpoint_name: str, profile: Profile, defaults: Defaults
+        self,
+        runtime: Runtime,
+        endpoint_name: str,
+        profile: Profile,
+        defaults: Defaults,
+        *,
+        body_format: Format = AS_IT_IS,
+        line_bytes: int = LINE_BYTES,
     ) -> None:
         self._runtime = runtime
         self._endpoint_name = endpoint_name
         self._profile = profile
+        self._stream_kind = body_format.stream
+        self._text = None if body_format.text is None else Text(body_format.text)
+        self._line_bytes = line_bytes
         self._defaults = {
             parameter: value
             for name, parameter in _PARAMETERS.items()
             if (value := getattr(defaults, name)) is not None
         }
+        if body_format.accept is not None:
+            self._defaults.setdefault("Accept", body_format.accept)
         self._targets = {
             parameter: value
             for parameter, value in self._defaults.items()
@@ -88,9 +109,18 @@ class SageMakerModel:
         return session
 
     async def invoke(
-        self, request: ModelRequest, session: ModelSession | None, *, affinity: str
+        self,
+        request: ModelRequest,
+        session: ModelSession | None,
+        *,
+        affinity: str,
+        on_part: OnPart,
     ) -> ModelReply:
-        """See `Model.invoke`."""
+        """See `Model.invoke`.
+
+        A turn that opens its session comes in one piece, since only InvokeEndpoint opens one, and
+        so does one with a parameter that only InvokeEndpoint has.
+        """
         _check_fields(request)
         given = {
             parameter: value
@@ -107,12 +137,21 @@ class SageMakerModel:
             given["PrefixAwareId"] = affinity
         elif self._profile.opens_with_turn:
             given["SessionId"] = NEW_SESSION
-        response = await self._invoke(body, request.content_type, **self._defaults | given)
+        given = self._defaults | given
+        if (
+            request.stream
+            and self._stream_kind is not StreamKind.OFF
+            and given.get("SessionId") != NEW_SESSION
+            and _NOT_STREAMED.isdisjoint(given)
+        ):
+            return await self._stream(body, request.content_type, on_part, **given)
+        response = await self._invoke(body, request.content_type, **given)
         new_session = _new_session(response)
         closed = response.get("ClosedSessionId")
+        text = self._text_of(response["Body"], streamed=request.stream)
         return ModelReply(
-            body=response["Body"],
-            content_type=response.get("ContentType"),
+            body=response["Body"] if text is None else text.encode(),
+            content_type=response.get("ContentType") if text is None else TEXT,
             variant=response.get("InvokedProductionVariant"),
             custom_attributes=response.get("CustomAttributes"),
             new_session=new_session,
@@ -131,6 +170,54 @@ class SageMakerModel:
         except ModelError as error:
             if error.failure.code is not ErrorCode.SESSION_LOST:
                 raise
+
+    async def _stream(
+        self, body: bytes, content_type: str, on_part: OnPart, **given: Any
+    ) -> ModelReply:
+        async with self._runtime.invoke_endpoint_with_response_stream(
+            self._profile,
+            EndpointName=self._endpoint_name,
+            Body=body,
+            ContentType=content_type,
+            **given,
+        ) as reply:
+            cut = splitter(
+                self._stream_kind,
+                text=self._text,
+                content_type=reply.content_type,
+                line_bytes=self._line_bytes,
+            )
+            async for data in reply.parts:
+                for part in cut.feed(data):
+                    on_part(part)
+            for part in cut.end():
+                on_part(part)
+        return ModelReply(
+            body=None,
+            content_type=reply.content_type if self._text is None else TEXT,
+            variant=reply.variant,
+            custom_attributes=reply.custom_attributes,
+        )
+
+    def _text_of(self, body: bytes, *, streamed: bool) -> str | None:
+        """The text of a reply in one piece; None where it is to be passed on as it is.
+
+        A body that asked for a stream gets the lines or events of one, even where the call could
+        not stream; their text is that of the reply.
+        """
+        if self._text is None:
+            return None
+        text = self._text.of_body(body)
+        if text is not None or not streamed or self._stream_kind is StreamKind.OFF:
+            return text
+        cut = splitter(self._stream_kind, text=self._text, line_bytes=self._line_bytes)
+        try:
+            parts = [*cut.feed(body), *cut.end()]
+        except ModelError as error:
+            if error.failure.code is ErrorCode.MODEL_ERROR:
+                raise
+            return None
+        return "".join(part for part in parts if isinstance(part, str)) or None
 
     async def _invoke(self, body: bytes, content_type: str, **given: Any) -> dict[str, Any]:
         return await self._runtime.invoke_endpoint(

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from ipaddress import ip_address
 from typing import Any
 from urllib.parse import urlsplit
@@ -14,7 +14,8 @@ from botocore.exceptions import BotoCoreError
 
 import gateway
 from gateway.errors import ErrorCode, Failure, Outcome
-from gateway.sagemaker.errors import failure_of, failure_of_reply
+from gateway.sagemaker.errors import TIMED_OUT, failure_of, failure_of_reply
+from gateway.sagemaker.parts import StreamedReply, payload_parts
 from gateway.sagemaker.profiles import Profile
 from gateway.sagemaker.sessions import NEW_SESSION
 from gateway.session.ports import ModelError
@@ -32,13 +33,18 @@ class Runtime:
 
     Args:
         client: aiobotocore's, for ``sagemaker-runtime``.
-        call_timeout: How long a call may take as a whole, in seconds.
+        call_timeout: How long a call may take as a whole, in seconds; where the reply is streamed,
+            until it begins.
+        stream_timeout: How long a streamed reply may take from then on, in seconds.
         reply_bytes: The largest body of a reply.
     """
 
-    def __init__(self, client: Any, *, call_timeout: float, reply_bytes: int) -> None:
+    def __init__(
+        self, client: Any, *, call_timeout: float, stream_timeout: float, reply_bytes: int
+    ) -> None:
         self._client = client
         self._call_timeout = call_timeout
+        self._stream_timeout = stream_timeout
         self._reply_bytes = reply_bytes
 
     async def invoke_endpoint(self, profile: Profile, **parameters: Any) -> dict[str, Any]:
@@ -66,6 +72,45 @@ class Runtime:
                 failure = failure_of_reply(error)
             raise ModelError(failure) from None
         return response
+
+    @asynccontextmanager
+    async def invoke_endpoint_with_response_stream(
+        self, profile: Profile, **parameters: Any
+    ) -> AsyncIterator[StreamedReply]:
+        """InvokeEndpointWithResponseStream; leaving the context closes what is left of the stream.
+
+        Args:
+            profile: Says which errors of the container mean a lost session.
+            parameters: As in the API model.
+
+        Raises:
+            ModelError: It failed; after that, the iterator of the parts raises it.
+        """
+        in_session = "SessionId" in parameters  # it opens none
+        try:
+            async with asyncio.timeout(self._call_timeout):
+                response = await self._client.invoke_endpoint_with_response_stream(**parameters)
+        except Exception as error:  # noqa: BLE001 - as above
+            raise ModelError(failure_of(error, profile, in_session=in_session)) from None
+        body = response["Body"]
+        content = body._raw_stream.content  # noqa: SLF001 - see `gateway.sagemaker.parts`
+        silence = self._client.meta.config.read_timeout
+        try:
+            async with (
+                asyncio.timeout(self._stream_timeout),
+                aclosing(payload_parts(content, read_timeout=silence)) as parts,
+            ):
+                yield StreamedReply(
+                    parts=parts,
+                    content_type=response.get("ContentType"),
+                    variant=response.get("InvokedProductionVariant"),
+                    custom_attributes=response.get("CustomAttributes"),
+                )
+        except TimeoutError:
+            raise ModelError(TIMED_OUT) from None
+        finally:
+            # Nothing else does it in time: the connection would stay open, and the model at work.
+            body.close()
 
     async def _read(self, body: Any) -> bytes:
         whole = bytearray()
@@ -127,6 +172,7 @@ async def runtime_client(
     connect_timeout: float,
     read_timeout: float,
     call_timeout: float,
+    stream_timeout: float,
     reply_bytes: int,
 ) -> AsyncIterator[Runtime]:
     """A client that is closed with this context. Credentials come from AWS's usual chain.
@@ -140,7 +186,9 @@ async def runtime_client(
         read_timeout: Between one piece of an answer and the next, in seconds; a model may take 60
             to begin, and AWS advises 70.
         call_timeout: For a call as a whole, in seconds, from waiting for a connection to the last
-            byte of the reply.
+            byte of the reply; or to the first, where it is streamed.
+        stream_timeout: For a streamed reply from its first byte to its last, in seconds; SageMaker
+            ends one after 480.
         reply_bytes: The largest body of a reply.
 
     Raises:
@@ -172,4 +220,9 @@ async def runtime_client(
             )
         except (BotoCoreError, ValueError) as error:
             raise NotConfigured(str(error)) from None
-        yield Runtime(client, call_timeout=call_timeout, reply_bytes=reply_bytes)
+        yield Runtime(
+            client,
+            call_timeout=call_timeout,
+            stream_timeout=stream_timeout,
+            reply_bytes=reply_bytes,
+        )

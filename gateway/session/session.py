@@ -217,14 +217,7 @@ class Session:
 
     def _send(self, message: wire.MessageSend) -> None:
         """Accept the message, or say why not; send it if nothing is ahead of it."""
-        body, _ = body_of(message)
-        known = self.turns.find(message.id)
-        if known is not None:
-            if known.digest != digest(body):
-                text = "`id` was used for another body"
-                self._out.refuse(ErrorCode.BAD_MESSAGE, text, message.id)
-            else:
-                self._out.do(do.Tell(wire.MessageDuplicate(id=known.id, status=known.status)))
+        if self._known(message):
             return
         refused = refused_field(message, self.policy)
         if refused is not None:
@@ -237,6 +230,7 @@ class Session:
             return
         ahead = self.turns.pending
         said = None if message.text is UNSET else message.text
+        body, _ = body_of(message)
         self.turns.add(message.id, said, body, request_of(message, self.policy))
         accepted = wire.MessageAccepted(event=self._out.next_event, id=message.id, queued=ahead)
         self._out.emit(accepted)
@@ -244,9 +238,22 @@ class Session:
             self._next()
 
     def _send_late(self, message: wire.MessageSend) -> None:
-        """Refuse the message: the session is ending."""
-        ending = self._ended_by
-        self._out.refuse(ending.code, ending.message, message.id)
+        """Refuse the message, since the session is ending; one that it has had is a duplicate."""
+        if not self._known(message):
+            ending = self._ended_by
+            self._out.refuse(ending.code, ending.message, message.id)
+
+    def _known(self, message: wire.MessageSend) -> bool:
+        """Whether the id was accepted before; the client is then told what became of it."""
+        known = self.turns.find(message.id)
+        if known is None:
+            return False
+        if known.digest == digest(body_of(message)[0]):
+            self._out.do(do.Tell(wire.MessageDuplicate(id=known.id, status=known.status)))
+        else:
+            text = "`id` was used for another body"
+            self._out.refuse(ErrorCode.BAD_MESSAGE, text, message.id)
+        return True
 
     def _cancel(self, message: wire.MessageCancel) -> None:
         """Remove the turn if it waits, close its request if it runs, else say what became of it."""

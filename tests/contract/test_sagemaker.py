@@ -38,6 +38,7 @@ async def runtime(url: str, **options: Any) -> AsyncIterator[Runtime]:
         "connect_timeout": 5.0 * UNIT,
         "read_timeout": 5.0 * UNIT,
         "call_timeout": 10.0 * UNIT,
+        "stream_timeout": 10.0 * UNIT,
         "reply_bytes": 1_000_000,
     }
     async with runtime_client(**{**settings, **options}) as client:
@@ -70,6 +71,15 @@ async def endpoint() -> AsyncIterator[tuple[Endpoint, str]]:
         yield endpoint, url
 
 
+def nobody(part: str | bytes) -> None:
+    raise AssertionError(f"a reply in one piece has no part {part!r}")
+
+
+def body(reply: ModelReply) -> bytes:
+    assert reply.body is not None
+    return reply.body
+
+
 @pytest.mark.parametrize("dialect", ["container-standards", "torchserve"])
 async def test_open_invoke_close(dialect: Any) -> None:
     container = BuiltinModel("i-1", dialect=dialect)
@@ -77,9 +87,9 @@ async def test_open_invoke_close(dialect: Any) -> None:
         model = model_of(client, dialect)
         session = await model.open()
         assert session.expires_at is not None
-        assert b'"turn":1' in (await model.invoke(ASK, session, affinity="a")).body
-        reply = await model.invoke(ASK, session, affinity="a")
-        assert b'"turn":2' in reply.body
+        assert b'"turn":1' in body(await model.invoke(ASK, session, affinity="a", on_part=nobody))
+        reply = await model.invoke(ASK, session, affinity="a", on_part=nobody)
+        assert b'"turn":2' in body(reply)
         assert reply == ModelReply(
             body=reply.body,
             content_type="application/json",
@@ -88,7 +98,7 @@ async def test_open_invoke_close(dialect: Any) -> None:
         )
         await model.close(session)
         await model.close(session)
-        lost = await failure(model.invoke(ASK, session, affinity="a"))
+        lost = await failure(model.invoke(ASK, session, affinity="a", on_part=nobody))
         assert lost.code is ErrorCode.SESSION_LOST
 
 
@@ -96,11 +106,11 @@ async def test_the_first_turn_opens() -> None:
     container = BuiltinModel("i-1", dialect="first-message")
     async with running([Endpoint("my-endpoint", [container])]) as url, runtime(url) as client:
         model = model_of(client, "first-message")
-        reply = await model.invoke(ASK, None, affinity="a")
+        reply = await model.invoke(ASK, None, affinity="a", on_part=nobody)
         assert reply.new_session is not None
-        assert b'"turn":1' in reply.body
-        reply = await model.invoke(ASK, reply.new_session, affinity="a")
-        assert b'"turn":2' in reply.body
+        assert b'"turn":1' in body(reply)
+        reply = await model.invoke(ASK, reply.new_session, affinity="a", on_part=nobody)
+        assert b'"turn":2' in body(reply)
 
 
 async def test_no_sessions(endpoint: tuple[Endpoint, str]) -> None:
@@ -108,7 +118,8 @@ async def test_no_sessions(endpoint: tuple[Endpoint, str]) -> None:
         for profile in ("stateless", "prefix-aware"):
             model = model_of(client, profile)
             seen = {
-                (await model.invoke(ASK, None, affinity="a")).custom_attributes for _ in range(4)
+                (await model.invoke(ASK, None, affinity="a", on_part=nobody)).custom_attributes
+                for _ in range(4)
             }
             assert len(seen) == (1 if profile == "prefix-aware" else 2)
             await model.close(ModelSession("never-opened"))
@@ -119,10 +130,12 @@ async def test_replies_speak_of_sessions(endpoint: tuple[Endpoint, str]) -> None
         model = model_of(client)
         session = await model.open()
         renew = ModelRequest(body=b'{"text": "/renew"}', content_type="application/json")
-        reply = await model.invoke(renew, session, affinity="a")
+        reply = await model.invoke(renew, session, affinity="a", on_part=nobody)
         assert reply.new_session not in {None, session}
         close = ModelRequest(body=b'{"text": "/close"}', content_type="application/json")
-        assert (await model.invoke(close, reply.new_session, affinity="a")).session_closed
+        assert (
+            await model.invoke(close, reply.new_session, affinity="a", on_part=nobody)
+        ).session_closed
 
 
 @pytest.mark.parametrize(
@@ -151,7 +164,7 @@ async def test_errors_of_the_platform_and_one_attempt(
         model = model_of(client)
         session = await model.open()
         platform.faults.add(Fault(error=error))
-        got = await failure(model.invoke(ASK, session, affinity="a"))
+        got = await failure(model.invoke(ASK, session, affinity="a", on_part=nobody))
         assert (got.code, got.outcome, got.may_retry) == (code, outcome, retry)
         # A second attempt would have been answered.
         assert sum(instance.invocations for instance in platform.instances) == 1
@@ -169,7 +182,7 @@ async def test_errors_that_mean_a_lost_session(
         session = await model.open()
         platform.faults.add(Fault(error="ModelError", status=400, message=message))
         assert (
-            await failure(model.invoke(ASK, session, affinity="a"))
+            await failure(model.invoke(ASK, session, affinity="a", on_part=nobody))
         ).code is ErrorCode.SESSION_LOST
 
 
@@ -179,7 +192,7 @@ async def test_what_opens_a_session_loses_none(endpoint: tuple[Endpoint, str]) -
         fault = Fault(error="ModelError", status=400, message="Session not found", times=2)
         platform.faults.add(fault)
         assert (await failure(model_of(client).open())).code is ErrorCode.MODEL_ERROR
-        first = model_of(client, "first-message").invoke(ASK, None, affinity="a")
+        first = model_of(client, "first-message").invoke(ASK, None, affinity="a", on_part=nobody)
         assert (await failure(first)).code is ErrorCode.MODEL_ERROR
 
 
@@ -191,7 +204,7 @@ async def test_an_instance_that_is_gone(endpoint: tuple[Endpoint, str]) -> None:
         for instance in platform.instances:
             platform.lose(instance.name)
         assert (
-            await failure(model.invoke(ASK, session, affinity="a"))
+            await failure(model.invoke(ASK, session, affinity="a", on_part=nobody))
         ).code is ErrorCode.SESSION_LOST
         await model.close(session)
         assert (await failure(model.open())).code is ErrorCode.UNAVAILABLE
@@ -216,7 +229,7 @@ async def test_no_session_opened(endpoint: tuple[Endpoint, str], told: str) -> N
 async def test_an_endpoint_that_is_not_there(endpoint: tuple[Endpoint, str]) -> None:
     async with runtime(endpoint[1]) as client:
         model = SageMakerModel(client, "elsewhere", PROFILES["stateless"], Defaults())
-        got = await failure(model.invoke(ASK, None, affinity="a"))
+        got = await failure(model.invoke(ASK, None, affinity="a", on_part=nobody))
         assert (got.code, got.may_retry) == (ErrorCode.UNAVAILABLE, False)
         assert "elsewhere" not in got.message
 
@@ -251,9 +264,12 @@ async def test_every_parameter_reaches_the_platform(endpoint: tuple[Endpoint, st
     async with runtime(endpoint[1]) as client:
         model = model_of(client, "stateless")
         names = {"accept", "custom_attributes", "enable_explanations", "inference_id"}
-        fine = dict.fromkeys(names, "x=1")
+        fine: dict[str, Any] = dict.fromkeys(names, "x=1")
         reply = await model.invoke(
-            ModelRequest(body=b"{}", content_type="application/json", **fine), None, affinity="a"
+            ModelRequest(body=b"{}", content_type="application/json", **fine),
+            None,
+            affinity="a",
+            on_part=nobody,
         )
         assert reply.body
         for name in (
@@ -266,12 +282,12 @@ async def test_every_parameter_reaches_the_platform(endpoint: tuple[Endpoint, st
             "target_model",
             "target_variant",
         ):
-            given = {name: "x" * 1025}
+            given: dict[str, Any] = {name: "x" * 1025}
             request = ModelRequest(body=b"{}", content_type="application/json", **given)
-            got = await failure(model.invoke(request, None, affinity="a"))
+            got = await failure(model.invoke(request, None, affinity="a", on_part=nobody))
             assert (got.code, got.outcome) == (ErrorCode.VALIDATION_ERROR, Outcome.NOT_INVOKED)
             by_route = model_of(client, "stateless", **given)
-            got = await failure(by_route.invoke(ASK, None, affinity="a"))
+            got = await failure(by_route.invoke(ASK, None, affinity="a", on_part=nobody))
             assert got.code is ErrorCode.VALIDATION_ERROR
             session = await model_of(client).open()
             keeping = model_of(client, **given)
@@ -293,7 +309,7 @@ async def test_fields_that_no_header_can_carry(endpoint: tuple[Endpoint, str], v
         model = model_of(client, "stateless")
         for name in ("content_type", *Defaults.__struct_fields__):
             request = msgspec.structs.replace(ASK, **{name: value})
-            got = await failure(model.invoke(request, None, affinity="a"))
+            got = await failure(model.invoke(request, None, affinity="a", on_part=nobody))
             assert (got.code, got.outcome) == (ErrorCode.VALIDATION_ERROR, Outcome.NOT_INVOKED)
             assert f"`{name}`" in got.message
             assert value not in got.message
@@ -303,14 +319,18 @@ async def test_fields_that_no_header_can_carry(endpoint: tuple[Endpoint, str], v
 async def test_a_body_that_the_platform_does_not_take(endpoint: tuple[Endpoint, str]) -> None:
     async with runtime(endpoint[1]) as client:
         request = ModelRequest(body=b"x" * 6_291_457, content_type="text/plain")
-        got = await failure(model_of(client, "stateless").invoke(request, None, affinity="a"))
+        got = await failure(
+            model_of(client, "stateless").invoke(request, None, affinity="a", on_part=nobody)
+        )
         assert got.outcome is Outcome.NOT_INVOKED
 
 
 async def test_a_reply_that_is_too_large(endpoint: tuple[Endpoint, str]) -> None:
     async with runtime(endpoint[1]) as client:
         request = ModelRequest(body=b"/bytes 1000001", content_type="text/plain")
-        got = await failure(model_of(client, "stateless").invoke(request, None, affinity="a"))
+        got = await failure(
+            model_of(client, "stateless").invoke(request, None, affinity="a", on_part=nobody)
+        )
         assert (got.code, got.outcome) == (ErrorCode.TOO_LARGE, Outcome.INVOKED)
 
 
@@ -319,13 +339,13 @@ async def test_a_cancelled_call_closes_its_request(endpoint: tuple[Endpoint, str
     async with runtime(url) as client:
         model = model_of(client, "stateless")
         request = ModelRequest(body=b"/sleep 60", content_type="text/plain")
-        call = asyncio.create_task(model.invoke(request, None, affinity="a"))
+        call = asyncio.create_task(model.invoke(request, None, affinity="a", on_part=nobody))
         await until(lambda: sum(instance.invocations for instance in platform.instances) == 1)
         call.cancel()
         with pytest.raises(asyncio.CancelledError):
             await call
         await until(lambda: platform.abandoned == 1)
-        assert (await model.invoke(ASK, None, affinity="a")).body
+        assert (await model.invoke(ASK, None, affinity="a", on_part=nobody)).body
 
 
 Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Coroutine[Any, Any, None]]
@@ -405,7 +425,9 @@ def error(status: str, code: str, *headers: str) -> bytes:
 )
 async def test_what_breaks_on_the_way(handle: Handler, code: ErrorCode, outcome: Outcome) -> None:
     async with misbehaving(handle) as url, runtime(url, read_timeout=0.2 * UNIT) as client:
-        got = await failure(model_of(client, "stateless").invoke(ASK, None, affinity="a"))
+        got = await failure(
+            model_of(client, "stateless").invoke(ASK, None, affinity="a", on_part=nobody)
+        )
         assert (got.code, got.outcome) == (code, outcome)
         assert not got.may_retry
 
@@ -427,7 +449,9 @@ async def test_an_error_without_end() -> None:
             ended.set()
 
     async with misbehaving(endless) as url, runtime(url) as client:
-        got = await failure(model_of(client, "stateless").invoke(ASK, None, affinity="a"))
+        got = await failure(
+            model_of(client, "stateless").invoke(ASK, None, affinity="a", on_part=nobody)
+        )
         assert (got.code, got.outcome) == (ErrorCode.THROTTLED, Outcome.NOT_INVOKED)
         async with asyncio.timeout(5 * UNIT):
             await ended.wait()
@@ -458,7 +482,9 @@ def dripping(head: bytes) -> Handler:
 async def test_a_reply_that_drips(head: bytes, outcome: Outcome) -> None:
     async with misbehaving(dripping(head)) as url, runtime(url, call_timeout=0.3 * UNIT) as client:
         async with asyncio.timeout(5 * UNIT):
-            got = await failure(model_of(client, "stateless").invoke(ASK, None, affinity="a"))
+            got = await failure(
+                model_of(client, "stateless").invoke(ASK, None, affinity="a", on_part=nobody)
+            )
         assert (got.code, got.outcome) == (ErrorCode.TIMEOUT, outcome)
 
 
@@ -470,12 +496,14 @@ async def test_waiting_for_a_connection_ends() -> None:
         await reader.read()
 
     async with misbehaving(busy) as url, runtime(url, max_pool_connections=1) as client:
-        patient = model_of(client, "stateless").invoke(ASK, None, affinity="a")
+        patient = model_of(client, "stateless").invoke(ASK, None, affinity="a", on_part=nobody)
         first = asyncio.create_task(patient)
         async with asyncio.timeout(5 * UNIT):
             await taken.wait()
-            hurried = Runtime(client._client, call_timeout=0.2 * UNIT, reply_bytes=1)
-            second = model_of(hurried, "stateless").invoke(ASK, None, affinity="a")
+            hurried = Runtime(
+                client._client, call_timeout=0.2 * UNIT, stream_timeout=1.0 * UNIT, reply_bytes=1
+            )
+            second = model_of(hurried, "stateless").invoke(ASK, None, affinity="a", on_part=nobody)
             got = await failure(second)
         assert (got.code, got.outcome) == (ErrorCode.TIMEOUT, Outcome.UNKNOWN)
         assert not first.done()
@@ -510,7 +538,11 @@ async def test_no_proxy_between_here_and_here(
         monkeypatch.setenv("http_proxy", proxy)
         for url in (endpoint[1], endpoint[1].replace("127.0.0.1", "localhost")):
             async with runtime(url) as client:
-                assert (await model_of(client, "stateless").invoke(ASK, None, affinity="a")).body
+                assert (
+                    await model_of(client, "stateless").invoke(
+                        ASK, None, affinity="a", on_part=nobody
+                    )
+                ).body
         async with runtime("http://sagemaker.invalid") as client:
             got = await failure(model_of(client).open())
             assert got.outcome is Outcome.UNKNOWN  # as the proxy answers

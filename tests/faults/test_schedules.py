@@ -6,7 +6,9 @@ named, and replays with `SCHEDULES=1 SEED=n`.
 
 import asyncio
 import os
+import sys
 from collections import Counter
+from collections.abc import Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
 
@@ -32,11 +34,14 @@ read_timeout_seconds = 0.5
 [routes.chat]
 endpoint_name = "my-endpoint"
 content_type = "text/plain; charset=utf-8"
+stream = "raw"
 retry_seconds = 0.02
 """
 
 
-async def test_each_event_comes_once_and_no_turn_runs_twice(tmp_path: Path) -> None:
+async def test_each_event_comes_once_and_no_turn_runs_twice(
+    tmp_path: Path, record_property: Callable[[str, object], None]
+) -> None:
     seeds = iter(range(SEED, SEED + SCHEDULES))
     results: list[Result] = []
 
@@ -49,7 +54,7 @@ async def test_each_event_comes_once_and_no_turn_runs_twice(tmp_path: Path) -> N
             for seed in seeds:
                 try:
                     results.append(await play(schedule(seed), process, platform, "chat"))
-                except Exception as error:
+                except Exception as error:  # noqa: BLE001 - whatever it is, it has a seed
                     pytest.fail(f"SCHEDULES=1 SEED={seed}: {error!r}\n{process.output}")
 
     with local() as sagemaker:
@@ -59,6 +64,8 @@ async def test_each_event_comes_once_and_no_turn_runs_twice(tmp_path: Path) -> N
     outcomes = Counter(outcome for result in results for outcome in result.outcomes)
     connections = sum(result.connections for result in results)
     lost = sum(result.closed is not None for result in results)
-    print(f"{len(results)} schedules, {connections} connections, {lost} lost: {dict(outcomes)}")
+    summary = f"{len(results)} schedules, {connections} connections, {lost} lost: {outcomes}"
+    record_property("summary", summary)
+    sys.stderr.write(f"\n{summary}\n")
     assert len(results) == SCHEDULES
     assert outcomes["completed"] > SCHEDULES, "most of what is sent is answered"

@@ -1,14 +1,22 @@
 """The models behind the local SageMaker: their memory, their dialects and their traps."""
 
 import asyncio
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
+from msgspec import Struct
 
 from gateway.local.builtin import MAX_FACTS, BuiltinModel
-from gateway.local.containers import NEW_SESSION_ID, SESSION_ID, ContainerReply
+from gateway.local.containers import (
+    NEW_SESSION_ID,
+    SESSION_ID,
+    ContainerReply,
+    ContainerUnreachable,
+    whole,
+)
 from gateway.local.language import (
     CONTEXT_TOKENS,
     MAX_TOKENS,
@@ -25,6 +33,18 @@ TEXT = {"content-type": "text/plain"}
 JSON = {"content-type": "application/json"}
 
 
+class Reply(Struct):
+    """A container's reply, read to its end."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+
+async def read(reply: ContainerReply) -> Reply:
+    return Reply(reply.status, reply.headers, await whole(reply.body))
+
+
 class Talk:
     """A session of a model, and its clock."""
 
@@ -33,13 +53,15 @@ class Talk:
         self.model = BuiltinModel("i-1", clock=lambda: self.now, **options)
         self.session = ""
 
-    async def open(self, body: bytes = b'{"requestType":"NEW_SESSION"}') -> ContainerReply:
-        reply = await self.model.invoke({SESSION_ID: "NEW_SESSION", **JSON}, body)
+    async def open(self, body: bytes = b'{"requestType":"NEW_SESSION"}') -> Reply:
+        reply = await read(await self.model.invoke({SESSION_ID: "NEW_SESSION", **JSON}, body))
         self.session = reply.headers.get(NEW_SESSION_ID, "").partition(";")[0]
         return reply
 
-    async def send(self, body: str, headers: Any = TEXT) -> ContainerReply:
-        return await self.model.invoke({SESSION_ID: self.session, **headers}, body.encode())
+    async def send(self, body: str, headers: Any = TEXT) -> Reply:
+        return await read(
+            await self.model.invoke({SESSION_ID: self.session, **headers}, body.encode())
+        )
 
     async def say(self, text: str) -> str:
         return (await self.send(text)).body.decode()
@@ -80,7 +102,7 @@ async def test_it_takes_the_shapes_that_models_are_sent() -> None:
         "my name is A",
     ):
         reply = await talk.send(msgspec.json.encode(body).decode(), JSON)
-        assert msgspec.json.decode(reply.body)["name"] == "A"
+        assert b"Hello A, I will remember" in reply.body
     for odd in ("[]", "{", "1"):
         assert (await talk.send(odd, JSON)).status == 200
     binary = await talk.model.invoke({SESSION_ID: talk.session, **TEXT}, b"\xff")
@@ -160,6 +182,13 @@ async def test_commands_have_bounds() -> None:
     assert (await talk.say("/sleep")).startswith("Turn")
 
 
+class Failing:
+    """Stands for a llama.cpp that refuses a request, which can't be had at will."""
+
+    def handle_completions(self, _request: object, took: Callable[[Any], bool]) -> None:
+        took({"code": 500, "message": "no"})
+
+
 class TestLanguageModel:
     async def test_each_session_has_its_own_context(self) -> None:
         model = LanguageModel(load(None), "i-1")
@@ -172,18 +201,20 @@ class TestLanguageModel:
 
         first, second = await opened(), await opened()
         headers = [{SESSION_ID: name, **TEXT} for name in (first, second)]
-        replies = await asyncio.gather(
-            *(model.invoke(each, b"Name one fruit.") for each in headers)
-        )
+
+        async def said(headers: Any, body: bytes) -> Reply:
+            return await read(await model.invoke(headers, body))
+
+        replies = await asyncio.gather(*(said(each, b"Name one fruit.") for each in headers))
         assert all(reply.status == 200 and reply.body for reply in replies)
-        as_json = await model.invoke({SESSION_ID: first, **JSON}, b'{"text":"Another one?"}')
+        as_json = await said({SESSION_ID: first, **JSON}, b'{"text":"Another one?"}')
         assert msgspec.json.decode(as_json.body)["generated_text"]
         assert as_json.headers["x-amzn-sagemaker-custom-attributes"] == "turn=2;instance=i-1"
-        without = await model.invoke(TEXT, b"hi")
+        without = await said(TEXT, b"hi")
         assert without.headers["x-amzn-sagemaker-custom-attributes"] == "turn=1;instance=i-1"
         assert all([await opened() for _ in range(SLOTS - 2)])
         assert await opened() == "", "there is no slot left"
-        story = asyncio.create_task(model.invoke(headers[1], b"Tell me a very long story."))
+        story = asyncio.create_task(said(headers[1], b"Tell me a very long story."))
         await asyncio.sleep(0)
         story.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -191,6 +222,66 @@ class TestLanguageModel:
         closed = await model.invoke({SESSION_ID: first}, b'{"requestType":"CLOSE"}')
         assert closed.status == 200
         assert await opened()
+        await model.close()
+
+    async def test_it_says_a_token_at_a_time(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        model = LanguageModel(load(None), "i-1")
+        emoji = "Reply with five emoji, nothing else: 🙂🎉🌍🚀❤️".encode()
+        for most in (26, 27):  # cut off within characters, which are of several tokens
+            monkeypatch.setattr("gateway.local.language.MAX_TOKENS", most)
+            reply = await model.invoke(TEXT, emoji)
+            assert not isinstance(reply.body, bytes)
+            parts = [part.decode() async for part in reply.body]
+            assert len(parts) > 5
+            said = "".join(parts)
+            assert "\ufffd" not in said
+            assert said == said.strip()
+            assert "🎉" in said, "or this test tests nothing"
+        monkeypatch.setattr("gateway.local.language.MAX_TOKENS", 10)
+        asked: Any = {"messages": [{"role": "user", "content": "Name one fruit."}]}
+        in_one = await read(await model.invoke(JSON, msgspec.json.encode(asked)))
+        said = msgspec.json.decode(in_one.body)["choices"][0]["message"]["content"]
+        reply = await model.invoke(JSON, msgspec.json.encode({**asked, "stream": True}))
+        assert reply.headers["content-type"] == "text/event-stream"
+        *chunks, last, done = (await read(reply)).body.strip().split(b"\n\n")
+        assert b'"finish_reason":"stop"' in last
+        assert done == b"data: [DONE]"
+        deltas = [
+            msgspec.json.decode(chunk.removeprefix(b"data: "))["choices"][0] for chunk in chunks
+        ]
+        assert "".join(delta["delta"]["content"] for delta in deltas) == said
+        await model.close()
+
+    async def test_it_stops_when_nobody_listens(self) -> None:
+        model = LanguageModel(load(None), "i-1")
+        opened = await model.invoke({SESSION_ID: "NEW_SESSION"}, b'{"requestType":"NEW_SESSION"}')
+        name = opened.headers[NEW_SESSION_ID].partition(";")[0]
+        reply = await model.invoke({SESSION_ID: name, **TEXT}, b"Tell me a very long story.")
+        assert not isinstance(reply.body, bytes)
+        said = (await anext(aiter(reply.body))).decode()
+        await reply.body.aclose()
+        (context,) = model._conversations.values()
+        assert not model._stopping
+        assert context.exchanges == [
+            "<|im_start|>user\nTell me a very long story.<|im_end|>\n"
+            f"<|im_start|>assistant\n{said}<|im_end|>\n"
+        ], "what it has said stays in its context"
+        again = await read(await model.invoke({SESSION_ID: name, **TEXT}, b"Name one fruit."))
+        assert again.body
+        assert model.turns == {name: 2}
+        await model.close()
+
+    async def test_llama_cpp_fails(self) -> None:
+        model = LanguageModel(load(None), "i-1")
+        await model.load()
+        model._server = Failing()
+        reply = await model.invoke(JSON, b'{"inputs": "hi"}')
+        assert (reply.status, reply.body) == (500, b"the model failed")
+        reply = await model.invoke(JSON, b'{"inputs": "hi", "stream": true}')
+        assert b'{"code":500,"error":"the model failed"}\n' in (await read(reply)).body
+        reply = await model.invoke(TEXT, b"hi")
+        with pytest.raises(ContainerUnreachable):
+            await read(reply)
         await model.close()
 
     async def test_what_is_missing_is_named(

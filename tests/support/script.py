@@ -72,6 +72,10 @@ class Script:
         """Where the session stands."""
         return self.session.state
 
+    def stands(self, state: State) -> bool:
+        """Whether that is the state; a function, so that mypy asks again each time."""
+        return self.state is state
+
     def step(self, event: SessionEvent, after: float = 0.0) -> list[do.Effect]:
         """Let an event in, that many seconds after the last one."""
         self.now += after

@@ -7,7 +7,7 @@ import pytest
 from pydantic import ValidationError
 
 from gateway.config import EXAMPLE, ConfigError, Route, Settings, load
-from gateway.local.api import InvokeEndpointModel
+from gateway.local.api import InputModel
 from gateway.sagemaker import PROFILES, Defaults
 from gateway.session.policy import Opening, Policy
 
@@ -313,7 +313,7 @@ def test_keys_are_told_in_one_line(file: Path) -> None:
     assert problems(file, ROUTE + '"a\\nb" = 1')[0].startswith('FILE: routes.chat."a\\nb": unknown')
 
 
-MODEL = {parameter.name: parameter for parameter in InvokeEndpointModel().parameters}
+MODEL = {parameter.name: parameter for parameter in InputModel("InvokeEndpoint").parameters}
 FIELDS = {name: name.title().replace("_", "") for name in Defaults.__struct_fields__}
 
 

@@ -22,9 +22,10 @@ ALLOWED = {
     "transports": {"runner", "session", "protocol", "errors"},
     "config": {"session", "sagemaker", "transports"},
     "app": {"config", "runner", "stores", "sagemaker", "transports"},
+    "client": {"protocol", "errors"},
     "local": set[str](),
     "demo": {"app", "config", "local"},
-    "cli": {"app", "config", "demo", "local"},
+    "cli": {"app", "client", "config", "demo", "local"},
     "__main__": {"cli"},
 }
 
@@ -33,11 +34,14 @@ ALLOWED = {
 FOREIGN = {
     "aiobotocore": {"sagemaker"},
     "aiohttp": {"local", "sagemaker"},
-    "asyncio": {"runner", "app", "cli", "demo", "local", "sagemaker", "transports"},
+    "asyncio": {"runner", "app", "cli", "client", "demo", "local", "sagemaker", "transports"},
     "botocore": {"sagemaker", "local"},
     "cachetools": {"stores", "local"},
+    "jmespath": {"sagemaker"},
+    "rich": {"client"},
     "starlette": {"app", "transports", "local"},
     "uvicorn": {"app", "transports", "local"},
+    "websockets": {"client", "transports"},
 }
 
 

@@ -86,5 +86,5 @@ def test_a_body_counts_in_full() -> None:
         assert size_of(done(**body)) == OVERHEAD_BYTES + 10
     assert size_of(done()) == OVERHEAD_BYTES
     for part in ({"text": "x" * 10}, {"base64": b"x" * 10}):
-        delta = MessageDelta(event=1, id="a", index=0, **part)  # type: ignore[arg-type]
+        delta = MessageDelta(event=1, id="a", index=0, **part)
         assert size_of(delta) == OVERHEAD_BYTES + 10

@@ -31,7 +31,7 @@ class TestLoss:
         script.step(send("a"))
         script.step(send("b"))
         script.fail(LOST)
-        assert script.state is State.RENEWING
+        assert script.stands(State.RENEWING)
         assert script.effects[-1] == do.OpenSession()
         assert script.last(do.Persist).record.model is None
         script.step(on.Opened(NEW))
@@ -52,8 +52,8 @@ class TestLoss:
         script.step(send("c", "three"))
         script.fail(LOST)
         script.step(on.Opened(NEW))
-        for text in (b"one", b"two"):
-            assert said(script) == [text]
+        for body in (b"one", b"two"):
+            assert said(script) == [body]
             assert not script.invoking[0].request.stream
             script.step(on.ReplyPart(script.invoking[0].turn, "nobody reads this"))
             script.answer()
@@ -79,20 +79,20 @@ class TestLoss:
         script.step(send("a"))
         script.fail(failure(ErrorCode.SESSION_LOST, outcome))
         assert script.error("a").outcome is outcome
-        assert script.state is State.READY
+        assert script.stands(State.READY)
         script.step(send("b"))
-        assert script.state is State.RENEWING
+        assert script.stands(State.RENEWING)
 
     def test_a_session_that_can_not_be_opened_fails_what_waits(self) -> None:
         script = Script(on_lost=Recovery.RENEW, retries=1).ready()
         script.step(send("a"))
         script.fail(LOST)
         script.step(on.OpenFailed(THROTTLED))
-        assert script.state is State.RENEWING
+        assert script.stands(State.RENEWING)
         script.fire(Timer.RETRY)
         script.step(on.OpenFailed(THROTTLED))
         assert script.error("a").code is ErrorCode.THROTTLED
-        assert script.state is State.READY
+        assert script.stands(State.READY)
         script.step(send("b"))
         script.step(on.Opened(NEW))
         assert script.last(wire.SessionRenewed).reason == "lost"
@@ -200,7 +200,7 @@ class TestExpiry:
         script = Script(on_expiry=Recovery.RENEW).ready()
         assert Timer.EXPIRING not in script.timers
         script.fire(Timer.EXPIRY)
-        assert script.state is State.READY
+        assert script.stands(State.READY)
         assert script.closing_models == [MODEL]
         assert script.last(do.Persist).record == script.session.record()
         script.closed()
@@ -221,11 +221,11 @@ class TestExpiry:
         script.step(send("a"), after=1190)
         script.step(send("b"))
         script.fire(Timer.EXPIRY)
-        assert script.state is State.RUNNING
+        assert script.stands(State.RUNNING)
         script.answer()
         assert script.done["a"].status == "completed"
         assert script.closing_models == [MODEL]
-        assert script.state is State.RENEWING
+        assert script.stands(State.RENEWING)
 
     def test_a_turn_that_waits_to_be_sent_again_gets_another_session(self) -> None:
         script = Script(on_expiry=Recovery.REPLAY).ready()
@@ -233,7 +233,7 @@ class TestExpiry:
         script.fail(THROTTLED)
         script.fire(Timer.EXPIRY)
         script.fire(Timer.RETRY)
-        assert script.state is State.RENEWING
+        assert script.stands(State.RENEWING)
         script.step(on.Opened(NEW))
         assert script.last(wire.SessionRenewed).context == "replayed"
 
@@ -258,9 +258,9 @@ class TestExpiry:
         script = Script(on_expiry=Recovery.RENEW).ready()
         script.fire(Timer.EXPIRY)
         script.step(wire.SessionClose())
-        assert script.state is State.CLOSING
+        assert script.stands(State.CLOSING)
         script.closed()
-        assert script.state is State.CLOSED
+        assert script.stands(State.CLOSED)
 
 
 class TestSeed:

@@ -116,6 +116,8 @@ class TestAfterTheEnd:
         script.step(on.Confirmed())
         script.step(send("b"))
         assert script.last(wire.ErrorMessage).id == "b"
+        script.step(send("a"))
+        assert script.last(wire.MessageDuplicate).status == "completed"
         script.step(wire.EventAck(event=3))
         assert script.state is State.ENDED
         script.step(wire.EventAck(event=4))

@@ -19,7 +19,7 @@ def test_a_turn_is_sent_again_after_a_wait_that_grows() -> None:
     script.step(send("b"))
     for spread in (0.5, 1.0):
         script.fail(THROTTLED)
-        assert script.state is State.RETRYING
+        assert script.stands(State.RETRYING)
         assert script.last(do.SetTimer) == do.SetTimer(Timer.RETRY, START, spread)
         script.fire(Timer.RETRY)
         assert [invoke.request.body for invoke in script.invoking] == [b"hello"]
@@ -65,7 +65,7 @@ def test_a_turn_that_waits_to_be_sent_again_can_be_removed() -> None:
     script.step(wire.MessageCancel(id="a"))
     assert script.done["a"].outcome is Outcome.NOT_INVOKED
     assert Timer.RETRY not in script.timers
-    assert script.state is State.RUNNING
+    assert script.stands(State.RUNNING)
 
 
 def test_another_one_is_removed_without_haste() -> None:
@@ -74,7 +74,7 @@ def test_another_one_is_removed_without_haste() -> None:
     script.step(send("b"))
     script.fail(THROTTLED)
     script.step(wire.MessageCancel(id="b"))
-    assert script.state is State.RETRYING
+    assert script.stands(State.RETRYING)
     assert Timer.RETRY in script.timers
 
 
@@ -82,11 +82,11 @@ def test_opening_is_tried_again_too() -> None:
     script = Script(retries=1).start()
     script.step(send("a"))
     script.step(on.OpenFailed(THROTTLED))
-    assert script.state is State.OPENING
+    assert script.stands(State.OPENING)
     script.fire(Timer.RETRY)
     assert script.effects == [do.OpenSession()]
     script.step(on.Opened(MODEL))
-    assert script.state is State.RUNNING
+    assert script.stands(State.RUNNING)
 
 
 def test_the_end_does_not_wait_for_it() -> None:

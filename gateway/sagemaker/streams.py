@@ -1,0 +1,266 @@
+"""A streamed reply's bytes, cut anywhere, as the parts that a client is sent. It does no I/O.
+
+A ``PayloadPart`` is an arbitrary slice: it can split a line, a JSON object or a character, or hold
+several lines. What is cut out of the bytes never depends on where the slices begin and end.
+
+Sources: DJL Serving's output formatters (LMI), vLLM's and TGI's servers, and the WHATWG's
+server-sent events, of which this takes what those servers write.
+"""
+
+import codecs
+import json
+from collections.abc import Iterator
+from enum import StrEnum
+from typing import Any, Protocol
+
+import jmespath
+
+from gateway.errors import ErrorCode, Failure, Outcome
+from gateway.session.bodies import is_textual
+from gateway.session.ports import ModelError
+
+LINE_BYTES = 1_048_576
+"""The longest line or event of a stream, in bytes, unless told otherwise."""
+
+NOT_AS_CONFIGURED = Failure(
+    code=ErrorCode.STREAM_BROKEN,
+    message="The model's stream is not in the format that the route expects.",
+    outcome=Outcome.INVOKED,
+)
+MODEL_FAILED = Failure(
+    code=ErrorCode.MODEL_ERROR,
+    message="The model failed in the middle of its reply.",
+    outcome=Outcome.INVOKED,
+)
+
+
+class StreamKind(StrEnum):
+    """How a container writes a streamed reply."""
+
+    OFF = "off"
+    """It does not stream."""
+    RAW = "raw"
+    """The reply itself, in slices."""
+    LINES = "lines"
+    """A record a line."""
+    SSE = "sse"
+    """Server-sent events."""
+
+
+class Text:
+    """Where the text is in a JSON value: a JMESPath expression that gives a string.
+
+    One expression serves a stream's events and a reply in one piece.
+
+    Raises:
+        ValueError: The expression is none, or calls a function that there is not.
+    """
+
+    def __init__(self, expression: str) -> None:
+        try:
+            self._expression = jmespath.compile(expression)
+            # Functions are looked up only when they are called.
+            self._expression.search(None)
+        except jmespath.exceptions.JMESPathTypeError:
+            pass  # `None` is not what it is made for
+        except jmespath.exceptions.JMESPathError as error:
+            raise ValueError(f"no JMESPath expression: {error}") from None
+
+    def of(self, value: object) -> str | None:
+        """The text in a value that was JSON; None where there is none."""
+        try:
+            found = self._expression.search(value)
+        except (ArithmeticError, RecursionError, TypeError, ValueError):
+            return None  # a function met what it can't take
+        return _repaired(found) if isinstance(found, str) else None
+
+    def of_body(self, body: bytes) -> str | None:
+        """The text in a body; None where there is none, or the body is no JSON."""
+        try:
+            return self.of(_from_json(body))
+        except ValueError:
+            return None
+
+
+class Splitter(Protocol):
+    """Takes a stream's bytes and gives its parts.
+
+    Both methods are to be iterated to their end, and raise `ModelError` in doing so: what came
+    before a fault is given before it is raised. After that there is nothing more to be had.
+    """
+
+    def feed(self, data: bytes) -> Iterator[str | bytes]:
+        """The parts that are whole with this slice."""
+        ...
+
+    def end(self) -> Iterator[str | bytes]:
+        """What is left when the stream has ended."""
+        ...
+
+
+def splitter(
+    kind: StreamKind,
+    *,
+    text: Text | None = None,
+    content_type: str | None = None,
+    line_bytes: int = LINE_BYTES,
+) -> Splitter:
+    """A splitter for one stream.
+
+    Args:
+        kind: How the stream is written; not `StreamKind.OFF`.
+        text: Where the text is in a line or event, which then has to be JSON; one without text
+            gives no part. None to have each whole, as it is.
+        content_type: The stream's, as the platform gave it; only for `StreamKind.RAW`.
+        line_bytes: The longest line or event; a longer one is `ErrorCode.TOO_LARGE`.
+    """
+    if kind is StreamKind.RAW:
+        return _Slices(textual=is_textual(content_type))
+    return _Events(sse=kind is StreamKind.SSE, text=text, line_bytes=line_bytes)
+
+
+class _Slices:
+    """The slices as they are; as text without splitting a character, while they are UTF-8."""
+
+    def __init__(self, *, textual: bool) -> None:
+        self._textual = textual
+        self._rest = b""  # the beginning of a character
+
+    def feed(self, data: bytes) -> Iterator[str | bytes]:
+        data = self._rest + data
+        self._rest = b""
+        if self._textual:
+            try:
+                text, used = codecs.utf_8_decode(data, "strict", False)
+                self._rest = data[used:]
+                data = b""
+            except UnicodeDecodeError as error:
+                self._textual = False
+                text, data = data[: error.start].decode(), data[error.start :]
+            if text:
+                yield text
+        if data:
+            yield data
+
+    def end(self) -> Iterator[str | bytes]:
+        if self._rest:
+            yield self._rest
+
+
+class _Events:
+    """Whole lines, and the events that they make up.
+
+    The two kinds forgive each other: DJL's formatter for server-sent events may be behind a route
+    of lines, and LMI writes chunks of a chat, and failures, as bare objects where others write
+    ``data:``.
+    """
+
+    _DECORATION = (b":", b"event:", b"id:", b"retry:")
+
+    def __init__(self, *, sse: bool, text: Text | None, line_bytes: int) -> None:
+        self._sse = sse
+        self._text = text
+        self._line_bytes = line_bytes
+        self._line = bytearray()
+        self._event = bytearray()  # each line of data with a line feed, as the specification has it
+
+    def feed(self, data: bytes) -> Iterator[str | bytes]:
+        *ends, rest = data.split(b"\n")
+        for end in ends:
+            self._grow(self._line, end)
+            yield from self._end_line()
+        self._grow(self._line, rest)
+
+    def end(self) -> Iterator[str | bytes]:
+        yield from self._end_line()
+        yield from self._end_event()
+
+    def _end_line(self) -> Iterator[str | bytes]:
+        line = bytes(self._line).removesuffix(b"\r")
+        self._line.clear()
+        if line.startswith(b"data:"):
+            self._grow(self._event, line[5:].removeprefix(b" ") + b"\n")
+            ends = not self._sse
+        elif self._sse:
+            # No field's name begins like this.
+            bare = line.startswith((b"{", b"["))
+            ends = bare or not line
+            if bare:
+                yield from self._end_event()
+                self._event += line + b"\n"
+        else:
+            ends = not line.startswith(self._DECORATION)
+            if ends:
+                self._event += line + b"\n"
+        if ends:
+            yield from self._end_event()
+
+    def _end_event(self) -> Iterator[str | bytes]:
+        data = bytes(self._event[:-1])
+        self._event.clear()
+        if data.strip() in {b"", b"[DONE]"}:
+            return
+        try:
+            value = _from_json(data)
+        except ValueError:
+            if self._text is not None:
+                raise ModelError(NOT_AS_CONFIGURED) from None
+            value = None
+        if _tells_of_failure(value):
+            raise ModelError(MODEL_FAILED)
+        if self._text is None:
+            yield _decoded(data)
+        elif text := self._text.of(value):
+            yield text
+
+    def _grow(self, buffer: bytearray, data: bytes) -> None:
+        if len(buffer) + len(data) > self._line_bytes + 1:  # the line's end does not count
+            text = f"A line of the model's stream is longer than {self._line_bytes} bytes."
+            raise ModelError(
+                Failure(code=ErrorCode.TOO_LARGE, message=text, outcome=Outcome.INVOKED)
+            )
+        buffer += data
+
+
+_FINISH_REASON = jmespath.compile("details.finish_reason || choices[0].finish_reason")
+
+
+def _tells_of_failure(value: Any) -> bool:
+    """Whether an event says that the model failed after the platform had answered 200.
+
+    LMI writes ``{"code":…,"error":…}``, of which the text may be empty, or finishes for the reason
+    ``error``; vLLM ``{"error":{…}}``, and before that ``{"object":"error",…}``; TGI
+    ``{"error":…,"error_type":…}``.
+    """
+    if not isinstance(value, dict):
+        return False
+    error = value.get("error")
+    return (
+        value.get("object") == "error"
+        or (isinstance(error, dict | str) and (bool(error) or "code" in value))
+        or _FINISH_REASON.search(value) == "error"
+    )
+
+
+def _from_json(data: bytes) -> Any:
+    """Read more leniently than the standard is: Python's servers write ``NaN``.
+
+    Raises:
+        ValueError: It is no JSON, or nested deeper than can be read.
+    """
+    try:
+        return json.loads(data.decode())
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+
+
+def _repaired(text: str) -> str:
+    """Text that can be encoded: JSON may name half a character, as ``"\\ud800"``."""
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
+def _decoded(data: bytes) -> str | bytes:
+    try:
+        return data.decode()
+    except UnicodeDecodeError:
+        return data

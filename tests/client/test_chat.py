@@ -1,0 +1,264 @@
+"""The terminal chat as a program: from a pipe, and in a terminal that a test types into."""
+
+import asyncio
+import os
+import pty
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+
+from gateway.client.chat import _words
+from gateway.client.notices import Disconnected, Expiring, Notice, Refused, Renewed, Resumed
+from gateway.errors import ErrorCode
+from tests.client.gateway import Peer, gateway
+from tests.support.client import in_time
+from tests.support.timing import UNIT
+
+CTRL_C, CTRL_D = "\x03", "\x04"
+Result = tuple[int | None, str, str]
+
+
+async def piped(url: str, text: str, *arguments: str) -> Result:
+    """Chat with this text as the input: the exit code, the output and the errors."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "gateway", "chat", url, *arguments),
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    out, err = await in_time(process.communicate(text.encode()))
+    return process.returncode, out.decode(), err.decode()
+
+
+class Terminal:
+    """A chat in a terminal."""
+
+    def __init__(self, fd: int, process: asyncio.subprocess.Process) -> None:
+        self.fd = fd
+        self.process = process
+        self.screen = ""
+        self._position = 0
+
+    def type(self, text: str) -> None:
+        """Press these keys."""
+        os.write(self.fd, text.encode())
+
+    async def shows(self, text: str) -> None:
+        """Wait for that text, after what was waited for before."""
+        async with asyncio.timeout(20 * UNIT):
+            while text not in self.screen[self._position :]:
+                await asyncio.sleep(0.01)
+                try:
+                    self.screen += os.read(self.fd, 4096).decode(errors="replace")
+                except BlockingIOError:
+                    continue
+                except OSError as error:
+                    raise AssertionError(f"no {text!r} in:\n{self.screen}") from error
+        self._position = self.screen.index(text, self._position) + len(text)
+
+
+@asynccontextmanager
+async def terminal(url: str) -> AsyncIterator[Terminal]:
+    ours, theirs = pty.openpty()
+    os.set_blocking(ours, False)
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "gateway", "chat", url),
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        preexec_fn=lambda: os.login_tty(theirs),  # so that its keys send signals
+        env={**os.environ, "TERM": "xterm", "COLUMNS": "200"},
+    )
+    os.close(theirs)
+    try:
+        yield Terminal(ours, process)
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+        os.close(ours)
+
+
+async def test_lines_in_and_replies_out() -> None:
+    async def scene(peer: Peer) -> None:
+        await peer.open()
+        one = await peer.accept(2, text="My name is Ada.")
+        await peer.delta(3, one, 0, "Hello ")
+        await peer.delta(4, one, 1, "Ada\x1b[2J")
+        await peer.done(5, one, deltas=2)
+        two = await peer.accept(6, text="[bold]né[/]")
+        await peer.done(7, two, text="[red]as it is[/]\n")
+        await peer.end(8)
+
+    async with gateway(scene) as url:
+        code, out, err = await piped(url, "My name is Ada.\n\n[bold]né[/]\n")
+    assert (code, out) == (0, "Hello Ada[2J\n[red]as it is[/]\n")
+    assert "Session s1 on chat expires on 2027-01-15" in err
+
+
+async def test_what_fails_is_said_and_the_rest_goes_on() -> None:
+    async def scene(peer: Peer) -> None:
+        await peer.open()
+        error = {
+            "code": "throttled",
+            "message": "Too busy.",
+            "retryable": True,
+            "outcome": "not_invoked",
+        }
+        await peer.done(3, await peer.accept(2), status="failed", error=error)
+        await peer.done(5, await peer.accept(4), text="ok")
+        await peer.accept(6)
+        await peer.socket.close(4409)
+
+    async with gateway(scene) as url:
+        code, out, err = await piped(url, "a\nb\nc\nd\n")
+    assert (code, out) == (1, "ok\n")
+    assert "Too busy. (throttled, not_invoked) It may be sent again." in err
+    assert "The session is over: another connection has taken the session over" in err
+
+
+async def test_nobody_listens() -> None:
+    code, out, err = await piped("ws://127.0.0.1:9/ws", "hi\n", "--route", "chat")
+    assert (code, out) == (1, "")
+    assert err.startswith("session-gateway: ws://127.0.0.1:9/ws/chat: ")
+    assert "session-gateway demo" in err
+    assert err.count("\n") == 1
+
+
+async def test_no_address() -> None:
+    code, _, err = await piped("http://127.0.0.1:9/ws", "")
+    assert code == 1
+    assert "Traceback" not in err
+
+
+async def test_in_a_terminal() -> None:
+    ids: list[str] = []
+
+    async def first(peer: Peer) -> None:
+        await peer.open()
+        one = await peer.accept(2, text="Count")
+        await peer.delta(3, one, 0, "One, ")
+        await peer.expect("message.cancel", id=one)
+        await peer.done(4, one, status="cancelled", deltas=1, outcome="unknown")
+        await asyncio.sleep(0.2)
+        await peer.say("session.renewed", event=5, reason="lost", context="lost", expires_at=None)
+        ids.append(await peer.accept(6, text="More"))
+        await peer.delta(7, ids[0], 0, "Tw")
+        await asyncio.sleep(0.1)
+
+    async def second(peer: Peer) -> None:
+        await peer.resume(7, 9)
+        await peer.delta(8, ids[0], 1, "o.")
+        await peer.done(9, ids[0], deltas=2)
+        await peer.end(10)
+
+    async with gateway(first, second) as url, terminal(url) as chat:
+        await chat.shows("Session s1 on chat")
+        await chat.shows("you> ")
+        chat.type("Count\r")
+        await chat.shows("One, ")
+        chat.type(CTRL_C)
+        await chat.shows("Stopped.")
+        await chat.shows("the model has forgotten.")
+        await chat.shows("you> ")
+        chat.type("More\r")
+        await chat.shows("Tw")
+        await chat.shows("Disconnected")
+        await chat.shows("nothing was lost")
+        await chat.shows("o.")
+        await chat.shows("you> ")
+        chat.type(CTRL_C)
+        await chat.shows("Ctrl-C again leaves")
+        chat.type(CTRL_C)
+        assert await in_time(chat.process.wait()) == 0
+
+
+async def test_leaving_with_the_end_of_the_input() -> None:
+    async def scene(peer: Peer) -> None:
+        await peer.open()
+        await peer.end(2)
+
+    async with gateway(scene) as url, terminal(url) as chat:
+        await chat.shows("you> ")
+        chat.type("words that are not se\x7f\x7f")
+        chat.type("\x15")
+        chat.type(CTRL_D)
+        assert await in_time(chat.process.wait()) == 0
+
+
+async def test_leaving_before_there_is_a_session() -> None:
+    async def scene(peer: Peer) -> None:
+        await peer.expect("session.open")
+        reached.set()
+        await in_time(chat.process.wait())
+
+    reached = asyncio.Event()
+    async with gateway(scene) as url, terminal(url) as chat:
+        await in_time(reached.wait())
+        chat.type(CTRL_C)
+        assert await in_time(chat.process.wait()) == 130
+
+
+async def test_losses_are_said() -> None:
+    async def first(peer: Peer) -> None:
+        await peer.open()
+        await peer.accept(2)
+
+    async def second(peer: Peer) -> None:
+        opening = await peer.expect("session.open")
+        await peer.say(
+            "session.resumed",
+            session_id="s1",
+            resume_key="k2",
+            expires_at=None,
+            last_event=3,
+            lost=[opening["last_event"] + 1, 3],
+        )
+        message = await peer.expect("message.send")
+        await peer.say("message.duplicate", id=message["id"], status="completed")
+        await peer.end(4)
+
+    async with gateway(first, second) as url:
+        code, _, err = await piped(url, "hi\n")
+    assert code == 1
+    assert "some of what the model said was lost" in err
+    assert "Parts of this reply were lost with the connection." in err
+
+
+async def test_giving_up_on_a_reply_while_the_gateway_is_away() -> None:
+    async def first(peer: Peer) -> None:
+        await peer.open()
+        await peer.accept(2)
+
+    async def second(peer: Peer) -> None:
+        await peer.expect("session.open")
+        await peer.socket.wait_closed()
+
+    async with gateway(first, second) as url, terminal(url) as chat:
+        await chat.shows("you> ")
+        chat.type("Count\r")
+        await chat.shows("Disconnected")
+        chat.type(CTRL_C)
+        await asyncio.sleep(0.2)
+        chat.type(CTRL_C)
+        await chat.shows("Not waited for any more.")
+        await chat.shows("you> ")
+        await asyncio.sleep(0.6)
+        chat.type(CTRL_D)
+        assert await in_time(chat.process.wait()) == 0
+
+
+@pytest.mark.parametrize(
+    ("notice", "words"),
+    [
+        (Disconnected("the gateway is restarting.", 1012, 0.25), "restarting. Again in 0.2 s"),
+        (Resumed((3, 4)), "some of what the model said was lost"),
+        (Renewed("expired", "replayed", None), "context replayed"),
+        (Expiring(None), "is about to expire"),
+        (Refused(ErrorCode.BAD_MESSAGE, "What?"), "What? (bad_message)"),
+    ],
+)
+def test_notices_in_words(notice: Notice, words: str) -> None:
+    assert words in _words(notice)[0]

@@ -1,0 +1,145 @@
+"""The client and the real gateway, over a cable that a test cuts."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+
+from gateway.client import Disconnected, MessageFailed, Notice, Opened, Resumed, connect
+from gateway.errors import Outcome
+from tests.client.test_chat import piped
+from tests.support.processes import Process, admin, gateway, local
+
+CONFIG = """
+[aws]
+region = "us-east-1"
+endpoint_url = "{url}"
+
+[routes.chat]
+endpoint_name = "my-endpoint"
+content_type = "text/plain"
+
+[routes.forgetful]
+endpoint_name = "my-endpoint"
+content_type = "text/plain"
+resume_seconds = 0
+"""
+
+
+@pytest.fixture(scope="module")
+def platform() -> Iterator[Process]:
+    with local() as process:
+        yield process
+
+
+@pytest.fixture
+def url(platform: Process, tmp_path: Path) -> Iterator[str]:
+    file = tmp_path / "gateway.toml"
+    file.write_text(CONFIG.format(url=platform.url))
+    with gateway(file) as process:
+        yield f"{process.websocket}/ws"
+
+
+class Cable:
+    """A TCP proxy: what goes through it ends when it is cut, and nobody says goodbye."""
+
+    def __init__(self, port: int) -> None:
+        self._port = port
+        self._ends: list[asyncio.StreamWriter] = []
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        there_reader, there_writer = await asyncio.open_connection("127.0.0.1", self._port)
+        self._ends += [writer, there_writer]
+        await asyncio.gather(_carry(reader, there_writer), _carry(there_reader, writer))
+
+    def cut(self) -> None:
+        while self._ends:
+            self._ends.pop().transport.abort()
+
+
+async def _carry(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    with contextlib.suppress(OSError):
+        while data := await reader.read(2**16):
+            writer.write(data)
+            await writer.drain()
+    writer.close()
+
+
+@contextlib.asynccontextmanager
+async def cable(url: str) -> AsyncIterator[tuple[Cable, str]]:
+    """A cable to that address, and the address of its near end."""
+    port = url.partition("127.0.0.1:")[2].partition("/")[0]
+    cable = Cable(int(port))
+    async with await asyncio.start_server(cable.serve, "127.0.0.1", 0) as server:
+        near = server.sockets[0].getsockname()[1]
+        yield cable, url.replace(port, str(near))
+        cable.cut()
+
+
+async def test_a_conversation(url: str) -> None:
+    for codec in ("json", "msgpack"):
+        async with connect(url, codec=codec) as session:
+            await session.send("My name is Ada.")
+            reply = await session.send("What is my name?")
+            assert "Turn 2" in reply.text
+            assert "Your name is Ada." in reply.text
+            assert reply.variant == "AllTraffic"
+            slow = session.send("/sleep 20")
+            queued = session.send("never")
+            await asyncio.sleep(0.1)
+            await queued.cancel()
+            assert (await queued).outcome is Outcome.NOT_INVOKED
+            await slow.cancel()
+            assert (await slow).status == "cancelled"
+            with pytest.raises(MessageFailed) as failed:
+                await session.send("/fail 500")
+            assert failed.value.outcome is Outcome.INVOKED
+
+
+async def test_a_turn_goes_on_while_the_cable_is_cut(url: str, platform: Process) -> None:
+    notices: list[Notice] = []
+    async with (
+        asyncio.timeout(20),
+        cable(url) as (line, near),
+        connect(near, on_notice=notices.append) as session,
+    ):
+        await session.send("My name is Ada.")
+        for _ in range(3):
+            turns = [session.send(text) for text in ("/sleep 0.3", "What is my name?", "hi")]
+            await asyncio.sleep(0.1)
+            line.cut()
+            late = session.send("What is my name?")
+            replies = [(await turn).text for turn in (*turns, late)]
+            assert "Your name is Ada." in replies[1]
+            assert "Your name is Ada." in replies[3]
+        assert "Turn 14" in (await session.send("hi")).text, "each was invoked once"
+    assert notices.count(Resumed(None)) == 3
+    instances = admin(platform)["instances"]
+    assert sum(instance["sessions"] for instance in instances) == 0, "closed at the model too"
+
+
+async def test_a_session_that_is_not_kept(url: str) -> None:
+    notices: list[Notice] = []
+    async with (
+        asyncio.timeout(20),
+        cable(f"{url}/forgetful") as (line, near),
+        connect(near, on_notice=notices.append) as session,
+    ):
+        turn = session.send("/sleep 0.3")
+        await asyncio.sleep(0.1)
+        line.cut()
+        with pytest.raises(MessageFailed) as failed:
+            await turn
+        assert failed.value.outcome is Outcome.UNKNOWN
+        assert "Turn 1" in (await session.send("hi")).text
+    assert [type(notice) for notice in notices] == [Opened, Disconnected, Opened]
+    assert isinstance(notices[2], Opened)
+    assert notices[2].replaces
+
+
+async def test_the_chat(url: str) -> None:
+    code, out, err = await piped(url, "My name is Ada.\nWhat is my name?\n", "--route", "chat")
+    assert code == 0, err
+    assert "Your name is Ada." in out.splitlines()[1]
