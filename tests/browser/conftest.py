@@ -48,6 +48,12 @@ def platform() -> Iterator[Process]:
 
 
 @pytest.fixture
+def streams(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The gateway's default route streams."""
+    monkeypatch.setenv("GATEWAY_ROUTES__CHAT__STREAM", "raw")
+
+
+@pytest.fixture
 def start_gateway(platform: Process, tmp_path: Path) -> Iterator[Callable[..., Process]]:
     """Start the gateway, on a port of choice, as often as a test wants."""
     file = tmp_path / "gateway.toml"

@@ -113,6 +113,7 @@ async def test_a_gateway_that_goes_and_comes_back(
     chat.complaints.clear()  # Chromium's own, of refused connections
 
 
+@pytest.mark.usefixtures("streams")
 async def test_a_browser_that_is_offline_for_a_while(chat: Chat) -> None:
     session = await chat.page.locator("#session").get_attribute("title")
     await chat.write("/count 100 20")
@@ -130,6 +131,7 @@ async def test_a_browser_that_is_offline_for_a_while(chat: Chat) -> None:
     chat.complaints.clear()  # Chromium's own, of refused connections
 
 
+@pytest.mark.usefixtures("streams")
 async def test_an_answer_is_stopped(chat: Chat) -> None:
     await chat.write("/count 1000 20")
     answer = chat.page.locator(".entry.model").first
@@ -141,6 +143,7 @@ async def test_an_answer_is_stopped(chat: Chat) -> None:
     assert "Turn" in await chat.ask("hi")
 
 
+@pytest.mark.usefixtures("streams")
 async def test_a_page_that_is_loaded_again_in_the_middle_of_an_answer(chat: Chat) -> None:
     await chat.ask("My name is Ada.")
     session = await chat.page.locator("#session").get_attribute("title")
@@ -156,6 +159,7 @@ async def test_a_page_that_is_loaded_again_in_the_middle_of_an_answer(chat: Chat
     assert "Your name is Ada." in await chat.ask("What is my name?")
 
 
+@pytest.mark.usefixtures("streams")
 async def test_two_windows_with_one_conversation(chat: Chat) -> None:
     await chat.write("/count 100 20")
     async with chat.page.context.expect_page() as opened:
