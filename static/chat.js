@@ -1,11 +1,28 @@
 /**
- * The chat page: what the user does goes to the client, what the client says is shown.
+ * The chat page: what the user does goes to the client, what the client has is shown.
+ *
+ * The conversation is the client's history. Each of its turns and notes is shown by a function that
+ * brings what is on the page up to date, whether it is new, has changed, or is from before the page
+ * was loaded.
  *
  * @module
  */
 
-import { MessageError, SessionClient } from "./client.js";
-import { replyDetails, replyText, routeUrl, stateText, untilExpiry } from "./view.js";
+import { SessionClient, TAKEN_OVER, Turn } from "./client.js";
+import {
+  failureText,
+  noteText,
+  replyDetails,
+  replyText,
+  routeUrl,
+  stateText,
+  stopText,
+  untilExpiry,
+} from "./view.js";
+
+/** @typedef {import("./client.js").Note} Note */
+
+const ROUTE_KEY = "session-gateway.route";
 
 /**
  * @template {HTMLElement} T
@@ -26,17 +43,36 @@ const page = {
   session: element("session", HTMLElement),
   expiry: element("expiry", HTMLTimeElement),
   fresh: element("fresh", HTMLButtonElement),
+  announcer: element("announcer", HTMLElement),
   log: element("log", HTMLElement),
   welcome: element("welcome", HTMLElement),
+  elsewhere: element("elsewhere", HTMLElement),
+  here: element("here", HTMLButtonElement),
   form: element("form", HTMLFormElement),
   text: element("text", HTMLTextAreaElement),
+  stop: element("stop", HTMLButtonElement),
   send: element("send", HTMLButtonElement),
 };
+
+/** The tab's storage. A browser may be told to have none. */
+const storage = (() => {
+  try {
+    return sessionStorage;
+  } catch {
+    return undefined;
+  }
+})();
 
 /** @type {SessionClient | null} */
 let client = null;
 /** @type {string | null} */
 let expiresAt = null;
+/** The route of the newest session that is shown. @type {string | null} */
+let route = null;
+/** What brings each turn and note that is shown up to date. @type {WeakMap<object, () => void>} */
+const shown = new WeakMap();
+/** Turns that have changed since the page was last painted. @type {Set<Turn>} */
+const changed = new Set();
 
 /**
  * @param {string} tag
@@ -51,100 +87,227 @@ function made(tag, className, text) {
 }
 
 /**
+ * Add to the conversation, or change it; who reads its end goes on to see the end.
+ * @param {() => void} change
+ */
+function inLog(change) {
+  const { log } = page;
+  const atEnd = log.scrollHeight - log.scrollTop - log.clientHeight < 48;
+  change();
+  if (atEnd) log.scrollTop = log.scrollHeight;
+}
+
+/** @type {Record<string, string>} */
+const WHO = { you: "You", model: "Model", problem: "Problem" };
+
+/**
  * Add an entry to the conversation.
  * @param {"you" | "model" | "notice" | "problem"} who
  * @param {string} text
  */
 function say(who, text) {
-  page.welcome.hidden = true;
   const entry = made("div", `entry ${who}`, "");
-  if (who === "you") entry.append(made("span", "who", "You"));
-  if (who === "model") entry.append(made("span", "who", "Model"));
-  if (who === "problem") entry.append(made("span", "who", "Problem"));
+  const name = made("span", "who", WHO[who] ?? "");
+  if (who in WHO) entry.append(name);
   const body = made("p", "body", text);
   entry.append(body);
-  page.log.append(entry);
-  page.log.scrollTop = page.log.scrollHeight;
-  return { entry, body };
+  inLog(() => {
+    page.welcome.hidden = true;
+    page.log.append(entry);
+  });
+  return { entry, name, body };
+}
+
+/** @param {string} text What those hear who do not see it. */
+function announce(text) {
+  page.announcer.textContent = text;
 }
 
 /** @param {string} text */
-async function ask(text) {
-  const connection = client;
-  if (connection === null) return;
-  say("you", text);
-  const { entry, body } = say("model", "");
-  entry.classList.add("pending");
-  body.append(made("span", "dots", "…"));
-  entry.setAttribute("aria-busy", "true");
-  try {
-    const done = await connection.send({ text });
-    body.textContent = replyText(done);
-    entry.append(made("span", "details", replyDetails(done)));
-  } catch (error) {
-    const known = error instanceof MessageError;
-    entry.className = "entry problem";
-    entry.querySelector(".who")?.replaceChildren("Problem");
-    body.textContent = known ? error.message : "Something went wrong on this page.";
-    if (known && error.failure.retryable) body.append(" You can send it again.");
-  }
-  entry.classList.remove("pending");
-  entry.removeAttribute("aria-busy");
-  page.log.scrollTop = page.log.scrollHeight;
+function notice(text) {
+  say("notice", text);
+  announce(text);
 }
 
-/** @param {string} route */
-function converse(route) {
-  client?.close();
-  const started = new SessionClient(routeUrl(location.href, route));
-  client = started;
-  // Another route or session may have been chosen by the time that this one speaks.
+/** @param {Turn} turn */
+function showTurn(turn) {
+  if (turn.sent) say("you", turn.sent.text ?? "(not text)");
+  const { entry, name, body } = say("model", "");
+  entry.classList.add("pending");
+  entry.setAttribute("aria-busy", "true");
+  const text = new Text();
+  const dots = made("span", "dots", "…");
+  body.append(text, dots);
+  const details = made("span", "details", "");
+  entry.append(details);
+  let over = false;
+
+  const remark = (/** @type {string} */ words) => details.before(made("p", "remark", words));
+
+  const end = (/** @type {NonNullable<Turn["ended"]>} */ done) => {
+    over = true;
+    entry.classList.remove("pending");
+    entry.removeAttribute("aria-busy");
+    dots.remove();
+    const reply = replyText(done);
+    if (reply !== text.data) text.data = reply;
+    if (turn.incomplete) remark("Part of this answer is missing.");
+    if (done.error) {
+      entry.classList.replace("model", "problem");
+      name.textContent = "Problem";
+      if (reply) remark(failureText(done.error));
+      else text.data = failureText(done.error);
+    } else if (done.status === "cancelled") {
+      if (reply) remark(stopText(done));
+      else text.data = stopText(done);
+    }
+    // What the client itself has ended took no time that anybody has measured.
+    details.textContent = done.duration_ms > 0 ? replyDetails(done) : "";
+    if (details.textContent === "") details.remove();
+  };
+
+  return () => {
+    if (over) return;
+    if (turn.text.startsWith(text.data)) text.appendData(turn.text.slice(text.length));
+    dots.hidden = turn.text !== "";
+    if (turn.ended) end(turn.ended);
+    else if (turn.cancelling) details.textContent = "Stopping …";
+    else details.textContent = turn.status === "waiting" ? "Waiting …" : "";
+  };
+}
+
+/** @param {Note} note */
+function showNote(note) {
+  const words = noteText(note, route);
+  if (note.type === "opened") route = note.detail.route;
+  if (words) say("notice", words);
+  return () => {};
+}
+
+/**
+ * Bring what is shown of these up to date.
+ * @param {Iterable<Turn | Note>} items
+ */
+function show(items) {
+  for (const item of items) {
+    let update = shown.get(item);
+    if (!update) {
+      update = item instanceof Turn ? showTurn(item) : showNote(item);
+      shown.set(item, update);
+    }
+    inLog(update);
+  }
+  showStop();
+}
+
+/** The turns whose answer is to come. */
+function running() {
+  const turns = (client?.history ?? []).filter((item) => item instanceof Turn);
+  return turns.filter((turn) => !turn.ended);
+}
+
+function showStop() {
+  const first = running()[0];
+  const focused = document.activeElement === page.stop;
+  page.stop.hidden = first === undefined || client?.state === "closed";
+  page.stop.disabled = first?.cancelling ?? false;
+  page.stop.textContent = page.stop.disabled ? "Stopping …" : "Stop";
+  if (focused && (page.stop.hidden || page.stop.disabled)) page.text.focus();
+}
+
+function stop() {
+  running()
+    .find((turn) => !turn.cancelling)
+    ?.cancel();
+}
+
+/** @param {SessionClient} started */
+function follow(started) {
   const on = (/** @type {string} */ type, /** @type {(detail: any) => void} */ handle) =>
     started.addEventListener(type, (event) => {
-      if (client === started && event instanceof CustomEvent) handle(event.detail);
+      if (event instanceof CustomEvent) handle(event.detail);
     });
-  let before = "";
+  const newest = () => {
+    const note = started.history.at(-1);
+    if (note === undefined || note instanceof Turn) return;
+    const words = noteText(note, route);
+    show([note]);
+    if (words) announce(words);
+  };
   on("state", (state) => {
     page.dot.dataset.state = state;
     const text = stateText(state, started.reason);
     if (page.state.textContent !== text) page.state.textContent = text;
-    page.send.disabled = state === "closed";
-    if (state !== "open") showSession(null, null);
-    if (state === "closed") say("notice", `${started.reason} Choose “New session” to go on.`);
+    const closed = state === "closed";
+    const taken = closed && started.code === TAKEN_OVER;
+    page.elsewhere.hidden = !taken;
+    page.send.disabled = closed;
+    if (closed && !taken) {
+      showSession(null, undefined);
+      notice(`${started.reason} Choose “New session” to go on.`);
+    }
+    showStop();
+  });
+  on("turn", (turn) => {
+    if (turn.ended) {
+      changed.delete(turn);
+      show([turn]);
+      announce(turn.ended.error ? turn.ended.error.message : `Model: ${spoken(turn)}`);
+    } else if (shown.has(turn)) {
+      if (changed.size === 0) requestAnimationFrame(paint);
+      changed.add(turn);
+    } else {
+      show([turn]);
+    }
   });
   on("opened", (opened) => {
     showSession(opened.session_id, opened.expires_at);
-    if (before) say("notice", "This is a new session: the model has forgotten what was said.");
-    before = opened.session_id;
+    newest();
   });
+  on("resumed", (resumed) => showSession(resumed.session_id, resumed.expires_at));
+  on("renewed", (renewed) => {
+    showExpiry(renewed.expires_at);
+    newest();
+  });
+  on("gap", newest);
   on("updated", (updated) => showExpiry(updated.expires_at));
   on("expiring", (expiring) => {
     showExpiry(expiring.expires_at);
-    say("notice", `This session expires soon: ${untilExpiry(expiring.expires_at, Date.now())}.`);
+    notice(`This session expires soon: ${untilExpiry(expiring.expires_at, Date.now())}.`);
   });
-  on("closed", ({ reason }) => say("notice", CLOSED[reason] ?? "The session has ended."));
-  on("error", (error) => say("problem", error.message));
-  started.connect();
+  on("closed", () => {
+    showSession(null, undefined);
+    newest();
+  });
+  on("error", (error) => {
+    // Every attempt to come back may fail for the same reason; once is enough to know it.
+    const last = page.log.lastElementChild?.querySelector(".body")?.textContent;
+    if (last !== error.message) say("problem", error.message);
+    announce(error.message);
+  });
 }
 
-/** @type {Record<string, string>} */
-const CLOSED = {
-  client: "You closed the session.",
-  expired: "The session has expired.",
-  lost: "The model has lost the session.",
-  idle: "The session was unused for too long and has been closed.",
-  model: "The model has closed the session.",
-  operator: "The gateway is shutting down.",
-};
+/** @param {Turn} turn That has ended. */
+function spoken(turn) {
+  if (!turn.ended) return "";
+  const stopped = turn.ended.status === "cancelled" ? ` ${stopText(turn.ended)}` : "";
+  return replyText(turn.ended) + stopped;
+}
+
+function paint() {
+  const turns = [...changed];
+  changed.clear();
+  show(turns);
+}
 
 /**
  * @param {string | null} sessionId
- * @param {string | null} expires
+ * @param {string | null | undefined} expires
  */
 function showSession(sessionId, expires) {
   page.session.textContent = sessionId === null ? "none" : `${sessionId.slice(0, 8)}…`;
   page.session.title = sessionId ?? "";
-  showExpiry(sessionId === null ? undefined : expires);
+  showExpiry(expires);
 }
 
 /** @param {string | null | undefined} expires Undefined where there is no session. */
@@ -160,7 +323,15 @@ function sendText() {
   if (text === "" || page.send.disabled) return;
   page.text.value = "";
   page.text.focus();
-  void ask(text);
+  client?.send({ text });
+  page.log.scrollTop = page.log.scrollHeight;
+}
+
+/** @param {string} name */
+function restart(name) {
+  storage?.setItem(ROUTE_KEY, name);
+  client?.restart(routeUrl(location.href, name));
+  page.text.focus();
 }
 
 page.form.addEventListener("submit", (event) => {
@@ -174,15 +345,16 @@ page.text.addEventListener("keydown", (event) => {
     sendText();
   }
 });
-page.fresh.addEventListener("click", () => {
-  converse(page.route.value);
-  say("notice", "A new session begins.");
+document.addEventListener("keydown", (event) => {
+  if (event.key === "Escape" && !event.isComposing) stop();
+});
+page.stop.addEventListener("click", stop);
+page.here.addEventListener("click", () => {
+  client?.connect();
   page.text.focus();
 });
-page.route.addEventListener("change", () => {
-  converse(page.route.value);
-  say("notice", `Now speaking to the route ${page.route.value}, in a new session.`);
-});
+page.fresh.addEventListener("click", () => restart(page.route.value));
+page.route.addEventListener("change", () => restart(page.route.value));
 setInterval(() => {
   if (expiresAt !== null) page.expiry.textContent = untilExpiry(expiresAt, Date.now());
 }, 1000);
@@ -190,9 +362,15 @@ setInterval(() => {
 try {
   const response = await fetch("/routes.json");
   /** @type {{ routes: string[], default: string }} */
-  const { routes, default: first } = await response.json();
-  for (const route of routes) page.route.add(new Option(route, route, route === first));
-  converse(first);
+  const { routes, default: usual } = await response.json();
+  const before = storage?.getItem(ROUTE_KEY) ?? usual;
+  const first = routes.includes(before) ? before : usual;
+  for (const name of routes) page.route.add(new Option(name, name, false, name === first));
+  client = new SessionClient(routeUrl(location.href, first), { storage });
+  show(client.history);
+  page.log.scrollTop = page.log.scrollHeight;
+  follow(client);
+  client.connect();
 } catch {
   page.state.textContent = "The gateway does not answer; reload the page to try again.";
 }

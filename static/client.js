@@ -1,23 +1,35 @@
 /**
- * A client of session-gateway for browsers: one conversation over one WebSocket.
+ * A client of session-gateway for browsers: one conversation, which outlives its connections.
  *
- * It needs nothing but this file. It speaks the protocol's version 1 in JSON:
+ * It needs this file and the two that it imports. It speaks the protocol's version 1 in JSON:
  *
  *     import { SessionClient } from "./client.js";
  *
- *     const client = new SessionClient("ws://127.0.0.1:8080/ws");
- *     client.addEventListener("state", () => console.log(client.state));
+ *     const client = new SessionClient("ws://127.0.0.1:8080/ws", { storage: sessionStorage });
  *     client.connect();
- *     const done = await client.send({ text: "Hello" });
+ *     const turn = client.send({ text: "Hello" });
+ *     for await (const part of turn) console.log(part); // as the model says it
+ *     const done = await turn; // the end, with the whole text
  *     console.log(done.text);
+ *
+ * A connection that is lost is opened again, and the session resumed: each event is taken once and
+ * in order, each message reaches the model at most once. With a `storage` that holds for a page
+ * that is loaded again too: `client.history` is then what it was.
  *
  * @module
  */
 
+import { backoff, describeClose, GONE, LOST, SILENT, TAKEN_OVER } from "./closing.js";
+import { cancelled, failed, lostReply, notSent, tooLarge, Turn, unknownOutcome } from "./turn.js";
+
+export { backoff, CLOSE_CODES, describeClose, MAX_BACKOFF, TAKEN_OVER } from "./closing.js";
+export { MessageError, Turn } from "./turn.js";
+
+/** @typedef {import("./turn.js").Body} Body */
+/** @typedef {import("./turn.js").Done} Done */
+/** @typedef {import("./turn.js").Ended} Ended */
+/** @typedef {import("./turn.js").Failure} Failure */
 /** @typedef {"connecting" | "open" | "waiting" | "closed"} State */
-/** @typedef {"no" | "now" | "later"} ComeBack */
-/** @typedef {{ words: string, comeBack: ComeBack }} CloseCode */
-/** @typedef {{ code: string, message: string, retryable: boolean, outcome?: string }} Failure */
 /**
  * @typedef {object} Opened
  * @property {string} session_id
@@ -27,132 +39,123 @@
  * @property {{ message_bytes: number, queued_messages: number, resume_seconds: number }} limits
  */
 /**
- * @typedef {object} Done
- * @property {string} id
- * @property {"completed" | "cancelled" | "failed"} status
- * @property {string} [text]
- * @property {unknown} [json]
- * @property {string} [base64]
- * @property {string} [content_type]
- * @property {string} [invoked_production_variant]
- * @property {number} duration_ms
- * @property {Failure} [error]
+ * @typedef {object} Note Something that befell the session between its turns.
+ * @property {"opened" | "renewed" | "closed" | "gap"} type
+ * @property {any} detail What the event of this name has as its `detail`.
  */
 /**
- * @typedef {object} Body Exactly one of `text`, `json` and `base64`, and the protocol's options.
- * @property {string} [text]
- * @property {unknown} [json]
- * @property {string} [base64]
- * @property {string} [content_type]
- * @property {string} [accept]
+ * @typedef {object} Options
+ * @property {Pick<Storage, "getItem" | "setItem">} [storage] Where the conversation is
+ *   kept for the page's next load: `sessionStorage`. Left out: nowhere.
+ * @property {string} [storageKey] Under which name.
+ */
+/**
+ * @typedef {object} Session What is needed to resume it.
+ * @property {string} id
+ * @property {string} key
+ * @property {number} heartbeat Seconds.
+ * @property {number} messageBytes
  */
 
 export const SUBPROTOCOL = "v1.json.session-gateway";
 
-/**
- * What each close code means, and whether the client may come back. Coming back is with a new
- * session: what the old one knew is gone.
- * @type {ReadonlyMap<number, CloseCode>}
- */
-export const CLOSE_CODES = new Map([
-  [1000, { words: "The session was closed.", comeBack: "no" }],
-  [1001, { words: "The page was left.", comeBack: "no" }],
-  [1006, { words: "The connection was lost.", comeBack: "later" }],
-  [1007, { words: "A message was not valid text.", comeBack: "no" }],
-  [1009, { words: "A message was too large.", comeBack: "no" }],
-  [1011, { words: "The gateway had an internal error.", comeBack: "later" }],
-  [1012, { words: "The gateway is restarting.", comeBack: "now" }],
-  [4400, { words: "The client broke the protocol.", comeBack: "no" }],
-  [4401, { words: "You are not signed in, or no longer.", comeBack: "no" }],
-  [4403, { words: "You may not use this route.", comeBack: "no" }],
-  [4404, { words: "There is no such route.", comeBack: "no" }],
-  [4406, { words: "The gateway speaks another version.", comeBack: "no" }],
-  [4408, { words: "The connection was silent for too long.", comeBack: "later" }],
-  [4409, { words: "The session was taken over by another window.", comeBack: "no" }],
-  [4410, { words: "The session is gone.", comeBack: "now" }],
-  [4413, { words: "This client was too slow.", comeBack: "later" }],
-  [4429, { words: "There are too many connections or messages.", comeBack: "later" }],
-  [4503, { words: "The model's endpoint is unavailable or full.", comeBack: "later" }],
-]);
-
-/**
- * What a close code means; an unknown one is taken for a lost connection.
- * @param {number} code
- * @returns {CloseCode}
- */
-export function describeClose(code) {
-  return (
-    CLOSE_CODES.get(code) ?? { words: `The connection was closed (${code}).`, comeBack: "later" }
-  );
-}
-
-/** The longest wait before a further attempt, in milliseconds. */
-export const MAX_BACKOFF = 30_000;
-
-/**
- * How long to wait before an attempt: anywhere up to a bound that doubles, so that many clients
- * that were cut off together do not come back together.
- * @param {number} attempt Counted from 0.
- * @param {number} random From 0 up to 1.
- * @returns {number} Milliseconds.
- */
-export function backoff(attempt, random) {
-  return Math.round(random * Math.min(MAX_BACKOFF, 500 * 2 ** attempt));
-}
-
-/** A message failed, or nobody knows what became of it. */
-export class MessageError extends Error {
-  /** @param {Failure} failure */
-  constructor(failure) {
-    super(failure.message);
-    this.name = "MessageError";
-    this.failure = failure;
-  }
-}
+/** A connection that held for so many milliseconds was a good one. */
+const STEADY = 5_000;
+/** How long to wait for a connection, and for a session that is to be resumed, in milliseconds. */
+const ANSWER = 15_000;
+/** After how many events they are acknowledged, if no message has ended before. */
+const ACK_EVERY = 32;
+/** How many turns and notes are kept, and of how many characters in the storage. */
+const MAX_HISTORY = 1_000;
+const MAX_STORED = 500_000;
 
 /**
  * One conversation.
  *
- * Events, each with the gateway's message in `detail`: `opened`, `updated`, `expiring`, `closed`,
- * `accepted`, `error`; and `state`, whenever {@link SessionClient#state} has changed.
+ * Events, each with the gateway's message in `detail`: `opened`, `resumed`, `renewed`, `updated`,
+ * `expiring`, `closed`, `accepted`, `error`; `state`, whenever {@link SessionClient#state} has
+ * changed; `turn`, with the {@link Turn} in `detail`, whenever anything of it has; and `gap`, with
+ * the numbers of the first and the last event that can no longer be had in `detail.lost`.
+ *
+ * What a listener does before it returns is done before the gateway may forget the event.
  */
 export class SessionClient extends EventTarget {
   /** @type {State} */
   state = "closed";
   /** Why there is no connection, in words; empty while there is one. */
   reason = "";
-  /** The number of the newest event. */
+  /** The close code that `reason` puts into words; 0 for none. */
+  code = 0;
+  /** The number of the session's newest event. */
   lastEvent = 0;
+  /**
+   * The conversation, oldest first; of a long one the oldest is forgotten.
+   * @type {(Turn | Note)[]}
+   */
+  history = [];
 
   /** @type {WebSocket | null} */
   #socket = null;
-  /** @type {Map<string, { resolve: (done: Done) => void, reject: (error: Error) => void }>} */
-  #pending = new Map();
-  /** Messages that wait for the socket to open. @type {{ type: string, id?: string }[]} */
-  #unsent = [];
+  /** @type {Session | null} */
+  #session = null;
+  /** Up to which event the connection has to catch up before messages are written. */
+  #newest = 0;
+  #ready = false;
+  /** Whether events were lost, so that any of the turns may have ended with one of them. */
+  #gap = false;
+  #acknowledged = 0;
+  #attempt = 0;
+  /** When the connection got its session; 0 if it has not. */
+  #openedAt = 0;
+  /** For how many seconds the gateway has asked to stay away. */
+  #retryAfter = 0;
   /** Whether the session's end is for good: asked for, or because nobody used it. */
   #final = false;
-  #attempt = 0;
-  /** @type {ReturnType<typeof setTimeout> | undefined} */
-  #retry;
-  /** @type {ReturnType<typeof setInterval> | undefined} */
-  #heartbeat;
   /** How many half heartbeats have passed without a word of the gateway's. */
   #quiet = 0;
+  /** @type {ReturnType<typeof setTimeout> | undefined} */
+  #retry;
+  /** @type {ReturnType<typeof setTimeout> | undefined} */
+  #deadline;
+  /** @type {ReturnType<typeof setInterval> | undefined} */
+  #heartbeat;
+  /** @type {AbortController | null} */
+  #listening = null;
+  #storage;
+  #storageKey;
+  /**
+   * Where windows that have the same session, as a duplicated tab has it, tell each other of it.
+   * @type {BroadcastChannel | undefined}
+   */
+  #windows;
+  /** What another window has told of this session. @type {any} */
+  #elsewhere = null;
 
-  /** @param {string} url Of the route: `ws://HOST/ws` or `ws://HOST/ws/ROUTE`. */
-  constructor(url) {
+  /**
+   * @param {string} url Of the route: `ws://HOST/ws` or `ws://HOST/ws/ROUTE`.
+   * @param {Options} [options]
+   */
+  constructor(url, { storage, storageKey = "session-gateway" } = {}) {
     super();
     this.url = url;
+    this.#storage = storage;
+    this.#storageKey = storageKey;
+    if (!storage) return;
+    this.#restore();
+    this.#windows = new BroadcastChannel(storageKey);
+    this.#windows.addEventListener("message", ({ data }) => this.#overheard(JSON.parse(data)));
   }
 
-  /** Open a connection and a new session. */
+  /** Open a connection: to the session, if there is one to resume, else to a new one. */
   connect() {
     this.#drop();
+    this.#listen();
     const socket = new WebSocket(this.url, SUBPROTOCOL);
     this.#socket = socket;
-    this.lastEvent = 0;
+    this.#newest = 0;
+    this.#openedAt = 0;
     this.#final = false;
+    this.#deadline = setTimeout(() => this.#lost(SILENT), ANSWER);
     this.#become("connecting");
     // A socket that has been replaced may still speak; it is not listened to.
     const mine = (/** @type {(event: any) => void} */ handle) => (/** @type {any} */ event) => {
@@ -160,10 +163,7 @@ export class SessionClient extends EventTarget {
     };
     socket.addEventListener(
       "open",
-      mine(() => {
-        socket.send(JSON.stringify({ type: "session.open" }));
-        for (const message of this.#unsent.splice(0)) socket.send(JSON.stringify(message));
-      }),
+      mine(() => this.#ask()),
     );
     socket.addEventListener(
       "message",
@@ -176,102 +176,272 @@ export class SessionClient extends EventTarget {
   }
 
   /**
-   * Send one message.
+   * Send one message, now or as soon as there is a connection.
    * @param {Body} body
-   * @param {string} [id] Chosen by the caller; unique within the session.
-   * @returns {Promise<Done>} The end of its turn, completed or cancelled.
-   * @throws {MessageError} It was refused or failed, or its connection was lost: then its outcome
-   *   is unknown, and it is not sent again, since the model may have seen it.
+   * @param {string} [id] Chosen by the caller. The same message under the same id is the same
+   *   turn; another message under an id that was used is refused.
+   * @returns {Turn} It fails with a {@link MessageError} if the message is refused or fails, or
+   *   the session is gone: then its outcome is unknown, and it is not sent again, since the model
+   *   may have seen it.
    */
   send(body, id = crypto.randomUUID()) {
-    return new Promise((resolve, reject) => {
-      if (this.#socket === null) {
-        reject(notSent("There is no connection."));
-        return;
-      }
-      if (this.#pending.has(id)) {
-        reject(notSent("A message with this id is under way.", false));
-        return;
-      }
-      this.#pending.set(id, { resolve, reject });
-      this.#write({ type: "message.send", id, ...body });
-    });
+    const known = this.#find(id);
+    if (known && JSON.stringify(known.sent) === JSON.stringify(body)) return known;
+    if (known) return usedId(id, body);
+    const turn = this.#add(id, body);
+    if (this.state === "closed") this.#end(turn, notSent("There is no connection."));
+    else if (this.#ready) this.#write(turn);
+    else this.#store();
+    this.#tell("turn", turn);
+    return turn;
   }
 
   /**
-   * Ask for a message to be stopped; its promise then ends.
+   * Ask for a message to be stopped; its turn then ends, as `cancelled` unless it was faster.
    * @param {string} id
    */
   cancel(id) {
-    this.#write({ type: "message.cancel", id });
+    const turn = this.#find(id);
+    if (!turn || turn.ended) return;
+    if (turn.delivery === "stored") {
+      this.#end(turn, cancelled("not_invoked"));
+      this.#store();
+      return;
+    }
+    turn.cancelling = true;
+    this.#store();
+    if (this.#ready) this.#put({ type: "message.cancel", id });
+    this.#tell("turn", turn);
   }
 
-  /** Close the session, at the model too, and don't come back. */
+  /**
+   * Close the session, at the model too, and don't come back. Without a connection it is left to
+   * end by itself.
+   */
   close() {
     this.#final = true;
-    if (this.state === "open") this.#write({ type: "session.close" });
-    else this.#end("no", "The session was closed.");
+    if (this.state === "open") this.#put({ type: "session.close" });
+    else this.#stop(1000);
   }
 
-  /** @param {{ type: string, id?: string }} message */
-  #write(message) {
-    if (this.#socket?.readyState === WebSocket.OPEN) this.#socket.send(JSON.stringify(message));
-    else this.#unsent.push(message);
+  /**
+   * Leave the session, and close it unless another window has it; then begin a new one.
+   * @param {string} [url] Of another route.
+   */
+  restart(url = this.url) {
+    const open = this.state === "open";
+    if (open) this.#put({ type: "session.close" });
+    this.#forget((turn) => {
+      if (turn.delivery === "stored") return cancelled("not_invoked");
+      return open ? cancelled("unknown") : unknownOutcome("The session was left");
+    });
+    this.url = url;
+    this.#attempt = 0;
+    this.connect();
+  }
+
+  // What the gateway says
+
+  #ask() {
+    const session = this.#session;
+    this.#put({
+      type: "session.open",
+      ...(session && {
+        session_id: session.id,
+        resume_key: session.key,
+        last_event: this.lastEvent,
+      }),
+    });
+    // A model may take its time to open a session; the gateway has none to take to find one.
+    if (!session) clearTimeout(this.#deadline);
   }
 
   /** @param {any} message */
   #received(message) {
     this.#quiet = 0;
-    if (message.event !== undefined) this.lastEvent = message.event;
-    switch (message.type) {
+    const { type, event } = message;
+    if (event !== undefined) {
+      if (event <= this.lastEvent) return; // it was here before
+      this.lastEvent = event;
+    }
+    switch (type) {
       case "session.opened":
-        this.#attempt = 0;
-        this.#watch(message.heartbeat_seconds * 1000);
-        this.#become("open");
-        this.#tell("opened", message);
+        this.#opened(message);
         break;
-      case "message.done":
-        this.#settle(message);
+      case "session.resumed":
+        this.#resumed(message);
         break;
-      case "message.duplicate": // only of an id that has ended: one under way is not sent again
-        this.#refused(notSent("A message with this id has ended.", false).failure, message.id);
-        break;
-      case "error":
-        this.#refused(message, message.id);
+      case "session.renewed":
+        this.#note("renewed", message);
         break;
       case "session.closed":
-        if (message.reason === "idle") this.#final = true;
-        this.#tell("closed", message);
+        this.#closed(message);
         break;
       case "session.updated":
       case "session.expiring":
+        this.#tell(type.split(".")[1], message);
+        break;
       case "message.accepted":
-        this.#tell(message.type.split(".")[1], message);
+        this.#change(message.id, () => {});
+        this.#tell("accepted", message);
+        break;
+      case "message.delta":
+        this.#change(message.id, (turn) => turn.add(message));
+        break;
+      case "message.done":
+        this.#change(message.id, (turn) => turn.end(message));
+        break;
+      case "message.duplicate":
+        this.#duplicate(message);
+        break;
+      case "error":
+        this.#refused(message);
         break;
       default: // a pong, or something of a later gateway
     }
+    if (!this.#session || this.state !== "open") return;
+    if (!this.#ready && this.lastEvent >= this.#newest) this.#flush();
+    if (event !== undefined) this.#acknowledge(type === "message.done");
   }
 
-  /** @param {Done} done */
-  #settle(done) {
-    const pending = this.#pending.get(done.id);
-    this.#pending.delete(done.id);
-    if (done.error) pending?.reject(new MessageError(done.error));
-    else pending?.resolve(done);
+  /** @param {Opened & { resume_key: string }} message */
+  #opened({ resume_key, ...message }) {
+    this.#session = {
+      id: message.session_id,
+      key: resume_key,
+      heartbeat: message.heartbeat_seconds,
+      messageBytes: message.limits.message_bytes,
+    };
+    this.#connected(this.#session);
+    this.#note("opened", message);
+  }
+
+  /** @param {any} message */
+  #resumed({ resume_key, ...message }) {
+    if (!this.#session) return;
+    this.#session.key = resume_key;
+    this.#elsewhere = null;
+    this.#newest = message.last_event;
+    this.#connected(this.#session);
+    if (message.lost) {
+      const [first, last] = message.lost;
+      this.#gap = true;
+      if (first <= this.lastEvent + 1) this.lastEvent = Math.max(this.lastEvent, last);
+      this.#note("gap", { lost: message.lost });
+    }
+    this.#tell("resumed", message);
+    // The old key dies with the first message on this connection, so the new one is kept first.
+    this.#store();
+  }
+
+  /** @param {Session} session */
+  #connected(session) {
+    clearTimeout(this.#deadline);
+    this.#openedAt = Date.now();
+    this.#retryAfter = 0;
+    this.#watch(session.heartbeat * 1000);
+    if (this.state !== "open") this.#become("open");
+    this.#store();
+  }
+
+  /** @param {any} message */
+  #closed(message) {
+    // Every event of the session is here. A message that none of them accepts was not accepted.
+    for (const turn of this.#pending()) {
+      if (turn.delivery === "written" && !this.#gap) turn.delivery = "stored";
+    }
+    if (message.reason === "idle") this.#final = true;
+    this.#gone();
+    this.#note("closed", message);
   }
 
   /**
-   * @param {Failure} error
-   * @param {string} [id]
+   * What an event says of a turn. Another window may have sent the message.
+   * @param {string} id
+   * @param {(turn: Turn) => void} change
    */
-  #refused(error, id = "") {
-    const pending = this.#pending.get(id);
-    if (pending) {
-      this.#pending.delete(id);
-      pending.reject(new MessageError({ ...error, outcome: "not_invoked" }));
+  #change(id, change) {
+    const turn = this.#find(id) ?? this.#add(id, null);
+    if (turn.ended) return;
+    turn.delivery = "accepted";
+    change(turn);
+    this.#tell("turn", turn);
+    this.#next();
+  }
+
+  /** One turn is at the model at a time: the first that was accepted and has not ended. */
+  #next() {
+    const turn = this.#pending().find(({ delivery }) => delivery === "accepted");
+    if (turn?.status !== "waiting") return;
+    turn.status = "running";
+    this.#tell("turn", turn);
+  }
+
+  /** @param {{ id: string, status: string }} message */
+  #duplicate({ id, status }) {
+    const turn = this.#find(id);
+    if (!turn || turn.ended) return;
+    if (status === "queued" || status === "running") {
+      this.#change(id, () => {});
     } else {
-      this.#tell("error", error);
+      // Its end would have come before this, so it is one of the events that were lost.
+      turn.incomplete = true;
+      this.#end(turn, status === "cancelled" ? cancelled("unknown") : lostReply(status));
     }
+  }
+
+  /** @param {Failure & { id?: string }} error */
+  #refused({ id, ...error }) {
+    const turn = id === undefined ? undefined : this.#find(id);
+    if (turn?.ended) return; // it was asked to stop, and had ended
+    if (turn && turn.delivery !== "accepted") {
+      const { code, message, retryable, retry_after } = error;
+      this.#end(turn, failed({ code, message, retryable, retry_after, outcome: "not_invoked" }));
+      return;
+    }
+    if (!turn) this.#retryAfter = error.retry_after ?? 0;
+    this.#tell("error", { id, ...error });
+    // The session that the gateway has is not the one that this client had.
+    if (this.state === "connecting" && error.code === "bad_message") this.#lost(GONE);
+  }
+
+  /** @param {boolean} now */
+  #acknowledge(now) {
+    if (!now && this.lastEvent - this.#acknowledged < ACK_EVERY) return;
+    this.#acknowledged = this.lastEvent;
+    // What could not be kept here the gateway has to keep.
+    if (this.#store()) this.#put({ type: "event.ack", event: this.lastEvent });
+  }
+
+  // What is said to the gateway
+
+  /** The session has caught up: write what it has not seen, and ask for what it has not told. */
+  #flush() {
+    this.#ready = true;
+    for (const turn of this.#pending()) {
+      if (turn.delivery !== "accepted" || this.#gap) this.#write(turn);
+      if (turn.cancelling && !turn.ended) this.#put({ type: "message.cancel", id: turn.id });
+    }
+    this.#gap = false;
+  }
+
+  /** @param {Turn} turn */
+  #write(turn) {
+    if (!turn.sent) return;
+    const message = { ...turn.sent, type: "message.send", id: turn.id };
+    const limit = this.#session?.messageBytes ?? Infinity;
+    if (new TextEncoder().encode(JSON.stringify(message)).length > limit) {
+      this.#end(turn, tooLarge(limit));
+      return;
+    }
+    if (turn.delivery === "stored") turn.delivery = "written";
+    this.#store(); // as written, before it is
+    this.#put(message);
+  }
+
+  /** @param {object} message */
+  #put(message) {
+    if (this.#socket?.readyState === WebSocket.OPEN) this.#socket.send(JSON.stringify(message));
   }
 
   /**
@@ -285,54 +455,234 @@ export class SessionClient extends EventTarget {
     this.#quiet = 0;
     this.#heartbeat = setInterval(() => {
       this.#quiet += 1;
-      if (this.#quiet > 4) this.#lost(4408);
-      else if (this.#quiet > 1) this.#write({ type: "ping" });
+      if (this.#quiet > 4) this.#lost(SILENT);
+      else if (this.#quiet > 1) this.#put({ type: "ping" });
     }, interval / 2);
   }
 
-  /** @param {number} code */
-  #lost(code) {
-    const { words, comeBack } = describeClose(code);
-    this.#end(this.#final ? "no" : comeBack, words);
+  #listen() {
+    if (this.#listening) return;
+    this.#listening = new AbortController();
+    const { signal } = this.#listening;
+    const on = (/** @type {string} */ type, /** @type {() => void} */ handle) =>
+      globalThis.addEventListener(type, handle, { signal });
+    on("online", () => {
+      if (this.state !== "open") this.connect();
+    });
+    on("offline", () => this.#lost(LOST, "This device is offline."));
+    on("pagehide", () => this.#store());
   }
 
+  // The end of a connection, and of a session
+
   /**
-   * @param {ComeBack} comeBack
-   * @param {string} words
+   * @param {number} code
+   * @param {string} [words]
    */
-  #end(comeBack, words) {
-    this.#drop();
-    this.reason = words;
-    if (comeBack === "no") {
-      this.#become("closed");
+  #lost(code, words = describeClose(code).words) {
+    const { comeBack } = describeClose(code);
+    if (comeBack === "no" || this.#final) {
+      this.#stop(code);
       return;
     }
-    const wait = comeBack === "now" ? 0 : backoff(this.#attempt, Math.random());
-    // A session that opens and ends at once must not make a busy loop of it.
+    this.#drop();
+    this.reason = words;
+    this.code = code;
+    if (this.#openedAt > 0 && Date.now() - this.#openedAt >= STEADY) this.#attempt = 0;
+    // A gateway that goes or has forgotten says so at once; but a session that opens and ends, and
+    // opens and ends, must not make a busy loop of it.
+    const news = comeBack === "new" && this.#session !== null;
+    const atOnce = news || (comeBack !== "later" && this.#attempt === 0);
+    const wait = Math.max(250, backoff(this.#attempt, Math.random()), this.#retryAfter * 1000);
+    this.#retry = setTimeout(() => this.connect(), atOnce ? 0 : wait);
     this.#attempt += 1;
-    this.#retry = setTimeout(() => this.connect(), Math.max(wait, 250));
+    if (comeBack === "new") this.#gone();
     this.#become("waiting");
   }
 
-  /** Let go of the socket, and of what waited for it. */
+  /** @param {number} code */
+  #stop(code) {
+    this.#drop();
+    this.reason = describeClose(code).words;
+    this.code = code;
+    if (code === TAKEN_OVER) this.#adopt();
+    else {
+      this.#forget(({ delivery }) =>
+        delivery === "stored" ? notSent(this.reason) : unknownOutcome("The session has ended"),
+      );
+    }
+    this.#become("closed");
+  }
+
+  /** What the session may have seen has an unknown outcome; the rest goes to the next one. */
+  #gone() {
+    this.#forget(({ delivery }) =>
+      delivery === "stored" ? null : unknownOutcome("The session is gone"),
+    );
+  }
+
+  /** @param {(turn: Turn) => Ended | null} end How a turn ends with the session, if it does. */
+  #forget(end) {
+    this.#session = null;
+    this.#ready = false;
+    this.#gap = false;
+    this.lastEvent = 0;
+    this.#acknowledged = 0;
+    for (const turn of this.#pending()) {
+      const ended = end(turn);
+      if (ended) this.#end(turn, ended);
+    }
+    this.#store();
+  }
+
+  /** Let go of the socket. */
   #drop() {
     clearTimeout(this.#retry);
+    clearTimeout(this.#deadline);
     clearInterval(this.#heartbeat);
+    this.#ready = false;
     const socket = this.#socket;
     this.#socket = null;
     socket?.close();
-    const unsent = new Set(this.#unsent.splice(0).map((message) => message.id));
-    const lost = [...this.#pending];
-    this.#pending.clear();
-    for (const [id, { reject }] of lost) {
-      reject(unsent.has(id) ? notSent("There is no connection.") : unknownOutcome());
+  }
+
+  // What is kept
+
+  /** @param {string} id */
+  #find(id) {
+    const found = this.history.findLast((item) => item instanceof Turn && item.id === id);
+    return found instanceof Turn ? found : undefined;
+  }
+
+  #pending() {
+    return this.history.filter((item) => item instanceof Turn).filter((turn) => !turn.ended);
+  }
+
+  /**
+   * @param {string} id
+   * @param {Body | null} sent
+   */
+  #add(id, sent) {
+    const turn = new Turn(id, sent, () => this.cancel(id));
+    this.history.push(turn);
+    if (this.history.length > MAX_HISTORY) this.#halve();
+    return turn;
+  }
+
+  /**
+   * @param {Note["type"]} type
+   * @param {any} detail
+   */
+  #note(type, detail) {
+    this.history.push({ type, detail });
+    this.#tell(type, detail);
+  }
+
+  /**
+   * @param {Turn} turn
+   * @param {Ended} ended
+   */
+  #end(turn, ended) {
+    turn.end({ ...ended, id: turn.id });
+    this.#tell("turn", turn);
+  }
+
+  /** Forget the older half of what is over; false if nothing is. */
+  #halve() {
+    const over = this.history.filter((item) => !(item instanceof Turn) || item.ended);
+    const old = new Set(over.slice(0, Math.ceil(over.length / 2)));
+    this.history = this.history.filter((item) => !old.has(item));
+    return old.size > 0;
+  }
+
+  /**
+   * Keep everything, in one piece: a page that ends at any moment finds all of one moment or of
+   * another, and the gateway has what came after that as long as it was not acknowledged.
+   * @returns {boolean} Whether that was possible.
+   */
+  #store() {
+    if (!this.#storage) return true;
+    for (;;) {
+      const kept = JSON.stringify({
+        url: this.url,
+        session: this.#session,
+        last_event: this.lastEvent,
+        history: this.history,
+      });
+      if (kept.length > MAX_STORED && this.#halve()) continue;
+      try {
+        this.#storage.setItem(this.#storageKey, kept);
+      } catch {
+        return false; // it is full, with something else
+      }
+      if (this.#session && this.state === "open") this.#windows?.postMessage(kept);
+      return true;
     }
+  }
+
+  #restore() {
+    const kept = parsed(this.#storage?.getItem(this.#storageKey));
+    if (!kept) return;
+    for (const item of kept.history) {
+      if ("id" in item) this.#add(item.id, item.sent).load(item);
+      else this.history.push(item);
+    }
+    if (kept.url !== this.url) {
+      this.#forget(({ delivery }) =>
+        delivery === "stored" ? cancelled("not_invoked") : unknownOutcome("The session was left"),
+      );
+    } else if (kept.session) {
+      this.#session = kept.session;
+      this.lastEvent = kept.last_event;
+      this.#acknowledged = kept.last_event;
+      this.#next();
+    } else {
+      this.#gone();
+    }
+  }
+
+  /** @param {any} kept By another window. */
+  #overheard(kept) {
+    if (kept.session.id !== this.#session?.id) return;
+    // It may have been said before this window had the session; that shows when it is taken over.
+    this.#elsewhere = kept;
+    if (this.code === TAKEN_OVER) this.#adopt();
+  }
+
+  /** Take what the window knows that has taken the session over, so that it can be had back. */
+  #adopt() {
+    const kept = this.#elsewhere;
+    if (!kept || !this.#session) return;
+    this.#elsewhere = null;
+    this.#session = kept.session;
+    const known = this.lastEvent;
+    if (kept.last_event > known) {
+      this.lastEvent = kept.last_event;
+      this.#acknowledged = kept.last_event;
+      for (const item of kept.history) {
+        if ("id" in item) {
+          const turn = this.#find(item.id) ?? this.#add(item.id, item.sent);
+          turn.load(item);
+          this.#tell("turn", turn);
+        } else if (item.detail.event > known) {
+          this.#note(item.type, item.detail);
+        }
+      }
+      this.#next();
+    }
+    this.#store();
   }
 
   /** @param {State} state */
   #become(state) {
     this.state = state;
-    if (state === "open") this.reason = "";
+    if (state === "open") {
+      this.reason = "";
+      this.code = 0;
+    } else if (state === "closed") {
+      this.#listening?.abort();
+      this.#listening = null;
+    }
     this.#tell("state", state);
   }
 
@@ -346,23 +696,22 @@ export class SessionClient extends EventTarget {
 }
 
 /**
- * @param {string} message
- * @param {boolean} [retryable]
+ * @param {string} id
+ * @param {Body} body
  */
-function notSent(message, retryable = true) {
-  return new MessageError({
-    code: retryable ? "unavailable" : "bad_message",
-    message,
-    retryable,
-    outcome: "not_invoked",
-  });
+function usedId(id, body) {
+  const message = "Another message has had this id.";
+  const error = { code: "bad_message", message, retryable: false };
+  const turn = new Turn(id, body, () => {});
+  turn.end({ ...failed({ ...error, outcome: "not_invoked" }), id });
+  return turn;
 }
 
-function unknownOutcome() {
-  return new MessageError({
-    code: "unavailable",
-    message: "The connection was lost; whether the model saw the message is not known.",
-    retryable: false,
-    outcome: "unknown",
-  });
+/** @param {string | null | undefined} text */
+function parsed(text) {
+  try {
+    return JSON.parse(text ?? "null");
+  } catch {
+    return null;
+  }
 }

@@ -4,7 +4,9 @@
  * @module
  */
 
-/** @typedef {import("./client.js").Done} Done */
+/** @typedef {import("./turn.js").Done} Done */
+/** @typedef {import("./turn.js").Failure} Failure */
+/** @typedef {import("./client.js").Note} Note */
 /** @typedef {import("./client.js").State} State */
 
 /**
@@ -13,7 +15,6 @@
  * @returns {string}
  */
 export function replyText(done) {
-  if (done.status === "cancelled") return "Stopped.";
   if (done.base64 !== undefined) {
     const padding = (done.base64.match(/=+$/) ?? [""])[0].length;
     const bytes = (done.base64.length / 4) * 3 - padding;
@@ -41,6 +42,77 @@ function spoken(value) {
     first?.choices?.[0]?.message?.content ??
     first?.choices?.[0]?.text;
   return typeof said === "string" ? said : JSON.stringify(value, null, 2);
+}
+
+/**
+ * What came of stopping a message.
+ * @param {Done} done
+ * @returns {string}
+ */
+export function stopText(done) {
+  switch (done.outcome) {
+    case "not_invoked":
+      return "Stopped. The model has not seen this message.";
+    case "invoked":
+      return "Stopped. The model has seen this message.";
+    default:
+      return "Stopped. The model may have seen this message, and may remember it.";
+  }
+}
+
+/**
+ * Why a message failed, and what can be done.
+ * @param {Failure} failure
+ * @returns {string}
+ */
+export function failureText(failure) {
+  return failure.retryable ? `${failure.message} You can send it again.` : failure.message;
+}
+
+/** @type {Record<string, string>} */
+const CLOSED = {
+  client: "You closed the session.",
+  expired: "The session has expired.",
+  lost: "The model has lost the session.",
+  idle: "The session was unused for too long and has been closed.",
+  model: "The model has closed the session.",
+  operator: "The gateway is shutting down.",
+};
+
+/** @type {Record<string, string>} */
+const RENEWED = {
+  expiring: "The model’s session was about to expire",
+  expired: "The model’s session had expired",
+  lost: "The model had lost its session",
+};
+
+/**
+ * What has befallen the session, in words; empty where nobody needs to know.
+ * @param {Note} note
+ * @param {string | null} before The route of the session before this one; null for the first.
+ * @returns {string}
+ */
+export function noteText({ type, detail }, before) {
+  switch (type) {
+    case "opened":
+      if (before === null) return "";
+      return before === detail.route
+        ? "This is a new session: the model has forgotten what was said."
+        : `This is a new session, on the route ${detail.route}. Its model knows nothing of this.`;
+    case "renewed": {
+      const why = RENEWED[detail.reason] ?? "The model’s session was renewed";
+      return detail.context === "replayed"
+        ? `${why}. A new one has taken its place, and the conversation was replayed to it.`
+        : `${why}. A new one has taken its place: the model has forgotten what was said.`;
+    }
+    case "gap": {
+      const [first, last] = detail.lost;
+      const which = first === last ? `event ${first}` : `events ${first} to ${last}`;
+      return `Something is missing here: the gateway no longer had ${which} of this session.`;
+    }
+    default:
+      return CLOSED[detail.reason] ?? "The session has ended.";
+  }
 }
 
 /**

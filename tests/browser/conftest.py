@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.async_api import Browser, Page, async_playwright, expect
+from axe_playwright_python.async_playwright import Axe
+from playwright.async_api import Browser, Locator, Page, async_playwright, expect
 
 from tests.support.processes import Process, gateway, local
 from tests.support.timing import UNIT
@@ -44,6 +45,12 @@ expect.set_options(timeout=20_000 * UNIT)
 def platform() -> Iterator[Process]:
     with local() as process:
         yield process
+
+
+@pytest.fixture
+def streams(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The gateway's default route streams."""
+    monkeypatch.setenv("GATEWAY_ROUTES__CHAT__STREAM", "raw")
 
 
 @pytest.fixture
@@ -93,6 +100,20 @@ class Chat:
         await self.write(text)
         await expect(self.page.locator(".pending")).to_have_count(0)
         return await self.entries.last.inner_text()
+
+    def notice(self, text: str) -> Locator:
+        """The notice in the conversation that says so."""
+        return self.page.locator(".entry.notice", has_text=text)
+
+    async def accessible(self) -> None:
+        """Nothing that axe-core knows of keeps anybody out, and nothing is cut off at the side."""
+        results = await Axe().run(self.page)
+        found = [(v["id"], [n["html"] for n in v["nodes"]]) for v in results.response["violations"]]
+        assert found == []
+        wide, window = await self.page.evaluate(
+            "[document.documentElement.scrollWidth, window.innerWidth]"
+        )
+        assert wide <= window
 
     async def screenshot(self, name: str) -> None:
         """Keep a picture for people."""

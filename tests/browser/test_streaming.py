@@ -1,0 +1,230 @@
+"""The chat page while answers stream, stop, wait, and the session moves on beneath them."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from playwright.async_api import expect
+
+from tests.browser.conftest import Chat
+from tests.browser.scripted import ScriptedGateway, until
+from tests.support.processes import Process
+
+Start = Callable[..., Process]
+
+COUNT_ANNOUNCEMENTS = """() => {
+  window.announced = [];
+  const announcer = document.getElementById("announcer");
+  new MutationObserver(() => announced.push(announcer.textContent))
+    .observe(announcer, { childList: true, characterData: true, subtree: true });
+}"""
+
+
+class Scripted:
+    """A page, and the gateway that it speaks to."""
+
+    def __init__(self, chat: Chat, wire: ScriptedGateway) -> None:
+        self.chat = chat
+        self.wire = wire
+        self.page = chat.page
+        self.answers = chat.page.locator(".entry.model .body")
+        self.notices = chat.page.locator(".entry.notice")
+        self.stop = chat.page.get_by_role("button", name="Stop")
+
+    async def ask(self, text: str) -> str:
+        """Send a message that the gateway leaves running; its id."""
+        known = len(self.wire.invoked)
+        await self.chat.write(text)
+        await until(lambda: len(self.wire.invoked) > known)
+        return self.wire.invoked[-1]
+
+
+@pytest.fixture
+async def scripted(new_chat: Callable[..., Any], start_gateway: Start) -> Scripted:
+    """A page that is connected to a scripted gateway."""
+    chat: Chat = await new_chat(viewport={"width": 1100, "height": 760})
+    wire = await ScriptedGateway().play(chat.page.context)
+    wire.reply = None
+    await chat.open(start_gateway().url)
+    return Scripted(chat, wire)
+
+
+async def test_an_answer_grows_and_is_announced_once(scripted: Scripted) -> None:
+    await scripted.page.evaluate(COUNT_ANNOUNCEMENTS)
+    turn = await scripted.ask("Count.")
+    scripted.wire.answer(turn, "One ", "two ")
+    await expect(scripted.answers).to_have_text("One two …")
+    await expect(scripted.page.locator(".pending")).to_have_count(1)
+    scripted.wire.answer(turn, "<b>three.</b>", start=2)
+    scripted.wire.done(turn, 3)
+    await expect(scripted.answers).to_have_text("One two <b>three.</b>")
+    await expect(scripted.page.locator(".pending")).to_have_count(0)
+    assert await scripted.page.evaluate("announced") == ["Model: One two <b>three.</b>"]
+    assert await scripted.page.locator("#log").get_attribute("aria-live") == "off"
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+async def test_a_growing_answer_is_accessible(
+    new_chat: Callable[..., Any], start_gateway: Start, scheme: str
+) -> None:
+    chat = await new_chat(color_scheme=scheme, viewport={"width": 360, "height": 720})
+    scripted = Scripted(chat, await ScriptedGateway().play(chat.page.context))
+    scripted.wire.reply = None
+    await chat.open(start_gateway().url)
+    first = await scripted.ask("Count.")
+    await scripted.ask("And then?")
+    scripted.wire.answer(first, *(f"{number}, " for number in range(30)))
+    scripted.wire.emit("session.renewed", reason="lost", context="lost", expires_at=None)
+    await expect(scripted.answers.first).to_contain_text("29")
+    await expect(scripted.stop).to_be_visible()
+    await chat.accessible()
+    await chat.screenshot(f"streaming-{scheme}")
+    scripted.wire.close(4409)
+    await expect(chat.page.get_by_role("button", name="Use here")).to_be_visible()
+    await chat.accessible()
+
+
+@pytest.mark.parametrize(
+    ("outcome", "words"),
+    [("invoked", "has seen"), ("unknown", "may have seen"), ("not_invoked", "has not seen")],
+)
+async def test_a_stop_says_what_came_of_it(scripted: Scripted, outcome: str, words: str) -> None:
+    turn = await scripted.ask("Count.")
+    scripted.wire.answer(turn, "One ")
+    await expect(scripted.answers).to_contain_text("One")
+    await scripted.stop.click()
+    await expect(scripted.stop).to_have_text("Stopping …")
+    await expect(scripted.page.get_by_label("Message")).to_be_focused()
+    await until(lambda: scripted.wire.of_type("message.cancel") != [])
+    scripted.wire.done(turn, 1, "cancelled", outcome=outcome)
+    await expect(scripted.answers).to_have_text("One ")
+    await expect(scripted.page.locator(".remark")).to_contain_text(f"Stopped. The model {words}")
+    await expect(scripted.stop).to_be_hidden()
+
+
+async def test_escape_stops_the_oldest_first(scripted: Scripted) -> None:
+    first = await scripted.ask("one")
+    second = await scripted.ask("two")
+    await expect(scripted.page.locator(".details")).to_have_text(["", "Waiting …"])
+    await scripted.page.keyboard.press("Escape")
+    await scripted.page.keyboard.press("Escape")
+    await until(lambda: len(scripted.wire.of_type("message.cancel")) == 2)
+    assert [m["id"] for m in scripted.wire.of_type("message.cancel")] == [first, second]
+    scripted.wire.done(second, 0, "cancelled", outcome="not_invoked")
+    scripted.wire.done(first, 0, "completed", text="Too late.")
+    await expect(scripted.answers).to_have_text(
+        ["Too late.", "Stopped. The model has not seen this message."]
+    )
+
+
+async def test_a_failure_in_the_middle_leaves_what_came(scripted: Scripted) -> None:
+    turn = await scripted.ask("Count.")
+    scripted.wire.answer(turn, "One ")
+    error = {
+        "code": "stream_broken",
+        "message": "The reply broke off.",
+        "retryable": False,
+        "outcome": "invoked",
+    }
+    scripted.wire.done(turn, 1, "failed", error=error)
+    problem = scripted.page.locator(".entry.problem")
+    await expect(problem.locator(".body")).to_have_text("One ")
+    await expect(problem).to_contain_text("The reply broke off.")
+
+
+@pytest.mark.parametrize(
+    ("context", "words"), [("lost", "the model has forgotten"), ("replayed", "was replayed to it")]
+)
+async def test_a_renewed_session_is_told(scripted: Scripted, context: str, words: str) -> None:
+    scripted.wire.emit("session.renewed", reason="expired", context=context, expires_at=None)
+    await expect(scripted.notices).to_contain_text(words)
+    await scripted.page.reload()
+    await scripted.chat.connected()
+    await expect(scripted.notices).to_contain_text(words)
+
+
+async def test_a_gap_is_told(scripted: Scripted) -> None:
+    turn = await scripted.ask("Count.")
+    scripted.wire.answer(turn, "One ")
+    await expect(scripted.answers).to_contain_text("One")
+    await scripted.wire.socket.close(1011)
+    scripted.wire.answer(turn, "two ", start=1)
+    scripted.wire.forgotten = 4
+    scripted.wire.answer(turn, "three.", start=2)
+    scripted.wire.done(turn, 3)
+    await expect(scripted.answers).to_have_text("One three.")
+    await expect(scripted.page.locator(".remark")).to_have_text("Part of this answer is missing.")
+    await expect(scripted.notices).to_contain_text("no longer had event 4")
+
+
+async def test_a_page_that_is_loaded_again_shows_the_same(scripted: Scripted) -> None:
+    first = await scripted.ask("one")
+    scripted.wire.answer(first, "The first.")
+    scripted.wire.done(first, 1)
+    second = await scripted.ask("two")
+    scripted.wire.answer(second, "The ")
+    await expect(scripted.answers.last).to_contain_text("The ")
+    await scripted.page.reload()
+    await expect(scripted.answers).to_have_text(["The first.", "The …"])
+    await scripted.chat.connected()
+    scripted.wire.answer(second, "second.", start=1)
+    scripted.wire.done(second, 2)
+    await expect(scripted.answers).to_have_text(["The first.", "The second."])
+    await expect(scripted.page.locator(".entry.you .body")).to_have_text(["one", "two"])
+    assert scripted.wire.sessions == 1
+
+
+async def test_two_windows(scripted: Scripted) -> None:
+    """A duplicated tab has the first one's storage, and takes its session over."""
+    await scripted.ask("one")
+    async with scripted.page.context.expect_page() as opened:
+        await scripted.page.evaluate("void window.open(location.href)")
+    other = Scripted(Chat(await opened.value), scripted.wire)
+    await other.chat.connected()
+    here = scripted.page.get_by_role("button", name="Use here")
+    await expect(here).to_be_visible()
+    await expect(scripted.page.get_by_role("alert")).to_contain_text("in another window")
+    await expect(scripted.page.get_by_role("button", name="Send")).to_be_disabled()
+    await scripted.chat.screenshot("taken-over")
+    (turn,) = scripted.wire.invoked
+    scripted.wire.answer(turn, "Said ", "there.")
+    scripted.wire.done(turn, 2)
+    await expect(other.answers).to_have_text("Said there.")
+    third = await other.ask("two")
+    await here.click()
+    await scripted.chat.connected()
+    await expect(here).to_be_hidden()
+    await expect(other.page.get_by_role("button", name="Use here")).to_be_visible()
+    scripted.wire.answer(third, "And here.")
+    scripted.wire.done(third, 1)
+    await expect(scripted.answers).to_have_text(["Said there.", "And here."])
+    assert scripted.wire.sessions == 1
+    await other.page.close()
+
+
+async def test_a_new_session_and_another_route_outlive_a_reload(scripted: Scripted) -> None:
+    turn = await scripted.ask("one")
+    scripted.wire.done(turn, 0, text="The first.")
+    await expect(scripted.answers).to_have_text("The first.")
+    await scripted.page.get_by_label("Route").select_option("other")
+    await expect(scripted.notices).to_contain_text("This is a new session")
+    await scripted.page.reload()
+    await scripted.chat.connected()
+    await expect(scripted.answers).to_have_text("The first.")
+    await expect(scripted.notices).to_contain_text("This is a new session")
+    await expect(scripted.page.get_by_label("Route")).to_have_value("other")
+    assert scripted.wire.sessions == 2
+    assert "/ws/other" in scripted.wire.socket.route.url
+
+
+async def test_who_reads_what_was_said_is_not_dragged_along(scripted: Scripted) -> None:
+    turn = await scripted.ask("one")
+    scripted.wire.answer(turn, "line\n" * 100)
+    log = scripted.page.locator("#log")
+    at_end = "log => log.scrollHeight - log.scrollTop - log.clientHeight < 2"
+    await expect(scripted.answers).to_contain_text("line")
+    await until(lambda: log.evaluate(at_end))
+    await log.evaluate("log => { log.scrollTop = 100 }")
+    scripted.wire.answer(turn, "more\n" * 100, start=1)
+    await expect(scripted.answers).to_contain_text("more")
+    assert await log.evaluate("log => log.scrollTop") == 100
