@@ -5,6 +5,7 @@ the client.
 """
 
 import binascii
+import re
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -12,6 +13,7 @@ import msgspec
 from msgspec import UNSET, Raw, structs
 
 from gateway.protocol.messages import (
+    MESSAGE_ID,
     ClientMessage,
     MessageDelta,
     MessageDone,
@@ -35,15 +37,20 @@ class ProtocolError(Exception):
 
     Attributes:
         message_type: The type that it claims to be, where it is an object that claims any.
+        message_id: The message id that it has, where that is one.
     """
 
-    def __init__(self, text: str, message_type: str | None = None) -> None:
+    def __init__(self, text: str, claim: "_Claim | MessageSend | None" = None) -> None:
         super().__init__(text)
-        self.message_type = message_type
+        self.message_type = claim.type if isinstance(claim, _Claim) else None
+        message_id = None if claim is None else claim.id
+        good = isinstance(message_id, str) and re.fullmatch(MESSAGE_ID, message_id)
+        self.message_id: str | None = message_id if good else None
 
 
 class _Claim(msgspec.Struct):
     type: str
+    id: Any = None
 
 
 class Codec(Protocol):
@@ -70,9 +77,9 @@ def _explain(error: Exception) -> str:
     return str(error)
 
 
-def _claimed(decode: Callable[..., _Claim], frame: Frame) -> str | None:
+def _claimed(decode: Callable[..., _Claim], frame: Frame) -> _Claim | None:
     try:
-        return decode(frame, type=_Claim).type
+        return decode(frame, type=_Claim)
     except _BAD_INPUT:
         return None
 
@@ -96,7 +103,9 @@ class JsonCodec:
         if not isinstance(message, MessageSend):
             return message
         if message.data is not UNSET:
-            raise ProtocolError("`bytes` is for MessagePack only, send `base64` - at `$.bytes`")
+            raise ProtocolError(
+                "`bytes` is for MessagePack only, send `base64` - at `$.bytes`", message
+            )
         return _one_body(message, _BODIES)
 
     def encode(self, message: ServerMessage) -> str:
@@ -126,7 +135,7 @@ class MsgpackCodec:
             return message
         message = _one_body(message, f"{_BODIES}, `bytes`")
         if message.json is not UNSET:
-            return structs.replace(message, json=Raw(_json_of(message.json)))
+            return structs.replace(message, json=Raw(_json_of(message.json, message)))
         return message
 
     def encode(self, message: ServerMessage) -> bytes:
@@ -153,23 +162,23 @@ def _one_body(message: MessageSend, names: str) -> MessageSend:
     """The message with its only body, decoded where it came as Base64."""
     bodies = (message.text, message.json, message.base64, message.data)
     if sum(body is not UNSET for body in bodies) != 1:
-        raise ProtocolError(f"Object needs {names}")
+        raise ProtocolError(f"Object needs {names}", message)
     if message.base64 is UNSET:
         return message
     try:
         data = binascii.a2b_base64(message.base64, strict_mode=True)
     except ValueError:  # binascii.Error is one, and so is a string that is not ASCII
-        raise ProtocolError("Invalid base64 encoded string - at `$.base64`") from None
+        raise ProtocolError("Invalid base64 encoded string - at `$.base64`", message) from None
     return structs.replace(message, base64=UNSET, data=data)
 
 
-def _json_of(packed: Raw) -> bytes:
+def _json_of(packed: Raw, message: MessageSend) -> bytes:
     """JSON for a MessagePack value; maps may have string keys only, and nothing may be binary."""
     try:
         return msgspec.json.encode(_plain(msgspec.msgpack.decode(packed)))
     except (*_BAD_INPUT, TypeError, ValueError) as error:
         reason = _explain(error) if isinstance(error, _BAD_INPUT) else "it has no JSON form"
-        raise ProtocolError(f"{reason} - at `$.json`") from None
+        raise ProtocolError(f"{reason} - at `$.json`", message) from None
 
 
 def _plain(value: Any) -> Any:

@@ -11,7 +11,8 @@ from msgspec import UNSET, Meta, Raw, Struct, UnsetType, field
 
 from gateway.errors import ErrorCode, Outcome
 
-MessageId = Annotated[str, Meta(pattern=r"\A[\x21-\x7e]{1,64}\Z")]
+MESSAGE_ID = r"\A[\x21-\x7e]{1,64}\Z"
+MessageId = Annotated[str, Meta(pattern=MESSAGE_ID)]
 HeaderText = Annotated[str, Meta(pattern=r"\A[\x20-\x7e]{1,1024}\Z")]
 EventNumber = Annotated[int, Meta(ge=0)]
 Status = Literal["completed", "cancelled", "failed"]

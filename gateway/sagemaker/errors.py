@@ -21,7 +21,7 @@ from gateway.sagemaker.profiles import Profile
 
 log = structlog.stdlib.get_logger("gateway.sagemaker")
 
-OPERATION = "InvokeEndpoint"
+OPERATIONS = ("InvokeEndpoint", "InvokeEndpointWithResponseStream")
 OPERATOR = "The gateway may not use the endpoint, or it is not there; its operator must mend this."
 UNREACHABLE = "The endpoint can't be reached."
 BROKEN = "The connection to the endpoint broke; whether the model saw the message is not known."
@@ -127,7 +127,7 @@ def failure_of(  # noqa: PLR0911 - one a kind
     """
     about = log.bind(error=type(error).__name__)
     if isinstance(error, boto.ClientError):
-        if error.operation_name != OPERATION:
+        if error.operation_name not in OPERATIONS:
             # From the service that gives out credentials, which come first.
             about.error("call not made", operation=error.operation_name)
             return _NOT_CONFIGURED

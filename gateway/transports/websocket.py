@@ -230,7 +230,7 @@ class Connection:
         try:
             message = self._codec.decode(frame)
         except ProtocolError as error:
-            self._refuse(str(error))
+            self._refuse(str(error), error.message_id)
             return
         match message:
             case Ping():
@@ -242,8 +242,15 @@ class Connection:
             case _:
                 runner.handle(message)
 
-    def _refuse(self, text: str) -> None:
-        self.tell(ErrorMessage(code=ErrorCode.BAD_MESSAGE, message=text, retryable=False))
+    def _refuse(self, text: str, message_id: str | None = None) -> None:
+        self.tell(
+            ErrorMessage(
+                code=ErrorCode.BAD_MESSAGE,
+                message=text,
+                id=message_id or UNSET,
+                retryable=False,
+            )
+        )
 
     # Out
 

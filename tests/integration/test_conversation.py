@@ -22,6 +22,7 @@ content_type = "text/plain; charset=utf-8"
 allow = ["inference_id"]
 queued_messages = 2
 message_bytes = 100000
+resume_seconds = 0.5
 allowed_origins = ["https://chat.example.com"]
 
 [routes.json]
@@ -71,7 +72,7 @@ async def test_a_conversation_keeps_its_state(
         assert opened["limits"] == {
             "message_bytes": 100_000,
             "queued_messages": 2,
-            "resume_seconds": 0.0,
+            "resume_seconds": 0.5,
         }
         await chat.ask("My name is Ada.")
         done = await chat.ask("What is my name?")
@@ -322,7 +323,7 @@ class TestFailures:
     ) -> None:
         async with client(url) as chat:
             await chat.open()
-            admin(platform, "/faults", error=error)
+            admin(platform, "/faults", error=error, times=4 if retryable else 1)
             failed = (await chat.ask("hi"))["error"]
             assert (failed["code"], failed["outcome"]) == (code, outcome)
             assert failed["retryable"] is retryable

@@ -36,7 +36,7 @@ class Socket:
 
 
 async def test_a_message_that_can_not_be_written_ends_its_connection_with_a_code() -> None:
-    route = Route(Policy(route="chat", opening=Opening.NONE), model=None)  # type: ignore[arg-type]
+    route = Route(Policy(route="chat", opening=Opening.NONE, resume_seconds=0), model=None)  # type: ignore[arg-type]
     store = lambda evicted: MemoryStore(max_sessions=1, evicted=evicted)  # noqa: E731
     socket = Socket('{"type":"session.open"}')
     async with Sessions({"chat": route}, store, drain_seconds=1) as sessions:

@@ -240,6 +240,32 @@ def test_messages_to_clients(codec: Codec) -> None:
     }
 
 
+@CODECS
+@pytest.mark.parametrize(
+    ("fields", "known"),
+    [
+        ({"id": "a", "text": 1}, "a"),
+        ({"id": "a"}, "a"),
+        ({"id": "a", "base64": "?"}, "a"),
+        ({"id": "a b", "text": "x"}, None),
+        ({"id": 1, "text": "x"}, None),
+        ({"text": "x"}, None),
+    ],
+)
+def test_a_refusal_names_the_message(codec: Codec, fields: dict[str, Any], known: str) -> None:
+    with pytest.raises(ProtocolError) as refused:
+        codec.decode(frame(codec, {"type": "message.send", **fields}))
+    assert refused.value.message_id == known
+
+
+def test_a_delta() -> None:
+    text = wire.MessageDelta(event=1, id="a", index=0, text="x")
+    data = wire.MessageDelta(event=2, id="a", index=1, base64=b"x")
+    assert unframe(JSON.encode(data))["base64"] == "eA=="
+    assert unframe(MSGPACK.encode(data))["bytes"] == b"x"
+    assert unframe(MSGPACK.encode(text))["text"] == "x"
+
+
 def outcome(codec: Codec, sent: Frame) -> None:
     """Nothing but a message or the protocol's own error comes out."""
     try:
