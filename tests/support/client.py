@@ -96,7 +96,7 @@ async def client(
 
 
 @asynccontextmanager
-async def raw(url: str, **options: Any) -> AsyncIterator[ClientConnection]:
+async def raw(url: str, route: str = "", **options: Any) -> AsyncIterator[ClientConnection]:
     """A connection without a subprotocol."""
-    async with connect(f"{url}/ws", **options) as socket:
+    async with connect(f"{url}/ws/{route}", **options) as socket:
         yield socket
