@@ -13,6 +13,7 @@ from gateway.local.platform import Endpoint
 from gateway.local.server import ACCESS_KEY, REGION, SECRET_KEY, running
 
 INSTANCES = 2
+SEED = "Let us go on with this conversation:\n$transcript"
 
 
 async def demo(
@@ -57,6 +58,8 @@ async def demo(
         with apart_from_aws(AWS_ACCESS_KEY_ID=ACCESS_KEY, AWS_SECRET_ACCESS_KEY=SECRET_KEY):
             async with running(endpoints) as url:
                 say(f"SageMaker on this machine: {url}")
+                lose = f"curl -X POST {url}/_local/builtin/instances/i-1/lose"
+                say(f"Lose one of its instances, and the conversation goes on: {lose}")
                 await serve(_settings(url, endpoints, port), on_ready=on_ready, signals=signals)
 
 
@@ -67,7 +70,12 @@ def _settings(url: str, endpoints: list[Endpoint], port: int) -> Settings:
         aws=Aws(region=REGION, endpoint_url=url),
         routes={
             endpoint.name: Route(
-                endpoint_name=endpoint.name, content_type="text/plain; charset=utf-8"
+                endpoint_name=endpoint.name,
+                format="plain",
+                on_expiry="replay",
+                on_lost="replay",
+                # A language model would take its time to answer each turn once more.
+                replay_seed=SEED if endpoint.name == "language" else None,
             )
             for endpoint in endpoints
         },

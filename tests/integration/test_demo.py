@@ -22,11 +22,11 @@ async def test_the_language_model_and_the_builtin_one(how: signal.Signals) -> No
             assert (await chat.open())["route"] == "language"
             done = await chat.ask("What is the capital of France?")
             assert done["status"] == "completed"
-            assert len(done["text"]) > 10
+            assert done["deltas"] > 1
             assert "turn=1" in done["custom_attributes"]
             assert "turn=2" in (await chat.ask("And of Italy?"))["custom_attributes"]
             await other.open()
-            assert "Turn 1" in (await other.ask("hi"))["text"]
+            assert "Turn 1" in (await other.ask("hi", stream=False))["text"]
             await chat.send("message.send", id="last", text="Tell me a long story.")
             await chat.until("message.accepted", id="last")
             code = process.stop(how)
@@ -94,7 +94,7 @@ async def test_the_machines_other_settings_change_nothing(stray: list[str]) -> N
     try:
         async with client(process.websocket, route="builtin") as chat:
             await chat.open()
-            assert "Turn 1" in (await chat.ask("hi"))["text"]
+            assert "Turn 1" in (await chat.ask("hi", stream=False))["text"]
         assert process.stop() == 0
         assert "Traceback" not in process.output
     finally:

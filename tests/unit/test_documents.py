@@ -76,10 +76,10 @@ def test_the_settings_are_in_the_document() -> None:
     assert CONFIGURATION.read_text() == printed()
 
 
-def test_the_readmes_configuration_is_one() -> None:
-    (example,) = re.findall(r"```toml\n(.*?)```", README, re.DOTALL)
-    settings = Settings.model_validate(tomllib.loads(example))
-    assert list(settings.routes) == ["chat"]
+def test_the_readmes_configurations_are_ones() -> None:
+    for example in re.findall(r"```toml\n(.*?)```", README, re.DOTALL):
+        settings = Settings.model_validate(tomllib.loads(example))
+        assert list(settings.routes) == ["chat"]
 
 
 def test_the_profiles_own_example_is_one() -> None:
@@ -93,7 +93,10 @@ def test_the_readme_names_what_there_is() -> None:
         assert (ROOT / link).exists(), link
     assert all(f"| `{name}` |" in README for name in PROFILES)
     (policy,) = re.findall(r"```json\n(.*?)```", README, re.DOTALL)
-    assert json.loads(policy)["Statement"][0]["Action"] == "sagemaker:InvokeEndpoint"
+    assert json.loads(policy)["Statement"][0]["Action"] == [
+        "sagemaker:InvokeEndpoint",
+        "sagemaker:InvokeEndpointWithResponseStream",
+    ]
 
 
 if __name__ == "__main__":
