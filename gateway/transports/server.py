@@ -9,8 +9,8 @@ sessions to an end before it closes what is left.
 import asyncio
 import contextlib
 import socket
-from collections.abc import Awaitable, Callable, Iterator
-from typing import Any
+from collections.abc import Awaitable, Callable, Iterable, Iterator
+from typing import Any, Protocol
 
 import uvicorn
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
@@ -20,17 +20,50 @@ from websockets.http11 import Request
 
 from gateway.errors import CloseCode
 
-ABANDON = "session-gateway.abandon"
-"""The ASGI extension's name: a function of close code and reason, which closes without waiting
-for what is unsent."""
+LINK = "session-gateway.link"
+"""The name of the ASGI extension that gives a `Link`."""
 
 CLOSE_SECONDS = 10.0
 """How long a closed connection may take to go before it is cut."""
 
 
-class WebSocketProtocol(WebSocketsSansIOProtocol):
-    """One connection. ``ws_ping_interval`` is the heartbeat."""
+class Link(Protocol):
+    """An accepted WebSocket without a queue, a task and a coroutine between it and its user."""
 
+    @property
+    def can_write(self) -> bool:
+        """Whether it takes more now; `take_frames` says when it does again."""
+        ...
+
+    def take_frames(
+        self, on_frame: Callable[[str | bytes], None], on_writable: Callable[[], None]
+    ) -> None:
+        """Have frames handed over in place of ASGI's ``receive``, which then tells the end only.
+
+        Args:
+            on_frame: Takes each, at once for those that have come already. It does not raise.
+            on_writable: Called when there is room to write again.
+        """
+        ...
+
+    def write_frames(self, frames: Iterable[str | bytes]) -> None:
+        """Write frames, text or binary as they are, in one piece."""
+        ...
+
+    def close(self, code: int, reason: str) -> None:
+        """Close once what has been written is gone."""
+        ...
+
+    def abandon(self, code: int, reason: str) -> None:
+        """Close without waiting for what is unsent."""
+        ...
+
+
+class WebSocketProtocol(WebSocketsSansIOProtocol):
+    """One connection, and its own `Link`. ``ws_ping_interval`` is the heartbeat."""
+
+    on_frame: Callable[[str | bytes], None] | None = None
+    on_writable: Callable[[], None] | None = None
     last_seen: float
     joined: bytearray
     cut_timer: asyncio.TimerHandle | None = None
@@ -42,12 +75,82 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         super().data_received(data)
 
     def handle_connect(self, event: Request) -> None:
-        """Give the application a way to let go of a client that does not read."""
+        """Give the application a shorter way than ASGI's."""
         self.joined = bytearray()
         super().handle_connect(event)
         if not self.close_sent:
             extensions: dict[str, Any] = self.scope["extensions"]
-            extensions[ABANDON] = self.abandon
+            extensions[LINK] = self
+
+    @property
+    def can_write(self) -> bool:
+        """See `Link.can_write`."""
+        return self.writable.is_set()
+
+    def take_frames(
+        self, on_frame: Callable[[str | bytes], None], on_writable: Callable[[], None]
+    ) -> None:
+        """See `Link.take_frames`."""
+        self.on_frame, self.on_writable = on_frame, on_writable
+        rest = []
+        while not self.queue.empty():
+            message = self.queue.get_nowait()
+            if message["type"] == "websocket.receive":
+                text = message.get("text")
+                on_frame(message["bytes"] if text is None else text)  # type: ignore[arg-type]
+            else:
+                rest.append(message)
+        for message in rest:
+            self.queue.put_nowait(message)
+        if self.read_paused:
+            self.read_paused = False
+            self.transport.resume_reading()
+
+    def send_receive_event_to_app(self) -> None:
+        """Hand a message over."""
+        if self.on_frame is None:
+            super().send_receive_event_to_app()
+            return
+        data = self.frames[0] if len(self.frames) == 1 else b"".join(self.frames)
+        self.frames = []
+        if self.close_sent:
+            return
+        if self.curr_msg_data_type != "text":
+            self.on_frame(bytes(data))
+            return
+        try:
+            text = data.decode()
+        except UnicodeDecodeError:
+            self.conn.send_close(1007)
+            self.handle_parser_exception()
+            return
+        self.on_frame(text)
+
+    def write_frames(self, frames: Iterable[str | bytes]) -> None:
+        """See `Link.write_frames`."""
+        if self.close_sent or self.transport.is_closing():
+            return
+        with contextlib.suppress(InvalidState):  # the peer is closing at the same time
+            for frame in frames:
+                if isinstance(frame, str):
+                    self.conn.send_text(frame.encode())
+                else:
+                    self.conn.send_binary(frame)
+        self.transport.write(b"".join(self.conn.data_to_send()))
+
+    def close(self, code: int, reason: str) -> None:
+        """See `Link.close`."""
+        if self.close_sent or self.transport.is_closing():
+            return
+        self.queue.put_nowait({"type": "websocket.disconnect", "code": code, "reason": reason})
+        with contextlib.suppress(InvalidState):
+            self.conn.send_close(code, reason)
+            self.transport.write(b"".join(self.conn.data_to_send()))
+        self.close_sent = True
+        # The peer's own close frame comes first: a socket closed with bytes unread is reset, and
+        # what was sent last may be lost with it.
+        self.close_timer = self.loop.call_later(self.close_timeout, self.transport.close)
+        self.cut_later()
 
     def handle_ping(self) -> None:
         """Answer it; who does not read gets the newest answers only (RFC 6455, section 5.5.3)."""
@@ -63,6 +166,8 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         pong, self.unsent_pong = self.unsent_pong, b""
         if pong and not self.close_sent:
             self.transport.write(pong)
+        if self.on_writable is not None:
+            self.on_writable()
 
     def handle_cont(self, event: Frame) -> None:
         """Join a message as it comes: kept apart, frames of a byte take many times their size."""

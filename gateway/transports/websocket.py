@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 from collections import deque
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from types import MappingProxyType
 
 import structlog
@@ -39,7 +39,7 @@ from gateway.session.ports import StoreFull
 from gateway.transports.closing import Closing
 from gateway.transports.origins import is_allowed
 from gateway.transports.raw import RawCodec
-from gateway.transports.server import ABANDON
+from gateway.transports.server import LINK, Link
 
 log = structlog.stdlib.get_logger("gateway.connections")
 
@@ -49,6 +49,9 @@ CODECS: Mapping[str, Codec] = MappingProxyType(
 
 MAX_BAD_MESSAGES = 20
 """The bad message with this number closes its connection."""
+
+WRITE_BYTES = 65_536
+"""About how much is written at once."""
 
 MAX_NOTICES = 256
 """How many answers may wait for a client that sends and does not read."""
@@ -75,15 +78,17 @@ class Connection:
         self.gone = int(CloseCode.INTERNAL)
         """With which code the socket closed."""
         self._websocket = websocket
+        self._link: Link = websocket.scope["extensions"][LINK]
+        self._loop = asyncio.get_running_loop()
         self._codec: Codec | RawCodec = codec or RawCodec()
         self._raw = codec is None
         self._route = route
         self._runner: SessionRunner | None = None
-        self._news = asyncio.Event()
         self._notices: deque[tuple[int, Notice]] = deque()
+        self._flushing = False
         self._closing: tuple[CloseCode, str] | None = None
+        self._closed = False
         self._bad_messages = 0
-        self._abandoned = False
         self._confirmed = True
 
     # What the session asks for
@@ -93,14 +98,19 @@ class Connection:
         self.position = after
         self._notices.append((after, resumed))
         self._confirmed = False
-        self._news.set()
+        self.wake()
 
     def wake(self) -> None:
         """See `gateway.runner.Connection`."""
-        self._news.set()
+        # Not at once: what the session says in one moment goes out in one piece.
+        if not self._flushing:
+            self._flushing = True
+            self._loop.call_soon(self._flush)
 
     def tell(self, notice: Notice) -> None:
         """See `gateway.runner.Connection`."""
+        if len(self._notices) == MAX_NOTICES:
+            self._flush()  # a flood in one piece is no sign of a client that does not read
         if len(self._notices) == MAX_NOTICES:
             self.abandon(CloseCode.TOO_SLOW, "too slow")
             return
@@ -110,62 +120,65 @@ class Connection:
             self._bad_messages += 1
             if self._bad_messages == MAX_BAD_MESSAGES:
                 self.close(CloseCode.PROTOCOL_VIOLATION, "too many bad messages")
-        self._news.set()
+        self.wake()
 
     def close(self, code: CloseCode, reason: str) -> None:
         """See `gateway.runner.Connection`."""
         self._closing = self._closing or (code, reason)
-        self._news.set()
+        self.wake()
 
     def abandon(self, code: CloseCode, reason: str) -> None:
         """See `gateway.runner.Connection`."""
-        self._abandoned = True
-        self._websocket.scope["extensions"][ABANDON](code, reason)
+        self._closed = True
+        self._link.abandon(code, reason)
 
     # In
 
     async def run(self, sessions: Sessions, open_timeout: float) -> None:
         """Serve the client until its socket is closed."""
-        async with asyncio.TaskGroup() as tasks:
-            writing = tasks.create_task(self._write())
-            try:
-                await self._read(sessions, open_timeout)
-            except WebSocketDisconnect as gone:
-                self.gone = int(gone.code)
-            except Closing as closing:
-                self.gone = int(closing.code)
-                self.close(closing.code, closing.reason)
-            except Exception:
-                log.exception("a connection failed")
-                self.close(CloseCode.INTERNAL, ErrorCode.INTERNAL)
-            finally:
-                if self._runner is not None:
-                    if self._raw:
-                        self._runner.handle(SessionClose())
-                    else:
-                        self._runner.detach(self)
-            if self._closing is None:
-                writing.cancel()
+        try:
+            with self._closing_on_failure():
+                await self._begin(sessions, open_timeout)
+                self._link.take_frames(self._frame, self._flush)
+            while True:
+                await self._receive()  # what comes now comes too late
+        except WebSocketDisconnect as gone:
+            self.gone = int(gone.code)
+        finally:
+            self._closed = True
+            if self._runner is not None:
+                if self._raw:
+                    self._runner.handle(SessionClose())
+                else:
+                    self._runner.detach(self)
 
-    async def _read(self, sessions: Sessions, open_timeout: float) -> None:
+    @contextlib.contextmanager
+    def _closing_on_failure(self) -> Iterator[None]:
+        try:
+            yield
+        except Closing as closing:
+            self.close(closing.code, closing.reason)
+        except WebSocketDisconnect:
+            raise
+        except Exception:
+            log.exception("a connection failed")
+            self.close(CloseCode.INTERNAL, ErrorCode.INTERNAL)
+
+    async def _begin(self, sessions: Sessions, open_timeout: float) -> None:
+        """Open a session, or resume one, with the first frames."""
         if self._raw:
             frame = await self._receive()
-            runner = await self._open(sessions)
-            self._received(frame, runner)
-        else:
-            try:
-                async with asyncio.timeout(open_timeout):
-                    runner = await self._session_open(sessions)
-            except TimeoutError:
-                raise Closing(CloseCode.SILENT, "no session.open in time") from None
-        while True:
-            frame = await self._receive()
-            if self._abandoned or self._closing is not None:
-                continue  # the session has ended, or is another connection's by now
-            self._received(frame, runner)
-            await asyncio.sleep(0)  # frames may be here already: let answers go out between
+            await self._open(sessions)
+            self._frame(frame)
+            return
+        try:
+            async with asyncio.timeout(open_timeout):
+                while not await self._session_open(sessions):
+                    pass
+        except TimeoutError:
+            raise Closing(CloseCode.SILENT, "no session.open in time") from None
 
-    async def _open(self, sessions: Sessions) -> SessionRunner:
+    async def _open(self, sessions: Sessions) -> None:
         if sessions.draining:
             raise Closing(CloseCode.RESTARTING, ErrorCode.UNAVAILABLE)
         try:
@@ -174,41 +187,39 @@ class Connection:
             if sessions.draining:  # since a moment ago
                 raise Closing(CloseCode.RESTARTING, ErrorCode.UNAVAILABLE) from None
             raise Closing(CloseCode.UNAVAILABLE, ErrorCode.UNAVAILABLE) from None
-        return self._runner
 
-    async def _session_open(self, sessions: Sessions) -> SessionRunner:
-        """Take frames until one opens a session, or resumes one."""
-        while True:
-            frame = await self._receive()
-            try:
-                message = self._codec.decode(frame)
-            except ProtocolError as error:
-                self._refuse(str(error))
-                if error.message_type != "session.open":
-                    raise Closing(CloseCode.PROTOCOL_VIOLATION, "no session.open") from None
-                continue
-            if not isinstance(message, SessionOpen):
-                raise Closing(CloseCode.PROTOCOL_VIOLATION, "no session.open")
-            session_id, key, last = message.session_id, message.resume_key, message.last_event
-            if session_id is UNSET and key is UNSET and last is UNSET:
-                return await self._open(sessions)
-            if session_id is UNSET or key is UNSET or last is UNSET:
-                text = "`session_id`, `resume_key` and `last_event` resume a session together"
-                self._refuse(text)
-                continue
-            runner = sessions.find(session_id, key, route=self._route, principal=PRINCIPAL)
-            if runner is None:
-                raise Closing(CloseCode.GONE, ErrorCode.SESSION_LOST)
-            newest = runner.session.log.last
-            if last > newest:
-                self._refuse(f"`last_event` is past the newest event, {newest}")
-                continue
-            self._runner = runner
-            runner.attach(self, key, last)
-            return runner
+    async def _session_open(self, sessions: Sessions) -> bool:
+        """Take a frame that is to open a session, or to resume one; False where it is wrong."""
+        frame = await self._receive()
+        try:
+            message = self._codec.decode(frame)
+        except ProtocolError as error:
+            self._refuse(str(error))
+            if error.message_type != "session.open":
+                raise Closing(CloseCode.PROTOCOL_VIOLATION, "no session.open") from None
+            return False
+        if not isinstance(message, SessionOpen):
+            raise Closing(CloseCode.PROTOCOL_VIOLATION, "no session.open")
+        session_id, key, last = message.session_id, message.resume_key, message.last_event
+        if session_id is UNSET and key is UNSET and last is UNSET:
+            await self._open(sessions)
+            return True
+        if session_id is UNSET or key is UNSET or last is UNSET:
+            self._refuse("`session_id`, `resume_key` and `last_event` resume a session together")
+            return False
+        runner = sessions.find(session_id, key, route=self._route, principal=PRINCIPAL)
+        if runner is None:
+            raise Closing(CloseCode.GONE, ErrorCode.SESSION_LOST)
+        newest = runner.session.log.last
+        if last > newest:
+            self._refuse(f"`last_event` is past the newest event, {newest}")
+            return False
+        self._runner = runner
+        runner.attach(self, key, last)
+        return True
 
     async def _receive(self) -> Frame:
-        """The next frame.
+        """The next frame, before the link hands them over.
 
         Raises:
             Closing: It is too large.
@@ -219,14 +230,26 @@ class Connection:
             raise WebSocketDisconnect(message["code"], message.get("reason"))
         text: str | None = message.get("text")
         frame: Frame = message["bytes"] if text is None else text
-        if _exceeds(frame, self._route.policy.message_bytes):
-            raise Closing(CloseCode.TOO_LARGE, ErrorCode.TOO_LARGE)
+        self._check(frame)
         return frame
 
+    def _check(self, frame: Frame) -> None:
+        if self._closing is None and _exceeds(frame, self._route.policy.message_bytes):
+            raise Closing(CloseCode.TOO_LARGE, ErrorCode.TOO_LARGE)
+
+    def _frame(self, frame: Frame) -> None:
+        """Take a frame in."""
+        runner = self._runner
+        if self._closed or self._closing is not None or runner is None:
+            return  # the session has ended, or is another connection's by now
+        with self._closing_on_failure():
+            self._check(frame)
+            if not self._confirmed:
+                self._confirmed = True
+                runner.handle(Confirmed())
+            self._received(frame, runner)
+
     def _received(self, frame: Frame, runner: SessionRunner) -> None:
-        if not self._confirmed:
-            self._confirmed = True
-            runner.handle(Confirmed())
         try:
             message = self._codec.decode(frame)
         except ProtocolError as error:
@@ -254,33 +277,32 @@ class Connection:
 
     # Out
 
-    async def _write(self) -> None:
-        """Send what there is, whenever there is something, until the end."""
-        try:
-            while True:
-                await self._news.wait()
-                self._news.clear()
-                while (message := self._take()) is not None:
-                    frame = self._codec.encode(message)
-                    if frame is not None:
-                        await self._send(frame)
-                if self._closing is not None:
-                    break
-            code, reason = self._closing
-        except Closing as closing:
-            code, reason = closing.code, closing.reason
-        except WebSocketDisconnect:
-            return
-        except Exception:
-            log.exception("a connection failed")
-            code, reason = CloseCode.INTERNAL, ErrorCode.INTERNAL
-        with contextlib.suppress(WebSocketDisconnect, RuntimeError):
-            await self._websocket.close(code, reason)
+    def _flush(self) -> None:
+        """Write what there is, as far as the socket takes it; then close, if it is to close."""
+        self._flushing = False
+        while not self._closed and self._link.can_write:
+            frames: list[Frame] = []
+            with self._closing_on_failure():
+                self._gather(frames)
+            if frames:
+                self._link.write_frames(frames)
+            elif self._closing is not None:
+                self._closed = True
+                self._link.close(*self._closing)
+            else:
+                return
+
+    def _gather(self, frames: list[Frame]) -> None:
+        """What can go out in one piece."""
+        size = 0
+        while size < WRITE_BYTES and (message := self._take()) is not None:
+            frame = self._codec.encode(message)
+            if frame is not None:
+                frames.append(frame)
+                size += len(frame)
 
     def _take(self) -> ServerMessage | None:
         """The next message to send: the log in its order, each notice where it was said."""
-        if self._abandoned:
-            return None
         if self._runner is not None:
             # A client may acknowledge an event before it is sent, and then it need not be.
             self.position = max(self.position, self._runner.session.log.forgotten)
@@ -296,10 +318,6 @@ class Connection:
         if not session.policy.resume_seconds:
             session.log.forget(self.position)
         return event
-
-    async def _send(self, frame: Frame) -> None:
-        kind = "text" if isinstance(frame, str) else "bytes"
-        await self._websocket.send({"type": "websocket.send", kind: frame})
 
 
 def _exceeds(frame: Frame, limit: int) -> bool:

@@ -9,6 +9,7 @@ from gateway.protocol.messages import ServerMessage
 from gateway.runner import Route, Sessions
 from gateway.session.policy import Opening, Policy
 from gateway.stores.memory import MemoryStore
+from gateway.transports.server import LINK
 from gateway.transports.websocket import Connection
 
 
@@ -20,9 +21,12 @@ class Broken(JsonCodec):
 
 
 class Socket:
-    """Stands for Starlette's: one frame from the client, then what the gateway does with it."""
+    """Stands for Starlette's and its link: one frame from the client, then what is done with it."""
+
+    can_write = True
 
     def __init__(self, frame: str) -> None:
+        self.scope = {"extensions": {LINK: self}}
         self.incoming: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
         self.incoming.put_nowait({"type": "websocket.receive", "text": frame})
         self.closed: tuple[int, str] | None = None
@@ -30,7 +34,10 @@ class Socket:
     async def receive(self) -> dict[str, Any]:
         return await self.incoming.get()
 
-    async def close(self, code: int, reason: str) -> None:
+    def take_frames(self, *_: object) -> None:
+        """There are no more."""
+
+    def close(self, code: int, reason: str) -> None:
         self.closed = (code, reason)
         self.incoming.put_nowait({"type": "websocket.disconnect", "code": code})
 
