@@ -65,7 +65,7 @@ class Proxy:
             pass  # cut, by a side or by the test
         finally:
             self._open.discard(task)
-            _reset(writer) if fault is not None and fault.how == "reset" else writer.close()
+            reset(writer) if fault is not None and fault.how == "reset" else writer.close()
 
     async def _relay(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, fault: Fault | None
@@ -83,7 +83,7 @@ class Proxy:
             for task in passing:
                 task.cancel()
             await asyncio.gather(*passing, return_exceptions=True)
-            _reset(up_writer) if fault is not None and fault.how == "reset" else up_writer.close()
+            reset(up_writer) if fault is not None and fault.how == "reset" else up_writer.close()
 
 
 async def _pass(
@@ -104,7 +104,8 @@ async def _pass(
             return
 
 
-def _reset(writer: asyncio.StreamWriter) -> None:
+def reset(writer: asyncio.StreamWriter) -> None:
+    """End a connection with a TCP reset."""
     with contextlib.suppress(OSError):
         writer.get_extra_info("socket").setsockopt(
             socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0)

@@ -80,7 +80,7 @@ async def play(plan: Schedule, gateway: Process, platform: Proxy | None, route: 
             platform.cut_all()
             platform.faults.clear()
             platform.faults.extend(plan.platform_faults)
-        talk = Comeback(f"{way_in.url}/ws/{route}", plan.texts, plan.cancel)
+        talk = Comeback(f"{way_in.url}/ws/{route}", plan.texts, dict.fromkeys(plan.cancel, 0))
         await in_time(talk.run())
         if platform is not None:
             platform.faults.clear()
