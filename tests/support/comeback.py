@@ -73,7 +73,8 @@ class Comeback:
         self.closed: int | None = None
         self.ended: str | None = None
         """Why the session has ended, if it has."""
-        self.finished_at = 0.0
+        self.spare_keys: list[str] = []
+        """Of one that went on too, and had all before it was turned away."""
 
     @property
     def key(self) -> str:
@@ -106,7 +107,6 @@ class Comeback:
                 pass  # cut before there was a connection
             if self._twice_at is not None and self.last >= self._twice_at and not self._finished:
                 await self._go_on_twice()
-        self.finished_at = asyncio.get_running_loop().time()
 
     async def _go_on_twice(self) -> None:
         """Two that know the same come back at once; the later takes the session over."""
@@ -123,9 +123,10 @@ class Comeback:
         # One that is turned away has lost its place to the other: its key is dead by then.
         left = [twin for twin in twins if twin.ended or twin.closed is None]
         assert left, f"both were turned away: {[twin.closed for twin in twins]}"
-        winner = max(left, key=lambda twin: twin.finished_at)
+        winner = max(left, key=lambda twin: twin.last)
+        spare_keys = [twin.key for twin in left if twin is not winner]
         heard = self.heard + [each for twin in twins for each in twin.heard]
-        self.__dict__.update(winner.__dict__, heard=heard)
+        self.__dict__.update(winner.__dict__, heard=heard, spare_keys=spare_keys)
 
     def _judge(self, closed: ConnectionClosed) -> None:
         code = closed.rcvd.code if closed.rcvd is not None else 1006
@@ -178,10 +179,14 @@ class Comeback:
                 for message_id, text in self._texts.items():
                     if message_id not in self.accepted:
                         await self._send(socket, "message.send", id=message_id, text=text, **asked)
+            await self.told()
             for message_id, due in list(self._cancel.items()):
                 if message_id in self.parts if due == 0 else greeted and self.last >= due:
                     del self._cancel[message_id]
                     await self._send(socket, "message.cancel", id=message_id)
+
+    async def told(self) -> None:
+        """Called after each message that has come."""
 
     async def greeted(self) -> None:
         """Called when a connection has its session, before anything is sent."""
