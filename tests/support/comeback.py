@@ -4,6 +4,7 @@ import asyncio
 import copy
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 import msgspec
@@ -193,10 +194,10 @@ class Comeback:
 
     async def _send(self, socket: ClientConnection, kind: str, **fields: Any) -> None:
         message = {"type": kind, **fields}
-        if self._subprotocol == MSGPACK:
-            await socket.send(msgspec.msgpack.encode(message))
-        else:
-            await socket.send(json.dumps(message))
+        msgpack = self._subprotocol == MSGPACK
+        # Where it is closed by now, what came before that is still to be read.
+        with suppress(ConnectionClosed):
+            await socket.send(msgspec.msgpack.encode(message) if msgpack else json.dumps(message))
 
     def _heard(self, message: Message) -> None:
         kind = message["type"]
