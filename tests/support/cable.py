@@ -16,7 +16,7 @@ import msgspec
 from msgspec import Struct
 from websockets.frames import Opcode
 
-from tests.support.proxy import reset
+from tests.support.proxy import connect, reset
 
 Way = Literal["up", "down"]
 Where = Literal["before", "middle", "after"]
@@ -93,7 +93,7 @@ class Cable:
         self._open.add(task)
         end: Callable[[asyncio.StreamWriter], None] = asyncio.StreamWriter.close
         try:
-            up_reader, up_writer = await asyncio.open_connection(*self._target)
+            up_reader, up_writer = await connect(self._target)
             shared: deque[str] = deque()
             ways = [
                 asyncio.create_task(self._pass(reader, up_writer, "up", shared)),

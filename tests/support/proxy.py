@@ -70,7 +70,7 @@ class Proxy:
     async def _relay(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, fault: Fault | None
     ) -> None:
-        up_reader, up_writer = await asyncio.open_connection(*self._target)
+        up_reader, up_writer = await connect(self._target)
         ways: tuple[tuple[Literal["up", "down"], asyncio.StreamReader, asyncio.StreamWriter], ...]
         ways = (("up", reader, up_writer), ("down", up_reader, writer))
         passing = {
@@ -102,6 +102,24 @@ async def _pass(
             if fault.how == "stall":
                 await asyncio.Event().wait()
             return
+
+
+Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+
+
+async def connect(target: tuple[str | None, int | None]) -> Streams:
+    """A connection to there; who is cancelled just when there is one leaves none behind."""
+    connecting = asyncio.create_task(asyncio.open_connection(*target))
+    try:
+        return await asyncio.shield(connecting)
+    except asyncio.CancelledError:
+        connecting.add_done_callback(_let_go)
+        raise
+
+
+def _let_go(connecting: asyncio.Task[Streams]) -> None:
+    if not connecting.cancelled() and connecting.exception() is None:
+        connecting.result()[1].close()
 
 
 def reset(writer: asyncio.StreamWriter) -> None:
