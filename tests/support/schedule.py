@@ -196,11 +196,16 @@ async def _check(talk: Talk, plan: Schedule, gateway: Process) -> None:
         again, resumed = await _come_back(stack, talk, gateway, plan.route)
         done: Message = {}
         if resumed["last_event"] == talk.last:
-            done = await _know(again)
+            with suppress(ConnectionClosed):  # a renewal was under way, and has failed
+                done = await _know(again)
         if not done or done["status"] != "completed":
             # Nothing comes after the last message's end but the session's own.
-            closed = await again.until("session.closed")
-            talk.ended, talk.closed = closed["reason"], (await again.closed())[0]
+            talk.closed, _ = await again.closed()
+            (talk.ended,) = (
+                message["reason"]
+                for message in again.messages
+                if message["type"] == "session.closed"
+            )
             return
         talk.events += [message for message in again.messages if "event" in message]
         known = FACT.findall(done["text"])
