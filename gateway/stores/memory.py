@@ -45,7 +45,7 @@ class MemoryStore:
         # The cache drops what has expired, unannounced, whenever it changes; within this block
         # its clock stands still, so nothing more expires after `_expire` has told of all.
         with self._records.timer as now:
-            self._expire(now)
+            self._expire(now, replaced=record.id)
             if record.id not in self._records and len(self._records) >= self._records.maxsize:
                 raise StoreFull
             if record.expires_at is not None and record.expires_at <= now:
@@ -69,6 +69,7 @@ class MemoryStore:
         with self._records.timer as now:
             self._expire(now)
 
-    def _expire(self, now: float) -> None:
-        for _, record in self._records.expire(now):
-            self._evicted(record)
+    def _expire(self, now: float, replaced: str | None = None) -> None:
+        for session_id, record in self._records.expire(now):
+            if session_id != replaced:  # that one lives on, in the record that takes its place
+                self._evicted(record)

@@ -23,9 +23,15 @@ body = "json"
 
 
 class Container(Process):
-    """One container."""
+    """One container.
 
-    def __init__(self, folder: Path, **variables: str) -> None:
+    Args:
+        folder: Of its own, for sessions.
+        port: To listen on; 0 takes a free one.
+        variables: Of its environment.
+    """
+
+    def __init__(self, folder: Path, *, port: str = "0", **variables: str) -> None:
         folder.mkdir()
         environment = {
             "SAGEMAKER_ENABLE_STATEFUL_SESSIONS": "true",
@@ -34,7 +40,7 @@ class Container(Process):
             **variables,
         }
         pairs = [f"{name}={value}" for name, value in environment.items()]
-        super().__init__(["env", *pairs, sys.executable, "-m", "tests.support.container"])
+        super().__init__(["env", *pairs, sys.executable, "-m", "tests.support.container", port])
 
 
 @pytest.fixture

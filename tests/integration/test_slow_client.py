@@ -1,13 +1,23 @@
-"""A client that does not read: it costs itself its connection, and nobody else anything."""
+"""A client that does not read: it costs itself its connection, and nobody else anything.
+
+Run as a module, this prints how much memory a gateway takes whose client has stopped reading.
+"""
 
 import asyncio
+import os
+import sys
+import time
+from contextlib import ExitStack
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import NamedTuple
 
 from websockets.frames import Frame, Opcode
 
-from tests.integration.conftest import Start
+from tests.integration.conftest import AWS, Start
+from tests.integration.test_containers import Container
 from tests.support.client import Client, client, in_time
-from tests.support.processes import Process
+from tests.support.processes import Process, gateway, local
 from tests.support.timing import UNIT
 
 ROUTE = """
@@ -114,3 +124,111 @@ async def test_answers_that_nobody_reads(start_local: Start, start_gateway: Star
         await asyncio.gather(flooding, return_exceptions=True)
         slow.socket.transport.resume_reading()
         await in_time(slow.socket.wait_closed())
+
+
+STREAM = """
+reply_bytes = 1000000
+[server]
+heartbeat_seconds = 3600
+[routes.chat]
+endpoint_name = "my-endpoint"
+content_type = "application/json"
+stream = "raw"
+log_bytes = 8000000
+"""
+PART_BYTES = 64_000
+PARTS = 1500
+"""Together 96 MB, a dozen times what the log holds."""
+
+
+class Figures(NamedTuple):
+    """Bytes of memory of a gateway whose client has stopped reading, and what came of that."""
+
+    before: int
+    most: int
+    streamed: int
+    parts: int
+    lost: int
+    delay: float
+
+    def __str__(self) -> str:
+        """For people."""
+        return (
+            f"{self.before / 1e6:.0f} MB before, {self.most / 1e6:.0f} MB at most, while "
+            f"{self.streamed / 1e6:.0f} MB were streamed to a client that did not read; "
+            f"{self.lost} of {self.parts} parts were dropped, and said to be; "
+            f"others waited {self.delay * 1000:.0f} ms for a turn, at most"
+        )
+
+
+async def stop_reading(process: Process) -> Figures:
+    """Stop reading a long stream, while others are answered; then come back for what is left."""
+    delays = []
+    async with client(process.websocket, max_queue=1) as slow, client(process.websocket) as other:
+        opened = await slow.open()
+        await other.open()
+        await other.send("message.send", id="first", json={})
+        await other.until("message.done", id="first")
+        before = most = resident(process)
+        slow.socket.transport.pause_reading()
+        await slow.send("message.send", id="a", json={"parts": PARTS, "bytes": PART_BYTES})
+        number = 0
+        while "code=4413" not in process.output or number < 20:
+            begin = time.monotonic()
+            await other.send("message.send", id=f"{number}", json={}, stream=False)
+            assert (await other.until("message.done", id=f"{number}"))["status"] == "completed"
+            delays.append(time.monotonic() - begin)
+            most = max(most, resident(process))
+            number += 1
+        assert max(delays) < 2 * UNIT, "the others wait for nobody"
+        slow.socket.transport.resume_reading()
+        assert await slow.closed() == (4413, "too slow")
+    last = max(message["event"] for message in slow.messages if "event" in message)
+    async with client(process.websocket) as back:
+        key = {"session_id": opened["session_id"], "resume_key": opened["resume_key"]}
+        await back.send("session.open", **key, last_event=last)
+        resumed = await back.until("session.resumed")
+        done = await back.until("message.done", id="a")
+        most = max(most, resident(process))
+    assert done["status"] == "completed"
+    events = [m for m in slow.messages + back.messages if "event" in m]
+    numbers = [event["event"] for event in events]
+    first, end = resumed["lost"] or (last + 1, last)
+    assert first == last + 1, "what is lost begins where the client had come to"
+    assert numbers == [*range(1, first), *range(end + 1, done["event"] + 1)], "each once, in order"
+    got = [event for event in events if event["type"] == "message.delta"]
+    lost = end - first + 1
+    assert done["deltas"] - len(got) == lost, "what is missing is what was said to be"
+    whole = "".join(f"{number} ".ljust(PART_BYTES, "x") for number in range(PARTS))
+    assert whole.startswith("".join(delta["text"] for delta in got if delta["event"] < first))
+    assert whole.endswith("".join(delta["text"] for delta in got if delta["event"] > end))
+    return Figures(before, most, PARTS * PART_BYTES, done["deltas"], lost, max(delays))
+
+
+async def test_a_stream_that_nobody_reads(
+    stack: ExitStack, tmp_path: Path, start_local: Start, start_gateway: Start
+) -> None:
+    container = Container(tmp_path / "sessions")
+    stack.callback(container.stop)
+    platform = start_local(f"--container={container.url}")
+    figures = await stop_reading(start_gateway(platform.url, STREAM))
+    assert figures.lost > 0, "more than the log holds"
+    # The log, what asyncio and aiohttp hold of one message each, and what the allocator keeps.
+    assert figures.most - figures.before < 3 * 8_000_000, figures
+
+
+async def _measure() -> None:
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(TemporaryDirectory()))
+        container = Container(folder / "sessions")
+        stack.callback(container.stop)
+        platform = stack.enter_context(local(f"--container={container.url}"))
+        config = folder / "gateway.toml"
+        config.write_text(AWS.format(url=platform.url) + STREAM)
+        figures = await stop_reading(stack.enter_context(gateway(config)))
+    sys.stdout.write(f"{figures}\n")
+
+
+if __name__ == "__main__":
+    os.environ.update(AWS_ACCESS_KEY_ID="local", AWS_SECRET_ACCESS_KEY="local-secret")
+    asyncio.run(_measure())

@@ -65,12 +65,12 @@ class Proxy:
             pass  # cut, by a side or by the test
         finally:
             self._open.discard(task)
-            _reset(writer) if fault is not None and fault.how == "reset" else writer.close()
+            reset(writer) if fault is not None and fault.how == "reset" else writer.close()
 
     async def _relay(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, fault: Fault | None
     ) -> None:
-        up_reader, up_writer = await asyncio.open_connection(*self._target)
+        up_reader, up_writer = await connect(self._target)
         ways: tuple[tuple[Literal["up", "down"], asyncio.StreamReader, asyncio.StreamWriter], ...]
         ways = (("up", reader, up_writer), ("down", up_reader, writer))
         passing = {
@@ -83,7 +83,7 @@ class Proxy:
             for task in passing:
                 task.cancel()
             await asyncio.gather(*passing, return_exceptions=True)
-            _reset(up_writer) if fault is not None and fault.how == "reset" else up_writer.close()
+            reset(up_writer) if fault is not None and fault.how == "reset" else up_writer.close()
 
 
 async def _pass(
@@ -104,7 +104,26 @@ async def _pass(
             return
 
 
-def _reset(writer: asyncio.StreamWriter) -> None:
+Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+
+
+async def connect(target: tuple[str | None, int | None]) -> Streams:
+    """A connection to there; who is cancelled just when there is one leaves none behind."""
+    connecting = asyncio.create_task(asyncio.open_connection(*target))
+    try:
+        return await asyncio.shield(connecting)
+    except asyncio.CancelledError:
+        connecting.add_done_callback(_let_go)
+        raise
+
+
+def _let_go(connecting: asyncio.Task[Streams]) -> None:
+    if not connecting.cancelled() and connecting.exception() is None:
+        connecting.result()[1].close()
+
+
+def reset(writer: asyncio.StreamWriter) -> None:
+    """End a connection with a TCP reset."""
     with contextlib.suppress(OSError):
         writer.get_extra_info("socket").setsockopt(
             socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0)

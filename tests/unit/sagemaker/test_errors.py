@@ -179,6 +179,22 @@ def test_what_may_have_been_sent(error: Exception) -> None:
     assert failure(error).outcome is Outcome.UNKNOWN
 
 
+@pytest.mark.parametrize(
+    "error",
+    [
+        boto.ConnectionClosedError(endpoint_url="x"),
+        boto.EndpointConnectionError(endpoint_url="x", error=aiohttp.ClientOSError()),
+        boto.IncompleteReadError(actual_bytes=1, expected_bytes=2),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_a_connection_that_breaks_is_no_fault_of_the_gateway(error: Exception) -> None:
+    with capture_logs() as logs:
+        got = failure(error)
+    assert (got.code, got.outcome) == (ErrorCode.UNAVAILABLE, Outcome.UNKNOWN)
+    assert [entry["log_level"] for entry in logs] == ["warning"]
+
+
 def test_parameters_that_are_none() -> None:
     got = failure(boto.ParamValidationError(report="x"))
     assert (got.code, got.outcome) == (ErrorCode.VALIDATION_ERROR, Outcome.NOT_INVOKED)

@@ -86,3 +86,13 @@ async def test_a_record_that_has_expired_already_is_not_kept() -> None:
     await f.store.put(record("b", 1000.0))
     assert f.evicted == ["a", "b"]
     assert len(f.store) == 0
+
+
+async def test_a_record_that_is_replaced_late_is_not_told_of_as_expired() -> None:
+    f = Fixture()
+    await f.store.put(record("a", 1010.0))
+    await f.store.put(record("b", 1010.0))
+    f.now = 1020.0
+    await f.store.put(record("a", 1140.0))
+    assert await f.store.get("a") == record("a", 1140.0)
+    assert f.evicted == ["b"], "its session lives on, to give its last events"
