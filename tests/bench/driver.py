@@ -104,10 +104,10 @@ async def obey(driven: Driven) -> None:
     commands = msgspec.json.Decoder[Command](Command)
     loop = asyncio.get_running_loop()
     while line := await loop.run_in_executor(None, sys.stdin.buffer.readline):
-        match commands.decode(line):
-            case Connect(clients=clients):
-                await driven.connect(clients)
-                answer: object = None
-            case Run() as run:
-                answer = await driven.run(run)
+        command = commands.decode(line)
+        answer = None
+        if isinstance(command, Connect):
+            await driven.connect(command.clients)
+        else:
+            answer = await driven.run(command)
         os.write(1, msgspec.json.encode(answer) + b"\n")

@@ -68,6 +68,8 @@ async def connected(url: str) -> Call:
         "Content-Type: application/json\r\nContent-Length: "
     ).encode()
     loop = asyncio.get_running_loop()
+    assert parts.hostname is not None
+    assert parts.port is not None
     _, call = await loop.create_connection(lambda: Call(head), parts.hostname, parts.port)
     return call
 

@@ -5,6 +5,7 @@ model and back; of everything else that a gateway has to do it does nothing.
 """
 
 import os
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -34,7 +35,7 @@ async def lifespan(app: Starlette) -> AsyncIterator[None]:
 async def serve(websocket: WebSocket) -> None:
     """Serve one connection."""
     client = websocket.app.state.client
-    call = {"EndpointName": "reply-1024", "ContentType": "application/json"}
+    call = {"EndpointName": os.environ["ENDPOINT"], "ContentType": "application/json"}
     await websocket.accept()
     opening = b'{"requestType": "NEW_SESSION"}'
     opened = await client.invoke_endpoint(**call, SessionId="NEW_SESSION", Body=opening)
@@ -52,4 +53,6 @@ async def serve(websocket: WebSocket) -> None:
 app = Starlette(routes=[WebSocketRoute("/ws", serve)], lifespan=lifespan)
 
 if __name__ == "__main__":
-    uvicorn.run(app, port=int(os.environ["PORT"]), log_level="warning")
+    with socket.create_server(("127.0.0.1", 0), backlog=4096) as listener:
+        print(f"listening on http://127.0.0.1:{listener.getsockname()[1]}", flush=True)  # noqa: T201
+        uvicorn.run(app, fd=listener.fileno(), log_level="warning")

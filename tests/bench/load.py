@@ -131,7 +131,7 @@ class Client(picows.WSListener):
         else:
             self.opened.set_result(None)
 
-    def on_ws_frame(self, transport: picows.WSTransport, frame: picows.WSFrame) -> None:
+    def on_ws_frame(self, _transport: picows.WSTransport, frame: picows.WSFrame) -> None:
         """An event of a turn, or the session's first."""
         if frame.msg_type is picows.WSMsgType.CLOSE:
             die(f"closed: {frame.get_close_code()} {frame.get_close_reason()}")
@@ -144,7 +144,7 @@ class Client(picows.WSListener):
         except RuntimeError as error:
             die(str(error))
 
-    def on_ws_disconnected(self, transport: picows.WSTransport) -> None:
+    def on_ws_disconnected(self, _transport: picows.WSTransport) -> None:
         """A bench that has lost a client measures something else."""
         die("a connection is lost")
 

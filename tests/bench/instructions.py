@@ -1,0 +1,2 @@
+def check(*, store: bool, profile: int) -> int:
+    return 0
