@@ -5,8 +5,9 @@ writes to a client or to the platform is answered here, by bytes that were put t
 So from one run to the next the same is done, and the count of instructions is that of the
 gateway and the libraries it uses, without the kernel's.
 
-Run as a module with a setting for ``aws.transport`` (or ``-``), it does `PHASES` one after the
-other and calls getppid(2), which nothing else here does, before each and at the end.
+Run as a module with a setting for ``aws.transport``, with ``-`` where there is no such setting or
+with `OWN`, it does `PHASES` one after the other and calls getppid(2), which nothing else here does,
+before each and after each.
 """
 
 import asyncio
@@ -20,7 +21,12 @@ import uvloop
 
 from gateway.app import Signals, serve
 from gateway.config import Settings
+from tests.bench.own import leave_the_platform_out
+from tests.bench.processes import ENVIRONMENT
 from tests.bench.upstream import CLOSED, OPENED, answer, json_text
+
+OWN = "own"
+"""In place of a transport: no platform, as in ``own.py``."""
 
 WARM_UP = 60
 PHASES = {
@@ -219,7 +225,7 @@ class Client:
                 self.answered.set()
             else:
                 self._give(self._opening)
-        elif self._left:
+        elif self._left and data[:1] != b"\x88":
             if (len(data) > 1024) if self._raw else (b"message.done" in data):
                 self._left -= 1
                 if self._left:
@@ -228,6 +234,9 @@ class Client:
                     self.answered.set()
         elif b"session.opened" in data:
             self.answered.set()
+        elif data[:1] == b"\x88" and not self.answered.is_set():
+            print(f"closed: {data!r}", file=sys.stderr, flush=True)  # noqa: T201
+            os._exit(1)  # nothing that waits for an answer would get one
 
     def _give(self, payload: bytes) -> None:
         kind = b"\x81" if self._text else b"\x82"
@@ -284,7 +293,7 @@ async def main(
     Args:
         transport: The gateway's way to the platform; None where it has no such setting.
         phases: Some of `PHASES`.
-        between: Called before each of them, and after the last.
+        between: Called before each of them, and after each.
     """
     loop = cast(Loop, asyncio.get_running_loop())
     signals = Signals()
@@ -310,5 +319,8 @@ async def main(
 
 if __name__ == "__main__":
     given = sys.argv[1]
+    os.environ |= ENVIRONMENT
+    if given == OWN:
+        leave_the_platform_out()
     with asyncio.Runner(loop_factory=Loop) as runner:
-        runner.run(main(None if given == "-" else given))
+        runner.run(main(None if given in {"-", OWN} else given))

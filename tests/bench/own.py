@@ -11,6 +11,8 @@ from gateway.session.ports import ModelReply, ModelRequest, ModelSession, OnPart
 from tests.bench.upstream import json_text
 
 REPLY = ModelReply(body=json_text(1024), content_type="application/json", variant="AllTraffic")
+STREAMED = ModelReply(body=None, content_type="text/plain", variant="AllTraffic")
+PART, PARTS = "word " * 8, 200
 
 
 class AtOnce(SageMakerModel):
@@ -22,19 +24,28 @@ class AtOnce(SageMakerModel):
 
     async def invoke(
         self,
-        request: ModelRequest,  # noqa: ARG002 - the port's
-        session: ModelSession | None,  # noqa: ARG002
+        request: ModelRequest,
+        session: ModelSession | None,  # noqa: ARG002 - the port's
         *,
         affinity: str,  # noqa: ARG002
-        on_part: OnPart,  # noqa: ARG002
+        on_part: OnPart,
     ) -> ModelReply:
         """See `Model.invoke`."""
-        return REPLY
+        if not request.stream:
+            return REPLY
+        for _ in range(PARTS):
+            on_part(PART)
+        return STREAMED
 
     async def close(self, session: ModelSession) -> None:
         """See `Model.close`."""
 
 
-if __name__ == "__main__":
+def leave_the_platform_out() -> None:
+    """Let every gateway that this process builds have no platform."""
     setattr(gateway.app, "SageMakerModel", AtOnce)  # noqa: B010 - no assignment may change a class
+
+
+if __name__ == "__main__":
+    leave_the_platform_out()
     main()
