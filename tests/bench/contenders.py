@@ -1,0 +1,158 @@
+"""What is compared, and how each is started."""
+
+import importlib.util
+from pathlib import Path
+
+import msgspec
+
+from gateway.config import Aws
+from tests.bench.processes import MEASURED, REST, Process
+
+ENDPOINTS = ("reply-1024", "reply-1000000", "reply-5000000", "burst-200-40")
+
+_CONFIG = """\
+[server]
+max_connections = 50000
+log_level = "WARNING"
+[store]
+max_sessions = 50000
+[aws]
+region = "us-east-1"
+endpoint_url = "{url}"
+{transport}
+"""
+_ROUTE = """\
+[routes.{endpoint}]
+endpoint_name = "{endpoint}"
+content_type = "application/json"
+stream = "{stream}"
+"""
+
+
+class Contender(msgspec.Struct, frozen=True, kw_only=True):
+    """One way to a model.
+
+    Attributes:
+        name: In results and tables.
+        way: How clients speak to it, see ``load.py``; None where it is its own client.
+        kind: How it is started, see `started`.
+        transport: The gateway's way to the platform; None where it has no such setting.
+    """
+
+    name: str
+    kind: str
+    way: str | None = None
+    transport: str | None = None
+
+
+PLAIN = Contender(name="plain aiobotocore call", kind="plain")
+DIRECT = Contender(name="the platform, called raw", kind="direct", way="http")
+FLOOR = Contender(name="floor: picows and a raw call", kind="floor", way="raw")
+FORTY = Contender(name="forty lines of Starlette", kind="forty", way="raw")
+
+
+def transports() -> tuple[str | None, ...]:
+    """The gateway's ways to the platform."""
+    return ("aiobotocore", "lean") if "transport" in Aws.model_fields else (None,)
+
+
+def gateways(*ways: str) -> list[Contender]:
+    """This gateway, with each of its transports."""
+    return [
+        Contender(
+            name=f"gateway, {way}, {transport or 'aiobotocore'}",
+            kind="gateway",
+            way=way,
+            transport=transport,
+        )
+        for transport in transports()
+        for way in ways
+    ]
+
+
+def own(way: str) -> Contender:
+    """This gateway without any platform: what its own path costs."""
+    return Contender(name=f"gateway, {way}, no platform", kind="own", way=way)
+
+
+def left_out() -> list[str]:
+    """What is not compared, and why."""
+    notes = []
+    if "transport" not in Aws.model_fields:
+        notes.append("the gateway's lean transport: there is no setting `aws.transport`")
+    if importlib.util.find_spec("litellm") is None:
+        notes.append("LiteLLM's proxy: it is not installed")
+    else:
+        notes.append("LiteLLM's proxy: it is installed, but nothing here drives it yet")
+    return notes
+
+
+class Started(msgspec.Struct, frozen=True):
+    """A contender that runs.
+
+    Attributes:
+        process: What is measured.
+        load: What drives it; may be the same.
+    """
+
+    process: Process
+    load: Process
+
+    def stop(self) -> None:
+        """End both."""
+        for process in (self.load, self.process):
+            process.__exit__()
+
+
+def started(contender: Contender, *, upstream: str, endpoint: str, directory: Path) -> Started:
+    """Start a contender and what drives it.
+
+    Args:
+        contender: Which one.
+        upstream: The platform's host and port.
+        endpoint: What it is to call.
+        directory: For files.
+    """
+    base = f"http://{upstream}"
+    invocations = f"{base}/endpoints/{endpoint}/invocations"
+    log, load_log = directory / "contender.log", directory / "load.log"
+    way = contender.way
+    path = "/"
+    match contender.kind:
+        case "plain":
+            plain = Process(["tests.bench.plain", base, endpoint], cores=MEASURED, log=log)
+            return Started(plain, plain)
+        case "direct":
+            direct = Process(["tests.bench.load", "http", invocations], cores=MEASURED, log=log)
+            return Started(direct, direct)
+        case "floor":
+            process = Process(["tests.bench.floor", invocations], cores=MEASURED, log=log)
+        case "forty":
+            environment = {"UPSTREAM": base, "ENDPOINT": endpoint}
+            process = Process(
+                ["tests.bench.forty"], cores=MEASURED, log=log, environment=environment
+            )
+            path = "/ws"
+        case kind:
+            config = directory / "gateway.toml"
+            config.write_text(_config(base, contender.transport))
+            module = "gateway" if kind == "gateway" else "tests.bench.own"
+            command = [module, "serve", "--config", str(config), "--port", "0"]
+            process = Process(command, cores=MEASURED, log=log)
+            path = f"/ws/{endpoint}"
+    try:
+        url = f"ws://{process.address()}{path}"
+    except BaseException:
+        process.__exit__()
+        raise
+    assert way is not None
+    return Started(process, Process(["tests.bench.load", way, url], cores=REST, log=load_log))
+
+
+def _config(url: str, transport: str | None) -> str:
+    routes = [
+        _ROUTE.format(endpoint=name, stream="raw" if name.startswith("burst") else "off")
+        for name in ENDPOINTS
+    ]
+    setting = f'transport = "{transport}"' if transport else ""
+    return _CONFIG.format(url=url, transport=setting) + "".join(routes)
