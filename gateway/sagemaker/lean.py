@@ -1,0 +1,486 @@
+"""Calls that cost little: what does not change from one to the next is found out once.
+
+aiobotocore stays in charge of what it is good at: where to call, who signs, what the API is like,
+and what an error means. It is asked how it would make a call, and from then on the same bytes are
+put together here. Whatever it does that is not foreseen here makes `lean_transport` refuse, and
+then the calls are its own.
+"""
+
+import asyncio
+import os
+import ssl
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from hashlib import sha256
+from operator import itemgetter
+from typing import Any, NamedTuple
+from urllib.parse import quote, urlsplit
+
+import botocore
+import msgspec
+from botocore import exceptions as boto
+from botocore import xform_name
+from botocore.awsrequest import HeadersDict
+from botocore.httpsession import ProxyConfiguration, create_urllib3_context, get_cert_path
+from botocore.parsers import create_parser
+from botocore.utils import normalize_url_path
+from botocore.validate import validate_parameters
+
+from gateway.sagemaker.connections import Connections, Headers, OnGoodHead, Reply, Server
+from gateway.sagemaker.parts import Parts
+from gateway.sagemaker.signing import Signer
+from gateway.sagemaker.transport import (
+    Limits,
+    OnBytes,
+    OnHead,
+    ReplyFailed,
+    StreamedReply,
+    streamed_reply,
+    too_large,
+)
+
+Clock = Callable[[], float]
+"""Gives the time in seconds since the epoch."""
+
+_KEPT = 1_000  # plans, and paths; there are a few of each
+_OURS = {"amz-sdk-invocation-id", "content-length"}  # made for each call
+_UNSIGNED = {"amz-sdk-request", "user-agent", "x-amzn-trace-id"}
+_PORTS = {"http": 80, "https": 443}
+
+
+class NotLean(Exception):
+    """The calls can't be made here; the text says why."""
+
+
+class _Rehearsed(Exception):
+    """Ends a call of aiobotocore in place of sending it."""
+
+    def __init__(self, request: Any) -> None:
+        super().__init__()
+        self.request = request
+
+
+class _Plan(msgspec.Struct, frozen=True):
+    """How a request with certain parameters is written.
+
+    Attributes:
+        values: Gives those parameters that go into headers.
+        least: How long some of them have to be.
+        canonical: What is signed, a format for the parameters and for what `_Operation` adds.
+        signed: The names of the headers that are signed.
+        head: The request's head, a format likewise.
+    """
+
+    values: Callable[[dict[str, Any]], Any]
+    least: list[tuple[str, int]]
+    canonical: str
+    signed: str
+    head: str
+
+
+class _Operation:
+    """One operation of the API, as aiobotocore calls it.
+
+    Args:
+        model: Its model.
+        prefix: The path that everything is under.
+        host: ``Host``.
+        constant: Further headers, the same in each call, that are not signed.
+    """
+
+    def __init__(self, model: Any, prefix: str, host: str, constant: Mapping[str, str]) -> None:
+        self.model = model
+        self._prefix = prefix
+        self._host = host
+        self._constant = constant
+        self._uri = model.http["requestUri"]
+        self._members = model.input_shape.members
+        self._received = [
+            (member, shape.serialization["name"].lower())
+            for member, shape in model.output_shape.members.items()
+            if shape.serialization.get("location") == "header"
+        ]
+        self._plans: dict[tuple[str, ...], _Plan] = {}
+        self._paths: dict[str, tuple[str, str]] = {}
+
+    def head(self, parameters: dict[str, Any], keys: Any, signer: Signer, now: float) -> bytes:
+        """The head of a request, signed.
+
+        Args:
+            parameters: As in the API model.
+            keys: The credentials, frozen.
+            signer: Of the region and service.
+            now: In seconds since the epoch.
+
+        Raises:
+            ParamValidationError: They are not what the API model has.
+        """
+        given = (*parameters, "") if keys.token else (*parameters,)
+        plan = self._plans.get(given)
+        if plan is None:
+            plan = _kept(self._plans, given, self._plan(parameters, token=bool(keys.token)))
+        self._check(plan, parameters)
+        name = parameters["EndpointName"]
+        paths = self._paths.get(name)
+        if paths is None:
+            paths = _kept(self._paths, name, self._path(name))
+        body = parameters["Body"]
+        time = signer.time(now)
+        fields = {
+            **parameters,
+            "path": paths[1],
+            "time": time,
+            "token": keys.token,
+            "hash": sha256(body).hexdigest(),
+        }
+        canonical = plan.canonical % fields
+        if "  " in canonical or " \n" in canonical or ": " in canonical:
+            trimmed = {
+                name: " ".join(value.split()) if isinstance(value, str) else value
+                for name, value in fields.items()
+            }
+            canonical = plan.canonical % trimmed
+        fields["path"] = paths[0]
+        fields["authorization"] = signer.authorization(keys, time, plan.signed, canonical)
+        fields["invocation"] = _uuid()
+        fields["length"] = len(body)
+        return (plan.head % fields).encode()
+
+    def output(self, headers: Headers) -> dict[str, Any]:
+        """The members of the output that the headers of a reply hold."""
+        return {member: headers[name] for member, name in self._received if name in headers}
+
+    def _check(self, plan: _Plan, parameters: dict[str, Any]) -> None:
+        try:
+            text = "".join(plan.values(parameters))
+            fits = type(parameters["Body"]) is bytes and parameters["EndpointName"] != ""
+            fits = fits and all(len(parameters[name]) >= least for name, least in plan.least)
+        except (KeyError, TypeError):
+            text, fits = "", False
+        if not fits:
+            validate_parameters(parameters, self.model.input_shape)
+            raise boto.ParamValidationError(report="`Body` has to be bytes, and a name is needed")
+        if not (text.isascii() and text.isprintable()):
+            raise boto.ParamValidationError(report="a header holds printable ASCII, and no more")
+
+    def _plan(self, parameters: dict[str, Any], *, token: bool) -> _Plan:
+        members = [name for name in parameters if name not in {"EndpointName", "Body"}]
+        if any(name not in self._members for name in members):
+            validate_parameters(parameters, self.model.input_shape)
+        headers = {self._members[name].serialization["name"]: f"%({name})s" for name in members} | {
+            "Host": _literal(self._host),
+            "X-Amz-Date": "%(time)s",
+        }
+        if token:
+            headers["X-Amz-Security-Token"] = "%(token)s"
+        signed = sorted((name.lower(), value) for name, value in headers.items())
+        names = ";".join(name for name, _ in signed)
+        lines = "".join(f"{name}:{value}\n" for name, value in signed)
+        sent = {
+            **headers,
+            **{name: _literal(value) for name, value in self._constant.items()},
+            "Authorization": "%(authorization)s",
+            "amz-sdk-invocation-id": "%(invocation)s",
+            "Content-Length": "%(length)d",
+            "Accept-Encoding": "identity",
+        }
+        if "Accept" not in headers:
+            sent["Accept"] = "*/*"  # as aiohttp does
+        head = "".join(f"{name}: {value}\r\n" for name, value in sent.items())
+        values = ["EndpointName", *members]
+        return _Plan(
+            values=itemgetter(*values) if members else lambda given: (given["EndpointName"],),
+            least=[
+                (name, least)
+                for name in members
+                if (least := self._members[name].metadata.get("min", 0))
+            ],
+            canonical=f"POST\n%(path)s\n\n{lines}\n{names}\n%(hash)s",
+            signed=names,
+            head=f"POST %(path)s HTTP/1.1\r\n{head}\r\n",
+        )
+
+    def _path(self, endpoint_name: str) -> tuple[str, str]:
+        """As it is sent, and as it is signed."""
+        named = self._uri.replace("{EndpointName}", quote(endpoint_name, safe="-._~"))
+        path = self._prefix + named
+        return path, quote(normalize_url_path(path), safe="/~")
+
+
+def _literal(text: str) -> str:
+    """Text that a format leaves as it is."""
+    return text.replace("%", "%%")
+
+
+def _kept(memory: dict[Any, Any], key: Any, value: Any) -> Any:
+    if len(memory) >= _KEPT:
+        memory.clear()
+    memory[key] = value
+    return value
+
+
+def _uuid() -> str:
+    """A random UUID; the standard library's is dearer."""
+    text = os.urandom(16).hex()
+    return f"{text[:8]}-{text[8:12]}-4{text[13:16]}-a{text[17:20]}-{text[20:]}"
+
+
+class _Whole:
+    """Collects the body of a good reply.
+
+    Attributes:
+        headers: The reply's, once it has begun.
+    """
+
+    def __init__(self, most: int) -> None:
+        self.headers: Headers | None = None
+        self._most = most
+        self._left = most
+        self._slices: list[bytes] = []
+
+    def begin(self, headers: Headers) -> OnBytes:
+        self.headers = headers
+        return self._take
+
+    def body(self) -> bytes:
+        return b"".join(self._slices)
+
+    def _take(self, data: bytes) -> None:
+        self._left -= len(data)
+        if self._left < 0:
+            raise too_large(self._most)
+        self._slices.append(data)
+
+
+class LeanTransport:
+    """See `gateway.sagemaker.transport.Transport`; made by `lean_transport`."""
+
+    def __init__(
+        self,
+        client: Any,
+        credentials: Any,
+        operations: tuple[_Operation, _Operation],
+        *,
+        signer: Signer,
+        connections: Connections,
+        limits: Limits,
+        clock: Clock,
+    ) -> None:
+        self._client = client
+        self._credentials = credentials
+        self._whole, self._streamed = operations
+        self._signer = signer
+        self._connections = connections
+        self._clock = clock
+        self.limits = limits
+
+    async def invoke_endpoint(self, parameters: dict[str, Any]) -> dict[str, Any]:
+        """See `Transport.invoke_endpoint`."""
+        operation = self._whole
+        whole = _Whole(self.limits.reply_bytes)
+        try:
+            async with asyncio.timeout(self.limits.call_timeout):
+                reply = await self._send(operation, parameters, whole.begin)
+        except TimeoutError as error:
+            if whole.headers is None:
+                raise
+            raise ReplyFailed(error) from None
+        if whole.headers is None:
+            raise self._error(operation, reply)
+        response = operation.output(whole.headers)
+        response["Body"] = whole.body()
+        return response
+
+    async def invoke_endpoint_with_response_stream(
+        self, parameters: dict[str, Any], on_head: OnHead, on_part: OnBytes
+    ) -> StreamedReply:
+        """See `Transport.invoke_endpoint_with_response_stream`."""
+        operation = self._streamed
+        streamed: StreamedReply | None = None
+        parts = Parts(on_part)
+
+        def begin(headers: Headers) -> OnBytes:
+            nonlocal streamed
+            streamed = streamed_reply(operation.output(headers))
+            timeout.reschedule(asyncio.get_running_loop().time() + self.limits.stream_timeout)
+            on_head(streamed)
+            return parts.feed
+
+        try:
+            async with asyncio.timeout(self.limits.call_timeout) as timeout:
+                reply = await self._send(operation, parameters, begin)
+        except TimeoutError as error:
+            if streamed is None:
+                raise
+            raise ReplyFailed(error) from None
+        if streamed is None:
+            raise self._error(operation, reply)
+        parts.end()
+        return streamed
+
+    async def _send(
+        self, operation: _Operation, parameters: dict[str, Any], on_head: OnGoodHead
+    ) -> Reply:
+        if self._credentials is None:
+            raise boto.NoCredentialsError
+        # Fresh each time: they are those of a role, as a rule, and soon replaced.
+        keys = await self._credentials.get_frozen_credentials()
+        head = operation.head(parameters, keys, self._signer, self._clock())
+        return await self._connections.send(head, parameters["Body"], on_head)
+
+    def _error(self, operation: _Operation, reply: Reply) -> Exception:
+        """The exception that botocore makes of an answer."""
+        service = self._client.meta.service_model
+        parser = create_parser(service.resolved_protocol)
+        answer = {
+            "headers": HeadersDict(reply.headers),
+            "status_code": reply.status,
+            "body": reply.body,
+            "context": {"operation_name": operation.model.name},
+        }
+        parsed = parser.parse(answer, operation.model.output_shape)
+        code = parsed.get("Error", {}).get("Code")
+        shape = None if code is None else service.shape_for_error_code(code)
+        if shape is not None:
+            parsed.update(parser.parse(answer, shape))
+        kind = self._client.exceptions.from_code(code)
+        error: Exception = kind(parsed, operation.model.name)
+        return error
+
+
+@asynccontextmanager
+async def lean_transport(
+    client: Any, credentials: Any, options: Mapping[str, Any], limits: Limits, clock: Clock
+) -> AsyncIterator[LeanTransport]:
+    """A transport whose connections are closed with this context.
+
+    Args:
+        client: aiobotocore's, for ``sagemaker-runtime``.
+        credentials: aiobotocore's, that it signs with; None where there are none.
+        options: How its HTTP session was made.
+        limits: How long calls may take, and how much they may bring.
+        clock: Tells when a request is signed.
+
+    Raises:
+        NotLean: The client does, or is to do, what is not done here.
+    """
+    whole, streamed = [
+        await _rehearse(client, name)
+        for name in ("InvokeEndpoint", "InvokeEndpointWithResponseStream")
+    ]
+    if whole[:3] != streamed[:3]:
+        raise NotLean("the operations are not called in one place")
+    url, region, service = whole[:3]
+    at = urlsplit(url)
+    if at.scheme not in _PORTS or at.query or at.fragment or at.username or not at.hostname:
+        raise NotLean("the endpoint's address is not a plain one")
+    if ProxyConfiguration(proxies=options.get("proxies")).proxy_url_for(url):
+        raise NotLean("there is a proxy")
+    host = f"[{at.hostname}]" if ":" in at.hostname else at.hostname
+    port = at.port or _PORTS[at.scheme]
+    if port != _PORTS[at.scheme]:
+        host = f"{host}:{port}"
+    tls = None
+    if at.scheme == "https":
+        tls = await asyncio.to_thread(_tls, options.get("verify", True), options.get("client_cert"))
+    connections = Connections(Server(url, at.hostname, port, tls), limits)
+    try:
+        yield LeanTransport(
+            client,
+            credentials,
+            (
+                _Operation(whole[3], at.path, host, whole[4]),
+                _Operation(streamed[3], at.path, host, streamed[4]),
+            ),
+            signer=Signer(region, service),
+            connections=connections,
+            limits=limits,
+            clock=clock,
+        )
+    finally:
+        connections.close()
+
+
+class _Rehearsal(NamedTuple):
+    """How aiobotocore calls an operation.
+
+    Attributes:
+        url: Its address, without the path that the API model has.
+        region: Signed for.
+        service: Likewise.
+        operation: The operation's model.
+        constant: Headers that are the same in each call.
+    """
+
+    url: str
+    region: str
+    service: str
+    operation: Any
+    constant: Mapping[str, str]
+
+
+async def _rehearse(client: Any, name: str) -> _Rehearsal:
+    """Let the client make a call up to where it would be signed and sent, which needs no keys."""
+    signing: dict[str, Any] = {}
+
+    def choose_signer(**how: Any) -> Any:
+        signing.update(how)
+        return botocore.UNSIGNED
+
+    def before_send(request: Any, **_: Any) -> None:
+        raise _Rehearsed(request)
+
+    events = client.meta.events
+    # The last to be asked, so that anyone who has a say in it comes first, and is then found out.
+    events.register_last("choose-signer", choose_signer)
+    events.register_first("before-send", before_send)
+    try:
+        await getattr(client, xform_name(name))(EndpointName="e", Body=b"")
+    except _Rehearsed as call:
+        request = call.request
+    except Exception as error:  # noqa: BLE001 - each call would fail as this one
+        raise NotLean(f"no call can be made: {type(error).__name__}") from None
+    else:
+        raise NotLean("the client does not send its calls")
+    finally:
+        events.unregister("choose-signer", choose_signer)
+        events.unregister("before-send", before_send)
+    operation = client.meta.service_model.operation_model(name)
+    path = operation.http["requestUri"].replace("{EndpointName}", "e")
+    if signing.get("signature_version") != "v4":
+        raise NotLean("the calls are signed in another way")
+    if request.method != "POST" or not request.url.endswith(path):
+        raise NotLean("the calls are addressed in another way")
+    headers = {
+        key: value.decode() if isinstance(value, bytes) else value
+        for key, value in request.headers.items()
+        if key.lower() not in _OURS
+    }
+    if not _UNSIGNED.issuperset(key.lower() for key in headers):
+        raise NotLean("the calls have further headers")
+    return _Rehearsal(
+        url=request.url.removesuffix(path),
+        region=signing["region_name"],
+        service=signing["signing_name"],
+        operation=operation,
+        constant=headers,
+    )
+
+
+def _tls(verify: bool | str, certificate: Any) -> ssl.SSLContext:
+    """A context as aiobotocore makes it.
+
+    Args:
+        verify: Whether to, or the certificates to trust.
+        certificate: The client's own: a path, or one of it and one of its key.
+    """
+    context: ssl.SSLContext = create_urllib3_context()
+    if verify:
+        context.check_hostname = True
+        context.load_verify_locations(get_cert_path(verify))
+    else:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    if certificate:
+        context.load_cert_chain(*([certificate] if isinstance(certificate, str) else certificate))
+    return context
