@@ -119,7 +119,7 @@ class HttpSession(AIOHTTPSession):
     """
 
     def __init__(self, **options: Any) -> None:
-        super().__init__(**options)  # type: ignore[no-untyped-call]
+        super().__init__(**options)
         self.options = options
 
     async def _get_session(self, proxy_url: str | None) -> Any:

@@ -153,7 +153,8 @@ class _Operation:
     def _check(self, plan: _Plan, parameters: dict[str, Any]) -> None:
         try:
             text = "".join(plan.values(parameters))
-            fits = type(parameters["Body"]) is bytes and parameters["EndpointName"] != ""
+            name = parameters["EndpointName"]
+            fits = type(parameters["Body"]) is bytes and type(name) is str and name != ""
             fits = fits and all(len(parameters[name]) >= least for name, least in plan.least)
         except (KeyError, TypeError):
             text, fits = "", False
@@ -187,9 +188,8 @@ class _Operation:
         if "Accept" not in headers:
             sent["Accept"] = "*/*"  # as aiohttp does
         head = "".join(f"{name}: {value}\r\n" for name, value in sent.items())
-        values = ["EndpointName", *members]
         return _Plan(
-            values=itemgetter(*values) if members else lambda given: (given["EndpointName"],),
+            values=itemgetter(*members) if members else lambda _: "",
             least=[
                 (name, least)
                 for name in members
