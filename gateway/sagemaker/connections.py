@@ -281,9 +281,13 @@ class _Connection(asyncio.Protocol):
         status = self._parser.get_status_code()
         if self._waiter is None or status < 200:
             return
+        if self._fruitless > HEAD_BYTES and sum(map(_size, self._received.items())) > HEAD_BYTES:
+            self._fail(boto.HTTPClientError(error=ValueError("a head too large")))
+            return
         try:
             headers = {
-                name.lower().decode(): value.decode() for name, value in self._received.items()
+                name.lower().decode(): value.rstrip(b" \t").decode()
+                for name, value in self._received.items()
             }
         except UnicodeDecodeError as error:
             self._fail(boto.HTTPClientError(error=error))
@@ -360,3 +364,7 @@ class _Connection(asyncio.Protocol):
         else:
             error = TimeoutError()
             self._fail(boto.ReadTimeoutError(endpoint_url=self._url, error=error))
+
+
+def _size(header: tuple[bytes, bytes]) -> int:
+    return len(header[0]) + len(header[1])

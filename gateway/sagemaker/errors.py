@@ -117,7 +117,13 @@ _NOT_SENT = (
     boto.UnsupportedSignatureVersionError,
 )
 _TIMEOUTS = (boto.ReadTimeoutError, TimeoutError)
-_BROKEN = (boto.HTTPClientError, boto.IncompleteReadError, aiohttp.ClientError, OSError)
+_BROKEN = (
+    boto.EndpointConnectionError,
+    boto.HTTPClientError,
+    boto.IncompleteReadError,
+    aiohttp.ClientError,
+    OSError,
+)
 
 
 def failure_of(  # noqa: PLR0911 - one a kind

@@ -154,13 +154,13 @@ class _Operation:
         try:
             text = "".join(plan.values(parameters))
             name = parameters["EndpointName"]
-            fits = type(parameters["Body"]) is bytes and type(name) is str and name != ""
+            fits = type(parameters["Body"]) is bytes and type(name) is str
             fits = fits and all(len(parameters[name]) >= least for name, least in plan.least)
         except (KeyError, TypeError):
             text, fits = "", False
         if not fits:
             validate_parameters(parameters, self.model.input_shape)
-            raise boto.ParamValidationError(report="`Body` has to be bytes, and a name is needed")
+            raise boto.ParamValidationError(report="`Body` has to be bytes")
         if not (text.isascii() and text.isprintable()):
             raise boto.ParamValidationError(report="a header holds printable ASCII, and no more")
 
