@@ -30,7 +30,6 @@ _FIXED: Mapping[int, Struct] = {
     4: Struct("!i"),
     5: Struct("!q"),
     8: Struct("!q"),  # a time, in milliseconds
-    9: Struct("!16s"),  # a UUID
 }
 _LENGTH = Struct("!H")
 
@@ -124,6 +123,9 @@ def _headers(block: bytes) -> dict[str, Any]:
                     value, at = _bytes(block, at + 2, size)
             elif kind in {0, 1}:
                 value = kind == 0
+            elif kind == 9:  # a UUID, of which botocore takes what there is
+                value = block[at : at + 16]
+                at += 16
             else:
                 raise Malformed("type of a header")
             headers[name] = value

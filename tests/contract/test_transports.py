@@ -18,6 +18,7 @@ import pytest
 from botocore.exceptions import ClientError
 from hypothesis import given
 from hypothesis import strategies as st
+from structlog.testing import capture_logs
 
 from gateway.errors import ErrorCode, Failure, Outcome
 from gateway.sagemaker import PROFILES, Runtime, runtime_client
@@ -46,7 +47,7 @@ class Server:
     Attributes:
         requests: Heads and bodies.
         connections: How many have been made.
-        open: How many of them it has not closed.
+        answering: Whether it is to close one that it has a request from.
         answer: What it answers.
         then: What it does with the connection after that: ``keep``, ``close`` or ``reset``.
     """
@@ -54,19 +55,19 @@ class Server:
     def __init__(self) -> None:
         self.requests: list[tuple[bytes, bytes]] = []
         self.connections = 0
-        self.open = 0
+        self.answering = False
         self.answer = GOOD
         self.then = "keep"
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
-        self.open += 1
         try:
             while True:
                 head = await reader.readuntil(b"\r\n\r\n")
                 length = re.search(rb"(?i)\r\ncontent-length: (\d+)", head)
                 body = await reader.readexactly(int(length[1]) if length else 0)
                 self.requests.append((head, body))
+                self.answering = self.then != "keep"
                 writer.write(self.answer)
                 await writer.drain()
                 if self.then == "reset":
@@ -79,7 +80,7 @@ class Server:
             pass
         finally:
             writer.close()
-            self.open -= 1
+            self.answering = False
 
 
 class Both:
@@ -142,7 +143,8 @@ class Both:
         parameters = {"EndpointName": "e", "Body": b"{}", "SessionId": "s-1"}
         came = []
         for runtime in (self.lean, self.aio):
-            came.append(self.run(came_of(runtime, parameters, stream=stream)))
+            with capture_logs():
+                came.append(self.run(came_of(runtime, parameters, stream=stream)))
             if self.server.then != "keep":
                 self.run(self._closed())
         return came
@@ -150,7 +152,7 @@ class Both:
     async def _closed(self) -> None:
         """Wait until nothing is left of what the server has closed."""
         async with asyncio.timeout(20 * UNIT):
-            while self.server.open:  # noqa: ASYNC110 - there is no event for it
+            while self.server.answering:  # noqa: ASYNC110 - there is no event for it
                 await asyncio.sleep(0.001 * UNIT)
         await asyncio.sleep(0.001 * UNIT)
 
