@@ -10,6 +10,7 @@ import socket
 import ssl
 from collections import deque
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 from typing import cast
 
 import aiohappyeyeballs
@@ -82,7 +83,15 @@ class Connections:
         self._sweeper: asyncio.TimerHandle | None = None
         self._closed = False
 
-    async def send(self, head: bytes, body: bytes, on_head: OnGoodHead) -> Reply:
+    async def send(
+        self,
+        head: bytes,
+        body: bytes,
+        on_head: OnGoodHead,
+        *,
+        deadline: float,
+        then: float | None = None,
+    ) -> Reply:
         """Send a request, and wait for the whole of its reply.
 
         Cancelling it closes the connection.
@@ -92,16 +101,27 @@ class Connections:
             body: Its body.
             on_head: Called when a good reply begins. What it raises, or what it gives, ends the
                 call.
+            deadline: When to give up, by the loop's clock.
+            then: In place of that, how long a good reply may take once it has begun, in seconds.
 
         Raises:
-            ReplyFailed: The connection broke or fell silent after the head of a good reply.
-            BotoCoreError: Something went wrong before that.
+            ReplyFailed: The connection broke or fell silent after the head of a good reply, or
+                the reply took too long.
+            TimeoutError: It was too late before that.
+            BotoCoreError: Something else went wrong before that.
         """
-        await self._slots.acquire()
+        if self._slots.locked():
+            async with asyncio.timeout_at(deadline):
+                await self._slots.acquire()
+        else:
+            await self._slots.acquire()
         try:
-            connection = self._usable() or await self._connect()
+            connection = self._usable()
+            if connection is None:
+                async with asyncio.timeout_at(deadline):
+                    connection = await self._connect()
             try:
-                return await connection.exchange(head, body, on_head)
+                return await connection.exchange(head, body, on_head, deadline, then)
             finally:
                 if connection.reusable and not self._closed:
                     self._keep(connection)
@@ -193,7 +213,10 @@ class _Connection(asyncio.Protocol):
         self._loop = loop
         self._url = url
         self._read_timeout = read_timeout
+        self._deadline = 0.0
+        self._then: float | None = None
         self._timer: asyncio.TimerHandle | None = None
+        self._timer_at = 0.0
         self._poll = select.poll()
         self._transport: asyncio.Transport
         self._received: dict[bytes, bytes] = {}
@@ -212,14 +235,17 @@ class _Connection(asyncio.Protocol):
         self._until_end = False  # the body is over when the connection is
         self._fruitless = 0  # bytes that came without bringing any of the body
 
-    async def exchange(self, head: bytes, body: bytes, on_head: OnGoodHead) -> Reply:
+    async def exchange(
+        self, head: bytes, body: bytes, on_head: OnGoodHead, deadline: float, then: float | None
+    ) -> Reply:
         """See `Connections.send`."""
         self._reset()
         self._on_head = on_head
+        self._deadline = deadline
+        self._then = then
         self.reusable = False
         self.used_at = self._loop.time()
-        if self._timer is None:
-            self._timer = self._loop.call_later(self._read_timeout, self._watch)
+        self._watch_until_due()
         self._waiter = self._loop.create_future()
         if len(body) <= JOINED_BYTES:
             self._transport.write(head + body)
@@ -259,10 +285,10 @@ class _Connection(asyncio.Protocol):
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
-            self._fail(boto.HTTPClientError(error=error))
+            self._break(boto.HTTPClientError(error=error))
             return
         if self._fruitless > HEAD_BYTES:
-            self._fail(boto.HTTPClientError(error=ValueError("a head without end")))
+            self._break(boto.HTTPClientError(error=ValueError("a head without end")))
 
     def eof_received(self) -> bool:
         self._ended(None)
@@ -282,21 +308,26 @@ class _Connection(asyncio.Protocol):
         if self._waiter is None or status < 200:
             return
         if self._fruitless > HEAD_BYTES and sum(map(_size, self._received.items())) > HEAD_BYTES:
-            self._fail(boto.HTTPClientError(error=ValueError("a head too large")))
+            self._break(boto.HTTPClientError(error=ValueError("a head too large")))
             return
         try:
+            # A value has no line feed in it.
+            values = b"\n".join(self._received.values()).decode().split("\n")
             headers = {
-                name.lower().decode(): value.rstrip(b" \t").decode()
-                for name, value in self._received.items()
+                _lowered(name): value.rstrip(" \t")
+                for name, value in zip(self._received, values, strict=False)
             }
         except UnicodeDecodeError as error:
-            self._fail(boto.HTTPClientError(error=error))
+            self._break(boto.HTTPClientError(error=error))
             return
         self._status = status
         self._headers = headers
         chunked = headers.get("transfer-encoding", "").lower().endswith("chunked")
         self._until_end = not chunked and "content-length" not in headers
         if status < 300:
+            if self._then is not None:
+                self._deadline = self.used_at + self._then
+                self._watch_until_due()
             try:
                 self._take = self._on_head(headers)
             except Exception as error:  # noqa: BLE001 - the caller's
@@ -335,35 +366,55 @@ class _Connection(asyncio.Protocol):
     def _fail(self, error: Exception) -> None:
         self.abort()
         waiter, self._waiter = self._waiter, None
-        if waiter is None or waiter.done():
-            return
-        if self._take is not None and isinstance(error, boto.BotoCoreError):
-            error = ReplyFailed(error)
-        waiter.set_exception(error)
+        if waiter is not None and not waiter.done():
+            waiter.set_exception(error)
+
+    def _break(self, error: Exception) -> None:
+        """Fail for a reason that means something else once a good reply has begun."""
+        self._fail(error if self._take is None else ReplyFailed(error))
 
     def _ended(self, error: Exception | None) -> None:
         self.reusable = False
         if self._waiter is None:
             return
         if error is not None:
-            self._fail(boto.EndpointConnectionError(endpoint_url=self._url, error=error))
+            self._break(boto.EndpointConnectionError(endpoint_url=self._url, error=error))
         elif self._status and self._until_end:
             self._finish()
         else:
             gone = ConnectionError("closed by the server")
-            self._fail(boto.ConnectionClosedError(endpoint_url=self._url, error=gone))
+            self._break(boto.ConnectionClosedError(endpoint_url=self._url, error=gone))
+
+    def _watch_until_due(self) -> None:
+        """See that `_watch` is called in time; often it is set to be called early enough already.
+
+        So there is one timer for many exchanges, and none is stopped with each.
+        """
+        at = min(self.used_at + self._read_timeout, self._deadline)
+        if self._timer is not None:
+            if self._timer_at <= at:
+                return
+            self._timer.cancel()
+        self._timer = self._loop.call_at(at, self._watch)
+        self._timer_at = at
 
     def _watch(self) -> None:
-        """Tell of a silence. There is one timer for many exchanges; it is set again if need be."""
+        """Tell of what takes too long."""
         self._timer = None
         if self._waiter is None:
             return
-        left = self.used_at + self._read_timeout - self._loop.time()
-        if left > 0:
-            self._timer = self._loop.call_later(left, self._watch)
+        now = self._loop.time()
+        if now >= self._deadline:
+            self._break(TimeoutError())
+        elif now >= self.used_at + self._read_timeout:
+            self._break(boto.ReadTimeoutError(endpoint_url=self._url, error=TimeoutError()))
         else:
-            error = TimeoutError()
-            self._fail(boto.ReadTimeoutError(endpoint_url=self._url, error=error))
+            self._watch_until_due()
+
+
+@lru_cache(maxsize=1_024)
+def _lowered(name: bytes) -> str:
+    return name.decode("ascii").lower()
 
 
 def _size(header: tuple[bytes, bytes]) -> int:

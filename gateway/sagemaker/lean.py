@@ -26,14 +26,13 @@ from botocore.parsers import create_parser
 from botocore.utils import normalize_url_path
 from botocore.validate import validate_parameters
 
-from gateway.sagemaker.connections import Connections, Headers, OnGoodHead, Reply, Server
+from gateway.sagemaker.connections import Connections, Headers, Reply, Server
 from gateway.sagemaker.parts import Parts
 from gateway.sagemaker.signing import Signer
 from gateway.sagemaker.transport import (
     Limits,
     OnBytes,
     OnHead,
-    ReplyFailed,
     StreamedReply,
     streamed_reply,
     too_large,
@@ -42,7 +41,10 @@ from gateway.sagemaker.transport import (
 Clock = Callable[[], float]
 """Gives the time in seconds since the epoch."""
 
-_KEPT = 1_000  # plans, and paths; there are a few of each
+Values = Callable[[dict[str, Any]], tuple[Any, ...]]
+"""Gives some of the parameters' values."""
+
+_KEPT = 1_000  # plans, of which there are as many as kinds of calls to each endpoint
 _OURS = {"amz-sdk-invocation-id", "content-length"}  # made for each call
 _UNSIGNED = {"amz-sdk-request", "user-agent", "x-amzn-trace-id"}
 _PORTS = {"http": 80, "https": 443}
@@ -61,17 +63,21 @@ class _Rehearsed(Exception):
 
 
 class _Plan(msgspec.Struct, frozen=True):
-    """How a request with certain parameters is written.
+    """How a request to one endpoint is written that has certain parameters.
 
     Attributes:
-        values: Gives those parameters that go into headers.
+        before: Gives the values of the headers that come before those of the time and the token
+            where they are signed, in alphabetical order.
+        after: Gives the others.
         least: How long some of them have to be.
-        canonical: What is signed, a format for the parameters and for what `_Operation` adds.
+        canonical: What is signed: a format for those values, and a hash of the body.
         signed: The names of the headers that are signed.
-        head: The request's head, a format likewise.
+        head: The request's head: a format for the same values, the authorization, a UUID and the
+            body's length.
     """
 
-    values: Callable[[dict[str, Any]], Any]
+    before: Values
+    after: Values
     least: list[tuple[str, int]]
     canonical: str
     signed: str
@@ -100,8 +106,7 @@ class _Operation:
             for member, shape in model.output_shape.members.items()
             if shape.serialization.get("location") == "header"
         ]
-        self._plans: dict[tuple[str, ...], _Plan] = {}
-        self._paths: dict[str, tuple[str, str]] = {}
+        self._plans: dict[tuple[Any, ...], _Plan] = {}
 
     def head(self, parameters: dict[str, Any], keys: Any, signer: Signer, now: float) -> bytes:
         """The head of a request, signed.
@@ -115,47 +120,39 @@ class _Operation:
         Raises:
             ParamValidationError: They are not what the API model has.
         """
-        given = (*parameters, "") if keys.token else (*parameters,)
-        plan = self._plans.get(given)
+        token = (keys.token,) if keys.token else ()
+        kind = (parameters.get("EndpointName"), not token, *parameters)
+        plan = self._plans.get(kind)
         if plan is None:
-            plan = _kept(self._plans, given, self._plan(parameters, token=bool(keys.token)))
-        self._check(plan, parameters)
-        name = parameters["EndpointName"]
-        paths = self._paths.get(name)
-        if paths is None:
-            paths = _kept(self._paths, name, self._path(name))
+            plan = self._plan(parameters, token=bool(token))
+            if len(self._plans) >= _KEPT:
+                self._plans.clear()
+            self._plans[kind] = plan
+        before, after = plan.before(parameters), plan.after(parameters)
+        self._check(parameters, plan, before + after)
         body = parameters["Body"]
         time = signer.time(now)
-        fields = {
-            **parameters,
-            "path": paths[1],
-            "time": time,
-            "token": keys.token,
-            "hash": sha256(body).hexdigest(),
-        }
-        canonical = plan.canonical % fields
+        values = (
+            (*before, time, *after) if keys.token is None else (*before, time, keys.token, *after)
+        )
+        hashed = sha256(body).hexdigest()
+        canonical = plan.canonical % (*values, hashed)
         if "  " in canonical or " \n" in canonical or ": " in canonical:
-            trimmed = {
-                name: " ".join(value.split()) if isinstance(value, str) else value
-                for name, value in fields.items()
-            }
-            canonical = plan.canonical % trimmed
-        fields["path"] = paths[0]
-        fields["authorization"] = signer.authorization(keys, time, plan.signed, canonical)
-        fields["invocation"] = _uuid()
-        fields["length"] = len(body)
-        return (plan.head % fields).encode()
+            trimmed = (" ".join(value.split()) for value in values)
+            canonical = plan.canonical % (*trimmed, hashed)
+        authorization = signer.authorization(keys, time, plan.signed, canonical)
+        return (plan.head % (*values, authorization, _uuid(), len(body))).encode()
 
     def output(self, headers: Headers) -> dict[str, Any]:
         """The members of the output that the headers of a reply hold."""
         return {member: headers[name] for member, name in self._received if name in headers}
 
-    def _check(self, plan: _Plan, parameters: dict[str, Any]) -> None:
+    def _check(self, parameters: dict[str, Any], plan: _Plan, values: tuple[Any, ...]) -> None:
         try:
-            text = "".join(plan.values(parameters))
-            name = parameters["EndpointName"]
-            fits = type(parameters["Body"]) is bytes and type(name) is str
-            fits = fits and all(len(parameters[name]) >= least for name, least in plan.least)
+            text = "".join(values)
+            fits = type(parameters["Body"]) is bytes
+            for name, least in plan.least:
+                fits = fits and len(parameters[name]) >= least
         except (KeyError, TypeError):
             text, fits = "", False
         if not fits:
@@ -166,57 +163,59 @@ class _Operation:
 
     def _plan(self, parameters: dict[str, Any], *, token: bool) -> _Plan:
         members = [name for name in parameters if name not in {"EndpointName", "Body"}]
-        if any(name not in self._members for name in members):
+        if type(parameters.get("EndpointName")) is not str or not self._members.keys() >= {
+            *members
+        }:
             validate_parameters(parameters, self.model.input_shape)
-        headers = {self._members[name].serialization["name"]: f"%({name})s" for name in members} | {
+        named = self._uri.replace("{EndpointName}", quote(parameters["EndpointName"], safe="-._~"))
+        path = self._prefix + named
+        names = {self._members[member].serialization["name"]: member for member in members}
+        headers = {
+            **dict.fromkeys(
+                [*names, "X-Amz-Date", *(["X-Amz-Security-Token"] if token else [])], "%s"
+            ),
             "Host": _literal(self._host),
-            "X-Amz-Date": "%(time)s",
         }
-        if token:
-            headers["X-Amz-Security-Token"] = "%(token)s"
-        signed = sorted((name.lower(), value) for name, value in headers.items())
-        names = ";".join(name for name, _ in signed)
-        lines = "".join(f"{name}:{value}\n" for name, value in signed)
+        ordered = sorted(headers, key=str.lower)
+        signed = ";".join(ordered).lower()
+        lines = "".join(f"{name.lower()}:{headers[name]}\n" for name in ordered)
         sent = {
-            **headers,
+            **{name: headers[name] for name in ordered},
             **{name: _literal(value) for name, value in self._constant.items()},
-            "Authorization": "%(authorization)s",
-            "amz-sdk-invocation-id": "%(invocation)s",
-            "Content-Length": "%(length)d",
+            "Authorization": "%s",
+            "amz-sdk-invocation-id": "%s",
+            "Content-Length": "%d",
             "Accept-Encoding": "identity",
         }
         if "Accept" not in headers:
             sent["Accept"] = "*/*"  # as aiohttp does
         head = "".join(f"{name}: {value}\r\n" for name, value in sent.items())
+        middle = ordered.index("X-Amz-Date")
+        canonical = _literal(quote(normalize_url_path(path), safe="/~"))
         return _Plan(
-            values=itemgetter(*members) if members else lambda _: "",
+            before=_values([names[name] for name in ordered[:middle] if name in names]),
+            after=_values([names[name] for name in ordered[middle:] if name in names]),
             least=[
-                (name, least)
-                for name in members
-                if (least := self._members[name].metadata.get("min", 0))
+                (member, least)
+                for member in members
+                if (least := self._members[member].metadata.get("min", 0))
             ],
-            canonical=f"POST\n%(path)s\n\n{lines}\n{names}\n%(hash)s",
-            signed=names,
-            head=f"POST %(path)s HTTP/1.1\r\n{head}\r\n",
+            canonical=f"POST\n{canonical}\n\n{lines}\n{signed}\n%s",
+            signed=signed,
+            head=f"POST {_literal(path)} HTTP/1.1\r\n{head}\r\n",
         )
 
-    def _path(self, endpoint_name: str) -> tuple[str, str]:
-        """As it is sent, and as it is signed."""
-        named = self._uri.replace("{EndpointName}", quote(endpoint_name, safe="-._~"))
-        path = self._prefix + named
-        return path, quote(normalize_url_path(path), safe="/~")
+
+def _values(names: list[str]) -> Values:
+    """What gives the values of these keys."""
+    if len(names) > 1:
+        return itemgetter(*names)
+    return lambda given: tuple(given[name] for name in names)
 
 
 def _literal(text: str) -> str:
     """Text that a format leaves as it is."""
     return text.replace("%", "%%")
-
-
-def _kept(memory: dict[Any, Any], key: Any, value: Any) -> Any:
-    if len(memory) >= _KEPT:
-        memory.clear()
-    memory[key] = value
-    return value
 
 
 def _uuid() -> str:
@@ -278,13 +277,11 @@ class LeanTransport:
         """See `Transport.invoke_endpoint`."""
         operation = self._whole
         whole = _Whole(self.limits.reply_bytes)
-        try:
-            async with asyncio.timeout(self.limits.call_timeout):
-                reply = await self._send(operation, parameters, whole.begin)
-        except TimeoutError as error:
-            if whole.headers is None:
-                raise
-            raise ReplyFailed(error) from None
+        deadline = asyncio.get_running_loop().time() + self.limits.call_timeout
+        head = await self._head(operation, parameters, deadline)
+        reply = await self._connections.send(
+            head, parameters["Body"], whole.begin, deadline=deadline
+        )
         if whole.headers is None:
             raise self._error(operation, reply)
         response = operation.output(whole.headers)
@@ -302,31 +299,38 @@ class LeanTransport:
         def begin(headers: Headers) -> OnBytes:
             nonlocal streamed
             streamed = streamed_reply(operation.output(headers))
-            timeout.reschedule(asyncio.get_running_loop().time() + self.limits.stream_timeout)
             on_head(streamed)
             return parts.feed
 
-        try:
-            async with asyncio.timeout(self.limits.call_timeout) as timeout:
-                reply = await self._send(operation, parameters, begin)
-        except TimeoutError as error:
-            if streamed is None:
-                raise
-            raise ReplyFailed(error) from None
+        deadline = asyncio.get_running_loop().time() + self.limits.call_timeout
+        head = await self._head(operation, parameters, deadline)
+        reply = await self._connections.send(
+            head,
+            parameters["Body"],
+            begin,
+            deadline=deadline,
+            then=self.limits.stream_timeout,
+        )
         if streamed is None:
             raise self._error(operation, reply)
         parts.end()
         return streamed
 
-    async def _send(
-        self, operation: _Operation, parameters: dict[str, Any], on_head: OnGoodHead
-    ) -> Reply:
-        if self._credentials is None:
+    async def _head(
+        self, operation: _Operation, parameters: dict[str, Any], deadline: float
+    ) -> bytes:
+        credentials = self._credentials
+        if credentials is None:
             raise boto.NoCredentialsError
-        # Fresh each time: they are those of a role, as a rule, and soon replaced.
-        keys = await self._credentials.get_frozen_credentials()
-        head = operation.head(parameters, keys, self._signer, self._clock())
-        return await self._connections.send(head, parameters["Body"], on_head)
+        # Fresh each time: they are those of a role, as a rule, and soon replaced. Those that never
+        # are can't be asked.
+        stale = getattr(credentials, "refresh_needed", None)
+        if stale is not None and stale():
+            async with asyncio.timeout_at(deadline):
+                keys = await credentials.get_frozen_credentials()
+        else:
+            keys = await credentials.get_frozen_credentials()
+        return operation.head(parameters, keys, self._signer, self._clock())
 
     def _error(self, operation: _Operation, reply: Reply) -> Exception:
         """The exception that botocore makes of an answer."""
