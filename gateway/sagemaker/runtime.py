@@ -114,7 +114,7 @@ async def runtime_client(
     call_timeout: float,
     stream_timeout: float,
     reply_bytes: int,
-    transport: Literal["lean", "aiobotocore"] = "aiobotocore",
+    transport: Literal["lean", "aiobotocore"] = "lean",
     clock: Clock = time.time,
 ) -> AsyncIterator[Runtime]:
     """A client that is closed with this context. Credentials come from AWS's usual chain.

@@ -59,8 +59,6 @@ class Server:
                 await self._handle(writer)
         except (asyncio.IncompleteReadError, ConnectionError):
             self.ended += 1
-        finally:
-            writer.close()
 
 
 Handler = Callable[[asyncio.StreamWriter], Coroutine[Any, Any, None]]
@@ -88,17 +86,42 @@ async def runtime(url: str | None, **options: Any) -> AsyncIterator[Runtime]:
         yield client
 
 
+Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Coroutine[Any, Any, None]]
+
+
+@asynccontextmanager
+async def listening(serve: Serve, tls: ssl.SSLContext | None = None) -> AsyncIterator[int]:
+    """The port of a server; leaving waits until all its connections are closed."""
+    tasks: set[asyncio.Task[None]] = set()
+
+    async def tracked(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        tasks.add(task)
+        try:
+            await serve(reader, writer)
+        finally:
+            writer.close()
+            with contextlib.suppress(ConnectionError, ssl.SSLError):
+                await writer.wait_closed()
+
+    listener = await asyncio.start_server(tracked, "127.0.0.1", 0, ssl=tls)
+    async with listener:
+        yield listener.sockets[0].getsockname()[1]
+    async with asyncio.timeout(20 * UNIT):
+        await asyncio.gather(*tasks)
+
+
 @asynccontextmanager
 async def serving(
     handle: Handler = answers, *, tls: ssl.SSLContext | None = None, **options: Any
 ) -> AsyncIterator[tuple[Server, Runtime]]:
     server = Server(handle)
-    listener = await asyncio.start_server(server.serve, "127.0.0.1", 0, ssl=tls)
-    port = listener.sockets[0].getsockname()[1]
-    url = f"https://localhost:{port}" if tls else f"http://127.0.0.1:{port}"
-    async with listener, runtime(url, **options) as client:
-        assert isinstance(client.transport, LeanTransport) is (transports.chosen == "lean")
-        yield server, client
+    async with listening(server.serve, tls) as port:
+        url = f"https://localhost:{port}" if tls else f"http://127.0.0.1:{port}"
+        async with runtime(url, **options) as client:
+            assert isinstance(client.transport, LeanTransport) is (transports.chosen == "lean")
+            yield server, client
 
 
 async def call(client: Runtime, body: bytes = b"{}") -> bytes:
@@ -261,26 +284,18 @@ async def test_an_answer_before_the_request_is_written() -> None:
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
         writer.write(GOOD)
-        with contextlib.suppress(ConnectionError):
-            await writer.drain()
-            await reader.read(1)
-            assert await ended(reader)
-            gone.set()
-
-    async def ended(reader: asyncio.StreamReader) -> bool:
+        await answered.wait()
         with contextlib.suppress(ConnectionError):
             while await reader.read(65_536):
                 pass
-        return True
+        gone.set()
 
-    gone = asyncio.Event()
-    listener = await asyncio.start_server(serve, "127.0.0.1", 0, limit=1024)
-    async with listener:
-        port = listener.sockets[0].getsockname()[1]
-        async with runtime(f"http://127.0.0.1:{port}") as client:
-            assert await call(client, b"x" * 25_000_000) == b"{}"
-            async with asyncio.timeout(20 * UNIT):
-                await gone.wait()
+    answered, gone = asyncio.Event(), asyncio.Event()
+    async with listening(serve) as port, runtime(f"http://127.0.0.1:{port}") as client:
+        assert await call(client, b"x" * 25_000_000) == b"{}"
+        answered.set()
+        async with asyncio.timeout(20 * UNIT):
+            await gone.wait()
 
 
 def tls_server() -> ssl.SSLContext:
@@ -305,34 +320,27 @@ async def test_a_server_that_is_not_trusted(monkeypatch: pytest.MonkeyPatch) -> 
     async with serving(tls=tls_server()) as (server, client):
         assert await failure(client) == (ErrorCode.UNAVAILABLE, Outcome.NOT_INVOKED)
     monkeypatch.setenv("AWS_CA_BUNDLE", str(CERTIFICATE))
-    listener = await asyncio.start_server(server.serve, "127.0.0.1", 0, ssl=tls_server())
-    async with listener, runtime(f"https://127.0.0.1:{port_of(listener)}") as client:
+    anew = listening(server.serve, tls_server())
+    async with anew as port, runtime(f"https://127.0.0.1:{port}") as client:
         # The certificate is another host's.
         assert await failure(client) == (ErrorCode.UNAVAILABLE, Outcome.NOT_INVOKED)
     assert server.heads == []
 
 
-def port_of(listener: asyncio.Server) -> int:
-    port: int = listener.sockets[0].getsockname()[1]
-    return port
-
-
 async def test_a_server_that_speaks_no_tls() -> None:
     async def hangs_up(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(b"HTTP/1.1 400 Bad\r\n\r\n")
-        writer.close()
 
-    async def is_silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def is_silent(reader: asyncio.StreamReader, _writer: asyncio.StreamWriter) -> None:
         await reader.read()
-        writer.close()
 
     # aiohttp forgets to close what it was still shaking hands on.
     handlers = (hangs_up, is_silent) if transports.chosen == "lean" else (hangs_up,)
     for serve in handlers:
-        listener = await asyncio.start_server(serve, "127.0.0.1", 0)
-        url = f"https://127.0.0.1:{port_of(listener)}"
-        async with listener, runtime(url, connect_timeout=0.3 * UNIT) as client:
-            assert await failure(client) == (ErrorCode.UNAVAILABLE, Outcome.NOT_INVOKED)
+        async with listening(serve) as port:
+            url = f"https://127.0.0.1:{port}"
+            async with runtime(url, connect_timeout=0.3 * UNIT) as client:
+                assert await failure(client) == (ErrorCode.UNAVAILABLE, Outcome.NOT_INVOKED)
 
 
 async def test_a_host_that_never_answers() -> None:
