@@ -229,8 +229,8 @@ class Aws(_Section):
     )
     transport: Literal["lean", "aiobotocore"] = Field(
         default="lean",
-        description='how the platform is called: cheaply, or by "aiobotocore", as it is anyway where '
-        "there is a proxy",
+        description='how to call the platform: cheaply, or by "aiobotocore", which is used anyway '
+        "where there is a proxy",
     )
     max_pool_connections: Count = Field(default=1000, description="calls to the platform at once")
     connect_timeout_seconds: Positive = Field(
