@@ -277,8 +277,8 @@ class _Connection(asyncio.Protocol):
         self._poll.register(transport.get_extra_info("socket").fileno(), select.POLLIN)
 
     def data_received(self, data: bytes) -> None:
-        if self._waiter is None:
-            self.abort()  # nobody asked
+        if self._waiter is None or self._waiter.done():
+            self.abort()  # nobody asked, or it is being cancelled and is not to hear more
             return
         self.used_at = self._loop.time()
         self._fruitless += len(data)

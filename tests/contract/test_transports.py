@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 from zlib import crc32
 
 import pytest
+import uvloop
 from botocore.exceptions import ClientError
 from hypothesis import given
 from hypothesis import strategies as st
@@ -96,7 +97,7 @@ class Both:
         self.server = Server()
         self.lean: Runtime
         self.aio: Runtime
-        self._runner = asyncio.Runner()
+        self._runner = asyncio.Runner(loop_factory=uvloop.new_event_loop)
         self._stack = AsyncExitStack()
 
     def start(self, **options: Any) -> None:
