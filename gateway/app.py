@@ -122,6 +122,7 @@ async def build(settings: Settings) -> AsyncIterator[tuple[Starlette, Sessions]]
                     region=aws.region,
                     profile=aws.profile,
                     endpoint_url=aws.endpoint_url,
+                    transport=aws.transport,
                     max_pool_connections=aws.max_pool_connections,
                     connect_timeout=aws.connect_timeout_seconds,
                     read_timeout=aws.read_timeout_seconds,

@@ -227,6 +227,11 @@ class Aws(_Section):
         default=None,
         description="address of SageMaker Runtime, to speak to something other than AWS",
     )
+    transport: Literal["lean", "aiobotocore"] = Field(
+        default="lean",
+        description='how to call the platform: cheaply, or by "aiobotocore", which is used anyway '
+        "where there is a proxy",
+    )
     max_pool_connections: Count = Field(default=1000, description="calls to the platform at once")
     connect_timeout_seconds: Positive = Field(
         default=5.0, description="time to connect to the platform"

@@ -21,7 +21,7 @@ from gateway.sagemaker.profiles import Profile
 
 log = structlog.stdlib.get_logger("gateway.sagemaker")
 
-OPERATIONS = ("InvokeEndpoint", "InvokeEndpointWithResponseStream")
+OPERATIONS = frozenset({"InvokeEndpoint", "InvokeEndpointWithResponseStream"})
 OPERATOR = "The gateway may not use the endpoint, or it is not there; its operator must mend this."
 UNREACHABLE = "The endpoint can't be reached."
 BROKEN = "The connection to the endpoint broke; whether the model saw the message is not known."
@@ -36,6 +36,11 @@ BROKEN_OFF = Failure(
     message="The model's reply broke off.",
     outcome=Outcome.INVOKED,
 )
+
+
+class NeverConnected(Exception):
+    """What an ``EndpointConnectionError`` holds as its ``error`` where no connection was made."""
+
 
 _NOT_CONFIGURED = Failure(code=ErrorCode.UNAVAILABLE, message=OPERATOR, retryable=False)
 
@@ -193,7 +198,8 @@ def _never_connected(error: Exception) -> bool:
     """
     if not isinstance(error, boto.EndpointConnectionError):
         return False
-    return isinstance(error.kwargs.get("error"), aiohttp.ClientConnectorError | socket.gaierror)
+    never = aiohttp.ClientConnectorError | socket.gaierror | NeverConnected
+    return isinstance(error.kwargs.get("error"), never)
 
 
 def _of_response(response: Mapping[str, Any], profile: Profile, in_session: bool) -> Failure:

@@ -16,7 +16,8 @@ from gateway.sagemaker.sessions import (
     parse_new_session_id,
     with_session_id,
 )
-from gateway.sagemaker.streams import LINE_BYTES, StreamKind, Text, splitter
+from gateway.sagemaker.streams import LINE_BYTES, Splitter, StreamKind, Text, splitter
+from gateway.sagemaker.transport import StreamedReply
 from gateway.session.bodies import JSON, TEXT, is_json
 from gateway.session.ports import ModelError, ModelReply, ModelRequest, ModelSession, OnPart
 
@@ -174,24 +175,32 @@ class SageMakerModel:
     async def _stream(
         self, body: bytes, content_type: str, on_part: OnPart, **given: Any
     ) -> ModelReply:
-        async with self._runtime.invoke_endpoint_with_response_stream(
-            self._profile,
-            EndpointName=self._endpoint_name,
-            Body=body,
-            ContentType=content_type,
-            **given,
-        ) as reply:
+        cut: Splitter
+
+        def begin(reply: StreamedReply) -> None:
+            nonlocal cut
             cut = splitter(
                 self._stream_kind,
                 text=self._text,
                 content_type=reply.content_type,
                 line_bytes=self._line_bytes,
             )
-            async for data in reply.parts:
-                for part in cut.feed(data):
-                    on_part(part)
-            for part in cut.end():
+
+        def take(data: bytes) -> None:
+            for part in cut.feed(data):
                 on_part(part)
+
+        reply = await self._runtime.invoke_endpoint_with_response_stream(
+            self._profile,
+            begin,
+            take,
+            EndpointName=self._endpoint_name,
+            Body=body,
+            ContentType=content_type,
+            **given,
+        )
+        for part in cut.end():
+            on_part(part)
         return ModelReply(
             body=None,
             content_type=reply.content_type if self._text is None else TEXT,

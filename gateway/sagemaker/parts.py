@@ -1,40 +1,63 @@
 """The parts of a streamed reply, out of the event stream that InvokeEndpointWithResponseStream is.
 
-botocore decodes the events; they are read here and not through its ``EventStream``, which keeps
-the ``ErrorCode`` of a ``ModelStreamError`` to itself, and takes a stream that ends in the middle
-of an event for a whole one.
+Where botocore decodes the events, they are not read through its ``EventStream``, which keeps the
+``ErrorCode`` of a ``ModelStreamError`` to itself, and takes a stream that ends in the middle of an
+event for a whole one.
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, Mapping
 from typing import Any
 
 import aiohttp
 import msgspec
 import structlog
-from botocore.eventstream import EventStreamBuffer, EventStreamMessage
+from botocore.eventstream import EventStreamBuffer
 
 from gateway.errors import Failure
 from gateway.sagemaker.errors import BROKEN_OFF, TIMED_OUT
+from gateway.sagemaker.eventstream import EventStream, Malformed
+from gateway.sagemaker.transport import OnBytes
 from gateway.session.ports import ModelError
 
 log = structlog.stdlib.get_logger("gateway.sagemaker")
 
 
-class StreamedReply(msgspec.Struct, frozen=True, kw_only=True):
-    """What a streaming call gives.
+class Parts:
+    """The bytes of each ``PayloadPart``, out of a body that is fed to it.
 
-    Attributes:
-        parts: The bytes of each ``PayloadPart`` as it comes. Raises `ModelError`.
-        content_type: ``ContentType``: what the container says; it can be wrong.
-        variant: ``InvokedProductionVariant``.
-        custom_attributes: ``CustomAttributes``.
+    Args:
+        take: Called with each. What it raises comes out of `feed`.
     """
 
-    parts: AsyncIterator[bytes]
-    content_type: str | None = None
-    variant: str | None = None
-    custom_attributes: str | None = None
+    def __init__(self, take: OnBytes) -> None:
+        self._take = take
+        self._events = EventStream(self._event)
+
+    def feed(self, data: bytes) -> None:
+        """Take the next bytes of the body.
+
+        Raises:
+            ModelError: The stream broke, or the platform ended it with an exception.
+        """
+        try:
+            self._events.feed(data)
+        except Malformed as error:
+            log.warning("stream broken", error=str(error))
+            raise ModelError(BROKEN_OFF) from None
+
+    def end(self) -> None:
+        """The body is over.
+
+        Raises:
+            ModelError: The stream was not.
+        """
+        if self._events.pending:
+            raise _cut_off()
+
+    def _event(self, headers: Mapping[str, Any], payload: bytes) -> None:
+        if part := _payload(headers, payload):
+            self._take(part)
 
 
 async def payload_parts(
@@ -58,7 +81,7 @@ async def payload_parts(
             pending += len(chunk)
             for event in buffer:
                 pending -= event.prelude.total_length
-                if part := _payload(event):
+                if part := _payload(event.headers, event.payload):
                     yield part
     except ModelError:
         raise
@@ -69,8 +92,12 @@ async def payload_parts(
         log.warning("stream broken", error=type(error).__name__)
         raise ModelError(BROKEN_OFF) from None
     if pending:
-        log.warning("stream broken", error="ends in the middle of an event")
-        raise ModelError(BROKEN_OFF)
+        raise _cut_off()
+
+
+def _cut_off() -> ModelError:
+    log.warning("stream broken", error="ends in the middle of an event")
+    return ModelError(BROKEN_OFF)
 
 
 async def _read(content: aiohttp.StreamReader, read_timeout: float) -> bytes:
@@ -80,12 +107,10 @@ async def _read(content: aiohttp.StreamReader, read_timeout: float) -> bytes:
         return await content.readany()
 
 
-def _payload(event: EventStreamMessage) -> bytes:
+def _payload(headers: Mapping[str, Any], payload: bytes) -> bytes:
     """The bytes of a ``PayloadPart``; none for an event that the API does not know."""
-    headers: dict[str, Any] = event.headers
     if headers.get(":message-type") in {"exception", "error"}:
-        raise ModelError(_failure(headers, event.payload))
-    payload: bytes = event.payload
+        raise ModelError(_failure(headers, payload))
     return payload if headers.get(":event-type") == "PayloadPart" else b""
 
 
@@ -95,7 +120,7 @@ class _StreamError(msgspec.Struct, rename="pascal"):
     error_code: str = ""
 
 
-def _failure(headers: dict[str, Any], payload: bytes) -> Failure:
+def _failure(headers: Mapping[str, Any], payload: bytes) -> Failure:
     try:
         cause = msgspec.json.decode(payload, type=_StreamError).error_code
     except msgspec.DecodeError:

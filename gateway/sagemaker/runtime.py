@@ -1,27 +1,34 @@
-"""SageMaker Runtime through aiobotocore: one client for all routes of a gateway."""
+"""SageMaker Runtime: one client for all routes of a gateway."""
 
-import asyncio
+import time
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, aclosing, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from ipaddress import ip_address
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import urlsplit
 
+import structlog
 from aiobotocore.config import AioConfig
-from aiobotocore.httpsession import AIOHTTPSession
 from aiobotocore.session import AioSession
 from botocore.exceptions import BotoCoreError
 
 import gateway
-from gateway.errors import ErrorCode, Failure, Outcome
-from gateway.sagemaker.errors import TIMED_OUT, failure_of, failure_of_reply
-from gateway.sagemaker.parts import StreamedReply, payload_parts
+from gateway.sagemaker.aio import AioTransport, HttpSession
+from gateway.sagemaker.errors import failure_of, failure_of_reply
+from gateway.sagemaker.lean import Clock, NotLean, lean_transport
 from gateway.sagemaker.profiles import Profile
 from gateway.sagemaker.sessions import NEW_SESSION
+from gateway.sagemaker.transport import (
+    Limits,
+    OnBytes,
+    OnHead,
+    ReplyFailed,
+    StreamedReply,
+    Transport,
+)
 from gateway.session.ports import ModelError
 
-ERROR_BYTES = 1_048_576
-"""How much of an error's body is read; the platform's own are far smaller."""
+log = structlog.stdlib.get_logger("gateway.sagemaker")
 
 
 class NotConfigured(Exception):
@@ -32,20 +39,11 @@ class Runtime:
     """Calls SageMaker Runtime, each once.
 
     Args:
-        client: aiobotocore's, for ``sagemaker-runtime``.
-        call_timeout: How long a call may take as a whole, in seconds; where the reply is streamed,
-            until it begins.
-        stream_timeout: How long a streamed reply may take from then on, in seconds.
-        reply_bytes: The largest body of a reply.
+        transport: Makes the calls.
     """
 
-    def __init__(
-        self, client: Any, *, call_timeout: float, stream_timeout: float, reply_bytes: int
-    ) -> None:
-        self._client = client
-        self._call_timeout = call_timeout
-        self._stream_timeout = stream_timeout
-        self._reply_bytes = reply_bytes
+    def __init__(self, transport: Transport) -> None:
+        self.transport = transport
 
     async def invoke_endpoint(self, profile: Profile, **parameters: Any) -> dict[str, Any]:
         """InvokeEndpoint, its ``Body`` read as bytes.
@@ -58,99 +56,41 @@ class Runtime:
             ModelError: It failed.
         """
         in_session = parameters.get("SessionId", NEW_SESSION) != NEW_SESSION
-        response: dict[str, Any] | None = None
         try:
-            async with asyncio.timeout(self._call_timeout):
-                response = await self._client.invoke_endpoint(**parameters)
-                response["Body"] = await self._read(response["Body"])
-        except ModelError:
-            raise
+            return await self.transport.invoke_endpoint(parameters)
         except Exception as error:  # noqa: BLE001 - whatever it is, it stops here
-            if response is None:
-                failure = failure_of(error, profile, in_session=in_session)
-            else:
-                failure = failure_of_reply(error)
-            raise ModelError(failure) from None
-        return response
+            raise _failed(error, profile, in_session=in_session) from None
 
-    @asynccontextmanager
     async def invoke_endpoint_with_response_stream(
-        self, profile: Profile, **parameters: Any
-    ) -> AsyncIterator[StreamedReply]:
-        """InvokeEndpointWithResponseStream; leaving the context closes what is left of the stream.
+        self, profile: Profile, on_head: OnHead, on_part: OnBytes, /, **parameters: Any
+    ) -> StreamedReply:
+        """InvokeEndpointWithResponseStream, until its stream ends.
 
         Args:
             profile: Says which errors of the container mean a lost session.
+            on_head: Called when the reply begins.
+            on_part: Called with the bytes of each ``PayloadPart``. A `ModelError` that it raises
+                ends the call.
             parameters: As in the API model.
 
         Raises:
-            ModelError: It failed; after that, the iterator of the parts raises it.
+            ModelError: It failed.
         """
         in_session = "SessionId" in parameters  # it opens none
         try:
-            async with asyncio.timeout(self._call_timeout):
-                response = await self._client.invoke_endpoint_with_response_stream(**parameters)
+            return await self.transport.invoke_endpoint_with_response_stream(
+                parameters, on_head, on_part
+            )
         except Exception as error:  # noqa: BLE001 - as above
-            raise ModelError(failure_of(error, profile, in_session=in_session)) from None
-        body = response["Body"]
-        content = body._raw_stream.content  # noqa: SLF001 - see `gateway.sagemaker.parts`
-        silence = self._client.meta.config.read_timeout
-        try:
-            async with (
-                asyncio.timeout(self._stream_timeout),
-                aclosing(payload_parts(content, read_timeout=silence)) as parts,
-            ):
-                yield StreamedReply(
-                    parts=parts,
-                    content_type=response.get("ContentType"),
-                    variant=response.get("InvokedProductionVariant"),
-                    custom_attributes=response.get("CustomAttributes"),
-                )
-        except TimeoutError:
-            raise ModelError(TIMED_OUT) from None
-        finally:
-            # Nothing else does it in time: the connection would stay open, and the model at work.
-            body.close()
-
-    async def _read(self, body: Any) -> bytes:
-        whole = bytearray()
-        async with body as stream:
-            async for chunk in stream.iter_chunks(65_536):
-                whole += chunk
-                if len(whole) > self._reply_bytes:
-                    text = f"The model's reply is larger than {self._reply_bytes} bytes."
-                    raise ModelError(
-                        Failure(code=ErrorCode.TOO_LARGE, message=text, outcome=Outcome.INVOKED)
-                    )
-        return bytes(whole)
+            raise _failed(error, profile, in_session=in_session) from None
 
 
-class _ErrorBody:
-    """Stands for the body of an answer that is an error, and reads its beginning only.
-
-    What is cut off no longer parses, and the error then counts by its headers alone.
-    """
-
-    def __init__(self, answer: Any) -> None:
-        self._answer = answer
-
-    async def read(self) -> bytes:
-        """As aiohttp's, which would read however much there is."""
-        try:
-            beginning: bytes = await self._answer.content.readexactly(ERROR_BYTES)
-        except asyncio.IncompleteReadError as all_there_is:
-            return all_there_is.partial
-        finally:
-            self._answer.close()  # no matter to the connection of one that has been read whole
-        return beginning
-
-
-class _HttpSession(AIOHTTPSession):
-    async def send(self, request: Any) -> Any:
-        response = await super().send(request)  # type: ignore[no-untyped-call]
-        if response.status_code >= 300:  # where botocore reads the whole body by itself
-            response.raw = _ErrorBody(response.raw)
-        return response
+def _failed(error: Exception, profile: Profile, *, in_session: bool) -> ModelError:
+    if isinstance(error, ModelError):
+        return error
+    if isinstance(error, ReplyFailed):
+        return ModelError(failure_of_reply(error.error))
+    return ModelError(failure_of(error, profile, in_session=in_session))
 
 
 def _is_loopback(url: str | None) -> bool:
@@ -174,6 +114,8 @@ async def runtime_client(
     call_timeout: float,
     stream_timeout: float,
     reply_bytes: int,
+    transport: Literal["lean", "aiobotocore"] = "lean",
+    clock: Clock = time.time,
 ) -> AsyncIterator[Runtime]:
     """A client that is closed with this context. Credentials come from AWS's usual chain.
 
@@ -190,10 +132,20 @@ async def runtime_client(
         stream_timeout: For a streamed reply from its first byte to its last, in seconds; SageMaker
             ends one after 480.
         reply_bytes: The largest body of a reply.
+        transport: How the calls are made: cheaply where it can be done, or through aiobotocore.
+        clock: Tells when a cheap one is signed.
 
     Raises:
         NotConfigured: It can't be made.
     """
+    limits = Limits(
+        connections=max_pool_connections,
+        connect_timeout=connect_timeout,
+        read_timeout=read_timeout,
+        call_timeout=call_timeout,
+        stream_timeout=stream_timeout,
+        reply_bytes=reply_bytes,
+    )
     session: Any = AioSession(profile=profile)
     config = AioConfig(
         # One attempt. botocore's default of five sends a turn again after a read timeout or a 5xx,
@@ -202,7 +154,7 @@ async def runtime_client(
         connect_timeout=connect_timeout,
         read_timeout=read_timeout,
         max_pool_connections=max_pool_connections,
-        http_session_cls=_HttpSession,
+        http_session_cls=HttpSession,
         # None leaves it to the environment, which may name a proxy for this machine's own servers.
         proxies={} if _is_loopback(endpoint_url) else None,
         tcp_keepalive=True,
@@ -218,11 +170,16 @@ async def runtime_client(
                     config=config,
                 )
             )
+            credentials = await session.get_credentials()
         except (BotoCoreError, ValueError) as error:
             raise NotConfigured(str(error)) from None
-        yield Runtime(
-            client,
-            call_timeout=call_timeout,
-            stream_timeout=stream_timeout,
-            reply_bytes=reply_bytes,
-        )
+        made: Transport = AioTransport(client, limits)
+        if transport == "lean":
+            options = client._endpoint.http_session.options  # noqa: SLF001 - as botocore decided
+            try:
+                made = await stack.enter_async_context(
+                    lean_transport(client, credentials, options, limits, clock)
+                )
+            except NotLean as error:
+                log.warning("calls go through aiobotocore", why=str(error))
+        yield Runtime(made)

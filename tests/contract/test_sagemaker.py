@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import copy
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from typing import Any
@@ -23,6 +24,7 @@ from gateway.sagemaker import (
     runtime_client,
 )
 from gateway.session.ports import ModelError, ModelReply, ModelRequest, ModelSession
+from tests.support import transports
 from tests.support.timing import UNIT
 
 ASK = ModelRequest(body=b'{"text": "hi"}', content_type="application/json")
@@ -40,6 +42,7 @@ async def runtime(url: str, **options: Any) -> AsyncIterator[Runtime]:
         "call_timeout": 10.0 * UNIT,
         "stream_timeout": 10.0 * UNIT,
         "reply_bytes": 1_000_000,
+        "transport": transports.chosen,
     }
     async with runtime_client(**{**settings, **options}) as client:
         yield client
@@ -500,9 +503,9 @@ async def test_waiting_for_a_connection_ends() -> None:
         first = asyncio.create_task(patient)
         async with asyncio.timeout(5 * UNIT):
             await taken.wait()
-            hurried = Runtime(
-                client._client, call_timeout=0.2 * UNIT, stream_timeout=1.0 * UNIT, reply_bytes=1
-            )
+            transport: Any = copy.copy(client.transport)
+            transport.limits = msgspec.structs.replace(transport.limits, call_timeout=0.2 * UNIT)
+            hurried = Runtime(transport)
             second = model_of(hurried, "stateless").invoke(ASK, None, affinity="a", on_part=nobody)
             got = await failure(second)
         assert (got.code, got.outcome) == (ErrorCode.TIMEOUT, Outcome.UNKNOWN)

@@ -1,0 +1,490 @@
+"""Calls that cost little: what does not change from one to the next is found out once.
+
+aiobotocore stays in charge of what it is good at: where to call, who signs, what the API is like,
+and what an error means. It is asked how it would make a call, and from then on the same bytes are
+put together here. Whatever it does that is not foreseen here makes `lean_transport` refuse, and
+then the calls are its own.
+"""
+
+import asyncio
+import os
+import ssl
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from hashlib import sha256
+from operator import itemgetter
+from typing import Any, NamedTuple
+from urllib.parse import quote, urlsplit
+
+import botocore
+import msgspec
+from botocore import exceptions as boto
+from botocore import xform_name
+from botocore.awsrequest import HeadersDict
+from botocore.httpsession import ProxyConfiguration, create_urllib3_context, get_cert_path
+from botocore.parsers import create_parser
+from botocore.utils import normalize_url_path
+from botocore.validate import validate_parameters
+
+from gateway.sagemaker.connections import Connections, Headers, Reply, Server
+from gateway.sagemaker.parts import Parts
+from gateway.sagemaker.signing import Signer
+from gateway.sagemaker.transport import (
+    Limits,
+    OnBytes,
+    OnHead,
+    StreamedReply,
+    streamed_reply,
+    too_large,
+)
+
+Clock = Callable[[], float]
+"""Gives the time in seconds since the epoch."""
+
+Values = Callable[[dict[str, Any]], tuple[Any, ...]]
+"""Gives some of the parameters' values."""
+
+_KEPT = 1_000  # plans, of which there are as many as kinds of calls to each endpoint
+_OURS = {"amz-sdk-invocation-id", "content-length"}  # made for each call
+_UNSIGNED = {"amz-sdk-request", "user-agent", "x-amzn-trace-id"}
+_PORTS = {"http": 80, "https": 443}
+
+
+class NotLean(Exception):
+    """The calls can't be made here; the text says why."""
+
+
+class _Rehearsed(Exception):
+    """Ends a call of aiobotocore in place of sending it."""
+
+    def __init__(self, request: Any) -> None:
+        super().__init__()
+        self.request = request
+
+
+class _Plan(msgspec.Struct, frozen=True):
+    """How a request to one endpoint is written that has certain parameters.
+
+    Attributes:
+        before: Gives the values of the headers that come before those of the time and the token
+            where they are signed, in alphabetical order.
+        after: Gives the others.
+        least: How long some of them have to be.
+        canonical: What is signed: a format for those values, and a hash of the body.
+        signed: The names of the headers that are signed.
+        head: The request's head: a format for the same values, the authorization, a UUID and the
+            body's length.
+    """
+
+    before: Values
+    after: Values
+    least: list[tuple[str, int]]
+    canonical: str
+    signed: str
+    head: str
+
+
+class _Operation:
+    """One operation of the API, as aiobotocore calls it.
+
+    Args:
+        model: Its model.
+        prefix: The path that everything is under.
+        host: ``Host``.
+        constant: Further headers, the same in each call, that are not signed.
+    """
+
+    def __init__(self, model: Any, prefix: str, host: str, constant: Mapping[str, str]) -> None:
+        self.model = model
+        self._prefix = prefix
+        self._host = host
+        self._constant = constant
+        self._uri = model.http["requestUri"]
+        self._members = model.input_shape.members
+        self._received = [
+            (member, shape.serialization["name"].lower())
+            for member, shape in model.output_shape.members.items()
+            if shape.serialization.get("location") == "header"
+        ]
+        self._plans: dict[tuple[Any, ...], _Plan] = {}
+
+    def head(self, parameters: dict[str, Any], keys: Any, signer: Signer, now: float) -> bytes:
+        """The head of a request, signed.
+
+        Args:
+            parameters: As in the API model.
+            keys: The credentials, frozen.
+            signer: Of the region and service.
+            now: In seconds since the epoch.
+
+        Raises:
+            ParamValidationError: They are not what the API model has.
+        """
+        token = (keys.token,) if keys.token else ()
+        kind = (parameters.get("EndpointName"), not token, *parameters)
+        plan = self._plans.get(kind)
+        if plan is None:
+            plan = self._plan(parameters, token=bool(token))
+            if len(self._plans) >= _KEPT:
+                self._plans.clear()
+            self._plans[kind] = plan
+        before, after = plan.before(parameters), plan.after(parameters)
+        self._check(parameters, plan, before + after)
+        body = parameters["Body"]
+        time = signer.time(now)
+        values = (
+            (*before, time, *after) if keys.token is None else (*before, time, keys.token, *after)
+        )
+        hashed = sha256(body).hexdigest()
+        canonical = plan.canonical % (*values, hashed)
+        if "  " in canonical or " \n" in canonical or ": " in canonical:
+            trimmed = (" ".join(value.split()) for value in values)
+            canonical = plan.canonical % (*trimmed, hashed)
+        authorization = signer.authorization(keys, time, plan.signed, canonical)
+        return (plan.head % (*values, authorization, _uuid(), len(body))).encode()
+
+    def output(self, headers: Headers) -> dict[str, Any]:
+        """The members of the output that the headers of a reply hold."""
+        return {member: headers[name] for member, name in self._received if name in headers}
+
+    def _check(self, parameters: dict[str, Any], plan: _Plan, values: tuple[Any, ...]) -> None:
+        try:
+            text = "".join(values)
+            fits = type(parameters["Body"]) is bytes
+            for name, least in plan.least:
+                fits = fits and len(parameters[name]) >= least
+        except (KeyError, TypeError):
+            text, fits = "", False
+        if not fits:
+            validate_parameters(parameters, self.model.input_shape)
+            raise boto.ParamValidationError(report="`Body` has to be bytes")
+        if not (text.isascii() and text.isprintable()):
+            raise boto.ParamValidationError(report="a header holds printable ASCII, and no more")
+
+    def _plan(self, parameters: dict[str, Any], *, token: bool) -> _Plan:
+        members = [name for name in parameters if name not in {"EndpointName", "Body"}]
+        if type(parameters.get("EndpointName")) is not str or not self._members.keys() >= {
+            *members
+        }:
+            validate_parameters(parameters, self.model.input_shape)
+        named = self._uri.replace("{EndpointName}", quote(parameters["EndpointName"], safe="-._~"))
+        path = self._prefix + named
+        names = {self._members[member].serialization["name"]: member for member in members}
+        headers = {
+            **dict.fromkeys(
+                [*names, "X-Amz-Date", *(["X-Amz-Security-Token"] if token else [])], "%s"
+            ),
+            "Host": _literal(self._host),
+        }
+        ordered = sorted(headers, key=str.lower)
+        signed = ";".join(ordered).lower()
+        lines = "".join(f"{name.lower()}:{headers[name]}\n" for name in ordered)
+        sent = {
+            **{name: headers[name] for name in ordered},
+            **{name: _literal(value) for name, value in self._constant.items()},
+            "Authorization": "%s",
+            "amz-sdk-invocation-id": "%s",
+            "Content-Length": "%d",
+            "Accept-Encoding": "identity",
+        }
+        if "Accept" not in headers:
+            sent["Accept"] = "*/*"  # as aiohttp does
+        head = "".join(f"{name}: {value}\r\n" for name, value in sent.items())
+        middle = ordered.index("X-Amz-Date")
+        canonical = _literal(quote(normalize_url_path(path), safe="/~"))
+        return _Plan(
+            before=_values([names[name] for name in ordered[:middle] if name in names]),
+            after=_values([names[name] for name in ordered[middle:] if name in names]),
+            least=[
+                (member, least)
+                for member in members
+                if (least := self._members[member].metadata.get("min", 0))
+            ],
+            canonical=f"POST\n{canonical}\n\n{lines}\n{signed}\n%s",
+            signed=signed,
+            head=f"POST {_literal(path)} HTTP/1.1\r\n{head}\r\n",
+        )
+
+
+def _values(names: list[str]) -> Values:
+    """What gives the values of these keys."""
+    if len(names) > 1:
+        return itemgetter(*names)
+    return lambda given: tuple(given[name] for name in names)
+
+
+def _literal(text: str) -> str:
+    """Text that a format leaves as it is."""
+    return text.replace("%", "%%")
+
+
+def _uuid() -> str:
+    """A random UUID; the standard library's is dearer."""
+    text = os.urandom(16).hex()
+    return f"{text[:8]}-{text[8:12]}-4{text[13:16]}-a{text[17:20]}-{text[20:]}"
+
+
+class _Whole:
+    """Collects the body of a good reply.
+
+    Attributes:
+        headers: The reply's, once it has begun.
+    """
+
+    def __init__(self, most: int) -> None:
+        self.headers: Headers | None = None
+        self._most = most
+        self._left = most
+        self._slices: list[bytes] = []
+
+    def begin(self, headers: Headers) -> OnBytes:
+        self.headers = headers
+        return self._take
+
+    def body(self) -> bytes:
+        return b"".join(self._slices)
+
+    def _take(self, data: bytes) -> None:
+        self._left -= len(data)
+        if self._left < 0:
+            raise too_large(self._most)
+        self._slices.append(data)
+
+
+class LeanTransport:
+    """See `gateway.sagemaker.transport.Transport`; made by `lean_transport`."""
+
+    def __init__(
+        self,
+        client: Any,
+        credentials: Any,
+        operations: tuple[_Operation, _Operation],
+        *,
+        signer: Signer,
+        connections: Connections,
+        limits: Limits,
+        clock: Clock,
+    ) -> None:
+        self._client = client
+        self._credentials = credentials
+        self._whole, self._streamed = operations
+        self._signer = signer
+        self._connections = connections
+        self._clock = clock
+        self.limits = limits
+
+    async def invoke_endpoint(self, parameters: dict[str, Any]) -> dict[str, Any]:
+        """See `Transport.invoke_endpoint`."""
+        operation = self._whole
+        whole = _Whole(self.limits.reply_bytes)
+        deadline = asyncio.get_running_loop().time() + self.limits.call_timeout
+        head = await self._head(operation, parameters, deadline)
+        reply = await self._connections.send(
+            head, parameters["Body"], whole.begin, deadline=deadline
+        )
+        if whole.headers is None:
+            raise self._error(operation, reply)
+        response = operation.output(whole.headers)
+        response["Body"] = whole.body()
+        return response
+
+    async def invoke_endpoint_with_response_stream(
+        self, parameters: dict[str, Any], on_head: OnHead, on_part: OnBytes
+    ) -> StreamedReply:
+        """See `Transport.invoke_endpoint_with_response_stream`."""
+        operation = self._streamed
+        streamed: StreamedReply | None = None
+        parts = Parts(on_part)
+
+        def begin(headers: Headers) -> OnBytes:
+            nonlocal streamed
+            streamed = streamed_reply(operation.output(headers))
+            on_head(streamed)
+            return parts.feed
+
+        deadline = asyncio.get_running_loop().time() + self.limits.call_timeout
+        head = await self._head(operation, parameters, deadline)
+        reply = await self._connections.send(
+            head,
+            parameters["Body"],
+            begin,
+            deadline=deadline,
+            then=self.limits.stream_timeout,
+        )
+        if streamed is None:
+            raise self._error(operation, reply)
+        parts.end()
+        return streamed
+
+    async def _head(
+        self, operation: _Operation, parameters: dict[str, Any], deadline: float
+    ) -> bytes:
+        credentials = self._credentials
+        if credentials is None:
+            raise boto.NoCredentialsError
+        # Fresh each time: they are those of a role, as a rule, and soon replaced. Those that never
+        # are can't be asked.
+        stale = getattr(credentials, "refresh_needed", None)
+        if stale is not None and stale():
+            async with asyncio.timeout_at(deadline):
+                keys = await credentials.get_frozen_credentials()
+        else:
+            keys = await credentials.get_frozen_credentials()
+        return operation.head(parameters, keys, self._signer, self._clock())
+
+    def _error(self, operation: _Operation, reply: Reply) -> Exception:
+        """The exception that botocore makes of an answer."""
+        service = self._client.meta.service_model
+        parser = create_parser(service.resolved_protocol)
+        answer = {
+            "headers": HeadersDict(reply.headers),
+            "status_code": reply.status,
+            "body": reply.body,
+            "context": {"operation_name": operation.model.name},
+        }
+        parsed = parser.parse(answer, operation.model.output_shape)
+        code = parsed.get("Error", {}).get("Code")
+        shape = None if code is None else service.shape_for_error_code(code)
+        if shape is not None:
+            parsed.update(parser.parse(answer, shape))
+        kind = self._client.exceptions.from_code(code)
+        error: Exception = kind(parsed, operation.model.name)
+        return error
+
+
+@asynccontextmanager
+async def lean_transport(
+    client: Any, credentials: Any, options: Mapping[str, Any], limits: Limits, clock: Clock
+) -> AsyncIterator[LeanTransport]:
+    """A transport whose connections are closed with this context.
+
+    Args:
+        client: aiobotocore's, for ``sagemaker-runtime``.
+        credentials: aiobotocore's, that it signs with; None where there are none.
+        options: How its HTTP session was made.
+        limits: How long calls may take, and how much they may bring.
+        clock: Tells when a request is signed.
+
+    Raises:
+        NotLean: The client does, or is to do, what is not done here.
+    """
+    whole, streamed = [
+        await _rehearse(client, name)
+        for name in ("InvokeEndpoint", "InvokeEndpointWithResponseStream")
+    ]
+    if whole[:3] != streamed[:3]:
+        raise NotLean("the operations are not called in one place")
+    url, region, service = whole[:3]
+    at = urlsplit(url)
+    if at.scheme not in _PORTS or at.query or at.fragment or at.username or not at.hostname:
+        raise NotLean("the endpoint's address is not a plain one")
+    if ProxyConfiguration(proxies=options.get("proxies")).proxy_url_for(url):
+        raise NotLean("there is a proxy")
+    host = f"[{at.hostname}]" if ":" in at.hostname else at.hostname
+    port = at.port or _PORTS[at.scheme]
+    if port != _PORTS[at.scheme]:
+        host = f"{host}:{port}"
+    tls = None
+    if at.scheme == "https":
+        tls = await asyncio.to_thread(_tls, options.get("verify", True), options.get("client_cert"))
+    connections = Connections(Server(url, at.hostname, port, tls), limits)
+    try:
+        yield LeanTransport(
+            client,
+            credentials,
+            (
+                _Operation(whole[3], at.path, host, whole[4]),
+                _Operation(streamed[3], at.path, host, streamed[4]),
+            ),
+            signer=Signer(region, service),
+            connections=connections,
+            limits=limits,
+            clock=clock,
+        )
+    finally:
+        connections.close()
+
+
+class _Rehearsal(NamedTuple):
+    """How aiobotocore calls an operation.
+
+    Attributes:
+        url: Its address, without the path that the API model has.
+        region: Signed for.
+        service: Likewise.
+        operation: The operation's model.
+        constant: Headers that are the same in each call.
+    """
+
+    url: str
+    region: str
+    service: str
+    operation: Any
+    constant: Mapping[str, str]
+
+
+async def _rehearse(client: Any, name: str) -> _Rehearsal:
+    """Let the client make a call up to where it would be signed and sent, which needs no keys."""
+    signing: dict[str, Any] = {}
+
+    def choose_signer(**how: Any) -> Any:
+        signing.update(how)
+        return botocore.UNSIGNED
+
+    def before_send(request: Any, **_: Any) -> None:
+        raise _Rehearsed(request)
+
+    events = client.meta.events
+    # The last to be asked, so that anyone who has a say in it comes first, and is then found out.
+    events.register_last("choose-signer", choose_signer)
+    events.register_first("before-send", before_send)
+    try:
+        await getattr(client, xform_name(name))(EndpointName="e", Body=b"")
+    except _Rehearsed as call:
+        request = call.request
+    except Exception as error:  # noqa: BLE001 - each call would fail as this one
+        raise NotLean(f"no call can be made: {type(error).__name__}") from None
+    else:
+        raise NotLean("the client does not send its calls")
+    finally:
+        events.unregister("choose-signer", choose_signer)
+        events.unregister("before-send", before_send)
+    operation = client.meta.service_model.operation_model(name)
+    path = operation.http["requestUri"].replace("{EndpointName}", "e")
+    if signing.get("signature_version") != "v4":
+        raise NotLean("the calls are signed in another way")
+    if request.method != "POST" or not request.url.endswith(path):
+        raise NotLean("the calls are addressed in another way")
+    headers = {
+        key: value.decode() if isinstance(value, bytes) else value
+        for key, value in request.headers.items()
+        if key.lower() not in _OURS
+    }
+    if not _UNSIGNED.issuperset(key.lower() for key in headers):
+        raise NotLean("the calls have further headers")
+    return _Rehearsal(
+        url=request.url.removesuffix(path),
+        region=signing["region_name"],
+        service=signing["signing_name"],
+        operation=operation,
+        constant=headers,
+    )
+
+
+def _tls(verify: bool | str, certificate: Any) -> ssl.SSLContext:
+    """A context as aiobotocore makes it.
+
+    Args:
+        verify: Whether to, or the certificates to trust.
+        certificate: The client's own: a path, or one of it and one of its key.
+    """
+    context: ssl.SSLContext = create_urllib3_context()
+    if verify:
+        context.check_hostname = True
+        context.load_verify_locations(get_cert_path(verify))
+    else:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    if certificate:
+        context.load_cert_chain(*([certificate] if isinstance(certificate, str) else certificate))
+    return context

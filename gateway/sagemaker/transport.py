@@ -1,0 +1,107 @@
+"""What makes the calls: `gateway.sagemaker.aio` or, cheaply, `gateway.sagemaker.lean`.
+
+Both raise botocore's exceptions, and `gateway.sagemaker.errors` says what they mean.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
+
+import msgspec
+
+from gateway.errors import ErrorCode, Failure, Outcome
+from gateway.session.ports import ModelError
+
+ERROR_BYTES = 1_048_576
+"""How much of an error's body is read; the platform's own are far smaller."""
+
+OnBytes = Callable[[bytes], None]
+"""Takes bytes as they come."""
+
+
+class Limits(msgspec.Struct, frozen=True, kw_only=True):
+    """How long calls may take, and how much they may bring. Times are in seconds.
+
+    Attributes:
+        connections: How many calls can be under way at once; the others wait.
+        connect_timeout: To connect.
+        read_timeout: Between one piece of an answer and the next.
+        call_timeout: For a call as a whole; where the reply is streamed, until it begins.
+        stream_timeout: For a streamed reply from then on.
+        reply_bytes: The largest body of a reply.
+    """
+
+    connections: int
+    connect_timeout: float
+    read_timeout: float
+    call_timeout: float
+    stream_timeout: float
+    reply_bytes: int
+
+
+class StreamedReply(msgspec.Struct, frozen=True, kw_only=True):
+    """The head of a streamed reply.
+
+    Attributes:
+        content_type: ``ContentType``: what the container says; it can be wrong.
+        variant: ``InvokedProductionVariant``.
+        custom_attributes: ``CustomAttributes``.
+    """
+
+    content_type: str | None = None
+    variant: str | None = None
+    custom_attributes: str | None = None
+
+
+OnHead = Callable[[StreamedReply], None]
+"""Takes the head of a streamed reply."""
+
+
+class ReplyFailed(Exception):
+    """A call failed after the head of a good reply, when the model had seen it.
+
+    Attributes:
+        error: What happened.
+    """
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__(str(error))
+        self.error = error
+
+
+def too_large(reply_bytes: int) -> ModelError:
+    """The failure of a reply that is larger than it may be."""
+    text = f"The model's reply is larger than {reply_bytes} bytes."
+    return ModelError(Failure(code=ErrorCode.TOO_LARGE, message=text, outcome=Outcome.INVOKED))
+
+
+def streamed_reply(response: Mapping[str, Any]) -> StreamedReply:
+    """The head of a streamed reply, from the members of the API model's output."""
+    return StreamedReply(
+        content_type=response.get("ContentType"),
+        variant=response.get("InvokedProductionVariant"),
+        custom_attributes=response.get("CustomAttributes"),
+    )
+
+
+class Transport(Protocol):
+    """Makes calls, each once. A cancelled call closes its connection.
+
+    Both methods raise `ReplyFailed` or `ModelError` for what goes wrong after the head of a good
+    reply, and before that what botocore would.
+    """
+
+    async def invoke_endpoint(self, parameters: dict[str, Any]) -> dict[str, Any]:
+        """InvokeEndpoint; the members of its output, its ``Body`` as bytes."""
+        ...
+
+    async def invoke_endpoint_with_response_stream(
+        self, parameters: dict[str, Any], on_head: OnHead, on_part: OnBytes
+    ) -> StreamedReply:
+        """InvokeEndpointWithResponseStream, until its stream ends.
+
+        Args:
+            parameters: As in the API model.
+            on_head: Called when the reply begins.
+            on_part: Called with the bytes of each ``PayloadPart``. What it raises ends the call.
+        """
+        ...

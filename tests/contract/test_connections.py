@@ -1,0 +1,459 @@
+"""Connections, by what the server sees of them; on both transports unless it says otherwise."""
+
+import asyncio
+import contextlib
+import re
+import socket
+import ssl
+import stat
+import sys
+import threading
+import time
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from structlog.testing import capture_logs
+
+from gateway.errors import ErrorCode, Outcome
+from gateway.sagemaker import PROFILES, Runtime, connections, runtime_client
+from gateway.sagemaker.aio import AioTransport, HttpSession
+from gateway.sagemaker.lean import LeanTransport
+from gateway.session.ports import ModelError
+from tests.support import transports
+from tests.support.timing import UNIT
+
+ONLY_LEAN = pytest.mark.parametrize("transport", ["lean"], indirect=True)
+CERTIFICATE = Path(__file__).with_name("localhost.pem")
+NOW = datetime(2026, 11, 21, 8, 30, 15, tzinfo=UTC)
+GOOD = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}"
+
+
+class Server:
+    """Answers each request as `handle` does, and keeps what it has seen.
+
+    Attributes:
+        heads: The heads of the requests that came.
+        connections: How many were made.
+        ended: How many the client has closed.
+    """
+
+    def __init__(self, handle: "Handler") -> None:
+        self._handle = handle
+        self.heads: list[str] = []
+        self.connections = 0
+        self.ended = 0
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.connections += 1
+        try:
+            while True:
+                head = (await reader.readuntil(b"\r\n\r\n")).decode()
+                length = re.search(r"(?i)\r\ncontent-length: (\d+)", head)
+                assert length is not None
+                await reader.readexactly(int(length[1]))
+                self.heads.append(head)
+                await self._handle(writer)
+        except (asyncio.IncompleteReadError, ConnectionError):
+            self.ended += 1
+
+
+Handler = Callable[[asyncio.StreamWriter], Coroutine[Any, Any, None]]
+
+
+async def answers(writer: asyncio.StreamWriter) -> None:
+    writer.write(GOOD)
+
+
+@asynccontextmanager
+async def runtime(url: str | None, **options: Any) -> AsyncIterator[Runtime]:
+    settings: dict[str, Any] = {
+        "region": "us-east-1",
+        "profile": None,
+        "endpoint_url": url,
+        "max_pool_connections": 2,
+        "connect_timeout": 5.0 * UNIT,
+        "read_timeout": 5.0 * UNIT,
+        "call_timeout": 10.0 * UNIT,
+        "stream_timeout": 10.0 * UNIT,
+        "reply_bytes": 1_000_000,
+        "transport": transports.chosen,
+    }
+    async with runtime_client(**{**settings, **options}) as client:
+        yield client
+
+
+Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Coroutine[Any, Any, None]]
+
+
+@asynccontextmanager
+async def listening(serve: Serve, tls: ssl.SSLContext | None = None) -> AsyncIterator[int]:
+    """The port of a server; leaving waits until all its connections are closed."""
+    tasks: set[asyncio.Task[None]] = set()
+
+    async def tracked(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        tasks.add(task)
+        try:
+            await serve(reader, writer)
+        finally:
+            writer.close()
+            with contextlib.suppress(ConnectionError, ssl.SSLError):
+                await writer.wait_closed()
+
+    listener = await asyncio.start_server(tracked, "127.0.0.1", 0, ssl=tls)
+    async with listener:
+        yield listener.sockets[0].getsockname()[1]
+    async with asyncio.timeout(20 * UNIT):
+        await asyncio.gather(*tasks)
+
+
+@asynccontextmanager
+async def serving(
+    handle: Handler = answers, *, tls: ssl.SSLContext | None = None, **options: Any
+) -> AsyncIterator[tuple[Server, Runtime]]:
+    server = Server(handle)
+    async with listening(server.serve, tls) as port:
+        url = f"https://localhost:{port}" if tls else f"http://127.0.0.1:{port}"
+        async with runtime(url, **options) as client:
+            assert isinstance(client.transport, LeanTransport) is (transports.chosen == "lean")
+            yield server, client
+
+
+async def call(client: Runtime, body: bytes = b"{}") -> bytes:
+    reply = await client.invoke_endpoint(PROFILES["stateless"], EndpointName="e", Body=body)
+    whole: bytes = reply["Body"]
+    return whole
+
+
+async def failure(client: Runtime) -> tuple[ErrorCode, Outcome]:
+    with pytest.raises(ModelError) as caught:
+        await call(client)
+    return caught.value.failure.code, caught.value.failure.outcome
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(20 * UNIT):
+        while not condition():  # noqa: ASYNC110 - the server has no event for it
+            await asyncio.sleep(0.001 * UNIT)
+
+
+async def test_a_connection_is_kept() -> None:
+    async with serving() as (server, client):
+        for _ in range(5):
+            assert await call(client) == b"{}"
+        assert server.connections == 1
+    await until(lambda: server.ended == 1)
+
+
+async def test_calls_wait_their_turn() -> None:
+    goes_on = asyncio.Event()
+
+    async def waits(writer: asyncio.StreamWriter) -> None:
+        await goes_on.wait()
+        writer.write(GOOD)
+
+    done: list[int] = []
+
+    async def numbered(client: Runtime, number: int) -> None:
+        await call(client)
+        done.append(number)
+
+    async with serving(waits) as (server, client):
+        calls = [asyncio.create_task(numbered(client, number)) for number in range(8)]
+        await until(lambda: len(server.heads) == 2)
+        calls[3].cancel()
+        await asyncio.sleep(0.02 * UNIT)
+        calls[5].cancel()
+        goes_on.set()
+        await asyncio.wait(calls)
+        assert sorted(done) == [0, 1, 2, 4, 6, 7]
+        assert done.index(2) < done.index(6)
+        assert done.index(4) < done.index(7)
+        assert (server.connections, len(server.heads)) == (2, 6)
+
+
+async def test_a_cancelled_call_frees_its_place() -> None:
+    async def never(_writer: asyncio.StreamWriter) -> None:
+        if len(server.heads) > 2:
+            _writer.write(GOOD)
+
+    async with serving(never) as (server, client):
+        calls = [asyncio.create_task(call(client)) for _ in range(2)]
+        await until(lambda: len(server.heads) == 2)
+        for each in calls:
+            each.cancel()
+        await asyncio.wait(calls)
+        await until(lambda: server.ended == 2)
+        assert await call(client) == b"{}"
+
+
+async def test_what_the_server_has_closed_is_not_used() -> None:
+    async def closes(writer: asyncio.StreamWriter) -> None:
+        writer.write(GOOD)
+        await writer.drain()
+        writer.close()
+
+    async with serving(closes) as (server, client):
+        for _ in range(3):
+            assert await call(client) == b"{}"
+            await asyncio.sleep(0.02 * UNIT)
+        assert server.connections == 3
+
+
+@ONLY_LEAN
+@pytest.mark.parametrize("extra", [b"", b"HTTP/1.1 200 OK\r\n\r\n"])
+async def test_what_the_loop_has_not_told_of_yet(extra: bytes) -> None:
+    """The server closes, or speaks, while the loop is busy with something else."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    closed = threading.Event()
+    requests = 0
+
+    def serve() -> None:
+        nonlocal requests
+        for turn in range(2):
+            connection, _ = listener.accept()
+            with connection:
+                connection.recv(65_536)
+                requests += 1
+                connection.sendall(GOOD)
+                if turn == 0:
+                    time.sleep(0.05 * UNIT)  # the reply is read by then
+                    connection.sendall(extra)
+                    if not extra:
+                        connection.shutdown(socket.SHUT_WR)
+                    closed.set()
+                with contextlib.suppress(ConnectionError):
+                    connection.recv(65_536)
+
+    thread = threading.Thread(target=serve)
+    thread.start()
+    with listener:
+        async with runtime(f"http://127.0.0.1:{listener.getsockname()[1]}") as client:
+            assert await call(client) == b"{}"
+            assert closed.wait(20 * UNIT)
+            assert await call(client) == b"{}"
+        await asyncio.to_thread(thread.join)
+    assert requests == 2
+
+
+@ONLY_LEAN
+async def test_unsolicited_bytes_end_a_connection() -> None:
+    async def speaks(writer: asyncio.StreamWriter) -> None:
+        writer.write(GOOD)
+        await asyncio.sleep(0.01 * UNIT)
+        writer.write(GOOD.replace(b"{}", b"[]"))
+
+    async with serving(speaks) as (server, client):
+        for _ in range(3):
+            assert await call(client) == b"{}"
+            await asyncio.sleep(0.05 * UNIT)
+        assert server.connections == 3
+
+
+@ONLY_LEAN
+async def test_idle_connections_are_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connections, "IDLE_SECONDS", 0.2 * UNIT)
+    async with serving() as (server, client):
+        await asyncio.gather(call(client), call(client))
+        await asyncio.sleep(0.1 * UNIT)
+        await call(client)
+        await until(lambda: server.ended == 1)
+        await asyncio.sleep(0.05 * UNIT)
+        assert server.ended == 1  # the other one has not been idle for as long
+        await until(lambda: server.ended == 2)
+        assert await call(client) == b"{}"
+        assert server.connections == 3
+
+
+async def test_a_large_body() -> None:
+    async with serving() as (server, client):
+        for size in (65_536, 65_537, 6_291_456):
+            assert await call(client, b"x" * size) == b"{}"
+        assert server.connections == 1
+
+
+@ONLY_LEAN
+async def test_an_answer_before_the_request_is_written() -> None:
+    """It is taken, and the connection is not used again."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(GOOD)
+        await answered.wait()
+        with contextlib.suppress(ConnectionError):
+            while await reader.read(65_536):
+                pass
+        gone.set()
+
+    answered, gone = asyncio.Event(), asyncio.Event()
+    async with listening(serve) as port, runtime(f"http://127.0.0.1:{port}") as client:
+        assert await call(client, b"x" * 25_000_000) == b"{}"
+        answered.set()
+        async with asyncio.timeout(20 * UNIT):
+            await gone.wait()
+
+
+def tls_server() -> ssl.SSLContext:
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(CERTIFICATE)
+    return context
+
+
+async def test_tls(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_CA_BUNDLE", str(CERTIFICATE))
+    context = tls_server()
+    named: list[str | None] = []
+    context.sni_callback = lambda _socket, name, _context: named.append(name)
+    async with serving(tls=context) as (server, client):
+        for size in (2, 1_000_000):
+            assert await call(client, b"x" * size) == b"{}"
+        assert named == ["localhost"]
+        assert re.search(r"\r\nHost: localhost:\d+\r\n", server.heads[0])
+
+
+async def test_a_server_that_is_not_trusted(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with serving(tls=tls_server()) as (server, client):
+        assert await failure(client) == (ErrorCode.UNAVAILABLE, Outcome.NOT_INVOKED)
+    monkeypatch.setenv("AWS_CA_BUNDLE", str(CERTIFICATE))
+    anew = listening(server.serve, tls_server())
+    async with anew as port, runtime(f"https://127.0.0.1:{port}") as client:
+        # The certificate is another host's.
+        assert await failure(client) == (ErrorCode.UNAVAILABLE, Outcome.NOT_INVOKED)
+    assert server.heads == []
+
+
+async def test_a_server_that_speaks_no_tls() -> None:
+    async def hangs_up(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 400 Bad\r\n\r\n")
+
+    async def is_silent(reader: asyncio.StreamReader, _writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+
+    # aiohttp forgets to close what it was still shaking hands on.
+    handlers = (hangs_up, is_silent) if transports.chosen == "lean" else (hangs_up,)
+    for serve in handlers:
+        async with listening(serve) as port:
+            url = f"https://127.0.0.1:{port}"
+            async with runtime(url, connect_timeout=0.3 * UNIT) as client:
+                assert await failure(client) == (ErrorCode.UNAVAILABLE, Outcome.NOT_INVOKED)
+
+
+async def test_a_host_that_never_answers() -> None:
+    with socket.socket() as full:
+        full.bind(("127.0.0.1", 0))
+        full.listen(0)
+        address = full.getsockname()
+        with contextlib.ExitStack() as stack:
+            for _ in range(2):
+                one = stack.enter_context(socket.socket())
+                one.setblocking(False)
+                one.connect_ex(address)
+            url = f"http://127.0.0.1:{address[1]}"
+            async with runtime(url, connect_timeout=0.2 * UNIT) as client:
+                assert await failure(client) == (ErrorCode.UNAVAILABLE, Outcome.NOT_INVOKED)
+            async with runtime(url, call_timeout=0.2 * UNIT) as client:
+                assert (await failure(client))[0] is ErrorCode.TIMEOUT
+
+
+async def test_a_name_that_is_none() -> None:
+    async with runtime("http://nowhere.invalid") as client:
+        assert await failure(client) == (ErrorCode.UNAVAILABLE, Outcome.NOT_INVOKED)
+
+
+async def test_credentials_are_read_afresh(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """They run out in a minute, and so are replaced before each call."""
+    count = tmp_path / "count"
+    script = tmp_path / "credentials"
+    script.write_text(
+        f"""#!{sys.executable}
+import json, pathlib, datetime
+path = pathlib.Path({str(count)!r})
+number = int(path.read_text()) + 1 if path.exists() else 1
+path.write_text(str(number))
+soon = datetime.datetime.now(datetime.timezone.utc) + datetime.timedelta(minutes=1)
+print(json.dumps(dict(Version=1, AccessKeyId=f"AKID{{number}}", SecretAccessKey="secret",
+    SessionToken=f"token/{{number}}==", Expiration=soon.isoformat())))
+"""
+    )
+    script.chmod(stat.S_IRWXU)
+    config = tmp_path / "config"
+    config.write_text(f"[profile fresh]\nregion = us-east-1\ncredential_process = {script}\n")
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(config))
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name)
+    async with serving(profile="fresh", region=None) as (server, client):
+        for _ in range(2):
+            await call(client)
+    first, second = server.heads
+    for head, number in ((first, -1), (second, 0)):
+        seen = re.search(r"Credential=AKID(\d+)/", head)
+        assert seen is not None
+        assert f"X-Amz-Security-Token: token/{seen[1]}==\r\n" in head
+        assert int(seen[1]) == int(count.read_text()) + number
+
+
+@ONLY_LEAN
+@pytest.mark.parametrize(
+    "variables",
+    [
+        {},
+        {"AWS_USE_FIPS_ENDPOINT": "true"},
+        {"AWS_USE_DUALSTACK_ENDPOINT": "true"},
+        {"AWS_REGION": "cn-north-1", "AWS_DEFAULT_REGION": "cn-north-1"},
+        {"AWS_ENDPOINT_URL_SAGEMAKER_RUNTIME": "https://example.com:443/a"},
+        {"AWS_ENDPOINT_URL": "http://[::1]:8443"},
+        {"AWS_ENDPOINT_URL": "http://EXAMPLE.com:80/b/"},
+    ],
+)
+async def test_the_endpoint_is_the_one_that_aiobotocore_calls(
+    monkeypatch: pytest.MonkeyPatch, variables: dict[str, str]
+) -> None:
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    region = variables.get("AWS_REGION", "us-gov-west-1")
+    sent: list[Any] = []
+
+    async def send(_self: HttpSession, request: Any) -> None:
+        sent.append(request)
+        raise LookupError
+
+    monkeypatch.setattr(HttpSession, "send", send)
+    monkeypatch.setattr("botocore.auth.get_current_datetime", lambda: NOW)
+    parameters = {"EndpointName": "e", "Body": b"{}"}
+    async with runtime(None, region=region, transport="aiobotocore") as client:
+        with pytest.raises(ModelError):
+            await call(client)
+    async with runtime(None, region=region, clock=NOW.timestamp) as client:
+        lean = client.transport
+        assert isinstance(lean, LeanTransport)
+        head = (await lean._head(lean._whole, parameters, 1e9)).decode()
+        server = lean._connections._server
+    (request,) = sent
+    url = request.url.removesuffix("/endpoints/e/invocations")
+    assert server.url == url
+    scheme, _, rest = url.partition("://")
+    authority, _, path = rest.partition("/")
+    assert head.startswith(f"POST {'/' if path else ''}{path}/endpoints/e/invocations HTTP/1.1\r\n")
+    assert (server.tls is not None) is (scheme == "https")
+    assert f"\r\nAuthorization: {request.headers['Authorization'].decode()}\r\n" in head
+    assert server.host in authority.lower()
+
+
+@pytest.mark.parametrize(("variable", "scheme"), [("https_proxy", "https"), ("http_proxy", "http")])
+async def test_a_proxy_is_left_to_aiobotocore(
+    monkeypatch: pytest.MonkeyPatch, variable: str, scheme: str
+) -> None:
+    monkeypatch.setenv(variable, "http://127.0.0.1:9")
+    with capture_logs() as logs:
+        async with runtime(f"{scheme}://sagemaker.invalid") as client:
+            assert isinstance(client.transport, AioTransport)
+    lean = transports.chosen == "lean"
+    assert [entry.get("why") for entry in logs] == (["there is a proxy"] if lean else [])
+    monkeypatch.setenv("no_proxy", "sagemaker.invalid")
+    async with runtime(f"{scheme}://sagemaker.invalid") as client:
+        assert isinstance(client.transport, LeanTransport if lean else AioTransport)

@@ -1,0 +1,6 @@
+"""Which transport the tests of the adapter call SageMaker with."""
+
+from typing import Literal
+
+chosen: Literal["lean", "aiobotocore"] = "lean"
+"""Set by the fixture of ``tests/contract``, which runs each of them with both."""
