@@ -12,6 +12,7 @@ before each and after each.
 
 import asyncio
 import os
+import socket
 import sys
 from collections.abc import Callable, Iterable
 from typing import Any, cast
@@ -57,6 +58,7 @@ class Wire(asyncio.Transport):
         self._takes = takes
         self._loop = asyncio.get_running_loop()
         self._closing = False
+        self._quiet = socket.socketpair()  # to be asked whether there is anything to read
 
     def begin(self) -> None:
         """The connection is made."""
@@ -90,6 +92,8 @@ class Wire(asyncio.Transport):
         """At once: there is never anything unsent."""
         if not self._closing:
             self._closing = True
+            for end in self._quiet:
+                end.close()
             self._loop.call_soon(self._protocol.connection_lost, None)
 
     abort = close
@@ -108,6 +112,8 @@ class Wire(asyncio.Transport):
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:
         """See `asyncio.BaseTransport`."""
+        if name == "socket":
+            return self._quiet[0]
         return ("127.0.0.1", 1) if name in {"peername", "sockname"} else default
 
     def get_write_buffer_size(self) -> int:
