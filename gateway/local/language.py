@@ -234,9 +234,13 @@ class LanguageModel(StatefulContainer[Context]):
         parameters.cache_idle_slots = False
         parameters.cache_ram_mib = 0
         try:
-            return xllamacpp.Server(parameters)
+            server = xllamacpp.Server(parameters)
         except RuntimeError:
             raise LanguageModelUnavailable(f"llama.cpp can't load {self._path}") from None
+        # Its queue runs in a thread of its own. One that is let go of before that thread has begun
+        # waits for it for ever, so let it do something first.
+        server.handle_completions({"prompt": SYSTEM, "n_predict": 1}, lambda _chunk: False)
+        return server
 
 
 def _prompt(context: Context, said: str) -> str:

@@ -1,6 +1,8 @@
 """The models behind the local SageMaker: their memory, their dialects and their traps."""
 
 import asyncio
+import subprocess
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -28,6 +30,7 @@ from gateway.local.language import (
     _prompt,
     load,
 )
+from tests.support.timing import UNIT
 
 TEXT = {"content-type": "text/plain"}
 JSON = {"content-type": "application/json"}
@@ -270,6 +273,13 @@ class TestLanguageModel:
         assert again.body
         assert model.turns == {name: 2}
         await model.close()
+
+    def test_one_that_is_let_go_of_at_once_ends(self) -> None:
+        program = (
+            "from gateway.local.language import LanguageModel, load\n"
+            "for _ in range(4): LanguageModel(load(None), 'i-1')._start()"
+        )
+        subprocess.run([sys.executable, "-c", program], check=True, timeout=60 * UNIT)
 
     async def test_llama_cpp_fails(self) -> None:
         model = LanguageModel(load(None), "i-1")
