@@ -161,7 +161,7 @@ class _Operation:
 
     def _plan(self, parameters: dict[str, Any], *, token: bool) -> _Plan:
         members = [name for name in parameters if name not in {"EndpointName", "Body"}]
-        endpoint = parameters.get("EndpointName")
+        endpoint: Any = parameters.get("EndpointName")
         if type(endpoint) is not str or not self._members.keys() >= {*members}:
             validate_parameters(parameters, self.model.input_shape)
         path = self._prefix + self._uri.replace("{EndpointName}", quote(endpoint, safe="-._~"))
