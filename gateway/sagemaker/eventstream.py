@@ -23,7 +23,8 @@ _PRELUDE = Struct("!III")
 _CHECKSUM = Struct("!I")
 _LEAST = _PRELUDE.size + _CHECKSUM.size
 
-# By the number of a header's type: its size, and how it is read. Types 6 and 7 say their size.
+# By the number of a header's type; 0 and 1 are true and false, 6 and 7 bytes and text that say how
+# long they are, 9 is a UUID.
 _FIXED: Mapping[int, Struct] = {
     2: Struct("!b"),
     3: Struct("!h"),
@@ -101,14 +102,16 @@ class EventStream:
 
 
 def _headers(block: bytes) -> dict[str, Any]:
+    """An event's headers. Like botocore's, a value that is too short is what there is of it."""
     headers: dict[str, Any] = {}
     at, end = 0, len(block)
     try:
         while at < end:
             size = block[at]
-            name, at = _text(block, at + 1, size)
+            name = block[at + 1 : at + 1 + size].decode()
             if name in headers:
                 raise Malformed("a header twice")
+            at += 1 + size
             kind = block[at]
             at += 1
             value: Any
@@ -117,29 +120,18 @@ def _headers(block: bytes) -> dict[str, Any]:
                 at += _FIXED[kind].size
             elif kind in {6, 7}:
                 size = _LENGTH.unpack_from(block, at)[0]
+                value = block[at + 2 : at + 2 + size]
                 if kind == 7:
-                    value, at = _text(block, at + 2, size)
-                else:
-                    value, at = _bytes(block, at + 2, size)
-            elif kind in {0, 1}:
-                value = kind == 0
-            elif kind == 9:  # a UUID, of which botocore takes what there is
+                    value = value.decode()
+                at += 2 + size
+            elif kind == 9:
                 value = block[at : at + 16]
                 at += 16
+            elif kind in {0, 1}:
+                value = kind == 0
             else:
                 raise Malformed("type of a header")
             headers[name] = value
     except (IndexError, StructError, UnicodeDecodeError):
         raise Malformed("headers") from None
     return headers
-
-
-def _bytes(block: bytes, at: int, size: int) -> tuple[bytes, int]:
-    if at + size > len(block):
-        raise Malformed("headers")
-    return block[at : at + size], at + size
-
-
-def _text(block: bytes, at: int, size: int) -> tuple[str, int]:
-    data, at = _bytes(block, at, size)
-    return data.decode(), at

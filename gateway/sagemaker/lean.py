@@ -132,9 +132,7 @@ class _Operation:
         self._check(parameters, plan, before + after)
         body = parameters["Body"]
         time = signer.time(now)
-        values = (
-            (*before, time, *after) if keys.token is None else (*before, time, keys.token, *after)
-        )
+        values = (*before, time, *token, *after)
         hashed = sha256(body).hexdigest()
         canonical = plan.canonical % (*values, hashed)
         if "  " in canonical or " \n" in canonical or ": " in canonical:
@@ -163,19 +161,15 @@ class _Operation:
 
     def _plan(self, parameters: dict[str, Any], *, token: bool) -> _Plan:
         members = [name for name in parameters if name not in {"EndpointName", "Body"}]
-        if type(parameters.get("EndpointName")) is not str or not self._members.keys() >= {
-            *members
-        }:
+        endpoint: Any = parameters.get("EndpointName")
+        if type(endpoint) is not str or not self._members.keys() >= {*members}:
             validate_parameters(parameters, self.model.input_shape)
-        named = self._uri.replace("{EndpointName}", quote(parameters["EndpointName"], safe="-._~"))
-        path = self._prefix + named
+        path = self._prefix + self._uri.replace("{EndpointName}", quote(endpoint, safe="-._~"))
         names = {self._members[member].serialization["name"]: member for member in members}
-        headers = {
-            **dict.fromkeys(
-                [*names, "X-Amz-Date", *(["X-Amz-Security-Token"] if token else [])], "%s"
-            ),
-            "Host": _literal(self._host),
-        }
+        headers = dict.fromkeys([*names, "X-Amz-Date"], "%s")
+        headers["Host"] = _literal(self._host)
+        if token:
+            headers["X-Amz-Security-Token"] = "%s"
         ordered = sorted(headers, key=str.lower)
         signed = ";".join(ordered).lower()
         lines = "".join(f"{name.lower()}:{headers[name]}\n" for name in ordered)

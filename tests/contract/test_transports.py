@@ -267,6 +267,7 @@ def test_they_send_the_same(
     "variables",
     [
         {"AWS_SESSION_TOKEN": "to/ken+=="},
+        {"AWS_SESSION_TOKEN": ""},
         {"AWS_MAX_ATTEMPTS": "7", "AWS_RETRY_MODE": "adaptive"},
         {"AWS_EXECUTION_ENV": "AWS_ECS_FARGATE", "AWS_SDK_UA_APP_ID": "100%"},
         {"AWS_AUTH_SCHEME_PREFERENCE": "sigv4"},
