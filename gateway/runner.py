@@ -5,6 +5,7 @@ event loop's thread only and never waits, so its events are in one order and nee
 """
 
 import asyncio
+import logging
 import random
 import secrets
 import time
@@ -35,6 +36,7 @@ A = TypeVar("A")
 T = TypeVar("T")
 
 log = structlog.stdlib.get_logger("gateway.sessions")
+_log = logging.getLogger("gateway.sessions")  # which knows its level without being asked for it
 
 SPREAD_SECONDS = 0.01
 """The longest pause between the ends of two sessions when the gateway shuts down."""
@@ -196,7 +198,7 @@ class SessionRunner:
 
     def _emitted(self, effect: do.Emit) -> None:
         event = effect.event
-        if isinstance(event, MessageDone):
+        if isinstance(event, MessageDone) and _log.isEnabledFor(logging.DEBUG):
             log.debug("turn", session=self.session.id, id=event.id, status=event.status)
         connection = self._connection
         if connection is None:
@@ -218,6 +220,8 @@ class SessionRunner:
         The other half is for what happens before it comes back.
         """
         events, policy = self.session.log, self.session.policy
+        if events.last - connection.position <= 1:
+            return False
         if max(connection.position, events.forgotten) + 1 < events.first:
             return True  # what it has not been sent is no longer kept
         if connection.position < self._backlog:

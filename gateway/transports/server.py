@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import socket
 from collections.abc import Awaitable, Callable, Iterable, Iterator
+from struct import Struct
 from typing import Any, Protocol
 
 import uvicorn
@@ -17,14 +18,30 @@ from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIO
 from websockets.exceptions import InvalidState
 from websockets.frames import Frame
 from websockets.http11 import Request
+from websockets.protocol import State
 
 from gateway.errors import CloseCode
 
 LINK = "session-gateway.link"
 """The name of the ASGI extension that gives a `Link`."""
 
+TEXT, BINARY = 0x81, 0x82
+"""The first byte of a frame that is a whole message."""
+
+HEADER_16, HEADER_64 = Struct("!BBH"), Struct("!BBQ")
+
 CLOSE_SECONDS = 10.0
 """How long a closed connection may take to go before it is cut."""
+
+
+def _framed(first: int, payload: bytes) -> bytes:
+    """A frame of a server: whole, and not masked (RFC 6455, section 5.2)."""
+    size = len(payload)
+    if size < 126:
+        return bytes((first, size)) + payload
+    if size < 65_536:
+        return HEADER_16.pack(first, 126, size) + payload
+    return HEADER_64.pack(first, 127, size) + payload
 
 
 class Link(Protocol):
@@ -130,13 +147,15 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         """See `Link.write_frames`."""
         if self.close_sent or self.transport.is_closing():
             return
-        with contextlib.suppress(InvalidState):  # the peer is closing at the same time
-            for frame in frames:
-                if isinstance(frame, str):
-                    self.conn.send_text(frame.encode())
-                else:
-                    self.conn.send_binary(frame)
-        self.transport.write(b"".join(self.conn.data_to_send()))
+        if self.conn.state is not State.OPEN:
+            return  # the peer is closing at the same time
+        data = bytearray()
+        for frame in frames:
+            if isinstance(frame, str):
+                data += _framed(TEXT, frame.encode())
+            else:
+                data += _framed(BINARY, frame)
+        self.transport.write(data)
 
     def close(self, code: int, reason: str) -> None:
         """See `Link.close`."""

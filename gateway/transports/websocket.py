@@ -1,9 +1,8 @@
 """WebSocket connections: the handshake, frames in, and the session's log out."""
 
 import asyncio
-import contextlib
 from collections import deque
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from types import MappingProxyType
 
 import structlog
@@ -137,9 +136,13 @@ class Connection:
     async def run(self, sessions: Sessions, open_timeout: float) -> None:
         """Serve the client until its socket is closed."""
         try:
-            with self._closing_on_failure():
+            try:
                 await self._begin(sessions, open_timeout)
                 self._link.take_frames(self._frame, self._flush)
+            except WebSocketDisconnect:
+                raise
+            except Exception as error:  # noqa: BLE001 - it ends this connection alone
+                self._fail(error)
             while True:
                 await self._receive()  # what comes now comes too late
         except WebSocketDisconnect as gone:
@@ -152,16 +155,12 @@ class Connection:
                 else:
                     self._runner.detach(self)
 
-    @contextlib.contextmanager
-    def _closing_on_failure(self) -> Iterator[None]:
-        try:
-            yield
-        except Closing as closing:
-            self.close(closing.code, closing.reason)
-        except WebSocketDisconnect:
-            raise
-        except Exception:
-            log.exception("a connection failed")
+    def _fail(self, error: Exception) -> None:
+        """Close for what was raised."""
+        if isinstance(error, Closing):
+            self.close(error.code, error.reason)
+        else:
+            log.error("a connection failed", exc_info=error)
             self.close(CloseCode.INTERNAL, ErrorCode.INTERNAL)
 
     async def _begin(self, sessions: Sessions, open_timeout: float) -> None:
@@ -242,12 +241,14 @@ class Connection:
         runner = self._runner
         if self._closed or self._closing is not None or runner is None:
             return  # the session has ended, or is another connection's by now
-        with self._closing_on_failure():
+        try:
             self._check(frame)
             if not self._confirmed:
                 self._confirmed = True
                 runner.handle(Confirmed())
             self._received(frame, runner)
+        except Exception as error:  # noqa: BLE001 - it ends this connection alone
+            self._fail(error)
 
     def _received(self, frame: Frame, runner: SessionRunner) -> None:
         try:
@@ -280,43 +281,45 @@ class Connection:
     def _flush(self) -> None:
         """Write what there is, as far as the socket takes it; then close, if it is to close."""
         self._flushing = False
-        while not self._closed and self._link.can_write:
+        link, encode = self._link, self._codec.encode
+        while not self._closed and link.can_write:
             frames: list[Frame] = []
-            with self._closing_on_failure():
-                self._gather(frames)
+            size = 0
+            try:
+                while size < WRITE_BYTES and (message := self._take()) is not None:
+                    frame = encode(message)
+                    if frame is not None:
+                        frames.append(frame)
+                        size += len(frame)
+            except Exception as error:  # noqa: BLE001 - it ends this connection alone
+                self._fail(error)
             if frames:
-                self._link.write_frames(frames)
-            elif self._closing is not None:
+                link.write_frames(frames)
+            if size >= WRITE_BYTES:
+                continue
+            if self._closing is not None and link.can_write:
                 self._closed = True
-                self._link.close(*self._closing)
-            else:
-                return
-
-    def _gather(self, frames: list[Frame]) -> None:
-        """What can go out in one piece."""
-        size = 0
-        while size < WRITE_BYTES and (message := self._take()) is not None:
-            frame = self._codec.encode(message)
-            if frame is not None:
-                frames.append(frame)
-                size += len(frame)
+                link.close(*self._closing)
+            return
 
     def _take(self) -> ServerMessage | None:
         """The next message to send: the log in its order, each notice where it was said."""
-        if self._runner is not None:
-            # A client may acknowledge an event before it is sent, and then it need not be.
-            self.position = max(self.position, self._runner.session.log.forgotten)
-        if self._notices and self._notices[0][0] <= self.position:
-            return self._notices.popleft()[1]
-        if self._runner is None or self.position == self._runner.session.log.last:
+        runner, notices = self._runner, self._notices
+        if runner is None:
+            return notices.popleft()[1] if notices else None
+        session = runner.session
+        events = session.log
+        self.position = max(self.position, events.forgotten)
+        if notices and notices[0][0] <= self.position:
+            return notices.popleft()[1]
+        if self.position == events.last:
             return None
-        session = self._runner.session
         self.position += 1
-        event = session.log.get(self.position)
+        event = events.get(self.position)
         if isinstance(event, SessionOpened):
             event = structs.replace(event, resume_key=self.resume_key)
         if not session.policy.resume_seconds:
-            session.log.forget(self.position)
+            events.forget(self.position)
         return event
 
 
