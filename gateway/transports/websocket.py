@@ -97,7 +97,7 @@ class Connection:
         self.position = after
         self._notices.append((after, resumed))
         self._confirmed = False
-        self.wake()
+        self._flush()  # at once: it is to come forward, however fast the log goes on
 
     def wake(self) -> None:
         """See `gateway.runner.Connection`."""
