@@ -9,6 +9,7 @@ part of.
 import asyncio
 import sys
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 
 import msgspec
@@ -22,7 +23,7 @@ from tests.bench.upstream import json_text
 OPENING_AT_ONCE = 50
 
 
-class Way:
+class Way(ABC):
     """How one subprotocol writes messages, and which frames end a turn.
 
     Attributes:
@@ -34,21 +35,21 @@ class Way:
     kind = picows.WSMsgType.TEXT
     opening = b""
 
+    @abstractmethod
     def message(self, number: int, body: bytes) -> bytes:
         """The frame of a message."""
-        raise NotImplementedError
 
+    @abstractmethod
     def is_open(self, payload: bytes) -> bool:
         """Whether a frame says that the session is open."""
-        raise NotImplementedError
 
+    @abstractmethod
     def is_done(self, frame: picows.WSFrame) -> bool:
         """Whether a frame ends a turn that went well.
 
         Raises:
             RuntimeError: It ends one that did not.
         """
-        raise NotImplementedError
 
 
 class _Protocol(Way):
