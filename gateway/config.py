@@ -32,9 +32,9 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
+from gateway.addresses import is_loopback
 from gateway.sagemaker import FORMATS, PROFILES, Defaults, Format, Profile, StreamKind, Text
 from gateway.session.policy import Opening, Policy, Recovery
-from gateway.transports.origins import is_loopback
 
 ENVIRONMENT_PREFIX = "GATEWAY_"
 

@@ -6,7 +6,6 @@ import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from datetime import datetime
-from ipaddress import ip_address
 from types import MappingProxyType
 from typing import Any, Literal, NoReturn, TypedDict, Unpack
 
@@ -18,6 +17,7 @@ from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidSta
 from websockets.typing import Subprotocol
 from websockets.uri import parse_uri
 
+from gateway.addresses import is_loopback
 from gateway.client.closing import MAX_DELAY, ComeBack, backoff, closing_of
 from gateway.client.codecs import ClientCodec, JsonClientCodec, MsgpackClientCodec
 from gateway.client.conversation import Conversation
@@ -512,7 +512,7 @@ async def connect(
         host = parse_uri(url).host
     except InvalidURI as error:
         raise ValueError(str(error)) from None
-    if _is_loopback(host):
+    if is_loopback(host):
         options.setdefault("proxy", None)
     options.setdefault("close_timeout", close_timeout)
     options.setdefault("open_timeout", open_timeout)
@@ -536,14 +536,6 @@ async def connect(
         yield session
     finally:
         await session.close()
-
-
-def _is_loopback(host: str) -> bool:
-    """Whether a host is this machine, which no proxy leads to."""
-    try:
-        return host == "localhost" or ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def _refusal(code: ErrorCode, message: str, *, retryable: bool = False) -> MessageFailed:

@@ -3,7 +3,6 @@
 import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from ipaddress import ip_address
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
@@ -13,6 +12,7 @@ from aiobotocore.session import AioSession
 from botocore.exceptions import BotoCoreError
 
 import gateway
+from gateway.addresses import is_loopback
 from gateway.sagemaker.aio import AioTransport, HttpSession
 from gateway.sagemaker.errors import failure_of, failure_of_reply
 from gateway.sagemaker.lean import Clock, NotLean, lean_transport
@@ -93,12 +93,11 @@ def _failed(error: Exception, profile: Profile, *, in_session: bool) -> ModelErr
     return ModelError(failure_of(error, profile, in_session=in_session))
 
 
-def _is_loopback(url: str | None) -> bool:
+def _is_on_this_machine(url: str | None) -> bool:
     """Whether an address is on this machine."""
     try:
-        host = urlsplit(url or "").hostname or ""
-        return host == "localhost" or ip_address(host).is_loopback
-    except ValueError:
+        return is_loopback(urlsplit(url or "").hostname or "")
+    except ValueError:  # no address
         return False
 
 
@@ -156,7 +155,7 @@ async def runtime_client(
         max_pool_connections=max_pool_connections,
         http_session_cls=HttpSession,
         # None leaves it to the environment, which may name a proxy for this machine's own servers.
-        proxies={} if _is_loopback(endpoint_url) else None,
+        proxies={} if _is_on_this_machine(endpoint_url) else None,
         tcp_keepalive=True,
         user_agent_extra=f"session-gateway/{gateway.__version__}",
     )

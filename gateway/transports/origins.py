@@ -6,18 +6,9 @@ otherwise pass for the gateway's own.
 """
 
 from collections.abc import Collection
-from ipaddress import ip_address
 from urllib.parse import urlsplit
 
-
-def is_loopback(host: str) -> bool:
-    """Whether a host name or address is this machine's own and no other's."""
-    if host == "localhost":
-        return True
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return False
+from gateway.addresses import is_loopback
 
 
 def is_allowed(origin: str | None, host: str | None, allowed: Collection[str]) -> bool:

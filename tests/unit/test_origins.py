@@ -2,7 +2,8 @@
 
 import pytest
 
-from gateway.transports.origins import is_allowed, is_loopback
+from gateway.addresses import is_loopback
+from gateway.transports.origins import is_allowed
 
 
 @pytest.mark.parametrize("host", ["localhost", "127.0.0.1", "127.9.9.9", "::1"])
