@@ -159,17 +159,24 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
 
     def close(self, code: int, reason: str) -> None:
         """See `Link.close`."""
-        if self.close_sent or self.transport.is_closing():
+        if not self.say_closed(code, reason):
             return
-        self.queue.put_nowait({"type": "websocket.disconnect", "code": code, "reason": reason})
-        with contextlib.suppress(InvalidState):
-            self.conn.send_close(code, reason)
-            self.transport.write(b"".join(self.conn.data_to_send()))
-        self.close_sent = True
         # The peer's own close frame comes first: a socket closed with bytes unread is reset, and
         # what was sent last may be lost with it.
         self.close_timer = self.loop.call_later(self.close_timeout, self.transport.close)
         self.cut_later()
+
+    def say_closed(self, code: int, reason: str) -> bool:
+        """Tell the peer and the application; False where the connection is closing already."""
+        if self.close_sent or self.transport.is_closing():
+            return False
+        self.stop_keepalive()
+        self.queue.put_nowait({"type": "websocket.disconnect", "code": code, "reason": reason})
+        with contextlib.suppress(InvalidState):  # the peer is closing at the same time
+            self.conn.send_close(code, reason)
+            self.transport.write(b"".join(self.conn.data_to_send()))
+        self.close_sent = True
+        return True
 
     def handle_ping(self) -> None:
         """Answer it; who does not read gets the newest answers only (RFC 6455, section 5.5.3)."""
@@ -227,14 +234,8 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
 
     def abandon(self, code: CloseCode, reason: str) -> None:
         """Send a close frame behind what is unsent, and cut the connection if it does not go."""
-        if self.close_sent or self.transport.is_closing():
+        if not self.say_closed(code, reason):
             return
-        self.stop_keepalive()
-        self.queue.put_nowait({"type": "websocket.disconnect", "code": code, "reason": reason})
-        with contextlib.suppress(InvalidState):  # the peer is closing at the same time
-            self.conn.send_close(code, reason)
-            self.transport.write(b"".join(self.conn.data_to_send()))
-        self.close_sent = True
         # A sender that waits for room would wait for as long as the client does not read.
         self.disconnected = True
         self.writable.set()
