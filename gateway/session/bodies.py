@@ -56,9 +56,15 @@ def body_of(message: MessageSend) -> tuple[bytes, str]:
     return message.data or b"", BINARY
 
 
-def request_of(message: MessageSend, policy: Policy) -> ModelRequest:
-    """The model's request; its content type is the message's, else the route's, else the body's."""
-    body, kind = body_of(message)
+def request_of(message: MessageSend, body: bytes, kind: str, policy: Policy) -> ModelRequest:
+    """The model's request; its content type is the message's, else the route's, else the body's.
+
+    Args:
+        message: The client's.
+        body: Its own body; see `body_of`.
+        kind: The content type that is that body's by nature.
+        policy: The route's rules.
+    """
     stream = policy.streams and message.stream is not False
     if message.text is not UNSET and policy.template is not None:
         values = {"text": message.text, "stream": stream}

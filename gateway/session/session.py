@@ -230,8 +230,8 @@ class Session:
             return
         ahead = self.turns.pending
         said = None if message.text is UNSET else message.text
-        body, _ = body_of(message)
-        self.turns.add(message.id, said, body, request_of(message, self.policy))
+        body, kind = body_of(message)
+        self.turns.add(message.id, said, body, request_of(message, body, kind, self.policy))
         accepted = wire.MessageAccepted(event=self._out.next_event, id=message.id, queued=ahead)
         self._out.emit(accepted)
         if self.state is State.READY:
@@ -324,16 +324,21 @@ class Session:
     def _replied(self, event: on.ReplyEnded) -> None:
         """End the turn with its reply, then go on with what the reply says of the session."""
         self._complete(self._running(event.turn), event.reply)
-        if event.reply.session_closed:
+        if self._goes_on(event.reply):
+            self._next()
+
+    def _goes_on(self, reply: ModelReply) -> bool:
+        """Take in what a reply says of the model's session; False where that ends this one."""
+        if reply.session_closed:
             self._model = None
             self._end("model")
-            return
-        if event.reply.new_session is not None:
-            self._use(event.reply.new_session)
+            return False
+        if reply.new_session is not None:
+            self._use(reply.new_session)
         if self._model is None and self.policy.opening is Opening.TURN:
             self._end("lost")  # it was to open a session, and has not
-        else:
-            self._next()
+            return False
+        return True
 
     def _complete(self, turn: Turn, reply: ModelReply) -> None:
         fields = reply_fields(reply, self.policy)
@@ -395,8 +400,7 @@ class Session:
     def _cancelled(self, event: on.InvokeCancelled) -> None:
         """End the turn as cancelled; unless parts of its reply came, nobody knows more."""
         turn = self._running(event.turn)
-        outcome = Outcome.INVOKED if turn.deltas else Outcome.UNKNOWN
-        self._end_turn(turn, "cancelled", outcome=outcome)
+        self._end_turn(turn, "cancelled", outcome=turn.outcome_if_cut)
         self._next()
 
     def _running(self, number: int) -> Turn:
@@ -488,14 +492,7 @@ class Session:
     def _replayed(self, event: on.ReplyEnded) -> None:
         """Go on with the replay; its replies are for nobody."""
         renewal = self._replaying(event.turn)
-        if event.reply.session_closed:
-            self._model = None
-            self._end("model")
-            return
-        if event.reply.new_session is not None:
-            self._use(event.reply.new_session)
-        if self._model is None:
-            self._end("lost")  # it was to open a session, and has not
+        if not self._goes_on(event.reply):
             return
         assert renewal.steps  # noqa: S101 - the one that has been answered
         renewal.steps.popleft()
@@ -612,7 +609,7 @@ class Session:
         """End the turn as the session's end says, and close."""
         turn = self._settled(event.turn)
         if turn is not None:
-            self._end_by_ending(turn, Outcome.INVOKED if turn.deltas else Outcome.UNKNOWN)
+            self._end_by_ending(turn, turn.outcome_if_cut)
         self._wind_up()
 
     def _open_failed_closing(self, _event: on.OpenFailed) -> None:
@@ -769,7 +766,7 @@ class Session:
         self._cancel_call()
         turn = self.turns.running
         if turn is not None:
-            self._end_by_ending(turn, Outcome.INVOKED if turn.deltas else Outcome.UNKNOWN)
+            self._end_by_ending(turn, turn.outcome_if_cut)
         if self._model is not None:
             self._close_at_model(self._model)
             self._model = None

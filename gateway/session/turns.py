@@ -3,6 +3,7 @@
 from collections import OrderedDict, deque
 from hashlib import blake2b
 
+from gateway.errors import Outcome
 from gateway.protocol.messages import Progress
 from gateway.session.ports import ModelRequest
 
@@ -61,6 +62,11 @@ class Turn:
         self.deltas = 0
         self.cancelling = False
         self.answered = ""
+
+    @property
+    def outcome_if_cut(self) -> Outcome:
+        """What is known where its request is closed: a part of its reply proves that it arrived."""
+        return Outcome.INVOKED if self.deltas else Outcome.UNKNOWN
 
     def hear(self, text: str, limit: int) -> None:
         """Keep a part of the reply; what is past the limit is not."""
