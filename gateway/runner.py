@@ -23,9 +23,11 @@ from gateway.session import events as on
 from gateway.session.events import SessionEvent, Timer
 from gateway.session.policy import Policy
 from gateway.session.ports import (
+    Call,
     Evicted,
     Model,
     ModelError,
+    ModelReply,
     SessionRecord,
     Store,
     StoreFull,
@@ -99,7 +101,9 @@ class SessionRunner:
         self._attaching: Connection | None = None
         self._backlog = 0
         self._timers: dict[Timer, asyncio.TimerHandle] = {}
-        self._invoking: dict[int, asyncio.Task[SessionEvent]] = {}
+        self._calls: dict[int, Call] = {}
+        self._handling = False
+        self._later: list[SessionEvent] = []
         self._storing = asyncio.Lock()
         self._crashed = False
 
@@ -129,6 +133,16 @@ class SessionRunner:
 
     def handle(self, event: SessionEvent) -> None:
         """Let an event in, and do what follows from it."""
+        if self._handling:
+            self._later.append(event)  # what follows from the one before comes first
+            return
+        self._handling = True
+        self._handle(event)
+        while self._later:
+            self._handle(self._later.pop(0))
+        self._handling = False
+
+    def _handle(self, event: SessionEvent) -> None:
         if self._crashed:
             if isinstance(event, on.Opened):  # nobody else knows of it
                 self._sessions.spawn(self._close(do.CloseSession(event.model)))
@@ -149,8 +163,8 @@ class SessionRunner:
         for timer in self._timers.values():
             timer.cancel()
         self._timers.clear()
-        for task in self._invoking.values():
-            task.cancel()
+        for call in self._calls.values():
+            call.cancel()
         if self._sessions.ended(self):
             self._sessions.spawn(self._store(self._sessions.store.delete, self.session.id))
             model = self.session.record().model
@@ -167,11 +181,12 @@ class SessionRunner:
             case do.Attach():
                 self._attach(effect)
             case do.Invoke():
-                task = self._sessions.spawn(self._invoke(effect))
-                self._invoking[effect.turn] = task
-                task.add_done_callback(partial(self._invoked, effect.turn))
+                self._invoke(effect)
             case do.CancelInvoke():
-                self._invoking[effect.turn].cancel()
+                call = self._calls.pop(effect.turn, None)
+                if call is not None:
+                    call.cancel()
+                    self.handle(on.InvokeCancelled(effect.turn))
             case do.SetTimer():
                 self._set_timer(effect)
             case do.OpenSession():
@@ -207,11 +222,6 @@ class SessionRunner:
         if self._lags(connection):
             self._connection = None
             connection.abandon(CloseCode.TOO_SLOW, "too slow")
-            # Not at once: the effects that follow this one are to be done first.
-            asyncio.get_running_loop().call_soon(self._left)
-
-    def _left(self) -> None:
-        if self._connection is None:  # the client has not come back in this very moment
             self.handle(on.Detached())
 
     def _lags(self, connection: Connection) -> bool:
@@ -246,28 +256,29 @@ class SessionRunner:
         del self._timers[timer]
         self.handle(on.TimerFired(timer))
 
-    async def _invoke(self, effect: do.Invoke) -> SessionEvent:
+    def _invoke(self, effect: do.Invoke) -> None:
+        turn = effect.turn
         try:
-            reply = await self._route.model.invoke(
+            self._calls[turn] = self._route.model.invoke(
                 effect.request,
                 effect.model,
                 affinity=self.session.id,
-                on_part=partial(self._part, effect.turn),
+                on_part=partial(self._part, turn),
+                on_end=partial(self._ended, turn),
             )
-        except ModelError as error:
-            return on.InvokeFailed(effect.turn, error.failure)
         except Exception:
             log.exception("an adapter failed", session=self.session.id)
-            return on.InvokeFailed(effect.turn, _internal(Outcome.UNKNOWN))
-        return on.ReplyEnded(effect.turn, reply)
+            self.handle(on.InvokeFailed(turn, _internal(Outcome.UNKNOWN)))
 
     def _part(self, turn: int, part: str | bytes) -> None:
         self.handle(on.ReplyPart(turn, part))
 
-    def _invoked(self, turn: int, task: asyncio.Task[SessionEvent]) -> None:
-        # A callback, because a task that is cancelled before its first step runs no code at all.
-        del self._invoking[turn]
-        self.handle(on.InvokeCancelled(turn) if task.cancelled() else task.result())
+    def _ended(self, turn: int, result: ModelReply | Failure) -> None:
+        del self._calls[turn]
+        if isinstance(result, Failure):
+            self.handle(on.InvokeFailed(turn, result))
+        else:
+            self.handle(on.ReplyEnded(turn, result))
 
     async def _open(self) -> None:
         event: SessionEvent

@@ -3,7 +3,7 @@
 from gateway.sagemaker.formats import FORMATS, Format
 from gateway.sagemaker.model import Defaults, SageMakerModel
 from gateway.sagemaker.profiles import PROFILES, Profile
-from gateway.sagemaker.runtime import NotConfigured, Runtime, runtime_client
+from gateway.sagemaker.runtime import NotConfigured, runtime_client
 from gateway.sagemaker.streams import StreamKind, Text
 
 __all__ = [
@@ -13,7 +13,6 @@ __all__ = [
     "Format",
     "NotConfigured",
     "Profile",
-    "Runtime",
     "SageMakerModel",
     "StreamKind",
     "Text",

@@ -1,8 +1,10 @@
 """Calls through aiobotocore, which pays for everything that an AWS client can do."""
 
 import asyncio
+from collections.abc import Coroutine
 from contextlib import aclosing
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 from aiobotocore.httpsession import AIOHTTPSession
 
@@ -11,13 +13,16 @@ from gateway.sagemaker.transport import (
     ERROR_BYTES,
     Limits,
     OnBytes,
+    OnEnd,
     OnHead,
     ReplyFailed,
     StreamedReply,
     streamed_reply,
     too_large,
 )
-from gateway.session.ports import ModelError
+from gateway.session.ports import Call, ModelError
+
+T = TypeVar("T")
 
 
 class AioTransport:
@@ -30,10 +35,42 @@ class AioTransport:
 
     def __init__(self, client: Any, limits: Limits) -> None:
         self._client = client
+        self._tasks: set[asyncio.Task[Any]] = set()
         self.limits = limits
 
-    async def invoke_endpoint(self, parameters: dict[str, Any]) -> dict[str, Any]:
+    def invoke_endpoint(self, parameters: dict[str, Any], on_end: OnEnd[dict[str, Any]]) -> Call:
         """See `Transport.invoke_endpoint`."""
+        return self._run(self._invoke(parameters), on_end)
+
+    def invoke_endpoint_with_response_stream(
+        self,
+        parameters: dict[str, Any],
+        on_head: OnHead,
+        on_part: OnBytes,
+        on_end: OnEnd[StreamedReply],
+    ) -> Call:
+        """See `Transport.invoke_endpoint_with_response_stream`."""
+        return self._run(self._stream(parameters, on_head, on_part), on_end)
+
+    def _run(self, call: Coroutine[Any, Any, T], on_end: OnEnd[T]) -> Call:
+        task = asyncio.get_running_loop().create_task(call)
+        self._tasks.add(task)  # the loop itself may forget it
+        task.add_done_callback(partial(self._ended, on_end))
+        return task
+
+    def _ended(self, on_end: OnEnd[T], task: asyncio.Task[T]) -> None:
+        self._tasks.discard(task)
+        if task.cancelled():
+            return
+        error = task.exception()
+        if task.cancelling():
+            return  # it came to an end of its own when it was to be cancelled
+        if error is None:
+            on_end(task.result())
+        elif isinstance(error, Exception):  # others have gone to the loop, which they end
+            on_end(error)
+
+    async def _invoke(self, parameters: dict[str, Any]) -> dict[str, Any]:
         response: dict[str, Any] | None = None
         try:
             async with asyncio.timeout(self.limits.call_timeout):
@@ -47,10 +84,9 @@ class AioTransport:
             raise ReplyFailed(error) from None
         return response
 
-    async def invoke_endpoint_with_response_stream(
+    async def _stream(
         self, parameters: dict[str, Any], on_head: OnHead, on_part: OnBytes
     ) -> StreamedReply:
-        """See `Transport.invoke_endpoint_with_response_stream`."""
         async with asyncio.timeout(self.limits.call_timeout):
             response = await self._client.invoke_endpoint_with_response_stream(**parameters)
         body = response["Body"]

@@ -19,7 +19,7 @@ import msgspec
 from botocore import exceptions as boto
 
 from gateway.sagemaker.errors import NeverConnected
-from gateway.sagemaker.transport import ERROR_BYTES, Limits, OnBytes, ReplyFailed
+from gateway.sagemaker.transport import ERROR_BYTES, Limits, OnBytes, OnEnd, ReplyFailed
 
 HEAD_BYTES = 65_536
 """The largest head of a reply, and the most that may come between two pieces of its body."""
@@ -67,6 +67,72 @@ class Server(msgspec.Struct, frozen=True):
     tls: ssl.SSLContext | None
 
 
+class Exchange:
+    """A request, and who hears of its reply.
+
+    Args:
+        body: Its body.
+        on_head: Called when a good reply begins. What it raises, or what it gives, ends the
+            exchange.
+        on_end: Called once, last, with the answer or with what went wrong: `ReplyFailed` where
+            the connection broke or fell silent after the head of a good reply or the reply took
+            too long, ``TimeoutError`` where it was too late before that, and botocore's exceptions
+            for anything else.
+        deadline: When to give up, by the loop's clock.
+        then: In place of that, how long a good reply may take once it has begun, in seconds.
+    """
+
+    __slots__ = (
+        "_on_end",
+        "body",
+        "connection",
+        "deadline",
+        "head",
+        "on_head",
+        "over",
+        "starting",
+        "then",
+    )
+
+    def __init__(
+        self,
+        body: bytes,
+        on_head: OnGoodHead,
+        on_end: OnEnd[Reply],
+        *,
+        deadline: float,
+        then: float | None = None,
+    ) -> None:
+        self.body = body
+        self.head = b""
+        """The request's, by the time that it is sent."""
+        self.on_head = on_head
+        self.deadline = deadline
+        self.then = then
+        self.starting: asyncio.Task[None] | None = None
+        """What it waits for before it can be sent."""
+        self.connection: _Connection | None = None
+        """What it was sent over."""
+        self.over = False
+        self._on_end = on_end
+
+    def cancel(self) -> None:
+        """Close its connection; nothing more is heard of it."""
+        if self.over:
+            return
+        self.over = True
+        if self.connection is not None:
+            self.connection.let_go()
+        elif self.starting is not None:
+            self.starting.cancel()
+
+    def end(self, result: Reply | Exception) -> None:
+        """Tell of the end, unless it has been cancelled."""
+        if not self.over:
+            self.over = True
+            self._on_end(result)
+
+
 class Connections:
     """A pool of connections. It is used by one event loop.
 
@@ -78,57 +144,20 @@ class Connections:
     def __init__(self, server: Server, limits: Limits) -> None:
         self._server = server
         self._limits = limits
-        self._slots = asyncio.Semaphore(limits.connections)
+        self._loop = asyncio.get_running_loop()
+        self._free = limits.connections
+        self._waiting: deque[asyncio.Future[None]] = deque()
         self._idle: deque[_Connection] = deque()  # the one used last is the last
         self._sweeper: asyncio.TimerHandle | None = None
         self._closed = False
 
-    async def send(
-        self,
-        head: bytes,
-        body: bytes,
-        on_head: OnGoodHead,
-        *,
-        deadline: float,
-        then: float | None = None,
-    ) -> Reply:
-        """Send a request, and wait for the whole of its reply.
-
-        Cancelling it closes the connection.
-
-        Args:
-            head: Its head.
-            body: Its body.
-            on_head: Called when a good reply begins. What it raises, or what it gives, ends the
-                call.
-            deadline: When to give up, by the loop's clock.
-            then: In place of that, how long a good reply may take once it has begun, in seconds.
-
-        Raises:
-            ReplyFailed: The connection broke or fell silent after the head of a good reply, or
-                the reply took too long.
-            TimeoutError: It was too late before that.
-            BotoCoreError: Something else went wrong before that.
-        """
-        if self._slots.locked():
-            async with asyncio.timeout_at(deadline):
-                await self._slots.acquire()
+    def send(self, exchange: Exchange) -> None:
+        """Send a request, at once where there is a connection for it."""
+        if self._free and (connection := self._usable()) is not None:
+            self._free -= 1
+            connection.begin(exchange)
         else:
-            await self._slots.acquire()
-        try:
-            connection = self._usable()
-            if connection is None:
-                async with asyncio.timeout_at(deadline):
-                    connection = await self._connect()
-            try:
-                return await connection.exchange(head, body, on_head, deadline, then)
-            finally:
-                if connection.reusable and not self._closed:
-                    self._keep(connection)
-                else:
-                    connection.abort()
-        finally:
-            self._slots.release()
+            exchange.starting = self._loop.create_task(self._start(exchange))
 
     def close(self) -> None:
         """Close what is idle now, and the others when they become so."""
@@ -137,6 +166,51 @@ class Connections:
             self._idle.pop().abort()
         if self._sweeper is not None:
             self._sweeper.cancel()
+
+    def ended(self, connection: "_Connection | None") -> None:
+        """Take back a place, and the connection that had it."""
+        while self._waiting:
+            waiter = self._waiting.popleft()
+            if not waiter.done():
+                waiter.set_result(None)  # the place is handed on
+                break
+        else:
+            self._free += 1
+        if connection is None:
+            return
+        if connection.reusable and not self._closed:
+            self._keep(connection)
+        else:
+            connection.abort()
+
+    async def _start(self, exchange: Exchange) -> None:
+        """Send a request once there is a place, and a connection in it."""
+        connection = None
+        try:
+            async with asyncio.timeout_at(exchange.deadline):
+                await self._place()
+                try:
+                    connection = self._usable() or await self._connect()
+                finally:
+                    if connection is None:
+                        self.ended(None)
+        except Exception as error:  # noqa: BLE001 - the caller's
+            exchange.end(error)
+        else:
+            connection.begin(exchange)
+
+    async def _place(self) -> None:
+        if self._free:
+            self._free -= 1
+            return
+        waiter = self._loop.create_future()
+        self._waiting.append(waiter)
+        try:
+            await waiter
+        except asyncio.CancelledError:
+            if not waiter.cancelled():  # it has been handed a place in this very moment
+                self.ended(None)
+            raise
 
     def _usable(self) -> "_Connection | None":
         while self._idle:
@@ -149,18 +223,16 @@ class Connections:
     def _keep(self, connection: "_Connection") -> None:
         self._idle.append(connection)
         if self._sweeper is None:
-            loop = asyncio.get_running_loop()
-            self._sweeper = loop.call_later(IDLE_SECONDS, self._sweep)
+            self._sweeper = self._loop.call_later(IDLE_SECONDS, self._sweep)
 
     def _sweep(self) -> None:
         """Close what has been idle for long; the first of them has been for longest."""
-        loop = asyncio.get_running_loop()
-        now = loop.time()
+        now = self._loop.time()
         self._sweeper = None
         while self._idle:
             left = self._idle[0].used_at + IDLE_SECONDS - now
             if left > 0:
-                self._sweeper = loop.call_later(left, self._sweep)
+                self._sweeper = self._loop.call_later(left, self._sweep)
                 return
             self._idle.popleft().abort()
 
@@ -178,8 +250,7 @@ class Connections:
             raise boto.EndpointConnectionError(endpoint_url=server.url, error=never) from None
 
     async def _connected(self) -> "_Connection":
-        server = self._server
-        loop = asyncio.get_running_loop()
+        server, loop = self._server, self._loop
         addresses = await loop.getaddrinfo(server.host, server.port, type=socket.SOCK_STREAM)
         sock = await aiohappyeyeballs.start_connection(
             addresses, happy_eyeballs_delay=NEXT_ADDRESS_SECONDS, interleave=1, loop=loop
@@ -188,7 +259,7 @@ class Connections:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
             name = None if server.tls is None else server.host
             _, connection = await loop.create_connection(
-                lambda: _Connection(loop, server.url, self._limits.read_timeout),
+                lambda: _Connection(self, loop, server.url, self._limits.read_timeout),
                 sock=sock,
                 ssl=server.tls,
                 server_hostname=name,
@@ -207,14 +278,20 @@ class _Connection(asyncio.Protocol):
         used_at: When it was last heard from, by the loop's clock.
     """
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, url: str, read_timeout: float) -> None:
+    def __init__(
+        self,
+        pool: Connections,
+        loop: asyncio.AbstractEventLoop,
+        url: str,
+        read_timeout: float,
+    ) -> None:
         self.reusable = False
         self.used_at = 0.0
+        self._pool = pool
         self._loop = loop
         self._url = url
         self._read_timeout = read_timeout
         self._deadline = 0.0
-        self._then: float | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = 0.0
         self._poll = select.poll()
@@ -222,11 +299,12 @@ class _Connection(asyncio.Protocol):
         self._received: dict[bytes, bytes] = {}
         self.on_header = self._received.__setitem__
         self._parser = httptools.HttpResponseParser(self)
-        self._waiter: asyncio.Future[Reply] | None = None
-        self._on_head: OnGoodHead
-        self._reset()
+        self._exchange: Exchange | None = None
 
-    def _reset(self) -> None:
+    def begin(self, exchange: Exchange) -> None:
+        """Send a request."""
+        exchange.connection = self
+        self._exchange = exchange
         self._take: OnBytes | None = None
         self._body: list[bytes] = []  # of an error
         self._size = 0
@@ -234,31 +312,22 @@ class _Connection(asyncio.Protocol):
         self._headers: Headers = {}
         self._until_end = False  # the body is over when the connection is
         self._fruitless = 0  # bytes that came without bringing any of the body
-
-    async def exchange(
-        self, head: bytes, body: bytes, on_head: OnGoodHead, deadline: float, then: float | None
-    ) -> Reply:
-        """See `Connections.send`."""
-        self._reset()
-        self._on_head = on_head
-        self._deadline = deadline
-        self._then = then
+        self._whole = False
+        self._deadline = exchange.deadline
         self.reusable = False
         self.used_at = self._loop.time()
         self._watch_until_due()
-        self._waiter = self._loop.create_future()
-        if len(body) <= JOINED_BYTES:
-            self._transport.write(head + body)
+        if len(exchange.body) <= JOINED_BYTES:
+            self._transport.write(exchange.head + exchange.body)
         else:
-            self._transport.write(head)
-            self._transport.write(body)
-        try:
-            return await self._waiter
-        except asyncio.CancelledError:
-            if self._waiter is not None:
-                self._waiter = None
-                self.abort()
-            raise
+            self._transport.write(exchange.head)
+            self._transport.write(exchange.body)
+
+    def let_go(self) -> None:
+        """Drop the exchange, and the connection with it."""
+        self._exchange = None
+        self.reusable = False
+        self._pool.ended(self)
 
     def quiet(self) -> bool:
         """Whether the server has neither closed it nor sent anything since the last exchange.
@@ -277,17 +346,22 @@ class _Connection(asyncio.Protocol):
         self._poll.register(transport.get_extra_info("socket").fileno(), select.POLLIN)
 
     def data_received(self, data: bytes) -> None:
-        if self._waiter is None or self._waiter.done():
-            self.abort()  # nobody asked, or it is being cancelled and is not to hear more
+        if self._exchange is None:
+            self.abort()  # nobody asked
             return
         self.used_at = self._loop.time()
         self._fruitless += len(data)
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
-            self._break(boto.HTTPClientError(error=error))
-            return
-        if self._fruitless > HEAD_BYTES:
+            if not self._whole:
+                self._break(boto.HTTPClientError(error=error))
+                return
+            self.reusable = False  # it is what comes behind the reply
+        if self._whole:
+            # Not while it is parsed: the next exchange may begin now, and over this connection.
+            self._end(self._reply())
+        elif self._fruitless > HEAD_BYTES:
             self._break(boto.HTTPClientError(error=ValueError("a head without end")))
 
     def eof_received(self) -> bool:
@@ -305,7 +379,8 @@ class _Connection(asyncio.Protocol):
 
     def on_headers_complete(self) -> None:
         status = self._parser.get_status_code()
-        if self._waiter is None or status < 200:
+        exchange = self._exchange
+        if exchange is None or self._whole or status < 200:
             return
         if self._fruitless > HEAD_BYTES and sum(map(_size, self._received.items())) > HEAD_BYTES:
             self._break(boto.HTTPClientError(error=ValueError("a head too large")))
@@ -325,17 +400,17 @@ class _Connection(asyncio.Protocol):
         chunked = headers.get("transfer-encoding", "").lower().endswith("chunked")
         self._until_end = not chunked and "content-length" not in headers
         if status < 300:
-            if self._then is not None:
-                self._deadline = self.used_at + self._then
+            if exchange.then is not None:
+                self._deadline = self.used_at + exchange.then
                 self._watch_until_due()
             try:
-                self._take = self._on_head(headers)
+                self._take = exchange.on_head(headers)
             except Exception as error:  # noqa: BLE001 - the caller's
                 self._fail(error)
 
     def on_body(self, data: bytes) -> None:
         self._fruitless = 0
-        if self._waiter is None:
+        if self._exchange is None or self._whole:
             return
         if self._take is not None:
             try:
@@ -346,28 +421,28 @@ class _Connection(asyncio.Protocol):
         self._body.append(data)
         self._size += len(data)
         if self._size >= ERROR_BYTES:
-            self._finish()
-            self.abort()
+            self._end(self._reply())
 
     def on_message_complete(self) -> None:
-        if self._waiter is None or not self._status:
+        if self._exchange is None or self._whole or not self._status:
             return
+        self._whole = True
         self.reusable = (
             self._parser.should_keep_alive() and not self._transport.get_write_buffer_size()
         )
-        self._finish()
 
-    def _finish(self) -> None:
-        waiter, self._waiter = self._waiter, None
-        if waiter is not None and not waiter.done():
-            body = b"".join(self._body)[:ERROR_BYTES]
-            waiter.set_result(Reply(self._status, self._headers, body))
+    def _reply(self) -> Reply:
+        return Reply(self._status, self._headers, b"".join(self._body)[:ERROR_BYTES])
+
+    def _end(self, result: Reply | Exception) -> None:
+        exchange, self._exchange = self._exchange, None
+        if exchange is not None:
+            self._pool.ended(self)
+            exchange.end(result)
 
     def _fail(self, error: Exception) -> None:
-        self.abort()
-        waiter, self._waiter = self._waiter, None
-        if waiter is not None and not waiter.done():
-            waiter.set_exception(error)
+        self.reusable = False
+        self._end(error)
 
     def _break(self, error: Exception) -> None:
         """Fail for a reason that means something else once a good reply has begun."""
@@ -375,12 +450,12 @@ class _Connection(asyncio.Protocol):
 
     def _ended(self, error: Exception | None) -> None:
         self.reusable = False
-        if self._waiter is None:
+        if self._exchange is None:
             return
         if error is not None:
             self._break(boto.EndpointConnectionError(endpoint_url=self._url, error=error))
         elif self._status and self._until_end:
-            self._finish()
+            self._end(self._reply())
         else:
             gone = ConnectionError("closed by the server")
             self._break(boto.ConnectionClosedError(endpoint_url=self._url, error=gone))
@@ -401,7 +476,7 @@ class _Connection(asyncio.Protocol):
     def _watch(self) -> None:
         """Tell of what takes too long."""
         self._timer = None
-        if self._waiter is None:
+        if self._exchange is None:
             return
         now = self._loop.time()
         if now >= self._deadline:

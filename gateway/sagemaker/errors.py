@@ -18,6 +18,8 @@ import structlog
 
 from gateway.errors import ErrorCode, Failure, Outcome
 from gateway.sagemaker.profiles import Profile
+from gateway.sagemaker.transport import ReplyFailed
+from gateway.session.ports import ModelError
 
 log = structlog.stdlib.get_logger("gateway.sagemaker")
 
@@ -132,10 +134,14 @@ def failure_of(  # noqa: PLR0911 - one a kind
     """What an exception of a call means to the client; the operator is told by the log.
 
     Args:
-        error: Any.
+        error: Any that a `Transport` gives.
         profile: How the container words its errors.
         in_session: Whether the call named a session that is open; no other can lose one.
     """
+    if isinstance(error, ModelError):
+        return error.failure
+    if isinstance(error, ReplyFailed):
+        return failure_of_reply(error.error)
     about = log.bind(error=type(error).__name__)
     if isinstance(error, boto.ClientError):
         if error.operation_name not in OPERATIONS:

@@ -26,17 +26,26 @@ from botocore.parsers import create_parser
 from botocore.utils import normalize_url_path
 from botocore.validate import validate_parameters
 
-from gateway.sagemaker.connections import Connections, Headers, Reply, Server
+from gateway.sagemaker.connections import (
+    Connections,
+    Exchange,
+    Headers,
+    OnGoodHead,
+    Reply,
+    Server,
+)
 from gateway.sagemaker.parts import Parts
 from gateway.sagemaker.signing import Signer
 from gateway.sagemaker.transport import (
     Limits,
     OnBytes,
+    OnEnd,
     OnHead,
     StreamedReply,
     streamed_reply,
     too_large,
 )
+from gateway.session.ports import Call, ModelError
 
 Clock = Callable[[], float]
 """Gives the time in seconds since the epoch."""
@@ -218,33 +227,6 @@ def _uuid() -> str:
     return f"{text[:8]}-{text[8:12]}-4{text[13:16]}-a{text[17:20]}-{text[20:]}"
 
 
-class _Whole:
-    """Collects the body of a good reply.
-
-    Attributes:
-        headers: The reply's, once it has begun.
-    """
-
-    def __init__(self, most: int) -> None:
-        self.headers: Headers | None = None
-        self._most = most
-        self._left = most
-        self._slices: list[bytes] = []
-
-    def begin(self, headers: Headers) -> OnBytes:
-        self.headers = headers
-        return self._take
-
-    def body(self) -> bytes:
-        return b"".join(self._slices)
-
-    def _take(self, data: bytes) -> None:
-        self._left -= len(data)
-        if self._left < 0:
-            raise too_large(self._most)
-        self._slices.append(data)
-
-
 class LeanTransport:
     """See `gateway.sagemaker.transport.Transport`; made by `lean_transport`."""
 
@@ -267,24 +249,41 @@ class LeanTransport:
         self._clock = clock
         self.limits = limits
 
-    async def invoke_endpoint(self, parameters: dict[str, Any]) -> dict[str, Any]:
+    def invoke_endpoint(self, parameters: dict[str, Any], on_end: OnEnd[dict[str, Any]]) -> Call:
         """See `Transport.invoke_endpoint`."""
-        operation = self._whole
-        whole = _Whole(self.limits.reply_bytes)
-        deadline = asyncio.get_running_loop().time() + self.limits.call_timeout
-        head = await self._head(operation, parameters, deadline)
-        reply = await self._connections.send(
-            head, parameters["Body"], whole.begin, deadline=deadline
-        )
-        if whole.headers is None:
-            raise self._error(operation, reply)
-        response = operation.output(whole.headers)
-        response["Body"] = whole.body()
-        return response
+        operation, most = self._whole, self.limits.reply_bytes
+        response: dict[str, Any] | None = None
+        slices: list[bytes] = []
+        left = most
 
-    async def invoke_endpoint_with_response_stream(
-        self, parameters: dict[str, Any], on_head: OnHead, on_part: OnBytes
-    ) -> StreamedReply:
+        def begin(headers: Headers) -> OnBytes:
+            nonlocal response
+            response = operation.output(headers)
+            return take
+
+        def take(data: bytes) -> None:
+            nonlocal left
+            left -= len(data)
+            if left < 0:
+                raise too_large(most)
+            slices.append(data)
+
+        def ended(reply: Reply | Exception) -> None:
+            if response is None or isinstance(reply, Exception):
+                on_end(self._error(operation, reply))
+            else:
+                response["Body"] = slices[0] if len(slices) == 1 else b"".join(slices)
+                on_end(response)
+
+        return self._send(operation, parameters, begin, ended)
+
+    def invoke_endpoint_with_response_stream(
+        self,
+        parameters: dict[str, Any],
+        on_head: OnHead,
+        on_part: OnBytes,
+        on_end: OnEnd[StreamedReply],
+    ) -> Call:
         """See `Transport.invoke_endpoint_with_response_stream`."""
         operation = self._streamed
         streamed: StreamedReply | None = None
@@ -296,38 +295,90 @@ class LeanTransport:
             on_head(streamed)
             return parts.feed
 
-        deadline = asyncio.get_running_loop().time() + self.limits.call_timeout
-        head = await self._head(operation, parameters, deadline)
-        reply = await self._connections.send(
-            head,
-            parameters["Body"],
-            begin,
-            deadline=deadline,
-            then=self.limits.stream_timeout,
-        )
-        if streamed is None:
-            raise self._error(operation, reply)
-        parts.end()
-        return streamed
+        def ended(reply: Reply | Exception) -> None:
+            if streamed is None or isinstance(reply, Exception):
+                on_end(self._error(operation, reply))
+                return
+            try:
+                parts.end()
+            except ModelError as error:
+                on_end(error)
+            else:
+                on_end(streamed)
 
-    async def _head(
-        self, operation: _Operation, parameters: dict[str, Any], deadline: float
-    ) -> bytes:
+        return self._send(operation, parameters, begin, ended, then=self.limits.stream_timeout)
+
+    def _send(
+        self,
+        operation: _Operation,
+        parameters: dict[str, Any],
+        on_head: OnGoodHead,
+        on_end: OnEnd[Reply],
+        then: float | None = None,
+    ) -> Call:
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + self.limits.call_timeout
+        exchange = Exchange(
+            parameters.get("Body", b""), on_head, on_end, deadline=deadline, then=then
+        )
+        keys = self._keys_at_hand()
+        if keys is None:
+            exchange.starting = loop.create_task(self._send_later(operation, parameters, exchange))
+            return exchange
+        try:
+            exchange.head = operation.head(parameters, keys, self._signer, self._clock())
+        except Exception as error:  # noqa: BLE001 - the caller's
+            loop.call_soon(exchange.end, error)
+        else:
+            self._connections.send(exchange)
+        return exchange
+
+    def _keys_at_hand(self) -> Any:
+        """Credentials, frozen; None where they can't be had without waiting."""
         credentials = self._credentials
         if credentials is None:
-            raise boto.NoCredentialsError
+            return None
         # Fresh each time: they are those of a role, as a rule, and soon replaced. Those that never
         # are can't be asked.
         stale = getattr(credentials, "refresh_needed", None)
         if stale is not None and stale():
-            async with asyncio.timeout_at(deadline):
-                keys = await credentials.get_frozen_credentials()
-        else:
-            keys = await credentials.get_frozen_credentials()
-        return operation.head(parameters, keys, self._signer, self._clock())
+            return None
+        asked = credentials.get_frozen_credentials()
+        try:
+            asked.send(None)
+        except StopIteration as had:
+            return had.value
+        asked.close()
+        return None
 
-    def _error(self, operation: _Operation, reply: Reply) -> Exception:
-        """The exception that botocore makes of an answer."""
+    async def _send_later(
+        self, operation: _Operation, parameters: dict[str, Any], exchange: Exchange
+    ) -> None:
+        """Send it once there are credentials."""
+        try:
+            async with asyncio.timeout_at(exchange.deadline):
+                keys = await self._keys()
+            exchange.head = operation.head(parameters, keys, self._signer, self._clock())
+        except Exception as error:  # noqa: BLE001 - the caller's
+            exchange.end(error)
+        else:
+            self._connections.send(exchange)
+
+    async def _keys(self) -> Any:
+        if self._credentials is None:
+            raise boto.NoCredentialsError
+        return await self._credentials.get_frozen_credentials()
+
+    def _error(self, operation: _Operation, reply: Reply | Exception) -> Exception:
+        """What a call failed with; of an answer, the exception that botocore makes of it."""
+        if isinstance(reply, Exception):
+            return reply
+        try:
+            return self._error_of(operation, reply)
+        except Exception as error:  # noqa: BLE001 - an answer that botocore can't read
+            return error
+
+    def _error_of(self, operation: _Operation, reply: Reply) -> Exception:
         service = self._client.meta.service_model
         parser = create_parser(service.resolved_protocol)
         answer = {

@@ -1,15 +1,18 @@
 """One route's model: turns, and the opening and closing of sessions, as calls of the platform."""
 
-import re
+import asyncio
+from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import msgspec
 import structlog
+from msgspec import structs
 
 from gateway.errors import ErrorCode, Failure, Outcome
+from gateway.sagemaker.errors import failure_of
 from gateway.sagemaker.formats import Format
 from gateway.sagemaker.profiles import JsonObject, Profile
-from gateway.sagemaker.runtime import Runtime
 from gateway.sagemaker.sessions import (
     NEW_SESSION,
     MalformedSessionId,
@@ -17,9 +20,17 @@ from gateway.sagemaker.sessions import (
     with_session_id,
 )
 from gateway.sagemaker.streams import LINE_BYTES, Splitter, StreamKind, Text, splitter
-from gateway.sagemaker.transport import StreamedReply
+from gateway.sagemaker.transport import StreamedReply, Transport, result_of
 from gateway.session.bodies import JSON, TEXT, is_json
-from gateway.session.ports import ModelError, ModelReply, ModelRequest, ModelSession, OnPart
+from gateway.session.ports import (
+    Call,
+    ModelError,
+    ModelReply,
+    ModelRequest,
+    ModelSession,
+    OnEnd,
+    OnPart,
+)
 
 log = structlog.stdlib.get_logger("gateway.sagemaker")
 
@@ -43,6 +54,13 @@ _NOT_STREAMED = frozenset({"TargetModel", "EnableExplanations"})
 """Parameters that InvokeEndpointWithResponseStream does not have."""
 
 _PARAMETERS = {name: name.title().replace("_", "") for name in Defaults.__struct_fields__}
+_FIELDS = {parameter: name for name, parameter in _PARAMETERS.items()} | {
+    "ContentType": "content_type",
+    "EndpointName": "endpoint_name",
+}
+_GIVEN = tuple(_PARAMETERS.values())
+_FIRST = ModelRequest.__struct_fields__.index(next(iter(_PARAMETERS)))
+"""Where those begin among the fields of a `ModelRequest`, which are in the same order."""
 _TARGETING = frozenset(
     {"TargetModel", "TargetVariant", "TargetContainerHostname", "InferenceComponentName"}
 )
@@ -51,15 +69,12 @@ _TARGETING = frozenset(
 The others are about one reply or its record, and say nothing to a call that opens or closes.
 """
 
-_HEADER_VALUE = re.compile(r"[\x20-\x7e]*")
-"""What a header can carry. SigV4 and aiohttp each choke on something else in their own way."""
-
 
 class SageMakerModel:
     """A route's way to its model; see `gateway.session.ports.Model`.
 
     Args:
-        runtime: Makes the calls.
+        transport: Makes the calls.
         endpoint_name: Which endpoint to call.
         profile: How its container keeps sessions.
         defaults: Parameters for what a message leaves out. Those that say where a call goes are
@@ -70,7 +85,7 @@ class SageMakerModel:
 
     def __init__(
         self,
-        runtime: Runtime,
+        transport: Transport,
         endpoint_name: str,
         profile: Profile,
         defaults: Defaults,
@@ -78,7 +93,7 @@ class SageMakerModel:
         body_format: Format = AS_IT_IS,
         line_bytes: int = LINE_BYTES,
     ) -> None:
-        self._runtime = runtime
+        self._transport = transport
         self._endpoint_name = endpoint_name
         self._profile = profile
         self._stream_kind = body_format.stream
@@ -99,8 +114,8 @@ class SageMakerModel:
 
     async def open(self) -> ModelSession:
         """See `Model.open`."""
-        body = msgspec.json.encode(self._profile.open_body)
-        session = _new_session(await self._invoke(body, JSON, SessionId=NEW_SESSION))
+        response = await self._call(self._profile.open_body or {}, NEW_SESSION)
+        session = _new_session(response.get("NewSessionId"))
         if session is None:
             log.error("no session opened", endpoint=self._endpoint_name)
             text = "The endpoint opened no session; are stateful sessions on in its container?"
@@ -109,55 +124,83 @@ class SageMakerModel:
             )
         return session
 
-    async def invoke(
+    def invoke(
         self,
         request: ModelRequest,
         session: ModelSession | None,
         *,
         affinity: str,
         on_part: OnPart,
-    ) -> ModelReply:
+        on_end: OnEnd,
+    ) -> Call:
         """See `Model.invoke`.
 
         A turn that opens its session comes in one piece, since only InvokeEndpoint opens one, and
         so does one with a parameter that only InvokeEndpoint has.
         """
-        _check_fields(request)
-        given = {
-            parameter: value
-            for name, parameter in _PARAMETERS.items()
-            if (value := getattr(request, name)) is not None
-        }
-        body = request.body
-        if session is not None:
-            given["SessionId"] = session.id
-            key = self._profile.session_id_key
-            if key is not None and is_json(request.content_type):
-                body = with_session_id(body, key, session.id)
-        elif self._profile.prefix_aware:
-            given["PrefixAwareId"] = affinity
-        elif self._profile.opens_with_turn:
-            given["SessionId"] = NEW_SESSION
-        given = self._defaults | given
+        parameters = self._parameters(request, session, affinity)
+        wrong = _wrong_field(parameters)
+        if wrong is not None:
+            return asyncio.get_running_loop().call_soon(on_end, wrong)
         if (
             request.stream
             and self._stream_kind is not StreamKind.OFF
-            and given.get("SessionId") != NEW_SESSION
-            and _NOT_STREAMED.isdisjoint(given)
+            and parameters.get("SessionId") != NEW_SESSION
+            and _NOT_STREAMED.isdisjoint(parameters)
         ):
-            return await self._stream(body, request.content_type, on_part, **given)
-        response = await self._invoke(body, request.content_type, **given)
-        new_session = _new_session(response)
-        closed = response.get("ClosedSessionId")
-        text = self._text_of(response["Body"], streamed=request.stream)
+            return self._stream(parameters, on_part, on_end)
+
+        def ended(response: dict[str, Any] | Exception) -> None:
+            if isinstance(response, Exception):
+                on_end(self._failure(response, in_session=session is not None))
+                return
+            try:
+                reply = self._reply(response, streamed=request.stream)
+            except ModelError as error:
+                on_end(error.failure)
+            else:
+                on_end(reply)
+
+        return self._transport.invoke_endpoint(parameters, ended)
+
+    def _parameters(
+        self, request: ModelRequest, session: ModelSession | None, affinity: str
+    ) -> dict[str, Any]:
+        given = zip(_GIVEN, structs.astuple(request)[_FIRST:], strict=True)
+        parameters = {
+            "EndpointName": self._endpoint_name,
+            "Body": request.body,
+            "ContentType": request.content_type,
+            **self._defaults,
+            **{parameter: value for parameter, value in given if value is not None},
+        }
+        if session is not None:
+            parameters["SessionId"] = session.id
+            key = self._profile.session_id_key
+            if key is not None and is_json(request.content_type):
+                parameters["Body"] = with_session_id(request.body, key, session.id)
+        elif self._profile.prefix_aware:
+            parameters["PrefixAwareId"] = affinity
+        elif self._profile.opens_with_turn:
+            parameters["SessionId"] = NEW_SESSION
+        return parameters
+
+    def _reply(self, response: dict[str, Any], *, streamed: bool) -> ModelReply:
+        get = response.get
+        body = response["Body"]
+        text = None if self._text is None else self._text_of(self._text, body, streamed=streamed)
+        new_session, closed = _new_session(get("NewSessionId")), get("ClosedSessionId")
         return ModelReply(
-            body=response["Body"] if text is None else text.encode(),
-            content_type=response.get("ContentType") if text is None else TEXT,
-            variant=response.get("InvokedProductionVariant"),
-            custom_attributes=response.get("CustomAttributes"),
+            body=body if text is None else text.encode(),
+            content_type=get("ContentType") if text is None else TEXT,
+            variant=get("InvokedProductionVariant"),
+            custom_attributes=get("CustomAttributes"),
             new_session=new_session,
             session_closed=closed is not None and (new_session is None or closed == new_session.id),
         )
+
+    def _failure(self, error: Exception, *, in_session: bool) -> Failure:
+        return failure_of(error, self._profile, in_session=in_session)
 
     async def close(self, session: ModelSession) -> None:
         """See `Model.close`."""
@@ -165,16 +208,13 @@ class SageMakerModel:
             return
         key = self._profile.session_id_key
         named: JsonObject = {} if key is None else {key: session.id}
-        body = msgspec.json.encode(self._profile.close_body | named)
         try:
-            await self._invoke(body, JSON, SessionId=session.id)
+            await self._call(self._profile.close_body | named, session.id)
         except ModelError as error:
             if error.failure.code is not ErrorCode.SESSION_LOST:
                 raise
 
-    async def _stream(
-        self, body: bytes, content_type: str, on_part: OnPart, **given: Any
-    ) -> ModelReply:
+    def _stream(self, parameters: dict[str, Any], on_part: OnPart, on_end: OnEnd) -> Call:
         cut: Splitter
 
         def begin(reply: StreamedReply) -> None:
@@ -190,36 +230,38 @@ class SageMakerModel:
             for part in cut.feed(data):
                 on_part(part)
 
-        reply = await self._runtime.invoke_endpoint_with_response_stream(
-            self._profile,
-            begin,
-            take,
-            EndpointName=self._endpoint_name,
-            Body=body,
-            ContentType=content_type,
-            **given,
-        )
-        for part in cut.end():
-            on_part(part)
-        return ModelReply(
-            body=None,
-            content_type=reply.content_type if self._text is None else TEXT,
-            variant=reply.variant,
-            custom_attributes=reply.custom_attributes,
-        )
+        def ended(reply: StreamedReply | Exception) -> None:
+            in_session = "SessionId" in parameters  # it opens none
+            if isinstance(reply, Exception):
+                on_end(self._failure(reply, in_session=in_session))
+                return
+            try:
+                for part in cut.end():
+                    on_part(part)
+            except ModelError as error:
+                on_end(error.failure)
+                return
+            on_end(
+                ModelReply(
+                    body=None,
+                    content_type=reply.content_type if self._text is None else TEXT,
+                    variant=reply.variant,
+                    custom_attributes=reply.custom_attributes,
+                )
+            )
 
-    def _text_of(self, body: bytes, *, streamed: bool) -> str | None:
+        return self._transport.invoke_endpoint_with_response_stream(parameters, begin, take, ended)
+
+    def _text_of(self, text: Text, body: bytes, *, streamed: bool) -> str | None:
         """The text of a reply in one piece; None where it is to be passed on as it is.
 
         A body that asked for a stream gets the lines or events of one, even where the call could
         not stream; their text is that of the reply.
         """
-        if self._text is None:
-            return None
-        text = self._text.of_body(body)
-        if text is not None or not streamed or self._stream_kind is StreamKind.OFF:
-            return text
-        cut = splitter(self._stream_kind, text=self._text, line_bytes=self._line_bytes)
+        whole = text.of_body(body)
+        if whole is not None or not streamed or self._stream_kind is StreamKind.OFF:
+            return whole
+        cut = splitter(self._stream_kind, text=text, line_bytes=self._line_bytes)
         try:
             parts = [*cut.feed(body), *cut.end()]
         except ModelError as error:
@@ -228,32 +270,33 @@ class SageMakerModel:
             return None
         return "".join(part for part in parts if isinstance(part, str)) or None
 
-    async def _invoke(self, body: bytes, content_type: str, **given: Any) -> dict[str, Any]:
-        return await self._runtime.invoke_endpoint(
-            self._profile,
-            EndpointName=self._endpoint_name,
-            Body=body,
-            ContentType=content_type,
-            **self._targets | given,
-        )
+    async def _call(self, body: JsonObject, session_id: str) -> dict[str, Any]:
+        """A call that is no turn."""
+        parameters = {
+            "EndpointName": self._endpoint_name,
+            "Body": msgspec.json.encode(body),
+            "ContentType": JSON,
+            "SessionId": session_id,
+            **self._targets,
+        }
+        try:
+            return await result_of(partial(self._transport.invoke_endpoint, parameters))
+        except Exception as error:  # noqa: BLE001 - whatever it is, it stops here
+            in_session = session_id != NEW_SESSION
+            raise ModelError(self._failure(error, in_session=in_session)) from None
 
 
-def _check_fields(request: ModelRequest) -> None:
-    """Refuse what no header can carry, before anything is sent; a client may have written it.
-
-    Raises:
-        ModelError: It names the field as the protocol does.
-    """
-    for name in ("content_type", *_PARAMETERS):
-        value = getattr(request, name)
-        if value is not None and _HEADER_VALUE.fullmatch(value) is None:
-            text = f"`{name}` may hold nothing but printable ASCII."
-            raise ModelError(Failure(code=ErrorCode.VALIDATION_ERROR, message=text))
+def _wrong_field(parameters: Mapping[str, Any]) -> Failure | None:
+    """Why a call can't be made: what no header can carry, named as the protocol names it."""
+    for parameter, value in parameters.items():
+        if parameter != "Body" and not (value.isascii() and value.isprintable()):
+            text = f"`{_FIELDS[parameter]}` may hold nothing but printable ASCII."
+            return Failure(code=ErrorCode.VALIDATION_ERROR, message=text)
+    return None
 
 
-def _new_session(response: dict[str, Any]) -> ModelSession | None:
+def _new_session(value: str | None) -> ModelSession | None:
     """The session that a reply opens, if it opens one that can be used."""
-    value = response.get("NewSessionId")
     if value is None:
         return None
     try:

@@ -14,83 +14,14 @@ from botocore.exceptions import BotoCoreError
 import gateway
 from gateway.addresses import is_loopback
 from gateway.sagemaker.aio import AioTransport, HttpSession
-from gateway.sagemaker.errors import failure_of, failure_of_reply
 from gateway.sagemaker.lean import Clock, NotLean, lean_transport
-from gateway.sagemaker.profiles import Profile
-from gateway.sagemaker.sessions import NEW_SESSION
-from gateway.sagemaker.transport import (
-    Limits,
-    OnBytes,
-    OnHead,
-    ReplyFailed,
-    StreamedReply,
-    Transport,
-)
-from gateway.session.ports import ModelError
+from gateway.sagemaker.transport import Limits, Transport
 
 log = structlog.stdlib.get_logger("gateway.sagemaker")
 
 
 class NotConfigured(Exception):
     """No client can be made: there is no region, no such profile, or the like."""
-
-
-class Runtime:
-    """Calls SageMaker Runtime, each once.
-
-    Args:
-        transport: Makes the calls.
-    """
-
-    def __init__(self, transport: Transport) -> None:
-        self.transport = transport
-
-    async def invoke_endpoint(self, profile: Profile, **parameters: Any) -> dict[str, Any]:
-        """InvokeEndpoint, its ``Body`` read as bytes.
-
-        Args:
-            profile: Says which errors of the container mean a lost session.
-            parameters: As in the API model.
-
-        Raises:
-            ModelError: It failed.
-        """
-        in_session = parameters.get("SessionId", NEW_SESSION) != NEW_SESSION
-        try:
-            return await self.transport.invoke_endpoint(parameters)
-        except Exception as error:  # noqa: BLE001 - whatever it is, it stops here
-            raise _failed(error, profile, in_session=in_session) from None
-
-    async def invoke_endpoint_with_response_stream(
-        self, profile: Profile, on_head: OnHead, on_part: OnBytes, /, **parameters: Any
-    ) -> StreamedReply:
-        """InvokeEndpointWithResponseStream, until its stream ends.
-
-        Args:
-            profile: Says which errors of the container mean a lost session.
-            on_head: Called when the reply begins.
-            on_part: Called with the bytes of each ``PayloadPart``. A `ModelError` that it raises
-                ends the call.
-            parameters: As in the API model.
-
-        Raises:
-            ModelError: It failed.
-        """
-        in_session = "SessionId" in parameters  # it opens none
-        try:
-            return await self.transport.invoke_endpoint_with_response_stream(
-                parameters, on_head, on_part
-            )
-        except Exception as error:  # noqa: BLE001 - as above
-            raise _failed(error, profile, in_session=in_session) from None
-
-
-def _failed(error: Exception, profile: Profile, *, in_session: bool) -> ModelError:
-    if isinstance(error, ModelError):
-        return error
-    if isinstance(error, ReplyFailed):
-        return ModelError(failure_of_reply(error.error))
-    return ModelError(failure_of(error, profile, in_session=in_session))
 
 
 def _is_on_this_machine(url: str | None) -> bool:
@@ -115,7 +46,7 @@ async def runtime_client(
     reply_bytes: int,
     transport: Literal["lean", "aiobotocore"] = "lean",
     clock: Clock = time.time,
-) -> AsyncIterator[Runtime]:
+) -> AsyncIterator[Transport]:
     """A client that is closed with this context. Credentials come from AWS's usual chain.
 
     Args:
@@ -181,4 +112,4 @@ async def runtime_client(
                 )
             except NotLean as error:
                 log.warning("calls go through aiobotocore", why=str(error))
-        yield Runtime(made)
+        yield made

@@ -3,13 +3,16 @@
 Both raise botocore's exceptions, and `gateway.sagemaker.errors` says what they mean.
 """
 
+import asyncio
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import msgspec
 
 from gateway.errors import ErrorCode, Failure, Outcome
-from gateway.session.ports import ModelError
+from gateway.session.ports import Call, ModelError
+
+T = TypeVar("T")
 
 ERROR_BYTES = 1_048_576
 """How much of an error's body is read; the platform's own are far smaller."""
@@ -83,25 +86,60 @@ def streamed_reply(response: Mapping[str, Any]) -> StreamedReply:
     )
 
 
-class Transport(Protocol):
-    """Makes calls, each once. A cancelled call closes its connection.
+OnEnd = Callable[[T | Exception], None]
+"""Takes what has become of a call."""
 
-    Both methods raise `ReplyFailed` or `ModelError` for what goes wrong after the head of a good
-    reply, and before that what botocore would.
+
+class Transport(Protocol):
+    """Makes calls, each once. Nothing is heard of one before the method has returned.
+
+    What goes wrong after the head of a good reply ends a call with `ReplyFailed` or `ModelError`,
+    and what goes wrong before that with the exception that botocore would raise.
     """
 
-    async def invoke_endpoint(self, parameters: dict[str, Any]) -> dict[str, Any]:
-        """InvokeEndpoint; the members of its output, its ``Body`` as bytes."""
+    def invoke_endpoint(self, parameters: dict[str, Any], on_end: OnEnd[dict[str, Any]]) -> Call:
+        """InvokeEndpoint.
+
+        Args:
+            parameters: As in the API model.
+            on_end: Called with the members of its output, its ``Body`` as bytes.
+        """
         ...
 
-    async def invoke_endpoint_with_response_stream(
-        self, parameters: dict[str, Any], on_head: OnHead, on_part: OnBytes
-    ) -> StreamedReply:
+    def invoke_endpoint_with_response_stream(
+        self,
+        parameters: dict[str, Any],
+        on_head: OnHead,
+        on_part: OnBytes,
+        on_end: OnEnd[StreamedReply],
+    ) -> Call:
         """InvokeEndpointWithResponseStream, until its stream ends.
 
         Args:
             parameters: As in the API model.
             on_head: Called when the reply begins.
             on_part: Called with the bytes of each ``PayloadPart``. What it raises ends the call.
+            on_end: Called with the reply's head once more.
         """
         ...
+
+
+async def result_of(start: Callable[[OnEnd[T]], Call]) -> T:
+    """Make a call and wait for its end; cancelling that cancels the call.
+
+    Args:
+        start: Makes it, given what is to be called at its end.
+
+    Raises:
+        Exception: The call's.
+    """
+    future: asyncio.Future[T | Exception] = asyncio.get_running_loop().create_future()
+    call = start(future.set_result)
+    try:
+        result = await future
+    except asyncio.CancelledError:
+        call.cancel()
+        raise
+    if isinstance(result, Exception):
+        raise result
+    return result

@@ -47,7 +47,7 @@ class Invoke(Struct, frozen=True):
 
 
 class CancelInvoke(Struct, frozen=True):
-    """Close a turn's request now. Its answer may have come already, and then counts."""
+    """Close a turn's request now; answered by `InvokeCancelled`."""
 
     turn: int
 

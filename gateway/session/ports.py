@@ -81,26 +81,35 @@ class ModelError(Exception):
 OnPart = Callable[[str | bytes], None]
 """Takes a part of a streamed reply."""
 
+OnEnd = Callable[[ModelReply | Failure], None]
+"""Takes what has become of a turn: its reply, or why there is none."""
+
+
+class Call(Protocol):
+    """A call that is under way."""
+
+    def cancel(self) -> object:
+        """Close its request. Nothing more is heard of it."""
+        ...
+
 
 class Model(Protocol):
-    """One route's way to its model. Every method raises `ModelError` and nothing else.
-
-    A cancelled call closes the request upstream and lets the cancellation through.
-    """
+    """One route's way to its model. `open` and `close` raise `ModelError` and nothing else."""
 
     async def open(self) -> ModelSession:
         """Open a session with a call of its own."""
         ...
 
-    async def invoke(
+    def invoke(
         self,
         request: ModelRequest,
         session: ModelSession | None,
         *,
         affinity: str,
         on_part: OnPart,
-    ) -> ModelReply:
-        """Send one turn, once.
+        on_end: OnEnd,
+    ) -> Call:
+        """Send one turn, once. Nothing is heard of it before this has returned.
 
         Args:
             request: The turn.
@@ -110,6 +119,7 @@ class Model(Protocol):
                 sessions but route by prefix.
             on_part: Called with each part of a streamed reply as it comes, in order: text, or
                 bytes where the reply is no text.
+            on_end: Called once, last.
         """
         ...
 

@@ -4,10 +4,19 @@ Everything of the gateway is as it is but for the adapter, which makes no call: 
 the codecs, the state machine and the log.
 """
 
+import asyncio
+
 import gateway.app
 from gateway.cli import main
 from gateway.sagemaker import SageMakerModel
-from gateway.session.ports import ModelReply, ModelRequest, ModelSession, OnPart
+from gateway.session.ports import (
+    Call,
+    ModelReply,
+    ModelRequest,
+    ModelSession,
+    OnEnd,
+    OnPart,
+)
 from tests.bench.upstream import json_text
 
 REPLY = ModelReply(body=json_text(1024), content_type="application/json", variant="AllTraffic")
@@ -22,20 +31,24 @@ class AtOnce(SageMakerModel):
         """See `Model.open`."""
         return ModelSession("0123456789abcdef")
 
-    async def invoke(
+    def invoke(
         self,
         request: ModelRequest,
         session: ModelSession | None,  # noqa: ARG002 - the port's
         *,
         affinity: str,  # noqa: ARG002
         on_part: OnPart,
-    ) -> ModelReply:
+        on_end: OnEnd,
+    ) -> Call:
         """See `Model.invoke`."""
-        if not request.stream:
-            return REPLY
-        for _ in range(PARTS):
-            on_part(PART)
-        return STREAMED
+
+        def answer() -> None:
+            if request.stream:
+                for _ in range(PARTS):
+                    on_part(PART)
+            on_end(STREAMED if request.stream else REPLY)
+
+        return asyncio.get_running_loop().call_soon(answer)
 
     async def close(self, session: ModelSession) -> None:
         """See `Model.close`."""

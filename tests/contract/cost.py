@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
+from functools import partial
 from typing import Any
 from zlib import crc32
 
@@ -20,7 +21,8 @@ import uvloop
 from aiobotocore.config import AioConfig
 from aiobotocore.session import AioSession
 
-from gateway.sagemaker import PROFILES, Runtime, runtime_client
+from gateway.sagemaker import runtime_client
+from gateway.sagemaker.transport import Transport, result_of
 
 ROUNDS = 9
 PARTS = 200
@@ -122,12 +124,17 @@ async def main(url: str, clients: int) -> None:
             async for event in reply["Body"]:
                 assert event["PayloadPart"]["Bytes"]
 
-        def call(runtime: Runtime) -> Call:
-            return lambda: runtime.invoke_endpoint(PROFILES["stateless"], **CALL)
+        def call(transport: Transport) -> Call:
+            return lambda: result_of(partial(transport.invoke_endpoint, CALL))
 
-        def stream(runtime: Runtime) -> Call:
-            return lambda: runtime.invoke_endpoint_with_response_stream(
-                PROFILES["stateless"], lambda _: None, lambda _: None, **CALL
+        def stream(transport: Transport) -> Call:
+            return lambda: result_of(
+                partial(
+                    transport.invoke_endpoint_with_response_stream,
+                    CALL,
+                    lambda _: None,
+                    lambda _: None,
+                )
             )
 
         await compare(

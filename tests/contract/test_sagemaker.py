@@ -19,19 +19,20 @@ from gateway.sagemaker import (
     PROFILES,
     Defaults,
     NotConfigured,
-    Runtime,
     SageMakerModel,
     runtime_client,
 )
+from gateway.sagemaker.transport import Transport
 from gateway.session.ports import ModelError, ModelReply, ModelRequest, ModelSession
 from tests.support import transports
+from tests.support.calls import invoke
 from tests.support.timing import UNIT
 
 ASK = ModelRequest(body=b'{"text": "hi"}', content_type="application/json")
 
 
 @asynccontextmanager
-async def runtime(url: str, **options: Any) -> AsyncIterator[Runtime]:
+async def runtime(url: str, **options: Any) -> AsyncIterator[Transport]:
     settings: dict[str, Any] = {
         "region": "us-east-1",
         "profile": None,
@@ -49,7 +50,7 @@ async def runtime(url: str, **options: Any) -> AsyncIterator[Runtime]:
 
 
 def model_of(
-    client: Runtime, profile: str = "container-standards", **defaults: Any
+    client: Transport, profile: str = "container-standards", **defaults: Any
 ) -> SageMakerModel:
     return SageMakerModel(client, "my-endpoint", PROFILES[profile], Defaults(**defaults))
 
@@ -74,10 +75,6 @@ async def endpoint() -> AsyncIterator[tuple[Endpoint, str]]:
         yield endpoint, url
 
 
-def nobody(part: str | bytes) -> None:
-    raise AssertionError(f"a reply in one piece has no part {part!r}")
-
-
 def body(reply: ModelReply) -> bytes:
     assert reply.body is not None
     return reply.body
@@ -90,8 +87,8 @@ async def test_open_invoke_close(dialect: Any) -> None:
         model = model_of(client, dialect)
         session = await model.open()
         assert session.expires_at is not None
-        assert b'"turn":1' in body(await model.invoke(ASK, session, affinity="a", on_part=nobody))
-        reply = await model.invoke(ASK, session, affinity="a", on_part=nobody)
+        assert b'"turn":1' in body(await invoke(model, ASK, session))
+        reply = await invoke(model, ASK, session)
         assert b'"turn":2' in body(reply)
         assert reply == ModelReply(
             body=reply.body,
@@ -101,7 +98,7 @@ async def test_open_invoke_close(dialect: Any) -> None:
         )
         await model.close(session)
         await model.close(session)
-        lost = await failure(model.invoke(ASK, session, affinity="a", on_part=nobody))
+        lost = await failure(invoke(model, ASK, session))
         assert lost.code is ErrorCode.SESSION_LOST
 
 
@@ -109,10 +106,10 @@ async def test_the_first_turn_opens() -> None:
     container = BuiltinModel("i-1", dialect="first-message")
     async with running([Endpoint("my-endpoint", [container])]) as url, runtime(url) as client:
         model = model_of(client, "first-message")
-        reply = await model.invoke(ASK, None, affinity="a", on_part=nobody)
+        reply = await invoke(model, ASK)
         assert reply.new_session is not None
         assert b'"turn":1' in body(reply)
-        reply = await model.invoke(ASK, reply.new_session, affinity="a", on_part=nobody)
+        reply = await invoke(model, ASK, reply.new_session)
         assert b'"turn":2' in body(reply)
 
 
@@ -120,10 +117,7 @@ async def test_no_sessions(endpoint: tuple[Endpoint, str]) -> None:
     async with runtime(endpoint[1]) as client:
         for profile in ("stateless", "prefix-aware"):
             model = model_of(client, profile)
-            seen = {
-                (await model.invoke(ASK, None, affinity="a", on_part=nobody)).custom_attributes
-                for _ in range(4)
-            }
+            seen = {(await invoke(model, ASK)).custom_attributes for _ in range(4)}
             assert len(seen) == (1 if profile == "prefix-aware" else 2)
             await model.close(ModelSession("never-opened"))
 
@@ -133,12 +127,10 @@ async def test_replies_speak_of_sessions(endpoint: tuple[Endpoint, str]) -> None
         model = model_of(client)
         session = await model.open()
         renew = ModelRequest(body=b'{"text": "/renew"}', content_type="application/json")
-        reply = await model.invoke(renew, session, affinity="a", on_part=nobody)
+        reply = await invoke(model, renew, session)
         assert reply.new_session not in {None, session}
         close = ModelRequest(body=b'{"text": "/close"}', content_type="application/json")
-        assert (
-            await model.invoke(close, reply.new_session, affinity="a", on_part=nobody)
-        ).session_closed
+        assert (await invoke(model, close, reply.new_session)).session_closed
 
 
 @pytest.mark.parametrize(
@@ -167,7 +159,7 @@ async def test_errors_of_the_platform_and_one_attempt(
         model = model_of(client)
         session = await model.open()
         platform.faults.add(Fault(error=error))
-        got = await failure(model.invoke(ASK, session, affinity="a", on_part=nobody))
+        got = await failure(invoke(model, ASK, session))
         assert (got.code, got.outcome, got.may_retry) == (code, outcome, retry)
         # A second attempt would have been answered.
         assert sum(instance.invocations for instance in platform.instances) == 1
@@ -184,9 +176,7 @@ async def test_errors_that_mean_a_lost_session(
         model = model_of(client)
         session = await model.open()
         platform.faults.add(Fault(error="ModelError", status=400, message=message))
-        assert (
-            await failure(model.invoke(ASK, session, affinity="a", on_part=nobody))
-        ).code is ErrorCode.SESSION_LOST
+        assert (await failure(invoke(model, ASK, session))).code is ErrorCode.SESSION_LOST
 
 
 async def test_what_opens_a_session_loses_none(endpoint: tuple[Endpoint, str]) -> None:
@@ -195,7 +185,7 @@ async def test_what_opens_a_session_loses_none(endpoint: tuple[Endpoint, str]) -
         fault = Fault(error="ModelError", status=400, message="Session not found", times=2)
         platform.faults.add(fault)
         assert (await failure(model_of(client).open())).code is ErrorCode.MODEL_ERROR
-        first = model_of(client, "first-message").invoke(ASK, None, affinity="a", on_part=nobody)
+        first = invoke(model_of(client, "first-message"), ASK)
         assert (await failure(first)).code is ErrorCode.MODEL_ERROR
 
 
@@ -206,9 +196,7 @@ async def test_an_instance_that_is_gone(endpoint: tuple[Endpoint, str]) -> None:
         session = await model.open()
         for instance in platform.instances:
             platform.lose(instance.name)
-        assert (
-            await failure(model.invoke(ASK, session, affinity="a", on_part=nobody))
-        ).code is ErrorCode.SESSION_LOST
+        assert (await failure(invoke(model, ASK, session))).code is ErrorCode.SESSION_LOST
         await model.close(session)
         assert (await failure(model.open())).code is ErrorCode.UNAVAILABLE
 
@@ -232,7 +220,7 @@ async def test_no_session_opened(endpoint: tuple[Endpoint, str], told: str) -> N
 async def test_an_endpoint_that_is_not_there(endpoint: tuple[Endpoint, str]) -> None:
     async with runtime(endpoint[1]) as client:
         model = SageMakerModel(client, "elsewhere", PROFILES["stateless"], Defaults())
-        got = await failure(model.invoke(ASK, None, affinity="a", on_part=nobody))
+        got = await failure(invoke(model, ASK))
         assert (got.code, got.may_retry) == (ErrorCode.UNAVAILABLE, False)
         assert "elsewhere" not in got.message
 
@@ -268,11 +256,8 @@ async def test_every_parameter_reaches_the_platform(endpoint: tuple[Endpoint, st
         model = model_of(client, "stateless")
         names = {"accept", "custom_attributes", "enable_explanations", "inference_id"}
         fine: dict[str, Any] = dict.fromkeys(names, "x=1")
-        reply = await model.invoke(
-            ModelRequest(body=b"{}", content_type="application/json", **fine),
-            None,
-            affinity="a",
-            on_part=nobody,
+        reply = await invoke(
+            model, ModelRequest(body=b"{}", content_type="application/json", **fine)
         )
         assert reply.body
         for name in (
@@ -287,10 +272,10 @@ async def test_every_parameter_reaches_the_platform(endpoint: tuple[Endpoint, st
         ):
             given: dict[str, Any] = {name: "x" * 1025}
             request = ModelRequest(body=b"{}", content_type="application/json", **given)
-            got = await failure(model.invoke(request, None, affinity="a", on_part=nobody))
+            got = await failure(invoke(model, request))
             assert (got.code, got.outcome) == (ErrorCode.VALIDATION_ERROR, Outcome.NOT_INVOKED)
             by_route = model_of(client, "stateless", **given)
-            got = await failure(by_route.invoke(ASK, None, affinity="a", on_part=nobody))
+            got = await failure(invoke(by_route, ASK))
             assert got.code is ErrorCode.VALIDATION_ERROR
             session = await model_of(client).open()
             keeping = model_of(client, **given)
@@ -312,7 +297,7 @@ async def test_fields_that_no_header_can_carry(endpoint: tuple[Endpoint, str], v
         model = model_of(client, "stateless")
         for name in ("content_type", *Defaults.__struct_fields__):
             request = msgspec.structs.replace(ASK, **{name: value})
-            got = await failure(model.invoke(request, None, affinity="a", on_part=nobody))
+            got = await failure(invoke(model, request))
             assert (got.code, got.outcome) == (ErrorCode.VALIDATION_ERROR, Outcome.NOT_INVOKED)
             assert f"`{name}`" in got.message
             assert value not in got.message
@@ -322,18 +307,14 @@ async def test_fields_that_no_header_can_carry(endpoint: tuple[Endpoint, str], v
 async def test_a_body_that_the_platform_does_not_take(endpoint: tuple[Endpoint, str]) -> None:
     async with runtime(endpoint[1]) as client:
         request = ModelRequest(body=b"x" * 6_291_457, content_type="text/plain")
-        got = await failure(
-            model_of(client, "stateless").invoke(request, None, affinity="a", on_part=nobody)
-        )
+        got = await failure(invoke(model_of(client, "stateless"), request))
         assert got.outcome is Outcome.NOT_INVOKED
 
 
 async def test_a_reply_that_is_too_large(endpoint: tuple[Endpoint, str]) -> None:
     async with runtime(endpoint[1]) as client:
         request = ModelRequest(body=b"/bytes 1000001", content_type="text/plain")
-        got = await failure(
-            model_of(client, "stateless").invoke(request, None, affinity="a", on_part=nobody)
-        )
+        got = await failure(invoke(model_of(client, "stateless"), request))
         assert (got.code, got.outcome) == (ErrorCode.TOO_LARGE, Outcome.INVOKED)
 
 
@@ -342,13 +323,13 @@ async def test_a_cancelled_call_closes_its_request(endpoint: tuple[Endpoint, str
     async with runtime(url) as client:
         model = model_of(client, "stateless")
         request = ModelRequest(body=b"/sleep 60", content_type="text/plain")
-        call = asyncio.create_task(model.invoke(request, None, affinity="a", on_part=nobody))
+        call = asyncio.create_task(invoke(model, request))
         await until(lambda: sum(instance.invocations for instance in platform.instances) == 1)
         call.cancel()
         with pytest.raises(asyncio.CancelledError):
             await call
         await until(lambda: platform.abandoned == 1)
-        assert (await model.invoke(ASK, None, affinity="a", on_part=nobody)).body
+        assert (await invoke(model, ASK)).body
 
 
 Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Coroutine[Any, Any, None]]
@@ -428,9 +409,7 @@ def error(status: str, code: str, *headers: str) -> bytes:
 )
 async def test_what_breaks_on_the_way(handle: Handler, code: ErrorCode, outcome: Outcome) -> None:
     async with misbehaving(handle) as url, runtime(url, read_timeout=0.2 * UNIT) as client:
-        got = await failure(
-            model_of(client, "stateless").invoke(ASK, None, affinity="a", on_part=nobody)
-        )
+        got = await failure(invoke(model_of(client, "stateless"), ASK))
         assert (got.code, got.outcome) == (code, outcome)
         assert not got.may_retry
 
@@ -452,9 +431,7 @@ async def test_an_error_without_end() -> None:
             ended.set()
 
     async with misbehaving(endless) as url, runtime(url) as client:
-        got = await failure(
-            model_of(client, "stateless").invoke(ASK, None, affinity="a", on_part=nobody)
-        )
+        got = await failure(invoke(model_of(client, "stateless"), ASK))
         assert (got.code, got.outcome) == (ErrorCode.THROTTLED, Outcome.NOT_INVOKED)
         async with asyncio.timeout(5 * UNIT):
             await ended.wait()
@@ -485,9 +462,7 @@ def dripping(head: bytes) -> Handler:
 async def test_a_reply_that_drips(head: bytes, outcome: Outcome) -> None:
     async with misbehaving(dripping(head)) as url, runtime(url, call_timeout=0.3 * UNIT) as client:
         async with asyncio.timeout(5 * UNIT):
-            got = await failure(
-                model_of(client, "stateless").invoke(ASK, None, affinity="a", on_part=nobody)
-            )
+            got = await failure(invoke(model_of(client, "stateless"), ASK))
         assert (got.code, got.outcome) == (ErrorCode.TIMEOUT, outcome)
 
 
@@ -499,14 +474,13 @@ async def test_waiting_for_a_connection_ends() -> None:
         await reader.read()
 
     async with misbehaving(busy) as url, runtime(url, max_pool_connections=1) as client:
-        patient = model_of(client, "stateless").invoke(ASK, None, affinity="a", on_part=nobody)
+        patient = invoke(model_of(client, "stateless"), ASK)
         first = asyncio.create_task(patient)
         async with asyncio.timeout(5 * UNIT):
             await taken.wait()
-            transport: Any = copy.copy(client.transport)
+            transport: Any = copy.copy(client)
             transport.limits = msgspec.structs.replace(transport.limits, call_timeout=0.2 * UNIT)
-            hurried = Runtime(transport)
-            second = model_of(hurried, "stateless").invoke(ASK, None, affinity="a", on_part=nobody)
+            second = invoke(model_of(transport, "stateless"), ASK)
             got = await failure(second)
         assert (got.code, got.outcome) == (ErrorCode.TIMEOUT, Outcome.UNKNOWN)
         assert not first.done()
@@ -541,11 +515,7 @@ async def test_no_proxy_between_here_and_here(
         monkeypatch.setenv("http_proxy", proxy)
         for url in (endpoint[1], endpoint[1].replace("127.0.0.1", "localhost")):
             async with runtime(url) as client:
-                assert (
-                    await model_of(client, "stateless").invoke(
-                        ASK, None, affinity="a", on_part=nobody
-                    )
-                ).body
+                assert (await invoke(model_of(client, "stateless"), ASK)).body
         async with runtime("http://sagemaker.invalid") as client:
             got = await failure(model_of(client).open())
             assert got.outcome is Outcome.UNKNOWN  # as the proxy answers

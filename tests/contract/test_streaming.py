@@ -22,13 +22,14 @@ from gateway.sagemaker import (
     PROFILES,
     Defaults,
     Format,
-    Runtime,
     SageMakerModel,
     StreamKind,
     runtime_client,
 )
+from gateway.sagemaker.transport import Transport
 from gateway.session.ports import ModelError, ModelReply, ModelRequest, ModelSession
 from tests.support import transports
+from tests.support.calls import invoke
 from tests.support.timing import UNIT
 
 ASK = ModelRequest(body=b'{"inputs": "hi"}', content_type="application/json", stream=True)
@@ -148,7 +149,7 @@ class Server:
 
 
 @asynccontextmanager
-async def serving(handle: Handler, **options: Any) -> AsyncIterator[tuple[Server, Runtime]]:
+async def serving(handle: Handler, **options: Any) -> AsyncIterator[tuple[Server, Transport]]:
     server = Server(handle)
     settings: dict[str, Any] = {
         "region": "us-east-1",
@@ -172,7 +173,7 @@ async def serving(handle: Handler, **options: Any) -> AsyncIterator[tuple[Server
 
 
 def model_of(
-    client: Runtime, form: Format = FORMATS["lmi"], profile: str = "stateless", **defaults: Any
+    client: Transport, form: Format = FORMATS["lmi"], profile: str = "stateless", **defaults: Any
 ) -> SageMakerModel:
     return SageMakerModel(
         client, "my-endpoint", PROFILES[profile], Defaults(**defaults), body_format=form
@@ -194,7 +195,7 @@ class Talk:
     async def ask(
         self, request: ModelRequest = ASK, session: ModelSession | None = None
     ) -> ModelReply:
-        return await self._model.invoke(request, session, affinity="a", on_part=self._take)
+        return await invoke(self._model, request, session, self._take)
 
 
 def token(text: str) -> bytes:

@@ -10,6 +10,7 @@ import struct
 from collections.abc import Coroutine, Iterator
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime
+from functools import partial
 from socket import SO_LINGER, SOL_SOCKET
 from typing import Any, TypeVar
 from zlib import crc32
@@ -22,10 +23,10 @@ from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
 from gateway.errors import ErrorCode, Failure, Outcome
-from gateway.sagemaker import PROFILES, Runtime, runtime_client
+from gateway.sagemaker import PROFILES, runtime_client
 from gateway.sagemaker.errors import failure_of, failure_of_reply
 from gateway.sagemaker.lean import LeanTransport
-from gateway.sagemaker.transport import ReplyFailed, StreamedReply
+from gateway.sagemaker.transport import ReplyFailed, StreamedReply, Transport, result_of
 from gateway.session.ports import ModelError
 from tests.support.timing import UNIT
 
@@ -95,8 +96,8 @@ class Both:
 
     def __init__(self) -> None:
         self.server = Server()
-        self.lean: Runtime
-        self.aio: Runtime
+        self.lean: Transport
+        self.aio: Transport
         self._runner = asyncio.Runner(loop_factory=uvloop.new_event_loop)
         self._stack = AsyncExitStack()
 
@@ -130,7 +131,7 @@ class Both:
         enter = self._stack.enter_async_context
         self.lean = await enter(runtime_client(**settings, transport="lean"))
         self.aio = await enter(runtime_client(**settings, transport="aiobotocore"))
-        assert isinstance(self.lean.transport, LeanTransport)
+        assert isinstance(self.lean, LeanTransport)
 
     def sent(self, parameters: dict[str, Any], *, stream: bool = False) -> list[Any]:
         """What each of them sends; the lean one is first."""
@@ -158,19 +159,24 @@ class Both:
         await asyncio.sleep(0.001 * UNIT)
 
 
-async def came_of(runtime: Runtime, parameters: dict[str, Any], *, stream: bool) -> Any:
+async def came_of(runtime: Transport, parameters: dict[str, Any], *, stream: bool) -> Any:
     """What comes of one call, so that it can be compared."""
     parts: list[bytes] = []
     heads: list[StreamedReply] = []
     result: object
     try:
         if stream:
-            result = await runtime.transport.invoke_endpoint_with_response_stream(
-                parameters, heads.append, parts.append
+            result = await result_of(
+                partial(
+                    runtime.invoke_endpoint_with_response_stream,
+                    parameters,
+                    heads.append,
+                    parts.append,
+                )
             )
             assert [result] == heads
         else:
-            response = await runtime.transport.invoke_endpoint(parameters)
+            response = await result_of(partial(runtime.invoke_endpoint, parameters))
             response.pop("ResponseMetadata", None)
             result = response
     except ModelError as error:
