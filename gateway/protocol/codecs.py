@@ -54,7 +54,14 @@ class _Claim(msgspec.Struct):
 
 
 class Codec(Protocol):
-    """One subprotocol's way between frames and messages."""
+    """One subprotocol's way between frames and messages.
+
+    Attributes:
+        text: Whether its frames are text frames.
+    """
+
+    @property
+    def text(self) -> bool: ...
 
     def decode(self, frame: Frame) -> ClientMessage:
         """The message in a frame.
@@ -64,8 +71,8 @@ class Codec(Protocol):
         """
         ...
 
-    def encode(self, message: ServerMessage) -> Frame:
-        """The frame for a message."""
+    def encode(self, message: ServerMessage) -> bytes:
+        """The payload of the frame for a message."""
         ...
 
 
@@ -86,6 +93,8 @@ def _claimed(decode: Callable[..., _Claim], frame: Frame) -> _Claim | None:
 
 class JsonCodec:
     """``v1.json.session-gateway``."""
+
+    text = True
 
     def __init__(self) -> None:
         self._decoder: msgspec.json.Decoder[ClientMessage] = msgspec.json.Decoder(ClientMessage)
@@ -108,13 +117,15 @@ class JsonCodec:
             )
         return _one_body(message, _BODIES)
 
-    def encode(self, message: ServerMessage) -> str:
+    def encode(self, message: ServerMessage) -> bytes:
         """See `Codec.encode`."""
-        return self._encoder.encode(message).decode()
+        return self._encoder.encode(message)
 
 
 class MsgpackCodec:
     """``v1.msgpack.session-gateway``: the same messages, but binary bodies as they stand."""
+
+    text = False
 
     def __init__(self) -> None:
         self._decoder: msgspec.msgpack.Decoder[ClientMessage] = msgspec.msgpack.Decoder(

@@ -12,6 +12,8 @@ from gateway.transports.closing import Closing
 class RawCodec:
     """Frames as turns, numbered in the order they come."""
 
+    text = False
+
     def __init__(self) -> None:
         self._count = 0
 

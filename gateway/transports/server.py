@@ -19,6 +19,7 @@ from websockets.exceptions import InvalidState
 from websockets.frames import Frame
 from websockets.http11 import Request
 from websockets.protocol import State
+from websockets.speedups import apply_mask
 
 from gateway.errors import CloseCode
 
@@ -28,20 +29,43 @@ LINK = "session-gateway.link"
 TEXT, BINARY = 0x81, 0x82
 """The first byte of a frame that is a whole message."""
 
+MASKED = 0x80
+"""The bit of a frame's second byte that every frame of a client has."""
+
 HEADER_16, HEADER_64 = Struct("!BBH"), Struct("!BBQ")
+
+JOINED_BYTES = 65_536
+"""The largest payload that is copied to be written together with others."""
 
 CLOSE_SECONDS = 10.0
 """How long a closed connection may take to go before it is cut."""
 
 
-def _framed(first: int, payload: bytes) -> bytes:
-    """A frame of a server: whole, and not masked (RFC 6455, section 5.2)."""
-    size = len(payload)
+def _header(first: int, size: int) -> bytes:
+    """Of a server's frame: whole, and not masked (RFC 6455, section 5.2)."""
     if size < 126:
-        return bytes((first, size)) + payload
+        return bytes((first, size))
     if size < 65_536:
-        return HEADER_16.pack(first, 126, size) + payload
-    return HEADER_64.pack(first, 127, size) + payload
+        return HEADER_16.pack(first, 126, size)
+    return HEADER_64.pack(first, 127, size)
+
+
+def _extent(data: bytes | bytearray, at: int) -> tuple[int, int]:
+    """Where the payload of the frame that begins there begins and ends.
+
+    The end is past the data where the frame is not whole.
+    """
+    size = data[at + 1] & 0x7F if at + 1 < len(data) else 126
+    begin = at + 2
+    if size == 126:
+        begin += 2
+        size = int.from_bytes(data[at + 2 : begin], "big")
+    elif size == 127:
+        begin += 8
+        size = int.from_bytes(data[at + 2 : begin], "big")
+    if begin <= len(data) and data[at + 1] & MASKED:
+        begin += 4
+    return begin, begin + size if begin <= len(data) else len(data) + 1
 
 
 class Link(Protocol):
@@ -63,8 +87,13 @@ class Link(Protocol):
         """
         ...
 
-    def write_frames(self, frames: Iterable[str | bytes]) -> None:
-        """Write frames, text or binary as they are, in one piece."""
+    def write_frames(self, frames: Iterable[str | bytes], *, text: bool) -> None:
+        """Write frames, together where they are not large.
+
+        Args:
+            frames: Strings are text.
+            text: Whether bytes are text too, in UTF-8.
+        """
         ...
 
     def close(self, code: int, reason: str) -> None:
@@ -85,11 +114,44 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
     joined: bytearray
     cut_timer: asyncio.TimerHandle | None = None
     unsent_pong: bytes = b""
+    partial: bytearray | None = None
+    """The beginning of a frame that has not come whole."""
 
     def data_received(self, data: bytes) -> None:
-        """Bytes of any kind are a sign of life."""
+        """Hand a message over that is in one frame; leave all others to websockets.
+
+        It is given whole frames, so that it is never in the middle of one; but one that is too
+        large at once, since it refuses it by its header.
+        """
         self.last_seen = self.loop.time()
-        super().data_received(data)
+        if not self.handshake_initiated:
+            super().data_received(data)  # the request, and nothing but that
+            return
+        came: bytes | bytearray = data
+        if self.partial is not None:
+            self.partial += data
+            came, self.partial = self.partial, None
+        at, end = 0, len(came)
+        while at < end:
+            begin, stop = _extent(came, at)
+            if stop > end and stop - begin <= self.config.ws_max_size:
+                self.partial = bytearray(came[at:]) if at or isinstance(came, bytes) else came
+                return
+            first = came[at]
+            if (
+                first in (TEXT, BINARY)
+                and self.on_frame is not None
+                and came[at + 1] & MASKED
+                and stop <= end
+                and not self.close_sent
+                and self.conn.current_size is None  # no message is in the middle of its frames
+                and self.conn.state is State.OPEN
+            ):
+                payload = apply_mask(memoryview(came)[begin:stop], came[begin - 4 : begin])
+                self.hand_over(payload, text=first == TEXT)
+            else:
+                super().data_received(bytes(came[at:stop]))
+            at = stop
 
     def handle_connect(self, event: Request) -> None:
         """Give the application a shorter way than ASGI's."""
@@ -130,32 +192,44 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
             return
         data = self.frames[0] if len(self.frames) == 1 else b"".join(self.frames)
         self.frames = []
-        if self.close_sent:
-            return
-        if self.curr_msg_data_type != "text":
-            self.on_frame(bytes(data))
+        if not self.close_sent:
+            self.hand_over(bytes(data), text=self.curr_msg_data_type == "text")
+
+    def hand_over(self, payload: bytes, *, text: bool) -> None:
+        """Give the application a message."""
+        assert self.on_frame is not None  # noqa: S101 - looked at before
+        if not text:
+            self.on_frame(payload)
             return
         try:
-            text = data.decode()
+            message = payload.decode()
         except UnicodeDecodeError:
             self.conn.send_close(1007)
             self.handle_parser_exception()
             return
-        self.on_frame(text)
+        self.on_frame(message)
 
-    def write_frames(self, frames: Iterable[str | bytes]) -> None:
+    def write_frames(self, frames: Iterable[str | bytes], *, text: bool) -> None:
         """See `Link.write_frames`."""
         if self.close_sent or self.transport.is_closing():
             return
         if self.conn.state is not State.OPEN:
             return  # the peer is closing at the same time
-        data = bytearray()
+        joined: list[bytes] = []
         for frame in frames:
             if isinstance(frame, str):
-                data += _framed(TEXT, frame.encode())
+                payload, first = frame.encode(), TEXT
             else:
-                data += _framed(BINARY, frame)
-        self.transport.write(data)
+                payload, first = frame, TEXT if text else BINARY
+            joined.append(_header(first, len(payload)))
+            if len(payload) <= JOINED_BYTES:
+                joined.append(payload)
+            else:
+                self.transport.write(b"".join(joined))
+                self.transport.write(payload)
+                joined = []
+        if joined:
+            self.transport.write(b"".join(joined))
 
     def close(self, code: int, reason: str) -> None:
         """See `Link.close`."""

@@ -294,7 +294,7 @@ class Connection:
             except Exception as error:  # noqa: BLE001 - it ends this connection alone
                 self._fail(error)
             if frames:
-                link.write_frames(frames)
+                link.write_frames(frames, text=self._codec.text)
             if size >= WRITE_BYTES:
                 continue
             if self._closing is not None and link.can_write:

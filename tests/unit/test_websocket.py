@@ -16,7 +16,7 @@ from gateway.transports.websocket import Connection
 class Broken(JsonCodec):
     """Can read and not write."""
 
-    def encode(self, message: ServerMessage) -> str:
+    def encode(self, message: ServerMessage) -> bytes:
         raise ValueError(message)
 
 

@@ -13,6 +13,7 @@ from msgspec import UNSET, Raw
 from gateway.errors import ErrorCode, Outcome
 from gateway.protocol import messages as wire
 from gateway.protocol.codecs import Codec, Frame, JsonCodec, MsgpackCodec, ProtocolError
+from gateway.protocol.messages import ServerMessage
 
 JSON, MSGPACK = JsonCodec(), MsgpackCodec()
 CODECS = pytest.mark.parametrize("codec", [JSON, MSGPACK], ids=["json", "msgpack"])
@@ -25,9 +26,10 @@ def frame(codec: Codec, value: object) -> Frame:
     return msgspec.msgpack.encode(value)
 
 
-def unframe(sent: Frame) -> dict[str, Any]:
+def written(codec: Codec, message: ServerMessage) -> dict[str, Any]:
     """What a client reads."""
-    decoded = msgspec.json.decode(sent) if isinstance(sent, str) else msgspec.msgpack.decode(sent)
+    sent = codec.encode(message)
+    decoded = msgspec.json.decode(sent) if codec.text else msgspec.msgpack.decode(sent)
     assert isinstance(decoded, dict)
     return decoded
 
@@ -188,7 +190,7 @@ def test_a_reply_in_each_form(codec: Codec) -> None:
         ({"base64": b"\x00"}, {"base64": "AA=="} if codec is JSON else {"bytes": b"\x00"}),
     ):
         message = wire.MessageDone(**base, **body)  # type: ignore[arg-type]
-        assert unframe(codec.encode(message)) == {"type": "message.done", **base, **sent}
+        assert written(codec, message) == {"type": "message.done", **base, **sent}
 
 
 @pytest.mark.parametrize("body", ["[18446744073709551616]", "1e999"])
@@ -196,7 +198,7 @@ def test_json_that_has_no_messagepack_form_is_text(body: str) -> None:
     message = wire.MessageDone(
         event=1, id="a", status="completed", deltas=0, duration_ms=5, json=Raw(body.encode())
     )
-    sent = unframe(MSGPACK.encode(message))
+    sent = written(MSGPACK, message)
     assert sent["text"] == body
     assert "json" not in sent
 
@@ -212,7 +214,7 @@ def test_messages_to_clients(codec: Codec) -> None:
         limits=wire.Limits(message_bytes=1, queued_messages=2, resume_seconds=0.0),
         heartbeat_seconds=30.0,
     )
-    assert unframe(codec.encode(opened)) == {
+    assert written(codec, opened) == {
         "type": "session.opened",
         "event": 1,
         "session_id": "s",
@@ -226,14 +228,14 @@ def test_messages_to_clients(codec: Codec) -> None:
         code=ErrorCode.TIMEOUT, message="m", retryable=False, outcome=Outcome.UNKNOWN
     )
     done = wire.MessageDone(event=2, id="a", status="failed", deltas=0, duration_ms=0, error=error)
-    assert unframe(codec.encode(done))["error"] == {
+    assert written(codec, done)["error"] == {
         "code": "timeout",
         "message": "m",
         "retryable": False,
         "outcome": "unknown",
     }
-    assert unframe(codec.encode(wire.Pong())) == {"type": "pong"}
-    assert unframe(codec.encode(wire.SessionClosed(event=3, reason="idle"))) == {
+    assert written(codec, wire.Pong()) == {"type": "pong"}
+    assert written(codec, wire.SessionClosed(event=3, reason="idle")) == {
         "type": "session.closed",
         "event": 3,
         "reason": "idle",
@@ -261,9 +263,9 @@ def test_a_refusal_names_the_message(codec: Codec, fields: dict[str, Any], known
 def test_a_delta() -> None:
     text = wire.MessageDelta(event=1, id="a", index=0, text="x")
     data = wire.MessageDelta(event=2, id="a", index=1, base64=b"x")
-    assert unframe(JSON.encode(data))["base64"] == "eA=="
-    assert unframe(MSGPACK.encode(data))["bytes"] == b"x"
-    assert unframe(MSGPACK.encode(text))["text"] == "x"
+    assert written(JSON, data)["base64"] == "eA=="
+    assert written(MSGPACK, data)["bytes"] == b"x"
+    assert written(MSGPACK, text)["text"] == "x"
 
 
 def outcome(codec: Codec, sent: Frame) -> None:
