@@ -298,7 +298,6 @@ class Session:
         else:
             self.state = State.RUNNING
             turn = self.turns.begin(self._now)
-            assert turn.request is not None  # noqa: S101 - it ends later than it begins
             self._out.do(do.Invoke(turn.number, turn.request, self._model))
 
     def _part(self, event: on.ReplyPart) -> None:
@@ -342,7 +341,7 @@ class Session:
 
     def _complete(self, turn: Turn, reply: ModelReply) -> None:
         fields = reply_fields(reply, self.policy)
-        if self._replays and turn.request is not None:
+        if self._replays:
             answered = fields.get("text", turn.answered)
             self._transcript.add(Exchange(turn.request, turn.said, answered))
         self._end_turn(turn, "completed", reply=fields)

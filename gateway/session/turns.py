@@ -1,16 +1,20 @@
 """The turns of a session: those that wait, the one at the model, the ids of those that ended."""
 
-from collections import OrderedDict, deque
+from collections import deque
 from hashlib import blake2b
+from typing import Literal, NamedTuple
 
 from gateway.errors import Outcome
-from gateway.protocol.messages import Progress
+from gateway.protocol.messages import Status
 from gateway.session.ports import ModelRequest
+
+_DIGEST_BYTES = 14  # with one for the status, as much as Python puts into 48 bytes of memory
+_STATUSES: tuple[Status, ...] = ("completed", "cancelled", "failed")
 
 
 def digest(body: bytes) -> bytes:
     """What tells two bodies apart without keeping either."""
-    return blake2b(body, digest_size=16).digest()
+    return blake2b(body, digest_size=_DIGEST_BYTES).digest()
 
 
 class Turn:
@@ -23,7 +27,7 @@ class Turn:
         digest: Of its body as the client sent it.
         said: The user's words; None where they are no text.
         status: How far it has come.
-        request: What to send; None once the turn has ended.
+        request: What to send.
         started: When it was first sent, in seconds since the epoch.
         retries: How often it has been sent again, since the model never saw it.
         renewed: Whether a session has been renewed for it.
@@ -54,8 +58,8 @@ class Turn:
         self.id = message_id
         self.digest = digest(body)
         self.said = said
-        self.status: Progress = "queued"
-        self.request: ModelRequest | None = request
+        self.status: Literal["queued", "running"] = "queued"
+        self.request = request
         self.started: float | None = None
         self.retries = 0
         self.renewed = False
@@ -74,6 +78,14 @@ class Turn:
             self.answered += text
 
 
+class EndedTurn(NamedTuple):
+    """What is remembered of a turn that has ended; see `Turn`."""
+
+    id: str
+    digest: bytes
+    status: Status
+
+
 class Turns:
     """All turns of a session, in the order accepted.
 
@@ -84,7 +96,11 @@ class Turns:
     def __init__(self, *, remembered: int) -> None:
         self._remembered = remembered
         self._live: dict[str, Turn] = {}
-        self._ended: OrderedDict[str, Turn] = OrderedDict()
+        # By id, a digest and the number of a status: a long conversation has many of them, so they
+        # are kept small, and of types that the collector of cyclic garbage does not look at.
+        self._ended: dict[str, bytes] = {}
+        self._order: list[str] = []  # their ids; once full, the oldest is at `_oldest`
+        self._oldest = 0
         self._count = 0
         self.queue: deque[Turn] = deque()
         """Those that wait, the next one first."""
@@ -96,9 +112,15 @@ class Turns:
         """How many have not ended."""
         return len(self.queue) + (self.running is not None)
 
-    def find(self, message_id: str) -> Turn | None:
+    def find(self, message_id: str) -> Turn | EndedTurn | None:
         """The turn of that id, also one that has ended and is remembered."""
-        return self._live.get(message_id) or self._ended.get(message_id)
+        live = self._live.get(message_id)
+        if live is not None:
+            return live
+        ended = self._ended.get(message_id)
+        if ended is None:
+            return None
+        return EndedTurn(message_id, ended[:-1], _STATUSES[ended[-1]])
 
     def number(self) -> int:
         """A number for one more call in the session."""
@@ -126,15 +148,19 @@ class Turns:
         turn.status = "queued"
         self.queue.appendleft(turn)
 
-    def end(self, turn: Turn, status: Progress) -> None:
-        """Record the end of a turn that waits or runs."""
+    def end(self, turn: Turn, status: Status) -> None:
+        """Let go of a turn that waits or runs, and remember how it ended."""
         if turn is self.running:
             self.running = None
         else:
             self.queue.remove(turn)
-        turn.status = status
-        turn.request = None
-        turn.answered = ""
-        self._ended[turn.id] = self._live.pop(turn.id)
-        if len(self._ended) > self._remembered:
-            self._ended.popitem(last=False)
+        del self._live[turn.id]
+        if len(self._order) < self._remembered:
+            self._order.append(turn.id)
+        elif self._remembered:
+            del self._ended[self._order[self._oldest]]
+            self._order[self._oldest] = turn.id
+            self._oldest = (self._oldest + 1) % self._remembered
+        else:
+            return
+        self._ended[turn.id] = turn.digest + bytes((_STATUSES.index(status),))
