@@ -16,20 +16,29 @@ class Output:
         log: The session's.
     """
 
+    __slots__ = ("_effects", "_now", "_timers", "log")
+
+    _effects: list[do.Effect]
+
     def __init__(self, log: EventLog) -> None:
         self.log = log
-        self.effects: list[do.Effect] = []
         self._timers: set[Timer] = set()
         self._now = 0.0
 
     def begin(self, now: float) -> None:
         """Collect anew, at this time."""
-        self.effects = []
+        self._effects = []
         self._now = now
+
+    def take(self) -> list[do.Effect]:
+        """What was collected; it is kept here no longer, for it may hold large bodies."""
+        effects = self._effects
+        del self._effects
+        return effects
 
     def do(self, effect: do.Effect) -> None:
         """Ask for something."""
-        self.effects.append(effect)
+        self._effects.append(effect)
 
     @property
     def next_event(self) -> int:

@@ -100,7 +100,7 @@ class Session:
         self._now = now
         self._out.begin(now)
         action(self, event)
-        return self._out.effects
+        return self._out.take()
 
     def accepts(self, resume_key: str) -> bool:
         """Whether a client that shows this key may take the session over."""

@@ -13,7 +13,7 @@ JSON = "application/json"
 TEXT = "text/plain; charset=utf-8"
 
 
-class Exchange(Struct, frozen=True):
+class Exchange(Struct, frozen=True, gc=False):
     """A turn that the model has answered.
 
     Attributes:
