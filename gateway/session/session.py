@@ -229,7 +229,7 @@ class Session:
             self._out.refuse(ErrorCode.QUEUE_FULL, text, message.id)
             return
         ahead = self.turns.pending
-        said = None if message.text is UNSET else message.text
+        said = None if self.policy.seed is None or message.text is UNSET else message.text
         body, kind = body_of(message)
         self.turns.add(message.id, said, body, request_of(message, body, kind, self.policy))
         accepted = wire.MessageAccepted(event=self._out.next_event, id=message.id, queued=ahead)
@@ -342,8 +342,15 @@ class Session:
     def _complete(self, turn: Turn, reply: ModelReply) -> None:
         fields = reply_fields(reply, self.policy)
         if self._replays:
-            answered = fields.get("text", turn.answered)
-            self._transcript.add(Exchange(turn.request, turn.said, answered))
+            if self.policy.seed is None:
+                exchange = Exchange(turn.request)
+            else:
+                exchange = Exchange(
+                    structs.replace(turn.request, body=b""),
+                    turn.said,
+                    fields.get("text", turn.answered),
+                )
+            self._transcript.add(exchange)
         self._end_turn(turn, "completed", reply=fields)
 
     def _failed(self, event: on.InvokeFailed) -> None:

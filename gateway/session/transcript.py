@@ -14,17 +14,17 @@ TEXT = "text/plain; charset=utf-8"
 
 
 class Exchange(Struct, frozen=True, gc=False):
-    """A turn that the model has answered.
+    """A turn that the model has answered: the request to send again, or what was said in it.
 
     Attributes:
-        request: As it was sent.
+        request: As it was sent; without its body where that is not sent again.
         said: The user's words; None where they were no text.
         answered: The model's words; empty where they were no text.
     """
 
     request: ModelRequest
-    said: str | None
-    answered: str
+    said: str | None = None
+    answered: str = ""
 
     @property
     def size(self) -> int:

@@ -25,7 +25,7 @@ class Turn:
             after its turn has ended is recognised.
         id: The client's message id.
         digest: Of its body as the client sent it.
-        said: The user's words; None where they are no text.
+        said: The user's words; None where they are no text, or are not kept to be replayed.
         status: How far it has come.
         request: What to send.
         started: When it was first sent, in seconds since the epoch.
