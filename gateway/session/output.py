@@ -22,7 +22,7 @@ class Output:
 
     def __init__(self, log: EventLog) -> None:
         self.log = log
-        self._timers: set[Timer] = set()
+        self._timers: tuple[Timer, ...] = ()
         self._now = 0.0
 
     def begin(self, now: float) -> None:
@@ -70,13 +70,14 @@ class Output:
 
     def set_timer(self, timer: Timer, at: float, spread: float = 0.0) -> None:
         """Set an alarm, or move it; see `SetTimer`."""
-        self._timers.add(timer)
+        if timer not in self._timers:
+            self._timers += (timer,)
         self.do(do.SetTimer(timer, at, spread))
 
     def clear_timer(self, timer: Timer) -> None:
         """Clear an alarm, if it is set."""
         if timer in self._timers:
-            self._timers.remove(timer)
+            self.fired(timer)
             self.do(do.SetTimer(timer, None))
 
     def clear_timers(self) -> None:
@@ -86,4 +87,4 @@ class Output:
 
     def fired(self, timer: Timer) -> None:
         """An alarm's time has come: it is no longer set."""
-        self._timers.discard(timer)
+        self._timers = tuple(other for other in self._timers if other is not timer)

@@ -50,6 +50,30 @@ class Session:
         policy: Its route's rules.
     """
 
+    __slots__ = (
+        "_announced",
+        "_closing",
+        "_detached_at",
+        "_ending",
+        "_expires_at",
+        "_keys",
+        "_model",
+        "_now",
+        "_open_retries",
+        "_opening",
+        "_out",
+        "_renewal",
+        "_replays",
+        "_transcript",
+        "_used_at",
+        "id",
+        "log",
+        "policy",
+        "principal",
+        "state",
+        "turns",
+    )
+
     def __init__(self, *, session_id: str, principal: str, policy: Policy) -> None:
         self.id = session_id
         self.principal = principal
@@ -73,7 +97,7 @@ class Session:
         self._used_at = 0.0
         self._opening = False
         self._open_retries = 0
-        self._closing: set[str] = set()
+        self._closing: frozenset[str] = frozenset()
         self._renewal: Renewal | None = None
         self._ending: Ending | None = None
 
@@ -573,7 +597,7 @@ class Session:
             self._finish_ending()
 
     def _close_at_model(self, model: ModelSession) -> None:
-        self._closing.add(model.id)
+        self._closing |= {model.id}
         self._out.do(do.CloseSession(model))
 
     def _end_by_ending(self, turn: Turn, outcome: Outcome) -> None:
@@ -625,12 +649,12 @@ class Session:
 
     def _close_ended(self, event: on.CloseEnded) -> None:
         """A session is closed at the model: finish if it was the last thing to do."""
-        self._closing.discard(event.model.id)
+        self._closing -= {event.model.id}
         self._wind_up()
 
     def _close_ended_aside(self, event: on.CloseEnded) -> None:
         """A session that another has replaced, or that came too late, is closed at the model."""
-        self._closing.discard(event.model.id)
+        self._closing -= {event.model.id}
 
     def _replied_late(self, event: on.ReplyEnded) -> None:
         """Drop the reply; close a session that it has opened."""

@@ -1,6 +1,5 @@
 """The turns of a session: those that wait, the one at the model, the ids of those that ended."""
 
-from collections import deque
 from hashlib import blake2b
 from typing import Literal, NamedTuple
 
@@ -93,6 +92,17 @@ class Turns:
         remembered: How many are kept by id after they have ended; the oldest is forgotten first.
     """
 
+    __slots__ = (
+        "_count",
+        "_ended",
+        "_live",
+        "_oldest",
+        "_order",
+        "_remembered",
+        "queue",
+        "running",
+    )
+
     def __init__(self, *, remembered: int) -> None:
         self._remembered = remembered
         self._live: dict[str, Turn] = {}
@@ -102,7 +112,7 @@ class Turns:
         self._order: list[str] = []  # their ids; once full, the oldest is at `_oldest`
         self._oldest = 0
         self._count = 0
-        self.queue: deque[Turn] = deque()
+        self.queue: list[Turn] = []
         """Those that wait, the next one first."""
         self.running: Turn | None = None
         """The one at the model."""
@@ -135,7 +145,7 @@ class Turns:
 
     def begin(self, now: float) -> Turn:
         """Take the turn that has waited longest as the running one."""
-        turn = self.running = self.queue.popleft()
+        turn = self.running = self.queue.pop(0)
         turn.status = "running"
         if turn.started is None:
             turn.started = now
@@ -146,7 +156,7 @@ class Turns:
         self.running = None
         turn.number = self.number()
         turn.status = "queued"
-        self.queue.appendleft(turn)
+        self.queue.insert(0, turn)
 
     def end(self, turn: Turn, status: Status) -> None:
         """Let go of a turn that waits or runs, and remember how it ended."""
