@@ -98,7 +98,7 @@ ERRORS: Mapping[ErrorCode, ErrorRule] = MappingProxyType(
 )
 
 
-class Failure(msgspec.Struct, frozen=True, kw_only=True):
+class Failure(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """An error as a value: what a client is told when a turn, or the opening of a session, fails.
 
     Attributes:

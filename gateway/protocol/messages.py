@@ -3,6 +3,9 @@
 A client's message is read from outside, so its types say all that section 3 of ``PROTOCOL.md``
 asks of it; what no type can say is checked by the codecs. ``UNSET`` is a field that is absent,
 which is not the same as ``null``.
+
+No message refers back to what holds it, so Python's collector of cyclic garbage leaves them alone
+(``gc=False``): thousands of them are kept for clients that may come back.
 """
 
 from typing import Annotated, Literal
@@ -22,7 +25,14 @@ RenewedReason = Literal["expiring", "expired", "lost"]
 Context = Literal["lost", "replayed"]
 
 
-class _Client(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+class _Client(
+    Struct,
+    frozen=True,
+    kw_only=True,
+    gc=False,
+    forbid_unknown_fields=True,
+    omit_defaults=True,
+):
     """A message from a client."""
 
 
@@ -92,11 +102,11 @@ ClientMessage = (
 )
 
 
-class _Server(Struct, frozen=True, kw_only=True, omit_defaults=True):
+class _Server(Struct, frozen=True, kw_only=True, gc=False, omit_defaults=True):
     """A message to a client."""
 
 
-class Limits(Struct, frozen=True, kw_only=True):
+class Limits(Struct, frozen=True, kw_only=True, gc=False):
     """What a client must keep to."""
 
     message_bytes: int

@@ -8,19 +8,19 @@ from gateway.session.events import Timer
 from gateway.session.ports import ModelRequest, ModelSession, SessionRecord
 
 
-class Emit(Struct, frozen=True):
+class Emit(Struct, frozen=True, gc=False):
     """A new event is in the log, for whoever reads it."""
 
     event: Event
 
 
-class Tell(Struct, frozen=True):
+class Tell(Struct, frozen=True, gc=False):
     """Say this to the present connection alone; without one it is lost, and may be."""
 
     notice: Notice
 
 
-class Attach(Struct, frozen=True):
+class Attach(Struct, frozen=True, gc=False):
     """Make the connection that asks for it the present one, closing the one before it.
 
     Attributes:
@@ -32,11 +32,11 @@ class Attach(Struct, frozen=True):
     after: int
 
 
-class OpenSession(Struct, frozen=True):
+class OpenSession(Struct, frozen=True, gc=False):
     """Open a session at the model; answered by `Opened` or `OpenFailed`."""
 
 
-class Invoke(Struct, frozen=True):
+class Invoke(Struct, frozen=True, gc=False):
     """Send a turn, once; answered by `ReplyEnded`, `InvokeFailed` or `InvokeCancelled`, and before
     that by any number of `ReplyPart`.
     """
@@ -46,29 +46,29 @@ class Invoke(Struct, frozen=True):
     model: ModelSession | None
 
 
-class CancelInvoke(Struct, frozen=True):
+class CancelInvoke(Struct, frozen=True, gc=False):
     """Close a turn's request now; answered by `InvokeCancelled`."""
 
     turn: int
 
 
-class CloseSession(Struct, frozen=True):
+class CloseSession(Struct, frozen=True, gc=False):
     """Close a session at the model; answered by `CloseEnded`."""
 
     model: ModelSession
 
 
-class Persist(Struct, frozen=True):
+class Persist(Struct, frozen=True, gc=False):
     """Keep this record in the store."""
 
     record: SessionRecord
 
 
-class Forget(Struct, frozen=True):
+class Forget(Struct, frozen=True, gc=False):
     """Drop the session from the store; nothing but closing at the model comes after it."""
 
 
-class SetTimer(Struct, frozen=True):
+class SetTimer(Struct, frozen=True, gc=False):
     """Set, move or clear an alarm.
 
     Attributes:
@@ -82,7 +82,7 @@ class SetTimer(Struct, frozen=True):
     spread: float = 0.0
 
 
-class CloseSocket(Struct, frozen=True):
+class CloseSocket(Struct, frozen=True, gc=False):
     """Close the present connection once it has been sent all events."""
 
     code: CloseCode

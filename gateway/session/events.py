@@ -26,7 +26,7 @@ class Timer(Enum):
     """The model takes too long to close."""
 
 
-class Start(Struct, frozen=True):
+class Start(Struct, frozen=True, gc=False):
     """A client has connected and asks for the session.
 
     Attributes:
@@ -36,7 +36,7 @@ class Start(Struct, frozen=True):
     resume_key: str
 
 
-class Attached(Struct, frozen=True):
+class Attached(Struct, frozen=True, gc=False):
     """The client has come back over a new connection, with a key that is good.
 
     Attributes:
@@ -50,70 +50,70 @@ class Attached(Struct, frozen=True):
     last_event: int
 
 
-class Confirmed(Struct, frozen=True):
+class Confirmed(Struct, frozen=True, gc=False):
     """The client has said something over its connection, so it has got the newest key."""
 
 
-class Detached(Struct, frozen=True):
+class Detached(Struct, frozen=True, gc=False):
     """The session's connection is gone."""
 
 
-class Opened(Struct, frozen=True):
+class Opened(Struct, frozen=True, gc=False):
     """The model has opened a session."""
 
     model: ModelSession
 
 
-class OpenFailed(Struct, frozen=True):
+class OpenFailed(Struct, frozen=True, gc=False):
     """The model has opened none."""
 
     failure: Failure
 
 
-class ReplyPart(Struct, frozen=True):
+class ReplyPart(Struct, frozen=True, gc=False):
     """A part of a streamed reply has come."""
 
     turn: int
     part: str | bytes
 
 
-class ReplyEnded(Struct, frozen=True):
+class ReplyEnded(Struct, frozen=True, gc=False):
     """The model has answered a turn, whole."""
 
     turn: int
     reply: ModelReply
 
 
-class InvokeFailed(Struct, frozen=True):
+class InvokeFailed(Struct, frozen=True, gc=False):
     """The model has not answered a turn, and will not."""
 
     turn: int
     failure: Failure
 
 
-class InvokeCancelled(Struct, frozen=True):
+class InvokeCancelled(Struct, frozen=True, gc=False):
     """A turn's request has been closed because `CancelInvoke` asked for it."""
 
     turn: int
 
 
-class CloseEnded(Struct, frozen=True):
+class CloseEnded(Struct, frozen=True, gc=False):
     """Closing a session at the model is over, well or badly."""
 
     model: ModelSession
 
 
-class TimerFired(Struct, frozen=True):
+class TimerFired(Struct, frozen=True, gc=False):
     """An alarm's time has come."""
 
     timer: Timer
 
 
-class Evicted(Struct, frozen=True):
+class Evicted(Struct, frozen=True, gc=False):
     """The store has dropped the session, because it had expired."""
 
 
-class Drain(Struct, frozen=True):
+class Drain(Struct, frozen=True, gc=False):
     """The gateway shuts down.
 
     Attributes:

@@ -14,6 +14,8 @@ class ResumeKeys:
         key: The first one.
     """
 
+    __slots__ = ("_good",)
+
     def __init__(self, key: str) -> None:
         self._good = [_hashed(key)]
 

@@ -16,20 +16,29 @@ class Output:
         log: The session's.
     """
 
+    __slots__ = ("_effects", "_now", "_timers", "log")
+
+    _effects: list[do.Effect]
+
     def __init__(self, log: EventLog) -> None:
         self.log = log
-        self.effects: list[do.Effect] = []
-        self._timers: set[Timer] = set()
+        self._timers: tuple[Timer, ...] = ()
         self._now = 0.0
 
     def begin(self, now: float) -> None:
         """Collect anew, at this time."""
-        self.effects = []
+        self._effects = []
         self._now = now
+
+    def take(self) -> list[do.Effect]:
+        """What was collected; it is kept here no longer, for it may hold large bodies."""
+        effects = self._effects
+        del self._effects
+        return effects
 
     def do(self, effect: do.Effect) -> None:
         """Ask for something."""
-        self.effects.append(effect)
+        self._effects.append(effect)
 
     @property
     def next_event(self) -> int:
@@ -61,13 +70,14 @@ class Output:
 
     def set_timer(self, timer: Timer, at: float, spread: float = 0.0) -> None:
         """Set an alarm, or move it; see `SetTimer`."""
-        self._timers.add(timer)
+        if timer not in self._timers:
+            self._timers += (timer,)
         self.do(do.SetTimer(timer, at, spread))
 
     def clear_timer(self, timer: Timer) -> None:
         """Clear an alarm, if it is set."""
         if timer in self._timers:
-            self._timers.remove(timer)
+            self.fired(timer)
             self.do(do.SetTimer(timer, None))
 
     def clear_timers(self) -> None:
@@ -77,4 +87,4 @@ class Output:
 
     def fired(self, timer: Timer) -> None:
         """An alarm's time has come: it is no longer set."""
-        self._timers.discard(timer)
+        self._timers = tuple(other for other in self._timers if other is not timer)

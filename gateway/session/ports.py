@@ -12,7 +12,7 @@ import msgspec
 from gateway.errors import Failure
 
 
-class ModelSession(msgspec.Struct, frozen=True):
+class ModelSession(msgspec.Struct, frozen=True, gc=False):
     """A session that is open at the model.
 
     Attributes:
@@ -25,7 +25,7 @@ class ModelSession(msgspec.Struct, frozen=True):
     expires_at: float | None = None
 
 
-class ModelRequest(msgspec.Struct, frozen=True, kw_only=True):
+class ModelRequest(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One turn as the model is to receive it: a body, and the parameters of InvokeEndpoint.
 
     ``None`` leaves a parameter to the route, and where the route is silent too, out of the call.
@@ -48,7 +48,7 @@ class ModelRequest(msgspec.Struct, frozen=True, kw_only=True):
     inference_component_name: str | None = None
 
 
-class ModelReply(msgspec.Struct, frozen=True, kw_only=True):
+class ModelReply(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """What the model answered to one turn.
 
     Attributes:
@@ -128,7 +128,7 @@ class Model(Protocol):
         ...
 
 
-class SessionRecord(msgspec.Struct, frozen=True, kw_only=True):
+class SessionRecord(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """What is kept of a session outside of the process that runs it.
 
     Attributes:

@@ -50,6 +50,30 @@ class Session:
         policy: Its route's rules.
     """
 
+    __slots__ = (
+        "_announced",
+        "_closing",
+        "_detached_at",
+        "_ending",
+        "_expires_at",
+        "_keys",
+        "_model",
+        "_now",
+        "_open_retries",
+        "_opening",
+        "_out",
+        "_renewal",
+        "_replays",
+        "_transcript",
+        "_used_at",
+        "id",
+        "log",
+        "policy",
+        "principal",
+        "state",
+        "turns",
+    )
+
     def __init__(self, *, session_id: str, principal: str, policy: Policy) -> None:
         self.id = session_id
         self.principal = principal
@@ -73,7 +97,7 @@ class Session:
         self._used_at = 0.0
         self._opening = False
         self._open_retries = 0
-        self._closing: set[str] = set()
+        self._closing: frozenset[str] = frozenset()
         self._renewal: Renewal | None = None
         self._ending: Ending | None = None
 
@@ -100,7 +124,7 @@ class Session:
         self._now = now
         self._out.begin(now)
         action(self, event)
-        return self._out.effects
+        return self._out.take()
 
     def accepts(self, resume_key: str) -> bool:
         """Whether a client that shows this key may take the session over."""
@@ -229,7 +253,7 @@ class Session:
             self._out.refuse(ErrorCode.QUEUE_FULL, text, message.id)
             return
         ahead = self.turns.pending
-        said = None if message.text is UNSET else message.text
+        said = None if self.policy.seed is None or message.text is UNSET else message.text
         body, kind = body_of(message)
         self.turns.add(message.id, said, body, request_of(message, body, kind, self.policy))
         accepted = wire.MessageAccepted(event=self._out.next_event, id=message.id, queued=ahead)
@@ -298,7 +322,6 @@ class Session:
         else:
             self.state = State.RUNNING
             turn = self.turns.begin(self._now)
-            assert turn.request is not None  # noqa: S101 - it ends later than it begins
             self._out.do(do.Invoke(turn.number, turn.request, self._model))
 
     def _part(self, event: on.ReplyPart) -> None:
@@ -342,9 +365,16 @@ class Session:
 
     def _complete(self, turn: Turn, reply: ModelReply) -> None:
         fields = reply_fields(reply, self.policy)
-        if self._replays and turn.request is not None:
-            answered = fields.get("text", turn.answered)
-            self._transcript.add(Exchange(turn.request, turn.said, answered))
+        if self._replays:
+            if self.policy.seed is None:
+                exchange = Exchange(turn.request)
+            else:
+                exchange = Exchange(
+                    structs.replace(turn.request, body=b""),
+                    turn.said,
+                    fields.get("text", turn.answered),
+                )
+            self._transcript.add(exchange)
         self._end_turn(turn, "completed", reply=fields)
 
     def _failed(self, event: on.InvokeFailed) -> None:
@@ -567,7 +597,7 @@ class Session:
             self._finish_ending()
 
     def _close_at_model(self, model: ModelSession) -> None:
-        self._closing.add(model.id)
+        self._closing |= {model.id}
         self._out.do(do.CloseSession(model))
 
     def _end_by_ending(self, turn: Turn, outcome: Outcome) -> None:
@@ -619,12 +649,12 @@ class Session:
 
     def _close_ended(self, event: on.CloseEnded) -> None:
         """A session is closed at the model: finish if it was the last thing to do."""
-        self._closing.discard(event.model.id)
+        self._closing -= {event.model.id}
         self._wind_up()
 
     def _close_ended_aside(self, event: on.CloseEnded) -> None:
         """A session that another has replaced, or that came too late, is closed at the model."""
-        self._closing.discard(event.model.id)
+        self._closing -= {event.model.id}
 
     def _replied_late(self, event: on.ReplyEnded) -> None:
         """Drop the reply; close a session that it has opened."""

@@ -1,6 +1,5 @@
 """What has been said in a session, as far as it is kept to be said again to a new one."""
 
-from collections import deque
 from typing import Any
 
 import msgspec
@@ -13,18 +12,18 @@ JSON = "application/json"
 TEXT = "text/plain; charset=utf-8"
 
 
-class Exchange(Struct, frozen=True):
-    """A turn that the model has answered.
+class Exchange(Struct, frozen=True, gc=False):
+    """A turn that the model has answered: the request to send again, or what was said in it.
 
     Attributes:
-        request: As it was sent.
+        request: As it was sent; without its body where that is not sent again.
         said: The user's words; None where they were no text.
         answered: The model's words; empty where they were no text.
     """
 
     request: ModelRequest
-    said: str | None
-    answered: str
+    said: str | None = None
+    answered: str = ""
 
     @property
     def size(self) -> int:
@@ -40,10 +39,12 @@ class Transcript:
         max_bytes: How much they may hold together; one that is larger is not kept at all.
     """
 
+    __slots__ = ("_bytes", "_exchanges", "_max_bytes", "_max_turns")
+
     def __init__(self, *, max_turns: int, max_bytes: int) -> None:
         self._max_turns = max_turns
         self._max_bytes = max_bytes
-        self._exchanges: deque[Exchange] = deque()
+        self._exchanges: list[Exchange] = []
         self._bytes = 0
 
     def add(self, exchange: Exchange) -> None:
@@ -51,7 +52,7 @@ class Transcript:
         self._exchanges.append(exchange)
         self._bytes += exchange.size
         while len(self._exchanges) > self._max_turns or self._bytes > self._max_bytes:
-            self._bytes -= self._exchanges.popleft().size
+            self._bytes -= self._exchanges.pop(0).size
 
     def turns(self) -> list[ModelRequest]:
         """The client's turns again, to be answered in one piece."""

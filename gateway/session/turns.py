@@ -1,16 +1,19 @@
 """The turns of a session: those that wait, the one at the model, the ids of those that ended."""
 
-from collections import OrderedDict, deque
 from hashlib import blake2b
+from typing import Literal, NamedTuple
 
 from gateway.errors import Outcome
-from gateway.protocol.messages import Progress
+from gateway.protocol.messages import Status
 from gateway.session.ports import ModelRequest
+
+_DIGEST_BYTES = 14  # with one for the status, as much as Python puts into 48 bytes of memory
+_STATUSES: tuple[Status, ...] = ("completed", "cancelled", "failed")
 
 
 def digest(body: bytes) -> bytes:
     """What tells two bodies apart without keeping either."""
-    return blake2b(body, digest_size=16).digest()
+    return blake2b(body, digest_size=_DIGEST_BYTES).digest()
 
 
 class Turn:
@@ -21,9 +24,9 @@ class Turn:
             after its turn has ended is recognised.
         id: The client's message id.
         digest: Of its body as the client sent it.
-        said: The user's words; None where they are no text.
+        said: The user's words; None where they are no text, or are not kept to be replayed.
         status: How far it has come.
-        request: What to send; None once the turn has ended.
+        request: What to send.
         started: When it was first sent, in seconds since the epoch.
         retries: How often it has been sent again, since the model never saw it.
         renewed: Whether a session has been renewed for it.
@@ -54,8 +57,8 @@ class Turn:
         self.id = message_id
         self.digest = digest(body)
         self.said = said
-        self.status: Progress = "queued"
-        self.request: ModelRequest | None = request
+        self.status: Literal["queued", "running"] = "queued"
+        self.request = request
         self.started: float | None = None
         self.retries = 0
         self.renewed = False
@@ -74,6 +77,14 @@ class Turn:
             self.answered += text
 
 
+class EndedTurn(NamedTuple):
+    """What is remembered of a turn that has ended; see `Turn`."""
+
+    id: str
+    digest: bytes
+    status: Status
+
+
 class Turns:
     """All turns of a session, in the order accepted.
 
@@ -81,12 +92,27 @@ class Turns:
         remembered: How many are kept by id after they have ended; the oldest is forgotten first.
     """
 
+    __slots__ = (
+        "_count",
+        "_ended",
+        "_live",
+        "_oldest",
+        "_order",
+        "_remembered",
+        "queue",
+        "running",
+    )
+
     def __init__(self, *, remembered: int) -> None:
         self._remembered = remembered
         self._live: dict[str, Turn] = {}
-        self._ended: OrderedDict[str, Turn] = OrderedDict()
+        # By id, a digest and the number of a status: a long conversation has many of them, so they
+        # are kept small, and of types that the collector of cyclic garbage does not look at.
+        self._ended: dict[str, bytes] = {}
+        self._order: list[str] = []  # their ids; once full, the oldest is at `_oldest`
+        self._oldest = 0
         self._count = 0
-        self.queue: deque[Turn] = deque()
+        self.queue: list[Turn] = []
         """Those that wait, the next one first."""
         self.running: Turn | None = None
         """The one at the model."""
@@ -96,9 +122,15 @@ class Turns:
         """How many have not ended."""
         return len(self.queue) + (self.running is not None)
 
-    def find(self, message_id: str) -> Turn | None:
+    def find(self, message_id: str) -> Turn | EndedTurn | None:
         """The turn of that id, also one that has ended and is remembered."""
-        return self._live.get(message_id) or self._ended.get(message_id)
+        live = self._live.get(message_id)
+        if live is not None:
+            return live
+        ended = self._ended.get(message_id)
+        if ended is None:
+            return None
+        return EndedTurn(message_id, ended[:-1], _STATUSES[ended[-1]])
 
     def number(self) -> int:
         """A number for one more call in the session."""
@@ -113,7 +145,7 @@ class Turns:
 
     def begin(self, now: float) -> Turn:
         """Take the turn that has waited longest as the running one."""
-        turn = self.running = self.queue.popleft()
+        turn = self.running = self.queue.pop(0)
         turn.status = "running"
         if turn.started is None:
             turn.started = now
@@ -124,17 +156,21 @@ class Turns:
         self.running = None
         turn.number = self.number()
         turn.status = "queued"
-        self.queue.appendleft(turn)
+        self.queue.insert(0, turn)
 
-    def end(self, turn: Turn, status: Progress) -> None:
-        """Record the end of a turn that waits or runs."""
+    def end(self, turn: Turn, status: Status) -> None:
+        """Let go of a turn that waits or runs, and remember how it ended."""
         if turn is self.running:
             self.running = None
         else:
             self.queue.remove(turn)
-        turn.status = status
-        turn.request = None
-        turn.answered = ""
-        self._ended[turn.id] = self._live.pop(turn.id)
-        if len(self._ended) > self._remembered:
-            self._ended.popitem(last=False)
+        del self._live[turn.id]
+        if len(self._order) < self._remembered:
+            self._order.append(turn.id)
+        elif self._remembered:
+            del self._ended[self._order[self._oldest]]
+            self._order[self._oldest] = turn.id
+            self._oldest = (self._oldest + 1) % self._remembered
+        else:
+            return
+        self._ended[turn.id] = turn.digest + bytes((_STATUSES.index(status),))

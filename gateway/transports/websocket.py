@@ -330,6 +330,12 @@ def _exceeds(frame: Frame, limit: int) -> bool:
     return isinstance(frame, str) and len(frame) * 4 > limit and len(frame.encode()) > limit
 
 
+def _raw(route: Route) -> Route:
+    """The same for raw connections: since none can come back, nothing is kept for when it does."""
+    policy = structs.replace(route.policy, resume_seconds=0.0, remembered_messages=0)
+    return Route(policy, route.model)
+
+
 class WebSocketEndpoint:
     """Takes handshakes on ``/ws`` and ``/ws/{route}``.
 
@@ -349,6 +355,7 @@ class WebSocketEndpoint:
         open_timeout: float,
     ) -> None:
         self._sessions = sessions
+        self._raw_routes = {name: _raw(route) for name, route in sessions.routes.items()}
         self._origins = origins
         self._max_connections = max_connections
         self._open_timeout = open_timeout
@@ -374,6 +381,8 @@ class WebSocketEndpoint:
             await websocket.close(CloseCode.UNKNOWN_ROUTE, ErrorCode.UNKNOWN_ROUTE)
         elif self._connections >= self._max_connections:
             await websocket.close(CloseCode.UNAVAILABLE, ErrorCode.UNAVAILABLE)
+        elif chosen is None:
+            await self._connect(websocket, None, self._raw_routes[name])
         else:
             await self._connect(websocket, chosen, routes[name])
 

@@ -25,6 +25,7 @@ from gateway.session.ports import (
     SessionRecord,
     StoreFull,
 )
+from gateway.session.session import Session
 from gateway.stores.memory import MemoryStore
 from tests.support.timing import UNIT
 
@@ -192,7 +193,12 @@ async def test_a_session_that_breaks_ends_alone(monkeypatch: pytest.MonkeyPatch)
         await f.until(lambda: runner.session.log.last)
         runner.handle(wire.MessageSend(id="a", text="x"))
         await f.until(lambda: f.model.invoked)
-        monkeypatch.setattr(runner.session, "handle", lambda *_: breaks())
+        handle = Session.handle
+        monkeypatch.setattr(
+            Session,
+            "handle",
+            lambda self, *event: breaks() if self is runner.session else handle(self, *event),
+        )
         runner.handle(wire.SessionClose())
         assert f.connection.ended == [(CloseCode.INTERNAL, "internal")]
         await f.until(lambda: f.model.closed)

@@ -77,6 +77,18 @@ def test_what_waits_for_a_reader() -> None:
     assert log.bytes_after(4) == 0
 
 
+def test_a_long_log_cut_from_the_front() -> None:
+    log = filled(0, max_events=300)
+    for number in range(1, 2001):
+        log.append(accepted(number), float(number) / 1000)
+        if number % 7 == 0:
+            log.forget(number - 200 if number % 2 else number - 310)
+        assert log.last == number
+        assert log.last - log.first < 300
+        assert [log.get(n).event for n in (log.first, number)] == [log.first, number]
+        assert log.bytes_after(log.first) == (number - log.first) * OVERHEAD_BYTES
+
+
 def test_a_body_counts_in_full() -> None:
     def done(**body: object) -> Event:
         fields = {"event": 1, "id": "a", "status": "completed", "deltas": 0, "duration_ms": 0}
