@@ -9,11 +9,12 @@ sessions to an end before it closes what is left.
 import asyncio
 import contextlib
 import socket
-from collections.abc import Awaitable, Callable, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from struct import Struct
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import uvicorn
+from uvicorn.protocols.utils import ClientDisconnected
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.exceptions import InvalidState
 from websockets.frames import Frame
@@ -77,13 +78,20 @@ class Link(Protocol):
         ...
 
     def take_frames(
-        self, on_frame: Callable[[str | bytes], None], on_writable: Callable[[], None]
+        self,
+        on_frame: Callable[[str | bytes], None],
+        on_writable: Callable[[], None],
+        on_end: Callable[[int], None],
     ) -> None:
-        """Have frames handed over in place of ASGI's ``receive``, which then tells the end only.
+        """Have frames handed over in place of ASGI's ``receive``, which then tells nothing more.
+
+        The connection outlives the application's call, which is to return: what is needed for a
+        handshake takes more memory than all else of an idle connection and its session.
 
         Args:
             on_frame: Takes each, at once for those that have come already. It does not raise.
             on_writable: Called when there is room to write again.
+            on_end: Called once with the close code, when no frame comes any more.
         """
         ...
 
@@ -103,6 +111,41 @@ class Link(Protocol):
     def abandon(self, code: int, reason: str) -> None:
         """Close without waiting for what is unsent."""
         ...
+
+
+class _Flag:
+    """An `asyncio.Event` for which nobody waits."""
+
+    __slots__ = ("_set",)
+
+    def __init__(self, value: bool) -> None:
+        self._set = value
+
+    def is_set(self) -> bool:
+        return self._set
+
+    def set(self) -> None:
+        self._set = True
+
+    def clear(self) -> None:
+        self._set = False
+
+
+class _End:
+    """In place of the queue to an application that has returned: tells of the end."""
+
+    __slots__ = ("_loop", "_on_end")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, on_end: Callable[[int], None]) -> None:
+        self._loop = loop
+        self._on_end: Callable[[int], None] | None = on_end
+
+    def put_nowait(self, message: Mapping[str, Any]) -> None:
+        """Take a disconnect; the first is the one that counts."""
+        on_end, self._on_end = self._on_end, None
+        if on_end is not None:
+            # Not at once: it may come of what its connection is doing at this moment.
+            self._loop.call_soon(on_end, message["code"])
 
 
 class WebSocketProtocol(WebSocketsSansIOProtocol):
@@ -167,20 +210,25 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         return self.writable.is_set()
 
     def take_frames(
-        self, on_frame: Callable[[str | bytes], None], on_writable: Callable[[], None]
+        self,
+        on_frame: Callable[[str | bytes], None],
+        on_writable: Callable[[], None],
+        on_end: Callable[[int], None],
     ) -> None:
         """See `Link.take_frames`."""
         self.on_frame, self.on_writable = on_frame, on_writable
-        rest = []
-        while not self.queue.empty():
-            message = self.queue.get_nowait()
+        queue = self.queue
+        self.queue = cast(Any, _End(self.loop, on_end))
+        self.writable = cast(Any, _Flag(self.writable.is_set()))
+        self.request.headers.clear()  # the parser of what follows keeps them
+        del self.request, self.response, self.scope
+        while not queue.empty():
+            message = queue.get_nowait()
             if message["type"] == "websocket.receive":
                 text = message.get("text")
                 on_frame(message["bytes"] if text is None else text)  # type: ignore[arg-type]
             else:
-                rest.append(message)
-        for message in rest:
-            self.queue.put_nowait(message)
+                self.queue.put_nowait(message)
         if self.read_paused:
             self.read_paused = False
             self.transport.resume_reading()
@@ -327,10 +375,22 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
             self.cut_timer.cancel()
         super().connection_lost(exc)
 
+    async def run_asgi(self) -> None:
+        """Run the application, and close the connection after it unless it has taken the frames."""
+        try:
+            await self.app(self.scope, self.receive, self.send)
+        except ClientDisconnected:
+            pass
+        except BaseException:
+            self.logger.exception("Exception in ASGI application\n")
+        self.send_500_response()  # where the handshake is not over
+        if self.on_frame is None and self.close_timer is None:
+            self.transport.close()
+
     def on_task_complete(self, task: asyncio.Task[None]) -> None:
         """The application has done with the connection."""
         super().on_task_complete(task)
-        if not self.disconnected:
+        if self.on_frame is None and not self.disconnected:
             self.cut_later()
 
 

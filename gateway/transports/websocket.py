@@ -1,8 +1,8 @@
 """WebSocket connections: the handshake, frames in, and the session's log out."""
 
 import asyncio
-from collections import deque
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
+from functools import partial
 from types import MappingProxyType
 
 import structlog
@@ -69,21 +69,46 @@ class Connection:
         websocket: Accepted.
         codec: Of the subprotocol agreed on; None for raw.
         route: Where its session goes.
+        on_end: Called once with the close code, when its socket is closed.
     """
 
-    def __init__(self, websocket: WebSocket, codec: Codec | None, route: Route) -> None:
+    __slots__ = (
+        "_bad_messages",
+        "_closed",
+        "_closing",
+        "_codec",
+        "_confirmed",
+        "_flushing",
+        "_link",
+        "_loop",
+        "_notices",
+        "_on_end",
+        "_raw",
+        "_route",
+        "_runner",
+        "_websocket",
+        "position",
+        "resume_key",
+    )
+
+    def __init__(
+        self,
+        websocket: WebSocket,
+        codec: Codec | None,
+        route: Route,
+        on_end: Callable[[int], None],
+    ) -> None:
         self.position = 0
         self.resume_key = ""
-        self.gone = int(CloseCode.INTERNAL)
-        """With which code the socket closed."""
         self._websocket = websocket
         self._link: Link = websocket.scope["extensions"][LINK]
         self._loop = asyncio.get_running_loop()
         self._codec: Codec | RawCodec = codec or RawCodec()
         self._raw = codec is None
         self._route = route
+        self._on_end = on_end
         self._runner: SessionRunner | None = None
-        self._notices: deque[tuple[int, Notice]] = deque()
+        self._notices: list[tuple[int, Notice]] = []
         self._flushing = False
         self._closing: tuple[CloseCode, str] | None = None
         self._closed = False
@@ -134,26 +159,29 @@ class Connection:
     # In
 
     async def run(self, sessions: Sessions, open_timeout: float) -> None:
-        """Serve the client until its socket is closed."""
+        """Open the client's session, or resume it; from then on, what comes is handed over."""
         try:
-            try:
-                await self._begin(sessions, open_timeout)
-                self._link.take_frames(self._frame, self._flush)
-            except WebSocketDisconnect:
-                raise
-            except Exception as error:  # noqa: BLE001 - it ends this connection alone
-                self._fail(error)
-            while True:
-                await self._receive()  # what comes now comes too late
+            await self._begin(sessions, open_timeout)
         except WebSocketDisconnect as gone:
-            self.gone = int(gone.code)
-        finally:
-            self._closed = True
-            if self._runner is not None:
-                if self._raw:
-                    self._runner.handle(SessionClose())
-                else:
-                    self._runner.detach(self)
+            self._ended(gone.code)
+            return
+        except asyncio.CancelledError:
+            self._ended(CloseCode.INTERNAL)
+            raise
+        except Exception as error:  # noqa: BLE001 - it ends this connection alone
+            self._fail(error)
+        del self._websocket
+        self._link.take_frames(self._frame, self._flush, self._ended)
+
+    def _ended(self, code: int) -> None:
+        """The socket is closed."""
+        self._closed = True
+        if self._runner is not None:
+            if self._raw:
+                self._runner.handle(SessionClose())
+            else:
+                self._runner.detach(self)
+        self._on_end(int(code))
 
     def _fail(self, error: Exception) -> None:
         """Close for what was raised."""
@@ -306,12 +334,12 @@ class Connection:
         """The next message to send: the log in its order, each notice where it was said."""
         runner, notices = self._runner, self._notices
         if runner is None:
-            return notices.popleft()[1] if notices else None
+            return notices.pop(0)[1] if notices else None
         session = runner.session
         events = session.log
         self.position = max(self.position, events.forgotten)
         if notices and notices[0][0] <= self.position:
-            return notices.popleft()[1]
+            return notices.pop(0)[1]
         if self.position == events.last:
             return None
         self.position += 1
@@ -388,12 +416,16 @@ class WebSocketEndpoint:
 
     async def _connect(self, websocket: WebSocket, subprotocol: str | None, route: Route) -> None:
         self._connections += 1
-        about = log.bind(route=route.policy.route, subprotocol=subprotocol or "raw")
-        about.info("connection opened", connections=self._connections)
+        name, spoken = route.policy.route, subprotocol or "raw"
+        count = self._connections
+        log.info("connection opened", route=name, subprotocol=spoken, connections=count)
         codec = CODECS[subprotocol] if subprotocol else None
-        connection = Connection(websocket, codec, route)
-        try:
-            await connection.run(self._sessions, self._open_timeout)
-        finally:
-            self._connections -= 1
-            about.info("connection closed", code=connection.gone, connections=self._connections)
+        connection = Connection(websocket, codec, route, partial(self._ended, name, spoken))
+        await connection.run(self._sessions, self._open_timeout)
+
+    def _ended(self, route: str, subprotocol: str, code: int) -> None:
+        self._connections -= 1
+        count = self._connections
+        log.info(
+            "connection closed", route=route, subprotocol=subprotocol, code=code, connections=count
+        )

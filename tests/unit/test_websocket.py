@@ -1,6 +1,7 @@
 """A connection whose codec breaks; the rest of it is tested on real sockets."""
 
 import asyncio
+from collections.abc import Callable
 from typing import Any
 
 from gateway.errors import CloseCode
@@ -23,6 +24,8 @@ class Broken(JsonCodec):
 class Socket:
     """Stands for Starlette's and its link: one frame from the client, then what is done with it."""
 
+    on_end: Callable[[int], None]
+
     can_write = True
 
     def __init__(self, frame: str) -> None:
@@ -34,12 +37,13 @@ class Socket:
     async def receive(self) -> dict[str, Any]:
         return await self.incoming.get()
 
-    def take_frames(self, *_: object) -> None:
+    def take_frames(self, _: object, __: object, on_end: Callable[[int], None]) -> None:
         """There are no more."""
+        self.on_end = on_end
 
     def close(self, code: int, reason: str) -> None:
         self.closed = (code, reason)
-        self.incoming.put_nowait({"type": "websocket.disconnect", "code": code})
+        self.on_end(code)
 
 
 async def test_a_message_that_can_not_be_written_ends_its_connection_with_a_code() -> None:
@@ -47,6 +51,9 @@ async def test_a_message_that_can_not_be_written_ends_its_connection_with_a_code
     store = lambda evicted: MemoryStore(max_sessions=1, evicted=evicted)  # noqa: E731
     socket = Socket('{"type":"session.open"}')
     async with Sessions({"chat": route}, store, drain_seconds=1) as sessions:
-        await Connection(socket, Broken(), route).run(sessions, 1.0)  # type: ignore[arg-type]
+        ended: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        connection = Connection(socket, Broken(), route, ended.set_result)  # type: ignore[arg-type]
+        await connection.run(sessions, 1.0)
+        assert await ended == CloseCode.INTERNAL
         assert len(sessions) == 0
     assert socket.closed == (CloseCode.INTERNAL, "internal")
