@@ -14,7 +14,8 @@ from gateway.protocol.messages import Event, MessageDelta, MessageDone
 # What an event takes beside its body: its fields, its object, its place in the log.
 OVERHEAD_BYTES = 256
 
-_SPARE = 64
+# How many places of dropped events there may be beyond those of kept ones.
+_SPARE = 16
 
 
 def size_of(event: Event) -> int:
@@ -106,8 +107,9 @@ class EventLog:
 
     def forget(self, through: int) -> None:
         """Drop everything up to and including this number."""
-        self.forgotten = max(self.forgotten, through)
-        while self.first <= min(through, self.last):
+        if through > self.forgotten:
+            self.forgotten = through
+        while self.first <= through and self.first <= self.last:
             self._drop()
 
     def bytes_after(self, position: int) -> int:
@@ -121,8 +123,7 @@ class EventLog:
         self._events[index] = None
         self._dropped = self._totals[index]
         self.first += 1
-        # Not each time: it moves all that follow.
-        if self.first > self.last or index * 2 > len(self._events) + _SPARE:
+        if index * 2 > len(self._events) + _SPARE:  # not each time: it moves all that follow
             del self._events[: index + 1]
             del self._totals[: index + 1]
             del self._times[: index + 1]
