@@ -17,7 +17,7 @@ from typing import Any, Protocol, Self, TypeVar
 import structlog
 
 from gateway.errors import CloseCode, ErrorCode, Failure, Outcome
-from gateway.protocol.messages import MessageDone, Notice, SessionResumed
+from gateway.protocol.messages import MessageAccepted, MessageDone, Notice, SessionResumed
 from gateway.session import effects as do
 from gateway.session import events as on
 from gateway.session.events import SessionEvent, Timer
@@ -63,8 +63,12 @@ class Connection(Protocol):
         """Say that the session goes on, then send what is in the log after this event."""
         ...
 
-    def wake(self) -> None:
-        """The log has news."""
+    def wake(self, *, soon: bool) -> None:
+        """The log has news.
+
+        Args:
+            soon: Whether somebody waits for it.
+        """
         ...
 
     def tell(self, notice: Notice) -> None:
@@ -218,7 +222,7 @@ class SessionRunner:
         connection = self._connection
         if connection is None:
             return
-        connection.wake()
+        connection.wake(soon=not isinstance(event, MessageAccepted))
         if self._lags(connection):
             self._connection = None
             connection.abandon(CloseCode.TOO_SLOW, "too slow")

@@ -171,8 +171,12 @@ class MsgpackCodec:
 
 def _one_body(message: MessageSend, names: str) -> MessageSend:
     """The message with its only body, decoded where it came as Base64."""
-    bodies = (message.text, message.json, message.base64, message.data)
-    if sum(body is not UNSET for body in bodies) != 1:
+    if (
+        (message.text is UNSET)
+        + (message.json is UNSET)
+        + (message.base64 is UNSET)
+        + (message.data is UNSET)
+    ) != 3:
         raise ProtocolError(f"Object needs {names}", message)
     if message.base64 is UNSET:
         return message

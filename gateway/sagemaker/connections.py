@@ -10,7 +10,6 @@ import socket
 import ssl
 from collections import deque
 from collections.abc import Callable, Mapping
-from functools import lru_cache
 from typing import cast
 
 import aiohappyeyeballs
@@ -299,6 +298,8 @@ class _Connection(asyncio.Protocol):
         self._received: dict[bytes, bytes] = {}
         self.on_header = self._received.__setitem__
         self._parser = httptools.HttpResponseParser(self)
+        self._names: tuple[bytes, ...] = ()
+        self._lowered: list[str] = []
         self._exchange: Exchange | None = None
 
     def begin(self, exchange: Exchange) -> None:
@@ -385,13 +386,15 @@ class _Connection(asyncio.Protocol):
         if self._fruitless > HEAD_BYTES and sum(map(_size, self._received.items())) > HEAD_BYTES:
             self._break(boto.HTTPClientError(error=ValueError("a head too large")))
             return
+        names = tuple(self._received)
+        if names != self._names:  # one server writes them as the last time
+            self._names, self._lowered = names, [name.decode("ascii").lower() for name in names]
         try:
             # A value has no line feed in it.
-            values = b"\n".join(self._received.values()).decode().split("\n")
-            headers = {
-                _lowered(name): value.rstrip(" \t")
-                for name, value in zip(self._received, values, strict=False)
-            }
+            values = b"\n".join(self._received.values()).decode()
+            if " \n" in values or "\t\n" in values or values.endswith((" ", "\t")):
+                values = "\n".join(value.rstrip(" \t") for value in values.split("\n"))
+            headers = dict(zip(self._lowered, values.split("\n"), strict=False))
         except UnicodeDecodeError as error:
             self._break(boto.HTTPClientError(error=error))
             return
@@ -485,11 +488,6 @@ class _Connection(asyncio.Protocol):
             self._break(boto.ReadTimeoutError(endpoint_url=self._url, error=TimeoutError()))
         else:
             self._watch_until_due()
-
-
-@lru_cache(maxsize=1_024)
-def _lowered(name: bytes) -> str:
-    return name.decode("ascii").lower()
 
 
 def _size(header: tuple[bytes, bytes]) -> int:

@@ -12,9 +12,11 @@ import ssl
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from hashlib import sha256
+from itertools import count
 from operator import itemgetter
 from typing import Any, NamedTuple
 from urllib.parse import quote, urlsplit
+from uuid import uuid4
 
 import botocore
 import msgspec
@@ -221,10 +223,13 @@ def _literal(text: str) -> str:
     return text.replace("%", "%%")
 
 
+_RANDOM = str(uuid4())[:-12]
+_CALLS = count(int.from_bytes(os.urandom(5), "big"))
+
+
 def _uuid() -> str:
-    """A random UUID; the standard library's is dearer."""
-    text = os.urandom(16).hex()
-    return f"{text[:8]}-{text[8:12]}-4{text[13:16]}-a{text[17:20]}-{text[20:]}"
+    """A UUID that is no other call's; one made anew is dearer."""
+    return f"{_RANDOM}{next(_CALLS):012x}"
 
 
 class LeanTransport:
@@ -247,6 +252,7 @@ class LeanTransport:
         self._signer = signer
         self._connections = connections
         self._clock = clock
+        self._loop = asyncio.get_running_loop()
         self.limits = limits
 
     def invoke_endpoint(self, parameters: dict[str, Any], on_end: OnEnd[dict[str, Any]]) -> Call:
@@ -316,7 +322,7 @@ class LeanTransport:
         on_end: OnEnd[Reply],
         then: float | None = None,
     ) -> Call:
-        loop = asyncio.get_running_loop()
+        loop = self._loop
         deadline = loop.time() + self.limits.call_timeout
         exchange = Exchange(
             parameters.get("Body", b""), on_head, on_end, deadline=deadline, then=then

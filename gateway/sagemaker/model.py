@@ -61,6 +61,7 @@ _FIELDS = {parameter: name for name, parameter in _PARAMETERS.items()} | {
 _GIVEN = tuple(_PARAMETERS.values())
 _FIRST = ModelRequest.__struct_fields__.index(next(iter(_PARAMETERS)))
 """Where those begin among the fields of a `ModelRequest`, which are in the same order."""
+_NONE_GIVEN = (None,) * len(_GIVEN)
 _TARGETING = frozenset(
     {"TargetModel", "TargetVariant", "TargetContainerHostname", "InferenceComponentName"}
 )
@@ -139,9 +140,15 @@ class SageMakerModel:
         so does one with a parameter that only InvokeEndpoint has.
         """
         parameters = self._parameters(request, session, affinity)
-        wrong = _wrong_field(parameters)
-        if wrong is not None:
+        text = "".join(parameters.values())
+        if not (text.isascii() and text.isprintable()):
+            wrong = _wrong_field(parameters)
             return asyncio.get_running_loop().call_soon(on_end, wrong)
+        body = request.body
+        key = self._profile.session_id_key
+        if session is not None and key is not None and is_json(request.content_type):
+            body = with_session_id(body, key, session.id)
+        parameters["Body"] = body
         if (
             request.stream
             and self._stream_kind is not StreamKind.OFF
@@ -166,19 +173,18 @@ class SageMakerModel:
     def _parameters(
         self, request: ModelRequest, session: ModelSession | None, affinity: str
     ) -> dict[str, Any]:
-        given = zip(_GIVEN, structs.astuple(request)[_FIRST:], strict=True)
+        """Those of the call, but for its body."""
         parameters = {
             "EndpointName": self._endpoint_name,
-            "Body": request.body,
             "ContentType": request.content_type,
             **self._defaults,
-            **{parameter: value for parameter, value in given if value is not None},
         }
+        given = structs.astuple(request)[_FIRST:]
+        if given != _NONE_GIVEN:
+            named = zip(_GIVEN, given, strict=True)
+            parameters |= {parameter: value for parameter, value in named if value is not None}
         if session is not None:
             parameters["SessionId"] = session.id
-            key = self._profile.session_id_key
-            if key is not None and is_json(request.content_type):
-                parameters["Body"] = with_session_id(request.body, key, session.id)
         elif self._profile.prefix_aware:
             parameters["PrefixAwareId"] = affinity
         elif self._profile.opens_with_turn:
@@ -286,13 +292,15 @@ class SageMakerModel:
             raise ModelError(self._failure(error, in_session=in_session)) from None
 
 
-def _wrong_field(parameters: Mapping[str, Any]) -> Failure | None:
+def _wrong_field(parameters: Mapping[str, str]) -> Failure:
     """Why a call can't be made: what no header can carry, named as the protocol names it."""
-    for parameter, value in parameters.items():
-        if parameter != "Body" and not (value.isascii() and value.isprintable()):
-            text = f"`{_FIELDS[parameter]}` may hold nothing but printable ASCII."
-            return Failure(code=ErrorCode.VALIDATION_ERROR, message=text)
-    return None
+    wrong = next(
+        _FIELDS[parameter]
+        for parameter, value in parameters.items()
+        if not (value.isascii() and value.isprintable())
+    )
+    text = f"`{wrong}` may hold nothing but printable ASCII."
+    return Failure(code=ErrorCode.VALIDATION_ERROR, message=text)
 
 
 def _new_session(value: str | None) -> ModelSession | None:

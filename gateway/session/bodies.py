@@ -3,7 +3,7 @@
 from typing import TypedDict
 
 import msgspec
-from msgspec import UNSET, Raw, UnsetType
+from msgspec import UNSET, Raw, UnsetType, structs
 
 from gateway.protocol.messages import MessageSend
 from gateway.session.policy import Policy
@@ -19,6 +19,9 @@ CLIENT_FIELDS = (
     "inference_component_name",
 )
 """The fields of ``message.send`` that a client may set only where its route allows it."""
+
+_FIRST_OPTION = MessageSend.__struct_fields__.index("content_type")
+_NO_OPTIONS = (UNSET,) * (len(MessageSend.__struct_fields__) - _FIRST_OPTION)
 
 TEXT = "text/plain; charset=utf-8"
 JSON = "application/json"
@@ -69,6 +72,8 @@ def request_of(message: MessageSend, body: bytes, kind: str, policy: Policy) -> 
     if message.text is not UNSET and policy.template is not None:
         values = {"text": message.text, "stream": stream}
         body, kind = msgspec.json.encode(fill(policy.template, values)), JSON
+    if not has_options(message):
+        return ModelRequest(body=body, stream=stream, content_type=policy.content_type or kind)
     return ModelRequest(
         body=body,
         stream=stream,
@@ -84,8 +89,15 @@ def request_of(message: MessageSend, body: bytes, kind: str, policy: Policy) -> 
     )
 
 
+def has_options(message: MessageSend) -> bool:
+    """Whether a message says more than its id, its body and whether to stream."""
+    return structs.astuple(message)[_FIRST_OPTION:] != _NO_OPTIONS
+
+
 def refused_field(message: MessageSend, policy: Policy) -> str | None:
     """A field that the client has set and the route does not let it set, if there is one."""
+    if not has_options(message):
+        return None
     for name in CLIENT_FIELDS:
         if getattr(message, name) is not UNSET and name not in policy.client_fields:
             return name

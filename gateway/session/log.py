@@ -87,11 +87,11 @@ class EventLog:
         self._totals.append(self._total)
         self._times.append(now)
         oldest = now - self._max_age
-        while self.first < self.last and (
+        while (
             self.last - self.first >= self._max_events
             or self._total - self._dropped > self._max_bytes
             or self._times[self.first - self._start] < oldest
-        ):
+        ) and self.first < self.last:
             self._drop()
 
     def get(self, number: int) -> Event:
@@ -107,8 +107,7 @@ class EventLog:
 
     def forget(self, through: int) -> None:
         """Drop everything up to and including this number."""
-        if through > self.forgotten:
-            self.forgotten = through
+        self.forgotten = max(self.forgotten, through)
         while self.first <= through and self.first <= self.last:
             self._drop()
 

@@ -5,9 +5,8 @@ changes its state, and it never waits, so each race of the outside world is an o
 """
 
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from datetime import UTC, datetime
-from types import MappingProxyType
 from typing import Any
 
 from msgspec import UNSET, structs
@@ -118,7 +117,7 @@ class Session:
         Raises:
             UnexpectedEvent: It can't happen in this state.
         """
-        action = _ACTIONS.get((self.state, type(event)))
+        action = _action_of((self.state, type(event)))
         if action is None:
             raise UnexpectedEvent(f"{type(event).__name__} while {self.state.value}")
         self._now = now
@@ -816,6 +815,6 @@ def _error_object(failure: Failure) -> wire.ErrorObject:
     )
 
 
-_ACTIONS: Mapping[tuple[State, type], Callable[[Session, Any], None]] = MappingProxyType(
-    {key: getattr(Session, f"_{transition.action}") for key, transition in TABLE.items()}
-)
+_action_of: Callable[[tuple[State, type]], Callable[[Session, Any], None] | None] = {
+    key: getattr(Session, f"_{transition.action}") for key, transition in TABLE.items()
+}.get

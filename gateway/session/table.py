@@ -16,6 +16,8 @@ from gateway.session import events as on
 class State(Enum):
     """Where a session stands."""
 
+    __hash__ = object.__hash__  # each is what it is; an Enum's own is much dearer
+
     OPENING = "opening"
     """The model is being asked for a session; messages wait."""
     READY = "ready"

@@ -49,6 +49,9 @@ CODECS: Mapping[str, Codec] = MappingProxyType(
 MAX_BAD_MESSAGES = 20
 """The bad message with this number closes its connection."""
 
+LINGER_SECONDS = 0.005
+"""How long what nobody waits for, as an acceptance, may wait to be written with what follows."""
+
 WRITE_BYTES = 65_536
 """About how much is written at once."""
 
@@ -60,6 +63,30 @@ PRINCIPAL = "anonymous"
 
 CREDENTIALS = ("bearer.", "ticket.")
 """How offered subprotocols begin that are none, and are never echoed."""
+
+
+class Lingering:
+    """Wakes connections in a moment, with one timer for all.
+
+    Args:
+        loop: Has the timer.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._waiting: list[Connection] = []
+
+    def add(self, connection: "Connection") -> None:
+        """Have it woken within `LINGER_SECONDS`."""
+        if not self._waiting:
+            self._loop.call_later(LINGER_SECONDS, self._wake)
+        self._waiting.append(connection)
+
+    def _wake(self) -> None:
+        waiting, self._waiting = self._waiting, []
+        for connection in waiting:
+            if connection.is_behind:
+                connection.wake(soon=True)
 
 
 class Connection:
@@ -79,6 +106,7 @@ class Connection:
         "_codec",
         "_confirmed",
         "_flushing",
+        "_lingering",
         "_link",
         "_loop",
         "_notices",
@@ -97,6 +125,7 @@ class Connection:
         codec: Codec | None,
         route: Route,
         on_end: Callable[[int], None],
+        lingering: Lingering,
     ) -> None:
         self.position = 0
         self.resume_key = ""
@@ -107,6 +136,7 @@ class Connection:
         self._raw = codec is None
         self._route = route
         self._on_end = on_end
+        self._lingering = lingering
         self._runner: SessionRunner | None = None
         self._notices: list[tuple[int, Notice]] = []
         self._flushing = False
@@ -124,12 +154,21 @@ class Connection:
         self._confirmed = False
         self._flush()  # at once: it is to come forward, however fast the log goes on
 
-    def wake(self) -> None:
+    def wake(self, *, soon: bool) -> None:
         """See `gateway.runner.Connection`."""
         # Not at once: what the session says in one moment goes out in one piece.
-        if not self._flushing:
+        if self._flushing:
+            return
+        if soon:
             self._flushing = True
             self._loop.call_soon(self._flush)
+        elif not self._raw:  # whose client is told of ends only
+            self._lingering.add(self)
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether the log has what it has not written."""
+        return self._runner is not None and self.position != self._runner.session.log.last
 
     def tell(self, notice: Notice) -> None:
         """See `gateway.runner.Connection`."""
@@ -144,12 +183,12 @@ class Connection:
             self._bad_messages += 1
             if self._bad_messages == MAX_BAD_MESSAGES:
                 self.close(CloseCode.PROTOCOL_VIOLATION, "too many bad messages")
-        self.wake()
+        self.wake(soon=True)
 
     def close(self, code: CloseCode, reason: str) -> None:
         """See `gateway.runner.Connection`."""
         self._closing = self._closing or (code, reason)
-        self.wake()
+        self.wake(soon=True)
 
     def abandon(self, code: CloseCode, reason: str) -> None:
         """See `gateway.runner.Connection`."""
@@ -274,25 +313,20 @@ class Connection:
             if not self._confirmed:
                 self._confirmed = True
                 runner.handle(Confirmed())
-            self._received(frame, runner)
-        except Exception as error:  # noqa: BLE001 - it ends this connection alone
-            self._fail(error)
-
-    def _received(self, frame: Frame, runner: SessionRunner) -> None:
-        try:
             message = self._codec.decode(frame)
+            match message:
+                case Ping():
+                    self.tell(Pong(data=message.data))
+                case AuthRefresh():
+                    pass  # nobody has to authenticate, so a token changes nothing
+                case SessionOpen():
+                    self._refuse("`session.open` comes first, and once")
+                case _:
+                    runner.handle(message)
         except ProtocolError as error:
             self._refuse(str(error), error.message_id)
-            return
-        match message:
-            case Ping():
-                self.tell(Pong(data=message.data))
-            case AuthRefresh():
-                pass  # nobody has to authenticate, so a token changes nothing
-            case SessionOpen():
-                self._refuse("`session.open` comes first, and once")
-            case _:
-                runner.handle(message)
+        except Exception as error:  # noqa: BLE001 - it ends this connection alone
+            self._fail(error)
 
     def _refuse(self, text: str, message_id: str | None = None) -> None:
         self.tell(
@@ -387,6 +421,7 @@ class WebSocketEndpoint:
         self._origins = origins
         self._max_connections = max_connections
         self._open_timeout = open_timeout
+        self._lingering = Lingering(asyncio.get_running_loop())
         self._connections = 0
 
     async def serve(self, websocket: WebSocket) -> None:
@@ -420,7 +455,8 @@ class WebSocketEndpoint:
         count = self._connections
         log.info("connection opened", route=name, subprotocol=spoken, connections=count)
         codec = CODECS[subprotocol] if subprotocol else None
-        connection = Connection(websocket, codec, route, partial(self._ended, name, spoken))
+        on_end = partial(self._ended, name, spoken)
+        connection = Connection(websocket, codec, route, on_end, self._lingering)
         await connection.run(self._sessions, self._open_timeout)
 
     def _ended(self, route: str, subprotocol: str, code: int) -> None:

@@ -80,7 +80,8 @@ class Connection:
         self.resumed.append((resumed, after))
         self.position = after
 
-    def wake(self) -> None:
+    def wake(self, *, soon: bool) -> None:
+        del soon
         self.woken.set()
 
     def tell(self, notice: wire.Notice) -> None:

@@ -11,7 +11,7 @@ from gateway.runner import Route, Sessions
 from gateway.session.policy import Opening, Policy
 from gateway.stores.memory import MemoryStore
 from gateway.transports.server import LINK
-from gateway.transports.websocket import Connection
+from gateway.transports.websocket import Connection, Lingering
 
 
 class Broken(JsonCodec):
@@ -52,7 +52,8 @@ async def test_a_message_that_can_not_be_written_ends_its_connection_with_a_code
     socket = Socket('{"type":"session.open"}')
     async with Sessions({"chat": route}, store, drain_seconds=1) as sessions:
         ended: asyncio.Future[int] = asyncio.get_running_loop().create_future()
-        connection = Connection(socket, Broken(), route, ended.set_result)  # type: ignore[arg-type]
+        lingering = Lingering(asyncio.get_running_loop())
+        connection = Connection(socket, Broken(), route, ended.set_result, lingering)  # type: ignore[arg-type]
         await connection.run(sessions, 1.0)
         assert await ended == CloseCode.INTERNAL
         assert len(sessions) == 0
