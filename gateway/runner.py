@@ -267,15 +267,15 @@ class SessionRunner:
                 effect.request,
                 effect.model,
                 affinity=self.session.id,
-                on_part=partial(self._part, turn),
+                on_parts=partial(self._parts, turn),
                 on_end=partial(self._ended, turn),
             )
         except Exception:
             log.exception("an adapter failed", session=self.session.id)
             self.handle(on.InvokeFailed(turn, _internal(Outcome.UNKNOWN)))
 
-    def _part(self, turn: int, part: str | bytes) -> None:
-        self.handle(on.ReplyPart(turn, part))
+    def _parts(self, turn: int, parts: list[str | bytes]) -> None:
+        self.handle(on.ReplyParts(turn, parts))
 
     def _ended(self, turn: int, result: ModelReply | Failure) -> None:
         del self._calls[turn]

@@ -12,9 +12,9 @@ from gateway.sagemaker.parts import payload_parts
 from gateway.sagemaker.transport import (
     ERROR_BYTES,
     Limits,
-    OnBytes,
     OnEnd,
     OnHead,
+    OnPayloads,
     ReplyFailed,
     StreamedReply,
     streamed_reply,
@@ -46,11 +46,11 @@ class AioTransport:
         self,
         parameters: dict[str, Any],
         on_head: OnHead,
-        on_part: OnBytes,
+        on_payloads: OnPayloads,
         on_end: OnEnd[StreamedReply],
     ) -> Call:
         """See `Transport.invoke_endpoint_with_response_stream`."""
-        return self._run(self._stream(parameters, on_head, on_part), on_end)
+        return self._run(self._stream(parameters, on_head, on_payloads), on_end)
 
     def _run(self, call: Coroutine[Any, Any, T], on_end: OnEnd[T]) -> Call:
         task = asyncio.get_running_loop().create_task(call)
@@ -85,7 +85,7 @@ class AioTransport:
         return response
 
     async def _stream(
-        self, parameters: dict[str, Any], on_head: OnHead, on_part: OnBytes
+        self, parameters: dict[str, Any], on_head: OnHead, on_payloads: OnPayloads
     ) -> StreamedReply:
         async with asyncio.timeout(self.limits.call_timeout):
             response = await self._client.invoke_endpoint_with_response_stream(**parameters)
@@ -99,7 +99,7 @@ class AioTransport:
                 reply = streamed_reply(response)
                 on_head(reply)
                 async for data in parts:
-                    on_part(data)
+                    on_payloads([data])
         except TimeoutError as error:
             raise ReplyFailed(error) from None
         finally:

@@ -309,6 +309,7 @@ class _Connection(asyncio.Protocol):
         self._take: OnBytes | None = None
         self._body: list[bytes] = []  # of an error
         self._size = 0
+        self._slices: list[bytes] = []  # of a good reply, as they come in one read
         self._status = 0
         self._headers: Headers = {}
         self._until_end = False  # the body is over when the connection is
@@ -352,16 +353,23 @@ class _Connection(asyncio.Protocol):
             return
         self.used_at = self._loop.time()
         self._fruitless += len(data)
+        wrong: Exception | None = None
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
-            if not self._whole:
-                self._break(boto.HTTPClientError(error=error))
-                return
-            self.reusable = False  # it is what comes behind the reply
+            wrong = error
+        # Not while it is parsed: the next exchange may begin now, and over this connection.
+        if self._slices and self._take is not None:
+            slices, self._slices = self._slices, []
+            try:
+                self._take(slices[0] if len(slices) == 1 else b"".join(slices))
+            except Exception as error:  # noqa: BLE001 - the caller's
+                self._fail(error)
         if self._whole:
-            # Not while it is parsed: the next exchange may begin now, and over this connection.
+            self.reusable = self.reusable and wrong is None
             self._end(self._reply())
+        elif wrong is not None:
+            self._break(boto.HTTPClientError(error=wrong))
         elif self._fruitless > HEAD_BYTES:
             self._break(boto.HTTPClientError(error=ValueError("a head without end")))
 
@@ -416,10 +424,7 @@ class _Connection(asyncio.Protocol):
         if self._exchange is None or self._whole:
             return
         if self._take is not None:
-            try:
-                self._take(data)
-            except Exception as error:  # noqa: BLE001 - the caller's
-                self._fail(error)
+            self._slices.append(data)
             return
         self._body.append(data)
         self._size += len(data)

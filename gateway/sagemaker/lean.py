@@ -43,6 +43,7 @@ from gateway.sagemaker.transport import (
     OnBytes,
     OnEnd,
     OnHead,
+    OnPayloads,
     StreamedReply,
     streamed_reply,
     too_large,
@@ -287,13 +288,13 @@ class LeanTransport:
         self,
         parameters: dict[str, Any],
         on_head: OnHead,
-        on_part: OnBytes,
+        on_payloads: OnPayloads,
         on_end: OnEnd[StreamedReply],
     ) -> Call:
         """See `Transport.invoke_endpoint_with_response_stream`."""
         operation = self._streamed
         streamed: StreamedReply | None = None
-        parts = Parts(on_part)
+        parts = Parts(on_payloads)
 
         def begin(headers: Headers) -> OnBytes:
             nonlocal streamed

@@ -1,7 +1,7 @@
 """One route's model: turns, and the opening and closing of sessions, as calls of the platform."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import partial
 from typing import Any
 
@@ -29,7 +29,7 @@ from gateway.session.ports import (
     ModelRequest,
     ModelSession,
     OnEnd,
-    OnPart,
+    OnParts,
 )
 
 log = structlog.stdlib.get_logger("gateway.sagemaker")
@@ -131,7 +131,7 @@ class SageMakerModel:
         session: ModelSession | None,
         *,
         affinity: str,
-        on_part: OnPart,
+        on_parts: OnParts,
         on_end: OnEnd,
     ) -> Call:
         """See `Model.invoke`.
@@ -155,7 +155,7 @@ class SageMakerModel:
             and parameters.get("SessionId") != NEW_SESSION
             and _NOT_STREAMED.isdisjoint(parameters)
         ):
-            return self._stream(parameters, on_part, on_end)
+            return self._stream(parameters, on_parts, on_end)
 
         def ended(response: dict[str, Any] | Exception) -> None:
             if isinstance(response, Exception):
@@ -220,7 +220,7 @@ class SageMakerModel:
             if error.failure.code is not ErrorCode.SESSION_LOST:
                 raise
 
-    def _stream(self, parameters: dict[str, Any], on_part: OnPart, on_end: OnEnd) -> Call:
+    def _stream(self, parameters: dict[str, Any], on_parts: OnParts, on_end: OnEnd) -> Call:
         cut: Splitter
 
         def begin(reply: StreamedReply) -> None:
@@ -232,9 +232,17 @@ class SageMakerModel:
                 line_bytes=self._line_bytes,
             )
 
-        def take(data: bytes) -> None:
-            for part in cut.feed(data):
-                on_part(part)
+        def take(payloads: list[bytes]) -> None:
+            pass_on(part for payload in payloads for part in cut.feed(payload))
+
+        def pass_on(parts: Iterable[str | bytes]) -> None:
+            whole: list[str | bytes] = []
+            try:
+                for part in parts:
+                    whole.append(part)  # noqa: PERF402 - what came before a fault counts
+            finally:
+                if whole:
+                    on_parts(whole)
 
         def ended(reply: StreamedReply | Exception) -> None:
             in_session = "SessionId" in parameters  # it opens none
@@ -242,8 +250,7 @@ class SageMakerModel:
                 on_end(self._failure(reply, in_session=in_session))
                 return
             try:
-                for part in cut.end():
-                    on_part(part)
+                pass_on(cut.end())
             except ModelError as error:
                 on_end(error.failure)
                 return

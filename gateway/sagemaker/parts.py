@@ -17,7 +17,7 @@ from botocore.eventstream import EventStreamBuffer
 from gateway.errors import Failure
 from gateway.sagemaker.errors import BROKEN_OFF, TIMED_OUT
 from gateway.sagemaker.eventstream import EventStream, Malformed
-from gateway.sagemaker.transport import OnBytes
+from gateway.sagemaker.transport import OnPayloads
 from gateway.session.ports import ModelError
 
 log = structlog.stdlib.get_logger("gateway.sagemaker")
@@ -27,11 +27,12 @@ class Parts:
     """The bytes of each ``PayloadPart``, out of a body that is fed to it.
 
     Args:
-        take: Called with each. What it raises comes out of `feed`.
+        take: Called with those that come together. What it raises comes out of `feed`.
     """
 
-    def __init__(self, take: OnBytes) -> None:
+    def __init__(self, take: OnPayloads) -> None:
         self._take = take
+        self._whole: list[bytes] = []
         self._events = EventStream(self._event)
 
     def feed(self, data: bytes) -> None:
@@ -45,6 +46,10 @@ class Parts:
         except Malformed as error:
             log.warning("stream broken", error=str(error))
             raise ModelError(BROKEN_OFF) from None
+        finally:  # what came before a fault counts
+            if self._whole:
+                whole, self._whole = self._whole, []
+                self._take(whole)
 
     def end(self) -> None:
         """The body is over.
@@ -57,7 +62,7 @@ class Parts:
 
     def _event(self, headers: Mapping[str, Any], payload: bytes) -> None:
         if part := _payload(headers, payload):
-            self._take(part)
+            self._whole.append(part)
 
 
 async def payload_parts(

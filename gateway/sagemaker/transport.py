@@ -20,6 +20,9 @@ ERROR_BYTES = 1_048_576
 OnBytes = Callable[[bytes], None]
 """Takes bytes as they come."""
 
+OnPayloads = Callable[[list[bytes]], None]
+"""Takes the bytes of each ``PayloadPart`` that has come."""
+
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
     """How long calls may take, and how much they may bring. Times are in seconds.
@@ -110,7 +113,7 @@ class Transport(Protocol):
         self,
         parameters: dict[str, Any],
         on_head: OnHead,
-        on_part: OnBytes,
+        on_payloads: OnPayloads,
         on_end: OnEnd[StreamedReply],
     ) -> Call:
         """InvokeEndpointWithResponseStream, until its stream ends.
@@ -118,7 +121,7 @@ class Transport(Protocol):
         Args:
             parameters: As in the API model.
             on_head: Called when the reply begins.
-            on_part: Called with the bytes of each ``PayloadPart``. What it raises ends the call.
+            on_payloads: Called with parts of the body. What it raises ends the call.
             on_end: Called with the reply's head once more.
         """
         ...

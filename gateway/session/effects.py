@@ -9,7 +9,7 @@ from gateway.session.ports import ModelRequest, ModelSession, SessionRecord
 
 
 class Emit(Struct, frozen=True, gc=False):
-    """A new event is in the log, for whoever reads it."""
+    """There is something new in the log, for whoever reads it; this is the newest."""
 
     event: Event
 
@@ -38,7 +38,7 @@ class OpenSession(Struct, frozen=True, gc=False):
 
 class Invoke(Struct, frozen=True, gc=False):
     """Send a turn, once; answered by `ReplyEnded`, `InvokeFailed` or `InvokeCancelled`, and before
-    that by any number of `ReplyPart`.
+    that by any number of `ReplyParts`.
     """
 
     turn: int

@@ -70,11 +70,11 @@ class OpenFailed(Struct, frozen=True, gc=False):
     failure: Failure
 
 
-class ReplyPart(Struct, frozen=True, gc=False):
-    """A part of a streamed reply has come."""
+class ReplyParts(Struct, frozen=True, gc=False):
+    """Parts of a streamed reply have come, together."""
 
     turn: int
-    part: str | bytes
+    parts: list[str | bytes]
 
 
 class ReplyEnded(Struct, frozen=True, gc=False):
@@ -134,7 +134,7 @@ SessionEvent = (
     | SessionClose
     | Opened
     | OpenFailed
-    | ReplyPart
+    | ReplyParts
     | ReplyEnded
     | InvokeFailed
     | InvokeCancelled

@@ -45,10 +45,11 @@ class Output:
         """The number that the next event has to have."""
         return self.log.last + 1
 
-    def emit(self, event: wire.Event) -> None:
+    def emit(self, *events: wire.Event) -> None:
         """Say something that the client must not miss."""
-        self.log.append(event, self._now)
-        self.do(do.Emit(event))
+        for event in events:
+            self.log.append(event, self._now)
+        self._effects.append(do.Emit(events[-1]))
 
     def refuse(self, code: ErrorCode, text: str, message_id: str | None = None) -> None:
         """Tell the present connection that its message has changed nothing."""

@@ -78,8 +78,8 @@ class ModelError(Exception):
         self.failure = failure
 
 
-OnPart = Callable[[str | bytes], None]
-"""Takes a part of a streamed reply."""
+OnParts = Callable[[list[str | bytes]], None]
+"""Takes parts of a streamed reply that have come together."""
 
 OnEnd = Callable[[ModelReply | Failure], None]
 """Takes what has become of a turn: its reply, or why there is none."""
@@ -106,7 +106,7 @@ class Model(Protocol):
         session: ModelSession | None,
         *,
         affinity: str,
-        on_part: OnPart,
+        on_parts: OnParts,
         on_end: OnEnd,
     ) -> Call:
         """Send one turn, once. Nothing is heard of it before this has returned.
@@ -117,7 +117,7 @@ class Model(Protocol):
                 it with the first turn.
             affinity: A name for the conversation, at most 64 characters, for models that have no
                 sessions but route by prefix.
-            on_part: Called with each part of a streamed reply as it comes, in order: text, or
+            on_parts: Called with the parts of a streamed reply as they come, in order: text, or
                 bytes where the reply is no text.
             on_end: Called once, last.
         """

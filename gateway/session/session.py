@@ -323,25 +323,27 @@ class Session:
             turn = self.turns.begin(self._now)
             self._out.do(do.Invoke(turn.number, turn.request, self._model))
 
-    def _part(self, event: on.ReplyPart) -> None:
-        """Pass a part of the running turn's reply on."""
+    def _parts(self, event: on.ReplyParts) -> None:
+        """Pass parts of the running turn's reply on."""
         turn = self.turns.running
         if turn is None or turn.number != event.turn:
             return  # of a replay that the session's end has overtaken
-        text = event.part if isinstance(event.part, str) else UNSET
-        data = event.part if isinstance(event.part, bytes) else UNSET
+        first, index = self._out.next_event, turn.deltas
         self._out.emit(
-            wire.MessageDelta(
-                event=self._out.next_event,
-                id=turn.id,
-                index=turn.deltas,
-                text=text,
-                base64=data,
-            )
+            *[
+                wire.MessageDelta(event=first + number, id=turn.id, index=index + number, text=part)
+                if isinstance(part, str)
+                else wire.MessageDelta(
+                    event=first + number, id=turn.id, index=index + number, base64=part
+                )
+                for number, part in enumerate(event.parts)
+            ]
         )
-        turn.deltas += 1
-        if self.policy.seed is not None and text is not UNSET:
-            turn.hear(text, self.policy.transcript_bytes)
+        turn.deltas += len(event.parts)
+        if self.policy.seed is not None:
+            for part in event.parts:
+                if isinstance(part, str):
+                    turn.hear(part, self.policy.transcript_bytes)
 
     def _replied(self, event: on.ReplyEnded) -> None:
         """End the turn with its reply, then go on with what the reply says of the session."""

@@ -15,7 +15,7 @@ from gateway.session.ports import (
     ModelRequest,
     ModelSession,
     OnEnd,
-    OnPart,
+    OnParts,
 )
 from tests.bench.upstream import json_text
 
@@ -37,15 +37,14 @@ class AtOnce(SageMakerModel):
         session: ModelSession | None,  # noqa: ARG002 - the port's
         *,
         affinity: str,  # noqa: ARG002
-        on_part: OnPart,
+        on_parts: OnParts,
         on_end: OnEnd,
     ) -> Call:
         """See `Model.invoke`."""
 
         def answer() -> None:
             if request.stream:
-                for _ in range(PARTS):
-                    on_part(PART)
+                on_parts([PART] * PARTS)
             on_end(STREAMED if request.stream else REPLY)
 
         return asyncio.get_running_loop().call_soon(answer)

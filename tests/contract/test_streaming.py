@@ -188,8 +188,8 @@ class Talk:
         self.parts: list[str | bytes] = []
         self.came = asyncio.Event()
 
-    def _take(self, part: str | bytes) -> None:
-        self.parts.append(part)
+    def _take(self, parts: list[str | bytes]) -> None:
+        self.parts += parts
         self.came.set()
 
     async def ask(

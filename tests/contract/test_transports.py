@@ -171,7 +171,7 @@ async def came_of(runtime: Transport, parameters: dict[str, Any], *, stream: boo
                     runtime.invoke_endpoint_with_response_stream,
                     parameters,
                     heads.append,
-                    parts.append,
+                    parts.extend,
                 )
             )
             assert [result] == heads

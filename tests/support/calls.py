@@ -9,7 +9,7 @@ from gateway.session.ports import (
     ModelReply,
     ModelRequest,
     ModelSession,
-    OnPart,
+    OnParts,
 )
 
 
@@ -17,7 +17,7 @@ async def invoke(
     model: Model,
     request: ModelRequest,
     session: ModelSession | None = None,
-    on_part: OnPart = lambda part: None,  # noqa: ARG005 - nobody listens
+    on_parts: OnParts = lambda parts: None,  # noqa: ARG005 - nobody listens
 ) -> ModelReply:
     """Send a turn and wait for its reply; cancelling that cancels the call.
 
@@ -29,6 +29,6 @@ async def invoke(
         def ended(result: ModelReply | Failure) -> None:
             on_end(ModelError(result) if isinstance(result, Failure) else result)
 
-        return model.invoke(request, session, affinity="a", on_part=on_part, on_end=ended)
+        return model.invoke(request, session, affinity="a", on_parts=on_parts, on_end=ended)
 
     return await result_of(start)

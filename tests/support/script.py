@@ -220,7 +220,7 @@ class Script:
 
     def part(self, part: str | bytes) -> list[do.Effect]:
         """A part of the reply comes."""
-        return self.step(on.ReplyPart(self.invoking[0].turn, part))
+        return self.step(on.ReplyParts(self.invoking[0].turn, [part]))
 
     def closed(self) -> list[do.Effect]:
         """The model has closed the session that was to be closed first."""

@@ -21,7 +21,7 @@ from gateway.session.ports import (
     ModelRequest,
     ModelSession,
     OnEnd,
-    OnPart,
+    OnParts,
     SessionRecord,
     StoreFull,
 )
@@ -49,10 +49,10 @@ class Model:
         session: ModelSession | None,
         *,
         affinity: str,
-        on_part: OnPart,
+        on_parts: OnParts,
         on_end: OnEnd,
     ) -> Call:
-        del request, session, on_part
+        del request, session, on_parts
         assert len(affinity) == 32
         self.invoked += 1
         return asyncio.create_task(self._answer(on_end))

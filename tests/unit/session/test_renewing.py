@@ -55,7 +55,7 @@ class TestLoss:
         for body in (b"one", b"two"):
             assert said(script) == [body]
             assert not script.invoking[0].request.stream
-            script.step(on.ReplyPart(script.invoking[0].turn, "nobody reads this"))
+            script.step(on.ReplyParts(script.invoking[0].turn, ["nobody reads this"]))
             script.answer()
         renewed = script.last(wire.SessionRenewed)
         assert (renewed.reason, renewed.context) == ("lost", "replayed")
@@ -173,7 +173,7 @@ class TestLoss:
             number = script.invoking[0].turn
             script.step(wire.SessionClose())
             assert do.CancelInvoke(number) in script.effects
-            script.step(on.ReplyPart(number, "x"))
+            script.step(on.ReplyParts(number, ["x"]))
             script.step(msgspec.structs.replace(finish, turn=number))
             assert script.last(do.CloseSession).model == NEW
             script.closed()

@@ -90,4 +90,4 @@ def test_parts_that_come_late_are_dropped() -> None:
     script.step(wire.SessionClose())
     while script.timers:
         script.fire(next(iter(script.timers)))
-    assert script.step(on.ReplyPart(1, "x")) == []
+    assert script.step(on.ReplyParts(1, ["x"])) == []
