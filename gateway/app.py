@@ -25,7 +25,7 @@ from gateway.runner import Route, Sessions
 from gateway.sagemaker import NotConfigured, SageMakerModel, runtime_client
 from gateway.stores.memory import MemoryStore
 from gateway.transports.pages import SecurityHeaders, pages
-from gateway.transports.server import Server, WebSocketProtocol
+from gateway.transports.server import HttpProtocol, Server, WebSocketProtocol
 from gateway.transports.websocket import WebSocketEndpoint
 
 GC_THRESHOLDS = (20_000, 20, 50)
@@ -221,7 +221,7 @@ async def serve(
             config = uvicorn.Config(
                 app,
                 loop="none",
-                http="httptools",
+                http=HttpProtocol,
                 ws=WebSocketProtocol,
                 ws_max_size=max(route.message_bytes for route in settings.routes.values()),
                 ws_ping_interval=settings.server.heartbeat_seconds,
