@@ -25,11 +25,15 @@ from gateway.runner import Route, Sessions
 from gateway.sagemaker import NotConfigured, SageMakerModel, runtime_client
 from gateway.stores.memory import MemoryStore
 from gateway.transports.pages import SecurityHeaders, pages
-from gateway.transports.server import Server, WebSocketProtocol
+from gateway.transports.server import HttpProtocol, Server, WebSocketProtocol
 from gateway.transports.websocket import WebSocketEndpoint
 
-GC_THRESHOLDS = (20_000, 20, 50)
-"""Of Python's garbage collector; its own are 700, 10 and 10."""
+GC_THRESHOLDS = (10_000, 5, 400)
+"""Of Python's garbage collector; its own are 700, 10 and 10.
+
+A run of the second generation walks up to the product of the first two, and nothing else goes on
+meanwhile: 50 ms, where 10,000 clients connect at once. A full one comes after 20 million objects.
+"""
 
 SHUTDOWN_SECONDS = 15
 """How long connections may take to go after the gateway has drained."""
@@ -221,7 +225,7 @@ async def serve(
             config = uvicorn.Config(
                 app,
                 loop="none",
-                http="httptools",
+                http=HttpProtocol,
                 ws=WebSocketProtocol,
                 ws_max_size=max(route.message_bytes for route in settings.routes.values()),
                 ws_ping_interval=settings.server.heartbeat_seconds,

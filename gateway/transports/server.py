@@ -14,6 +14,7 @@ from struct import Struct
 from typing import Any, Protocol, cast
 
 import uvicorn
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.protocols.utils import ClientDisconnected
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.exceptions import InvalidState
@@ -146,6 +147,15 @@ class _End:
         if on_end is not None:
             # Not at once: it may come of what its connection is doing at this moment.
             self._loop.call_soon(on_end, message["code"])
+
+
+class HttpProtocol(HttpToolsProtocol):
+    """A connection that has not become a WebSocket."""
+
+    def handle_websocket_upgrade(self) -> None:
+        """Leave it to a `WebSocketProtocol`; drop the parser, which refers back to this."""
+        super().handle_websocket_upgrade()
+        del self.parser
 
 
 class WebSocketProtocol(WebSocketsSansIOProtocol):
@@ -374,6 +384,9 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         if self.cut_timer is not None:
             self.cut_timer.cancel()
         super().connection_lost(exc)
+        # So that no cycle holds its session, with all of its log, until the collector runs.
+        self.on_frame = self.on_writable = None
+        self.conn.parser.close()
 
     async def run_asgi(self) -> None:
         """Run the application, and close the connection after it unless it has taken the frames."""

@@ -1,0 +1,65 @@
+"""A connection that has ended, and its session, are gone at once: nothing waits for a collector.
+
+The gateway lets Python's collector of cyclic garbage run seldom, and a session's log may be large.
+"""
+
+import asyncio
+import gc
+
+import pytest
+from websockets.server import ServerProtocol
+
+from gateway.app import Signals, serve
+from gateway.config import Settings
+from gateway.session.session import Session
+from gateway.transports.server import HttpProtocol, WebSocketProtocol
+from gateway.transports.websocket import Connection
+from tests.integration.conftest import Start
+from tests.support.client import client, in_time, raw
+
+KINDS = (Session, Connection, WebSocketProtocol, HttpProtocol, ServerProtocol)
+
+
+def there() -> list[str]:
+    return [type(one).__name__ for one in gc.get_objects() if type(one) in KINDS]
+
+
+async def converse(url: str) -> None:
+    """Connections that end in different ways."""
+    async with client(url) as chat:
+        await chat.open()
+        await chat.ask("Hello")
+        await chat.send("session.close")
+        await chat.closed()
+    async with client(url) as chat:
+        await chat.send("nonsense")
+        await chat.closed()
+    async with raw(url, "chat") as socket:
+        await socket.send("Hello")
+        await in_time(socket.recv())
+
+
+async def test_nothing_is_left_of_connections(
+    start_local: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "local")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "local-secret")
+    for name in ("configure_logging", "tune_garbage_collection"):
+        monkeypatch.setattr(f"gateway.app.{name}", lambda *_: None)  # they change this process
+    aws = {"region": "us-east-1", "endpoint_url": start_local().url}
+    routes = {"chat": {"endpoint_name": "my-endpoint", "content_type": "text/plain"}}
+    settings = Settings.model_validate({"aws": aws, "routes": routes, "server": {"port": 0}})
+    ready: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+    signals = Signals()
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(serve(settings, on_ready=ready.set_result, signals=signals))
+        url = (await ready).replace("http", "ws", 1)
+        gc.disable()
+        try:
+            await converse(url)
+            async with asyncio.timeout(10):
+                while there():  # noqa: ASYNC110 - nobody tells when an object is freed
+                    await asyncio.sleep(0.01)
+        finally:
+            gc.enable()
+        signals.handle()
