@@ -140,16 +140,12 @@ class _Operation:
             if len(self._plans) >= _KEPT:
                 self._plans.clear()
             self._plans[kind] = plan
-        before, after = plan.before(parameters), plan.after(parameters)
-        self._check(parameters, plan, before + after)
-        body = parameters["Body"]
         time = signer.time(now)
-        values = (*before, time, *token, *after)
-        hashed = sha256(body).hexdigest()
-        canonical = plan.canonical % (*values, hashed)
-        if "  " in canonical or " \n" in canonical or ": " in canonical:
-            trimmed = (" ".join(value.split()) for value in values)
-            canonical = plan.canonical % (*trimmed, hashed)
+        values = signed = (*plan.before(parameters), time, *token, *plan.after(parameters))
+        if " " in self._checked(parameters, plan, values):
+            signed = tuple(" ".join(value.split()) for value in values)
+        body = parameters["Body"]
+        canonical = plan.canonical % (*signed, sha256(body).hexdigest())
         authorization = signer.authorization(keys, time, plan.signed, canonical)
         return (plan.head % (*values, authorization, _uuid(), len(body))).encode()
 
@@ -157,7 +153,8 @@ class _Operation:
         """The members of the output that the headers of a reply hold."""
         return {member: headers[name] for member, name in self._received if name in headers}
 
-    def _check(self, parameters: dict[str, Any], plan: _Plan, values: tuple[Any, ...]) -> None:
+    def _checked(self, parameters: dict[str, Any], plan: _Plan, values: tuple[Any, ...]) -> str:
+        """All values in a row, if they are what the API model has."""
         try:
             text = "".join(values)
             fits = type(parameters["Body"]) is bytes
@@ -170,6 +167,7 @@ class _Operation:
             raise boto.ParamValidationError(report="`Body` has to be bytes")
         if not (text.isascii() and text.isprintable()):
             raise boto.ParamValidationError(report="a header holds printable ASCII, and no more")
+        return text
 
     def _plan(self, parameters: dict[str, Any], *, token: bool) -> _Plan:
         members = [name for name in parameters if name not in {"EndpointName", "Body"}]
@@ -214,9 +212,12 @@ class _Operation:
 
 def _values(names: list[str]) -> Values:
     """What gives the values of these keys."""
-    if len(names) > 1:
-        return itemgetter(*names)
-    return lambda given: tuple(given[name] for name in names)
+    if not names:
+        return lambda _given: ()
+    if len(names) == 1:
+        (name,) = names
+        return lambda given: (given[name],)
+    return itemgetter(*names)
 
 
 def _literal(text: str) -> str:

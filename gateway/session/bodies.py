@@ -1,5 +1,6 @@
 """From a client's message to the model's request, and from its reply to what a client is sent."""
 
+from functools import lru_cache
 from typing import TypedDict
 
 import msgspec
@@ -39,12 +40,14 @@ class ReplyFields(TypedDict, total=False):
     custom_attributes: str
 
 
+@lru_cache(maxsize=256)
 def is_json(content_type: str | None) -> bool:
     """Whether a body of this type is JSON: ``application/json`` or ``*+json``."""
     essence = (content_type or "").partition(";")[0].strip().lower()
     return essence == JSON or essence.endswith("+json")
 
 
+@lru_cache(maxsize=256)
 def is_textual(content_type: str | None) -> bool:
     """Whether a body of this type is text: ``text/*`` or JSON."""
     return (content_type or "").lstrip()[:5].lower() == "text/" or is_json(content_type)

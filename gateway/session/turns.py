@@ -3,6 +3,8 @@
 from hashlib import blake2b
 from typing import Literal, NamedTuple
 
+from msgspec import Struct
+
 from gateway.errors import Outcome
 from gateway.protocol.messages import Status
 from gateway.session.ports import ModelRequest
@@ -16,7 +18,7 @@ def digest(body: bytes) -> bytes:
     return blake2b(body, digest_size=_DIGEST_BYTES).digest()
 
 
-class Turn:
+class Turn(Struct, gc=False):
     """An accepted message on its way to exactly one end.
 
     Attributes:
@@ -35,36 +37,18 @@ class Turn:
         answered: Its reply's text so far, where that is kept to be replayed.
     """
 
-    __slots__ = (
-        "answered",
-        "cancelling",
-        "deltas",
-        "digest",
-        "id",
-        "number",
-        "renewed",
-        "request",
-        "retries",
-        "said",
-        "started",
-        "status",
-    )
-
-    def __init__(
-        self, number: int, message_id: str, said: str | None, body: bytes, request: ModelRequest
-    ) -> None:
-        self.number = number
-        self.id = message_id
-        self.digest = digest(body)
-        self.said = said
-        self.status: Literal["queued", "running"] = "queued"
-        self.request = request
-        self.started: float | None = None
-        self.retries = 0
-        self.renewed = False
-        self.deltas = 0
-        self.cancelling = False
-        self.answered = ""
+    number: int
+    id: str
+    digest: bytes
+    said: str | None
+    request: ModelRequest
+    status: Literal["queued", "running"] = "queued"
+    started: float | None = None
+    retries: int = 0
+    renewed: bool = False
+    deltas: int = 0
+    cancelling: bool = False
+    answered: str = ""
 
     @property
     def outcome_if_cut(self) -> Outcome:
@@ -139,7 +123,7 @@ class Turns:
 
     def add(self, message_id: str, said: str | None, body: bytes, request: ModelRequest) -> None:
         """Let a new turn wait."""
-        turn = Turn(self.number(), message_id, said, body, request)
+        turn = Turn(self.number(), message_id, digest(body), said, request)
         self._live[message_id] = turn
         self.queue.append(turn)
 
