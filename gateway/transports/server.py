@@ -187,15 +187,16 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         at, end = 0, len(came)
         while at < end:
             begin, stop = _extent(came, at)
-            if stop > end and stop - begin <= self.config.ws_max_size:
+            fits = stop - begin <= self.config.ws_max_size
+            if stop > end and fits:
                 self.partial = bytearray(came[at:]) if at or isinstance(came, bytes) else came
                 return
             first = came[at]
             if (
                 first in (TEXT, BINARY)
                 and self.on_frame is not None
+                and fits
                 and came[at + 1] & MASKED
-                and stop <= end
                 and not self.close_sent
                 and self.conn.current_size is None  # no message is in the middle of its frames
                 and self.conn.state is State.OPEN
