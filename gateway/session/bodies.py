@@ -126,12 +126,18 @@ def reply_fields(reply: ModelReply, policy: Policy) -> ReplyFields:
     else:
         fields["base64"] = reply.body
     if reply.content_type is not None:
-        fields["content_type"] = reply.content_type
+        fields["content_type"] = _shared(reply.content_type)
     if reply.variant is not None:
-        fields["invoked_production_variant"] = reply.variant
+        fields["invoked_production_variant"] = _shared(reply.variant)
     if reply.custom_attributes is not None:
         fields["custom_attributes"] = reply.custom_attributes
     return fields
+
+
+@lru_cache(maxsize=256)
+def _shared(text: str) -> str:
+    """The same object for equal strings: thousands of events with the same few are kept."""
+    return text
 
 
 def _given(value: str | UnsetType) -> str | None:

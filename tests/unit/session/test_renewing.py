@@ -269,6 +269,7 @@ class TestSeed:
         script.step(send("a", "one"))
         script.part("1")
         script.part("!")
+        script.part(b"\xff")  # no text, so no part of what was said
         streamed = ModelReply(body=None, content_type="text/plain")
         script.step(on.ReplyEnded(script.invoking[0].turn, streamed))
         script.step(send("b", "two"))
