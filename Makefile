@@ -8,6 +8,11 @@ INSTALLED := $(VENV)/.installed
 PYTEST_FLAGS ?= -n auto --dist worksteal
 BENCH_FLAGS ?=
 
+# A command, which Debian has in a package of the same name.
+needed = command -v $(1) >/dev/null \
+	|| { [ "$$(id -u)" = 0 ] && apt-get update -q && apt-get install -y -q $(1); } \
+	|| { echo "$(1) is needed: apt-get install $(1)" >&2; exit 1; }
+
 .DEFAULT_GOAL := help
 .PHONY: help demo test lint types unit search bench instructions format clean browser
 
@@ -30,7 +35,7 @@ $(INSTALLED): pyproject.toml | $(BIN)/python
 demo: $(INSTALLED) ## run the gateway with a language model, ready to chat
 	$(BIN)/session-gateway demo
 
-test: lint types unit ## run every check and every test
+test: lint types unit instructions ## run every check and every test
 
 lint: $(INSTALLED) ## formatting and lint
 	$(BIN)/ruff format --check .
@@ -40,9 +45,7 @@ types: $(INSTALLED) ## types
 	$(BIN)/mypy
 
 browser: ## the browser that the page is tested in
-	@command -v chromium >/dev/null \
-		|| { [ "$$(id -u)" = 0 ] && apt-get update -q && apt-get install -y -q chromium; } \
-		|| { echo "Chromium is needed: apt-get install chromium" >&2; exit 1; }
+	@$(call needed,chromium)
 
 unit: $(INSTALLED) browser ## tests, with the coverage that is asked for
 	$(BIN)/coverage erase
@@ -59,10 +62,8 @@ bench: $(INSTALLED) ## compare what a message costs, here and in other ways, in 
 	$(BIN)/python -m tests.bench run $(BENCH_FLAGS)
 	$(BIN)/python -m tests.bench report
 
-instructions: $(INSTALLED) ## count a message's instructions, and compare with what is stored
-	@command -v valgrind >/dev/null \
-		|| { [ "$$(id -u)" = 0 ] && apt-get update -q && apt-get install -y -q valgrind; } \
-		|| { echo "valgrind is needed: apt-get install valgrind" >&2; exit 1; }
+instructions: $(INSTALLED) ## a message's instructions, against those that are stored
+	@$(call needed,valgrind)
 	$(BIN)/python -m tests.bench instructions
 
 format: $(INSTALLED) ## put the code into shape

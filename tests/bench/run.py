@@ -274,14 +274,18 @@ def contenders(workload: str, *, few: bool) -> list[Contender]:
             return gateways("json")
 
 
-def machine() -> dict[str, str]:
-    """What this runs on."""
-    name = platform.processor() or platform.machine()
+def processor() -> str:
+    """The name of this machine's."""
     for line in Path("/proc/cpuinfo").read_text().splitlines():
         if line.startswith("model name"):
-            name = line.partition(":")[2].strip()
+            return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def machine() -> dict[str, str]:
+    """What this runs on."""
     return {
-        "processor": name,
+        "processor": processor(),
         "cores": str(len(os.sched_getaffinity(0))),
         "python": platform.python_version(),
         "load": f"{os.getloadavg()[0]:.1f}",

@@ -9,7 +9,7 @@ from pathlib import Path
 import msgspec
 
 from tests.bench import counted, report
-from tests.bench.instructions import STORED, Stored
+from tests.bench.instructions import GATED, STORED, Stored
 from tests.bench.run import WORKLOADS, Results
 
 ROOT = Path(__file__).parents[2]
@@ -43,5 +43,6 @@ def test_every_phase_that_is_counted_goes_through() -> None:
 
 def test_a_count_is_stored_for_every_phase() -> None:
     stored = msgspec.json.decode(STORED.read_bytes(), type=Stored)
+    assert set(GATED) <= set(stored.instructions)
     assert all(set(phases) == set(counted.PHASES) for phases in stored.instructions.values())
     assert json.loads(STORED.read_text())["versions"]["python"]

@@ -1,4 +1,8 @@
-"""The page in headless Chromium, in front of a real gateway and a real local SageMaker."""
+"""The page in headless Chromium, in front of a real gateway and a real local SageMaker.
+
+With the default transport only: what a page is sent does not depend on it, as all the other tests
+show with both, and a browser takes most of the tests' time.
+"""
 
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import ExitStack

@@ -16,6 +16,7 @@ CONFIG = """
 [aws]
 region = "us-east-1"
 endpoint_url = "{url}"
+transport = "{transport}"
 
 [routes.chat]
 endpoint_name = "my-endpoint"
@@ -35,9 +36,9 @@ def platform() -> Iterator[Process]:
 
 
 @pytest.fixture
-def url(platform: Process, tmp_path: Path) -> Iterator[str]:
+def url(platform: Process, tmp_path: Path, transport: str) -> Iterator[str]:
     file = tmp_path / "gateway.toml"
-    file.write_text(CONFIG.format(url=platform.url))
+    file.write_text(CONFIG.format(url=platform.url, transport=transport))
     with gateway(file) as process:
         yield f"{process.websocket}/ws"
 

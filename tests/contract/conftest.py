@@ -5,7 +5,7 @@ import pytest
 from tests.support import transports
 
 
-@pytest.fixture(params=["lean", "aiobotocore"], autouse=True)
-def transport(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture(autouse=True)
+def chosen(transport: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The transport that is chosen unless a test says so."""
-    monkeypatch.setattr(transports, "chosen", request.param)
+    monkeypatch.setattr(transports, "chosen", transport)

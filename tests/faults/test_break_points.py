@@ -37,6 +37,7 @@ heartbeat_seconds = 3600
 [aws]
 region = "us-east-1"
 endpoint_url = "{url}"
+transport = "{transport}"
 read_timeout_seconds = {silence}
 
 [routes.chat]
@@ -284,13 +285,13 @@ def came_of(talk: Comeback, ran: int) -> str:
 
 
 @asynccontextmanager
-async def staged(folder: Path) -> AsyncIterator[Stage]:
+async def staged(folder: Path, transport: str = "lean") -> AsyncIterator[Stage]:
     """Everything, running."""
     async with AsyncExitStack() as stack:
         platform = await asyncio.to_thread(stack.enter_context, local())
         back = await stack.enter_async_context(cable_to(platform.url, calls))
         config = folder / "gateway.toml"
-        config.write_text(CONFIG.format(url=back.url, silence=0.5 * UNIT))
+        config.write_text(CONFIG.format(url=back.url, transport=transport, silence=0.5 * UNIT))
         process = await asyncio.to_thread(stack.enter_context, gateway(config))
         front = await stack.enter_async_context(cable_to(process.websocket, messages))
         yield Stage(front, back, platform, process)
@@ -317,13 +318,10 @@ CODECS = {"client": (JSON, MSGPACK), "platform": (JSON,)}
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def stage(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Stage]:
+async def stage(transport: str, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Stage]:
     """One for all cases."""
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in KEYS.items():
-            patch.setenv(name, value)
-        async with staged(tmp_path_factory.mktemp("stage")) as stage:
-            yield stage
+    async with staged(tmp_path_factory.mktemp("stage"), transport) as stage:
+        yield stage
 
 
 @pytest.mark.asyncio(loop_scope="module")

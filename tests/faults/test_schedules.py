@@ -31,12 +31,13 @@ heartbeat_seconds = 5
 [aws]
 region = "us-east-1"
 endpoint_url = "{url}"
+transport = "{transport}"
 read_timeout_seconds = 0.5
 """
 
 
 async def test_each_event_comes_once_and_no_turn_runs_twice(
-    tmp_path: Path, record_property: Callable[[str, object], None]
+    tmp_path: Path, transport: str, record_property: Callable[[str, object], None]
 ) -> None:
     seeds = iter(range(SEED, SEED + SCHEDULES))
     results: list[Result] = []
@@ -50,7 +51,7 @@ async def test_each_event_comes_once_and_no_turn_runs_twice(
             sagemaker = await start(local("--expires", "absent"))
             between = await stack.enter_async_context(proxy_to(sagemaker.url))
             config = tmp_path / f"{number}.toml"
-            config.write_text(CONFIG.format(url=between.url) + ROUTES)
+            config.write_text(CONFIG.format(url=between.url, transport=transport) + ROUTES)
             stage = Stage(await start(gateway(config)), sagemaker, between)
             for seed in seeds:
                 begin = len(stage.gateway.lines)

@@ -1,4 +1,7 @@
-"""Gateways and local SageMakers as processes, as many as a test wants."""
+"""Gateways and local SageMakers as processes, as many as a test wants.
+
+Most of what a test takes is their start, so tests that need no fresh ones share them.
+"""
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -10,7 +13,29 @@ from tests.support.processes import Process, gateway, local
 
 Start = Callable[..., Process]
 
-AWS = '[aws]\nregion = "us-east-1"\nendpoint_url = "{url}"\n'
+AWS = '[aws]\nregion = "us-east-1"\nendpoint_url = "{url}"\ntransport = "{transport}"\n'
+
+
+@pytest.fixture(scope="module")
+def shared_platform() -> Iterator[Process]:
+    """A local SageMaker for tests that do not ask what has reached it."""
+    with local() as process:
+        yield process
+
+
+@pytest.fixture(scope="module")
+def url(
+    request: pytest.FixtureRequest,
+    shared_platform: Process,
+    transport: str,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[str]:
+    """A gateway in front of the shared platform, with the module's ``ROUTES``."""
+    file = tmp_path_factory.mktemp("gateway") / "gateway.toml"
+    aws = AWS.format(url=shared_platform.url, transport=transport)
+    file.write_text(aws + request.module.ROUTES)
+    with gateway(file) as process:
+        yield process.websocket
 
 
 @pytest.fixture
@@ -27,12 +52,12 @@ def start_local(stack: ExitStack) -> Start:
 
 
 @pytest.fixture
-def start_gateway(stack: ExitStack, tmp_path: Path) -> Start:
+def start_gateway(stack: ExitStack, tmp_path: Path, transport: str) -> Start:
     """Start a gateway with that configuration in front of that address."""
 
     def start(url: str, config: str, *arguments: str) -> Process:
         file = tmp_path / "gateway.toml"
-        file.write_text(AWS.format(url=url) + config)
+        file.write_text(AWS.format(url=url, transport=transport) + config)
         return stack.enter_context(gateway(file, *arguments))
 
     return start

@@ -56,15 +56,15 @@ def platform(start_local: Start) -> Process:
 
 
 @pytest.fixture
-def url(start_gateway: Start, platform: Process) -> str:
+def own_url(start_gateway: Start, platform: Process) -> str:
     return start_gateway(platform.url, ROUTES).websocket
 
 
 @pytest.mark.parametrize("subprotocol", [JSON, MSGPACK])
 async def test_a_conversation_keeps_its_state(
-    url: str, platform: Process, subprotocol: str
+    own_url: str, platform: Process, subprotocol: str
 ) -> None:
-    async with client(url, subprotocol) as chat:
+    async with client(own_url, subprotocol) as chat:
         assert chat.socket.subprotocol == subprotocol
         opened = await chat.open()
         assert opened["route"] == "chat"
@@ -163,8 +163,8 @@ async def test_raw(url: str) -> None:
         assert (socket.close_code, socket.close_reason) == (1011, "model_error")
 
 
-async def test_raw_closes_the_session_with_the_socket(url: str, platform: Process) -> None:
-    async with raw(url) as socket:
+async def test_raw_closes_the_session_with_the_socket(own_url: str, platform: Process) -> None:
+    async with raw(own_url) as socket:
         await socket.send("hi")
         await in_time(socket.recv())
     for _ in range(1000):
@@ -314,14 +314,14 @@ class TestFailures:
     )
     async def test_the_platforms_errors(
         self,
-        url: str,
+        own_url: str,
         platform: Process,
         error: str,
         code: str,
         outcome: str,
         retryable: bool,
     ) -> None:
-        async with client(url) as chat:
+        async with client(own_url) as chat:
             await chat.open()
             admin(platform, "/faults", error=error, times=4 if retryable else 1)
             failed = (await chat.ask("hi"))["error"]
@@ -339,19 +339,19 @@ class TestFailures:
             assert await chat.closed() == (4503, "unavailable")
 
     async def test_a_session_that_the_model_does_not_open(
-        self, url: str, platform: Process
+        self, own_url: str, platform: Process
     ) -> None:
         for told in ("", "-; Expires=never", "x" * 300):
             admin(platform, "/faults", new_session_id=told)
-            async with client(url) as chat:
+            async with client(own_url) as chat:
                 await chat.send("session.open")
                 error = await chat.until("error")
                 assert error["code"] == "model_error"
                 assert "stateful sessions" in error["message"]
                 assert (await chat.closed())[0] == 4503
 
-    async def test_an_instance_that_goes_away(self, url: str, platform: Process) -> None:
-        async with client(url) as chat:
+    async def test_an_instance_that_goes_away(self, own_url: str, platform: Process) -> None:
+        async with client(own_url) as chat:
             await chat.open()
             attributes = (await chat.ask("hi"))["custom_attributes"]
             admin(platform, f"/instances/{attributes.partition('instance=')[2]}/lose")
@@ -372,8 +372,8 @@ class TestFailures:
             assert (await chat.until("session.closed"))["reason"] == "model"
             assert (await chat.closed())[0] == 4410
 
-    async def test_a_running_turn_is_cancelled(self, url: str, platform: Process) -> None:
-        async with client(url) as chat:
+    async def test_a_running_turn_is_cancelled(self, own_url: str, platform: Process) -> None:
+        async with client(own_url) as chat:
             await chat.open()
             await chat.send("message.send", id="a", text="/sleep 60")
             await chat.until("message.accepted")
@@ -439,13 +439,13 @@ async def test_an_unused_session_is_closed_at_the_model(
     assert sum(instance["closed"] for instance in admin(platform)["instances"]) == 1
 
 
-async def test_a_closed_socket_lets_accepted_turns_finish(url: str, platform: Process) -> None:
-    async with client(url) as chat:
+async def test_a_closed_socket_lets_accepted_turns_finish(own_url: str, platform: Process) -> None:
+    async with client(own_url) as chat:
         await chat.open()
         for number in range(3):
             await chat.send("message.send", id=f"{number}", text="/sleep 0.1")
         await chat.until("message.accepted", id="2")
-    async with client(url) as other:
+    async with client(own_url) as other:
         await other.open()
         async with asyncio.timeout(20 * UNIT):
             while not sum(i["closed"] for i in admin(platform)["instances"]):

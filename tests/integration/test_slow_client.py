@@ -236,7 +236,7 @@ async def _measure() -> None:
         stack.callback(container.stop)
         platform = stack.enter_context(local(f"--container={container.url}"))
         config = folder / "gateway.toml"
-        config.write_text(AWS.format(url=platform.url) + STREAM)
+        config.write_text(AWS.format(url=platform.url, transport="lean") + STREAM)
         figures = await stop_reading(stack.enter_context(gateway(config)))
     sys.stdout.write(f"{figures}\n")
 

@@ -1,6 +1,7 @@
 """Replies in parts, end to end: every format, cut anywhere, stopped, broken off."""
 
 import asyncio
+from collections.abc import Iterator
 
 import pytest
 
@@ -28,7 +29,7 @@ def platform(start_local: Start) -> Process:
 
 
 @pytest.fixture
-def url(start_gateway: Start, platform: Process) -> str:
+def own_url(start_gateway: Start, platform: Process) -> str:
     return start_gateway(platform.url, ROUTES).websocket
 
 
@@ -48,12 +49,17 @@ async def ask(chat: Client, text: str, message_id: str) -> tuple[Message, str]:
     return done, "".join(said)
 
 
+@pytest.fixture(params=[0, 1, 7])
+def cut(request: pytest.FixtureRequest, shared_platform: Process) -> Iterator[None]:
+    """Streams come in parts of so many bytes; with 0 as the model writes them."""
+    admin(shared_platform, "/faults", part_bytes=request.param)
+    yield
+    admin(shared_platform, "/faults", part_bytes=0)
+
+
+@pytest.mark.usefixtures("cut")
 @pytest.mark.parametrize("route", FORMATS)
-@pytest.mark.parametrize("part_bytes", [0, 1, 7])
-async def test_every_format_cut_anywhere(
-    url: str, platform: Process, route: str, part_bytes: int
-) -> None:
-    admin(platform, "/faults", part_bytes=part_bytes)
+async def test_every_format_cut_anywhere(url: str, route: str) -> None:
     async with client(url, route=route) as chat:
         await chat.open()
         done, text = await ask(chat, "My name is Ada.", "a")
@@ -112,10 +118,12 @@ async def test_a_model_that_fails_in_the_middle(url: str, route: str) -> None:
         ("cut", "stream_broken"),
     ],
 )
-async def test_a_stream_that_breaks(url: str, platform: Process, mode: str, code: str) -> None:
+async def test_a_stream_that_breaks(
+    url: str, shared_platform: Process, mode: str, code: str
+) -> None:
     async with client(url, route="plain") as chat:
         await chat.open()
-        admin(platform, "/faults", break_after_parts=3, break_mode=mode)
+        admin(shared_platform, "/faults", break_after_parts=3, break_mode=mode)
         done, text = await ask(chat, "/count 10 0", "a")
         assert (done["error"]["code"], done["error"]["outcome"]) == (code, "invoked")
         assert text == "1 2 3 "
@@ -130,8 +138,8 @@ async def test_a_container_that_refuses_a_stream(url: str) -> None:
         assert (done["error"]["code"], done["error"]["outcome"]) == ("model_error", "invoked")
 
 
-async def test_stopping_closes_the_request(url: str, platform: Process) -> None:
-    async with client(url, route="plain") as chat:
+async def test_stopping_closes_the_request(own_url: str, platform: Process) -> None:
+    async with client(own_url, route="plain") as chat:
         await chat.open()
         await chat.send("message.send", id="a", text="/count 100000 10")
         await chat.send("message.send", id="b", text="hi")
@@ -152,15 +160,15 @@ async def test_stopping_closes_the_request(url: str, platform: Process) -> None:
         assert "Turn 2 " in text, "the stopped turn was one, the removed one was not"
 
 
-async def test_an_answer_goes_on_while_its_client_is_away(url: str, platform: Process) -> None:
-    async with client(url, route="plain") as chat:
+async def test_an_answer_goes_on_while_its_client_is_away(own_url: str, platform: Process) -> None:
+    async with client(own_url, route="plain") as chat:
         opened = await chat.open()
         await chat.send("message.send", id="a", text="/count 60 5")
         await chat.until("message.delta", index=4)
         last = chat.messages[-1]["event"]
         first = parts(chat, "a")
         chat.socket.transport.abort()
-    async with client(url, route="plain") as again:
+    async with client(own_url, route="plain") as again:
         await again.send(
             "session.open",
             session_id=opened["session_id"],
@@ -176,7 +184,7 @@ async def test_an_answer_goes_on_while_its_client_is_away(url: str, platform: Pr
         assert numbers == list(range(last + 1, last + 1 + len(numbers)))
         text = "".join(first + parts(again, "a"))
         assert text == " ".join(str(number) for number in range(1, 61))
-        async with client(url, route="plain") as thief:
+        async with client(own_url, route="plain") as thief:
             await thief.send(
                 "session.open",
                 session_id=opened["session_id"],
@@ -187,7 +195,7 @@ async def test_an_answer_goes_on_while_its_client_is_away(url: str, platform: Pr
             assert await again.closed() == (4409, "taken over")
             _, text = await ask(thief, "What do you know?", "b")
             assert "Turn 2 " in text
-        async with client(url, route="plain") as late:
+        async with client(own_url, route="plain") as late:
             await late.send(
                 "session.open",
                 session_id=opened["session_id"],
