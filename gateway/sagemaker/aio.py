@@ -38,7 +38,13 @@ class AioTransport:
         self._tasks: set[asyncio.Task[Any]] = set()
         self.limits = limits
 
-    def invoke_endpoint(self, parameters: dict[str, Any], on_end: OnEnd[dict[str, Any]]) -> Call:
+    def invoke_endpoint(
+        self,
+        parameters: dict[str, Any],
+        on_end: OnEnd[dict[str, Any]],
+        *,
+        sha256: bytes | None = None,  # noqa: ARG002 - botocore takes it itself
+    ) -> Call:
         """See `Transport.invoke_endpoint`."""
         return self._run(self._invoke(parameters), on_end)
 
@@ -48,6 +54,8 @@ class AioTransport:
         on_head: OnHead,
         on_payloads: OnPayloads,
         on_end: OnEnd[StreamedReply],
+        *,
+        sha256: bytes | None = None,  # noqa: ARG002
     ) -> Call:
         """See `Transport.invoke_endpoint_with_response_stream`."""
         return self._run(self._stream(parameters, on_head, on_payloads), on_end)

@@ -7,11 +7,11 @@ then the calls are its own.
 """
 
 import asyncio
+import hashlib
 import os
 import ssl
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
-from hashlib import sha256
 from itertools import count
 from operator import itemgetter
 from typing import Any, NamedTuple
@@ -120,11 +120,19 @@ class _Operation:
         ]
         self._plans: dict[tuple[Any, ...], _Plan] = {}
 
-    def head(self, parameters: dict[str, Any], keys: Any, signer: Signer, now: float) -> bytes:
+    def head(
+        self,
+        parameters: dict[str, Any],
+        sha256: bytes | None,
+        keys: Any,
+        signer: Signer,
+        now: float,
+    ) -> bytes:
         """The head of a request, signed.
 
         Args:
             parameters: As in the API model.
+            sha256: The body's digest, where it is known.
             keys: The credentials, frozen.
             signer: Of the region and service.
             now: In seconds since the epoch.
@@ -145,7 +153,8 @@ class _Operation:
         if " " in self._checked(parameters, plan, values):
             signed = tuple(" ".join(value.split()) for value in values)
         body = parameters["Body"]
-        canonical = plan.canonical % (*signed, sha256(body).hexdigest())
+        hashed = hashlib.sha256(body).hexdigest() if sha256 is None else sha256.hex()
+        canonical = plan.canonical % (*signed, hashed)
         authorization = signer.authorization(keys, time, plan.signed, canonical)
         return (plan.head % (*values, authorization, _uuid(), len(body))).encode()
 
@@ -257,7 +266,13 @@ class LeanTransport:
         self._loop = asyncio.get_running_loop()
         self.limits = limits
 
-    def invoke_endpoint(self, parameters: dict[str, Any], on_end: OnEnd[dict[str, Any]]) -> Call:
+    def invoke_endpoint(
+        self,
+        parameters: dict[str, Any],
+        on_end: OnEnd[dict[str, Any]],
+        *,
+        sha256: bytes | None = None,
+    ) -> Call:
         """See `Transport.invoke_endpoint`."""
         operation, most = self._whole, self.limits.reply_bytes
         response: dict[str, Any] | None = None
@@ -283,7 +298,7 @@ class LeanTransport:
                 response["Body"] = slices[0] if len(slices) == 1 else b"".join(slices)
                 on_end(response)
 
-        return self._send(operation, parameters, begin, ended)
+        return self._send(operation, parameters, sha256, begin, ended)
 
     def invoke_endpoint_with_response_stream(
         self,
@@ -291,6 +306,8 @@ class LeanTransport:
         on_head: OnHead,
         on_payloads: OnPayloads,
         on_end: OnEnd[StreamedReply],
+        *,
+        sha256: bytes | None = None,
     ) -> Call:
         """See `Transport.invoke_endpoint_with_response_stream`."""
         operation = self._streamed
@@ -314,14 +331,17 @@ class LeanTransport:
             else:
                 on_end(streamed)
 
-        return self._send(operation, parameters, begin, ended, then=self.limits.stream_timeout)
+        then = self.limits.stream_timeout
+        return self._send(operation, parameters, sha256, begin, ended, then=then)
 
     def _send(
         self,
         operation: _Operation,
         parameters: dict[str, Any],
+        sha256: bytes | None,
         on_head: OnGoodHead,
         on_end: OnEnd[Reply],
+        *,
         then: float | None = None,
     ) -> Call:
         loop = self._loop
@@ -331,10 +351,12 @@ class LeanTransport:
         )
         keys = self._keys_at_hand()
         if keys is None:
-            exchange.starting = loop.create_task(self._send_later(operation, parameters, exchange))
+            exchange.starting = loop.create_task(
+                self._send_later(operation, parameters, sha256, exchange)
+            )
             return exchange
         try:
-            exchange.head = operation.head(parameters, keys, self._signer, self._clock())
+            exchange.head = operation.head(parameters, sha256, keys, self._signer, self._clock())
         except Exception as error:  # noqa: BLE001 - the caller's
             loop.call_soon(exchange.end, error)
         else:
@@ -360,13 +382,17 @@ class LeanTransport:
         return None
 
     async def _send_later(
-        self, operation: _Operation, parameters: dict[str, Any], exchange: Exchange
+        self,
+        operation: _Operation,
+        parameters: dict[str, Any],
+        sha256: bytes | None,
+        exchange: Exchange,
     ) -> None:
         """Send it once there are credentials."""
         try:
             async with asyncio.timeout_at(exchange.deadline):
                 keys = await self._keys()
-            exchange.head = operation.head(parameters, keys, self._signer, self._clock())
+            exchange.head = operation.head(parameters, sha256, keys, self._signer, self._clock())
         except Exception as error:  # noqa: BLE001 - the caller's
             exchange.end(error)
         else:

@@ -144,10 +144,10 @@ class SageMakerModel:
         if not (text.isascii() and text.isprintable()):
             wrong = _wrong_field(parameters)
             return asyncio.get_running_loop().call_soon(on_end, wrong)
-        body = request.body
+        body, sha256 = request.body, request.sha256
         key = self._profile.session_id_key
         if session is not None and key is not None and is_json(request.content_type):
-            body = with_session_id(body, key, session.id)
+            body, sha256 = with_session_id(body, key, session.id), None
         parameters["Body"] = body
         if (
             request.stream
@@ -155,7 +155,7 @@ class SageMakerModel:
             and parameters.get("SessionId") != NEW_SESSION
             and _NOT_STREAMED.isdisjoint(parameters)
         ):
-            return self._stream(parameters, on_parts, on_end)
+            return self._stream(parameters, sha256, on_parts, on_end)
 
         def ended(response: dict[str, Any] | Exception) -> None:
             if isinstance(response, Exception):
@@ -168,7 +168,7 @@ class SageMakerModel:
             else:
                 on_end(reply)
 
-        return self._transport.invoke_endpoint(parameters, ended)
+        return self._transport.invoke_endpoint(parameters, ended, sha256=sha256)
 
     def _parameters(
         self, request: ModelRequest, session: ModelSession | None, affinity: str
@@ -220,7 +220,13 @@ class SageMakerModel:
             if error.failure.code is not ErrorCode.SESSION_LOST:
                 raise
 
-    def _stream(self, parameters: dict[str, Any], on_parts: OnParts, on_end: OnEnd) -> Call:
+    def _stream(
+        self,
+        parameters: dict[str, Any],
+        sha256: bytes | None,
+        on_parts: OnParts,
+        on_end: OnEnd,
+    ) -> Call:
         cut: Splitter
 
         def begin(reply: StreamedReply) -> None:
@@ -263,7 +269,9 @@ class SageMakerModel:
                 )
             )
 
-        return self._transport.invoke_endpoint_with_response_stream(parameters, begin, take, ended)
+        return self._transport.invoke_endpoint_with_response_stream(
+            parameters, begin, take, ended, sha256=sha256
+        )
 
     def _text_of(self, text: Text, body: bytes, *, streamed: bool) -> str | None:
         """The text of a reply in one piece; None where it is to be passed on as it is.

@@ -100,12 +100,19 @@ class Transport(Protocol):
     and what goes wrong before that with the exception that botocore would raise.
     """
 
-    def invoke_endpoint(self, parameters: dict[str, Any], on_end: OnEnd[dict[str, Any]]) -> Call:
+    def invoke_endpoint(
+        self,
+        parameters: dict[str, Any],
+        on_end: OnEnd[dict[str, Any]],
+        *,
+        sha256: bytes | None = None,
+    ) -> Call:
         """InvokeEndpoint.
 
         Args:
             parameters: As in the API model.
             on_end: Called with the members of its output, its ``Body`` as bytes.
+            sha256: The body's digest, where it is known.
         """
         ...
 
@@ -115,6 +122,8 @@ class Transport(Protocol):
         on_head: OnHead,
         on_payloads: OnPayloads,
         on_end: OnEnd[StreamedReply],
+        *,
+        sha256: bytes | None = None,
     ) -> Call:
         """InvokeEndpointWithResponseStream, until its stream ends.
 
@@ -123,6 +132,7 @@ class Transport(Protocol):
             on_head: Called when the reply begins.
             on_payloads: Called with parts of the body. What it raises ends the call.
             on_end: Called with the reply's head once more.
+            sha256: As above.
         """
         ...
 

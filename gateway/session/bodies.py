@@ -62,23 +62,28 @@ def body_of(message: MessageSend) -> tuple[bytes, str]:
     return message.data or b"", BINARY
 
 
-def request_of(message: MessageSend, body: bytes, kind: str, policy: Policy) -> ModelRequest:
+def request_of(
+    message: MessageSend, body: bytes, kind: str, sha256: bytes | None, policy: Policy
+) -> ModelRequest:
     """The model's request; its content type is the message's, else the route's, else the body's.
 
     Args:
         message: The client's.
         body: Its own body; see `body_of`.
         kind: The content type that is that body's by nature.
+        sha256: That body's digest.
         policy: The route's rules.
     """
     stream = policy.streams and message.stream is not False
     if message.text is not UNSET and policy.template is not None:
         values = {"text": message.text, "stream": stream}
-        body, kind = msgspec.json.encode(fill(policy.template, values)), JSON
+        body, kind, sha256 = msgspec.json.encode(fill(policy.template, values)), JSON, None
     if not has_options(message):
-        return ModelRequest(body=body, stream=stream, content_type=policy.content_type or kind)
+        kind = policy.content_type or kind
+        return ModelRequest(body=body, stream=stream, content_type=kind, sha256=sha256)
     return ModelRequest(
         body=body,
+        sha256=sha256,
         stream=stream,
         content_type=_given(message.content_type) or policy.content_type or kind,
         accept=_given(message.accept),

@@ -31,12 +31,14 @@ class ModelRequest(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     ``None`` leaves a parameter to the route, and where the route is silent too, out of the call.
 
     Attributes:
+        sha256: The body's digest, where it is known, so that signing needs no other look at it.
         stream: Ask for the reply in parts as it is made; a call that has to open its session can't,
             and gets it in one piece.
     """
 
     body: bytes
     content_type: str
+    sha256: bytes | None = None
     stream: bool = False
     accept: str | None = None
     custom_attributes: str | None = None

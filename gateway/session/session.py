@@ -254,7 +254,9 @@ class Session:
         ahead = self.turns.pending
         said = None if self.policy.seed is None or message.text is UNSET else message.text
         body, kind = body_of(message)
-        self.turns.add(message.id, said, body, request_of(message, body, kind, self.policy))
+        body_digest = digest(body)
+        request = request_of(message, body, kind, body_digest, self.policy)
+        self.turns.add(message.id, said, body_digest, request)
         accepted = wire.MessageAccepted(event=self._out.next_event, id=message.id, queued=ahead)
         self._out.emit(accepted)
         if self.state is State.READY:
@@ -271,7 +273,7 @@ class Session:
         known = self.turns.find(message.id)
         if known is None:
             return False
-        if known.digest == digest(body_of(message)[0]):
+        if digest(body_of(message)[0]).startswith(known.digest):
             self._out.do(do.Tell(wire.MessageDuplicate(id=known.id, status=known.status)))
         else:
             text = "`id` was used for another body"

@@ -75,7 +75,7 @@ class Transcript:
             for role, content in (("user", one.said), ("assistant", one.answered))
         ]
         body = fill(template, {"transcript": "\n".join(lines), "messages": messages})
-        newest = structs.replace(spoken[-1].request, stream=False)
+        newest = structs.replace(spoken[-1].request, stream=False, sha256=None)
         if isinstance(body, str):
             return [structs.replace(newest, body=body.encode(), content_type=TEXT)]
         return [structs.replace(newest, body=msgspec.json.encode(body), content_type=JSON)]

@@ -1,6 +1,6 @@
 """The turns of a session: those that wait, the one at the model, the ids of those that ended."""
 
-from hashlib import blake2b
+from hashlib import sha256
 from typing import Literal, NamedTuple
 
 from msgspec import Struct
@@ -9,13 +9,13 @@ from gateway.errors import Outcome
 from gateway.protocol.messages import Status
 from gateway.session.ports import ModelRequest
 
-_DIGEST_BYTES = 14  # with one for the status, as much as Python puts into 48 bytes of memory
+_KEPT_BYTES = 14  # with one for the status, as much as Python puts into 48 bytes of memory
 _STATUSES: tuple[Status, ...] = ("completed", "cancelled", "failed")
 
 
 def digest(body: bytes) -> bytes:
     """What tells two bodies apart without keeping either."""
-    return blake2b(body, digest_size=_DIGEST_BYTES).digest()
+    return sha256(body).digest()
 
 
 class Turn(Struct, gc=False):
@@ -25,7 +25,7 @@ class Turn(Struct, gc=False):
         number: Counts the session's turns from 1; completions name it, so that one which comes
             after its turn has ended is recognised.
         id: The client's message id.
-        digest: Of its body as the client sent it.
+        digest: Of its body as the client sent it, see `digest`.
         said: The user's words; None where they are no text, or are not kept to be replayed.
         status: How far it has come.
         request: What to send.
@@ -121,9 +121,11 @@ class Turns:
         self._count += 1
         return self._count
 
-    def add(self, message_id: str, said: str | None, body: bytes, request: ModelRequest) -> None:
+    def add(
+        self, message_id: str, said: str | None, body_digest: bytes, request: ModelRequest
+    ) -> None:
         """Let a new turn wait."""
-        turn = Turn(self.number(), message_id, digest(body), said, request)
+        turn = Turn(self.number(), message_id, body_digest, said, request)
         self._live[message_id] = turn
         self.queue.append(turn)
 
@@ -157,4 +159,4 @@ class Turns:
             self._oldest = (self._oldest + 1) % self._remembered
         else:
             return
-        self._ended[turn.id] = turn.digest + bytes((_STATUSES.index(status),))
+        self._ended[turn.id] = turn.digest[:_KEPT_BYTES] + bytes((_STATUSES.index(status),))

@@ -440,7 +440,7 @@ async def test_the_endpoint_is_the_one_that_aiobotocore_calls(
         lean = client
         assert isinstance(lean, LeanTransport)
         keys = lean._keys_at_hand()
-        head = lean._whole.head(parameters, keys, lean._signer, lean._clock()).decode()
+        head = lean._whole.head(parameters, None, keys, lean._signer, lean._clock()).decode()
         server = lean._connections._server
     (request,) = sent
     url = request.url.removesuffix("/endpoints/e/invocations")

@@ -161,6 +161,18 @@ def test_messages_come_whole_however_they_are_cut(
         (masked(Opcode.BINARY, b"x" * (MAX_SIZE + 1)), 1009),
         (masked(Opcode.CLOSE, b"\x03\xe8"), 1000),
     ],
+    ids=[
+        "not-utf-8",
+        "fragments-not-utf-8",
+        "a-message-in-a-message",
+        "a-continuation-of-nothing",
+        "not-masked",
+        "reserved-bit",
+        "reserved-opcode",
+        "announced-too-large",
+        "too-large",
+        "a-close",
+    ],
 )
 async def test_what_ends_a_connection(frames: bytes, code: int) -> None:
     peer = await Peer().connect()

@@ -1,5 +1,7 @@
 """The session core, as scripts of events and the effects that must follow."""
 
+from hashlib import sha256
+
 import pytest
 from msgspec import UNSET, Raw
 
@@ -43,12 +45,17 @@ def test_a_session_opens_at_the_model_and_says_so() -> None:
     assert repr(script.session) == "<Session s-1 ready turns=0>"
 
 
+def request(body: bytes, content_type: str, **fields: str) -> ModelRequest:
+    digest = sha256(body).digest()
+    return ModelRequest(body=body, content_type=content_type, sha256=digest, **fields)  # type: ignore[arg-type]
+
+
 def test_a_turn_goes_to_the_model_and_its_reply_to_the_client() -> None:
     script = Script().ready()
     script.step(send("a"))
     assert script.last(wire.MessageAccepted).queued == 0
     assert script.last(do.Invoke) == do.Invoke(
-        1, ModelRequest(body=b"hello", content_type="text/plain; charset=utf-8"), MODEL
+        1, request(b"hello", "text/plain; charset=utf-8"), MODEL
     )
     script.answer("hi", after=0.25, variant="v1", custom_attributes="x=1")
     assert script.done["a"] == wire.MessageDone(
@@ -208,11 +215,8 @@ class TestRefusals:
         assert script.last(wire.ErrorMessage).code is ErrorCode.FORBIDDEN
         assert "`target_model`" in script.last(wire.ErrorMessage).message
         script.step(send("b", inference_id="i", accept="text/plain"))
-        assert script.last(do.Invoke).request == ModelRequest(
-            body=b"hello",
-            content_type="text/plain; charset=utf-8",
-            accept="text/plain",
-            inference_id="i",
+        assert script.last(do.Invoke).request == request(
+            b"hello", "text/plain; charset=utf-8", accept="text/plain", inference_id="i"
         )
 
     def test_an_id_used_for_another_body(self) -> None:
@@ -590,9 +594,7 @@ class TestBodies:
             (wire.MessageSend(id="3", data=b"", content_type="a/b"), b"", "a/b"),
         ):
             script.step(message)
-            assert script.last(do.Invoke).request == ModelRequest(
-                body=body, content_type=content_type
-            )
+            assert script.last(do.Invoke).request == request(body, content_type)
             script.answer()
 
     def test_the_routes_content_type_comes_before_the_bodys(self) -> None:
