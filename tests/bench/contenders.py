@@ -1,6 +1,6 @@
 """What is compared, and how each is started."""
 
-import importlib.util
+import os
 from pathlib import Path
 
 import msgspec
@@ -49,6 +49,12 @@ PLAIN = Contender(name="plain aiobotocore call", kind="plain")
 DIRECT = Contender(name="the platform, called raw", kind="direct", way="http")
 FLOOR = Contender(name="floor: picows and a raw call", kind="floor", way="raw")
 FORTY = Contender(name="forty lines of Starlette", kind="forty", way="raw")
+LITELLM = Contender(name="LiteLLM's proxy", kind="litellm", way="chat")
+LITELLM_PYTHON = os.environ.get("LITELLM_PYTHON")
+"""The interpreter of a virtual environment that LiteLLM's proxy is installed in.
+
+It can be no extra of this project: it wants other versions of what the gateway needs.
+"""
 
 
 def transports() -> tuple[str | None, ...]:
@@ -80,10 +86,8 @@ def left_out() -> list[str]:
     notes = []
     if "transport" not in Aws.model_fields:
         notes.append("the gateway's lean transport: there is no setting `aws.transport`")
-    if importlib.util.find_spec("litellm") is None:
-        notes.append("LiteLLM's proxy: it is not installed")
-    else:
-        notes.append("LiteLLM's proxy: it is installed, but nothing here drives it yet")
+    if not LITELLM_PYTHON:
+        notes.append(f"{LITELLM.name}: LITELLM_PYTHON does not say where it is installed")
     return notes
 
 
@@ -117,7 +121,7 @@ def started(contender: Contender, *, upstream: str, endpoint: str, directory: Pa
     invocations = f"{base}/endpoints/{endpoint}/invocations"
     log, load_log = directory / "contender.log", directory / "load.log"
     way = contender.way
-    path = "/"
+    scheme, path = "ws", "/"
     match contender.kind:
         case "plain":
             plain = Process(["tests.bench.plain", base, endpoint], cores=MEASURED, log=log)
@@ -133,6 +137,12 @@ def started(contender: Contender, *, upstream: str, endpoint: str, directory: Pa
                 ["tests.bench.forty"], cores=MEASURED, log=log, environment=environment
             )
             path = "/ws"
+        case "litellm":
+            assert LITELLM_PYTHON
+            chat = invocations.replace("reply", "chat")
+            command = ["tests.bench.litellm_proxy", chat]
+            process = Process(command, cores=MEASURED, log=log, python=LITELLM_PYTHON)
+            scheme, path = "http", "/v1/chat/completions"
         case kind:
             config = directory / "gateway.toml"
             config.write_text(_config(base, contender.transport))
@@ -141,7 +151,7 @@ def started(contender: Contender, *, upstream: str, endpoint: str, directory: Pa
             process = Process(command, cores=MEASURED, log=log)
             path = f"/ws/{endpoint}"
     try:
-        url = f"ws://{process.address()}{path}"
+        url = f"{scheme}://{process.address()}{path}"
     except BaseException:
         process.__exit__()
         raise

@@ -2,8 +2,8 @@
 
 Run as a module: ``python -m tests.bench.load json ws://127.0.0.1:8080/ws/chat``. The ways to speak
 are the gateway's ``json`` and ``msgpack``; ``raw``, where a frame is a message and a frame its
-answer; and ``http``, which calls the platform itself and so gives the times that no gateway is
-part of.
+answer; ``chat``, OpenAI's chat completions over HTTP; and ``http``, which calls the platform itself
+and so gives the times that no gateway is part of.
 """
 
 import asyncio
@@ -18,7 +18,7 @@ import uvloop
 
 from tests.bench import driver
 from tests.bench.floor import Call, connected
-from tests.bench.upstream import json_text
+from tests.bench.upstream import chat_request, json_text
 
 OPENING_AT_ONCE = 50
 
@@ -228,10 +228,15 @@ class WebSockets:
         return timer.result()
 
 
-class Http:
-    """The platform itself, called without any SDK."""
+HTTP = {"http": (json_text, b'"generated_text"'), "chat": (chat_request, b'"choices"')}
+"""What makes a request's body, and what is in each answer to it."""
 
-    def __init__(self, url: str) -> None:
+
+class Http:
+    """Clients over HTTP, without any SDK."""
+
+    def __init__(self, way: str, url: str) -> None:
+        self._body, self._answer = HTTP[way]
         self._url = url
         self._calls: list[Call] = []
 
@@ -243,12 +248,14 @@ class Http:
     async def run(self, run: driver.Run) -> driver.Result:
         """See `driver.Run`."""
         timer = driver.Timer(run)
-        body = json_text(run.body)
+        body = self._body(run.body)
 
         async def calls(call: Call) -> None:
             while True:
                 sent = time.perf_counter()
-                await call(body)
+                answer = await call(body)
+                if self._answer not in answer:
+                    die(f"not an answer: {answer[:1000]!r}")
                 now = time.perf_counter()
                 timer.taken.append(now - sent)
                 if not timer.goes_on(now):
@@ -263,7 +270,7 @@ def main() -> None:
     way, url = sys.argv[1:]
 
     async def obey() -> None:
-        await driver.obey(Http(url) if way == "http" else WebSockets(way, url))
+        await driver.obey((Http if way in HTTP else WebSockets)(way, url))
 
     uvloop.run(obey())
 

@@ -44,6 +44,7 @@ class Process:
         command: The module and its arguments.
         cores: Where it may run.
         environment: Beside `ENVIRONMENT`.
+        python: The interpreter.
         log: Where its standard error goes.
     """
 
@@ -54,6 +55,7 @@ class Process:
         cores: set[int],
         log: Path,
         environment: dict[str, str] | None = None,
+        python: str = sys.executable,
     ) -> None:
         self._command = command
         self._log = log
@@ -64,7 +66,7 @@ class Process:
         }
         with log.open("wb") as errors:
             self._popen = subprocess.Popen(
-                [sys.executable, "-m", *command],
+                [python, "-m", *command],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=errors,

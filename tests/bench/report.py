@@ -227,12 +227,12 @@ def _growth(of: Measured) -> list[str]:
 def _about(results: Results) -> list[str]:
     options = results.options
     versions = ", ".join(f"{name} {value}" for name, value in results.machine.items())
-    notes = "; ".join(results.left_out)
+    left_out = f"Left out: {'; '.join(results.left_out)}." if results.left_out else ""
     return [
         f"Medians of {options.rounds} rounds, with the least and the greatest; "
         f"{options.seconds:g} s for each figure of a round, seed {options.seed}. {versions}.",
         "",
-        f"Left out: {notes}.",
+        left_out,
     ]
 
 

@@ -24,6 +24,8 @@ from tests.bench.contenders import (
     DIRECT,
     FLOOR,
     FORTY,
+    LITELLM,
+    LITELLM_PYTHON,
     PLAIN,
     Contender,
     Started,
@@ -261,6 +263,8 @@ def contenders(workload: str, *, few: bool) -> list[Contender]:
     match workload:
         case "messages":
             rest = [DIRECT] if few else [DIRECT, own("json"), own("raw")]
+            if LITELLM_PYTHON and not few:
+                rest.append(LITELLM)
             return [PLAIN, FORTY, FLOOR, *gateways("json", "msgpack", "raw"), *rest]
         case "large":
             rest = [] if few else [FLOOR, *gateways("msgpack", "raw")]

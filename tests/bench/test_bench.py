@@ -4,11 +4,13 @@ import asyncio
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
+import pytest
 
-from tests.bench import counted, report
+from tests.bench import counted, report, upstream
 from tests.bench.instructions import GATED, STORED, Stored
 from tests.bench.run import WORKLOADS, Results
 
@@ -32,6 +34,12 @@ def test_a_quick_run_measures_everything(tmp_path: Path) -> None:
     assert written.endswith("After.\n")
     assert "old" not in written
     assert "| plain aiobotocore call |" in written
+
+
+@pytest.mark.parametrize("made", [upstream.json_text, upstream.chat_request, upstream.chat_reply])
+def test_bodies_are_json_of_the_size_that_is_asked_for(made: Callable[[int], bytes]) -> None:
+    assert len(made(1024)) == 1024
+    assert json.loads(made(1024))
 
 
 def test_every_phase_that_is_counted_goes_through() -> None:

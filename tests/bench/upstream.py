@@ -3,7 +3,8 @@
 A plain asyncio protocol on uvloop. It looks at the path and the length of a request and at nothing
 else, checks no signature, and writes bytes that were put together when it started, so that what
 is measured is what stands in front of it. The endpoint's name says what is answered:
-``reply-1024`` gives 1,024 bytes, ``burst-200-40`` a stream of 200 parts of 40 bytes at once.
+``reply-1024`` gives 1,024 bytes, ``chat-1024`` as many in the form of OpenAI's chat completions,
+``burst-200-40`` a stream of 200 parts of 40 bytes at once.
 
 Run as a module, it prints its address and serves until it is killed.
 """
@@ -24,12 +25,31 @@ _SESSION = "0123456789abcdef0123456789abcdef"
 _EXPIRES = "2099-01-01T00:00:00Z"
 
 
-def json_text(size: int) -> bytes:
-    """A JSON object of that many bytes, as models answer with."""
-    start, end = b'{"generated_text":"', b'"}'
+def _filled(start: bytes, end: bytes, size: int) -> bytes:
     words = b"The quick brown fox jumps over the lazy dog. "
     filling = size - len(start) - len(end)
     return start + (words * (filling // len(words) + 1))[:filling] + end
+
+
+def json_text(size: int) -> bytes:
+    """A JSON object of that many bytes, as models answer with."""
+    return _filled(b'{"generated_text":"', b'"}', size)
+
+
+def chat_request(size: int) -> bytes:
+    """A request of that many bytes, as OpenAI's chat completions have it."""
+    return _filled(b'{"model":"model","messages":[{"role":"user","content":"', b'"}]}', size)
+
+
+def chat_reply(size: int) -> bytes:
+    """The answer to it."""
+    return _filled(
+        b'{"id":"chatcmpl-1","object":"chat.completion","created":1,"model":"model","choices":'
+        b'[{"index":0,"message":{"role":"assistant","content":"',
+        b'"},"finish_reason":"stop"}],'
+        b'"usage":{"prompt_tokens":200,"completion_tokens":150,"total_tokens":350}}',
+        size,
+    )
 
 
 def _head(status: str, *headers: str) -> bytes:
@@ -75,7 +95,7 @@ def answer(endpoint: str) -> bytes:
             + chunks
             + b"0\r\n\r\n"
         )
-    return _whole(json_text(int(numbers[0])))
+    return _whole((chat_reply if kind == "chat" else json_text)(int(numbers[0])))
 
 
 class Runtime(asyncio.Protocol):
