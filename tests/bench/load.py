@@ -21,6 +21,8 @@ from tests.bench.floor import Call, connected
 from tests.bench.upstream import chat_request, json_text
 
 OPENING_AT_ONCE = 50
+ACK_EVERY = 32
+"""After how many events a client lets the gateway forget them, as this project's clients do."""
 
 
 class Way(ABC):
@@ -38,6 +40,10 @@ class Way(ABC):
     @abstractmethod
     def message(self, number: int, body: bytes) -> bytes:
         """The frame of a message."""
+
+    def ack(self, event: int) -> bytes:  # noqa: ARG002 - most have no events
+        """The frame that acknowledges all events up to this; none where there are no events."""
+        return b""
 
     @abstractmethod
     def is_open(self, payload: bytes) -> bool:
@@ -71,6 +77,9 @@ class _Protocol(Way):
             whole = self._encode({"type": "message.send", "id": "m0000000", "text": body.decode()})
             halves = self._halves[body] = whole.split(b"0000000", 1)
         return b"%b%07d%b" % (halves[0], number, halves[1])
+
+    def ack(self, event: int) -> bytes:
+        return self._encode({"type": "event.ack", "event": event})
 
     def is_open(self, payload: bytes) -> bool:
         return b"session.opened" in payload[:40]
@@ -123,6 +132,7 @@ class Client(picows.WSListener):
         self.answered: Callable[[], None] = lambda: None
         self._way = way
         self._sent = 0
+        self._events = 0
 
     def on_ws_connected(self, transport: picows.WSTransport) -> None:
         """Open the session, where that takes a message."""
@@ -142,6 +152,9 @@ class Client(picows.WSListener):
                     self.opened.set_result(None)
             elif self._way.is_done(frame):
                 self.answered()
+            self._events += 1
+            if self._events % ACK_EVERY == 0 and (ack := self._way.ack(self._events)):
+                self.transport.send(self._way.kind, ack)
         except RuntimeError as error:
             die(str(error))
 
