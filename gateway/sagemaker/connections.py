@@ -327,7 +327,7 @@ class _Connection(asyncio.Protocol):
 
     def let_go(self) -> None:
         """Drop the exchange, and the connection with it."""
-        self._exchange = None
+        self._exchange = self._take = None
         self.reusable = False
         self._pool.ended(self)
 
@@ -444,6 +444,7 @@ class _Connection(asyncio.Protocol):
 
     def _end(self, result: Reply | Exception) -> None:
         exchange, self._exchange = self._exchange, None
+        self._take = None  # it holds the reply
         if exchange is not None:
             self._pool.ended(self)
             exchange.end(result)
