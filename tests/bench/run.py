@@ -218,7 +218,9 @@ def idle(job: Job, options: Options, directory: Path, upstream: str) -> Iterator
         at.load.connect(first)  # what the first ones make the process load is not theirs
         time.sleep(0.5)
         before = at.process.memory()
-        for count in options.idle:
+        # Each client of the floor has a connection to the platform too.
+        room = raise_file_limit() // (2 if job.contender == FLOOR else 1) - first
+        for count in sorted({min(count, room) for count in options.idle}):
             at.load.connect(first + count)
             time.sleep(1)  # for what closes behind them
             yield Sample(
