@@ -22,6 +22,7 @@ import uvloop
 
 from gateway.app import Signals, serve
 from gateway.config import Settings
+from gateway.transports import websocket
 from tests.bench.own import leave_the_platform_out
 from tests.bench.processes import ENVIRONMENT
 from tests.bench.upstream import CLOSED, OPENED, answer, json_text
@@ -308,6 +309,7 @@ async def main(
         between: Called before each of them, and after each.
     """
     loop = cast(Loop, asyncio.get_running_loop())
+    websocket.LINGER_SECONDS = 3600  # as the other times, see `settings`
     signals = Signals()
     ready = asyncio.Event()
 
