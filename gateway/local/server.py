@@ -334,6 +334,7 @@ async def running(
             lifespan="off",
             log_config=None,
             access_log=False,
+            timeout_keep_alive=20,  # as AWS does
             timeout_graceful_shutdown=1,
         )
         server = _Server(config)

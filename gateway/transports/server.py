@@ -184,28 +184,37 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         if self.partial is not None:
             self.partial += data
             came, self.partial = self.partial, None
-        at, end = 0, len(came)
-        while at < end:
+        at = others = 0
+        while at < len(came):
             begin, stop = _extent(came, at)
             fits = stop - begin <= self.config.ws_max_size
-            if stop > end and fits:
-                self.partial = bytearray(came[at:]) if at or isinstance(came, bytes) else came
-                return
-            first = came[at]
-            if (
-                first in (TEXT, BINARY)
-                and self.on_frame is not None
-                and fits
-                and came[at + 1] & MASKED
-                and not self.close_sent
-                and self.conn.current_size is None  # no message is in the middle of its frames
-                and self.conn.state is State.OPEN
-            ):
-                payload = apply_mask(memoryview(came)[begin:stop], came[begin - 4 : begin])
-                self.hand_over(payload, text=first == TEXT)
-            else:
-                super().data_received(bytes(came[at:stop]))
+            if stop > len(came) and fits:
+                break
+            if came[at] in (TEXT, BINARY):
+                self._leave(came, others, at)
+                if fits and came[at + 1] & MASKED and self._is_between_messages():
+                    payload = apply_mask(memoryview(came)[begin:stop], came[begin - 4 : begin])
+                    self.hand_over(payload, text=came[at] == TEXT)
+                else:
+                    self._leave(came, at, stop)
+                others = stop
             at = stop
+        self._leave(came, others, at)
+        if at < len(came):
+            self.partial = bytearray(came[at:]) if at or isinstance(came, bytes) else came
+
+    def _leave(self, data: bytes | bytearray, begin: int, end: int) -> None:
+        """Leave frames to websockets."""
+        if begin < end:
+            super().data_received(bytes(data[begin:end]))
+
+    def _is_between_messages(self) -> bool:
+        return (
+            self.on_frame is not None
+            and not self.close_sent
+            and self.conn.current_size is None  # no message is in the middle of its frames
+            and self.conn.state is State.OPEN
+        )
 
     def handle_connect(self, event: Request) -> None:
         """Give the application a shorter way than ASGI's."""

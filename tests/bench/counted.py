@@ -16,6 +16,7 @@ import socket
 import sys
 from collections.abc import Callable, Iterable
 from typing import Any, cast
+from unittest import mock
 
 import msgspec
 import uvloop
@@ -309,7 +310,6 @@ async def main(
         between: Called before each of them, and after each.
     """
     loop = cast(Loop, asyncio.get_running_loop())
-    websocket.LINGER_SECONDS = 3600  # as the other times, see `settings`
     signals = Signals()
     ready = asyncio.Event()
 
@@ -326,9 +326,11 @@ async def main(
             between()
         signals.handle()
 
-    async with asyncio.timeout(900), asyncio.TaskGroup() as tasks:
-        tasks.create_task(converse())
-        await serve(settings(transport), on_ready=lambda _url: ready.set(), signals=signals)
+    # As the other times, see `settings`.
+    with mock.patch.object(websocket, "LINGER_SECONDS", 3600):
+        async with asyncio.timeout(900), asyncio.TaskGroup() as tasks:
+            tasks.create_task(converse())
+            await serve(settings(transport), on_ready=lambda _url: ready.set(), signals=signals)
 
 
 if __name__ == "__main__":

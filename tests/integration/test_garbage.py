@@ -5,6 +5,7 @@ The gateway lets Python's collector of cyclic garbage run seldom, and a session'
 
 import asyncio
 import gc
+import time
 
 import pytest
 from websockets.server import ServerProtocol
@@ -16,6 +17,7 @@ from gateway.transports.server import HttpProtocol, WebSocketProtocol
 from gateway.transports.websocket import Connection
 from tests.integration.conftest import Start
 from tests.support.client import client, in_time, raw
+from tests.support.timing import UNIT
 
 KINDS = (Session, Connection, WebSocketProtocol, HttpProtocol, ServerProtocol)
 
@@ -55,12 +57,14 @@ async def test_nothing_is_left_of_connections(
         tasks.create_task(serve(settings, on_ready=ready.set_result, signals=signals))
         url = (await ready).replace("http", "ws", 1)
         before = there()  # what other tests have left to this process; held, so that it stays
+        known = set(map(id, before))
         gc.disable()
         try:
             await converse(url)
-            async with asyncio.timeout(10):
-                while len(there()) > len(before):  # noqa: ASYNC110 - nobody tells when an object is freed
-                    await asyncio.sleep(0.01)
+            deadline = time.monotonic() + 10 * UNIT
+            while left := set(map(id, there())) - known:
+                assert time.monotonic() < deadline, [one for one in there() if id(one) in left]
+                await asyncio.sleep(0.01)  # nobody tells when an object is freed
         finally:
             gc.enable()
         signals.handle()

@@ -89,7 +89,8 @@ async def test_pongs_that_nobody_reads(start_local: Start, start_gateway: Start)
         await pour(slow, Frame(Opcode.PING, b"x" * 125), 300_000)
         assert resident(process) - before < 10_000_000
         slow.socket.transport.resume_reading()
-        assert (await slow.ask("hi"))["status"] == "completed"
+        done = await slow.ask("hi")
+        assert done["status"] == "completed", (done, process.output)
         await in_time(await slow.socket.ping())
 
 
