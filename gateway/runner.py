@@ -141,10 +141,12 @@ class SessionRunner:
             self._later.append(event)  # what follows from the one before comes first
             return
         self._handling = True
-        self._handle(event)
-        while self._later:
-            self._handle(self._later.pop(0))
-        self._handling = False
+        try:
+            self._handle(event)
+            while self._later:
+                self._handle(self._later.pop(0))
+        finally:
+            self._handling = False
 
     def _handle(self, event: SessionEvent) -> None:
         if self._crashed:

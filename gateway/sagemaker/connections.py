@@ -381,6 +381,7 @@ class _Connection(asyncio.Protocol):
         self._ended(exc)
         if self._timer is not None:
             self._timer.cancel()
+        del self._parser, self.on_header  # which refer back to this
 
     def on_message_begin(self) -> None:
         self.reusable = False  # where it is more than was asked for
@@ -444,7 +445,7 @@ class _Connection(asyncio.Protocol):
 
     def _end(self, result: Reply | Exception) -> None:
         exchange, self._exchange = self._exchange, None
-        self._take = None  # it holds the reply
+        self._take, self._body = None, []  # an idle connection holds no reply
         if exchange is not None:
             self._pool.ended(self)
             exchange.end(result)

@@ -5,7 +5,7 @@ headers, a payload, and a checksum of everything before it; numbers are big-endi
 CRC-32. The parts of a reply have the same headers over and over, so those are read once.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Iterator, Mapping
 from struct import Struct
 from struct import error as StructError  # noqa: N812 - it is a class
 from typing import Any
@@ -15,9 +15,6 @@ HEADER_BYTES = 131_072
 """The largest headers of an event, as botocore has it."""
 PAYLOAD_BYTES = 25_165_824
 """The largest payload of an event, likewise."""
-
-OnEvent = Callable[[Mapping[str, Any], bytes], None]
-"""Takes an event's headers, which it leaves as they are, and its payload."""
 
 _PRELUDE = Struct("!III")
 _CHECKSUM = Struct("!I")
@@ -40,14 +37,9 @@ class Malformed(Exception):
 
 
 class EventStream:
-    """Takes bytes and gives events.
+    """Takes bytes and gives events."""
 
-    Args:
-        take: Called with each event once it is whole. What it raises comes out of `feed`.
-    """
-
-    def __init__(self, take: OnEvent) -> None:
-        self._take = take
+    def __init__(self) -> None:
         self._held: list[bytes] = []  # the beginning of an event
         self._size = 0
         self._wanted = 0  # how much has to be held before there is more to be seen
@@ -59,8 +51,12 @@ class EventStream:
         """Whether it is in the middle of an event."""
         return bool(self._held)
 
-    def feed(self, data: bytes) -> None:
-        """Take the next bytes, however they are cut.
+    def feed(self, data: bytes) -> Iterator[tuple[Mapping[str, Any], bytes]]:
+        """Take the next bytes, however they are cut; to be iterated to its end.
+
+        Yields:
+            The headers, which are to be left as they are, and the payload of each event that is
+            whole with these bytes.
 
         Raises:
             Malformed: After the events before the fault; there is nothing more to be had then.
@@ -94,7 +90,7 @@ class EventStream:
                 self._headers = _headers(block)
                 self._block = block
             at = last + 4
-            self._take(self._headers, data[payload:last])
+            yield self._headers, data[payload:last]
         if at < end:
             self._held.append(data[at:])
             self._size = end - at

@@ -8,9 +8,8 @@ then the calls are its own.
 
 import asyncio
 import hashlib
-import os
 import ssl
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from itertools import count
 from operator import itemgetter
@@ -119,6 +118,7 @@ class _Operation:
             if shape.serialization.get("location") == "header"
         ]
         self._plans: dict[tuple[Any, ...], _Plan] = {}
+        self._uuids = _uuids()
 
     def head(
         self,
@@ -156,7 +156,7 @@ class _Operation:
         hashed = hashlib.sha256(body).hexdigest() if sha256 is None else sha256.hex()
         canonical = plan.canonical % (*signed, hashed)
         authorization = signer.authorization(keys, time, plan.signed, canonical)
-        return (plan.head % (*values, authorization, _uuid(), len(body))).encode()
+        return (plan.head % (*values, authorization, next(self._uuids), len(body))).encode()
 
     def output(self, headers: Headers) -> dict[str, Any]:
         """The members of the output that the headers of a reply hold."""
@@ -234,13 +234,11 @@ def _literal(text: str) -> str:
     return text.replace("%", "%%")
 
 
-_RANDOM = str(uuid4())[:-12]
-_CALLS = count(int.from_bytes(os.urandom(5), "big"))
-
-
-def _uuid() -> str:
-    """A UUID that is no other call's; one made anew is dearer."""
-    return f"{_RANDOM}{next(_CALLS):012x}"
+def _uuids() -> Iterator[str]:
+    """UUIDs, of one operation's calls; each made at random is dearer."""
+    first = uuid4().hex
+    for number in count():
+        yield f"{first[:8]}-{first[8:12]}-{first[12:16]}-{first[16:20]}-{number:012x}"
 
 
 class LeanTransport:

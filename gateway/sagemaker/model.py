@@ -10,7 +10,7 @@ import structlog
 from msgspec import structs
 
 from gateway.errors import ErrorCode, Failure, Outcome
-from gateway.sagemaker.errors import failure_of
+from gateway.sagemaker.errors import failure_of, failure_of_reply
 from gateway.sagemaker.formats import Format
 from gateway.sagemaker.profiles import JsonObject, Profile
 from gateway.sagemaker.sessions import (
@@ -163,8 +163,8 @@ class SageMakerModel:
                 return
             try:
                 reply = self._reply(response, streamed=request.stream)
-            except ModelError as error:
-                on_end(error.failure)
+            except Exception as error:  # noqa: BLE001 - whatever it is, it stops here
+                on_end(_failure_of_reply(error))
             else:
                 on_end(reply)
 
@@ -257,8 +257,8 @@ class SageMakerModel:
                 return
             try:
                 pass_on(cut.end())
-            except ModelError as error:
-                on_end(error.failure)
+            except Exception as error:  # noqa: BLE001 - as above
+                on_end(_failure_of_reply(error))
                 return
             on_end(
                 ModelReply(
@@ -305,6 +305,10 @@ class SageMakerModel:
         except Exception as error:  # noqa: BLE001 - whatever it is, it stops here
             in_session = session_id != NEW_SESSION
             raise ModelError(self._failure(error, in_session=in_session)) from None
+
+
+def _failure_of_reply(error: Exception) -> Failure:
+    return error.failure if isinstance(error, ModelError) else failure_of_reply(error)
 
 
 def _wrong_field(parameters: Mapping[str, str]) -> Failure:

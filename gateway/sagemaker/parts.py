@@ -32,8 +32,7 @@ class Parts:
 
     def __init__(self, take: OnPayloads) -> None:
         self._take = take
-        self._whole: list[bytes] = []
-        self._events = EventStream(self._event)
+        self._events = EventStream()
 
     def feed(self, data: bytes) -> None:
         """Take the next bytes of the body.
@@ -41,14 +40,16 @@ class Parts:
         Raises:
             ModelError: The stream broke, or the platform ended it with an exception.
         """
+        whole = []
         try:
-            self._events.feed(data)
+            for headers, payload in self._events.feed(data):
+                if part := _payload(headers, payload):
+                    whole.append(part)
         except Malformed as error:
             log.warning("stream broken", error=str(error))
             raise ModelError(BROKEN_OFF) from None
         finally:  # what came before a fault counts
-            if self._whole:
-                whole, self._whole = self._whole, []
+            if whole:
                 self._take(whole)
 
     def end(self) -> None:
@@ -59,10 +60,6 @@ class Parts:
         """
         if self._events.pending:
             raise _cut_off()
-
-    def _event(self, headers: Mapping[str, Any], payload: bytes) -> None:
-        if part := _payload(headers, payload):
-            self._whole.append(part)
 
 
 async def payload_parts(

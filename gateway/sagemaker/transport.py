@@ -97,7 +97,8 @@ class Transport(Protocol):
     """Makes calls, each once. Nothing is heard of one before the method has returned.
 
     What goes wrong after the head of a good reply ends a call with `ReplyFailed` or `ModelError`,
-    and what goes wrong before that with the exception that botocore would raise.
+    and what goes wrong before that with the exception that botocore would raise. What a callback
+    raises ends it as it is.
     """
 
     def invoke_endpoint(
@@ -147,7 +148,12 @@ async def result_of(start: Callable[[OnEnd[T]], Call]) -> T:
         Exception: The call's.
     """
     future: asyncio.Future[T | Exception] = asyncio.get_running_loop().create_future()
-    call = start(future.set_result)
+
+    def ended(result: T | Exception) -> None:
+        if not future.done():  # it may be cancelled, and this not know of it yet
+            future.set_result(result)
+
+    call = start(ended)
     try:
         result = await future
     except asyncio.CancelledError:

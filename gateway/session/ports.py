@@ -81,7 +81,7 @@ class ModelError(Exception):
 
 
 OnParts = Callable[[list[str | bytes]], None]
-"""Takes parts of a streamed reply that have come together."""
+"""Takes parts of a streamed reply that have come together: one at least."""
 
 OnEnd = Callable[[ModelReply | Failure], None]
 """Takes what has become of a turn: its reply, or why there is none."""

@@ -18,10 +18,9 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.protocols.utils import ClientDisconnected
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.exceptions import InvalidState
-from websockets.frames import Frame
+from websockets.frames import Frame, apply_mask  # type: ignore[attr-defined] # in C, if it can
 from websockets.http11 import Request
 from websockets.protocol import State
-from websockets.speedups import apply_mask
 
 from gateway.errors import CloseCode
 
@@ -30,6 +29,9 @@ LINK = "session-gateway.link"
 
 TEXT, BINARY = 0x81, 0x82
 """The first byte of a frame that is a whole message."""
+
+CONTROL = 0x08
+"""The bit of a frame's first byte that says that it is no part of a message."""
 
 MASKED = 0x80
 """The bit of a frame's second byte that every frame of a client has."""
@@ -135,18 +137,20 @@ class _Flag:
 class _End:
     """In place of the queue to an application that has returned: tells of the end."""
 
-    __slots__ = ("_loop", "_on_end")
+    __slots__ = ("_on_end", "_protocol")
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, on_end: Callable[[int], None]) -> None:
-        self._loop = loop
-        self._on_end: Callable[[int], None] | None = on_end
+    def __init__(self, protocol: "WebSocketProtocol", on_end: Callable[[int], None]) -> None:
+        self._on_end = on_end
+        self._protocol: WebSocketProtocol | None = protocol
 
     def put_nowait(self, message: Mapping[str, Any]) -> None:
         """Take a disconnect; the first is the one that counts."""
-        on_end, self._on_end = self._on_end, None
-        if on_end is not None:
+        protocol, self._protocol = self._protocol, None
+        if protocol is not None:
+            protocol.cut_later()  # a client that does not read would keep it for ever
             # Not at once: it may come of what its connection is doing at this moment.
-            self._loop.call_soon(on_end, message["code"])
+            protocol.loop.call_soon(self._on_end, message["code"])
+            del self._on_end  # which refers back to the protocol
 
 
 class HttpProtocol(HttpToolsProtocol):
@@ -174,7 +178,8 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         """Hand a message over that is in one frame; leave all others to websockets.
 
         It is given whole frames, so that it is never in the middle of one; but one that is too
-        large at once, since it refuses it by its header.
+        large at once, since it refuses it by its header. Control frames that follow one another
+        are given together.
         """
         self.last_seen = self.loop.time()
         if not self.handshake_initiated:
@@ -190,21 +195,28 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
             fits = stop - begin <= self.config.ws_max_size
             if stop > len(came) and fits:
                 break
-            if came[at] in (TEXT, BINARY):
-                self._leave(came, others, at)
-                if fits and came[at + 1] & MASKED and self._is_between_messages():
+            if not came[at] & CONTROL:
+                self._pass_on(came, others, at)
+                if self.conn.parser_exc is not None:
+                    return
+                if (
+                    came[at] in (TEXT, BINARY)
+                    and fits
+                    and came[at + 1] & MASKED
+                    and self._is_between_messages()
+                ):
                     payload = apply_mask(memoryview(came)[begin:stop], came[begin - 4 : begin])
                     self.hand_over(payload, text=came[at] == TEXT)
                 else:
-                    self._leave(came, at, stop)
+                    self._pass_on(came, at, stop)
                 others = stop
             at = stop
-        self._leave(came, others, at)
+        self._pass_on(came, others, at)
         if at < len(came):
             self.partial = bytearray(came[at:]) if at or isinstance(came, bytes) else came
 
-    def _leave(self, data: bytes | bytearray, begin: int, end: int) -> None:
-        """Leave frames to websockets."""
+    def _pass_on(self, data: bytes | bytearray, begin: int, end: int) -> None:
+        """Give frames to websockets."""
         if begin < end:
             super().data_received(bytes(data[begin:end]))
 
@@ -238,7 +250,7 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         """See `Link.take_frames`."""
         self.on_frame, self.on_writable = on_frame, on_writable
         queue = self.queue
-        self.queue = cast(Any, _End(self.loop, on_end))
+        self.queue = cast(Any, _End(self, on_end))
         self.writable = cast(Any, _Flag(self.writable.is_set()))
         self.request.headers.clear()  # the parser of what follows keeps them
         del self.request, self.response, self.scope
@@ -272,8 +284,9 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         try:
             message = payload.decode()
         except UnicodeDecodeError:
-            self.conn.send_close(1007)
-            self.handle_parser_exception()
+            if self.conn.state is State.OPEN:
+                self.conn.send_close(1007)
+                self.handle_parser_exception()
             return
         self.on_frame(message)
 
@@ -391,12 +404,21 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """It is gone; there is nothing to cut."""
+        super().connection_lost(exc)
         if self.cut_timer is not None:
             self.cut_timer.cancel()
-        super().connection_lost(exc)
         # So that no cycle holds its session, with all of its log, until the collector runs.
         self.on_frame = self.on_writable = None
         self.conn.parser.close()
+
+    def eof_received(self) -> None:
+        """The client sends nothing more; what is unsent may still go."""
+        self.cut_later()
+
+    def shutdown(self) -> None:
+        """Close, unless the peer does so at the same time."""
+        with contextlib.suppress(InvalidState):
+            super().shutdown()
 
     async def run_asgi(self) -> None:
         """Run the application, and close the connection after it unless it has taken the frames."""

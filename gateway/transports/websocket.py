@@ -96,7 +96,7 @@ class Connection:
         websocket: Accepted.
         codec: Of the subprotocol agreed on; None for raw.
         route: Where its session goes.
-        on_end: Called once with the close code, when its socket is closed.
+        on_end: Called once with the close code, when its socket closes.
     """
 
     __slots__ = (

@@ -191,13 +191,16 @@ def large(job: Job, options: Options, directory: Path, upstream: str) -> Iterato
 
 def streams(job: Job, options: Options, directory: Path, upstream: str) -> Iterator[Sample]:
     """Replies that are streamed: 200 parts of 40 bytes that are all there at once."""
-    if job.contender == PARSING:
+    if job.contender in (PARSING, OWN_PARSING):
+        measure = parsing.own_seconds_per_part
+        if job.contender == PARSING:
+            measure = parsing.seconds_per_part
         yield Sample(
             workload=job.workload,
             contender=job.contender.name,
             round=job.round,
             size=0,
-            cpu=parsing.seconds_per_part(options.seconds),
+            cpu=measure(options.seconds),
         )
         return
     at = started(job.contender, upstream=upstream, endpoint="burst-200-40", directory=directory)
@@ -250,6 +253,7 @@ def growth(job: Job, options: Options, directory: Path, upstream: str) -> Iterat
 
 
 PARSING = Contender(name="aiobotocore's parsing alone", kind="parsing")
+OWN_PARSING = Contender(name="this gateway's parsing alone", kind="parsing")
 
 WORKLOADS: dict[str, Measure] = {
     "messages": messages,
@@ -272,7 +276,7 @@ def contenders(workload: str, *, few: bool) -> list[Contender]:
             rest = [] if few else [FLOOR, *gateways("msgpack", "raw")]
             return [PLAIN, *gateways("json"), *rest]
         case "streams":
-            return [PLAIN, PARSING, *gateways("json", "msgpack")[:: 2 if few else 1]]
+            return [PLAIN, PARSING, OWN_PARSING, *gateways("json", "msgpack")[:: 2 if few else 1]]
         case "idle":
             # What is raw opens no session by connecting, so nothing raw compares but the floor.
             return [*gateways("json"), *([] if few else [FORTY, FLOOR])]

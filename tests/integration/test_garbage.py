@@ -12,6 +12,8 @@ from websockets.server import ServerProtocol
 
 from gateway.app import Signals, serve
 from gateway.config import Settings
+from gateway.runner import SessionRunner
+from gateway.sagemaker.parts import Parts
 from gateway.session.session import Session
 from gateway.transports.server import HttpProtocol, WebSocketProtocol
 from gateway.transports.websocket import Connection
@@ -19,7 +21,15 @@ from tests.integration.conftest import Start
 from tests.support.client import client, in_time, raw
 from tests.support.timing import UNIT
 
-KINDS = (Session, Connection, WebSocketProtocol, HttpProtocol, ServerProtocol)
+KINDS = (
+    Session,
+    SessionRunner,
+    Parts,
+    Connection,
+    WebSocketProtocol,
+    HttpProtocol,
+    ServerProtocol,
+)
 
 
 def there() -> list[object]:
@@ -39,6 +49,11 @@ async def converse(url: str) -> None:
     async with raw(url, "chat") as socket:
         await socket.send("Hello")
         await in_time(socket.recv())
+    async with client(url, route="streamed") as chat:
+        await chat.open()
+        await chat.ask("Hello")
+        await chat.send("session.close")
+        await chat.closed()
 
 
 async def test_nothing_is_left_of_connections(
@@ -49,7 +64,8 @@ async def test_nothing_is_left_of_connections(
     for name in ("configure_logging", "tune_garbage_collection"):
         monkeypatch.setattr(f"gateway.app.{name}", lambda *_: None)  # they change this process
     aws = {"region": "us-east-1", "endpoint_url": start_local().url}
-    routes = {"chat": {"endpoint_name": "my-endpoint", "content_type": "text/plain"}}
+    chat = {"endpoint_name": "my-endpoint", "content_type": "text/plain"}
+    routes = {"chat": chat, "streamed": {**chat, "stream": "raw"}}
     settings = Settings.model_validate({"aws": aws, "routes": routes, "server": {"port": 0}})
     ready: asyncio.Future[str] = asyncio.get_running_loop().create_future()
     signals = Signals()
@@ -63,7 +79,9 @@ async def test_nothing_is_left_of_connections(
             await converse(url)
             deadline = time.monotonic() + 10 * UNIT
             while left := set(map(id, there())) - known:
-                assert time.monotonic() < deadline, [one for one in there() if id(one) in left]
+                assert time.monotonic() < deadline, [
+                    (type(one), str(one)) for one in there() if id(one) in left
+                ]
                 await asyncio.sleep(0.01)  # nobody tells when an object is freed
         finally:
             gc.enable()

@@ -12,6 +12,7 @@ from uvicorn.server import ServerState
 from websockets.frames import Close, Frame, Opcode
 
 from gateway.transports.server import JOINED_BYTES, LINK, Link, WebSocketProtocol
+from tests.support.timing import UNIT
 
 MAX_SIZE = 200_000
 
@@ -27,7 +28,7 @@ class Wire(asyncio.Transport):
     def __init__(self) -> None:
         super().__init__()
         self.written: list[bytes] = []
-        self.closing = False
+        self.closing = self.aborted = False
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
         self.written.append(bytes(data))
@@ -38,7 +39,8 @@ class Wire(asyncio.Transport):
     def close(self) -> None:
         self.closing = True
 
-    abort = close
+    def abort(self) -> None:
+        self.closing = self.aborted = True
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:
         return ("127.0.0.1", 1) if name in {"peername", "sockname"} else default
@@ -174,7 +176,10 @@ def test_messages_come_whole_however_they_are_cut(
         "a-close",
     ],
 )
-async def test_what_ends_a_connection(frames: bytes, code: int) -> None:
+async def test_what_ends_a_connection(
+    frames: bytes, code: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gateway.transports.server.CLOSE_SECONDS", 0)
     peer = await Peer().connect()
     peer.protocol.data_received(masked(Opcode.TEXT, b"before") + frames)
     peer.protocol.data_received(masked(Opcode.TEXT, b"after"))
@@ -182,6 +187,35 @@ async def test_what_ends_a_connection(frames: bytes, code: int) -> None:
     assert peer.closed == code
     peer.link.write_frames([b"too late"], text=True)
     assert peer.closed == code
+    peer.protocol.shutdown()
+    await asyncio.sleep(0.01 * UNIT)
+    assert peer.wire.aborted, "whoever does not read would keep it for ever"
+    peer.leave()
+
+
+async def test_who_sends_no_more_and_does_not_read_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gateway.transports.server.CLOSE_SECONDS", 0)
+    peer = await Peer().connect()
+    peer.protocol.eof_received()
+    await asyncio.sleep(0.01 * UNIT)
+    assert peer.wire.aborted
+    peer.leave()
+
+
+@pytest.mark.parametrize(
+    "frames",
+    [
+        masked(Opcode.TEXT, b"\xff", fin=False) + masked(Opcode.CONT, b""),
+        masked(Opcode.TEXT, b"\xff"),
+    ],
+    ids=["fragments", "whole"],
+)
+async def test_what_comes_in_one_piece_with_a_close(frames: bytes) -> None:
+    peer = await Peer().connect()
+    both = masked(Opcode.TEXT, b"a", fin=False) + masked(Opcode.CONT, b"b")
+    peer.protocol.data_received(both + frames + masked(Opcode.CLOSE, b"\x03\xe8"))
+    assert peer.messages == ["ab"]
+    assert peer.closed == 1007
     peer.leave()
 
 

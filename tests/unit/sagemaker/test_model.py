@@ -1,0 +1,95 @@
+"""What no platform can be made to do: replies that can't be, and ends in the wrong moment."""
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from gateway.errors import ErrorCode, Failure, Outcome
+from gateway.sagemaker import PROFILES, Defaults, Format, SageMakerModel
+from gateway.sagemaker.streams import StreamKind
+from gateway.sagemaker.transport import OnEnd, StreamedReply, result_of
+from gateway.session.ports import Call, ModelReply, ModelRequest
+
+
+class Handle:
+    """A call that is under way."""
+
+    cancelled = False
+
+    def cancel(self) -> None:
+        self.cancelled = True
+
+
+class Transport:
+    """Hands out the callbacks that it is given."""
+
+    def __init__(self) -> None:
+        self.end: Callable[[Any], None]
+        self.payloads: Callable[[list[bytes]], None]
+
+    def invoke_endpoint(
+        self,
+        parameters: dict[str, Any],
+        on_end: OnEnd[dict[str, Any]],
+        *,
+        sha256: bytes | None = None,
+    ) -> Call:
+        del parameters, sha256
+        self.end = on_end
+        return Handle()
+
+    def invoke_endpoint_with_response_stream(
+        self,
+        parameters: dict[str, Any],
+        on_head: Callable[[StreamedReply], None],
+        on_payloads: Callable[[list[bytes]], None],
+        on_end: OnEnd[StreamedReply],
+        *,
+        sha256: bytes | None = None,
+    ) -> Call:
+        del parameters, sha256
+        on_head(StreamedReply())
+        self.payloads, self.end = on_payloads, on_end
+        return Handle()
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_what_nobody_has_foreseen_ends_the_turn(*, stream: bool) -> None:
+    transport, ends = Transport(), list[ModelReply | Failure]()
+
+    def on_parts(_parts: object) -> None:
+        raise ZeroDivisionError
+
+    form = Format(stream=StreamKind.LINES)
+    model = SageMakerModel(
+        transport, "my-endpoint", PROFILES["stateless"], Defaults(), body_format=form
+    )
+    request = ModelRequest(body=b"{}", content_type="application/json", stream=stream)
+    model.invoke(request, None, affinity="a", on_parts=on_parts, on_end=ends.append)
+    if stream:
+        transport.payloads([b"the beginning of a line"])
+        transport.end(StreamedReply())
+    else:
+        transport.end({})  # without a body
+    (failure,) = ends
+    assert isinstance(failure, Failure)
+    assert (failure.code, failure.outcome) == (ErrorCode.STREAM_BROKEN, Outcome.INVOKED)
+
+
+async def test_an_end_that_comes_when_nobody_waits_any_more() -> None:
+    handle = Handle()
+    ends: list[OnEnd[dict[str, Any]]] = []
+
+    def start(on_end: OnEnd[dict[str, Any]]) -> Call:
+        ends.append(on_end)
+        return handle
+
+    waiting = asyncio.create_task(result_of(start))
+    await asyncio.sleep(0)
+    waiting.cancel()
+    ends[0]({})
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    assert handle.cancelled
