@@ -58,7 +58,7 @@ search: $(INSTALLED) ## look for failures for as long as it takes
 	$(BIN)/pytest --hypothesis-profile=search -k "machine or codecs" tests/unit
 	SCHEDULES=5000 SEED=$${SEED:-$$$$} $(BIN)/pytest -s tests/faults/test_schedules.py
 
-bench: $(INSTALLED) ## compare what a message costs, here and in other ways, in 20 minutes
+bench: $(INSTALLED) ## compare what a message costs, here and in other ways, in 15 minutes
 	$(BIN)/python -m tests.bench run $(BENCH_FLAGS)
 	$(BIN)/python -m tests.bench report
 
