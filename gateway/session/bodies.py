@@ -1,10 +1,11 @@
 """From a client's message to the model's request, and from its reply to what a client is sent."""
 
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
-from typing import TypedDict
+from typing import Any, TypedDict
 
 import msgspec
-from msgspec import UNSET, Raw, UnsetType, structs
+from msgspec import UNSET, Raw, structs
 
 from gateway.protocol.messages import MessageSend
 from gateway.session.policy import Policy
@@ -22,7 +23,8 @@ CLIENT_FIELDS = (
 """The fields of ``message.send`` that a client may set only where its route allows it."""
 
 _FIRST_OPTION = MessageSend.__struct_fields__.index("content_type")
-_NO_OPTIONS = (UNSET,) * (len(MessageSend.__struct_fields__) - _FIRST_OPTION)
+_OPTIONS = MessageSend.__struct_fields__[_FIRST_OPTION:]
+_NO_OPTIONS = (UNSET,) * len(_OPTIONS)
 
 TEXT = "text/plain; charset=utf-8"
 JSON = "application/json"
@@ -62,54 +64,48 @@ def body_of(message: MessageSend) -> tuple[bytes, str]:
     return message.data or b"", BINARY
 
 
+def options_of(message: MessageSend) -> dict[str, str]:
+    """What a message says beside its id, its body and whether to stream, by the field's name."""
+    options = structs.astuple(message)[_FIRST_OPTION:]
+    if options == _NO_OPTIONS:
+        return {}
+    named = zip(_OPTIONS, options, strict=True)
+    return {name: value for name, value in named if value is not UNSET}
+
+
 def request_of(
-    message: MessageSend, body: bytes, kind: str, sha256: bytes | None, policy: Policy
+    message: MessageSend,
+    policy: Policy,
+    *,
+    options: Mapping[str, str],
+    body: bytes,
+    kind: str,
+    sha256: bytes | None,
 ) -> ModelRequest:
     """The model's request; its content type is the message's, else the route's, else the body's.
 
     Args:
         message: The client's.
+        policy: The route's rules.
+        options: Its own, see `options_of`; a request has the same under the same names.
         body: Its own body; see `body_of`.
         kind: The content type that is that body's by nature.
         sha256: That body's digest.
-        policy: The route's rules.
     """
     stream = policy.streams and message.stream is not False
     if message.text is not UNSET and policy.template is not None:
         values = {"text": message.text, "stream": stream}
         body, kind, sha256 = msgspec.json.encode(fill(policy.template, values)), JSON, None
-    if not has_options(message):
-        kind = policy.content_type or kind
-        return ModelRequest(body=body, stream=stream, content_type=kind, sha256=sha256)
-    return ModelRequest(
-        body=body,
-        sha256=sha256,
-        stream=stream,
-        content_type=_given(message.content_type) or policy.content_type or kind,
-        accept=_given(message.accept),
-        custom_attributes=_given(message.custom_attributes),
-        inference_id=_given(message.inference_id),
-        target_model=_given(message.target_model),
-        target_variant=_given(message.target_variant),
-        target_container_hostname=_given(message.target_container_hostname),
-        enable_explanations=_given(message.enable_explanations),
-        inference_component_name=_given(message.inference_component_name),
+    given: dict[str, Any] = {"content_type": policy.content_type or kind, **options}
+    return ModelRequest(body=body, sha256=sha256, stream=stream, **given)
+
+
+def refused_field(options: Iterable[str], policy: Policy) -> str | None:
+    """The field of an option that the route does not let clients set, if there is one."""
+    return next(
+        (name for name in options if name in CLIENT_FIELDS and name not in policy.client_fields),
+        None,
     )
-
-
-def has_options(message: MessageSend) -> bool:
-    """Whether a message says more than its id, its body and whether to stream."""
-    return structs.astuple(message)[_FIRST_OPTION:] != _NO_OPTIONS
-
-
-def refused_field(message: MessageSend, policy: Policy) -> str | None:
-    """A field that the client has set and the route does not let it set, if there is one."""
-    if not has_options(message):
-        return None
-    for name in CLIENT_FIELDS:
-        if getattr(message, name) is not UNSET and name not in policy.client_fields:
-            return name
-    return None
 
 
 def reply_fields(reply: ModelReply, policy: Policy) -> ReplyFields:
@@ -143,10 +139,6 @@ def reply_fields(reply: ModelReply, policy: Policy) -> ReplyFields:
 def _shared(text: str) -> str:
     """The same object for equal strings: thousands of events with the same few are kept."""
     return text
-
-
-def _given(value: str | UnsetType) -> str | None:
-    return None if value is UNSET else value
 
 
 def _parses(body: bytes) -> bool:

@@ -15,7 +15,14 @@ from gateway.errors import ERRORS, CloseCode, ErrorCode, Failure, Outcome
 from gateway.protocol import messages as wire
 from gateway.session import effects as do
 from gateway.session import events as on
-from gateway.session.bodies import ReplyFields, body_of, refused_field, reply_fields, request_of
+from gateway.session.bodies import (
+    ReplyFields,
+    body_of,
+    options_of,
+    refused_field,
+    reply_fields,
+    request_of,
+)
 from gateway.session.endings import ENDINGS, Ending
 from gateway.session.events import SessionEvent, Timer
 from gateway.session.keys import ResumeKeys
@@ -242,7 +249,8 @@ class Session:
         """Accept the message, or say why not; send it if nothing is ahead of it."""
         if self._known(message):
             return
-        refused = refused_field(message, self.policy)
+        options = options_of(message)
+        refused = refused_field(options, self.policy)
         if refused is not None:
             text = f"The route {self.policy.route} does not let clients set `{refused}`."
             self._out.refuse(ErrorCode.FORBIDDEN, text, message.id)
@@ -255,7 +263,9 @@ class Session:
         said = None if self.policy.seed is None or message.text is UNSET else message.text
         body, kind = body_of(message)
         body_digest = digest(body)
-        request = request_of(message, body, kind, body_digest, self.policy)
+        request = request_of(
+            message, self.policy, options=options, body=body, kind=kind, sha256=body_digest
+        )
         self.turns.add(message.id, said, body_digest, request)
         accepted = wire.MessageAccepted(event=self._out.next_event, id=message.id, queued=ahead)
         self._out.emit(accepted)
