@@ -138,10 +138,10 @@ def failure_of(  # noqa: PLR0911 - one a kind
         profile: How the container words its errors.
         in_session: Whether the call named a session that is open; no other can lose one.
     """
-    if isinstance(error, ModelError):
-        return error.failure
     if isinstance(error, ReplyFailed):
         return failure_of_reply(error.error)
+    if isinstance(error, ModelError):
+        return error.failure
     about = log.bind(error=type(error).__name__)
     if isinstance(error, boto.ClientError):
         if error.operation_name not in OPERATIONS:
@@ -173,6 +173,8 @@ def failure_of(  # noqa: PLR0911 - one a kind
 
 def failure_of_reply(error: Exception) -> Failure:
     """The same of an exception after the head of a good reply, when the model has seen the call."""
+    if isinstance(error, ModelError):
+        return error.failure
     about = log.bind(error=type(error).__name__)
     if isinstance(error, _TIMEOUTS):
         about.warning("reply not whole in time")

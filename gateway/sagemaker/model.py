@@ -164,7 +164,7 @@ class SageMakerModel:
             try:
                 reply = self._reply(response, streamed=request.stream)
             except Exception as error:  # noqa: BLE001 - whatever it is, it stops here
-                on_end(_failure_of_reply(error))
+                on_end(failure_of_reply(error))
             else:
                 on_end(reply)
 
@@ -258,7 +258,7 @@ class SageMakerModel:
             try:
                 pass_on(cut.end())
             except Exception as error:  # noqa: BLE001 - as above
-                on_end(_failure_of_reply(error))
+                on_end(failure_of_reply(error))
                 return
             on_end(
                 ModelReply(
@@ -305,10 +305,6 @@ class SageMakerModel:
         except Exception as error:  # noqa: BLE001 - whatever it is, it stops here
             in_session = session_id != NEW_SESSION
             raise ModelError(self._failure(error, in_session=in_session)) from None
-
-
-def _failure_of_reply(error: Exception) -> Failure:
-    return error.failure if isinstance(error, ModelError) else failure_of_reply(error)
 
 
 def _wrong_field(parameters: Mapping[str, str]) -> Failure:

@@ -24,10 +24,9 @@ from structlog.testing import capture_logs
 
 from gateway.errors import ErrorCode, Failure, Outcome
 from gateway.sagemaker import PROFILES, runtime_client
-from gateway.sagemaker.errors import failure_of, failure_of_reply
+from gateway.sagemaker.errors import failure_of
 from gateway.sagemaker.lean import LeanTransport
-from gateway.sagemaker.transport import ReplyFailed, StreamedReply, Transport, result_of
-from gateway.session.ports import ModelError
+from gateway.sagemaker.transport import StreamedReply, Transport, result_of
 from tests.support.timing import UNIT
 
 NOW = datetime(2026, 11, 21, 8, 30, 15, tzinfo=UTC)
@@ -179,10 +178,6 @@ async def came_of(runtime: Transport, parameters: dict[str, Any], *, stream: boo
             response = await result_of(partial(runtime.invoke_endpoint, parameters))
             response.pop("ResponseMetadata", None)
             result = response
-    except ModelError as error:
-        result = error.failure
-    except ReplyFailed as error:
-        result = failure_of_reply(error.error)
     except ClientError as error:
         metadata = {"RetryAttempts", "MaxAttemptsReached"}
         answer = {key: value for key, value in error.response.items() if key != "Body"}
