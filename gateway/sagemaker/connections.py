@@ -290,7 +290,6 @@ class _Connection(asyncio.Protocol):
         self._loop = loop
         self._url = url
         self._read_timeout = read_timeout
-        self._deadline = 0.0
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = 0.0
         self._poll = select.poll()
@@ -315,10 +314,9 @@ class _Connection(asyncio.Protocol):
         self._until_end = False  # the body is over when the connection is
         self._fruitless = 0  # bytes that came without bringing any of the body
         self._whole = False
-        self._deadline = exchange.deadline
         self.reusable = False
         self.used_at = self._loop.time()
-        self._watch_until_due()
+        self._watch_until_due(exchange)
         if len(exchange.body) <= JOINED_BYTES:
             self._transport.write(exchange.head + exchange.body)
         else:
@@ -413,8 +411,8 @@ class _Connection(asyncio.Protocol):
         self._until_end = not chunked and "content-length" not in headers
         if status < 300:
             if exchange.then is not None:
-                self._deadline = self.used_at + exchange.then
-                self._watch_until_due()
+                exchange.deadline = self.used_at + exchange.then
+                self._watch_until_due(exchange)
             try:
                 self._take = exchange.on_head(headers)
             except Exception as error:  # noqa: BLE001 - the caller's
@@ -470,12 +468,12 @@ class _Connection(asyncio.Protocol):
             gone = ConnectionError("closed by the server")
             self._break(boto.ConnectionClosedError(endpoint_url=self._url, error=gone))
 
-    def _watch_until_due(self) -> None:
+    def _watch_until_due(self, exchange: Exchange) -> None:
         """See that `_watch` is called in time; often it is set to be called early enough already.
 
         So there is one timer for many exchanges, and none is stopped with each.
         """
-        at = min(self.used_at + self._read_timeout, self._deadline)
+        at = min(self.used_at + self._read_timeout, exchange.deadline)
         if self._timer is not None:
             if self._timer_at <= at:
                 return
@@ -486,15 +484,16 @@ class _Connection(asyncio.Protocol):
     def _watch(self) -> None:
         """Tell of what takes too long."""
         self._timer = None
-        if self._exchange is None:
+        exchange = self._exchange
+        if exchange is None:
             return
         now = self._loop.time()
-        if now >= self._deadline:
+        if now >= exchange.deadline:
             self._break(TimeoutError())
         elif now >= self.used_at + self._read_timeout:
             self._break(boto.ReadTimeoutError(endpoint_url=self._url, error=TimeoutError()))
         else:
-            self._watch_until_due()
+            self._watch_until_due(exchange)
 
 
 def _size(header: tuple[bytes, bytes]) -> int:
