@@ -61,3 +61,15 @@ def start_gateway(stack: ExitStack, tmp_path: Path, transport: str) -> Start:
         return stack.enter_context(gateway(file, *arguments))
 
     return start
+
+
+@pytest.fixture
+def platform(start_local: Start) -> Process:
+    """A local SageMaker for the test alone."""
+    return start_local()
+
+
+@pytest.fixture
+def own_url(request: pytest.FixtureRequest, start_gateway: Start, platform: Process) -> str:
+    """A gateway for the test alone, with the module's ``ROUTES``."""
+    return start_gateway(platform.url, request.module.ROUTES).websocket

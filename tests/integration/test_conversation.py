@@ -50,16 +50,6 @@ endpoint_name = "no-such-endpoint"
 """
 
 
-@pytest.fixture
-def platform(start_local: Start) -> Process:
-    return start_local()
-
-
-@pytest.fixture
-def own_url(start_gateway: Start, platform: Process) -> str:
-    return start_gateway(platform.url, ROUTES).websocket
-
-
 @pytest.mark.parametrize("subprotocol", [JSON, MSGPACK])
 async def test_a_conversation_keeps_its_state(
     own_url: str, platform: Process, subprotocol: str

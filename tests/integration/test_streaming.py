@@ -23,16 +23,6 @@ format = "plain"
 SAID = "Hello Ada, I will remember your name."
 
 
-@pytest.fixture
-def platform(start_local: Start) -> Process:
-    return start_local()
-
-
-@pytest.fixture
-def own_url(start_gateway: Start, platform: Process) -> str:
-    return start_gateway(platform.url, ROUTES).websocket
-
-
 def parts(chat: Client, message_id: str) -> list[str]:
     return [
         message["text"]
