@@ -22,7 +22,7 @@ Status = Literal["completed", "cancelled", "failed"]
 Progress = Literal["queued", "running", "completed", "cancelled", "failed"]
 ClosedReason = Literal["client", "expired", "lost", "idle", "model", "operator"]
 RenewedReason = Literal["expiring", "expired", "lost"]
-Context = Literal["lost", "replayed"]
+Context = Literal["lost", "replayed", "partial"]
 
 
 class _Client(
@@ -159,6 +159,7 @@ class MessageDone(_Server, frozen=True, kw_only=True, tag="message.done"):
     """The end of a turn, with the reply's body unless that was streamed.
 
     ``outcome`` is there for a cancelled turn; a failed one says it in its ``error``.
+    ``dropped_turns`` is there where the gateway sends the history and could not send all of it.
     """
 
     event: int
@@ -173,6 +174,7 @@ class MessageDone(_Server, frozen=True, kw_only=True, tag="message.done"):
     custom_attributes: str | UnsetType = UNSET
     deltas: int
     duration_ms: int
+    dropped_turns: int | UnsetType = UNSET
     outcome: Outcome | UnsetType = UNSET
     error: ErrorObject | UnsetType = UNSET
 
