@@ -52,7 +52,7 @@ class Renewed:
     """
 
     reason: Literal["expiring", "expired", "lost"]
-    context: Literal["lost", "replayed"]
+    context: Literal["lost", "replayed", "partial"]
     expires_at: datetime | None
 
 

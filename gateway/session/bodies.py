@@ -10,7 +10,6 @@ from msgspec import UNSET, Raw, structs
 from gateway.protocol.messages import MessageSend
 from gateway.session.policy import Policy
 from gateway.session.ports import ModelReply, ModelRequest
-from gateway.session.templates import fill
 
 CLIENT_FIELDS = (
     "inference_id",
@@ -84,6 +83,9 @@ def request_of(
 ) -> ModelRequest:
     """The model's request; its content type is the message's, else the route's, else the body's.
 
+    Where the route has a template for text, the body is empty: what it is made of is known only
+    when the turn begins.
+
     Args:
         message: The client's.
         policy: The route's rules.
@@ -94,8 +96,7 @@ def request_of(
     """
     stream = policy.streams and message.stream is not False
     if message.text is not UNSET and policy.template is not None:
-        values = {"text": message.text, "stream": stream}
-        body, kind, sha256 = msgspec.json.encode(fill(policy.template, values)), JSON, None
+        body, kind, sha256 = b"", JSON, None
     given: dict[str, Any] = {"content_type": policy.content_type or kind, **options}
     return ModelRequest(body=body, sha256=sha256, stream=stream, **given)
 

@@ -37,8 +37,12 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
         open_on_connect: Open it as soon as a client connects, not at its first message; only
             where `opening` is `Opening.CALL`.
         streams: Ask the model for replies in parts, unless the client does not want them.
-        template: JSON that the model is sent for a message with ``text``, with ``$text`` and
-            ``$stream`` in it; None where the text itself is the body.
+        template: JSON that the model is sent for a message with ``text``, with ``$text``,
+            ``$messages``, ``$transcript`` and ``$stream`` in it; None where the text itself is the
+            body.
+        sends_history: The model keeps no history: ``$messages`` and ``$transcript`` are the whole
+            conversation, as far as it is kept, and not the newest message alone.
+        system: What the model is told ahead of that history; None for nothing.
         content_type: Sent with a body whose message names none.
         json_replies: Give replies to clients as JSON where they parse.
         client_fields: Names of the optional ``message.send`` fields that this route lets its
@@ -54,7 +58,7 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
         on_lost: The same when the model has lost it.
         seed: The one message that replays a conversation, a template with ``$transcript`` or
             ``$messages`` in it; None where the client's turns are sent again.
-        transcript_turns: How many turns are kept to be replayed.
+        transcript_turns: How many turns are kept to be sent again, as history or as a replay.
         transcript_bytes: How much they may hold together.
         idle_seconds: A session without a turn for this long is closed at the model.
         session_seconds: How long a session lasts where the model does not say.
@@ -74,6 +78,8 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
     open_on_connect: bool = True
     streams: bool = False
     template: Any = None
+    sends_history: bool = False
+    system: str | None = None
     content_type: str | None = None
     json_replies: bool = False
     client_fields: frozenset[str] = frozenset()

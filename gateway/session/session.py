@@ -9,6 +9,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
+import msgspec
 from msgspec import UNSET, structs
 
 from gateway.errors import ERRORS, CloseCode, ErrorCode, Failure, Outcome
@@ -32,7 +33,8 @@ from gateway.session.policy import Opening, Policy, Recovery
 from gateway.session.ports import ModelReply, ModelRequest, ModelSession, SessionRecord
 from gateway.session.renewal import Renewal
 from gateway.session.table import TABLE, State
-from gateway.session.transcript import Exchange, Transcript
+from gateway.session.templates import fill
+from gateway.session.transcript import Exchange, Line, Transcript, told
 from gateway.session.turns import Turn, Turns, digest
 
 
@@ -62,6 +64,7 @@ class Session:
         "_detached_at",
         "_ending",
         "_expires_at",
+        "_keeps_words",
         "_keys",
         "_model",
         "_now",
@@ -69,7 +72,6 @@ class Session:
         "_opening",
         "_out",
         "_renewal",
-        "_replays",
         "_transcript",
         "_used_at",
         "id",
@@ -92,7 +94,7 @@ class Session:
         self._transcript = Transcript(
             max_turns=policy.transcript_turns, max_bytes=policy.transcript_bytes
         )
-        self._replays = Recovery.REPLAY in (policy.on_expiry, policy.on_lost)
+        self._keeps_words = policy.sends_history or policy.seed is not None
         self._out = Output(self.log)
         self._now = 0.0
         self._keys: ResumeKeys | None = None
@@ -260,7 +262,8 @@ class Session:
             self._out.refuse(ErrorCode.QUEUE_FULL, text, message.id)
             return
         ahead = self.turns.pending
-        said = None if self.policy.seed is None or message.text is UNSET else message.text
+        words = self._keeps_words or self.policy.template is not None
+        said = message.text if words and message.text is not UNSET else None
         body, kind = body_of(message)
         body_digest = digest(body)
         request = request_of(
@@ -333,7 +336,24 @@ class Session:
         else:
             self.state = State.RUNNING
             turn = self.turns.begin(self._now)
+            self._compose(turn)
             self._out.do(do.Invoke(turn.number, turn.request, self._model))
+
+    def _compose(self, turn: Turn) -> None:
+        """Make the body of a turn that has words, where the route has a template for them."""
+        policy, said = self.policy, turn.said
+        if said is None or policy.template is None:
+            return
+        lines: list[Line] = []
+        if policy.sends_history:
+            if policy.system is not None:
+                lines.append(("system", policy.system))
+            lines += self._transcript.lines()
+            turn.dropped = self._transcript.dropped
+        lines.append(("user", said))
+        values = {"text": said, "stream": turn.request.stream, **told(lines)}
+        body = msgspec.json.encode(fill(policy.template, values))
+        turn.request = structs.replace(turn.request, body=body)
 
     def _parts(self, event: on.ReplyParts) -> None:
         """Pass parts of the running turn's reply on."""
@@ -352,7 +372,7 @@ class Session:
             ]
         )
         turn.deltas += len(event.parts)
-        if self.policy.seed is not None:
+        if self._keeps_words:
             for part in event.parts:
                 if isinstance(part, str):
                     turn.hear(part, self.policy.transcript_bytes)
@@ -378,16 +398,7 @@ class Session:
 
     def _complete(self, turn: Turn, reply: ModelReply) -> None:
         fields = reply_fields(reply, self.policy)
-        if self._replays:
-            if self.policy.seed is None:
-                exchange = Exchange(turn.request)
-            else:
-                exchange = Exchange(
-                    structs.replace(turn.request, body=b""),
-                    turn.said,
-                    fields.get("text", turn.answered),
-                )
-            self._transcript.add(exchange)
+        turn.answered = fields.get("text", turn.answered)
         self._end_turn(turn, "completed", reply=fields)
 
     def _failed(self, event: on.InvokeFailed) -> None:
@@ -462,6 +473,8 @@ class Session:
         outcome: Outcome | None = None,
     ) -> None:
         self.turns.end(turn, status)
+        if status == "completed" or outcome in (Outcome.UNKNOWN, Outcome.INVOKED):
+            self._keep(turn)
         duration = 0.0 if turn.started is None else self._now - turn.started
         self._out.emit(
             wire.MessageDone(
@@ -470,11 +483,26 @@ class Session:
                 status=status,
                 deltas=turn.deltas,
                 duration_ms=round(duration * 1000),
+                dropped_turns=turn.dropped or UNSET,
                 error=_error_object(failure) if failure else UNSET,
                 outcome=outcome or UNSET,
                 **(reply or {}),
             )
         )
+
+    def _keep(self, turn: Turn) -> None:
+        """Keep a turn that the model has answered, or was stopped at, to tell it again."""
+        if self._keeps_words:
+            if turn.said is not None:
+                request = structs.replace(turn.request, body=b"", sha256=None)
+                self._transcript.add(Exchange(request, turn.said, turn.answered))
+            elif not self.policy.sends_history:
+                self._transcript.leave_out()
+        elif Recovery.REPLAY in (self.policy.on_expiry, self.policy.on_lost):
+            if turn.cancelling:
+                self._transcript.leave_out()  # answered in full, it might take for ever
+            else:
+                self._transcript.add(Exchange(turn.request))
 
     # Expiry and renewal
 
@@ -519,15 +547,20 @@ class Session:
             wire.SessionRenewed(
                 event=self._out.next_event,
                 reason=renewal.reason(self._now),
-                context="replayed" if renewal.recovery is Recovery.REPLAY else "lost",
+                context=self._context_after(renewal),
                 expires_at=rfc3339(self._model.expires_at if self._model else None),
             )
         )
         self._next()
 
+    def _context_after(self, renewal: Renewal) -> wire.Context:
+        if renewal.recovery is not Recovery.REPLAY and not self.policy.sends_history:
+            return "lost"
+        return "replayed" if self._transcript.whole else "partial"
+
     def _to_replay(self, renewal: Renewal) -> list[ModelRequest]:
-        if renewal.recovery is not Recovery.REPLAY:
-            return []
+        if renewal.recovery is not Recovery.REPLAY or self.policy.sends_history:
+            return []  # the next turn carries the history
         if self.policy.seed is None:
             return self._transcript.turns()
         return self._transcript.seed(self.policy.seed)

@@ -1,15 +1,21 @@
-"""What has been said in a session, as far as it is kept to be said again to a new one."""
+"""What has been said in a session, as far as it is kept to be said again.
 
-from typing import Any
+A model that keeps no history is sent it with each turn; another only when a new session takes the
+place of one that is gone.
+"""
+
+from collections.abc import Iterable
+from typing import Any, Literal
 
 import msgspec
 from msgspec import Struct, structs
 
+from gateway.session.bodies import JSON, TEXT
 from gateway.session.ports import ModelRequest
 from gateway.session.templates import fill
 
-JSON = "application/json"
-TEXT = "text/plain; charset=utf-8"
+Line = tuple[Literal["system", "user", "assistant"], str]
+"""Who says something, and what."""
 
 
 class Exchange(Struct, frozen=True, gc=False):
@@ -17,18 +23,18 @@ class Exchange(Struct, frozen=True, gc=False):
 
     Attributes:
         request: As it was sent; without its body where that is not sent again.
-        said: The user's words; None where they were no text.
-        answered: The model's words; empty where they were no text.
+        said: The user's words; empty where the request is what is kept.
+        answered: The model's words, as far as the client has heard them.
     """
 
     request: ModelRequest
-    said: str | None = None
+    said: str = ""
     answered: str = ""
 
     @property
     def size(self) -> int:
-        """About how many bytes it holds."""
-        return len(self.request.body) + len(self.said or "") + len(self.answered)
+        """How many bytes it holds, but for the request's parameters."""
+        return len(self.request.body) + _size(self.said) + _size(self.answered)
 
 
 class Transcript:
@@ -39,13 +45,17 @@ class Transcript:
         max_bytes: How much they may hold together; one that is larger is not kept at all.
     """
 
-    __slots__ = ("_bytes", "_exchanges", "_max_bytes", "_max_turns")
+    __slots__ = ("_bytes", "_exchanges", "_max_bytes", "_max_turns", "dropped", "whole")
 
     def __init__(self, *, max_turns: int, max_bytes: int) -> None:
         self._max_turns = max_turns
         self._max_bytes = max_bytes
         self._exchanges: list[Exchange] = []
         self._bytes = 0
+        self.dropped = 0
+        """How many exchanges there was no room for: the oldest."""
+        self.whole = True
+        """Whether all of the conversation is here."""
 
     def add(self, exchange: Exchange) -> None:
         """Keep an exchange, and drop the oldest that there is no room for."""
@@ -53,29 +63,51 @@ class Transcript:
         self._bytes += exchange.size
         while len(self._exchanges) > self._max_turns or self._bytes > self._max_bytes:
             self._bytes -= self._exchanges.pop(0).size
+            self.dropped += 1
+            self.whole = False
+
+    def leave_out(self) -> None:
+        """There was an exchange that can't be told again."""
+        self.whole = False
 
     def turns(self) -> list[ModelRequest]:
         """The client's turns again, to be answered in one piece."""
         return [structs.replace(exchange.request, stream=False) for exchange in self._exchanges]
 
+    def lines(self) -> list[Line]:
+        """What was said, the oldest first."""
+        lines: list[Line] = []
+        for exchange in self._exchanges:
+            lines += [("user", exchange.said), ("assistant", exchange.answered)]
+        return lines
+
     def seed(self, template: Any) -> list[ModelRequest]:
         """One message that tells a new session of all; none where nothing was said.
 
         Args:
-            template: A string, or JSON, in which ``$transcript`` stands for the conversation as
-                text and ``$messages`` for a list of ``{"role": …, "content": …}``.
+            template: A string, or JSON, with placeholders; see `told`.
         """
-        spoken = [exchange for exchange in self._exchanges if exchange.said is not None]
-        if not spoken:
+        lines = self.lines()
+        if not lines:
             return []
-        lines = [f"User: {one.said}\nAssistant: {one.answered}" for one in spoken]
-        messages = [
-            {"role": role, "content": content}
-            for one in spoken
-            for role, content in (("user", one.said), ("assistant", one.answered))
-        ]
-        body = fill(template, {"transcript": "\n".join(lines), "messages": messages})
-        newest = structs.replace(spoken[-1].request, stream=False, sha256=None)
+        body = fill(template, told(lines))
+        newest = structs.replace(self._exchanges[-1].request, stream=False)
         if isinstance(body, str):
             return [structs.replace(newest, body=body.encode(), content_type=TEXT)]
         return [structs.replace(newest, body=msgspec.json.encode(body), content_type=JSON)]
+
+
+def told(lines: Iterable[Line]) -> dict[str, Any]:
+    """What the placeholders for a conversation stand for.
+
+    Returns:
+        ``messages``, a list of ``{"role": …, "content": …}``, and ``transcript``, the same as text.
+    """
+    return {
+        "messages": [{"role": role, "content": content} for role, content in lines],
+        "transcript": "\n".join(f"{role.title()}: {content}" for role, content in lines),
+    }
+
+
+def _size(text: str) -> int:
+    return len(text) if text.isascii() else len(text.encode())

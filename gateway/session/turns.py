@@ -26,15 +26,17 @@ class Turn(Struct, gc=False):
             after its turn has ended is recognised.
         id: The client's message id.
         digest: Of its body as the client sent it, see `digest`.
-        said: The user's words; None where they are no text, or are not kept to be replayed.
+        said: The user's words; None where they are no text, or nobody needs them again.
         status: How far it has come.
-        request: What to send.
+        request: What to send; where a template makes its body of `said`, that is in it from when
+            it is first sent.
         started: When it was first sent, in seconds since the epoch.
         retries: How often it has been sent again, since the model never saw it.
         renewed: Whether a session has been renewed for it.
         deltas: How many parts of its reply have come.
         cancelling: Whether the client has asked to stop it while it was at the model.
-        answered: Its reply's text so far, where that is kept to be replayed.
+        dropped: How many of the oldest turns were missing in the history that it was sent with.
+        answered: Its reply's text so far, where that is kept to be sent again.
     """
 
     number: int
@@ -48,6 +50,7 @@ class Turn(Struct, gc=False):
     renewed: bool = False
     deltas: int = 0
     cancelling: bool = False
+    dropped: int = 0
     answered: str = ""
 
     @property
@@ -56,8 +59,8 @@ class Turn(Struct, gc=False):
         return Outcome.INVOKED if self.deltas else Outcome.UNKNOWN
 
     def hear(self, text: str, limit: int) -> None:
-        """Keep a part of the reply; what is past the limit is not."""
-        if len(self.answered) < limit:
+        """Keep a part of the reply; one that is past the limit is too long to be kept at all."""
+        if len(self.answered) <= limit:
             self.answered += text
 
 

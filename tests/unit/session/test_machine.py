@@ -52,6 +52,8 @@ class Sessions(RuleBasedStateMachine):
         on_expiry=st.sampled_from(Recovery),
         on_lost=st.sampled_from(Recovery),
         seed=st.sampled_from([None, "$transcript"]),
+        template=st.sampled_from([None, {"all": "$messages"}]),
+        sends_history=st.booleans(),
         transcript_turns=st.sampled_from([1, 100]),
     )
     def start(self, **policy: object) -> None:
