@@ -4,14 +4,11 @@ A flag wins over the environment, that over the file, and the file over the defa
 is reported all at once, each with where it was set, the key, and what it should be.
 """
 
-import difflib
-import json
-import os
 import re
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple, Self, cast
+from typing import Annotated, Any, Literal, Self
 from urllib.parse import SplitResult, urlsplit
 
 import msgspec
@@ -33,12 +30,18 @@ from pydantic_settings import (
 )
 
 from gateway.addresses import is_loopback
+from gateway.mistakes import (
+    ENVIRONMENT_PREFIX,
+    ROUTE_EXAMPLE,
+    Origins,
+    TooSmall,
+    Tree,
+    problems_of,
+    suggest,
+    variables,
+)
 from gateway.sagemaker import FORMATS, PROFILES, Defaults, Format, Profile, StreamKind, Text
 from gateway.session.policy import Opening, Policy, Recovery
-
-ENVIRONMENT_PREFIX = "GATEWAY_"
-
-Location = tuple[str | int, ...]
 
 EXAMPLE = """\
 [aws]
@@ -50,9 +53,6 @@ session = "container-standards"
 content_type = "application/json"
 """
 """The least that a configuration has to say."""
-
-
-_ROUTE_EXAMPLE = 'add a table such as [routes.chat] with endpoint_name = "…"'
 
 
 class ConfigError(Exception):
@@ -431,15 +431,6 @@ class Route(_Section):
         )
 
 
-class _TooSmall(NamedTuple):
-    """A setting that has to be larger with another as it is."""
-
-    key: Location
-    value: float
-    least: float
-    other: Location
-
-
 class Settings(_Section):
     """All settings; made from values that are at hand, it looks at no file and no environment."""
 
@@ -452,13 +443,13 @@ class Settings(_Section):
     @classmethod
     def _has_a_route(cls, routes: dict[str, Route]) -> dict[str, Route]:
         if not routes:
-            raise ValueError(f"expected at least one route; {_ROUTE_EXAMPLE}")
+            raise ValueError(f"expected at least one route; {ROUTE_EXAMPLE}")
         return routes
 
     @model_validator(mode="after")
     def _logs_hold_what_they_must(self) -> Self:
         # A connection that is half a log behind is closed, and one message can be that much.
-        small: list[_TooSmall] = []
+        small: list[TooSmall] = []
         for name, route in self.routes.items():
             at = ("routes", name)
             reply, queue, resume = (
@@ -467,13 +458,13 @@ class Settings(_Section):
                 route.resume_seconds,
             )
             small += [
-                _TooSmall(
+                TooSmall(
                     (*at, "log_bytes"), route.log_bytes, 2 * reply + 1, ("aws", "reply_bytes")
                 ),
-                _TooSmall(
+                TooSmall(
                     (*at, "log_events"), route.log_events, 2 * queue + 16, (*at, "queued_messages")
                 ),
-                _TooSmall((*at, "log_seconds"), route.log_seconds, resume, (*at, "resume_seconds")),
+                TooSmall((*at, "log_seconds"), route.log_seconds, resume, (*at, "resume_seconds")),
             ]
         small = [setting for setting in small if setting.value < setting.least]
         if small:
@@ -504,9 +495,6 @@ class _Environment(EnvSettingsSource):
             return value
 
 
-Tree = dict[str, Any]
-
-
 def load(path: Path | None, flags: Mapping[str, Mapping[str, Any]] | None = None) -> Settings:
     """The settings, from everywhere.
 
@@ -526,9 +514,9 @@ def load(path: Path | None, flags: Mapping[str, Mapping[str, Any]] | None = None
         if not problems:
             return settings
     except ValidationError as error:
-        origins = _Origins(path, file, given, values)
+        origins = Origins(path, file, given, values)
         for details in error.errors(include_url=False):
-            problems += _problems(details, origins)
+            problems += problems_of(details, origins, Settings)
     raise ConfigError("\n".join(problems))
 
 
@@ -552,177 +540,11 @@ def _read(path: Path) -> Tree:
         raise ConfigError(f"{path}: not TOML: {error}") from None
 
 
-def _variables() -> Iterator[tuple[str, list[str], str]]:
-    """The gateway's variables that are not empty: name, location and value."""
-    for name, value in os.environ.items():
-        if value and name.upper().startswith(ENVIRONMENT_PREFIX):
-            yield name, name[len(ENVIRONMENT_PREFIX) :].lower().split("__"), value
-
-
 def _unknown_variables() -> list[str]:
     """Variables whose section there is none of; pydantic-settings would pass over them."""
     sections = list(Settings.model_fields)
     return [
-        f"{name}: unknown section{_suggest(location[0], sections)}"
-        for name, location, _ in _variables()
+        f"{name}: unknown section{suggest(location[0], sections)}"
+        for name, location, _ in variables()
         if location[0] not in sections
     ]
-
-
-class _Origins:
-    """Where each value was set.
-
-    Args:
-        path: The file's.
-        file: What it says.
-        flags: What the command line says.
-        values: What all of them amount to.
-    """
-
-    def __init__(self, path: Path | None, file: Tree, flags: Tree, values: Tree) -> None:
-        self._file = str(path) if path is not None else "configuration"
-        self._values = values
-        # Of two spellings of a name the later one counts, and a key before the JSON of its table.
-        variables = [*_variables()][::-1]
-        variables.sort(key=lambda variable: -len(variable[1]))
-        self._strongest_first: list[tuple[str, Tree]] = [
-            *(
-                (f"--{key.replace('_', '-')}", {section: {key: value}})
-                for section, keys in flags.items()
-                for key, value in keys.items()
-            ),
-            *((name, _tree(location, value)) for name, location, value in variables),
-            (self._file, file),
-        ]
-
-    def of(self, location: Location) -> str:
-        """The source to name for what is wrong there."""
-        named = [name for name, tree in self._strongest_first if _has(tree, location)]
-        if not named:
-            return self._file
-        table = isinstance(_value(self._values, location), dict)
-        return " and ".join(named) if table else named[0]
-
-    def of_missing(self, location: Location) -> str:
-        """The source to name for a key that is nowhere: that of its table."""
-        table = location[:-1]
-        if not table:
-            return self._file
-        return [name for name, tree in self._strongest_first if _has(tree, table)][-1]
-
-    def has(self, location: Location) -> bool:
-        """Whether it was set at all."""
-        return _has(self._values, location)
-
-
-def _tree(location: list[str], text: str) -> Tree:
-    """What one variable says."""
-    try:
-        tree = json.loads(text)
-    except (ValueError, RecursionError):
-        tree = text
-    for key in reversed(location):
-        tree = {key: tree}
-    return cast("Tree", tree)
-
-
-def _has(tree: Any, location: Location) -> bool:
-    """Whether something is there; the items of a list are where the list is."""
-    for key in location:
-        if not isinstance(tree, dict):
-            return True
-        if key not in tree:
-            return False
-        tree = tree[key]
-    return True
-
-
-def _value(tree: Any, location: Location) -> Any:
-    for key in location:
-        tree = tree.get(key) if isinstance(tree, dict) else None
-    return tree
-
-
-_EXPECTED = {
-    "dict_type": "expected a table",
-    "model_type": "expected a table",
-    "frozen_set_type": "expected a list",
-    "string_type": "expected a text",
-}
-
-
-def _problems(details: Any, origins: _Origins) -> Iterator[str]:
-    """Lines of where it was set, the key, and what is expected."""
-    location: Location = details["loc"]
-    kind, text, context = details["type"], str(details["msg"]), details.get("ctx", {})
-    if kind == "too_small":
-        yield from (_together(setting, origins) for setting in context["small"])
-        return
-    if location[-1] == "[key]":
-        location = location[:-1]
-    if kind == "within":  # a key of a table that pydantic knows nothing of
-        location += tuple(re.findall(r"[^.\[\]`]+", context["key"]))
-        if unknown := re.fullmatch(r"Object contains unknown field `(.*)`", text, re.DOTALL):
-            location, kind = (*location, unknown[1]), "extra_forbidden"
-    if kind == "missing":
-        yield f"{origins.of_missing(location)}: {_key(location)}: missing{_wanted(location)}"
-    elif kind == "extra_forbidden":
-        suggestion = _suggest(str(location[-1]), _keys_beside(location))
-        yield f"{origins.of(location)}: {_key(location)}: unknown key{suggestion}"
-    else:
-        source = origins.of(location)
-        text = _EXPECTED.get(kind, text.removeprefix("Value error, "))
-        if kind in _EXPECTED and kind != "string_type" and source.upper().startswith("GATEWAY_"):
-            text += " in JSON"
-        yield f"{source}: {_key(location)}: {text}{_shown(kind, details['input'])}"
-
-
-def _together(small: _TooSmall, origins: _Origins) -> str:
-    """Name the setting that was made; one of the two is, since the defaults go together."""
-    key, other = _key(small.key), _key(small.other)
-    if origins.has(small.key):
-        rule = f"must be at least {small.least} with {other} as it is, got {small.value}"
-        return f"{origins.of(small.key)}: {key}: {rule}"
-    return f"{origins.of(small.other)}: {other}: needs {key} to be at least {small.least}"
-
-
-def _key(location: Location) -> str:
-    """As TOML would have it, so that it is one line whatever is in it."""
-    return ".".join(
-        key if re.fullmatch(r"[A-Za-z0-9_-]+", key) else json.dumps(key)
-        for key in map(str, location)
-    )
-
-
-def _wanted(location: Location) -> str:
-    if len(location) == 1:
-        return f" - {_ROUTE_EXAMPLE}"
-    return f" - expected {Route.model_fields[str(location[-1])].description}"
-
-
-def _shown(kind: str, value: Any) -> str:
-    """What was there, unless it could be a secret: only numbers and words among choices are not."""
-    if kind.startswith(("int_", "float_", "greater_", "less_", "finite_")):
-        number = isinstance(value, int | float) and -1e12 < value < 1e12
-        if number or (isinstance(value, str) and re.fullmatch(r"[-+]?[0-9.]{1,12}", value)):
-            return f", got {value}"
-    word = isinstance(value, str) and re.fullmatch(r"[A-Za-z_-]{1,16}", value)
-    return f", got {value}" if word and kind in {"literal_error", "choice"} else ""
-
-
-def _keys_beside(location: Location) -> list[str]:
-    """The keys that there are where an unknown one was found."""
-    match location:
-        case ("routes", _, "session", *_):
-            return list(Profile.__struct_fields__)
-        case ("routes", *_):
-            return list(Route.model_fields)
-        case (str(section), _):
-            return list(getattr(Settings.model_fields[section].annotation, "model_fields", {}))
-        case _:
-            return list(Settings.model_fields)
-
-
-def _suggest(name: str, known: list[str]) -> str:
-    close = difflib.get_close_matches(name, known, n=1)
-    return f"; did you mean {close[0]}?" if close else f"; known are {', '.join(known)}"
