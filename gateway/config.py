@@ -42,6 +42,7 @@ from gateway.mistakes import (
 )
 from gateway.sagemaker import FORMATS, PROFILES, Defaults, Format, Profile, StreamKind, Text
 from gateway.session.policy import Opening, Policy, Recovery
+from gateway.session.templates import placeholders
 
 EXAMPLE = """\
 [aws]
@@ -297,8 +298,18 @@ class Route(_Section):
     )
     request: Any = Field(
         default=None,
-        description="a table that the model is sent for a client's text, with $text and $stream in "
-        "it",
+        description="what the model is sent for a client's text: a table with $text, or $messages "
+        "or $transcript for all of the conversation, and $stream in it",
+    )
+    history: Literal["gateway", "model"] | None = Field(
+        default=None,
+        description='who keeps the conversation: with "gateway" each turn carries all of it, with '
+        '"model" the newest message alone; "gateway" where `request`, or that of the `format`, '
+        "has $messages or $transcript",
+    )
+    system: Annotated[str, Field(min_length=1)] | None = Field(
+        default=None,
+        description="what the model is told ahead of the conversation that the gateway keeps",
     )
     allow: frozenset[ClientField] = Field(
         default=frozenset(), description="message fields that clients may set"
@@ -329,20 +340,27 @@ class Route(_Section):
         default=120.0,
         description="how long a session is kept for a client whose connection is lost",
     )
-    on_expiry: Literal["close", "renew", "replay"] = Field(
-        default="close",
-        description='when a session expires, "renew" goes on in a new one that knows nothing, '
-        '"replay" in one that is told again what was said',
+    on_expiry: Literal["close", "renew", "replay"] | None = Field(
+        default=None,
+        description='when a session expires, "close" ends it, "renew" goes on in a new one that '
+        'knows nothing, "replay" in one that is told again what was said; "renew" where the '
+        'gateway keeps the conversation, else "close"',
     )
-    on_lost: Literal["fail", "renew", "replay"] = Field(
-        default="fail", description="the same when the model has lost the session"
+    on_lost: Literal["fail", "renew", "replay"] | None = Field(
+        default=None,
+        description='the same when the model has lost the session, with "fail" for its end',
     )
     replay_seed: Any = Field(
         default=None,
         description="replay by one message: text, or a table, with $transcript or $messages in it",
     )
-    transcript_turns: Count = Field(default=100, description="turns kept to be replayed")
-    transcript_bytes: Bytes = Field(default=1_048_576, description="the same in bytes")
+    transcript_turns: Count = Field(
+        default=100, description="turns of a conversation that are kept to be told to the model"
+    )
+    transcript_bytes: Bytes = Field(
+        default=1_048_576,
+        description="the same in bytes; a model reads about four of them as a token",
+    )
     retries: Annotated[int, Field(ge=0, le=100)] = Field(
         default=3, description="how often a call that the model never saw is made again"
     )
@@ -407,6 +425,38 @@ class Route(_Section):
             raise ValueError('`body = "json"` and `text` (or a `format` with one) exclude another')
         return self
 
+    @property
+    def sends_history(self) -> bool:
+        """Whether the gateway keeps the conversation for the model."""
+        if self.history is not None:
+            return self.history == "gateway"
+        return self._has_a_place_for_history
+
+    @property
+    def _has_a_place_for_history(self) -> bool:
+        return not placeholders(self.body_format.request).isdisjoint({"messages", "transcript"})
+
+    @model_validator(mode="after")
+    def _history_can_be_kept(self) -> Self:
+        if not self.sends_history:
+            if self.system is not None:
+                raise ValueError('`system` goes with `history = "gateway"`')
+        elif not self._has_a_place_for_history:
+            raise ValueError(
+                '`history = "gateway"` needs a `request` with $messages or $transcript in it, or a '
+                "`format` with one"
+            )
+        elif self.body == "json":
+            raise ValueError(
+                '`body = "json"` and `history = "gateway"` exclude another: what the model says is '
+                "kept as text"
+            )
+        elif self.replay_seed is not None:
+            raise ValueError(
+                '`replay_seed` and `history = "gateway"` exclude another: each turn tells it all'
+            )
+        return self
+
     def policy(self, name: str, server: Server) -> Policy:
         """The rules of the route's sessions."""
         same = {
@@ -415,6 +465,7 @@ class Route(_Section):
             if field in Route.model_fields and field not in {"on_expiry", "on_lost"}
         }
         form = self.body_format
+        gone = Recovery.RENEW if self.sends_history else Recovery.NONE
         return Policy(
             route=name,
             streams=form.stream is not StreamKind.OFF,
@@ -422,8 +473,9 @@ class Route(_Section):
             opening=self.profile.opening,
             open_on_connect=self.open == "on_connect",
             json_replies=self.body == "json",
-            on_expiry=_RECOVERY[self.on_expiry],
-            on_lost=_RECOVERY[self.on_lost],
+            sends_history=self.sends_history,
+            on_expiry=_RECOVERY[self.on_expiry] if self.on_expiry else gone,
+            on_lost=_RECOVERY[self.on_lost] if self.on_lost else gone,
             seed=self.replay_seed,
             client_fields=frozenset(self.allow),
             heartbeat_seconds=server.heartbeat_seconds,

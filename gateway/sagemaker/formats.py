@@ -1,7 +1,9 @@
 """What a model's bodies look like, as data, for the kinds of containers that are in use.
 
-Sources: LMI's input and output schema and its output formatters, OpenAI's chat completions as
-vLLM and LMI serve them, TGI's API. A route may name one of `FORMATS` or spell out its own.
+Sources: OpenAI's chat completions as vLLM, LMI (since 0.28) and TGI (since 2.4.1) take them at
+``/invocations`` without further settings, each choosing the schema by the body's keys; LMI's input
+and output schema and its output formatters; TGI's API. A route may name one of `FORMATS` or spell
+out its own.
 """
 
 from collections.abc import Mapping
@@ -21,8 +23,9 @@ class Format(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         text: A JMESPath expression for where the text is, in a stream's events and in a reply in
             one piece alike; None where the reply is to be passed on as it is.
         request: A JSON value to put a client's text into: a string that is ``$text`` becomes the
-            text, ``$text`` inside a longer string is replaced, and a string that is ``$stream``
-            becomes true or false. None where a client's body is the model's.
+            text, ``$messages`` the conversation as a list of ``{"role": …, "content": …}``,
+            ``$transcript`` the same as text, and ``$stream`` true or false; inside a longer string
+            each is replaced. None where a client's body is the model's.
         accept: Asked of the model where neither the client nor the route does.
     """
 
@@ -43,27 +46,31 @@ class Format(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
             raise ValueError(f"`text` is {error}") from None
 
 
-_PARAMETERS = {"max_new_tokens": 512}
-
-# The last event of a stream has the whole text once more, beside its own token.
+# A chunk of a stream, or a reply in one piece.
+_CHAT = "choices[0].delta.content || choices[0].message.content"
+# The same where a route's own `request` has `inputs`, of which LMI and TGI make no chat. The last
+# event of a stream has the whole text once more, beside its own token.
 _GENERATED = "(!token && (generated_text || [0].generated_text))"
+
+# Left out, it is what is left of the context, which may not be made within SageMaker's 60 seconds.
+_BOUNDED_CHAT = {"messages": "$messages", "max_tokens": 512, "stream": "$stream"}
 
 FORMATS: Mapping[str, Format] = MappingProxyType(
     {
         "openai-chat": Format(
             stream=StreamKind.SSE,
-            text="choices[0].delta.content || choices[0].message.content",
-            request={"messages": [{"role": "user", "content": "$text"}], "stream": "$stream"},
+            text=_CHAT,
+            request={"messages": "$messages", "stream": "$stream"},
         ),
         "lmi": Format(
             stream=StreamKind.LINES,
-            text=f"token.text || {_GENERATED}",
-            request={"inputs": "$text", "parameters": _PARAMETERS, "stream": "$stream"},
+            text=f"{_CHAT} || token.text || {_GENERATED}",
+            request=_BOUNDED_CHAT,
         ),
         "tgi": Format(
             stream=StreamKind.SSE,
-            text=f"([token][?!special].text | [0]) || {_GENERATED}",
-            request={"inputs": "$text", "parameters": _PARAMETERS, "stream": "$stream"},
+            text=f"{_CHAT} || ([token][?!special].text | [0]) || {_GENERATED}",
+            request=_BOUNDED_CHAT,
         ),
         "plain": Format(stream=StreamKind.RAW),
     }

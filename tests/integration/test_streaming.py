@@ -10,10 +10,18 @@ from tests.support.client import MSGPACK, Client, Message, client, raw
 from tests.support.processes import Process, admin
 from tests.support.timing import UNIT
 
-FORMATS = ("openai-chat", "lmi", "tgi", "plain")
+FORMATS = ["openai-chat", "lmi", "tgi", "plain"]
 ROUTES = "\n".join(
     f'[routes.{name}]\nendpoint_name = "my-endpoint"\nformat = "{name}"\n' for name in FORMATS
 )
+for name, parameters in (("lmi", "{}"), ("tgi", "{ details = true }")):
+    ROUTES += f"""
+[routes.{name}-inputs]
+endpoint_name = "my-endpoint"
+format = "{name}"
+request = {{ inputs = "$text", parameters = {parameters}, stream = "$stream" }}
+"""
+FORMATS += ["lmi-inputs", "tgi-inputs"]
 ROUTES += """
 [routes.first]
 endpoint_name = "my-endpoint"

@@ -17,7 +17,7 @@ def test_the_ready_made_ones() -> None:
         assert (form.stream is StreamKind.RAW) is plain
         if not plain:
             written = json.dumps(form.request)
-            assert written.count('"$text"') == written.count('"$stream"') == 1
+            assert written.count('"$messages"') == written.count('"$stream"') == 1
 
 
 def test_a_format_of_a_routes_own() -> None:

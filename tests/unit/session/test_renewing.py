@@ -339,7 +339,7 @@ class TestTranscript:
     ("template", "filled"),
     [
         ("$text", "a $stream b"),
-        ("<$text|$other>", "<a $stream b|$other>"),
+        ("<$text|$stream|$other>", "<a $stream b|true|$other>"),
         (
             {"s": "$stream", "n": 1, "l": ["$text", None]},
             {"s": True, "n": 1, "l": ["a $stream b", None]},
