@@ -5,11 +5,12 @@ Most of what a test takes is their start, so tests that need no fresh ones share
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from itertools import count
 from pathlib import Path
 
 import pytest
 
-from tests.support.processes import Process, gateway, local
+from tests.support.processes import Forgetful, Process, gateway, local
 
 Start = Callable[..., Process]
 
@@ -59,6 +60,19 @@ def start_gateway(stack: ExitStack, tmp_path: Path, transport: str) -> Start:
         file = tmp_path / "gateway.toml"
         file.write_text(AWS.format(url=url, transport=transport) + config)
         return stack.enter_context(gateway(file, *arguments))
+
+    return start
+
+
+@pytest.fixture
+def start_forgetful(stack: ExitStack, tmp_path: Path) -> Callable[..., Forgetful]:
+    """Start a container that forgets, with a folder of its own and that environment."""
+    folders = (tmp_path / f"forgetful-{number}" for number in count(1))
+
+    def start(**variables: str) -> Forgetful:
+        container = Forgetful(next(folders), **variables)
+        stack.callback(container.stop)
+        return container
 
     return start
 

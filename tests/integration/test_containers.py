@@ -1,7 +1,6 @@
 """AWS's own session code for containers behind the local SageMaker, and each of its traps."""
 
 import asyncio
-import sys
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -10,7 +9,7 @@ import pytest
 
 from tests.integration.conftest import Start
 from tests.support.client import client
-from tests.support.processes import Process, admin
+from tests.support.processes import Container, admin
 from tests.support.timing import UNIT
 
 ROUTE = """
@@ -20,27 +19,6 @@ session = "container-standards"
 content_type = "application/json"
 body = "json"
 """
-
-
-class Container(Process):
-    """One container.
-
-    Args:
-        folder: Of its own, for sessions.
-        port: To listen on; 0 takes a free one.
-        variables: Of its environment.
-    """
-
-    def __init__(self, folder: Path, *, port: str = "0", **variables: str) -> None:
-        folder.mkdir()
-        environment = {
-            "SAGEMAKER_ENABLE_STATEFUL_SESSIONS": "true",
-            "SAGEMAKER_SESSIONS_PATH": str(folder),
-            "SAGEMAKER_CONTAINER_LOG_LEVEL": "INFO",
-            **variables,
-        }
-        pairs = [f"{name}={value}" for name, value in environment.items()]
-        super().__init__(["env", *pairs, sys.executable, "-m", "tests.support.container", port])
 
 
 @pytest.fixture

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from tests.integration.conftest import Start
-from tests.integration.test_containers import ROUTE, Container
+from tests.integration.test_containers import ROUTE
 from tests.support.client import Client, client
-from tests.support.processes import Process, admin
+from tests.support.processes import Container, Process, admin
 from tests.support.timing import UNIT
 
 SAID = ["one", "two", "three"]

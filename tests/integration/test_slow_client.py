@@ -17,9 +17,8 @@ from websockets.exceptions import ConnectionClosed
 from websockets.frames import Frame, Opcode
 
 from tests.integration.conftest import AWS, Start
-from tests.integration.test_containers import Container
 from tests.support.client import Client, client, in_time
-from tests.support.processes import Process, gateway, local
+from tests.support.processes import Container, Process, gateway, local
 from tests.support.timing import UNIT
 
 ROUTE = """

@@ -7,15 +7,15 @@ sessions that are opened and closed.
 """
 
 import logging
-import socket
 import sys
 from collections.abc import AsyncIterator
 
 import model_hosting_container_standards.sagemaker as standards
-import uvicorn
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse, StreamingResponse
 from model_hosting_container_standards.sagemaker.sessions.manager import get_session_manager
+
+from tests.support.listening import listen
 
 logging.basicConfig(level=logging.INFO)
 app = FastAPI()
@@ -49,7 +49,4 @@ async def parts(count: int, size: int) -> AsyncIterator[bytes]:
 
 
 if __name__ == "__main__":
-    port = int(sys.argv[1]) if len(sys.argv) > 1 else 0
-    with socket.create_server(("127.0.0.1", port)) as listener:
-        print(f"listening on http://127.0.0.1:{listener.getsockname()[1]}", flush=True)  # noqa: T201
-        uvicorn.Server(uvicorn.Config(app, log_level="warning")).run(sockets=[listener])
+    listen(app, int(sys.argv[1]) if len(sys.argv) > 1 else 0)

@@ -70,6 +70,50 @@ class Process:
         return code
 
 
+class Container(Process):
+    """A stateful container, as `tests.support.container` is one.
+
+    Args:
+        folder: Of its own, for sessions.
+        module: Of `tests.support`, to run.
+        port: To listen on; 0 takes a free one.
+        variables: Of its environment.
+    """
+
+    def __init__(
+        self, folder: Path, *, module: str = "container", port: str = "0", **variables: str
+    ) -> None:
+        folder.mkdir()
+        environment = {
+            "SAGEMAKER_ENABLE_STATEFUL_SESSIONS": "true",
+            "SAGEMAKER_SESSIONS_PATH": str(folder),
+            "SAGEMAKER_CONTAINER_LOG_LEVEL": "INFO",
+            **variables,
+        }
+        pairs = [f"{name}={value}" for name, value in environment.items()]
+        super().__init__(["env", *pairs, sys.executable, "-m", f"tests.support.{module}", port])
+
+
+class Forgetful(Container):
+    """A container that keeps sessions and remembers nothing of them, `tests.support.forgetful`.
+
+    Args:
+        folder: Of its own, for sessions.
+        port: To listen on; 0 takes a free one.
+        variables: Of its environment.
+    """
+
+    def __init__(self, folder: Path, *, port: str = "0", **variables: str) -> None:
+        super().__init__(folder, module="forgetful", port=port, **variables)
+
+    def received(self) -> list[Any]:
+        """Every turn that has reached it, in order: ``{"session", "body"}``."""
+        response = httpx.get(f"{self.url}/requests", verify=False)
+        response.raise_for_status()
+        turns: list[Any] = response.json()
+        return turns
+
+
 @contextmanager
 def command(*arguments: str, cwd: Path | None = None) -> Iterator[Process]:
     """``session-gateway`` with these arguments."""
