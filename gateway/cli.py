@@ -1,6 +1,8 @@
 """The command line. What a command needs is imported when it runs, so that help comes at once."""
 
 import os
+import signal
+import sys
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
@@ -135,6 +137,10 @@ def chat(url: str, route: str | None) -> None:
         if not await run_chat(f"{url.rstrip('/')}/{route}" if route else url):
             raise click.exceptions.Exit(1)
 
+    if sys.stdin.isatty():
+        # A shell without job control starts programs with SIGINT ignored (POSIX, 2.11), and Ctrl-C
+        # would do nothing until the chat has its session and its own way to take it.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         run(talk())
     except ConnectionFailed as error:

@@ -70,14 +70,20 @@ class Input:
         return line
 
     async def interrupts(self, work: asyncio.Future[str | None] | asyncio.Task[None]) -> bool:
-        """Wait for the work; true where Ctrl-C comes before its end."""
-        self._interrupted.clear()
+        """Wait for the work; true where Ctrl-C comes before its end.
+
+        One that came while nobody waited counts, and one that the work's end has overtaken is for
+        what is waited for next: none is lost between a reply and the prompt.
+        """
         interrupted = asyncio.create_task(self._interrupted.wait())
         try:
             await asyncio.wait([work, interrupted], return_when=asyncio.FIRST_COMPLETED)
         finally:
             interrupted.cancel()
-        return not work.done()
+        if work.done():
+            return False
+        self._interrupted.clear()
+        return True
 
     @contextlib.contextmanager
     def watching(self) -> Iterator[None]:

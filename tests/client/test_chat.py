@@ -3,13 +3,14 @@
 import asyncio
 import os
 import pty
+import signal
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import pytest
 
-from gateway.client.chat import _words
+from gateway.client.chat import Input, _words
 from gateway.client.notices import Disconnected, Expiring, Notice, Refused, Renewed, Resumed
 from gateway.errors import ErrorCode
 from tests.client.gateway import Peer, gateway
@@ -60,15 +61,23 @@ class Terminal:
 
 
 @asynccontextmanager
-async def terminal(url: str) -> AsyncIterator[Terminal]:
+async def terminal(
+    url: str, interrupts: signal.Handlers = signal.SIG_DFL
+) -> AsyncIterator[Terminal]:
+    """A chat in a terminal of its own, started with Ctrl-C at its default or ignored."""
     ours, theirs = pty.openpty()
     os.set_blocking(ours, False)
+
+    def prepare() -> None:
+        os.login_tty(theirs)  # so that its keys send signals
+        signal.signal(signal.SIGINT, interrupts)  # whatever the tests were started with
+
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "gateway", "chat", url),
         stdin=theirs,
         stdout=theirs,
         stderr=theirs,
-        preexec_fn=lambda: os.login_tty(theirs),  # so that its keys send signals
+        preexec_fn=prepare,
         env={**os.environ, "TERM": "xterm", "COLUMNS": "200"},
     )
     os.close(theirs)
@@ -188,17 +197,31 @@ async def test_leaving_with_the_end_of_the_input() -> None:
         assert await in_time(chat.process.wait()) == 0
 
 
-async def test_leaving_before_there_is_a_session() -> None:
+@pytest.mark.parametrize("interrupts", [signal.SIG_DFL, signal.SIG_IGN], ids=["heeded", "ignored"])
+async def test_leaving_before_there_is_a_session(interrupts: signal.Handlers) -> None:
     async def scene(peer: Peer) -> None:
         await peer.expect("session.open")
         reached.set()
         await in_time(chat.process.wait())
 
     reached = asyncio.Event()
-    async with gateway(scene) as url, terminal(url) as chat:
+    async with gateway(scene) as url, terminal(url, interrupts) as chat:
         await in_time(reached.wait())
         chat.type(CTRL_C)
         assert await in_time(chat.process.wait()) == 130
+
+
+async def test_an_interrupt_that_comes_between_two_waits_is_for_the_second() -> None:
+    loop = asyncio.get_running_loop()
+    ended: asyncio.Future[str | None] = loop.create_future()
+    ended.set_result(None)
+    keys = Input("")
+    with keys.watching():
+        os.kill(os.getpid(), signal.SIGINT)
+        await in_time(keys._interrupted.wait())
+        assert not await in_time(keys.interrupts(ended))
+        assert await in_time(keys.interrupts(loop.create_future()))
+        assert not keys._interrupted.is_set()
 
 
 async def test_losses_are_said() -> None:
