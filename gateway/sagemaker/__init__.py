@@ -1,5 +1,6 @@
 """The model's side: how containers keep sessions, and calls to SageMaker Runtime."""
 
+from gateway.sagemaker.checks import PlatformProblem, platform_problems
 from gateway.sagemaker.formats import FORMATS, Format
 from gateway.sagemaker.model import Defaults, SageMakerModel
 from gateway.sagemaker.profiles import PROFILES, Profile
@@ -12,9 +13,11 @@ __all__ = [
     "Defaults",
     "Format",
     "NotConfigured",
+    "PlatformProblem",
     "Profile",
     "SageMakerModel",
     "StreamKind",
     "Text",
+    "platform_problems",
     "runtime_client",
 ]

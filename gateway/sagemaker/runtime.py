@@ -14,6 +14,7 @@ from botocore.exceptions import BotoCoreError
 import gateway
 from gateway.addresses import is_loopback
 from gateway.sagemaker.aio import AioTransport, HttpSession
+from gateway.sagemaker.checks import platform_problems
 from gateway.sagemaker.lean import Clock, NotLean, lean_transport
 from gateway.sagemaker.transport import Limits, Transport
 
@@ -102,7 +103,11 @@ async def runtime_client(
             )
             credentials = await session.get_credentials()
         except (BotoCoreError, ValueError) as error:
-            raise NotConfigured(str(error)) from None
+            known = await platform_problems(
+                region=region, profile=profile, endpoint_url=endpoint_url, credentials=False
+            )
+            certain = [problem.text for problem in known if problem.certain]
+            raise NotConfigured("; ".join(certain) or str(error)) from None
         made: Transport = AioTransport(client, limits)
         if transport == "lean":
             options = client._endpoint.http_session.options  # noqa: SLF001 - as botocore decided

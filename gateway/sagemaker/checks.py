@@ -1,0 +1,150 @@
+"""Whether the platform can be called from this machine: its region, profile and credentials.
+
+AWS's SDK finds these out when a call is made, and says little. Looking for credentials may ask the
+instance's or container's metadata service, AWS's STS or a program, so it has a time limit.
+"""
+
+import asyncio
+import difflib
+import os
+import re
+from pathlib import Path
+from typing import Any, Literal
+
+import botocore
+import msgspec
+from aiobotocore.session import AioSession
+from botocore.exceptions import BotoCoreError, ClientError, ProfileNotFound
+from botocore.loaders import create_loader
+
+LOOK_SECONDS = 5.0
+"""How long to look for credentials."""
+
+_SHOWN = re.compile(r"[a-z]{2,8}(-[a-z0-9]{1,12}){1,4}")
+"""A region as it may be repeated; anything else could be a key in the wrong place."""
+
+
+class PlatformProblem(msgspec.Struct, frozen=True):
+    """Why calls to the platform fail, or may.
+
+    Attributes:
+        about: What it is about; a key of ``[aws]``, or the credentials.
+        text: What is wrong, and what to do. No secret is in it.
+        certain: Whether calls can't work; otherwise it may be as it is meant to be.
+    """
+
+    about: Literal["region", "profile", "credentials"]
+    text: str
+    certain: bool = True
+
+
+async def platform_problems(
+    *,
+    region: str | None,
+    profile: str | None,
+    endpoint_url: str | None,
+    credentials: bool = True,
+    seconds: float = LOOK_SECONDS,
+) -> list[PlatformProblem]:
+    """What stands in the way of calls, as far as this machine can tell; no endpoint is called.
+
+    Args:
+        region: None for that of the environment or the profile.
+        profile: Of the shared configuration files; None for the default one.
+        endpoint_url: Where to call in place of AWS, which may have regions of its own.
+        credentials: Look for credentials too.
+        seconds: How long that may take.
+    """
+    session: Any = AioSession(profile=profile)
+    try:
+        session.get_scoped_config()
+    except ProfileNotFound:
+        return [_unknown_profile(session, given=profile is not None)]
+    except BotoCoreError as error:  # a file that can't be read
+        return [PlatformProblem("profile", str(error))]
+    problems = [_region(session, region, elsewhere=endpoint_url is not None)]
+    if credentials:
+        problems.append(await _credentials(session, seconds))
+    return [problem for problem in problems if problem is not None]
+
+
+def _unknown_profile(session: Any, *, given: bool) -> PlatformProblem:
+    name, known = session.profile, session.available_profiles
+    close = difflib.get_close_matches(name, known, n=1)
+    if close:
+        there_is = f"did you mean {close[0]}?"
+    elif known:
+        there_is = f"known are {', '.join(known)}"
+    else:
+        there_is = "there are none"
+    # The name is the user's own, but could be a key in the wrong place.
+    named = "this name" if given else "the name in AWS_PROFILE"
+    return PlatformProblem("profile", f"no profile has {named} in {_files(session)}; {there_is}")
+
+
+def _region(session: Any, given: str | None, *, elsewhere: bool) -> PlatformProblem | None:
+    name = given or session.get_config_variable("region")
+    if name is None:
+        text = 'no region is set; give one, such as region = "us-east-1", or set AWS_DEFAULT_REGION'
+        if os.environ.get("AWS_REGION"):
+            text += " (AWS's SDK for Python does not read AWS_REGION)"
+        return PlatformProblem("region", text)
+    partitions = create_loader().load_data("partitions")["partitions"]
+    names = {region for partition in partitions for region in partition["regions"]}
+    known = {region for region in names if not region.endswith("-global")}
+    if name in known:
+        return None
+    shown = name if _SHOWN.fullmatch(name) else "this"
+    if given is None:
+        shown += ", from the environment or the profile,"
+    text = f"{shown} is no region that botocore {botocore.__version__} knows"
+    if close := _closest(name, known):
+        text += f"; did you mean {' or '.join(close)}?"
+    stem, _, number = name.rpartition("-")
+    newer = number.isdigit() and any(region.rpartition("-")[0] == stem for region in known)
+    return PlatformProblem("region", text, certain=not (newer or elsewhere))
+
+
+def _closest(name: str, known: set[str]) -> list[str]:
+    """Those that resemble it most; us-est-1 is as close to one coast as to the other."""
+    close = difflib.get_close_matches(name, sorted(known))
+    likeness = [difflib.SequenceMatcher(None, region, name).ratio() for region in close]
+    return sorted(
+        region for region, like in zip(close, likeness, strict=True) if like == max(likeness)
+    )
+
+
+async def _credentials(session: Any, seconds: float) -> PlatformProblem | None:
+    try:
+        async with asyncio.timeout(seconds):
+            found = await session.get_credentials()
+            if found is None:
+                return PlatformProblem("credentials", _none_found(session))
+            await found.get_frozen_credentials()
+    except TimeoutError:
+        text = f"looking for AWS credentials took longer than {seconds:g} s"
+        return PlatformProblem("credentials", text, certain=False)
+    except (BotoCoreError, ClientError, OSError, ValueError) as error:
+        return PlatformProblem("credentials", f"AWS credentials can't be had: {error}")
+    return None
+
+
+def _none_found(session: Any) -> str:
+    roles = "the role of the container or instance"
+    if os.environ.get("AWS_EC2_METADATA_DISABLED", "").lower() == "true":
+        roles += " (that of an instance is ruled out by AWS_EC2_METADATA_DISABLED)"
+    profile = session.profile or "default"
+    return (
+        f"no AWS credentials were found; looked at AWS_ACCESS_KEY_ID, profile {profile} in "
+        f"{_files(session)}, and {roles}. Run `aws configure`, or set AWS_ACCESS_KEY_ID and "
+        "AWS_SECRET_ACCESS_KEY"
+    )
+
+
+def _files(session: Any) -> str:
+    names = ("config_file", "credentials_file")
+    paths = [Path(session.get_config_variable(name)).expanduser() for name in names]
+    home = Path.home()
+    return " and ".join(
+        f"~/{path.relative_to(home)}" if path.is_relative_to(home) else str(path) for path in paths
+    )

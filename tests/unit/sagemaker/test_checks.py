@@ -1,0 +1,155 @@
+"""Whether the platform can be called: region, profile and credentials of this machine."""
+
+import asyncio
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from gateway.local.command import apart_from_aws
+from gateway.sagemaker import platform_problems
+from tests.support.timing import UNIT
+
+
+@pytest.fixture(autouse=True)
+def config(tmp_path: Path) -> Iterator[Path]:
+    """A configuration file for AWS's SDK, which sees nothing else of this machine's."""
+    file = tmp_path / "config"
+    file.touch()
+    with apart_from_aws(AWS_CONFIG_FILE=str(file)):
+        yield file
+
+
+def write(file: Path, text: str) -> None:
+    file.write_text(text)
+
+
+async def problems(
+    region: str | None = "us-east-1",
+    profile: str | None = None,
+    endpoint_url: str | None = None,
+    *,
+    credentials: bool = False,
+    seconds: float = 5 * UNIT,
+) -> list[tuple[str, str, bool]]:
+    found = await platform_problems(
+        region=region,
+        profile=profile,
+        endpoint_url=endpoint_url,
+        credentials=credentials,
+        seconds=seconds,
+    )
+    return [(problem.about, problem.text, problem.certain) for problem in found]
+
+
+@pytest.mark.parametrize("region", ["us-east-1", "mx-central-1", "cn-north-1", "eusc-de-east-1"])
+async def test_a_region(region: str) -> None:
+    assert await problems(region) == []
+
+
+async def test_no_region(monkeypatch: pytest.MonkeyPatch) -> None:
+    ((about, text, certain),) = await problems(None)
+    assert (about, certain) == ("region", True)
+    assert 'give one, such as region = "us-east-1", or set AWS_DEFAULT_REGION' in text
+    monkeypatch.setenv("AWS_REGION", "us-east-1")
+    ((_, text, _),) = await problems(None)
+    assert "does not read AWS_REGION" in text
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    assert await problems(None) == []
+
+
+@pytest.mark.parametrize(
+    ("region", "told"),
+    [
+        ("us-est-1", "us-est-1 is no region that botocore"),
+        ("us-est-1", "did you mean us-east-1 or us-west-1?"),
+        ("eu-centrl-1", "did you mean eu-central-1?"),
+        ("aws-global", "aws-global is no region"),
+        ("xyz", "this is no region"),
+        ("AKIAIOSFODNN7EXAMPLE", "this is no region"),
+    ],
+)
+async def test_a_region_that_is_none(region: str, told: str) -> None:
+    ((about, text, certain),) = await problems(region)
+    assert (about, certain) == ("region", True)
+    assert told in text
+    ((_, _, certain),) = await problems(region, endpoint_url="http://127.0.0.1:9000")
+    assert not certain, "what is not AWS may have regions of its own"
+
+
+async def test_a_region_that_may_be_newer_than_the_sdk() -> None:
+    ((_, text, certain),) = await problems("us-west-9")
+    assert "did you mean us-west-1 or us-west-2?" in text
+    assert not certain
+
+
+async def test_a_region_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-est-1")
+    ((_, text, _),) = await problems(None)
+    assert text.startswith("us-est-1, from the environment or the profile, is no region")
+
+
+async def test_an_unknown_profile(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    told = await problems(profile="staging")
+    ((about, text, certain),) = told
+    assert (about, certain) == ("profile", True)
+    assert text == f"no profile has this name in {config} and /dev/null; there are none"
+    write(config, "[profile production]\nregion = us-east-1\n[profile staging]\n")
+    assert await problems(profile="production", region=None) == []
+    ((_, text, _),) = await problems(profile="stagign")
+    assert text.endswith("did you mean staging?")
+    monkeypatch.setenv("AWS_PROFILE", "x")
+    ((_, text, _),) = await problems()
+    assert text.startswith("no profile has the name in AWS_PROFILE")
+    assert text.endswith("known are production, staging")
+
+
+async def test_a_configuration_file_that_is_none(config: Path) -> None:
+    write(config, "nonsense")
+    ((about, text, _),) = await problems()
+    assert about == "profile"
+    assert str(config) in text
+
+
+async def test_credentials(monkeypatch: pytest.MonkeyPatch, config: Path) -> None:
+    ((about, text, certain),) = await problems(credentials=True)
+    assert (about, certain) == ("credentials", True)
+    assert text.startswith(
+        "no AWS credentials were found; looked at AWS_ACCESS_KEY_ID, profile default in "
+        f"{config} and /dev/null, and the role of the container or instance (that of an instance "
+        "is ruled out by AWS_EC2_METADATA_DISABLED)"
+    )
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "local")
+    ((_, text, certain),) = await problems(credentials=True)
+    assert "missing: AWS_SECRET_ACCESS_KEY" in text
+    assert certain
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "local-secret")
+    assert await problems(credentials=True) == []
+
+
+async def test_credentials_that_a_program_can_not_give(config: Path) -> None:
+    write(config, "[default]\ncredential_process = /nonexistent\n")
+    ((_, text, certain),) = await problems(credentials=True)
+    assert text.startswith("AWS credentials can't be had: ")
+    assert certain
+
+
+async def test_looking_for_credentials_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    gone = asyncio.Event()
+
+    async def hang(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+        writer.close()
+        gone.set()
+
+    server = await asyncio.start_server(hang, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    monkeypatch.delenv("AWS_EC2_METADATA_DISABLED")
+    monkeypatch.setenv("AWS_EC2_METADATA_SERVICE_ENDPOINT", f"http://127.0.0.1:{port}")
+    monkeypatch.setenv("AWS_METADATA_SERVICE_TIMEOUT", "600")
+    async with server:
+        ((about, text, certain),) = await problems(credentials=True, seconds=0.5 * UNIT)
+        async with asyncio.timeout(5 * UNIT):
+            await gone.wait()  # it was asked, and asks no more
+    assert (about, certain) == ("credentials", False)
+    assert text == "looking for AWS credentials took longer than 0.5 s"
