@@ -19,6 +19,7 @@ from gateway.session import events as on
 from gateway.session.bodies import (
     ReplyFields,
     body_of,
+    is_mislabelled,
     options_of,
     refused_field,
     reply_fields,
@@ -256,6 +257,13 @@ class Session:
         if refused is not None:
             text = f"The route {self.policy.route} does not let clients set `{refused}`."
             self._out.refuse(ErrorCode.FORBIDDEN, text, message.id)
+            return
+        if is_mislabelled(message, self.policy):
+            text = (
+                f"The route {self.policy.route} takes JSON, which `text` is not: send `json`, or "
+                "set `format` or `request` for the route."
+            )
+            self._out.refuse(ErrorCode.VALIDATION_ERROR, text, message.id)
             return
         if len(self.turns.queue) >= self.policy.queued_messages:
             text = "Too many messages wait; send it again when one has ended."

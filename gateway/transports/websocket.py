@@ -132,7 +132,7 @@ class Connection:
         self._websocket = websocket
         self._link: Link = websocket.scope["extensions"][LINK]
         self._loop = asyncio.get_running_loop()
-        self._codec: Codec | RawCodec = codec or RawCodec()
+        self._codec: Codec | RawCodec = codec or RawCodec(route.policy.content_type)
         self._raw = codec is None
         self._route = route
         self._on_end = on_end

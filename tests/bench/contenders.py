@@ -24,7 +24,7 @@ endpoint_url = "{url}"
 _ROUTE = """\
 [routes.{endpoint}]
 endpoint_name = "{endpoint}"
-content_type = "application/json"
+content_type = "text/plain"
 stream = "{stream}"
 """
 

@@ -276,7 +276,7 @@ def settings(transport: str | None) -> Settings:
     routes = {
         endpoint: {
             "endpoint_name": endpoint,
-            "content_type": "application/json",
+            "content_type": "text/plain",
             "stream": "raw" if endpoint.startswith("burst") else "off",
         }
         for _, endpoint, _ in PHASES.values()

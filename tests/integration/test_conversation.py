@@ -119,6 +119,20 @@ async def test_bodies_of_every_form(url: str) -> None:
         assert (await chat.until("message.done"))["json"]["turn"] == 2
 
 
+async def test_text_is_no_json(url: str) -> None:
+    async with client(url, route="json") as chat:
+        await chat.open()
+        await chat.send("message.send", id="1", text="My name is Ada.")
+        refused = await chat.until("error")
+        assert (refused["code"], refused["id"]) == ("validation_error", "1")
+        assert "send `json`, or set `format` or `request` for the route" in refused["message"]
+        await chat.send("message.send", id="1", json={"text": "My name is Ada."})
+        assert (await chat.until("message.done"))["json"]["name"] == "Ada"
+    async with raw(url, route="json") as socket:
+        await socket.send('{"text": "My name is Ada."}')
+        assert json.loads(await in_time(socket.recv()))["name"] == "Ada"
+
+
 async def test_the_first_message_may_open_the_session(url: str) -> None:
     async with client(url, route="lazy") as chat:
         assert (await chat.open())["expires_at"] is None

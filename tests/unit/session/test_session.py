@@ -219,6 +219,29 @@ class TestRefusals:
             b"hello", "text/plain; charset=utf-8", accept="text/plain", inference_id="i"
         )
 
+    @pytest.mark.parametrize("content_type", ["application/json", "application/x+json; a=b"])
+    def test_bare_text_is_no_json(self, content_type: str) -> None:
+        script = Script(content_type=content_type).ready()
+        assert script.step(send("a")) == [
+            do.Tell(
+                wire.ErrorMessage(
+                    code=ErrorCode.VALIDATION_ERROR,
+                    message="The route chat takes JSON, which `text` is not: send `json`, or set "
+                    "`format` or `request` for the route.",
+                    id="a",
+                    retryable=False,
+                )
+            )
+        ]
+        script.step(wire.MessageSend(id="a", json=Raw(b"{}")))
+        assert script.last(do.Invoke).request == request(b"{}", content_type)
+
+    @pytest.mark.parametrize("content_type", ["application/json", "text/plain"])
+    def test_text_that_says_what_it_is(self, content_type: str) -> None:
+        script = Script(content_type="application/json").ready()
+        script.step(send("a", content_type=content_type))
+        assert script.last(do.Invoke).request == request(b"hello", content_type)
+
     def test_an_id_used_for_another_body(self) -> None:
         script = Script().ready()
         script.step(send("a"))
