@@ -8,7 +8,7 @@ import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, NamedTuple, Self
 from urllib.parse import SplitResult, urlsplit
 
 import msgspec
@@ -35,7 +35,6 @@ from gateway.mistakes import (
     ROUTE_EXAMPLE,
     Origins,
     TooSmall,
-    Tree,
     problems_of,
     suggest,
     variables,
@@ -43,6 +42,7 @@ from gateway.mistakes import (
 from gateway.sagemaker import FORMATS, PROFILES, Defaults, Format, Profile, StreamKind, Text
 from gateway.session.policy import Opening, Policy, Recovery
 from gateway.session.templates import placeholders
+from gateway.tomlfile import Tree, shown
 
 EXAMPLE = """\
 [aws]
@@ -547,8 +547,20 @@ class _Environment(EnvSettingsSource):
             return value
 
 
+class Configuration(NamedTuple):
+    """The settings, and where each was set."""
+
+    settings: Settings
+    origins: Origins
+
+
 def load(path: Path | None, flags: Mapping[str, Mapping[str, Any]] | None = None) -> Settings:
-    """The settings, from everywhere.
+    """The settings, from everywhere; see `read`."""
+    return read(path, flags).settings
+
+
+def read(path: Path | None, flags: Mapping[str, Mapping[str, Any]] | None = None) -> Configuration:
+    """The settings, from everywhere, and where each was set.
 
     Args:
         path: The file; None where there is none.
@@ -557,16 +569,16 @@ def load(path: Path | None, flags: Mapping[str, Mapping[str, Any]] | None = None
     Raises:
         ConfigError: Something is wrong.
     """
-    file = {} if path is None else _read(path)
+    text, file = ("", {}) if path is None else _read(path)
     given = {section: dict(values) for section, values in (flags or {}).items() if values}
     values = _over(given, _over(_Environment(_Variables)(), file))
+    origins = Origins(path, text, file, given, values)
     problems = _unknown_variables()
     try:
         settings = Settings.model_validate(values)
         if not problems:
-            return settings
+            return Configuration(settings, origins)
     except ValidationError as error:
-        origins = Origins(path, file, given, values)
         for details in error.errors(include_url=False):
             problems += problems_of(details, origins, Settings)
     raise ConfigError("\n".join(problems))
@@ -580,16 +592,31 @@ def _over(stronger: Any, weaker: Any) -> Any:
     return weaker | merged
 
 
-def _read(path: Path) -> Tree:
+def _read(path: Path) -> tuple[str, Tree]:
+    """What is in the file, and what it says."""
     try:
-        with path.open("rb") as file:
-            return tomllib.load(file)
+        text = path.read_bytes().decode()
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror}") from None
+    except ValueError as error:
+        raise ConfigError(f"{path}: not TOML: {error}") from None
+    try:
+        return text, tomllib.loads(text)
     except RecursionError:
         raise ConfigError(f"{path}: tables or lists are too deep") from None
     except ValueError as error:
-        raise ConfigError(f"{path}: not TOML: {error}") from None
+        raise ConfigError(_not_toml(path, text, str(error))) from None
+
+
+def _not_toml(path: Path, text: str, why: str) -> str:
+    if why.startswith("Invalid value"):
+        why = why.replace("Invalid value", "Invalid value; texts stand in quotes", 1)
+    place = re.fullmatch(r"(.*) \(at line (\d+), column (\d+)\)", why, re.DOTALL)
+    if place is None:
+        return f"{path}: not TOML: {why}"
+    line = text.split("\n")[int(place[2]) - 1]
+    told = f"{path}:{place[2]}: not TOML: {place[1]} (column {place[3]})"
+    return f"{told}\n    {shown(line, known=False)}"
 
 
 def _unknown_variables() -> list[str]:

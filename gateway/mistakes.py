@@ -5,6 +5,7 @@ import json
 import os
 import re
 from collections.abc import Iterator
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple, cast, get_args
 
@@ -12,12 +13,10 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from gateway.sagemaker import Profile
+from gateway.tomlfile import Location, Statement, Tree, holds, shown, statements
 
 ENVIRONMENT_PREFIX = "GATEWAY_"
 ROUTE_EXAMPLE = 'add a table such as [routes.chat] with endpoint_name = "…"'
-
-Location = tuple[str | int, ...]
-Tree = dict[str, Any]
 
 
 class TooSmall(NamedTuple):
@@ -41,13 +40,15 @@ class Origins:
 
     Args:
         path: The file's.
+        text: What is in it.
         file: What it says.
         flags: What the command line says.
         values: What all of them amount to.
     """
 
-    def __init__(self, path: Path | None, file: Tree, flags: Tree, values: Tree) -> None:
+    def __init__(self, path: Path | None, text: str, file: Tree, flags: Tree, values: Tree) -> None:
         self._file = str(path) if path is not None else "configuration"
+        self._text = text
         self._values = values
         # Of two spellings of a name the later one counts, and a key before the JSON of its table.
         latest_first = [*variables()][::-1]
@@ -62,24 +63,53 @@ class Origins:
             (self._file, file),
         ]
 
-    def of(self, location: Location) -> str:
-        """The source to name for what is wrong there."""
-        named = [name for name, tree in self._strongest_first if _has(tree, location)]
-        if not named:
-            return self._file
-        table = isinstance(_value(self._values, location), dict)
-        return " and ".join(named) if table else named[0]
-
-    def of_missing(self, location: Location) -> str:
-        """The source to name for a key that is nowhere: that of its table."""
-        table = location[:-1]
-        if not table:
-            return self._file
-        return [name for name, tree in self._strongest_first if _has(tree, table)][-1]
-
     def has(self, location: Location) -> bool:
         """Whether it was set at all."""
-        return _has(self._values, location)
+        return holds(self._values, location)
+
+    def told(self, location: Location, text: str, *, known: bool = True, level: str = "") -> str:
+        """What is wrong there: where it was set, its key and the text; the file's line below that.
+
+        Args:
+            location: Of the key; where it is not set, its table is named.
+            text: What is wrong.
+            known: Whether there is such a key, or one like it; see `gateway.tomlfile.shown`.
+            level: Put ahead of the key.
+        """
+        if self.has(location):
+            place, sources = location, self._sources(location)
+        else:
+            place = location[:-1]
+            sources = self._sources(place)[-1:]  # the file, where it is one of them
+        line = self._statement(place) if self._file in sources else None
+        names = [
+            f"{name}:{line.number}" if line is not None and name == self._file else name
+            for name in sources
+        ]
+        message = f"{' and '.join(names)}: {level}{_key(location)}: {text}"
+        return f"{message}\n    {shown(line.line, known=known)}" if line is not None else message
+
+    def is_variable(self, location: Location) -> bool:
+        """Whether it was set in the environment."""
+        return self._sources(location)[0].upper().startswith(ENVIRONMENT_PREFIX)
+
+    def _sources(self, location: Location) -> list[str]:
+        """Those that say it, if it is a table that they say together."""
+        named = [name for name, tree in self._strongest_first if holds(tree, location)]
+        if not location or not named:
+            return [self._file]
+        return named if isinstance(_value(self._values, location), dict) else named[:1]
+
+    def _statement(self, location: Location) -> Statement | None:
+        """The statement of the file that sets it first."""
+        if not location:
+            return None
+        found = (statement for statement in self._statements if holds(statement.says, location))
+        return next(found, None)
+
+    @cached_property
+    def _statements(self) -> list[Statement]:
+        return list(statements(self._text))
 
 
 def _tree(location: list[str], text: str) -> Tree:
@@ -91,17 +121,6 @@ def _tree(location: list[str], text: str) -> Tree:
     for key in reversed(location):
         tree = {key: tree}
     return cast("Tree", tree)
-
-
-def _has(tree: Any, location: Location) -> bool:
-    """Whether something is there; the items of a list are where the list is."""
-    for key in location:
-        if not isinstance(tree, dict):
-            return True
-        if key not in tree:
-            return False
-        tree = tree[key]
-    return True
 
 
 def _value(tree: Any, location: Location) -> Any:
@@ -132,17 +151,16 @@ def problems_of(details: Any, origins: Origins, schema: type[BaseModel]) -> Iter
         if unknown := re.fullmatch(r"Object contains unknown field `(.*)`", text, re.DOTALL):
             location, kind = (*location, unknown[1]), "extra_forbidden"
     if kind == "missing":
-        wanted = _wanted(location, schema)
-        yield f"{origins.of_missing(location)}: {_key(location)}: missing{wanted}"
+        yield origins.told(location, f"missing{_wanted(location, schema)}")
     elif kind == "extra_forbidden":
-        suggestion = suggest(str(location[-1]), _keys_beside(location, schema))
-        yield f"{origins.of(location)}: {_key(location)}: unknown key{suggestion}"
+        name, known = str(location[-1]), _keys_beside(location, schema)
+        text = f"unknown key{suggest(name, known)}"
+        yield origins.told(location, text, known=bool(_closest(name, known)))
     else:
-        source = origins.of(location)
         text = _EXPECTED.get(kind, text.removeprefix("Value error, "))
-        if kind in _EXPECTED and kind != "string_type" and source.upper().startswith("GATEWAY_"):
+        if kind in _EXPECTED and kind != "string_type" and origins.is_variable(location):
             text += " in JSON"
-        yield f"{source}: {_key(location)}: {text}{_shown(kind, details['input'])}"
+        yield origins.told(location, text + _shown(kind, details["input"], context))
 
 
 def _together(small: TooSmall, origins: Origins) -> str:
@@ -150,8 +168,8 @@ def _together(small: TooSmall, origins: Origins) -> str:
     key, other = _key(small.key), _key(small.other)
     if origins.has(small.key):
         rule = f"must be at least {small.least} with {other} as it is, got {small.value}"
-        return f"{origins.of(small.key)}: {key}: {rule}"
-    return f"{origins.of(small.other)}: {other}: needs {key} to be at least {small.least}"
+        return origins.told(small.key, rule)
+    return origins.told(small.other, f"needs {key} to be at least {small.least}")
 
 
 def _key(location: Location) -> str:
@@ -168,14 +186,18 @@ def _wanted(location: Location, schema: type[BaseModel]) -> str:
     return f" - expected {_route(schema)[str(location[-1])].description}"
 
 
-def _shown(kind: str, value: Any) -> str:
+def _shown(kind: str, value: Any, context: Tree) -> str:
     """What was there, unless it could be a secret: only numbers and words among choices are not."""
     if kind.startswith(("int_", "float_", "greater_", "less_", "finite_")):
         number = isinstance(value, int | float) and -1e12 < value < 1e12
         if number or (isinstance(value, str) and re.fullmatch(r"[-+]?[0-9.]{1,12}", value)):
             return f", got {value}"
-    word = isinstance(value, str) and re.fullmatch(r"[A-Za-z_-]{1,16}", value)
-    return f", got {value}" if word and kind in {"literal_error", "choice"} else ""
+    if kind not in {"literal_error", "choice"} or not isinstance(value, str):
+        return ""
+    choices = re.findall(r"[\w-]+", str(context.get("expected") or context["choices"]))
+    close = _closest(value, choices)
+    got = f", got {value}" if re.fullmatch(r"[A-Za-z_-]{1,16}", value) else ""
+    return f"{got}; did you mean {close[0]}?" if close else got
 
 
 def _route(schema: type[BaseModel]) -> dict[str, FieldInfo]:
@@ -198,5 +220,10 @@ def _keys_beside(location: Location, schema: type[BaseModel]) -> list[str]:
 
 
 def suggest(name: str, known: list[str]) -> str:
-    close = difflib.get_close_matches(name, known, n=1)
+    """The one of them that it resembles, else all."""
+    close = _closest(name, known)
     return f"; did you mean {close[0]}?" if close else f"; known are {', '.join(known)}"
+
+
+def _closest(name: str, known: list[str]) -> list[str]:
+    return difflib.get_close_matches(name, known, n=1)

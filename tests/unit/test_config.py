@@ -1,5 +1,6 @@
 """The configuration: what is enough, where values come from, and how mistakes are told."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -34,10 +35,16 @@ def settings(file: Path, text: str, **flags: Any) -> Settings:
     return load(file, {"server": flags})
 
 
-def problems(file: Path, text: str, **flags: Any) -> list[str]:
+def told(file: Path, text: str, **flags: Any) -> str:
     with pytest.raises(ConfigError) as caught:
         settings(file, text, **flags)
-    return str(caught.value).replace(str(file), "FILE").splitlines()
+    return str(caught.value).replace(str(file), "FILE")
+
+
+def problems(file: Path, text: str, **flags: Any) -> list[str]:
+    """What is told, without where in the file it is."""
+    lines = told(file, text, **flags).splitlines()
+    return [re.sub(r"FILE:\d+", "FILE", line) for line in lines if not line.startswith(" ")]
 
 
 @pytest.mark.parametrize("text", [MINIMAL, EXAMPLE])
@@ -152,7 +159,7 @@ def test_the_first_route_stays_first(file: Path, monkeypatch: pytest.MonkeyPatch
         ("routes.chat = 3", "FILE: routes.chat: expected a table"),
         ("x = " + "[" * 10_000, "FILE: tables or lists are too deep"),
         ("x = " + "1" * 10_000, "FILE: not TOML: Exceeds the limit"),
-        ("x = ", "FILE: not TOML: Invalid value (at end of document)"),
+        ("x = ", "FILE: not TOML: Invalid value; texts stand in quotes (at end of document)"),
     ],
 )
 def test_mistakes(file: Path, text: str, problem: str) -> None:
@@ -285,9 +292,9 @@ SECRET = "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY"
     ],
 )
 def test_what_could_be_a_secret_is_not_repeated(file: Path, text: str) -> None:
-    told = problems(file, text)
-    assert len(told) == 1
-    assert all(part not in told[0] for part in (SECRET, SECRET.lower(), "user:pw"))
+    everything = told(file, text)
+    assert len(problems(file, text)) == 1
+    assert all(part not in everything for part in (SECRET, SECRET.lower(), "user:pw", SECRET[:9]))
 
 
 def test_credentials_in_an_address_are_refused(file: Path) -> None:
@@ -302,7 +309,8 @@ def test_credentials_in_an_address_are_refused(file: Path) -> None:
         ("idle_seconds = -1.5", ", got -1.5"),
         ("idle_seconds = '0'", ", got 0"),
         ("open = 'never'", ", got never"),
-        ("session = 'stateles'", ", got stateles"),
+        ("session = 'stateles'", ", got stateles; did you mean stateless?"),
+        ("open = 'on_conect'", ", got on_conect; did you mean on_connect?"),
     ],
 )
 def test_what_can_be_no_secret_is(file: Path, text: str, shown: str) -> None:
@@ -311,6 +319,56 @@ def test_what_can_be_no_secret_is(file: Path, text: str, shown: str) -> None:
 
 def test_keys_are_told_in_one_line(file: Path) -> None:
     assert problems(file, ROUTE + '"a\\nb" = 1')[0].startswith('FILE: routes.chat."a\\nb": unknown')
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        (
+            'sesion = "stateless"  # none',
+            "FILE:3: routes.chat.sesion: unknown key; did you mean session?\n"
+            '    sesion = "stateless"',
+        ),
+        (
+            "\n\naccept = 'a'\nbody = 'xml'",
+            "FILE:6: routes.chat.body: Input should be 'auto' or 'json', got xml\n    body = 'xml'",
+        ),
+        (
+            "password = 'hunter'",
+            "FILE:3: routes.chat.password: unknown key; known are",
+        ),
+        ("password = 'hunter'", "\n    password = …"),
+        (
+            'allow = [\n  "inference_id",  # [\n  "x",\n]\nport = 1\n',
+            "FILE:3: routes.chat.allow.1: Input should be",
+        ),
+        ('system = """\nport = 3\n"""\nidle_seconds = 0', "FILE:6: routes.chat.idle_seconds: "),
+        ("[routes.two]\naccept = 'a'", "FILE:3: routes.two.endpoint_name: missing"),
+        ("[routes.two]\naccept = 'a'", "\n    [routes.two]"),
+        ("[[aws]]", "FILE:3: aws: expected a table\n    [[aws]]"),
+        ("accept = 3\r\nopen = 'x'\r\n", "FILE:4: routes.chat.open"),
+        (
+            "session = { opening = 'turns', lost = ['a b'] }",
+            "FILE:3: routes.chat.session.opening: expected one of none, call, turn\n"
+            "    session = { opening = 'turns', lost = ['…'] }",
+        ),
+        ('accept = "x\n', "FILE:3: not TOML: "),
+        ("accept = text/plain", "not TOML: Invalid value; texts stand in quotes (column 10)\n"),
+        ("accept = text/plain", "\n    accept = …"),
+        ("hunter\n", "FILE:3: not TOML: "),
+        ("hunter\n", "\n    …"),
+    ],
+)
+def test_the_line_is_shown(file: Path, text: str, says: str) -> None:
+    everything = told(file, ROUTE + text)
+    assert says in everything
+    assert "hunter" not in everything
+
+
+def test_a_route_that_only_a_variable_names(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GATEWAY_ROUTES__TWO__ACCEPT", "a/b")
+    assert told(file, ROUTE).startswith("GATEWAY_ROUTES__TWO__ACCEPT: routes.two.endpoint_name: m")
+    assert "\n" not in told(file, ROUTE)
 
 
 MODEL = {parameter.name: parameter for parameter in InputModel("InvokeEndpoint").parameters}
