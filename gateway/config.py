@@ -19,6 +19,7 @@ from pydantic import (
     ConfigDict,
     Field,
     ValidationError,
+    ValidationInfo,
     field_validator,
     model_validator,
 )
@@ -102,6 +103,22 @@ def _url(value: str) -> SplitResult:
     return parts
 
 
+def _number(value: Any) -> Any:
+    """What pydantic would take for 0 or 1 is a mistake."""
+    if isinstance(value, bool):
+        got = str(value).lower()
+        raise PydanticCustomError("number", "expected a number, got {got}", {"got": got})
+    return value
+
+
+def _endpoint_name(value: str) -> str:
+    if re.match(r"(arn:|https?://)", value):
+        wanted = "expected the endpoint's name, which an ARN has after `endpoint/`"
+        name = re.search(r"endpoints?/([A-Za-z0-9-]{1,63})(/|$)", value)
+        raise ValueError(f"{wanted}; did you mean {name[1]}?" if name else wanted)
+    return value
+
+
 def _matching(pattern: str, most: int, expected: str) -> AfterValidator:
     """Holds a text to that pattern and length."""
     compiled = re.compile(pattern)
@@ -155,10 +172,19 @@ def _profile(value: Any) -> Profile:
         ) from None
 
 
-Seconds = Annotated[float, Field(ge=0, le=86_400, allow_inf_nan=False)]
-Positive = Annotated[float, Field(gt=0, le=86_400, allow_inf_nan=False)]
-Count = Annotated[int, Field(ge=1, le=1_000_000)]
-Bytes = Annotated[int, Field(ge=1, le=1_073_741_824)]
+def _holding(template: Any, names: tuple[str, ...], what: str) -> Any:
+    """A template that has a place for one of these."""
+    if template is not None and placeholders(template).isdisjoint(names):
+        places = " or ".join(f"${name}" for name in names)
+        raise ValueError(f"needs {places} in it, for {what}: the model would not see it")
+    return template
+
+
+Seconds = Annotated[float, BeforeValidator(_number), Field(ge=0, le=86_400, allow_inf_nan=False)]
+Positive = Annotated[float, BeforeValidator(_number), Field(gt=0, le=86_400, allow_inf_nan=False)]
+Whole = Annotated[int, BeforeValidator(_number)]
+Count = Annotated[Whole, Field(ge=1, le=1_000_000)]
+Bytes = Annotated[Whole, Field(ge=1, le=1_073_741_824)]
 # The lengths are those of SageMaker Runtime's API model.
 Header = Annotated[str, _text(1024)]
 Id = Annotated[str, _text(64)]
@@ -189,7 +215,7 @@ class Server(_Section):
     host: Annotated[str, AfterValidator(_host)] = Field(
         default="127.0.0.1", description="address to listen on; a loopback address"
     )
-    port: int = Field(
+    port: Whole = Field(
         default=8080, ge=0, le=65_535, description="port to listen on; 0 takes a free one"
     )
     max_connections: Count = Field(default=10_000, description="connections at once")
@@ -267,7 +293,9 @@ class Route(_Section):
 
     model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True)
 
-    endpoint_name: Name = Field(description="the SageMaker endpoint")
+    endpoint_name: Annotated[str, AfterValidator(_endpoint_name), _label(63)] = Field(
+        description="the SageMaker endpoint"
+    )
     session: Session = Field(
         default=PROFILES["container-standards"],
         description=f"how its container keeps sessions: {', '.join(PROFILES)}, or a table",
@@ -361,7 +389,7 @@ class Route(_Section):
         default=1_048_576,
         description="the same in bytes; a model reads about four of them as a token",
     )
-    retries: Annotated[int, Field(ge=0, le=100)] = Field(
+    retries: Annotated[Whole, Field(ge=0, le=100)] = Field(
         default=3, description="how often a call that the model never saw is made again"
     )
     retry_seconds: Positive = Field(
@@ -393,6 +421,28 @@ class Route(_Section):
     log_seconds: Positive = Field(
         default=600.0, description="how long they are kept; more than resume_seconds"
     )
+
+    @field_validator("request")
+    @classmethod
+    def _request_has_a_place(cls, value: Any) -> Any:
+        return _holding(value, ("text", "messages", "transcript"), "what the client says")
+
+    @field_validator("replay_seed")
+    @classmethod
+    def _seed_has_a_place(cls, value: Any) -> Any:
+        return _holding(value, ("transcript", "messages"), "what was said")
+
+    @field_validator("on_expiry", "on_lost")
+    @classmethod
+    def _has_a_session(cls, value: str | None, info: ValidationInfo) -> str | None:
+        profile = info.data.get("session")
+        if value == "replay" and profile is not None and profile.opening is Opening.NONE:
+            raise ValueError(
+                'there is no session to replay with a `session` such as "stateless" or '
+                '"prefix-aware"; leave it out, or keep the conversation here with '
+                '`history = "gateway"`'
+            )
+        return value
 
     @property
     def profile(self) -> Profile:

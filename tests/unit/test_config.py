@@ -153,6 +153,46 @@ def test_the_first_route_stays_first(file: Path, monkeypatch: pytest.MonkeyPatch
             ROUTE + "session = { opening = 'turn', open_body = {} }",
             "FILE: routes.chat.session: `open_",
         ),
+        (ROUTE + "[server]\nport = true", "FILE: server.port: expected a number, got true"),
+        (
+            ROUTE + "idle_seconds = false",
+            "FILE: routes.chat.idle_seconds: expected a number, got f",
+        ),
+        (ROUTE + "retries = true", "FILE: routes.chat.retries: expected a number, got true"),
+        (
+            "[routes.chat]\nendpoint_name = 'arn:aws:sagemaker:eu-west-1:111122223333:endpoint/e'",
+            "FILE: routes.chat.endpoint_name: expected the endpoint's name, which an ARN has after "
+            "`endpoint/`; did you mean e?",
+        ),
+        (
+            "[routes.chat]\nendpoint_name = 'https://runtime.example/endpoints/e-1/invocations'",
+            "FILE: routes.chat.endpoint_name: expected the endpoint's name, which an ARN has after "
+            "`endpoint/`; did you mean e-1?",
+        ),
+        (
+            "[routes.chat]\nendpoint_name = 'arn:aws:s3:::bucket'",
+            "FILE: routes.chat.endpoint_name: expected the endpoint's name, which an ARN has after",
+        ),
+        (
+            ROUTE + "request = { inputs = 'hi' }",
+            "FILE: routes.chat.request: needs $text or $messages or $transcript",
+        ),
+        (
+            ROUTE + "replay_seed = '$text'",
+            "FILE: routes.chat.replay_seed: needs $transcript or $messages in it, for what",
+        ),
+        (
+            ROUTE + "session = 'stateless'\non_expiry = 'replay'",
+            "FILE: routes.chat.on_expiry: there is no session to replay",
+        ),
+        (
+            ROUTE + "on_lost = 'replay'\nsession = { opening = 'none' }",
+            "FILE: routes.chat.on_lost: there is no session to replay",
+        ),
+        (
+            ROUTE + "on_lost = 'replay'\nsession = 'stateles'",
+            "FILE: routes.chat.session: expected one of",
+        ),
         (ROUTE + "accept = 3", "FILE: routes.chat.accept: expected a text"),
         (ROUTE + "allow = 3", "FILE: routes.chat.allow: expected a list"),
         ("routes = 3", "FILE: routes: expected a table"),
