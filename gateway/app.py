@@ -2,8 +2,10 @@
 
 import asyncio
 import contextlib
+import errno
 import gc
 import logging
+import os
 import resource
 import signal
 import socket
@@ -37,6 +39,11 @@ meanwhile: 50 ms, where 10,000 clients connect at once. A full one comes after 2
 
 SHUTDOWN_SECONDS = 15
 """How long connections may take to go after the gateway has drained."""
+
+_INSTEAD = {
+    errno.EADDRINUSE: ". Stop what listens there, or choose another with --port; 0 takes any free",
+    errno.EACCES: ". Choose one from 1024 on with --port; 0 takes any free",
+}
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -267,6 +274,15 @@ def raise_file_limit() -> None:
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A listening socket; port 0 takes any that is free."""
+    """A listening socket; port 0 takes any that is free.
+
+    Raises:
+        OSError: It can't be had; the text says where, why, and what to do.
+    """
     family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-    return socket.create_server(address[:2], family=family, backlog=2048)
+    try:
+        return socket.create_server(address[:2], family=family, backlog=2048)
+    except OSError as error:
+        number = error.errno or 0
+        text = f"can't listen on {host}, port {port}: {os.strerror(number)}"
+        raise OSError(number, text + _INSTEAD.get(number, "")) from None

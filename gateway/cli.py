@@ -1,16 +1,20 @@
 """The command line. What a command needs is imported when it runs, so that help comes at once."""
 
+import asyncio
 import os
 import signal
 import sys
 from collections.abc import Callable, Coroutine
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from gateway import __version__
-from gateway.local.command import local
+from gateway.local.command import PORT, local
+
+if TYPE_CHECKING:
+    from gateway.config import Configuration
 
 DEFAULT_FILE = Path("gateway.toml")
 
@@ -22,10 +26,32 @@ config_option = click.option(
 )
 
 
-def fail(text: str, code: int = 1) -> click.exceptions.Exit:
+FAILED, WRONG = 1, 2
+"""Exit codes: something has failed; the command or the configuration is wrong, as click has it."""
+
+
+def fail(text: str, code: int = FAILED) -> click.exceptions.Exit:
     """Say why, and end with that code."""
     click.echo(text, err=True)
     return click.exceptions.Exit(code)
+
+
+def configured(path: Path | None, flags: dict[str, Any] | None = None) -> "Configuration":
+    """The configuration; its mistakes end the command."""
+    from gateway.config import EXAMPLE, ConfigError, read  # noqa: PLC0415
+
+    path = path or (DEFAULT_FILE if DEFAULT_FILE.exists() else None)
+    if path is None and not any(name.upper().startswith("GATEWAY_ROUTES") for name in os.environ):
+        raise fail(
+            f"session-gateway: no configuration. Write {DEFAULT_FILE}, for example:\n\n{EXAMPLE}\n"
+            "and run `session-gateway serve` beside it, or name it with --config. "
+            "To try the gateway without AWS, run `session-gateway demo`.",
+            WRONG,
+        )
+    try:
+        return read(path, {"server": flags or {}})
+    except ConfigError as error:
+        raise fail(str(error), WRONG) from None
 
 
 def run(main: Coroutine[Any, Any, None]) -> None:
@@ -49,7 +75,11 @@ def announce(what: str) -> Callable[[str], None]:
     return ready
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.group(
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog="Exit codes: 0 for success, 1 for failure, 2 for wrong use or a wrong configuration, "
+    "130 where Ctrl-C has ended it.",
+)
 @click.version_option(__version__, prog_name="session-gateway")
 def main() -> None:
     """A WebSocket gateway for stateful models on Amazon SageMaker."""
@@ -58,49 +88,53 @@ def main() -> None:
 @main.command()
 @config_option
 @click.option("--host", help="Address to listen on; a loopback address.")
-@click.option("--port", type=int, help="Port to listen on; 0 takes a free one.")
+@click.option("--port", type=PORT, help="Port to listen on; 0 takes a free one.")
 @click.option("--log-level", type=click.Choice(["DEBUG", "INFO", "WARNING", "ERROR"]))
 def serve(path: Path | None, **server: object) -> None:
     """Run the gateway until SIGINT or SIGTERM."""
     from gateway.app import serve as serve_app  # noqa: PLC0415
-    from gateway.config import EXAMPLE, ConfigError, load  # noqa: PLC0415
+    from gateway.config import ConfigError  # noqa: PLC0415
 
-    path = path or (DEFAULT_FILE if DEFAULT_FILE.exists() else None)
-    if path is None and not any(name.upper().startswith("GATEWAY_ROUTES") for name in os.environ):
-        raise fail(
-            f"session-gateway: no configuration. Write {DEFAULT_FILE}, for example:\n\n{EXAMPLE}\n"
-            "and run `session-gateway serve` beside it, or name it with --config. "
-            "To try the gateway without AWS, run `session-gateway demo`.",
-            2,
-        )
     flags = {key: value for key, value in server.items() if value is not None}
+    settings = configured(path, flags).settings
     try:
-        settings = load(path, {"server": flags})
         run(serve_app(settings, on_ready=announce("session-gateway")))
     except ConfigError as error:
-        raise fail(str(error)) from None
+        raise fail(str(error), WRONG) from None
 
 
 @main.command()
 @config_option
-def check(path: Path | None) -> None:
-    """Say what is wrong with a configuration, or what it amounts to."""
-    from gateway.config import EXAMPLE, ConfigError, load  # noqa: PLC0415
+@click.option("--offline", is_flag=True, help="Do not look for credentials.")
+def check(path: Path | None, offline: bool) -> None:
+    """Say what is wrong with a configuration, or what it amounts to.
 
-    path = path or (DEFAULT_FILE if DEFAULT_FILE.exists() else None)
-    try:
-        settings = load(path)
-    except ConfigError as error:
-        raise fail(f"{error}\n\nThe least that is needed:\n\n{EXAMPLE}") from None
-    for number, (name, route) in enumerate(settings.routes.items()):
+    It looks where `serve` would: run it on the same machine, as the same user. A mistake ends it
+    with exit code 2, a warning does not.
+    """
+    from gateway.checks import findings  # noqa: PLC0415
+
+    configuration = configured(path)
+    found = asyncio.run(findings(configuration, offline=offline))
+    for finding in found:
+        click.echo(finding.text, err=True)
+    if any(finding.certain for finding in found):
+        raise click.exceptions.Exit(WRONG)
+    for number, (name, route) in enumerate(configuration.settings.routes.items()):
         note = " (default)" if number == 0 else ""
         click.echo(f"route {name}{note}: endpoint {route.endpoint_name}, opened {route.open}")
     click.echo("ok")
 
 
 @main.command()
-@click.option("--port", default=8080, show_default=True, help="Of the page; 0 takes a free one.")
-@click.option("--model", type=click.Path(exists=True, path_type=Path), help="Another GGUF file.")
+@click.option(
+    "--port", default=8080, type=PORT, show_default=True, help="Of the page; 0 takes a free one."
+)
+@click.option(
+    "--model",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Another GGUF file.",
+)
 @click.option("--builtin", is_flag=True, help="Leave the language model out.")
 @click.option("--open", "browse", is_flag=True, help="Open the page in a browser.")
 def demo(port: int, model: Path | None, builtin: bool, browse: bool) -> None:
@@ -119,7 +153,7 @@ def demo(port: int, model: Path | None, builtin: bool, browse: bool) -> None:
     try:
         run(run_demo(port=port, model=model, builtin_only=builtin, say=click.echo, on_ready=ready))
     except (ConfigError, LanguageModelUnavailable) as error:
-        raise fail(str(error)) from None
+        raise fail(str(error), WRONG) from None
 
 
 @main.command()
@@ -147,7 +181,7 @@ def chat(url: str, route: str | None) -> None:
         hint = ". To start one, run `session-gateway demo`" if error.code is None else ""
         raise fail(f"session-gateway: {error}{hint}") from None
     except ValueError as error:
-        raise fail(f"session-gateway: {error}") from None
+        raise fail(f"session-gateway: {error}", WRONG) from None
 
 
 main.add_command(local)

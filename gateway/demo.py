@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from gateway.app import Signals, serve
+from gateway.app import Signals, listen, serve
 from gateway.config import Aws, Route, Server, Settings
 from gateway.local.builtin import BuiltinModel
 from gateway.local.command import apart_from_aws
@@ -35,7 +35,9 @@ async def demo(
 
     Raises:
         LanguageModelUnavailable: The file that was asked for is no model.
+        OSError: The port can't be listened on.
     """
+    listen(Server().host, port).close()  # said before the model takes its time to load
     endpoints = [
         Endpoint("builtin", [BuiltinModel(f"i-{n}") for n in range(1, INSTANCES + 1)]),
     ]

@@ -2,14 +2,20 @@
 
 import asyncio
 import contextlib
+import errno
+import math
 import os
+import re
+import shlex
 import signal
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from ipaddress import ip_address
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 import click
+from click.core import ParameterSource
 
 if TYPE_CHECKING:
     from gateway.local.containers import Container
@@ -63,9 +69,29 @@ def _is_about_calls(name: str) -> bool:
     return name.startswith(("AWS_", "BOTO")) or name.endswith(("_PROXY", "_CA_BUNDLE"))
 
 
+PORT = click.IntRange(0, 65_535)
+COUNT = click.IntRange(1, 1_000_000)
+
+
+class _Seconds(click.FloatRange):
+    """A time up to a day; click would take what is not a number."""
+
+    name = "number of seconds"
+
+    def __init__(self, *, zero: bool) -> None:
+        super().__init__(0, 86_400, min_open=not zero)
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        """See `click.ParamType.convert`."""
+        seconds = float(super().convert(value, param, ctx))
+        return self.fail(f"{value!r} is no time.", param, ctx) if math.isnan(seconds) else seconds
+
+
 def _loopback(_context: click.Context, _parameter: click.Parameter, value: str) -> str:
     try:
-        if ip_address(value).is_loopback:
+        if value == "localhost" or ip_address(value).is_loopback:
             return value
     except ValueError:
         pass
@@ -75,33 +101,98 @@ def _loopback(_context: click.Context, _parameter: click.Parameter, value: str) 
     )
 
 
+def _container(
+    _context: click.Context, _parameter: click.Parameter, values: tuple[str, ...]
+) -> tuple[str, ...]:
+    for value in values:
+        try:
+            parts = urlsplit(value)
+            is_one = parts.scheme in {"http", "https"} and parts.hostname and parts.port != 0
+        except ValueError:
+            is_one = False
+        if not is_one:
+            likely = (
+                f"; did you mean http://{value}?" if re.fullmatch(r"[\w.-]+:\d+", value) else ""
+            )
+            raise click.BadParameter(
+                f"expected an address such as http://127.0.0.1:8080, got {value}{likely}"
+            )
+    return values
+
+
+def _matching(pattern: str, expected: str) -> Callable[..., str]:
+    """A callback that holds a text to that pattern."""
+
+    def check(_context: click.Context, _parameter: click.Parameter, value: str) -> str:
+        if not re.fullmatch(pattern, value):
+            raise click.BadParameter(f"expected {expected}.")
+        return value
+
+    return check
+
+
+_label = _matching(
+    r"(?=.{1,63}$)[a-zA-Z0-9]([a-zA-Z0-9-]*[a-zA-Z0-9])?",
+    "1 to 63 letters, digits and hyphens, with a letter or a digit at either end",
+)
+_key = _matching(r"[!-+.0-~-]+", "printable characters, without spaces, commas and slashes")
+_secret = _matching(r"[!-~]+", "printable characters, without spaces")
+
+
 @click.command()
 @click.option("--host", default="127.0.0.1", show_default=True, callback=_loopback)
-@click.option("--port", default=9000, show_default=True, help="0 takes a free one.")
-@click.option("--endpoint", "name", default="my-endpoint", show_default=True)
+@click.option("--port", default=9000, type=PORT, show_default=True, help="0 takes a free one.")
+@click.option("--endpoint", "name", default="my-endpoint", show_default=True, callback=_label)
 @click.option("--instances", default=2, show_default=True, type=click.IntRange(1, 100))
-@click.option("--container", "urls", multiple=True, help="URL of a container, one an instance.")
+@click.option(
+    "--container",
+    "urls",
+    multiple=True,
+    callback=_container,
+    help="URL of a container, one an instance.",
+)
 @click.option("--model", type=click.Choice(["builtin", "language"]), default="builtin")
-@click.option("--model-file", type=click.Path(exists=True, path_type=Path), help="A GGUF file.")
+@click.option(
+    "--model-file",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="A GGUF file.",
+)
 @click.option("--dialect", type=click.Choice(DIALECTS), default="container-standards")
-@click.option("--session-seconds", default=1200.0, show_default=True)
-@click.option("--max-sessions", default=1000, show_default=True, help="Of each instance.")
+@click.option("--session-seconds", default=1200.0, type=_Seconds(zero=False), show_default=True)
+@click.option(
+    "--max-sessions", default=1000, type=COUNT, show_default=True, help="Of each instance."
+)
 @click.option("--expires", type=click.Choice(EXPIRES), default="standard")
-@click.option("--access-key", default=KEYS["access_key"], show_default=True)
-@click.option("--secret-key", default=KEYS["secret_key"], show_default=True)
-@click.option("--region", default=KEYS["region"], show_default=True)
+@click.option("--access-key", default=KEYS["access_key"], show_default=True, callback=_key)
+@click.option("--secret-key", default=KEYS["secret_key"], show_default=True, callback=_secret)
+@click.option("--region", default=KEYS["region"], show_default=True, callback=_label)
 @click.option("--fail", type=click.Choice(ERRORS), help="Let the next calls fail.")
-@click.option("--fail-times", default=1, show_default=True, help="Calls, and streams that break.")
-@click.option("--delay", default=0.0, help="Seconds that every call waits.")
+@click.option(
+    "--fail-times",
+    default=1,
+    type=COUNT,
+    show_default=True,
+    help="Calls, and streams that break.",
+)
+@click.option(
+    "--delay", default=0.0, type=_Seconds(zero=True), help="Seconds that every call waits."
+)
 @click.option(
     "--break-after-parts", type=click.IntRange(0), help="Let the next streams break there."
 )
 @click.option("--break-mode", type=click.Choice(BREAK_MODES), default="exception")
 @click.option("--part-bytes", type=click.IntRange(0), help="Of every part of a stream.")
 @click.option("--part-seed", type=int, help="Parts are of random sizes up to that.")
-@click.option("--delay-parts", default=0.0, help="Seconds that every part of a stream waits.")
+@click.option(
+    "--delay-parts",
+    default=0.0,
+    type=_Seconds(zero=True),
+    help="Seconds that every part of a stream waits.",
+)
 @click.option("--lose", multiple=True, help="Name of an instance that is lost, such as i-1.")
+@click.pass_context
 def local(  # noqa: PLR0917 - click passes them by name
+    context: click.Context,
     host: str,
     port: int,
     name: str,
@@ -138,6 +229,7 @@ def local(  # noqa: PLR0917 - click passes them by name
     from gateway.local.language import LanguageModel, LanguageModelUnavailable, load  # noqa: PLC0415
     from gateway.local.platform import Endpoint  # noqa: PLC0415
 
+    _refuse_what_does_nothing(context)
     containers: Sequence[Container]
     if urls:
         containers = [HttpContainer(url) for url in urls]
@@ -146,6 +238,7 @@ def local(  # noqa: PLR0917 - click passes them by name
             file = load(model_file)
         except LanguageModelUnavailable as missing:
             raise click.ClickException(str(missing)) from None
+        click.echo(f"Loading {file.name} into {instances} instances …")
         containers = [LanguageModel(file, f"i-{n}") for n in range(1, instances + 1)]
     else:
         containers = [
@@ -171,19 +264,59 @@ def local(  # noqa: PLR0917 - click passes them by name
             delay_parts_seconds=delay_parts,
         )
     )
+    names = [instance.name for instance in endpoint.instances]
     for lost in lose:
+        if lost not in names:
+            text = f"no instance is called {lost}; there are {', '.join(names)}."
+            raise click.BadParameter(text, context, param_hint="'--lose'")
         endpoint.lose(lost)
     keys = {"access_key": access_key, "secret_key": secret_key, "region": region}
     try:
         with apart_from_aws():
             asyncio.run(_serve(endpoint, host, port, keys))
     except OSError as error:
-        raise click.ClickException(error.strerror or str(error)) from None
+        where = f"can't listen on {host}, port {port}: {error.strerror or error}"
+        raise click.ClickException(where + _INSTEAD.get(error.errno or 0, "")) from None
+    except LanguageModelUnavailable as broken:
+        raise click.BadParameter(str(broken), context, param_hint="'--model-file'") from None
+
+
+_INSTEAD = {
+    errno.EADDRINUSE: ". Stop what listens there, or choose another with --port; 0 takes any free",
+    errno.EACCES: ". Choose one from 1024 on with --port; 0 takes any free",
+}
+
+_BUILTIN = ("dialect", "session_seconds", "max_sessions", "expires")
+
+
+def _refuse_what_does_nothing(context: click.Context) -> None:
+    """Refuse options that mean nothing beside the others, which would pass unnoticed."""
+    given = context.params
+    containers, language = bool(given["urls"]), given["model"] == "language"
+    breaks = given["break_after_parts"] is not None
+    for names, means_something, text in (
+        (("instances", "model"), not containers, "does not go with --container"),
+        (("model_file",), language and not containers, "goes with --model language"),
+        (_BUILTIN, not language and not containers, "goes with the built-in model"),
+        (("fail_times",), breaks or given["fail"], "goes with --fail or --break-after-parts"),
+        (("break_mode",), breaks, "goes with --break-after-parts"),
+        (("part_seed",), given["part_bytes"], "goes with --part-bytes"),
+    ):
+        for name in names:
+            if (
+                not means_something
+                and context.get_parameter_source(name) is ParameterSource.COMMANDLINE
+            ):
+                raise click.UsageError(f"--{name.replace('_', '-')} {text}.", context)
 
 
 async def _serve(endpoint: "Endpoint", host: str, port: int, keys: dict[str, str]) -> None:
+    from gateway.local.language import LanguageModel  # noqa: PLC0415
     from gateway.local.server import running  # noqa: PLC0415
 
+    for instance in endpoint.instances:
+        if isinstance(instance.container, LanguageModel):
+            await instance.container.load()
     stopped = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stopped.set)
@@ -196,7 +329,8 @@ async def _serve(endpoint: "Endpoint", host: str, port: int, keys: dict[str, str
 def _instructions(endpoint: "Endpoint", url: str, keys: dict[str, str]) -> Iterable[str]:
     names = ", ".join(instance.name for instance in endpoint.instances)
     yield f"session-gateway local listening on {url}: endpoint {endpoint.name}, instances {names}"
-    yield "Point gateway.toml at it:"
-    yield f'  [aws]\n  region = "{keys["region"]}"\n  endpoint_url = "{url}"'
-    yield "and give the gateway these keys:"
-    yield f"  AWS_ACCESS_KEY_ID={keys['access_key']} AWS_SECRET_ACCESS_KEY={keys['secret_key']}"
+    yield f'To let a gateway call it, by a route with endpoint_name = "{endpoint.name}":'
+    access, secret = shlex.quote(keys["access_key"]), shlex.quote(keys["secret_key"])
+    yield f"  export AWS_ACCESS_KEY_ID={access} AWS_SECRET_ACCESS_KEY={secret}"
+    yield f"  export GATEWAY_AWS__ENDPOINT_URL={url} GATEWAY_AWS__REGION={keys['region']}"
+    yield "  session-gateway serve"

@@ -55,7 +55,7 @@ def test_a_model_file_that_is_none(tmp_path: Path) -> None:
     file.write_bytes(b"nothing of the kind")
     command = [sys.executable, "-m", "gateway", "demo", "--port", "0", "--model", str(file)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert "broken.gguf" in done.stdout + done.stderr
     assert "Traceback" not in done.stderr
 

@@ -5,6 +5,7 @@ import os
 import socket
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import get_args
 
@@ -24,6 +25,20 @@ def invoke(*arguments: str) -> Result:
 @pytest.fixture(autouse=True)
 def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def nothing_of_aws() -> Iterator[None]:
+    """What this machine has set for AWS is not seen."""
+    with command.apart_from_aws():
+        yield
+
+
+@pytest.fixture
+def keys() -> Iterator[None]:
+    """Credentials, and nothing else."""
+    with command.apart_from_aws(AWS_ACCESS_KEY_ID="a", AWS_SECRET_ACCESS_KEY="b"):
+        yield
 
 
 def test_help_for_everything() -> None:
@@ -66,7 +81,7 @@ def test_the_environment_comes_back(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_variables_in_lower_case_are_a_configuration(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("gateway_routes__chat__endpoint_name", "e-")
     result = invoke("serve")
-    assert result.exit_code == 1
+    assert result.exit_code == 2
     assert "gateway_routes__chat__endpoint_name: routes.chat.endpoint_name" in result.output
 
 
@@ -126,16 +141,72 @@ def test_serve_without_a_configuration_says_what_to_write() -> None:
 def test_check_says_what_is_wrong_and_what_is_needed() -> None:
     Path("gateway.toml").write_text("[routes.chat]")
     result = invoke("check")
-    assert result.exit_code == 1
-    assert "gateway.toml: routes.chat.endpoint_name: missing" in result.output
-    assert "[routes.chat]" in result.output
+    assert result.exit_code == 2
+    assert result.output == (
+        "gateway.toml:1: routes.chat.endpoint_name: missing - expected the SageMaker endpoint\n"
+        "    [routes.chat]\n"
+    ), "and no example, since there is a configuration"
 
 
+def test_check_without_a_configuration_says_what_to_write() -> None:
+    result = invoke("check")
+    assert result.exit_code == 2
+    assert "Write gateway.toml, for example" in result.output
+
+
+@pytest.mark.usefixtures("keys")
 def test_check_says_what_it_amounts_to() -> None:
     Path("other.toml").write_text(ROUTE)
     result = invoke("check", "--config", "other.toml")
     assert result.exit_code == 0
     assert result.output == "route chat (default): endpoint e, opened on_connect\nok\n"
+
+
+@pytest.mark.usefixtures("nothing_of_aws")
+def test_check_looks_for_credentials() -> None:
+    Path("gateway.toml").write_text(ROUTE)
+    result = invoke("check")
+    assert result.exit_code == 2
+    assert result.output.startswith("no AWS credentials were found; looked at AWS_ACCESS_KEY_ID, ")
+    assert invoke("check", "--offline").exit_code == 0
+
+
+@pytest.mark.usefixtures("keys")
+@pytest.mark.parametrize(
+    ("aws", "says"),
+    [
+        ('region = "us-est-1"', "gateway.toml:2: aws.region: us-est-1 is no region that botocore"),
+        ("", "gateway.toml:1: aws.region: no region is set"),
+        ('profile = "x"', "gateway.toml:2: aws.profile: no profile has this name in /dev/null"),
+    ],
+)
+def test_check_finds_what_can_not_work(aws: str, says: str) -> None:
+    Path("gateway.toml").write_text(f'[aws]\n{aws}\n[routes.chat]\nendpoint_name = "e"\n')
+    result = invoke("check")
+    assert result.exit_code == 2
+    assert result.output.startswith(says)
+    assert "ok" not in result.output.split()
+
+
+@pytest.mark.usefixtures("keys")
+@pytest.mark.parametrize(
+    ("route", "says"),
+    [
+        ("", ""),
+        ('format = "openai-chat"', ""),
+        ('request = { inputs = "$text" }', ""),
+        ('format = "plain"', "gateway.toml:5: warning: routes.chat.content_type: this route takes"),
+        ("body = 'json'", "gateway.toml:5: warning: routes.chat.content_type: this route takes"),
+    ],
+)
+def test_check_warns_of_a_route_that_takes_no_text(route: str, says: str) -> None:
+    content_type = 'content_type = "application/json"' if route else ""
+    Path("gateway.toml").write_text(f"{ROUTE}{content_type}\n{route}\n")
+    result = invoke("check")
+    assert result.exit_code == 0
+    assert result.stderr.startswith(says)
+    assert bool(result.stderr) == bool(says)
+    assert result.stdout.endswith("\nok\n")
 
 
 @pytest.mark.parametrize(
@@ -149,19 +220,81 @@ def test_only_this_machine_is_served(arguments: tuple[str, ...]) -> None:
     assert "must be a loopback address" in result.output
 
 
-@pytest.mark.parametrize("command", ["serve", "local"])
+@pytest.mark.parametrize("command", ["serve", "local", "demo"])
 def test_a_port_in_use(command: str) -> None:
     Path("gateway.toml").write_text(ROUTE)
     with socket.create_server(("127.0.0.1", 0)) as taken:
-        result = invoke(command, "--port", str(taken.getsockname()[1]))
+        port = str(taken.getsockname()[1])
+        result = invoke(command, "--port", port)
     assert result.exit_code == 1
-    assert "Address already in use" in result.output
+    assert f"can't listen on 127.0.0.1, port {port}: Address already in use. " in result.output
+    assert "choose another with --port; 0 takes any free" in result.output
+    assert "Loading" not in result.output
     assert "Traceback" not in result.output
 
 
+@pytest.mark.parametrize("command", ["serve", "local", "demo"])
+def test_a_port_that_is_none(command: str) -> None:
+    Path("gateway.toml").write_text(ROUTE)
+    for port in ("70000", "-1"):
+        result = invoke(command, "--port", port)
+        assert result.exit_code == 2
+        assert f"{port} is not in the range 0<=x<=65535" in result.output
+
+
+CONTAINER = "--container=http://127.0.0.1:1"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--lose", "i-9"], "no instance is called i-9; there are i-1, i-2."),
+        ([CONTAINER, "--lose", "i-2"], "no instance is called i-2; there are i-1."),
+        (["--container", "127.0.0.1:80"], "got 127.0.0.1:80; did you mean http://127.0.0.1:80?"),
+        (["--container", "localhost"], "expected an address such as http://127.0.0.1:8080"),
+        (["--container", "http://"], "expected an address such as"),
+        (["--container", "http://[::1"], "expected an address such as"),
+        (["--container", "ftp://host"], "expected an address such as"),
+        (["--endpoint", "a b"], "expected 1 to 63 letters, digits and hyphens"),
+        (["--endpoint", "a" * 64], "expected 1 to 63 letters, digits and hyphens"),
+        (["--region", ""], "expected 1 to 63 letters, digits and hyphens"),
+        (["--access-key", "a/b"], "without spaces, commas and slashes"),
+        (["--secret-key", "a b"], "expected printable characters, without spaces."),
+        (["--session-seconds", "nan"], "'nan' is no time"),
+        (["--session-seconds", "0"], "is not in the range 0<x<=86400"),
+        (["--delay", "-1"], "is not in the range 0<=x<=86400"),
+        (["--delay-parts", "inf"], "is not in the range 0<=x<=86400"),
+        (["--max-sessions", "0"], "is not in the range 1<=x<=1000000"),
+        (["--fail", "ModelError", "--fail-times", "-1"], "is not in the range 1<=x<=1000000"),
+        (["--model-file", "/"], "is a directory"),
+        ([CONTAINER, "--instances", "2"], "--instances does not go with --container."),
+        ([CONTAINER, "--model", "builtin"], "--model does not go with --container."),
+        ([CONTAINER, "--dialect", "torchserve"], "--dialect goes with the built-in model."),
+        (["--model", "language", "--expires", "naive"], "--expires goes with the built-in model."),
+        (["--model-file", __file__], "--model-file goes with --model language."),
+        (["--fail-times", "2"], "--fail-times goes with --fail or --break-after-parts."),
+        (["--break-mode", "cut"], "--break-mode goes with --break-after-parts."),
+        (["--part-seed", "1"], "--part-seed goes with --part-bytes."),
+    ],
+)
+def test_wrong_options_of_local(arguments: list[str], says: str) -> None:
+    result = invoke("local", "--port", "0", *arguments)
+    assert result.exit_code == 2
+    assert says in " ".join(result.output.split())
+    assert "Traceback" not in result.output
+
+
+def test_local_reads_its_models_file_first() -> None:
+    Path("broken.gguf").write_bytes(b"nothing of the kind")
+    result = invoke("local", "--port", "0", "--model", "language", "--model-file", "broken.gguf")
+    assert result.exit_code == 2
+    assert "llama.cpp can't load broken.gguf" in result.output
+
+
+@pytest.mark.usefixtures("keys")
 def test_no_region() -> None:
     Path("gateway.toml").write_text('[routes.chat]\nendpoint_name = "e"\n')
     result = invoke("serve", "--port", "0")
-    assert result.exit_code == 1
-    assert "region" in result.output
+    assert result.exit_code == 2
+    assert 'give one, such as region = "us-east-1", or set AWS_DEFAULT_REGION' in result.output
     assert "Traceback" not in result.output

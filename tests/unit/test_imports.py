@@ -24,11 +24,12 @@ ALLOWED = {
     "tomlfile": set[str](),
     "mistakes": {"sagemaker", "tomlfile"},
     "config": {"mistakes", "tomlfile", "session", "sagemaker", "addresses"},
+    "checks": {"config", "sagemaker", "session"},
     "app": {"config", "runner", "stores", "sagemaker", "transports"},
     "client": {"protocol", "errors", "addresses"},
     "local": set[str](),
     "demo": {"app", "config", "local"},
-    "cli": {"app", "client", "config", "demo", "local"},
+    "cli": {"app", "checks", "client", "config", "demo", "local"},
     "__main__": {"cli"},
 }
 

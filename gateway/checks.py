@@ -1,0 +1,57 @@
+"""Whether a configuration that can be read would work here; for ``session-gateway check``."""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from gateway.config import Configuration
+from gateway.sagemaker import platform_problems
+from gateway.session.bodies import is_json
+
+
+class Finding(NamedTuple):
+    """One thing.
+
+    Attributes:
+        text: Where it is set, what it is, and what to do.
+        certain: Whether the gateway can't work with it; otherwise it may be as it is meant to be.
+    """
+
+    text: str
+    certain: bool
+
+
+async def findings(configuration: Configuration, *, offline: bool) -> list[Finding]:
+    """What stands in the way on this machine.
+
+    Args:
+        configuration: The settings, and where each was set.
+        offline: Do not look for credentials, which may ask other machines.
+    """
+    aws, origins = configuration.settings.aws, configuration.origins
+    found = list(_routes(configuration))
+    for problem in await platform_problems(
+        region=aws.region,
+        profile=aws.profile,
+        endpoint_url=aws.endpoint_url,
+        credentials=not offline,
+    ):
+        level = "" if problem.certain else "warning: "
+        text = (
+            f"{level}{problem.text}"
+            if problem.about == "credentials"
+            else origins.told(("aws", problem.about), problem.text, level=level)
+        )
+        found.append(Finding(text, problem.certain))
+    return found
+
+
+def _routes(configuration: Configuration) -> Iterator[Finding]:
+    for name, route in configuration.settings.routes.items():
+        if is_json(route.content_type) and route.body_format.request is None:
+            text = (
+                "this route takes JSON and has neither `format` nor `request` to make it of a "
+                "`text`, which is refused; the page, the terminal chat and `send(text)` send that"
+            )
+            location = ("routes", name, "content_type")
+            told = configuration.origins.told(location, text, level="warning: ")
+            yield Finding(told, certain=False)
