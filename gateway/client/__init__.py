@@ -29,6 +29,7 @@ from gateway.client.notices import (
     Resumed,
     Updated,
 )
+from gateway.client.saved import SavedSession
 from gateway.client.session import Session, connect
 from gateway.client.turns import Reply, Turn
 
@@ -44,6 +45,7 @@ __all__ = [
     "Reply",
     "ReplyTooLarge",
     "Resumed",
+    "SavedSession",
     "Session",
     "SessionClosed",
     "SessionError",

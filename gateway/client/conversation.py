@@ -6,7 +6,7 @@ a connection that resumes.
 """
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import TypeVar
 
@@ -15,6 +15,7 @@ from msgspec import UNSET, UnsetType
 from gateway.client.codecs import ClientCodec
 from gateway.client.errors import MessageFailed, ReplyTooLarge, SessionError
 from gateway.client.notices import Expiring, Notice, Opened, Refused, Renewed, Resumed, Updated
+from gateway.client.saved import Position
 from gateway.client.turns import Reply, Turn
 from gateway.errors import ErrorCode, Outcome
 from gateway.protocol import messages as wire
@@ -33,10 +34,17 @@ class Conversation:
         codec: Of the connections.
         tell: Called with each notice.
         wake: Called when there is something to write.
+        carry_over: Whether a message that was never written goes to the session that takes the
+            place of one that is gone.
     """
 
     def __init__(
-        self, codec: ClientCodec, tell: Callable[[Notice], None], wake: Callable[[], None]
+        self,
+        codec: ClientCodec,
+        tell: Callable[[Notice], None],
+        wake: Callable[[], None],
+        *,
+        carry_over: bool,
     ) -> None:
         self.turns: dict[str, Turn] = {}
         """Those that have not ended, in the order sent."""
@@ -57,6 +65,7 @@ class Conversation:
         self._codec = codec
         self._tell = tell
         self._wake = wake
+        self._carry_over = carry_over
         self._resume_key = ""
         self._replaces: str | None = None
         self._last_event = 0
@@ -64,8 +73,45 @@ class Conversation:
         self._ack = False
         self._gap = False
         self._newest = 0
+        self._catching_up = False
         self._ended_in_gap: dict[str, wire.Progress] = {}
         self._outgoing: deque[Turn | wire.ClientMessage] = deque()
+
+    # Elsewhere
+
+    def position(self) -> Position | None:
+        """All that another process needs to go on with the session; None while there is none."""
+        if self.session_id is None or self.limits is None:
+            return None
+        written = [turn for turn in self.turns.values() if turn.written]
+        return Position(
+            session_id=self.session_id,
+            resume_key=self._resume_key,
+            last_event=self._last_event,
+            route=self.route,
+            limits=self.limits,
+            heartbeat_seconds=self.heartbeat,
+            accepted=tuple(turn.id for turn in written if turn.accepted),
+            written=tuple(turn.id for turn in written if not turn.accepted),
+        )
+
+    def go_on(self, position: Position, turns: Mapping[str, Turn]) -> None:
+        """Go on with another process's session, and with its turns, of which the rest comes."""
+        self.session_id = position.session_id
+        self._resume_key = position.resume_key
+        self._last_event = self._acknowledged = position.last_event
+        self.route = position.route
+        self.limits = position.limits
+        self.heartbeat = position.heartbeat_seconds
+        self.turns.update(turns)
+        for turn in turns.values():
+            turn.written = True
+            turn.accepted = turn.id in position.accepted
+
+    def leave(self) -> None:
+        """Write nothing more on this connection."""
+        self.ready = self._ack = False
+        self._outgoing.clear()
 
     # Out
 
@@ -190,6 +236,7 @@ class Conversation:
         self._resume_key = resumed.resume_key
         self.expires_at = _time(resumed.expires_at)
         self._newest = resumed.last_event
+        self._catching_up = True
         if resumed.lost is not None:
             first, last = resumed.lost
             if first > self._last_event + 1:
@@ -206,11 +253,11 @@ class Conversation:
 
         Where events were lost, a turn's end may be among them: its message is written again too,
         since the answer, ``message.duplicate``, says how far it is. It keeps its id, so it is not
-        invoked again.
+        invoked again. The messages of another process are not here to be written.
         """
         self.ready = True
         for turn in self.turns.values():
-            if turn.uncertain or not turn.accepted:
+            if turn.frame and (turn.uncertain or not turn.accepted):
                 self._write(turn)
         for turn in self.turns.values():
             if turn.cancelling:
@@ -224,11 +271,26 @@ class Conversation:
         turn.accepted = True
         if duplicate.status in {"queued", "running"}:
             turn.uncertain = False
-        elif turn.uncertain:
+        else:
             self._ended_in_gap[turn.id] = duplicate.status
 
     def _settle(self) -> None:
-        """End the turns whose end fell into a gap, now that all that could be had is here."""
+        """End the turns whose end fell into a gap, now that all that could be had is here.
+
+        So too those of another process that no event speaks of: their messages are not here to
+        ask with.
+        """
+        if self._catching_up and self.ready:
+            self._catching_up = False
+            for other in [turn for turn in self.turns.values() if not turn.frame]:
+                if other.uncertain or not other.accepted:
+                    error = MessageFailed(
+                        "what became of this message is not known; "
+                        "sent again under its id, it reaches the model at most once",
+                        code=ErrorCode.STREAM_BROKEN,
+                        outcome=Outcome.UNKNOWN,
+                    )
+                    self._fail(other, error)
         while self._ended_in_gap:
             message_id, status = self._ended_in_gap.popitem()
             turn = self.turns.get(message_id)
@@ -304,13 +366,31 @@ class Conversation:
             custom_attributes=_given(done.custom_attributes),
             duration=done.duration_ms / 1000,
             deltas=done.deltas,
+            dropped_turns=_given(done.dropped_turns) or 0,
         )
         self._finish(turn, reply)
 
     # Ends
 
     def forget(self) -> None:
-        """The session is gone. What was never written waits for the next one.
+        """The session is gone. What was never written waits for the next one, unless it may not."""
+        self._abandon("the session is gone", unwritten=not self._carry_over)
+        self._replaces = self.session_id or self._replaces
+        self.session_id = None
+        self.expires_at = None
+        self.closed = None
+        self.ready = self._ack = self._gap = self._catching_up = False
+        self._last_event = self._acknowledged = self._newest = 0
+        self._ended_in_gap.clear()
+        self._outgoing.clear()
+
+    def end(self, why: str) -> None:
+        """There will be no other session: nothing is left to wait for."""
+        self._abandon(why, unwritten=True)
+        self.forget()
+
+    def _abandon(self, why: str, *, unwritten: bool) -> None:
+        """Fail what was written, and what was not where that is asked.
 
         Where the gateway has said ``session.closed``, a message that it had not accepted by then
         never reached the model. Else nobody knows.
@@ -319,33 +399,16 @@ class Conversation:
         for turn in list(self.turns.values()):
             if turn.written:
                 unseen = proof and not turn.accepted
-                error = MessageFailed(
-                    "the session is gone"
-                    if unseen
-                    else "the session is gone; whether the model saw the message is not known",
-                    code=ErrorCode.SESSION_LOST,
-                    outcome=Outcome.NOT_INVOKED if unseen else Outcome.UNKNOWN,
-                    retryable=unseen,
-                )
-                self._fail(turn, error)
-        self._replaces = self.session_id or self._replaces
-        self.session_id = None
-        self.expires_at = None
-        self.closed = None
-        self.ready = self._ack = self._gap = False
-        self._last_event = self._acknowledged = self._newest = 0
-        self._ended_in_gap.clear()
-        self._outgoing.clear()
-
-    def end(self, why: str) -> None:
-        """There will be no other session: nothing is left to wait for."""
-        self.forget()
-        for turn in list(self.turns.values()):
+                text = why if unseen else f"{why}; whether the model saw the message is not known"
+            elif unwritten:
+                unseen, text = True, f"not sent: {why}"
+            else:
+                continue
             error = MessageFailed(
-                f"not sent: {why}",
-                code=ErrorCode.UNAVAILABLE,
-                outcome=Outcome.NOT_INVOKED,
-                retryable=True,
+                text,
+                code=ErrorCode.SESSION_LOST,
+                outcome=Outcome.NOT_INVOKED if unseen else Outcome.UNKNOWN,
+                retryable=unseen,
             )
             self._fail(turn, error)
 

@@ -5,6 +5,7 @@ from datetime import datetime
 from typing import Literal
 
 from gateway.errors import ErrorCode
+from gateway.protocol.messages import Context
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,11 +49,13 @@ class Renewed:
 
     Attributes:
         reason: Why.
-        context: Whether the model was told the conversation again, or has forgotten it.
+        context: What the model knows of the conversation: nothing (``lost``), all of it
+            (``replayed``), or the newest of it, since the rest was no longer kept (``partial``).
+            A later gateway may have another word.
     """
 
     reason: Literal["expiring", "expired", "lost"]
-    context: Literal["lost", "replayed", "partial"]
+    context: Context | str
     expires_at: datetime | None
 
 

@@ -7,13 +7,13 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mappin
 from contextlib import asynccontextmanager
 from datetime import datetime
 from types import MappingProxyType
-from typing import Any, Literal, NoReturn, TypedDict, Unpack
+from typing import Any, Literal, NoReturn, Unpack
 
-import msgspec
-from msgspec import UNSET, Raw, structs
+from msgspec import UNSET
 from websockets.asyncio.client import ClientConnection
 from websockets.asyncio.client import connect as websocket_connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus, InvalidURI
+from websockets.http11 import Response
 from websockets.typing import Subprotocol
 from websockets.uri import parse_uri
 
@@ -23,10 +23,12 @@ from gateway.client.codecs import ClientCodec, JsonClientCodec, MsgpackClientCod
 from gateway.client.conversation import Conversation
 from gateway.client.errors import ConnectionFailed, MessageFailed, SessionClosed
 from gateway.client.notices import Disconnected, Notice
+from gateway.client.saved import Position, SavedSession
+from gateway.client.sending import Body, Options, message_of
 from gateway.client.turns import Turn
 from gateway.errors import CloseCode, ErrorCode, Outcome
-from gateway.protocol.codecs import ProtocolError
-from gateway.protocol.messages import AuthRefresh, MessageSend, SessionClose
+from gateway.protocol.codecs import Frame, ProtocolError
+from gateway.protocol.messages import AuthRefresh, SessionClose
 
 State = Literal["connecting", "open", "waiting", "closed"]
 """``waiting`` is the time before another attempt to connect."""
@@ -42,6 +44,9 @@ STEADY = 10.0
 ESCAPED = 6
 """A character of a text takes up to so many in JSON."""
 
+SAID = 200
+"""So many characters of a refusal's text are passed on."""
+
 NO_CODE = (None, 1005, 1006)
 """What the library says where the gateway has not said why a connection ended."""
 
@@ -53,24 +58,6 @@ STATUSES: Mapping[int, int] = MappingProxyType(
 CODECS: Mapping[str, Callable[[], ClientCodec]] = MappingProxyType(
     {"json": JsonClientCodec, "msgpack": MsgpackClientCodec}
 )
-
-
-class Options(TypedDict, total=False):
-    """What may be said with a message; `PROTOCOL.md` has their meaning.
-
-    The last six only where the route lets clients set them.
-    """
-
-    stream: bool
-    content_type: str
-    accept: str
-    custom_attributes: str
-    inference_id: str
-    target_model: str
-    target_variant: str
-    target_container_hostname: str
-    enable_explanations: str
-    inference_component_name: str
 
 
 class _Over(Exception):
@@ -102,6 +89,8 @@ class Session:
         reconnect_timeout: float,
         close_timeout: float,
         reopen: bool,
+        carry_over: bool,
+        resume: Position | None,
         max_turns: int,
         max_reply_bytes: int,
         delays: Callable[[], Iterator[float]],
@@ -123,10 +112,16 @@ class Session:
         self._news = asyncio.Event()
         self._ready = asyncio.Event()
         self._closing = False
+        self._ending = "the session was closed"
         self._why = ""
         self._was_open = False
         self._over: _Over | None = None
-        self._conversation = Conversation(codec, self._tell, self._news.set)
+        self._conversation = Conversation(codec, self._tell, self._news.set, carry_over=carry_over)
+        self._resumed: Mapping[str, Turn] = MappingProxyType({})
+        if resume is not None:
+            ids = (*resume.accepted, *resume.written)
+            self._resumed = MappingProxyType({name: self._turn("", name) for name in ids})
+            self._conversation.go_on(resume, self._resumed)
         self._task: asyncio.Task[None] | None = None
 
     def __repr__(self) -> str:
@@ -152,36 +147,48 @@ class Session:
         """When the session expires at the model, as far as that is known."""
         return self._conversation.expires_at
 
+    @property
+    def resumed(self) -> Mapping[str, Turn]:
+        """The turns that were under way when the session was saved, by their messages' ids.
+
+        Their replies lack the parts that had come by then, and say that they are not `complete`.
+        A message of which nothing more is heard fails with the outcome ``unknown``.
+        """
+        return self._resumed
+
     def send(
         self,
-        body: str | bytes | None = None,
+        body: Body | None = None,
         /,
         *,
         json: Any = UNSET,
         id: str | None = None,  # noqa: A002 - the protocol's name
         **options: Unpack[Options],
     ) -> Turn:
-        """Send a message: text, bytes, or ``json``, which is any value that JSON can hold.
+        """Send a message: text, bytes, or JSON.
 
         It is sent from now on, whether or not the turn is awaited. Turns are answered in the order
         sent. While there is no connection they wait for one.
 
         Args:
-            body: Text or bytes; leave it out for ``json``.
-            json: What `msgspec` can write as JSON.
+            body: Text, bytes, or a dict or a list, which is sent as JSON.
+            json: In its place any other JSON value, as a number; what `msgspec` can write as JSON.
             id: The message's id, up to 64 visible ASCII characters; within a session no two are
                 the same. A random one unless given.
             options: See `Options`.
 
         Raises:
             SessionClosed: The session is over.
-            TypeError: There is not exactly one body.
+            TypeError: There is not exactly one body, or it is of another type.
             ValueError: An argument is no part of a message; or a turn of this id is under way.
         """
         if self._over is not None or self._closing:
             self._raise_closed()
-        turn = self._turn(body, json, id or uuid.uuid4().hex, options)
         conversation = self._conversation
+        message = message_of(body, json, id or uuid.uuid4().hex, options)
+        if message.id in conversation.turns:
+            raise ValueError(f"a turn {message.id!r} is under way")
+        turn = self._turn(self._codec.encode(message), message.id)
         limit = conversation.limits.message_bytes if conversation.limits else None
         size = len(turn.frame if isinstance(turn.frame, bytes) else turn.frame.encode())
         if limit is not None and size > limit:
@@ -198,6 +205,43 @@ class Session:
         """Show a new token before the one in use runs out; further connections use it too."""
         self._token = token
         self._conversation.say(AuthRefresh(token=token))
+
+    def save(self) -> SavedSession:
+        """The session as a text, for `connect` in another process to go on with.
+
+        It is a secret. It holds until this session or another goes on over a new connection,
+        since the gateway then gives another key, and for as long as the gateway keeps a session
+        without a connection (``resume_seconds``). What happens to the session after it was saved
+        comes to the process that goes on with it, unless it was acknowledged here: so save when
+        nothing is under way, or use `detach`.
+
+        Of messages whose turns have not ended it has the ids: see `resumed`. One that was not
+        written yet is not among them.
+
+        Raises:
+            SessionClosed: There is no session, or not yet the one that takes its place.
+        """
+        if self._over is not None or self._closing:
+            self._raise_closed()
+        position = self._conversation.position()
+        if position is None:
+            raise SessionClosed("there is no session just now")
+        return position.save()
+
+    async def detach(self) -> SavedSession:
+        """Leave the session as it is, for `connect` in another process to go on with: see `save`.
+
+        Turns go on at the gateway. Here they fail, those that may have been sent with the outcome
+        ``unknown``.
+
+        Raises:
+            SessionClosed: See `save`.
+        """
+        saved = self.save()
+        self._ending = "the session was left"
+        self._conversation.leave()
+        await self.close()
+        return saved
 
     async def close(self) -> None:
         """Close the session, at the model too; turns under way are cancelled.
@@ -246,18 +290,18 @@ class Session:
 
     async def _run(self) -> None:
         """Connect again and again, until the session is over."""
-        over = _Over("the session was closed", None)
         try:
             await self._keep_connected()
-        except _Over as ended:
-            over = ended
-        except Exception as error:  # noqa: BLE001 - the token's, say; raised where somebody asks
-            over = _Over(f"{type(error).__name__}: {error}", None)
-            over.__cause__ = error
-        finally:
+        except _Over as over:
             self._over = over
+        except Exception as error:  # noqa: BLE001 - the token's, say; raised where somebody asks
+            self._over = _Over(f"{type(error).__name__}: {error}", None)
+            self._over.__cause__ = error
+        finally:
+            if self._over is None:
+                self._over = _Over(self._ending, None)
             self._state = "closed"
-            self._conversation.end(over.why)
+            self._conversation.end(self._over.why)
 
     async def _keep_connected(self) -> NoReturn:
         loop = asyncio.get_running_loop()
@@ -270,7 +314,8 @@ class Session:
             began = loop.time()
             code, self._why = await self._connect()
             come_back = closing_of(code).come_back
-            if conversation.ready:
+            held = conversation.ready
+            if held:
                 conversation.ready = False
                 lost_at, refused = loop.time(), 0
                 if conversation.answered or lost_at - began > STEADY:
@@ -287,11 +332,13 @@ class Session:
                 or (self._was_open and away > self._reconnect_timeout)
             ):
                 raise _Over(self._why, code)
-            if self._is_gone(come_back, away):
+            gone = self._is_gone(come_back, away)
+            if gone:
                 if not self._reopen:
                     raise _Over(self._why, code)
                 conversation.forget()
-            delay = self._delay(come_back, next(delays, MAX_DELAY), attempts)
+            at_once = not attempts or (gone and not held)
+            delay = self._delay(come_back, next(delays, MAX_DELAY), at_once=at_once)
             attempts += 1
             self._state = "waiting"
             self._tell(Disconnected(self._why, code, delay))
@@ -312,13 +359,14 @@ class Session:
             or away >= conversation.limits.resume_seconds
         )
 
-    def _delay(self, come_back: ComeBack, delay: float, attempts: int) -> float:
+    def _delay(self, come_back: ComeBack, delay: float, *, at_once: bool) -> float:
         """How long to wait before another attempt, in seconds.
 
-        Only the first is at once: sessions that end as soon as they open are not opened in a loop.
+        Only the first is at once, and that after a session was found to be gone: sessions that end
+        as soon as they open are not opened in a loop.
         """
         if come_back in {ComeBack.NOW, ComeBack.NEW_SESSION, ComeBack.NEW_TOKEN}:
-            return delay if attempts else min(delay, AT_ONCE)
+            return min(delay, AT_ONCE) if at_once else delay
         if come_back is ComeBack.AFTER_A_WAIT:
             error = self._conversation.last_error
             wait = error.retry_after if error is not None else UNSET
@@ -333,7 +381,7 @@ class Session:
             status = refused.response.status_code
             if status not in STATUSES:
                 raise _Over(f"no WebSocket there: HTTP {status}", None) from None
-            return STATUSES[status], f"HTTP {status}: {closing_of(STATUSES[status]).words}"
+            return STATUSES[status], f"HTTP {status}: {_said(refused.response)}"
         except (OSError, EOFError, InvalidHandshake) as error:
             why = getattr(error, "strerror", None) or str(error) or type(error).__name__
             if not self._was_open:
@@ -418,29 +466,7 @@ class Session:
         if self._on_notice is not None:
             asyncio.get_running_loop().call_soon(self._on_notice, notice)
 
-    def _turn(self, body: str | bytes | None, json: Any, message_id: str, options: Options) -> Turn:
-        """A turn for this message.
-
-        Raises:
-            ValueError: There is none such.
-        """
-        if message_id in self._conversation.turns:
-            raise ValueError(f"a turn {message_id!r} is under way")
-        try:
-            message = msgspec.convert(
-                {"type": "message.send", "id": message_id, **options}, MessageSend
-            )
-            if (body is None) == (json is UNSET):
-                raise TypeError("send either a body or json")
-            if body is None:
-                message = structs.replace(message, json=Raw(msgspec.json.encode(json)))
-            elif isinstance(body, str):
-                message = structs.replace(message, text=body)
-            else:
-                message = structs.replace(message, data=bytes(body))
-            frame = self._codec.encode(message)
-        except msgspec.ValidationError as error:
-            raise ValueError(str(error)) from None
+    def _turn(self, frame: Frame, message_id: str) -> Turn:
         return Turn(message_id, frame, self._max_reply_bytes, self._conversation.cancel)
 
     def _raise_closed(self) -> NoReturn:
@@ -459,6 +485,8 @@ async def connect(
     codec: Literal["json", "msgpack"] = "json",
     on_notice: Callable[[Notice], None] | None = None,
     reopen: bool = True,
+    carry_over: bool = True,
+    resume: str | None = None,
     open_timeout: float = 60.0,
     reconnect_timeout: float = 300.0,
     close_timeout: float = 5.0,
@@ -495,6 +523,11 @@ async def connect(
         on_notice: Called with each notice, in order, from the event loop; it must not block.
         reopen: Whether a new session takes the place of one that is gone. If not, the session is
             over then.
+        carry_over: Whether a message that was not written yet when its session was found to be
+            gone is sent in the new one. If not, it fails with the outcome ``not_invoked``, since
+            what it was said about is forgotten.
+        resume: What `Session.save` or `Session.detach` gave: go on with that session. Where it is
+            gone by now, a new one takes its place, as above.
         open_timeout: Seconds that a session may take to open.
         reconnect_timeout: Seconds without a connection after which the session is over.
         close_timeout: Seconds that the gateway may take to close the session.
@@ -506,8 +539,9 @@ async def connect(
 
     Raises:
         ConnectionFailed: No session could be opened.
-        ValueError: The address is none of a WebSocket.
+        ValueError: The address is none of a WebSocket, or ``resume`` is no saved session.
     """
+    position = None if resume is None else Position.load(resume)
     try:
         host = parse_uri(url).host
     except InvalidURI as error:
@@ -526,6 +560,8 @@ async def connect(
         reconnect_timeout=reconnect_timeout,
         close_timeout=close_timeout,
         reopen=reopen,
+        carry_over=carry_over,
+        resume=position,
         max_turns=max_turns,
         max_reply_bytes=max_reply_bytes,
         delays=delays,
@@ -536,6 +572,18 @@ async def connect(
         yield session
     finally:
         await session.close()
+
+
+def _said(refusal: Response) -> str:
+    """Why there is no WebSocket: what the gateway says, or what the status most likely means."""
+    status = refusal.status_code
+    plain = refusal.headers.get("Content-Type", "").startswith("text/plain")
+    said = refusal.body.decode(errors="replace").strip() if refusal.body and plain else ""
+    if status == 403 and said:  # the only one that the gateway gives itself
+        return said.partition("\n")[0][:SAID]
+    if status in {403, 404}:
+        return "no session-gateway answers there; its addresses end in /ws or /ws/ROUTE"
+    return closing_of(STATUSES[status]).words
 
 
 def _refusal(code: ErrorCode, message: str, *, retryable: bool = False) -> MessageFailed:

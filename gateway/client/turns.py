@@ -14,6 +14,8 @@ from gateway.protocol.codecs import Frame
 
 PART_BYTES = 128
 """About what a part takes in memory beside its text."""
+SHOWN = 60
+"""So many characters of a reply are in its `repr`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,6 +33,8 @@ class Reply:
         custom_attributes: What the model gave beside the reply.
         duration: Seconds that the turn took, measured at the gateway.
         deltas: How many parts the model's reply came in; 0 where it was not streamed.
+        dropped_turns: How many of the oldest turns the model was not told again with this one,
+            since they no longer fit; 0 also where the model keeps the conversation itself.
     """
 
     id: str
@@ -42,7 +46,21 @@ class Reply:
     custom_attributes: str | None = None
     duration: float | None = None
     deltas: int = 0
+    dropped_turns: int = 0
     _parts: tuple[str | bytes, ...] | None = field(default=(), repr=False)
+
+    def __repr__(self) -> str:
+        incomplete = "" if self.complete or self.status == "cancelled" else ", incomplete"
+        return f"<Reply {self._shown()} {self.status}{incomplete}>"
+
+    def _shown(self) -> str:
+        try:
+            text = self.text
+        except UnicodeDecodeError:
+            return f"of {len(self.bytes)} bytes"
+        except ReplyTooLarge:
+            return "taken in parts"
+        return repr(text if len(text) <= SHOWN else f"{text[:SHOWN]}…")
 
     @property
     def bytes(self) -> bytes:

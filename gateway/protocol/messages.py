@@ -180,11 +180,14 @@ class MessageDone(_Server, frozen=True, kw_only=True, tag="message.done"):
 
 
 class SessionRenewed(_Server, frozen=True, kw_only=True, tag="session.renewed"):
-    """A new session at the model has taken the place of one that is gone."""
+    """A new session at the model has taken the place of one that is gone.
+
+    A client takes a ``context`` that it does not know for an addition.
+    """
 
     event: int
     reason: RenewedReason
-    context: Context
+    context: Context | str
     expires_at: str | None
 
 

@@ -7,7 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from gateway.client import Disconnected, MessageFailed, Notice, Opened, Resumed, connect
+from gateway.client import (
+    ConnectionFailed,
+    Disconnected,
+    MessageFailed,
+    Notice,
+    Opened,
+    Resumed,
+    connect,
+)
 from gateway.errors import Outcome
 from tests.client.test_chat import piped
 from tests.support.processes import Process, admin, gateway, local
@@ -97,6 +105,23 @@ async def test_a_conversation(url: str) -> None:
             with pytest.raises(MessageFailed) as failed:
                 await session.send("/fail 500")
             assert failed.value.outcome is Outcome.INVOKED
+
+
+async def test_refusals_are_told_and_final(url: str) -> None:
+    async def refusal(address: str, **options: str) -> ConnectionFailed:
+        with pytest.raises(ConnectionFailed) as failed:
+            async with connect(address, **options):  # type: ignore[arg-type]
+                pass
+        return failed.value
+
+    failed = await refusal(url, origin="https://elsewhere.example")
+    assert failed.code == 4403
+    assert "allow it in the route's allowed_origins" in str(failed)
+    failed = await refusal(f"{url}/nowhere")
+    assert failed.code == 4404
+    assert "/ws/nowhere: there is no such route" in str(failed)
+    failed = await refusal(url.removesuffix("/ws"))
+    assert "its addresses end in /ws" in str(failed)
 
 
 async def test_a_turn_goes_on_while_the_cable_is_cut(url: str, platform: Process) -> None:

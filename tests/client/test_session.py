@@ -97,7 +97,10 @@ class TestTurns:
             two = await peer.accept(4, json={"a": [1, None]})
             await peer.done(5, two, json={"b": "é"})
             await peer.done(7, await peer.accept(6, json=None), text="")
-            await peer.end(8)
+            await peer.done(9, await peer.accept(8, json={"a": [1, None]}), text="")
+            await peer.done(11, await peer.accept(10, json=["a"]), text="")
+            await peer.done(13, await peer.accept(12, json=5), text="")
+            await peer.end(14)
 
         async with gateway(scene) as url, session_at(url, codec=codec) as (session, _):
             assert (await session.send(b"\0")).bytes == b"\xff"
@@ -105,6 +108,9 @@ class TestTurns:
             assert [json.loads(part) async for part in turn] == [{"b": "é"}]
             assert (await turn).json() == {"b": "é"}
             assert (await session.send(json=None)).text == ""
+            for body in ({"a": [1, None]}, ["a"]):
+                await session.send(body)
+            await session.send(json=5)
 
     async def test_what_is_no_message_is_not_sent(self) -> None:
         async def scene(peer: Peer) -> None:
@@ -116,6 +122,11 @@ class TestTurns:
                 session.send()
             with pytest.raises(TypeError):
                 session.send("a", json=1)
+            for body in (5, 1.5, True, ("a",), object()):
+                with pytest.raises(TypeError, match=f"a list, not {type(body).__name__}; .* json="):
+                    session.send(body)  # type: ignore[arg-type]
+            with pytest.raises(TypeError, match="unsupported"):
+                session.send({"a": object()})
             for wrong in ({"id": "a b"}, {"content_type": "a\nb"}, {"unknown": "x"}):
                 with pytest.raises(ValueError, match=r"\$|unknown"):
                     session.send("a", **wrong)  # type: ignore[arg-type]
@@ -128,6 +139,31 @@ class TestTurns:
                 await session.send("x")
             assert full.value.code is ErrorCode.QUEUE_FULL
             assert full.value.retryable
+
+    async def test_what_a_reply_looks_like(self) -> None:
+        async def scene(peer: Peer) -> None:
+            await peer.open()
+            await peer.done(3, await peer.accept(2), text="Hello\n\x1b[2J")
+            await peer.done(5, await peer.accept(4), text="é" * 100, dropped_turns=3)
+            await peer.done(7, await peer.accept(6), base64="/w==")
+            long = await peer.accept(8)
+            for number in range(10):
+                await peer.delta(9 + number, long, number, "x" * 1000)
+                await asyncio.sleep(0.01)
+            await peer.done(19, long, deltas=10)
+            await peer.end(20)
+
+        async with gateway(scene) as url, session_at(url, max_reply_bytes=5000) as (session, _):
+            reply = await session.send("a")
+            assert repr(reply) == r"<Reply 'Hello\n\x1b[2J' completed>"
+            assert reply.dropped_turns == 0
+            reply = await session.send("b")
+            assert repr(reply) == f"<Reply '{'é' * 60}…' completed>"
+            assert reply.dropped_turns == 3
+            assert repr(await session.send("c")) == "<Reply of 1 bytes completed>"
+            turn = session.send("d")
+            assert len([part async for part in turn]) == 10
+            assert repr(await turn) == "<Reply taken in parts completed>"
 
     async def test_failures(self) -> None:
         async def scene(peer: Peer) -> None:
@@ -264,14 +300,22 @@ class TestNotices:
             )
             await peer.say("session.expiring", event=4, expires_at="2027-01-15T09:00:00.5Z")
             await peer.say("pong", data="x")
-            await peer.done(6, await peer.accept(5), text="ok")
-            await peer.end(7)
+            for event, context in ((5, "partial"), (6, "of a later gateway")):
+                await peer.say(
+                    "session.renewed", event=event, reason="lost", context=context, expires_at=None
+                )
+            await peer.done(8, await peer.accept(7), text="ok")
+            await peer.end(9)
 
         async with gateway(scene) as url, session_at(url) as (session, notices):
             await session.send("a")
         then = datetime(2027, 1, 15, 9, tzinfo=UTC)
         assert notices[1:3] == [Updated(then), Renewed("expiring", "replayed", None)]
         assert isinstance(notices[0], Opened)
+        assert [notice.context for notice in notices[4:] if isinstance(notice, Renewed)] == [
+            "partial",
+            "of a later gateway",
+        ]
 
     async def test_a_callback_that_fails_is_the_loops_to_report(self) -> None:
         async def scene(peer: Peer) -> None:
@@ -660,6 +704,58 @@ class TestCloses:
         opened = [notice for notice in notices if isinstance(notice, Opened)]
         assert [notice.replaces for notice in opened] == [None, "s1"]
 
+    async def test_what_was_said_for_one_session_is_not_said_to_another(self) -> None:
+        away = asyncio.Event()
+
+        async def first(peer: Peer) -> None:
+            await peer.open()
+
+        async def gone(peer: Peer) -> None:
+            await peer.expect("session.open", session_id="s1")
+            await in_time(away.wait())
+            await peer.socket.close(4410)
+
+        async def second(peer: Peer) -> None:
+            await peer.open("s2", "k2")
+            await peer.end(2)
+
+        async with (
+            gateway(first, gone, second) as url,
+            session_at(url, carry_over=False) as (session, _),
+        ):
+            await until(lambda: session.state != "open")
+            waited = session.send("hi")
+            away.set()
+            with pytest.raises(MessageFailed, match="not sent: the session is gone") as failed:
+                await waited
+            assert failed.value.outcome is Outcome.NOT_INVOKED
+            assert failed.value.retryable
+            await until(lambda: session.session_id == "s2")
+
+    async def test_a_new_session_is_opened_at_once_however_long_the_gateway_was_away(self) -> None:
+        async def first(peer: Peer) -> None:
+            await peer.open()
+
+        async def full(peer: Peer) -> None:
+            await peer.expect("session.open", session_id="s1")
+
+        async def gone(peer: Peer) -> None:
+            await peer.expect("session.open", session_id="s1")
+            await peer.socket.close(4410)
+
+        async def second(peer: Peer) -> None:
+            await peer.open("s2", "k2")
+            await peer.end(2)
+
+        waits = partial(itertools.repeat, 0.4)
+        async with (
+            gateway(first, full, gone, second) as url,
+            session_at(url, delays=waits) as (session, notices),
+        ):
+            await until(lambda: session.session_id == "s2")
+        lost = [notice for notice in notices if isinstance(notice, Disconnected)]
+        assert [notice.retry_in for notice in lost] == [0.4, 0.4, 0.25]
+
     async def test_sessions_that_end_as_they_open_are_not_opened_in_a_loop(self) -> None:
         async def brief(peer: Peer) -> None:
             await peer.open()
@@ -815,19 +911,35 @@ class TestTokens:
 
 
 class TestOpening:
-    @pytest.mark.parametrize(("status", "code"), [(403, 4403), (404, 4404), (418, None)])
-    async def test_refused_before_there_is_a_websocket(self, status: int, code: int | None) -> None:
+    @pytest.mark.parametrize(
+        ("status", "body", "code", "words"),
+        [
+            (403, "Not this\npage.", 4403, "HTTP 403: Not this$"),
+            (403, "", 4403, "HTTP 403: no session-gateway answers there; .* /ws"),
+            (404, "Not found", 4404, "HTTP 404: no session-gateway answers there; .* /ws"),
+            (401, "", 4401, "HTTP 401: not authenticated"),
+            (418, "no", None, "HTTP 418"),
+        ],
+    )
+    async def test_refused_before_there_is_a_websocket(
+        self, status: int, body: str, code: int | None, words: str
+    ) -> None:
+        asked = 0
+
         def refuse(socket: ServerConnection, _: Request) -> Response:
-            return socket.respond(status, "no")
+            nonlocal asked
+            asked += 1
+            return socket.respond(status, body)
 
         async def never(_: ServerConnection) -> None: ...
 
         async with serve(never, "127.0.0.1", 0, process_request=refuse) as server:
             port = next(iter(server.sockets)).getsockname()[1]
-            with pytest.raises(ConnectionFailed, match=f"HTTP {status}") as failed:
+            with pytest.raises(ConnectionFailed, match=words) as failed:
                 async with connect(f"ws://127.0.0.1:{port}/ws"):
                     pass
         assert failed.value.code == code
+        assert asked == 1
 
     async def test_another_websocket_server(self) -> None:
         async def wait(socket: ServerConnection) -> None:

@@ -1,0 +1,56 @@
+"""What a session is kept in when its process ends, so that another can go on with it."""
+
+import msgspec
+from msgspec import Struct
+
+from gateway.protocol.messages import EventNumber, Limits, MessageId
+
+
+class SavedSession(str):
+    """A session for `connect` to go on with: text, which a file or JSON takes as it is.
+
+    Who has it can go on with the session and read what it says: keep it as you keep a password.
+    """
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return "<SavedSession>"
+
+
+class Position(Struct, frozen=True, kw_only=True):
+    """Where a client has got to in a session, and what ``session.resumed`` does not say again.
+
+    Attributes:
+        accepted: The messages whose turns were under way.
+        written: Those that were written and not yet accepted.
+    """
+
+    session_id: str
+    resume_key: str
+    last_event: EventNumber
+    route: str
+    limits: Limits
+    heartbeat_seconds: float
+    accepted: tuple[MessageId, ...] = ()
+    written: tuple[MessageId, ...] = ()
+
+    def __repr__(self) -> str:
+        return f"<Position {self.session_id} {self.last_event}>"
+
+    def save(self) -> SavedSession:
+        """As text."""
+        return SavedSession(msgspec.json.encode(self).decode())
+
+    @classmethod
+    def load(cls, saved: str) -> "Position":
+        """What was saved.
+
+        Raises:
+            ValueError: It is nothing that was.
+        """
+        try:
+            return msgspec.json.decode(saved.encode(), type=cls)
+        except (msgspec.DecodeError, UnicodeEncodeError):
+            # Its text may hold a key, so that it is not said what is wrong with it.
+            raise ValueError("resume is not what Session.save has given") from None
