@@ -51,8 +51,8 @@ region = "us-east-1"
 
 [routes.chat]                            # the first route is the default one
 endpoint_name = "my-endpoint"
-session = "container-standards"
-content_type = "application/json"
+session = "container-standards"          # how its container keeps sessions
+format = "openai-chat"                   # what its model takes and gives
 """
 """The least that a configuration has to say."""
 

@@ -47,9 +47,15 @@ def problems(file: Path, text: str, **flags: Any) -> list[str]:
     return [re.sub(r"FILE:\d+", "FILE", line) for line in lines if not line.startswith(" ")]
 
 
-@pytest.mark.parametrize("text", [MINIMAL, EXAMPLE])
-def test_the_minimal_configuration(file: Path, text: str) -> None:
-    got = settings(file, text)
+def test_the_example(file: Path) -> None:
+    got = settings(file, EXAMPLE)
+    assert got.aws.region == "us-east-1"
+    policy = got.routes["chat"].policy("chat", got.server)
+    assert (policy.opening, policy.streams, policy.sends_history) == (Opening.CALL, True, True)
+
+
+def test_the_minimal_configuration(file: Path) -> None:
+    got = settings(file, MINIMAL)
     assert (got.server.host, got.server.port) == ("127.0.0.1", 8080)
     assert got.aws.region == "us-east-1"
     route = got.routes["chat"]

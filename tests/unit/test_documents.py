@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic_core import PydanticUndefined
 
-from gateway.config import Aws, Route, Server, Settings, Store
+from gateway.config import EXAMPLE, Aws, Route, Server, Settings, Store
 from gateway.sagemaker import PROFILES, Profile
 
 ROOT = Path(__file__).parents[2]
@@ -21,7 +21,13 @@ INTRODUCTION = """\
 Settings come from one TOML file (`--config`, else `gateway.toml` in the working directory), from
 the environment and from flags. A flag wins over the environment, that over the file, that over the
 default. In the environment a setting is `GATEWAY_SECTION__KEY`, such as `GATEWAY_SERVER__PORT` or
-`GATEWAY_ROUTES__CHAT__IDLE_SECONDS`. `session-gateway check` says what is wrong.
+`GATEWAY_ROUTES__CHAT__IDLE_SECONDS`.
+
+`session-gateway check` says what is wrong, with the line of the file, and looks for the region, the
+profile and the credentials as `serve` would: run it on the same machine, as the same user. Where
+credentials are not to be had, as in a build, `--offline` leaves them out. Its exit code is 2 where
+the gateway can't work so; a warning leaves it 0. All commands end with 2 for wrong use or a wrong
+configuration, and with 1 where something has failed.
 
 Times are in seconds, sizes in bytes.
 """
@@ -80,6 +86,7 @@ def test_the_readmes_configurations_are_ones() -> None:
     for example in re.findall(r"```toml\n(.*?)```", README, re.DOTALL):
         settings = Settings.model_validate(tomllib.loads(example))
         assert list(settings.routes) == ["chat"]
+    assert f"```toml\n{EXAMPLE}```" in README, "what a command shows that finds no configuration"
 
 
 def test_the_profiles_own_example_is_one() -> None:
