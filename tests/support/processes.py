@@ -14,7 +14,7 @@ import httpx
 
 from tests.support.timing import UNIT
 
-ADDRESS = re.compile(r"listening on (http://\S+?:\d+)")
+ADDRESS = re.compile(r"(?:listening|running) on (http://\S+?:\d+)")
 
 
 class Process:
