@@ -141,7 +141,7 @@ def demo(port: int, model: Path | None, builtin: bool, browse: bool) -> None:
     """Run the gateway with a local SageMaker and two stateful models, ready to chat with."""
     from gateway.config import ConfigError  # noqa: PLC0415
     from gateway.demo import demo as run_demo  # noqa: PLC0415
-    from gateway.local.language import LanguageModelUnavailable  # noqa: PLC0415
+    from gateway.local.llama import LanguageModelUnavailable  # noqa: PLC0415
 
     def ready(url: str) -> None:
         announce("session-gateway demo")(url)

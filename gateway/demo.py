@@ -1,14 +1,18 @@
-"""The demonstration: a gateway, SageMaker on this machine and two models, all in one process."""
+"""The demonstration: a gateway, SageMaker on this machine and models, all in one process.
 
-from collections.abc import Callable
+The language model is there in both of the ways that such models are served: remembering what was
+said, and forgetting it, so that the gateway sends all of it with each message.
+"""
+
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from gateway.app import Signals, listen, serve
 from gateway.config import Aws, Route, Server, Settings
 from gateway.local.builtin import BuiltinModel
 from gateway.local.command import apart_from_aws
-from gateway.local.language import LanguageModel, LanguageModelUnavailable
-from gateway.local.language import load as find_weights
+from gateway.local.language import LanguageModel
+from gateway.local.llama import SLOTS, LanguageModelUnavailable, Llama, find_weights
 from gateway.local.platform import Endpoint
 from gateway.local.server import ACCESS_KEY, REGION, SECRET_KEY, running
 
@@ -38,8 +42,11 @@ async def demo(
         OSError: The port can't be listened on.
     """
     listen(Server().host, port).close()  # said before the model takes its time to load
+    names = [f"i-{n}" for n in range(1, INSTANCES + 1)]
+    builtin = Endpoint("builtin", [BuiltinModel(name) for name in names])
     endpoints = [
-        Endpoint("builtin", [BuiltinModel(f"i-{n}") for n in range(1, INSTANCES + 1)]),
+        builtin,
+        Endpoint("openai-chat", [BuiltinModel(name, forgets=True) for name in names]),
     ]
     with Signals() as signals:
         if not builtin_only:
@@ -51,18 +58,30 @@ async def demo(
                 # llama.cpp can't be interrupted while it loads: a signal takes effect after that.
                 signals.handle = lambda: say("Stopping once the model has loaded …")
                 say(f"Loading {weights.name} into {INSTANCES} instances …")
-                instances = [LanguageModel(weights, f"i-{n}") for n in range(1, INSTANCES + 1)]
-                for instance in instances:
-                    await instance.load()
+                llamas = {name: Llama(weights) for name in names}
+                for llama in llamas.values():
+                    await llama.load()
                     if signals.came:
                         return
-                endpoints.insert(0, Endpoint("language", instances))
+                endpoints = [*_language_models(llamas), builtin]
         with apart_from_aws(AWS_ACCESS_KEY_ID=ACCESS_KEY, AWS_SECRET_ACCESS_KEY=SECRET_KEY):
             async with running(endpoints) as url:
                 say(f"SageMaker on this machine: {url}")
+                routes = ", ".join(endpoint.name for endpoint in endpoints)
                 lose = f"curl -X POST {url}/_local/builtin/instances/i-1/lose"
-                say(f"Lose one of its instances, and the conversation goes on: {lose}")
+                say(f"Lose an instance ({routes}), and its conversations go on: {lose}")
                 await serve(_settings(url, endpoints, port), on_ready=on_ready, signals=signals)
+
+
+def _language_models(llamas: Mapping[str, Llama]) -> list[Endpoint]:
+    """Endpoints whose instances share what takes time and memory to load, in halves."""
+    half = SLOTS // 2
+    remembering = [LanguageModel(llama, name, slots=range(half)) for name, llama in llamas.items()]
+    forgetting = [
+        LanguageModel(llama, name, slots=range(half, SLOTS), forgets=True)
+        for name, llama in llamas.items()
+    ]
+    return [Endpoint("language", remembering), Endpoint("openai-chat", forgetting)]
 
 
 def _settings(url: str, endpoints: list[Endpoint], port: int) -> Settings:
@@ -70,15 +89,21 @@ def _settings(url: str, endpoints: list[Endpoint], port: int) -> Settings:
     return Settings(
         server=Server(port=port, log_level="WARNING", drain_seconds=3),
         aws=Aws(region=REGION, endpoint_url=url),
-        routes={
-            endpoint.name: Route(
-                endpoint_name=endpoint.name,
-                format="plain",
-                on_expiry="replay",
-                on_lost="replay",
-                # A language model would take its time to answer each turn once more.
-                replay_seed=SEED if endpoint.name == "language" else None,
-            )
-            for endpoint in endpoints
-        },
+        routes={endpoint.name: _route(endpoint.name) for endpoint in endpoints},
+    )
+
+
+def _route(name: str) -> Route:
+    if name == "openai-chat":
+        # What is sent with a message leaves room for it, and for the answer, in 2048 tokens.
+        return Route(
+            endpoint_name=name, format="openai-chat", transcript_turns=20, transcript_bytes=3072
+        )
+    return Route(
+        endpoint_name=name,
+        format="plain",
+        on_expiry="replay",
+        on_lost="replay",
+        # A language model would take its time to answer each turn once more.
+        replay_seed=SEED if name == "language" else None,
     )

@@ -4,6 +4,8 @@ It remembers each conversation on its instance (the name, the facts and how many
 so a turn that reaches a wrong instance, is sent twice or has lost its session shows at once. It
 keeps sessions in one of the dialects of real containers, their traps included, and answers in the
 shape that a request asks for (see `shapes`), a word in each part. A turn counts when it begins.
+
+One that forgets knows what a request's ``messages`` tell, and counts those.
 """
 
 import asyncio
@@ -16,8 +18,10 @@ from gateway.local.containers import CLOSED_SESSION_ID, CUSTOM_ATTRIBUTES, Conta
 from gateway.local.shapes import Pieces, Stumbled, shape_of
 from gateway.local.stateful import (
     Conversation,
+    Message,
     Refused,
     StatefulContainer,
+    chat_of,
     json_of,
     utterance,
 )
@@ -91,16 +95,20 @@ class BuiltinModel(StatefulContainer[Memory]):
         opened: Mapping[str, str],
     ) -> ContainerReply:
         """See `StatefulContainer.turn`."""
-        if conversation is not None:
-            conversation.turns += 1
-        turn = conversation.turns if conversation else 0
+        if self._forgets:
+            memory: Memory | None = _told(chat_of(headers, body))
+        else:
+            memory = conversation
+        if memory is not None:
+            memory.turns += 1
+        turn = memory.turns if memory else 0
         sent = {**opened, CUSTOM_ATTRIBUTES: f"turn={turn};instance={self.name}"}
         content_type = headers.get("content-type", "")
         shape = shape_of(headers, json_of(body))
         text = utterance(body) if "json" in content_type else _decoded(body, content_type)
         if text is None:
             return ContainerReply(200, {**sent, "content-type": content_type}, body)
-        answer = await self._answer(text, conversation)
+        answer = await self._answer(text, memory)
         if conversation is not None and answer.close:
             del self._conversations[conversation.session_id]
             sent[CLOSED_SESSION_ID] = conversation.session_id
@@ -123,14 +131,14 @@ class BuiltinModel(StatefulContainer[Memory]):
             "turn": turn,
             "instance": self.name,
             "session": conversation.session_id if conversation else None,
-            "name": conversation.name if conversation else None,
-            "facts": conversation.facts if conversation else [],
+            "name": memory.name if memory else None,
+            "facts": memory.facts if memory else [],
         }
         return ContainerReply(
             200, {**sent, "content-type": shape.content_type}, shape.one(said, details)
         )
 
-    async def _answer(self, text: str, conversation: Memory | None) -> _Answer:
+    async def _answer(self, text: str, memory: Memory | None) -> _Answer:
         command, _, rest = text.strip().partition(" ")
         numbers = [float(number) for number in _NUMBER.findall(rest)]
         if command == "/sleep":
@@ -138,10 +146,21 @@ class BuiltinModel(StatefulContainer[Memory]):
         answer = _commanded(command, rest, numbers)
         if answer is not None:
             return answer
-        if conversation is None:
+        if memory is None:
             return _Answer(_words(f"Stateless, on instance {self.name}: I remember nothing."))
-        said = _listen(text, conversation)
-        return _Answer(_words(f"Turn {conversation.turns} on instance {self.name}. {said}"))
+        said = _listen(text, memory)
+        return _Answer(_words(f"Turn {memory.turns} on instance {self.name}. {said}"))
+
+
+def _told(messages: Sequence[Message]) -> Memory:
+    """What is known from a request alone, before its newest message."""
+    memory = Memory("", 0.0)
+    for message in messages[:-1]:
+        if message.role == "user":
+            memory.turns += 1
+            if not message.content.startswith("/"):
+                _listen(message.content, memory)
+    return memory
 
 
 def _commanded(command: str, rest: str, numbers: Sequence[float]) -> _Answer | None:
@@ -199,25 +218,25 @@ def _counted(amount: int) -> Iterable[str]:
     return (f"{number} " if number < last else f"{number}" for number in range(1, last + 1))
 
 
-def _listen(text: str, conversation: Memory) -> str:
+def _listen(text: str, memory: Memory) -> str:
     """Take in what the user says, and answer it."""
     if name := _NAME.search(text):
-        conversation.name = name[1].strip()
-        return f"Hello {conversation.name}, I will remember your name."
+        memory.name = name[1].strip()
+        return f"Hello {memory.name}, I will remember your name."
     if fact := _FACT.search(text):
-        if len(conversation.facts) >= MAX_FACTS:
+        if len(memory.facts) >= MAX_FACTS:
             return "I can't remember any more facts."
-        conversation.facts.append(fact[1].strip())
-        return f"I will remember that {conversation.facts[-1]}."
+        memory.facts.append(fact[1].strip())
+        return f"I will remember that {memory.facts[-1]}."
     if re.search(r"\bhelp\b", text, re.IGNORECASE):
         return HELP
-    name_known = f"Your name is {conversation.name}." if conversation.name else ""
-    facts = " ".join(f"You told me that {fact}." for fact in conversation.facts)
+    name_known = f"Your name is {memory.name}." if memory.name else ""
+    facts = " ".join(f"You told me that {fact}." for fact in memory.facts)
     known = f"{name_known} {facts}".strip()
     if re.search(r"\b(what|who|do you)\b", text, re.IGNORECASE):
         return known or "I know nothing about you yet."
-    who = conversation.name or "stranger"
-    return f"I hear you, {who}; I know {len(conversation.facts)} of your facts. Say help for more."
+    who = memory.name or "stranger"
+    return f"I hear you, {who}; I know {len(memory.facts)} of your facts. Say help for more."
 
 
 def _decoded(body: bytes, content_type: str) -> str | None:

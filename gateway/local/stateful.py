@@ -9,7 +9,7 @@ import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
-from typing import Any, Generic, Literal, TypeVar
+from typing import Annotated, Any, Generic, Literal, TypeVar
 
 import msgspec
 from cachetools import LRUCache
@@ -58,6 +58,8 @@ class StatefulContainer(ABC, Generic[C]):
         session_seconds: How long they last; 1200 as the containers' default.
         max_sessions: How many it holds.
         expires: How the expiry is written, for clients that must read all of these.
+        forgets: Whether it keeps sessions without what was said in them, as most language models'
+            containers do: each request brings the conversation, in OpenAI's ``messages``.
         clock: Seconds since the epoch.
     """
 
@@ -69,6 +71,7 @@ class StatefulContainer(ABC, Generic[C]):
         session_seconds: float = 1200.0,
         max_sessions: int = 1000,
         expires: Expires = "standard",
+        forgets: bool = False,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.name = name
@@ -76,6 +79,7 @@ class StatefulContainer(ABC, Generic[C]):
         self._session_seconds = session_seconds
         self._max_sessions = max_sessions
         self._expires = expires
+        self._forgets = forgets
         self._clock = clock
         self._conversations: dict[str, C] = {}
         self._turns: LRUCache[str, int] = LRUCache(COUNTED_SESSIONS)
@@ -243,6 +247,34 @@ def utterance(body: bytes) -> str:
             return text
         case _:
             return ""
+
+
+class Message(msgspec.Struct, frozen=True):
+    """One message of a conversation."""
+
+    role: Literal["system", "user", "assistant"]
+    content: str
+
+
+class _Chat(msgspec.Struct, frozen=True):
+    messages: Annotated[list[Message], msgspec.Meta(min_length=1)]
+
+
+def chat_of(headers: Mapping[str, str], body: bytes) -> list[Message]:
+    """The conversation that a request in OpenAI's chat schema brings; the last message is a user's.
+
+    Raises:
+        Refused: It is no such request.
+    """
+    if "json" not in headers.get("content-type", ""):
+        raise Refused(400, "a chat request is JSON")
+    try:
+        messages = msgspec.json.decode(body, type=_Chat).messages
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise Refused(400, f"not a chat request: {error}") from None
+    if messages[-1].role != "user":
+        raise Refused(400, "not a chat request: the last message is not a user's")
+    return messages
 
 
 def text_reply(text: str, headers: Mapping[str, str]) -> ContainerReply:

@@ -19,16 +19,14 @@ from gateway.local.containers import (
     ContainerUnreachable,
     whole,
 )
-from gateway.local.language import (
+from gateway.local.language import Context, LanguageModel, _limited, _prompt
+from gateway.local.llama import (
     CONTEXT_TOKENS,
     MAX_TOKENS,
     SLOTS,
-    Context,
-    LanguageModel,
     LanguageModelUnavailable,
-    _plain,
-    _prompt,
-    load,
+    Llama,
+    find_weights,
 )
 from tests.support.timing import UNIT
 
@@ -168,7 +166,7 @@ async def test_the_expiry_as_containers_write_it(expires: Any, ending: str) -> N
 def test_a_long_message_makes_room_in_the_context() -> None:
     context = Context("", 0.0, slot=0)
     context.exchanges = ["x" * 1500] * 3
-    said = _plain("y" * 9000)
+    said = _limited("y" * 9000)
     prompt = _prompt(context, said)
     assert prompt.endswith(said)
     assert len(prompt) <= 3 * (CONTEXT_TOKENS - MAX_TOKENS)
@@ -185,6 +183,58 @@ async def test_commands_have_bounds() -> None:
     assert (await talk.say("/sleep")).startswith("Turn")
 
 
+def chat(*contents: str) -> str:
+    """A request whose messages are a user's and an assistant's in turn."""
+    roles = ("user", "assistant") * len(contents)
+    messages = [
+        {"role": role, "content": text} for role, text in zip(roles, contents, strict=False)
+    ]
+    return msgspec.json.encode({"messages": messages}).decode()
+
+
+def answer(reply: Reply) -> str:
+    """What an assistant says in one piece."""
+    assert reply.status == 200, reply.body
+    said: str = msgspec.json.decode(reply.body)["choices"][0]["message"]["content"]
+    return said
+
+
+NO_CHATS = [
+    "{",
+    '{"text": "hi"}',
+    '{"messages": []}',
+    '{"messages": [{"role": "user"}]}',
+    '{"messages": [{"role": "stranger", "content": "hi"}]}',
+    chat("hi", "Hello."),
+]
+
+
+async def test_one_that_forgets_knows_what_it_is_told() -> None:
+    talk = Talk(forgets=True)
+    await talk.open()
+    first, second = "My name is Ada.", "Remember that the sky is green."
+    reply = await talk.send(chat(first), JSON)
+    assert answer(reply) == "Turn 1 on instance i-1. Hello Ada, I will remember your name."
+    again = await talk.send(chat("What do you know?"), JSON)
+    assert answer(again) == "Turn 1 on instance i-1. I know nothing about you yet."
+    told = chat(first, "Hello Ada.", "/sleep 9", "Yes.", second, "I will.", "What do you know?")
+    known = "Turn 4 on instance i-1. Your name is Ada. You told me that the sky is green."
+    whole = await talk.send(told, JSON)
+    assert answer(whole) == known
+    assert whole.headers["x-amzn-sagemaker-custom-attributes"] == "turn=4;instance=i-1"
+    talk.session = "NEW_SESSION"  # no session at all
+    assert answer(await talk.send(told, JSON)) == known
+
+
+@pytest.mark.parametrize("body", NO_CHATS)
+async def test_one_that_forgets_takes_chats_alone(body: str) -> None:
+    talk = Talk(forgets=True)
+    await talk.open()
+    assert (await talk.send(body, JSON)).status == 400
+    assert (await talk.send("hi", TEXT)).status == 400
+    assert (await talk.send('{"requestType":"CLOSE"}')).status == 200
+
+
 class Failing:
     """Stands for a llama.cpp that refuses a request, which can't be had at will."""
 
@@ -192,9 +242,27 @@ class Failing:
         took({"code": 500, "message": "no"})
 
 
+class Watched:
+    """A llama.cpp, and what it says of how much of each prompt was in its slot's cache."""
+
+    def __init__(self, server: Any) -> None:
+        self._server = server
+        self.slots: list[int] = []
+        self.cached: list[int] = []
+
+    def handle_completions(self, request: Any, took: Callable[[Any], bool]) -> None:
+        def seen(chunk: Any) -> bool:
+            if "timings" in chunk:
+                self.cached.append(chunk["timings"]["cache_n"])
+            return took(chunk)
+
+        self.slots.append(request["id_slot"])
+        self._server.handle_completions(request, seen)
+
+
 class TestLanguageModel:
     async def test_each_session_has_its_own_context(self) -> None:
-        model = LanguageModel(load(None), "i-1")
+        model = LanguageModel(Llama(find_weights(None)), "i-1")
 
         async def opened() -> str:
             reply = await model.invoke(
@@ -228,10 +296,10 @@ class TestLanguageModel:
         await model.close()
 
     async def test_it_says_a_token_at_a_time(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        model = LanguageModel(load(None), "i-1")
+        model = LanguageModel(Llama(find_weights(None)), "i-1")
         emoji = "Reply with five emoji, nothing else: 🙂🎉🌍🚀❤️".encode()
         for most in (26, 27):  # cut off within characters, which are of several tokens
-            monkeypatch.setattr("gateway.local.language.MAX_TOKENS", most)
+            monkeypatch.setattr("gateway.local.llama.MAX_TOKENS", most)
             reply = await model.invoke(TEXT, emoji)
             assert not isinstance(reply.body, bytes)
             parts = [part.decode() async for part in reply.body]
@@ -240,7 +308,7 @@ class TestLanguageModel:
             assert "\ufffd" not in said
             assert said == said.strip()
             assert "🎉" in said, "or this test tests nothing"
-        monkeypatch.setattr("gateway.local.language.MAX_TOKENS", 10)
+        monkeypatch.setattr("gateway.local.llama.MAX_TOKENS", 10)
         asked: Any = {"messages": [{"role": "user", "content": "Name one fruit."}]}
         in_one = await read(await model.invoke(JSON, msgspec.json.encode(asked)))
         said = msgspec.json.decode(in_one.body)["choices"][0]["message"]["content"]
@@ -255,8 +323,51 @@ class TestLanguageModel:
         assert "".join(delta["delta"]["content"] for delta in deltas) == said
         await model.close()
 
+    async def test_one_that_forgets_goes_on_from_what_its_session_has_cached(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Two instances share one llama.cpp, with slots of their own."""
+        monkeypatch.setattr("gateway.local.llama.MAX_TOKENS", 10)
+        llama = Llama(find_weights(None))
+        await llama.load()
+        half = SLOTS // 2
+        models = [
+            LanguageModel(llama, "i-1", slots=slots, forgets=True)
+            for slots in (range(half), range(half, SLOTS))
+        ]
+        watched = Watched(llama._server)
+        llama._server = watched
+
+        async def said(model: LanguageModel, session: str, *contents: str) -> str:
+            headers = {SESSION_ID: session, **JSON}
+            return answer(await read(await model.invoke(headers, chat(*contents).encode())))
+
+        sessions = []
+        for model in models:
+            opened = await model.invoke({}, b'{"requestType":"NEW_SESSION"}')
+            sessions.append(opened.headers[NEW_SESSION_ID].partition(";")[0])
+        question = "Name one fruit."
+        spoken = [
+            await said(model, session, question)
+            for model, session in zip(models, sessions, strict=True)
+        ]
+        assert spoken[0] == spoken[1]
+        whole = (question, spoken[0], "Name another one.")
+        for model, session in zip(models, sessions, strict=True):
+            await said(model, session, *whole)
+        first, other, warm, other_warm = watched.cached
+        assert (first, other) == (0, 0), "a slot of its own, and a cold one"
+        assert warm == other_warm
+        assert warm > len(question) / 4, "the turn before is not evaluated again"
+        assert watched.slots == [0, half, 0, half]
+        too_long = await read(await models[0].invoke(JSON, chat("long " * CONTEXT_TOKENS).encode()))
+        assert too_long.status == 400
+        assert b"maximum context length" in too_long.body
+        for model in models:
+            await model.close()
+
     async def test_it_stops_when_nobody_listens(self) -> None:
-        model = LanguageModel(load(None), "i-1")
+        model = LanguageModel(Llama(find_weights(None)), "i-1")
         opened = await model.invoke({SESSION_ID: "NEW_SESSION"}, b'{"requestType":"NEW_SESSION"}')
         name = opened.headers[NEW_SESSION_ID].partition(";")[0]
         reply = await model.invoke({SESSION_ID: name, **TEXT}, b"Tell me a very long story.")
@@ -264,7 +375,7 @@ class TestLanguageModel:
         said = (await anext(aiter(reply.body))).decode()
         await reply.body.aclose()
         (context,) = model._conversations.values()
-        assert not model._stopping
+        assert not model._llama._stopping
         assert context.exchanges == [
             "<|im_start|>user\nTell me a very long story.<|im_end|>\n"
             f"<|im_start|>assistant\n{said}<|im_end|>\n"
@@ -276,15 +387,15 @@ class TestLanguageModel:
 
     def test_one_that_is_let_go_of_at_once_ends(self) -> None:
         program = (
-            "from gateway.local.language import LanguageModel, load\n"
-            "for _ in range(4): LanguageModel(load(None), 'i-1')._start()"
+            "from gateway.local.llama import Llama, find_weights\n"
+            "for _ in range(4): Llama(find_weights(None))._start()"
         )
         subprocess.run([sys.executable, "-c", program], check=True, timeout=60 * UNIT)
 
     async def test_llama_cpp_fails(self) -> None:
-        model = LanguageModel(load(None), "i-1")
-        await model.load()
-        model._server = Failing()
+        model = LanguageModel(Llama(find_weights(None)), "i-1")
+        await model._llama.load()
+        model._llama._server = Failing()
         reply = await model.invoke(JSON, b'{"inputs": "hi"}')
         assert (reply.status, reply.body) == (500, b"the model failed")
         reply = await model.invoke(JSON, b'{"inputs": "hi", "stream": true}')
@@ -297,7 +408,7 @@ class TestLanguageModel:
     async def test_what_is_missing_is_named(
         self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     ) -> None:
-        assert load(tmp_path) == tmp_path
+        assert find_weights(tmp_path) == tmp_path
         monkeypatch.setattr("importlib.util.find_spec", lambda name: name == "xllamacpp" or None)
         with pytest.raises(LanguageModelUnavailable, match="weights are not installed"):
-            load(None)
+            find_weights(None)
