@@ -1,8 +1,7 @@
 """The client and the real gateway, over a cable that a test cuts."""
 
 import asyncio
-import contextlib
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -19,6 +18,7 @@ from gateway.client import (
 from gateway.errors import Outcome
 from tests.client.test_chat import piped
 from tests.support.processes import Process, admin, gateway, local
+from tests.support.proxy import proxy_to
 
 CONFIG = """
 [aws]
@@ -49,42 +49,6 @@ def url(platform: Process, tmp_path: Path, transport: str) -> Iterator[str]:
     file.write_text(CONFIG.format(url=platform.url, transport=transport))
     with gateway(file) as process:
         yield f"{process.websocket}/ws"
-
-
-class Cable:
-    """A TCP proxy: what goes through it ends when it is cut, and nobody says goodbye."""
-
-    def __init__(self, port: int) -> None:
-        self._port = port
-        self._ends: list[asyncio.StreamWriter] = []
-
-    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        there_reader, there_writer = await asyncio.open_connection("127.0.0.1", self._port)
-        self._ends += [writer, there_writer]
-        await asyncio.gather(_carry(reader, there_writer), _carry(there_reader, writer))
-
-    def cut(self) -> None:
-        while self._ends:
-            self._ends.pop().transport.abort()
-
-
-async def _carry(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    with contextlib.suppress(OSError):
-        while data := await reader.read(2**16):
-            writer.write(data)
-            await writer.drain()
-    writer.close()
-
-
-@contextlib.asynccontextmanager
-async def cable(url: str) -> AsyncIterator[tuple[Cable, str]]:
-    """A cable to that address, and the address of its near end."""
-    port = url.partition("127.0.0.1:")[2].partition("/")[0]
-    cable = Cable(int(port))
-    async with await asyncio.start_server(cable.serve, "127.0.0.1", 0) as server:
-        near = server.sockets[0].getsockname()[1]
-        yield cable, url.replace(port, str(near))
-        cable.cut()
 
 
 async def test_a_conversation(url: str) -> None:
@@ -128,14 +92,14 @@ async def test_a_turn_goes_on_while_the_cable_is_cut(url: str, platform: Process
     notices: list[Notice] = []
     async with (
         asyncio.timeout(20),
-        cable(url) as (line, near),
-        connect(near, on_notice=notices.append) as session,
+        proxy_to(url) as line,
+        connect(line.url, on_notice=notices.append) as session,
     ):
         await session.send("My name is Ada.")
         for _ in range(3):
             turns = [session.send(text) for text in ("/sleep 0.3", "What is my name?", "hi")]
             await asyncio.sleep(0.1)
-            line.cut()
+            line.cut_all()
             late = session.send("What is my name?")
             replies = [(await turn).text for turn in (*turns, late)]
             assert "Your name is Ada." in replies[1]
@@ -150,12 +114,12 @@ async def test_a_session_that_is_not_kept(url: str) -> None:
     notices: list[Notice] = []
     async with (
         asyncio.timeout(20),
-        cable(f"{url}/forgetful") as (line, near),
-        connect(near, on_notice=notices.append) as session,
+        proxy_to(f"{url}/forgetful") as line,
+        connect(line.url, on_notice=notices.append) as session,
     ):
         turn = session.send("/sleep 0.3")
         await asyncio.sleep(0.1)
-        line.cut()
+        line.cut_all()
         with pytest.raises(MessageFailed) as failed:
             await turn
         assert failed.value.outcome is Outcome.UNKNOWN

@@ -27,6 +27,7 @@ from gateway.sagemaker.lean import LeanTransport
 from gateway.sagemaker.transport import Transport, result_of
 from gateway.session.ports import ModelError
 from tests.support import transports
+from tests.support.listener import listening
 from tests.support.timing import UNIT
 
 ONLY_LEAN = pytest.mark.parametrize("transport", ["lean"], indirect=True)
@@ -87,32 +88,6 @@ async def runtime(url: str | None, **options: Any) -> AsyncIterator[Transport]:
     }
     async with runtime_client(**{**settings, **options}) as client:
         yield client
-
-
-Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Coroutine[Any, Any, None]]
-
-
-@asynccontextmanager
-async def listening(serve: Serve, tls: ssl.SSLContext | None = None) -> AsyncIterator[int]:
-    """The port of a server; leaving waits until all its connections are closed."""
-    tasks: set[asyncio.Task[None]] = set()
-
-    async def tracked(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        tasks.add(task)
-        try:
-            await serve(reader, writer)
-        finally:
-            writer.close()
-            with contextlib.suppress(ConnectionError, ssl.SSLError):
-                await writer.wait_closed()
-
-    listener = await asyncio.start_server(tracked, "127.0.0.1", 0, ssl=tls)
-    async with listener:
-        yield listener.sockets[0].getsockname()[1]
-    async with asyncio.timeout(20 * UNIT):
-        await asyncio.gather(*tasks)
 
 
 @asynccontextmanager

@@ -26,6 +26,7 @@ from gateway.sagemaker.transport import Transport
 from gateway.session.ports import ModelError, ModelReply, ModelRequest, ModelSession
 from tests.support import transports
 from tests.support.calls import invoke
+from tests.support.listener import listening
 from tests.support.timing import UNIT
 
 ASK = ModelRequest(body=b'{"text": "hi"}', content_type="application/json")
@@ -341,16 +342,10 @@ async def misbehaving(handle: Handler) -> AsyncIterator[str]:
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
-        try:
-            await handle(reader, writer)
-        finally:
-            writer.close()
-            with contextlib.suppress(ConnectionError):
-                await writer.wait_closed()
+        await handle(reader, writer)
 
-    server = await asyncio.start_server(serve, "127.0.0.1", 0)
-    async with server:
-        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    async with listening(serve) as port:
+        yield f"http://127.0.0.1:{port}"
 
 
 def answering(answer: bytes) -> Handler:

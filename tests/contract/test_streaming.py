@@ -30,6 +30,7 @@ from gateway.sagemaker.transport import Transport
 from gateway.session.ports import ModelError, ModelReply, ModelRequest, ModelSession
 from tests.support import transports
 from tests.support.calls import invoke
+from tests.support.listener import listening
 from tests.support.timing import UNIT
 
 ASK = ModelRequest(body=b'{"inputs": "hi"}', content_type="application/json", stream=True)
@@ -114,38 +115,21 @@ Handler = Callable[[Connection], Awaitable[None]]
 
 
 class Server:
-    """Hands each request to the handler; a handler that raises fails the test."""
+    """Hands each request to the handler."""
 
     def __init__(self, handle: Handler) -> None:
         self._handle = handle
         self.connections = 0
         self.requests: list[Connection] = []
-        self.failures: list[Exception] = []
-        self.tasks: list[asyncio.Task[Any] | None] = []
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
-        self.tasks.append(asyncio.current_task())
-        try:
-            while head := await self._head(reader):
-                length = int(head.lower().partition("content-length:")[2].split("\r\n")[0])
-                request = Connection(reader, writer, head, await reader.readexactly(length))
-                self.requests.append(request)
-                await self._handle(request)
-        except ConnectionError:
-            pass
-        except Exception as error:  # noqa: BLE001 - told below
-            self.failures.append(error)
-        finally:
-            writer.close()
-            with contextlib.suppress(ConnectionError):
-                await writer.wait_closed()
-
-    @staticmethod
-    async def _head(reader: asyncio.StreamReader) -> str:
-        with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
-            return (await reader.readuntil(b"\r\n\r\n")).decode()
-        return ""
+        while True:
+            head = (await reader.readuntil(b"\r\n\r\n")).decode()
+            length = int(head.lower().partition("content-length:")[2].split("\r\n")[0])
+            request = Connection(reader, writer, head, await reader.readexactly(length))
+            self.requests.append(request)
+            await self._handle(request)
 
 
 @asynccontextmanager
@@ -162,14 +146,10 @@ async def serving(handle: Handler, **options: Any) -> AsyncIterator[tuple[Server
         "reply_bytes": 1_000_000,
         "transport": transports.chosen,
     }
-    listener = await asyncio.start_server(server.serve, "127.0.0.1", 0)
-    async with listener:
-        url = f"http://127.0.0.1:{listener.sockets[0].getsockname()[1]}"
+    async with listening(server.serve) as port:
+        url = f"http://127.0.0.1:{port}"
         async with runtime_client(endpoint_url=url, **{**settings, **options}) as client:
             yield server, client
-        async with asyncio.timeout(20 * UNIT):
-            await asyncio.gather(*filter(None, server.tasks))
-    assert server.failures == []
 
 
 def model_of(

@@ -27,6 +27,7 @@ from gateway.sagemaker import PROFILES, runtime_client
 from gateway.sagemaker.errors import failure_of
 from gateway.sagemaker.lean import LeanTransport
 from gateway.sagemaker.transport import StreamedReply, Transport, result_of
+from tests.support.listener import listening
 from tests.support.timing import UNIT
 
 NOW = datetime(2026, 11, 21, 8, 30, 15, tzinfo=UTC)
@@ -112,12 +113,11 @@ class Both:
 
     async def _start(self, options: dict[str, Any]) -> None:
         path = options.pop("path", "")
-        listener = await asyncio.start_server(self.server.serve, "127.0.0.1", 0)
-        await self._stack.enter_async_context(listener)
+        port = await self._stack.enter_async_context(listening(self.server.serve))
         settings: dict[str, Any] = {
             "region": "eu-central-1",
             "profile": None,
-            "endpoint_url": f"http://127.0.0.1:{listener.sockets[0].getsockname()[1]}{path}",
+            "endpoint_url": f"http://127.0.0.1:{port}{path}",
             "max_pool_connections": 10,
             "connect_timeout": 5.0 * UNIT,
             "read_timeout": 1.0 * UNIT,

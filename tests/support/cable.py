@@ -16,9 +16,9 @@ import msgspec
 from msgspec import Struct
 from websockets.frames import Opcode
 
-from tests.support.proxy import connect, reset
+from tests.support.listener import Listener
+from tests.support.proxy import Way, connect, reset
 
-Way = Literal["up", "down"]
 Where = Literal["before", "middle", "after"]
 Pieces = AsyncGenerator[tuple[str, bytes], None]
 
@@ -58,16 +58,14 @@ class Cable:
         self._target = (parts.hostname, parts.port)
         self._scheme = parts.scheme
         self._pieces = pieces
-        self._server: asyncio.Server | None = None
-        self._open: set[asyncio.Task[None]] = set()
+        self._listener = Listener(self._serve)
         self._passed: Counter[tuple[Way, str]] = Counter()
         self.breaks: deque[Break] = deque()
-        self.port = 0
 
     @property
     def url(self) -> str:
         """Where it listens."""
-        return f"{self._scheme}://127.0.0.1:{self.port}"
+        return f"{self._scheme}://127.0.0.1:{self._listener.port}"
 
     def prepare(self, *breaks: Break) -> None:
         """Break there, one after the other."""
@@ -76,21 +74,14 @@ class Cable:
 
     async def plug(self) -> None:
         """Take connections, at the same address each time."""
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", self.port)
-        self.port = self._server.sockets[0].getsockname()[1]
+        await self._listener.open()
 
     async def unplug(self) -> None:
         """End every connection and refuse others."""
-        assert self._server is not None
-        self._server.close()
-        for task in self._open:
-            task.cancel()
-        await asyncio.gather(*self._open, return_exceptions=True)
+        self._listener.cut()
+        await self._listener.close()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self._open.add(task)
         end: Callable[[asyncio.StreamWriter], None] = asyncio.StreamWriter.close
         try:
             up_reader, up_writer = await connect(self._target)
@@ -100,18 +91,15 @@ class Cable:
                 asyncio.create_task(self._pass(up_reader, writer, "down", shared)),
             ]
             try:
-                await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
+                ended, _ = await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
+                if any(isinstance(way.exception(), ConnectionResetError) for way in ended):
+                    end = reset
             finally:
+                end(up_writer)  # before anything is awaited, and so can be cancelled
                 for way in ways:
                     way.cancel()
-                results = await asyncio.gather(*ways, return_exceptions=True)
-                if any(isinstance(result, ConnectionResetError) for result in results):
-                    end = reset
-                end(up_writer)
-        except (OSError, asyncio.CancelledError):
-            pass  # cut, by a side or by the test
+                await asyncio.gather(*ways, return_exceptions=True)
         finally:
-            self._open.discard(task)
             end(writer)
 
     async def _pass(

@@ -13,6 +13,10 @@ from urllib.parse import urlsplit
 
 from msgspec import Struct
 
+from tests.support.listener import Listener
+
+Way = Literal["up", "down"]
+
 
 class Fault(Struct, frozen=True):
     """What happens to one connection.
@@ -25,7 +29,7 @@ class Fault(Struct, frozen=True):
         delay: Seconds that each piece waits, in both directions.
     """
 
-    way: Literal["up", "down"]
+    way: Way
     after: int
     how: Literal["cut", "reset", "stall"]
     delay: float = 0.0
@@ -38,58 +42,45 @@ class Proxy:
         parts = urlsplit(url)
         self._target = (parts.hostname, parts.port)
         self._scheme = parts.scheme
+        self._path = parts.path
+        self.listener = Listener(self._serve)
         self.faults: deque[Fault] = deque()
         self.connections = 0
-        self.port = 0
-        self._open: set[asyncio.Task[None]] = set()
 
     @property
     def url(self) -> str:
         """Where it listens."""
-        return f"{self._scheme}://127.0.0.1:{self.port}"
+        return f"{self._scheme}://127.0.0.1:{self.listener.port}{self._path}"
 
     def cut_all(self) -> None:
         """End every connection that there is."""
-        for task in self._open:
-            task.cancel()
+        self.listener.cut()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self._open.add(task)
         self.connections += 1
         fault = self.faults.popleft() if self.faults else None
+        end = reset if fault is not None and fault.how == "reset" else asyncio.StreamWriter.close
         try:
-            await self._relay(reader, writer, fault)
-        except (OSError, asyncio.CancelledError):
-            pass  # cut, by a side or by the test
+            up_reader, up_writer = await connect(self._target)
+            passing = [
+                asyncio.create_task(_pass(reader, up_writer, fault, "up")),
+                asyncio.create_task(_pass(up_reader, writer, fault, "down")),
+            ]
+            try:
+                await asyncio.wait(passing, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                end(up_writer)  # before anything is awaited, and so can be cancelled
+                for task in passing:
+                    task.cancel()
+                await asyncio.gather(*passing, return_exceptions=True)
         finally:
-            self._open.discard(task)
-            reset(writer) if fault is not None and fault.how == "reset" else writer.close()
-
-    async def _relay(
-        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, fault: Fault | None
-    ) -> None:
-        up_reader, up_writer = await connect(self._target)
-        ways: tuple[tuple[Literal["up", "down"], asyncio.StreamReader, asyncio.StreamWriter], ...]
-        ways = (("up", reader, up_writer), ("down", up_reader, writer))
-        passing = {
-            asyncio.create_task(_pass(source, sink, fault, fault is not None and fault.way == way))
-            for way, source, sink in ways
-        }
-        try:
-            await asyncio.wait(passing, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for task in passing:
-                task.cancel()
-            await asyncio.gather(*passing, return_exceptions=True)
-            reset(up_writer) if fault is not None and fault.how == "reset" else up_writer.close()
+            end(writer)
 
 
 async def _pass(
-    source: asyncio.StreamReader, sink: asyncio.StreamWriter, fault: Fault | None, counts: bool
+    source: asyncio.StreamReader, sink: asyncio.StreamWriter, fault: Fault | None, way: Way
 ) -> None:
-    left = fault.after if fault is not None and counts else None
+    left = fault.after if fault is not None and fault.way == way else None
     while data := await source.read(65_536):
         if fault is not None and fault.delay:
             await asyncio.sleep(fault.delay)
@@ -135,11 +126,9 @@ def reset(writer: asyncio.StreamWriter) -> None:
 async def proxy_to(url: str) -> AsyncIterator[Proxy]:
     """A proxy in front of this address, until the context ends."""
     proxy = Proxy(url)
-    server = await asyncio.start_server(proxy._serve, "127.0.0.1", 0)
-    proxy.port = server.sockets[0].getsockname()[1]
-    async with server:
-        try:
-            yield proxy
-        finally:
-            proxy.cut_all()
-            await asyncio.sleep(0)
+    await proxy.listener.open()
+    try:
+        yield proxy
+    finally:
+        proxy.cut_all()
+        await proxy.listener.close()
