@@ -3,7 +3,6 @@
 import re
 import signal
 import subprocess
-import sys
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -12,6 +11,7 @@ from typing import Any
 
 import httpx
 
+from tests.support.forks import Fork
 from tests.support.timing import UNIT
 
 ADDRESS = re.compile(r"(?:listening|running) on (http://\S+?:\d+)")
@@ -21,9 +21,7 @@ class Process:
     """A program that says where it listens, and all that it has written."""
 
     def __init__(self, command: Sequence[str], cwd: Path | None = None) -> None:
-        self.popen = subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=cwd
-        )
+        self.popen = self._start(command, cwd)
         self.lines: list[str] = []
         self.url = ""
         self._found = threading.Event()
@@ -32,6 +30,11 @@ class Process:
         if not self._found.wait(30 * UNIT) or not self.url:
             self.popen.kill()
             raise AssertionError(f"{command} did not start:\n{self.output}")
+
+    def _start(self, command: Sequence[str], cwd: Path | None) -> Fork | subprocess.Popen[str]:
+        return subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=cwd
+        )
 
     def _read(self) -> None:
         assert self.popen.stdout is not None
@@ -114,10 +117,17 @@ class Forgetful(Container):
         return turns
 
 
+class Command(Process):
+    """``session-gateway`` with these arguments."""
+
+    def _start(self, command: Sequence[str], cwd: Path | None) -> Fork:
+        return Fork(command, cwd)
+
+
 @contextmanager
 def command(*arguments: str, cwd: Path | None = None) -> Iterator[Process]:
     """``session-gateway`` with these arguments."""
-    process = Process([sys.executable, "-m", "gateway", *arguments], cwd)
+    process = Command(arguments, cwd)
     try:
         yield process
     finally:
