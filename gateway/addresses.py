@@ -1,6 +1,13 @@
-"""Which addresses are this machine's own."""
+"""Addresses: which are this machine's own, and where a gateway's WebSocket is."""
 
+from collections.abc import Mapping
 from ipaddress import ip_address
+from types import MappingProxyType
+from urllib.parse import quote, urlsplit, urlunsplit
+
+SCHEMES: Mapping[str, str] = MappingProxyType(
+    {"http": "ws", "https": "wss", "ws": "ws", "wss": "wss"}
+)
 
 
 def is_loopback(host: str) -> bool:
@@ -11,3 +18,33 @@ def is_loopback(host: str) -> bool:
         return ip_address(host).is_loopback
     except ValueError:
         return False
+
+
+def websocket_url(address: str, route: str | None = None) -> str:
+    """The WebSocket of a gateway's route, from what people know: where its page is, say.
+
+    ``/ws`` is added to an address that has no path, and to one of ``http`` or ``https`` whose path
+    does not end in ``/ws`` or ``/ws/ROUTE``: that is a prefix which a proxy puts before all paths.
+
+    Args:
+        address: Of the gateway, or of one of its WebSockets.
+        route: Its name; the default one, or the address's own, unless given.
+
+    Raises:
+        ValueError: The address is none of a gateway, or names another route.
+    """
+    parts = urlsplit(address)
+    if parts.scheme not in SCHEMES or not parts.hostname:
+        guess = "" if "://" in address else f", such as http://{address}"
+        raise ValueError(f"{address}: a gateway's address begins with http:// or https://{guess}")
+    path = parts.path.rstrip("/")
+    *_, last_but_one, last = ["", *path.split("/")]
+    named = last if last_but_one == "ws" else None
+    if named is None and last != "ws" and (not path or parts.scheme.startswith("http")):
+        path += "/ws"
+    if route is not None:
+        if named not in {None, route}:
+            raise ValueError(f"{address}: this is the route {named}, and not {route}")
+        if named is None:
+            path += f"/{quote(route, safe='')}"
+    return urlunsplit((SCHEMES[parts.scheme], parts.netloc, path, parts.query, ""))

@@ -157,18 +157,26 @@ def demo(port: int, model: Path | None, builtin: bool, browse: bool) -> None:
 
 
 @main.command()
-@click.argument("url", default="ws://127.0.0.1:8080/ws")
+@click.argument("address", default="http://127.0.0.1:8080")
 @click.option("--route", help="Its name; the gateway's default route unless given.")
-def chat(url: str, route: str | None) -> None:
+def chat(address: str, route: str | None) -> None:
     """Chat with a model in the terminal, or line by line from a pipe.
 
-    URL is the gateway's, ws://127.0.0.1:8080/ws unless given.
+    ADDRESS is the gateway's, http://127.0.0.1:8080 unless given, with its prefix where a proxy
+    has one; or that of a WebSocket, such as wss://gateway.example.com/ws/chat.
+
+    In the terminal /help lists the commands. Ctrl-C stops an answer, and clears the line; Ctrl-D
+    leaves. If the session is lost a new one is opened, and what was typed for the old one is not
+    sent unless you say so.
+
+    From a pipe each line is a message as it is, and replies alone go to the output. It ends with
+    the session: what is left is not sent, and the exit code is 1, as after any failure.
     """
     from gateway.client import ConnectionFailed  # noqa: PLC0415
     from gateway.client.chat import chat as run_chat  # noqa: PLC0415
 
     async def talk() -> None:
-        if not await run_chat(f"{url.rstrip('/')}/{route}" if route else url):
+        if not await run_chat(address, route):
             raise click.exceptions.Exit(1)
 
     if sys.stdin.isatty():

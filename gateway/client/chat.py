@@ -7,126 +7,40 @@ and everything else to the errors.
 
 import asyncio
 import contextlib
-import signal
 import sys
-import threading
-from collections.abc import Iterator
-from datetime import UTC, datetime
-from typing import Literal
+import time
+from enum import Enum, auto
 
-from rich.console import Console
-from rich.markup import escape
-
+from gateway.addresses import websocket_url
 from gateway.client.errors import MessageFailed, ReplyTooLarge, SessionClosed
-from gateway.client.notices import (
-    Disconnected,
-    Expiring,
-    Notice,
-    Opened,
-    Refused,
-    Renewed,
-    Resumed,
-    Updated,
-)
+from gateway.client.notices import Disconnected, Notice, Opened, Refused
 from gateway.client.session import Session, connect
-from gateway.client.turns import Turn
-
-with contextlib.suppress(ImportError):
-    import readline  # noqa: F401 - gives `input` its line editing
+from gateway.client.terminal import Input, Interrupted, Output
+from gateway.client.turns import Reply, Turn
+from gateway.client.words import in_words
+from gateway.errors import CloseCode, ErrorCode, Outcome
 
 PROMPT = "you> "
-SHORT = 8
-"""So much of a session's id tells it apart."""
-HARMLESS = {code: None for code in (*range(32), *range(127, 160)) if chr(code) not in "\t\n"}
-"""For `str.translate`: a reply must not steer the terminal."""
-
-Interrupted = Literal["interrupted"]
-
-
-class Input:
-    """Lines from the standard input, and Ctrl-C, which is neither its end nor an error."""
-
-    def __init__(self, prompt: str) -> None:
-        self._prompt = prompt
-        self._interrupted = asyncio.Event()
-        self._line: asyncio.Future[str | None] | None = None
-
-    @property
-    def asking(self) -> bool:
-        """Whether the prompt waits for its line."""
-        return self._line is not None
-
-    async def line(self) -> str | Interrupted | None:
-        """The next line; None at the end."""
-        if self._line is None:
-            # A thread, since files, pipes and terminals can all be read in one, and line editing
-            # works; a daemon, since nothing else ends a read.
-            self._line = asyncio.get_running_loop().create_future()
-            arguments = (asyncio.get_running_loop(), self._line)
-            threading.Thread(target=self._read, args=arguments, daemon=True).start()
-        if await self.interrupts(self._line):
-            return "interrupted"
-        line, self._line = self._line.result(), None
-        return line
-
-    async def interrupts(self, work: asyncio.Future[str | None] | asyncio.Task[None]) -> bool:
-        """Wait for the work; true where Ctrl-C comes before its end.
-
-        One that came while nobody waited counts, and one that the work's end has overtaken is for
-        what is waited for next: none is lost between a reply and the prompt.
-        """
-        interrupted = asyncio.create_task(self._interrupted.wait())
-        try:
-            await asyncio.wait([work, interrupted], return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            interrupted.cancel()
-        if work.done():
-            return False
-        self._interrupted.clear()
-        return True
-
-    @contextlib.contextmanager
-    def watching(self) -> Iterator[None]:
-        """Take Ctrl-C, and leave the terminal as it was."""
-        loop = asyncio.get_running_loop()
-        loop.add_signal_handler(signal.SIGINT, self._interrupted.set)
-        try:
-            with _terminal_kept():
-                yield
-        finally:
-            loop.remove_signal_handler(signal.SIGINT)
-
-    def _read(self, loop: asyncio.AbstractEventLoop, line: asyncio.Future[str | None]) -> None:
-        try:
-            text: str | None = input(self._prompt)
-        except (EOFError, OSError, UnicodeDecodeError):
-            text = None
-        with contextlib.suppress(RuntimeError):  # the loop has ended meanwhile
-            loop.call_soon_threadsafe(_settle, line, text)
+NEXT = ""
+"""In place of a session's id: the one that will take the place of one that is known to be gone."""
+ANYWAY = "The model has forgotten what was said before. Send this anyway?"
+HELP = """\
+/new    close this session and open another: the model forgets
+/quit   leave; Ctrl-D does too, and Ctrl-C twice on an empty line
+/help   show this
+Ctrl-C clears the line, and stops a reply. To send a line that begins with /, begin it with //."""
 
 
-def _settle(line: asyncio.Future[str | None], text: str | None) -> None:
-    if not line.done():
-        line.set_result(text)
+class End(Enum):
+    """How a conversation ends."""
 
-
-@contextlib.contextmanager
-def _terminal_kept() -> Iterator[None]:
-    """Put the terminal back: a thread that still edits a line ends without doing so."""
-    if not sys.stdin.isatty():
-        yield
-        return
-    import termios  # noqa: PLC0415 - not on Windows
-
-    kept = termios.tcgetattr(sys.stdin)
-    try:
-        yield
-    finally:
-        termios.tcsetattr(sys.stdin, termios.TCSADRAIN, kept)
+    LEFT = auto()
+    NEW = auto()
+    """Another is wanted."""
 
 
 class Chat:
-    """One conversation.
+    """Conversations, one after the other.
 
     Attributes:
         failed: Whether a message did.
@@ -135,153 +49,197 @@ class Chat:
     def __init__(self) -> None:
         self.failed = False
         self._terminal = sys.stdin.isatty() and sys.stdout.isatty()
-        self._out = Console(soft_wrap=True, highlight=False, markup=False, emoji=False)
-        self._say = Console(stderr=True, soft_wrap=True, highlight=False)
         self._input = Input(PROMPT if self._terminal else "")
-        self._in_line = False
+        self._output = Output(self._input, terminal=self._terminal)
+        self._say = self._output.say
+        self._typed_for: str | None = None
+        self._gone_is_known = False
+        self._draft = ""
+        self._dropped = 0
 
     async def run(self, url: str) -> None:
         """Talk until the input ends, or the session does.
 
+        What was typed for one session goes to no other unasked. A script can't be asked, and all
+        of it was written for one session: it ends with that.
+
         Raises:
             ConnectionFailed: There is none.
         """
-        async with connect(url, on_notice=self.tell) as session:
-            with self._input.watching() if self._terminal else contextlib.nullcontext():
-                if self._terminal:
-                    self.say("Ctrl-C stops a reply; Ctrl-D, or Ctrl-C twice, leaves.", "dim")
-                await self._talk(session)
+        if self._terminal:
+            self._say("/help shows the commands. Ctrl-C stops a reply; Ctrl-D leaves.", "dim")
+        end = End.NEW
+        while end is End.NEW:
+            self._typed_for, self._gone_is_known = None, False
+            async with connect(
+                url, on_notice=self.tell, reopen=self._terminal, carry_over=False
+            ) as session:
+                with self._input.watching() if self._terminal else contextlib.nullcontext():
+                    end = await self._talk(session)
 
-    async def _talk(self, session: Session) -> None:
+    async def _talk(self, session: Session) -> End:
         leaving = False
         while True:
-            line = await self._input.line()
-            if line is None or (line == "interrupted" and leaving):
-                break
-            if line == "interrupted":
-                leaving = True
-                self.say("Ctrl-C again leaves.", "dim")
+            self._typed_for = NEXT if self._gone_is_known else session.session_id
+            draft, self._draft = self._draft, ""
+            try:
+                line = await self._input.line(draft)
+            except Interrupted as interrupted:
+                if leaving and not interrupted.cleared:
+                    return End.LEFT
+                leaving = not interrupted.cleared
+                if leaving:
+                    self._say("Ctrl-C again leaves; so do Ctrl-D and /quit.", "dim")
                 continue
             leaving = False
-            if not line.strip():
-                continue
-            try:
-                await self._answer(session.send(line))
-            except SessionClosed as closed:
-                self.failed = True
-                self.say(f"The session is over: {closed}", "red")
-                break
-            except ValueError as wrong:  # half of a surrogate pair, from bytes that are no UTF-8
-                self.failed = True
-                self.say(f"Not sent: {wrong}", "red")
-        if self._terminal:
-            self._out.print()
+            if line is None:
+                return End.LEFT
+            end = await self._take(session, line)
+            if end is not None:
+                return end
 
-    async def _answer(self, turn: Turn) -> None:
-        """Write the reply as it comes; Ctrl-C stops it."""
-        writing = asyncio.create_task(self._write(turn))
-        if await self._input.interrupts(writing):
-            stopping = asyncio.create_task(turn.cancel())
-            if await self._input.interrupts(stopping):  # the gateway can't be told just now
-                stopping.cancel()
-                writing.cancel()
-        await asyncio.wait([writing])
-        self._end_line()
-        if writing.cancelled():
-            self.say("Not waited for any more.", "dim")
-            return
+    async def _take(self, session: Session, line: str) -> End | None:
+        """Do what the line is for: obey it, or send it."""
+        if self._terminal and line.startswith("/"):
+            if not line.startswith("//"):
+                return self._obey(line.strip())
+            line = line.removeprefix("/")
+        if not line.strip():
+            return None
         try:
-            writing.result()
-            reply = await turn
+            await self._send(session, line)
+        except SessionClosed as closed:
+            self.failed = True
+            rest = "" if self._terminal else ". What is left of the input is not sent"
+            self._say(f"The session is over: {closed}{rest}.", "red")
+            return End.LEFT
+        except ValueError as wrong:  # half of a surrogate pair, from bytes that are no UTF-8
+            self.failed = True
+            self._say(f"Not sent: {wrong}", "red")
+        return None
+
+    def _obey(self, command: str) -> End | None:
+        match command:
+            case "/quit":
+                return End.LEFT
+            case "/new":
+                return End.NEW
+            case "/help":
+                self._say(HELP, "dim")
+            case _:
+                name, *_ = command.split(maxsplit=1)
+                self._say(f"There is no command {name}; /help lists them.", "yellow")
+                self._say(f"/{command} sends this to the model.", "dim")
+        return None
+
+    async def _send(self, session: Session, line: str) -> None:
+        """Send the line, but to no other session than it was typed for, unless that is agreed to.
+
+        Raises:
+            SessionClosed: There is none any more.
+            ValueError: It is no text.
+        """
+        current, meant = session.session_id, self._typed_for
+        asking = self._terminal and meant != NEXT and (current is None or current != meant)
+        while True:
+            if asking and not await self._input.agrees(ANYWAY):
+                self._draft = line
+                self._gone_is_known = session.session_id in {None, meant}
+                return
+            unsent = await self._answer(session.send(line))
+            if not unsent:
+                return
+            asking = session.state != "closed"
+
+    async def _answer(self, turn: Turn) -> bool:
+        """Write the reply as it comes; Ctrl-C stops it.
+
+        Returns:
+            Whether the message is to be asked about: its session was gone before it was sent.
+        """
+        began = time.monotonic()
+        with self._output.waiting():
+            writing = asyncio.create_task(self._write(turn))
+            if await self._input.interrupts(writing):
+                stopping = asyncio.create_task(turn.cancel())
+                if await self._input.interrupts(stopping):  # the gateway can't be told just now
+                    stopping.cancel()
+                    writing.cancel()
+            await asyncio.wait([writing])
+        self._output.end_line()
+        if writing.cancelled():
+            self._say("Not waited for any more.", "dim")
+            return False
+        try:
+            first = writing.result()
+            self._ended(await turn, first - began, time.monotonic() - began)
         except MessageFailed as failed:
+            lost = failed.code is ErrorCode.SESSION_LOST
+            if self._terminal and lost and failed.outcome is Outcome.NOT_INVOKED:
+                return True
             self.failed = True
             again = " It may be sent again." if failed.retryable else ""
-            self.say(f"{failed} ({failed.code}, {failed.outcome}){again}", "red")
+            self._say(f"{failed} ({failed.code}, {failed.outcome}){again}", "red")
         except ReplyTooLarge as large:
             self.failed = True
-            self.say(f"{large}", "red")
-        else:
-            if reply.status == "cancelled":
-                self.say("Stopped.", "dim")
-            elif not reply.complete:
-                self.failed = True
-                self.say("Parts of this reply were lost with the connection.", "yellow")
+            self._say(f"{large}", "red")
+        return False
 
-    async def _write(self, turn: Turn) -> None:
+    async def _write(self, turn: Turn) -> float:
+        """Write the reply as it comes; when its first part came."""
+        first = 0.0
         async for part in turn:
-            text = part if isinstance(part, str) else part.decode(errors="replace")
-            text = text.translate(HARMLESS)
-            self._out.print(text, end="")
-            self._out.file.flush()
-            if text:
-                self._in_line = not text.endswith("\n")
+            first = first or time.monotonic()
+            self._output.write(part if isinstance(part, str) else part.decode(errors="replace"))
+        return first
 
-    # What happens to the session
+    def _ended(self, reply: Reply, first: float, whole: float) -> None:
+        """Say what there is to say of a reply beside it."""
+        if reply.status == "cancelled":
+            self._say("Stopped.", "dim")
+        elif not reply.complete:
+            self.failed = True
+            self._say("Parts of this reply were lost with the connection.", "yellow")
+        elif self._terminal:
+            streamed = f"{first:.2f} s to the first part, " if reply.deltas > 1 else ""
+            self._say(f"{streamed}{whole:.2f} s in all" if streamed else f"{whole:.2f} s", "dim")
+        if reply.dropped_turns >= max(1, 2 * self._dropped):
+            # Once it has begun it grows with each turn; it is said again when it has doubled.
+            self._dropped = reply.dropped_turns
+            turns = "turn was" if self._dropped == 1 else f"{self._dropped} turns were"
+            self._say(
+                f"The conversation has become too long: the oldest {turns} not sent to the model.",
+                "yellow",
+            )
 
     def tell(self, notice: Notice) -> None:
-        """Say what has happened."""
-        self.say(*_words(notice))
-
-    def say(self, text: str, style: str) -> None:
-        """Write something that is not the model's, on a line of its own."""
-        self._end_line()
-        asking = self._terminal and self._input.asking
-        if asking:
-            self._say.print()
-        self._say.print(f"[{style}]{escape(text.translate(HARMLESS))}[/]")
-        if asking:
-            self._say.print(PROMPT, end="")
-
-    def _end_line(self) -> None:
-        if self._in_line:
-            self._out.print()
-            self._in_line = False
+        """Say what has happened to the session."""
+        if isinstance(notice, Refused) and self._typed_for is None:
+            return  # no session can be opened, as the end of it all will say
+        begun = bool(self._input.typed)  # else what is typed now is typed in knowledge of this
+        match notice:
+            case Disconnected(code=CloseCode.GONE):
+                self._gone_is_known = True
+                self._typed_for = self._typed_for if begun else NEXT
+            case Opened():
+                self._gone_is_known = False
+                self._dropped = 0
+                if self._typed_for == NEXT or not begun:
+                    self._typed_for = notice.session_id
+        self._say(*in_words(notice))
 
 
-def _words(notice: Notice) -> tuple[str, str]:  # noqa: C901, PLR0911 - one for each notice
-    """A notice in words, and their style."""
-    match notice:
-        case Opened(session_id, route, expires_at, replaces):
-            about = f"{session_id[:SHORT]} on {route}{_expiry(expires_at)}"
-            if replaces is None:
-                return f"Session {about}.", "dim"
-            return f"A new session, {about}: the model has forgotten.", "yellow"
-        case Disconnected(reason, _, retry_in):
-            return f"Disconnected: {reason.rstrip('.')}. Again in {retry_in:.1f} s.", "yellow"
-        case Resumed(lost):
-            if lost is None:
-                return "Reconnected; nothing was lost.", "green"
-            return "Reconnected; some of what the model said was lost.", "yellow"
-        case Renewed(_, context, expires_at):
-            if context == "replayed":
-                return f"Renewed{_expiry(expires_at)}: context replayed.", "green"
-            return f"Renewed{_expiry(expires_at)}: the model has forgotten.", "yellow"
-        case Updated(expires_at):
-            return f"The session{_expiry(expires_at, ' has no expiry')}.", "dim"
-        case Expiring(expires_at):
-            return f"The session{_expiry(expires_at, ' is about to expire')}.", "yellow"
-        case Refused(code, message):
-            return f"{message} ({code})", "red"
-
-
-def _expiry(expires_at: datetime | None, never: str = "") -> str:
-    if expires_at is None:
-        return never
-    local = expires_at.astimezone()
-    seconds = int((expires_at - datetime.now(UTC)).total_seconds())
-    if seconds > 86400:
-        return f" expires on {local:%Y-%m-%d at %H:%M}"
-    left = f"{seconds // 60} min" if seconds >= 120 else f"{max(seconds, 0)} s"
-    return f" expires at {local:%H:%M:%S}, in {left}"
-
-
-async def chat(url: str) -> bool:
+async def chat(address: str, route: str | None = None) -> bool:
     """Chat until the end of the input; whether every message was answered.
+
+    Args:
+        address: The gateway's, or of one of its WebSockets: see `websocket_url`.
+        route: Its name.
 
     Raises:
         ConnectionFailed: No session could be opened.
-        ValueError: The address is none of a WebSocket.
+        ValueError: The address is none.
     """
-    conversation = Chat()
-    await conversation.run(url)
-    return not conversation.failed
+    conversations = Chat()
+    await conversations.run(websocket_url(address, route))
+    return not conversations.failed

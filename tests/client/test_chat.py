@@ -10,14 +10,18 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from gateway.client.chat import Input, _words
 from gateway.client.notices import Disconnected, Expiring, Notice, Refused, Renewed, Resumed
+from gateway.client.terminal import Input
+from gateway.client.words import in_words
 from gateway.errors import ErrorCode
 from tests.client.gateway import Peer, gateway
 from tests.support.client import in_time
 from tests.support.timing import UNIT
 
 CTRL_C, CTRL_D = "\x03", "\x04"
+ERASED = "\x1b[2K"
+"""A line of the terminal is."""
+ASKED = "The model has forgotten what was said before. Send this anyway? [y/N]"
 Result = tuple[int | None, str, str]
 
 
@@ -136,10 +140,76 @@ async def test_nobody_listens() -> None:
     assert err.count("\n") == 1
 
 
-async def test_no_address() -> None:
-    code, _, err = await piped("http://127.0.0.1:9/ws", "")
-    assert code == 1
-    assert "Traceback" not in err
+@pytest.mark.parametrize(
+    ("address", "words"),
+    [
+        ("127.0.0.1:9", "such as http://127.0.0.1:9"),
+        ("http://127.0.0.1:9/ws/one", "the route one, and not chat"),
+        ("http://127.0.0.1:99999", "ort"),
+    ],
+)
+async def test_no_address(address: str, words: str) -> None:
+    code, _, err = await piped(address, "", "--route", "chat")
+    assert code == 2
+    assert words in err
+    assert err.count("\n") == 1
+
+
+async def test_the_gateways_own_address() -> None:
+    async def scene(peer: Peer) -> None:
+        assert peer.socket.request is not None
+        assert peer.socket.request.path == "/ws/chat"
+        await peer.open()
+        await peer.end(2)
+
+    async with gateway(scene) as url:
+        base = url.replace("ws://", "http://").removesuffix("/ws")
+        code, _, err = await piped(base, "", "--route", "chat")
+    assert code == 0, err
+
+
+async def test_a_script_ends_with_its_session() -> None:
+    """What is left of it was written for that one, and nobody can be asked."""
+
+    async def scene(peer: Peer) -> None:
+        await peer.open()
+        await peer.done(3, await peer.accept(2, text="/new"), text="ok", dropped_turns=0)
+        error = {
+            "code": "session_lost",
+            "message": "It is gone.",
+            "retryable": False,
+            "outcome": "not_invoked",
+        }
+        await peer.done(5, await peer.accept(4, text="/help"), status="failed", error=error)
+        await peer.say("session.closed", event=6, reason="lost")
+        await peer.socket.close(4410)
+
+    async with gateway(scene) as url:
+        code, out, err = await piped(url, "/new\n/help\nthree\nfour\n")
+    assert (code, out) == (1, "ok\n")
+    assert "It is gone. (session_lost, not_invoked)" in err
+    assert err.count("is over: the session is gone. What is left of the input is not sent.") == 1
+    assert " s in all" not in err
+    assert "waiting" not in out + err
+
+
+async def test_what_no_longer_fits_is_said_when_it_begins_and_has_doubled() -> None:
+    dropped = [0, 1, 1, 2, 3, 5]
+
+    async def scene(peer: Peer) -> None:
+        await peer.open()
+        for number, turns in enumerate(dropped):
+            event = 2 + 2 * number
+            await peer.done(event + 1, await peer.accept(event), text="ok", dropped_turns=turns)
+        await peer.end(2 + 2 * len(dropped))
+
+    async with gateway(scene) as url:
+        code, _, err = await piped(url, "a\n" * len(dropped))
+    assert code == 0
+    assert [line for line in err.splitlines() if "too long" in line] == [
+        f"The conversation has become too long: the oldest {turns} not sent to the model."
+        for turns in ("turn was", "2 turns were", "5 turns were")
+    ]
 
 
 async def test_in_a_terminal() -> None:
@@ -165,23 +235,277 @@ async def test_in_a_terminal() -> None:
 
     async with gateway(first, second) as url, terminal(url) as chat:
         await chat.shows("Session s1 on chat")
-        await chat.shows("you> ")
+        await chat.shows("you>")
         chat.type("Count\r")
         await chat.shows("One, ")
         chat.type(CTRL_C)
         await chat.shows("Stopped.")
         await chat.shows("the model has forgotten.")
-        await chat.shows("you> ")
+        await chat.shows("you>")
         chat.type("More\r")
         await chat.shows("Tw")
         await chat.shows("Disconnected")
         await chat.shows("nothing was lost")
         await chat.shows("o.")
-        await chat.shows("you> ")
+        await chat.shows("you>")
         chat.type(CTRL_C)
         await chat.shows("Ctrl-C again leaves")
         chat.type(CTRL_C)
         assert await in_time(chat.process.wait()) == 0
+
+
+async def test_waiting_and_timing() -> None:
+    """Something moves until the first part is there."""
+
+    async def scene(peer: Peer) -> None:
+        await peer.open()
+        one = await peer.accept(2, text="interrupted")
+        await in_time(waiting.wait())
+        await peer.delta(3, one, 0, "One, ")
+        await peer.delta(4, one, 1, "two")
+        await peer.done(5, one, deltas=2)
+        await peer.done(7, await peer.accept(6), text="whole")
+        await peer.end(8)
+
+    waiting = asyncio.Event()
+    async with gateway(scene) as url, terminal(url) as chat:
+        await chat.shows("you>")
+        chat.type("interrupted\r")
+        await chat.shows("waiting")
+        waiting.set()
+        await chat.shows(ERASED)
+        await chat.shows("One, two")
+        await chat.shows(" s to the first part, ")
+        await chat.shows(" s in all")
+        await chat.shows("you>")
+        chat.type("More\r")
+        await chat.shows("whole")
+        await chat.shows(" s\x1b")
+        await chat.shows("you>")
+        chat.type(CTRL_D)
+        assert await in_time(chat.process.wait()) == 0
+
+
+async def test_commands() -> None:
+    async def first(peer: Peer) -> None:
+        await peer.open()
+        await peer.done(3, await peer.accept(2, text="/etc is full"), text="ok")
+        await peer.end(4)
+
+    async def second(peer: Peer) -> None:
+        await peer.open("s2", "k2")
+        await peer.end(2)
+
+    async with gateway(first, second) as url, terminal(url) as chat:
+        await chat.shows("/help shows the commands")
+        await chat.shows("Session s1")
+        await chat.shows("you>")
+        chat.type("/help\r")
+        await chat.shows("/new    close this session and open another")
+        await chat.shows("begin it with //")
+        await chat.shows("you>")
+        chat.type("/etc is full\r")
+        await chat.shows("There is no command /etc; /help lists them.")
+        await chat.shows("//etc is full sends this to the model.")
+        await chat.shows("you>")
+        chat.type("//etc is full\r")
+        await chat.shows("ok")
+        await chat.shows("you>")
+        chat.type("/new\r")
+        await chat.shows("Session s2")
+        await chat.shows("you>")
+        chat.type("/quit\r")
+        assert await in_time(chat.process.wait()) == 0
+
+
+async def test_an_interrupt_clears_the_line() -> None:
+    async def scene(peer: Peer) -> None:
+        await peer.open()
+        await peer.done(3, await peer.accept(2, text="that"), text="ok")
+        await peer.end(4)
+
+    async with gateway(scene) as url, terminal(url) as chat:
+        await chat.shows("you>")
+        for _ in range(3):  # each but the first comes after an empty line was interrupted
+            chat.type("this")
+            await chat.shows("this")
+            chat.type(CTRL_C)
+            await chat.shows("you>")
+            chat.type(CTRL_C)
+            await chat.shows("Ctrl-C again leaves")
+            await chat.shows("you>")
+        chat.type("that\r")
+        await chat.shows("ok")
+        await chat.shows("you>")
+        os.kill(chat.process.pid, signal.SIGINT)  # no key, and the same
+        await chat.shows("Ctrl-C again leaves")
+        await chat.shows("you>")
+        os.kill(chat.process.pid, signal.SIGINT)
+        assert await in_time(chat.process.wait()) == 0
+
+
+class TestAnotherSession:
+    """What was typed for one that is gone is not sent to the next one unasked."""
+
+    async def test_a_line_that_had_been_begun(self) -> None:
+        async def first(peer: Peer) -> None:
+            await peer.open()
+            await in_time(begun.wait())
+            await peer.socket.close(4410)
+
+        async def second(peer: Peer) -> None:
+            await peer.open("s2", "k2")
+            await peer.done(3, await peer.accept(2, text="halfway"), text="ok")
+            await peer.done(5, await peer.accept(4, text="more"), text="ok")
+            await peer.end(6)
+
+        begun = asyncio.Event()
+        async with gateway(first, second) as url, terminal(url) as chat:
+            await chat.shows("you>")
+            chat.type("half")
+            await chat.shows("half")
+            begun.set()
+            await chat.shows("The session is gone, and the model has forgotten. Another is opened.")
+            await chat.shows("A new session, s2")
+            await chat.shows("half")  # again, below
+            chat.type("way\r")
+            await chat.shows(ASKED)
+            chat.type("y\r")
+            await chat.shows("ok")
+            await chat.shows("you>")
+            chat.type("more\r")
+            await chat.shows("ok")
+            await chat.shows("you>")
+            chat.type(CTRL_D)
+            assert await in_time(chat.process.wait()) == 0
+
+    async def test_a_line_begun_after_it_was_said(self) -> None:
+        async def first(peer: Peer) -> None:
+            await peer.open()
+            await in_time(there.wait())
+            await peer.socket.close(4410)
+
+        async def second(peer: Peer) -> None:
+            await peer.open("s2", "k2")
+            await peer.done(3, await peer.accept(2, text="hello"), text="ok")
+            await peer.end(4)
+
+        there = asyncio.Event()
+        async with gateway(first, second) as url, terminal(url) as chat:
+            await chat.shows("you>")
+            there.set()
+            await chat.shows("A new session, s2")
+            chat.type("hello\r")
+            await chat.shows("ok")
+            assert ASKED not in chat.screen
+            await chat.shows("you>")
+            chat.type(CTRL_D)
+            assert await in_time(chat.process.wait()) == 0
+
+    @pytest.mark.parametrize("answer", ["n\r", "\r", CTRL_C, CTRL_D])
+    async def test_a_line_sent_while_the_gateway_was_away(self, answer: str) -> None:
+        """The draft is there to be changed."""
+
+        async def first(peer: Peer) -> None:
+            await peer.open()
+            await in_time(there.wait())
+
+        async def gone(peer: Peer) -> None:
+            await peer.expect("session.open", session_id="s1")
+            await in_time(sent.wait())
+            await peer.socket.close(4410)
+
+        async def second(peer: Peer) -> None:
+            await peer.open("s2", "k2")
+            await peer.done(3, await peer.accept(2, text="hello again"), text="ok")
+            await peer.end(4)
+
+        there, sent = asyncio.Event(), asyncio.Event()
+        async with gateway(first, gone, second) as url, terminal(url) as chat:
+            await chat.shows("you>")
+            there.set()
+            await chat.shows("Disconnected")
+            chat.type("hello\r")
+            await chat.shows("waiting")
+            sent.set()
+            await chat.shows(ASKED)
+            chat.type(answer)
+            await chat.shows("you> hello")
+            chat.type(" again\r")
+            await chat.shows("ok")
+            await chat.shows("you>")
+            chat.type(CTRL_D)
+            assert await in_time(chat.process.wait()) == 0
+
+    async def test_a_line_that_the_model_was_not_asked(self) -> None:
+        async def first(peer: Peer) -> None:
+            await peer.open()
+            error = {
+                "code": "session_lost",
+                "message": "It is gone.",
+                "retryable": False,
+                "outcome": "not_invoked",
+            }
+            await peer.done(3, await peer.accept(2, text="hello"), status="failed", error=error)
+            await peer.say("session.closed", event=4, reason="lost")
+            await peer.socket.close(4410)
+
+        async def second(peer: Peer) -> None:
+            await peer.expect("session.open")
+            await in_time(asked.wait())
+            await peer.opened("s2", "k2")
+            await peer.done(3, await peer.accept(2, text="hello"), text="ok")
+            await peer.end(4)
+
+        asked = asyncio.Event()
+        async with gateway(first, second) as url, terminal(url) as chat:
+            await chat.shows("you>")
+            chat.type("hello\r")
+            await chat.shows(ASKED)
+            await chat.shows("The session is gone, and the model has forgotten. Another is opened.")
+            chat.type("yes\r")
+            await chat.shows("waiting")
+            asked.set()
+            await chat.shows("ok")
+            await chat.shows("you>")
+            chat.type(CTRL_D)
+            assert await in_time(chat.process.wait()) == 0
+
+    async def test_none_is_to_be_had(self) -> None:
+        async def first(peer: Peer) -> None:
+            await peer.open()
+            await in_time(there.wait())
+            await peer.socket.close(4410)
+
+        async def second(peer: Peer) -> None:
+            await peer.expect("session.open")
+            await in_time(typed.wait())
+            await peer.socket.close(4403)
+
+        there, typed = asyncio.Event(), asyncio.Event()
+        async with gateway(first, second) as url, terminal(url) as chat:
+            await chat.shows("you>")
+            there.set()
+            await chat.shows("Another is opened.")
+            chat.type("hello\r")
+            await chat.shows("waiting")
+            typed.set()
+            await chat.shows("The session is over: this route, or the page's origin, is forbidden")
+            assert await in_time(chat.process.wait()) == 1
+
+
+async def test_no_session_is_to_be_had() -> None:
+    """It is said once."""
+
+    async def scene(peer: Peer) -> None:
+        await peer.expect("session.open")
+        await peer.say("error", code="unavailable", message="Misconfigured.", retryable=False)
+        await peer.socket.close(4503)
+
+    async with gateway(scene) as url:
+        code, _, err = await piped(url, "hi\n")
+    assert code == 1
+    assert err == f"session-gateway: {url}: Misconfigured.\n"
 
 
 async def test_leaving_with_the_end_of_the_input() -> None:
@@ -190,7 +514,7 @@ async def test_leaving_with_the_end_of_the_input() -> None:
         await peer.end(2)
 
     async with gateway(scene) as url, terminal(url) as chat:
-        await chat.shows("you> ")
+        await chat.shows("you>")
         chat.type("words that are not se\x7f\x7f")
         chat.type("\x15")
         chat.type(CTRL_D)
@@ -260,14 +584,14 @@ async def test_giving_up_on_a_reply_while_the_gateway_is_away() -> None:
         await peer.socket.wait_closed()
 
     async with gateway(first, second) as url, terminal(url) as chat:
-        await chat.shows("you> ")
+        await chat.shows("you>")
         chat.type("Count\r")
         await chat.shows("Disconnected")
         chat.type(CTRL_C)
         await asyncio.sleep(0.2)
         chat.type(CTRL_C)
         await chat.shows("Not waited for any more.")
-        await chat.shows("you> ")
+        await chat.shows("you>")
         await asyncio.sleep(0.6)
         chat.type(CTRL_D)
         assert await in_time(chat.process.wait()) == 0
@@ -278,10 +602,17 @@ async def test_giving_up_on_a_reply_while_the_gateway_is_away() -> None:
     [
         (Disconnected("the gateway is restarting.", 1012, 0.25), "restarting. Again in 0.2 s"),
         (Resumed((3, 4)), "some of what the model said was lost"),
-        (Renewed("expired", "replayed", None), "context replayed"),
+        (
+            Disconnected("the session is gone", 4410, 0.25),
+            "the model has forgotten. Another is opened.",
+        ),
+        (Renewed("expired", "replayed", None), "the model was told the conversation again."),
+        (Renewed("lost", "partial", None), "told the newest of the conversation again; the rest"),
+        (Renewed("lost", "lost", None), "Renewed: the model has forgotten."),
+        (Renewed("lost", "summarised", None), "Renewed: context summarised."),
         (Expiring(None), "is about to expire"),
         (Refused(ErrorCode.BAD_MESSAGE, "What?"), "What? (bad_message)"),
     ],
 )
 def test_notices_in_words(notice: Notice, words: str) -> None:
-    assert words in _words(notice)[0]
+    assert words in in_words(notice)[0]

@@ -42,6 +42,7 @@ FOREIGN = {
     "botocore": {"sagemaker", "local"},
     "cachetools": {"stores", "local"},
     "jmespath": {"sagemaker"},
+    "prompt_toolkit": {"client"},
     "rich": {"client"},
     "starlette": {"app", "transports", "local"},
     "uvicorn": {"app", "transports", "local"},

@@ -1,0 +1,225 @@
+"""What a chat reads and writes: in a terminal, or from a pipe and into files."""
+
+import asyncio
+import contextlib
+import os
+import shutil
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from prompt_toolkit import PromptSession
+from prompt_toolkit.application import run_in_terminal
+from prompt_toolkit.data_structures import Size
+from prompt_toolkit.history import DummyHistory, History, InMemoryHistory
+from prompt_toolkit.output.vt100 import Vt100_Output
+from rich.console import Console
+from rich.markup import escape
+from rich.status import Status
+
+HARMLESS = {code: None for code in (*range(32), *range(127, 160)) if chr(code) not in "\t\n"}
+"""For `str.translate`: a reply must not steer the terminal."""
+
+
+class Interrupted(Exception):
+    """Ctrl-C was typed at the prompt.
+
+    Attributes:
+        cleared: Whether there was a line to clear.
+    """
+
+    def __init__(self, *, cleared: bool = False) -> None:
+        super().__init__()
+        self.cleared = cleared
+
+
+class Input:
+    """Lines from the standard input, and Ctrl-C, which is neither its end nor an error.
+
+    Args:
+        prompt: Before each line; empty where nobody types them.
+    """
+
+    def __init__(self, prompt: str) -> None:
+        self._prompt = prompt
+        self._interrupted = asyncio.Event()
+        self._lines = _editor(InMemoryHistory()) if prompt else None
+        self._answers = _editor(DummyHistory()) if prompt else None
+
+    @property
+    def typed(self) -> str:
+        """What stands at the prompt; empty where there is no prompt."""
+        lines = self._lines
+        return lines.default_buffer.text if lines is not None and lines.app.is_running else ""
+
+    async def line(self, draft: str = "") -> str | None:
+        """The next line; None at the end.
+
+        Args:
+            draft: Stands at the prompt from the start.
+
+        Raises:
+            Interrupted: See there.
+        """
+        if self._lines is None:
+            return await self._read()
+        return await self._typed_line(self._lines, self._prompt, draft)
+
+    async def agrees(self, question: str) -> bool:
+        """Whether the answer is yes."""
+        if self._answers is None:
+            return False
+        try:
+            answer = await self._typed_line(self._answers, f"{question} [y/N] ")
+        except Interrupted:
+            return False
+        return answer is not None and answer.strip().lower() in {"y", "yes"}
+
+    async def interrupts(self, work: asyncio.Future[Any]) -> bool:
+        """Wait for the work; true where Ctrl-C comes before its end.
+
+        One that came while nobody waited counts, and one that the work's end has overtaken is for
+        what is waited for next: none is lost between a reply and the prompt.
+        """
+        interrupted = asyncio.create_task(self._interrupted.wait())
+        try:
+            await asyncio.wait([work, interrupted], return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            interrupted.cancel()
+        if work.done():
+            return False
+        self._interrupted.clear()
+        return True
+
+    @contextlib.contextmanager
+    def watching(self) -> Iterator[None]:
+        """Take Ctrl-C where it is a signal: everywhere but at the prompt."""
+        loop = asyncio.get_running_loop()
+        loop.add_signal_handler(signal.SIGINT, self._interrupted.set)
+        try:
+            yield
+        finally:
+            loop.remove_signal_handler(signal.SIGINT)
+
+    def above(self, write: Callable[[], None]) -> None:
+        """Write something without getting in the way of a line that is being typed."""
+        editors = (self._lines, self._answers)
+        if any(editor is not None and editor.app.is_running for editor in editors):
+            run_in_terminal(write)
+        else:
+            write()
+
+    async def _typed_line(
+        self, editor: PromptSession[str], prompt: str, draft: str = ""
+    ) -> str | None:
+        typing = asyncio.create_task(
+            editor.prompt_async(
+                prompt, default=draft, handle_sigint=False, set_exception_handler=False
+            )
+        )
+        if await self.interrupts(typing):
+            typing.cancel()
+            await asyncio.wait([typing])
+            raise Interrupted(cleared=bool(editor.default_buffer.text))
+        try:
+            return typing.result()
+        except Interrupted:
+            raise Interrupted(cleared=bool(editor.default_buffer.text)) from None
+        except EOFError:
+            return None
+
+    async def _read(self) -> str | None:
+        # A thread, since files and pipes can both be read in one; a daemon, since nothing else
+        # ends a read.
+        loop = asyncio.get_running_loop()
+        line: asyncio.Future[str | None] = loop.create_future()
+
+        def settle(text: str | None) -> None:
+            if not line.done():
+                line.set_result(text)
+
+        def read() -> None:
+            try:
+                text = sys.stdin.readline() or None
+            except (OSError, UnicodeDecodeError):
+                text = None
+            with contextlib.suppress(RuntimeError):  # the loop has ended meanwhile
+                loop.call_soon_threadsafe(settle, text)
+
+        threading.Thread(target=read, daemon=True).start()
+        text = await line
+        return None if text is None else text.removesuffix("\n")
+
+
+def _editor(history: History) -> PromptSession[str]:
+    def size() -> Size:
+        columns, rows = shutil.get_terminal_size()
+        return Size(rows, columns)
+
+    # It is not asked where its cursor is: what a terminal answers late would be taken for typed.
+    output = Vt100_Output(sys.stdout, size, term=os.environ.get("TERM"), enable_cpr=False)
+    return PromptSession(
+        history=history, output=output, enable_suspend=True, interrupt_exception=Interrupted
+    )
+
+
+class Output:
+    """Replies on the standard output, and everything else on that for errors.
+
+    Args:
+        keys: What is typed meanwhile.
+        terminal: Whether somebody looks at both.
+    """
+
+    def __init__(self, keys: Input, *, terminal: bool) -> None:
+        self._input = keys
+        self._terminal = terminal
+        self._out = Console(soft_wrap=True, highlight=False, markup=False, emoji=False)
+        self._errors = Console(stderr=True, soft_wrap=True, highlight=False)
+        self._spinner: Status | None = None
+        self._in_line = False
+
+    def write(self, text: str) -> None:
+        """Write a part of a reply."""
+        self._stop_waiting()
+        text = text.translate(HARMLESS)
+        self._out.print(text, end="")
+        self._out.file.flush()
+        if text:
+            self._in_line = not text.endswith("\n")
+
+    def end_line(self) -> None:
+        """End the line that a reply has left open."""
+        if self._in_line:
+            self._out.print()
+            self._in_line = False
+
+    def say(self, text: str, style: str) -> None:
+        """Write something that is not the model's, on a line of its own."""
+        self._input.above(lambda: self._say(text, style))
+
+    def _say(self, text: str, style: str) -> None:
+        if self._spinner is not None:
+            self._spinner.stop()
+        self.end_line()
+        self._errors.print(f"[{style}]{escape(text.translate(HARMLESS))}[/]")
+        if self._spinner is not None:
+            self._spinner.start()
+
+    @contextlib.contextmanager
+    def waiting(self) -> Iterator[None]:
+        """Show in a terminal that a reply is waited for, until its first part is written."""
+        if self._terminal:
+            self._spinner = self._out.status("[dim]waiting[/]", spinner_style="dim")
+            self._spinner.start()
+        try:
+            yield
+        finally:
+            self._stop_waiting()
+
+    def _stop_waiting(self) -> None:
+        if self._spinner is not None:
+            self._spinner.stop()
+            self._spinner = None
