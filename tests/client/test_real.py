@@ -1,7 +1,10 @@
 """The client and the real gateway, over a cable that a test cuts."""
 
+import ast
 import asyncio
-from collections.abc import Iterator
+import contextlib
+import re
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
@@ -129,7 +132,18 @@ async def test_a_session_that_is_not_kept(url: str) -> None:
     assert notices[2].replaces
 
 
+async def test_the_readmes_example(url: str, capsys: pytest.CaptureFixture[str]) -> None:
+    readme = (Path(__file__).parents[2] / "README.md").read_text()
+    (example,) = re.findall(r"```python\n(from gateway.client.*?)```", readme, re.DOTALL)
+    source = example.replace("ws://127.0.0.1:8080/ws", url)
+    code = compile(source, "README.md", "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+    await eval(code, {})
+    assert "Your name is Ada." in capsys.readouterr().out
+
+
 async def test_the_chat(url: str) -> None:
-    code, out, err = await piped(url, "My name is Ada.\nWhat is my name?\n", "--route", "chat")
+    address = url.replace("ws://", "http://").removesuffix("/ws")
+    script = "My name is Ada.\nWhat is my name?\n"
+    code, out, err = await piped(address, script, "--route", "chat")
     assert code == 0, err
     assert "Your name is Ada." in out.splitlines()[1]
