@@ -108,6 +108,7 @@ class Failure(msgspec.Struct, frozen=True, kw_only=True, gc=False):
         outcome: Whether the model saw the turn.
         retryable: Whether the client may send the same again; the table's answer unless given.
         retry_after: Seconds to wait before that, where known.
+        facts: What the operator's log says of it besides; no client is told.
     """
 
     code: ErrorCode
@@ -115,6 +116,7 @@ class Failure(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     outcome: Outcome = Outcome.NOT_INVOKED
     retryable: bool | None = None
     retry_after: float | None = None
+    facts: Mapping[str, object] = msgspec.field(default_factory=dict)
 
     @property
     def may_retry(self) -> bool:

@@ -276,12 +276,28 @@ class SessionRunner:
             log.exception("an adapter failed", session=self.session.id)
             self.handle(on.InvokeFailed(turn, _internal(Outcome.UNKNOWN)))
 
+    def _log_failure(self, call: str, failure: Failure) -> None:
+        """One line for each call that fails; what the operator has to mend is an error."""
+        theirs = failure.retryable is False or failure.code is ErrorCode.INTERNAL
+        about: dict[str, object] = {
+            "call": call,
+            "route": self.session.policy.route,
+            "session": self.session.id,
+            "error": failure.code.value,
+            "outcome": failure.outcome.value,
+            "message": failure.message,
+        }
+        log.log(
+            logging.ERROR if theirs else logging.WARNING, "call failed", **about | {**failure.facts}
+        )
+
     def _parts(self, turn: int, parts: list[str | bytes]) -> None:
         self.handle(on.ReplyParts(turn, parts))
 
     def _ended(self, turn: int, result: ModelReply | Failure) -> None:
         del self._calls[turn]
         if isinstance(result, Failure):
+            self._log_failure("turn", result)
             self.handle(on.InvokeFailed(turn, result))
         else:
             self.handle(on.ReplyEnded(turn, result))
@@ -291,6 +307,7 @@ class SessionRunner:
         try:
             event = on.Opened(await self._route.model.open())
         except ModelError as error:
+            self._log_failure("open", error.failure)
             event = on.OpenFailed(error.failure)
         except Exception:
             log.exception("an adapter failed", session=self.session.id)
@@ -301,8 +318,7 @@ class SessionRunner:
         try:
             await self._route.model.close(effect.model)
         except ModelError as error:
-            code = error.failure.code.value
-            log.warning("the model did not close a session", session=self.session.id, error=code)
+            self._log_failure("close", error.failure)
         except Exception:
             log.exception("an adapter failed", session=self.session.id)
         self.handle(on.CloseEnded(effect.model))

@@ -1,32 +1,35 @@
 """What botocore raises, as the gateway's failures: foreign errors stop here.
 
 A failure's outcome is `NOT_INVOKED` only where that is certain. Its message is for the client and
-says nothing of endpoints, accounts, hosts or bodies; the operator finds codes and the request id
-in the log. A container's own message is never logged, since it may quote what a user wrote.
+says nothing of endpoints, accounts, hosts or bodies. Its facts are for the operator's log: codes,
+the request id, and AWS's own message without what it quotes of the call. A container's message is
+left out, since it may quote what a user wrote, and so is that of whatever answers in AWS's place.
 """
 
 import re
 import socket
 import traceback
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from types import MappingProxyType
 from typing import Any
 
 import aiohttp
 import botocore.exceptions as boto
-import structlog
+from msgspec import structs
 
 from gateway.errors import ErrorCode, Failure, Outcome
+from gateway.logs import printable
 from gateway.sagemaker.profiles import Profile
+from gateway.sagemaker.said import loggable
 from gateway.sagemaker.transport import ReplyFailed
 from gateway.session.ports import ModelError
 
-log = structlog.stdlib.get_logger("gateway.sagemaker")
-
 OPERATIONS = frozenset({"InvokeEndpoint", "InvokeEndpointWithResponseStream"})
 OPERATOR = "The gateway may not use the endpoint, or it is not there; its operator must mend this."
-UNREACHABLE = "The endpoint can't be reached."
-BROKEN = "The connection to the endpoint broke; whether the model saw the message is not known."
+NOTHING: Mapping[str, str] = MappingProxyType({})
+
+_NAME = 300
+"""How much is logged of what AWS calls things by."""
 
 TIMED_OUT = Failure(
     code=ErrorCode.TIMEOUT,
@@ -44,7 +47,37 @@ class NeverConnected(Exception):
     """What an ``EndpointConnectionError`` holds as its ``error`` where no connection was made."""
 
 
+LOST = Failure(
+    code=ErrorCode.SESSION_LOST, message="The model no longer knows the session; open a new one."
+)
+
 _NOT_CONFIGURED = Failure(code=ErrorCode.UNAVAILABLE, message=OPERATOR, retryable=False)
+_LATE = Failure(
+    code=ErrorCode.TIMEOUT,
+    message="The model did not answer in time.",
+    outcome=Outcome.UNKNOWN,
+)
+_UNREACHABLE = Failure(code=ErrorCode.UNAVAILABLE, message="The endpoint can't be reached.")
+_NO_SUCH_PARAMETERS = Failure(
+    code=ErrorCode.VALIDATION_ERROR,
+    message="The call's parameters are not what the platform takes.",
+)
+_CUT = Failure(
+    code=ErrorCode.UNAVAILABLE,
+    message="The connection to the endpoint broke; whether the model saw the message is not known.",
+    outcome=Outcome.UNKNOWN,
+)
+_UNFORESEEN = Failure(
+    code=ErrorCode.INTERNAL,
+    message="The gateway failed; its operator finds the reason in its log.",
+    outcome=Outcome.UNKNOWN,
+)
+_FULL = Failure(code=ErrorCode.UNAVAILABLE, message="The model has no room for another session.")
+_NO_ANSWER = Failure(
+    code=ErrorCode.MODEL_ERROR,
+    message="The model failed; whether it saw the message is not known.",
+    outcome=Outcome.UNKNOWN,
+)
 
 _BY_CODE: Mapping[str, Failure] = MappingProxyType(
     {
@@ -83,6 +116,14 @@ _BY_CODE: Mapping[str, Failure] = MappingProxyType(
         ),
     }
 )
+_PLATFORMS = _BY_CODE.keys() | {
+    "InternalDependencyException",
+    "InternalFailure",
+    "InternalServerError",
+    "NotAuthorized",
+}
+"""Codes that are AWS's; what answers with another may be anything, and quote the body."""
+
 _BY_STATUS: Mapping[int, Failure] = MappingProxyType(
     {
         413: Failure(code=ErrorCode.TOO_LARGE, message="The platform takes no body this large."),
@@ -129,73 +170,74 @@ _BROKEN = (
 
 
 def failure_of(  # noqa: PLR0911 - one a kind
-    error: Exception, profile: Profile, *, in_session: bool
+    error: Exception,
+    profile: Profile,
+    *,
+    in_session: bool,
+    sent: Mapping[str, str] = NOTHING,
+    own: Collection[str] = (),
 ) -> Failure:
-    """What an exception of a call means to the client; the operator is told by the log.
+    """What an exception of a call means to the client, with facts for the operator.
 
     Args:
         error: Any that a `Transport` gives.
         profile: How the container words its errors.
         in_session: Whether the call named a session that is open; no other can lose one.
+        sent: The call's parameters, but for its body, which AWS's message may quote.
+        own: Values among them that are the route's.
     """
     if isinstance(error, ReplyFailed):
         return failure_of_reply(error.error)
     if isinstance(error, ModelError):
         return error.failure
-    about = log.bind(error=type(error).__name__)
     if isinstance(error, boto.ClientError):
         if error.operation_name not in OPERATIONS:
             # From the service that gives out credentials, which come first.
-            about.error("call not made", operation=error.operation_name)
-            return _NOT_CONFIGURED
-        return _of_response(error.response, profile, in_session)
+            facts = {"operation": error.operation_name, **_facts(error.response)}
+            message = str(error.response.get("Error", {}).get("Message", ""))
+            return with_facts(_NOT_CONFIGURED, **facts, message=loggable(message, NOTHING))
+        return _of_response(error.response, profile, in_session, sent, own)
+    raised = {"raised": type(error).__name__}
     if isinstance(error, _TIMEOUTS):
-        about.warning("no answer in time")
-        text = "The model did not answer in time."
-        return Failure(code=ErrorCode.TIMEOUT, message=text, outcome=Outcome.UNKNOWN)
+        return with_facts(_LATE, **raised)
     if isinstance(error, _UNREACHED) or _never_connected(error):
-        about.warning("endpoint unreachable")
-        return Failure(code=ErrorCode.UNAVAILABLE, message=UNREACHABLE)
+        return with_facts(_UNREACHABLE, **raised)
     if isinstance(error, boto.ParamValidationError):
-        about.warning("call not made")
-        text = "The call's parameters are not what the platform takes."
-        return Failure(code=ErrorCode.VALIDATION_ERROR, message=text)
+        return with_facts(_NO_SUCH_PARAMETERS, **raised)
     if isinstance(error, _NOT_SENT):
-        about.error("call not made")
-        return _NOT_CONFIGURED
+        return with_facts(_NOT_CONFIGURED, **raised)
     if isinstance(error, _BROKEN):
-        about.warning("connection broken", cause=_cause(error))
-        return Failure(code=ErrorCode.UNAVAILABLE, message=BROKEN, outcome=Outcome.UNKNOWN)
-    _log_unforeseen(error)
-    text = "The gateway failed; its operator finds the reason in its log."
-    return Failure(code=ErrorCode.INTERNAL, message=text, outcome=Outcome.UNKNOWN)
+        return with_facts(_CUT, **raised, **_cause(error))
+    return with_facts(_UNFORESEEN, **raised, **_stack(error))
 
 
 def failure_of_reply(error: Exception) -> Failure:
     """The same of an exception after the head of a good reply, when the model has seen the call."""
     if isinstance(error, ModelError):
         return error.failure
-    about = log.bind(error=type(error).__name__)
+    raised = {"raised": type(error).__name__}
     if isinstance(error, _TIMEOUTS):
-        about.warning("reply not whole in time")
-        return TIMED_OUT
+        return with_facts(TIMED_OUT, **raised)
     if isinstance(error, _BROKEN):
-        about.warning("reply broken off", cause=_cause(error))
-    else:
-        _log_unforeseen(error)
-    return BROKEN_OFF
+        return with_facts(BROKEN_OFF, **raised, **_cause(error))
+    return with_facts(BROKEN_OFF, **raised, **_stack(error))
 
 
-def _cause(error: Exception) -> str | None:
+def with_facts(failure: Failure, **facts: object) -> Failure:
+    """The same failure, with what is known of it."""
+    given = {name: value for name, value in facts.items() if value not in {None, ""}}
+    return structs.replace(failure, facts=given)
+
+
+def _cause(error: Exception) -> dict[str, object]:
     """The type of what botocore has wrapped."""
     cause = getattr(error, "kwargs", {}).get("error")
-    return None if cause is None else type(cause).__name__
+    return {} if cause is None else {"cause": type(cause).__name__}
 
 
-def _log_unforeseen(error: Exception) -> None:
-    """Say where it was raised, but not its message, which may quote what was sent or received."""
-    stack = "".join(traceback.format_tb(error.__traceback__))
-    log.error("call failed", error=type(error).__name__, stack=stack)
+def _stack(error: Exception) -> dict[str, object]:
+    """Where it was raised, but not its message, which may quote what was sent or received."""
+    return {"stack": "".join(traceback.format_tb(error.__traceback__))}
 
 
 def _never_connected(error: Exception) -> bool:
@@ -210,64 +252,73 @@ def _never_connected(error: Exception) -> bool:
     return isinstance(error.kwargs.get("error"), never)
 
 
-def _of_response(response: Mapping[str, Any], profile: Profile, in_session: bool) -> Failure:
-    code = str(response.get("Error", {}).get("Code", ""))
+def _facts(response: Mapping[str, Any]) -> dict[str, object]:
+    """What an answer says of itself."""
     metadata = response.get("ResponseMetadata", {})
-    status = metadata.get("HTTPStatusCode", 0)
-    about = log.bind(code=code, status=status, request_id=metadata.get("RequestId"))
-    if code == "ModelError":
-        return _of_container(response, profile, in_session, about)
-    if code == "ValidationError":
-        # The message names the account and the endpoint, so it is read but not passed on.
-        message = str(response.get("Error", {}).get("Message", "")).lower()
-        subject = _subject(message)
-        about = about.bind(subject=subject)
-        # No document says what the router answers for a session that it does not know. The API
-        # lists no other error that would fit, so one of these that speaks of it is taken for it.
-        if subject == "session" and in_session:
-            return _lost(about)
-        if subject != "parameter" and "endpoint" in message and "not found" in message:
-            about.error("call refused")
-            return _NOT_CONFIGURED
-    failure = _BY_CODE.get(code) or _BY_STATUS.get(status)
-    if failure is None:
-        failure = _NOT_CONFIGURED if status in (401, 403) else _OTHER
-    if failure is _NOT_CONFIGURED:
-        about.error("call refused")
-    else:
-        about.warning("call failed")
-    if failure.code is ErrorCode.THROTTLED:
-        return _with_retry_after(failure, metadata.get("HTTPHeaders", {}))
-    return failure
+    return {
+        "code": printable(str(response.get("Error", {}).get("Code", "")), _NAME),
+        "status": metadata.get("HTTPStatusCode", 0),
+        "request_id": printable(str(metadata.get("RequestId", "")), _NAME),
+    }
 
 
-def _of_container(
+def _of_response(
     response: Mapping[str, Any],
     profile: Profile,
     in_session: bool,
-    about: structlog.stdlib.BoundLogger,
+    sent: Mapping[str, str],
+    own: Collection[str],
+) -> Failure:
+    code = str(response.get("Error", {}).get("Code", ""))
+    metadata = response.get("ResponseMetadata", {})
+    status = metadata.get("HTTPStatusCode", 0)
+    facts = _facts(response)
+    if code == "ModelError":
+        return _of_container(response, profile, in_session, facts)
+    message = str(response.get("Error", {}).get("Message", ""))
+    if message and code in _PLATFORMS:
+        facts["message"] = loggable(message, sent, own)
+    failure = _BY_CODE.get(code) or _BY_STATUS.get(status)
+    if failure is None:
+        failure = _NOT_CONFIGURED if status in (401, 403) else _OTHER
+    if code == "ValidationError":
+        # The message names the account and the endpoint, so it is read but not passed on.
+        message = message.lower()
+        subject = facts["subject"] = _subject(message)
+        # No document says what the router answers for a session that it does not know. The API
+        # lists no other error that would fit, so one of these that speaks of it is taken for it.
+        if subject == "session" and in_session:
+            failure = LOST
+        elif subject != "parameter" and "endpoint" in message and "not found" in message:
+            failure = _NOT_CONFIGURED
+    if failure.code is ErrorCode.THROTTLED:
+        failure = _with_retry_after(failure, metadata.get("HTTPHeaders", {}))
+    return with_facts(failure, **facts)
+
+
+def _of_container(
+    response: Mapping[str, Any], profile: Profile, in_session: bool, facts: dict[str, object]
 ) -> Failure:
     message = str(response.get("OriginalMessage", "")).lower()
     status = response.get("OriginalStatusCode")
-    about = about.bind(original_status=status, log_stream=response.get("LogStreamArn"))
+    log_stream = printable(str(response.get("LogStreamArn", "")), _NAME)
+    facts |= {"original_status": status, "log_stream": log_stream}
 
     def says(texts: tuple[str, ...]) -> bool:
         return status in profile.statuses and any(text in message for text in texts)
 
     if in_session and says(profile.lost):
-        return _lost(about)
-    if says(profile.full):
-        about.warning("no room for a session")
-        text = "The model has no room for another session."
-        return Failure(code=ErrorCode.UNAVAILABLE, message=text)
-    if in_session and says(profile.perhaps_lost):
-        return _lost(about, Outcome.UNKNOWN)
-    about.warning("model error")
-    if not status:  # the platform says 0 where the container has not answered
-        text = "The model failed; whether it saw the message is not known."
-        return Failure(code=ErrorCode.MODEL_ERROR, message=text, outcome=Outcome.UNKNOWN)
-    text = f"The model answered with an error (status {status})."
-    return Failure(code=ErrorCode.MODEL_ERROR, message=text, outcome=Outcome.INVOKED)
+        failure = LOST
+    elif says(profile.full):
+        failure = _FULL
+    elif in_session and says(profile.perhaps_lost):
+        failure = structs.replace(LOST, outcome=Outcome.UNKNOWN)
+    elif not status:  # the platform says 0 where the container has not answered
+        failure = _NO_ANSWER
+    else:
+        text = f"The model answered with an error (status {status})."
+        failure = Failure(code=ErrorCode.MODEL_ERROR, message=text, outcome=Outcome.INVOKED)
+    return with_facts(failure, **facts)
 
 
 def _subject(message: str) -> str | None:
@@ -282,12 +333,6 @@ def _subject(message: str) -> str | None:
     return match[0] if match else None
 
 
-def _lost(about: structlog.stdlib.BoundLogger, outcome: Outcome = Outcome.NOT_INVOKED) -> Failure:
-    about.warning("session lost", outcome=outcome.value)
-    text = "The model no longer knows the session; open a new one."
-    return Failure(code=ErrorCode.SESSION_LOST, message=text, outcome=outcome)
-
-
 def _with_retry_after(failure: Failure, headers: Mapping[str, str]) -> Failure:
     try:
         seconds = float(headers["retry-after"])
@@ -295,4 +340,4 @@ def _with_retry_after(failure: Failure, headers: Mapping[str, str]) -> Failure:
         return failure
     if not 0 <= seconds < float("inf"):
         return failure
-    return Failure(code=failure.code, message=failure.message, retry_after=seconds)
+    return structs.replace(failure, retry_after=seconds)

@@ -10,7 +10,7 @@ import structlog
 from msgspec import structs
 
 from gateway.errors import ErrorCode, Failure, Outcome
-from gateway.sagemaker.errors import failure_of, failure_of_reply
+from gateway.sagemaker.errors import failure_of, failure_of_reply, with_facts
 from gateway.sagemaker.formats import Format
 from gateway.sagemaker.profiles import JsonObject, Profile
 from gateway.sagemaker.sessions import (
@@ -35,6 +35,12 @@ from gateway.session.ports import (
 log = structlog.stdlib.get_logger("gateway.sagemaker")
 
 AS_IT_IS = Format()
+
+OPENED_NONE = Failure(
+    code=ErrorCode.MODEL_ERROR,
+    message="The endpoint opened no session; are stateful sessions on in its container?",
+    outcome=Outcome.INVOKED,
+)
 
 
 class Defaults(msgspec.Struct, frozen=True, kw_only=True):
@@ -118,11 +124,7 @@ class SageMakerModel:
         response = await self._call(self._profile.open_body or {}, NEW_SESSION)
         session = _new_session(response.get("NewSessionId"))
         if session is None:
-            log.error("no session opened", endpoint=self._endpoint_name)
-            text = "The endpoint opened no session; are stateful sessions on in its container?"
-            raise ModelError(
-                Failure(code=ErrorCode.MODEL_ERROR, message=text, outcome=Outcome.INVOKED)
-            )
+            raise ModelError(self._named(OPENED_NONE))
         return session
 
     def invoke(
@@ -159,12 +161,12 @@ class SageMakerModel:
 
         def ended(response: dict[str, Any] | Exception) -> None:
             if isinstance(response, Exception):
-                on_end(self._failure(response, in_session=session is not None))
+                on_end(self._failure(response, parameters, in_session=session is not None))
                 return
             try:
                 reply = self._reply(response, streamed=request.stream)
             except Exception as error:  # noqa: BLE001 - whatever it is, it stops here
-                on_end(failure_of_reply(error))
+                on_end(self._named(failure_of_reply(error)))
             else:
                 on_end(reply)
 
@@ -205,8 +207,21 @@ class SageMakerModel:
             session_closed=closed is not None and (new_session is None or closed == new_session.id),
         )
 
-    def _failure(self, error: Exception, *, in_session: bool) -> Failure:
-        return failure_of(error, self._profile, in_session=in_session)
+    def _failure(
+        self, error: Exception, parameters: dict[str, Any], *, in_session: bool
+    ) -> Failure:
+        failure = failure_of(
+            error,
+            self._profile,
+            in_session=in_session,
+            sent={name: value for name, value in parameters.items() if name != "Body"},
+            own=(self._endpoint_name, *self._defaults.values()),
+        )
+        return self._named(failure)
+
+    def _named(self, failure: Failure) -> Failure:
+        """A failure whose facts name the endpoint."""
+        return with_facts(failure, endpoint=self._endpoint_name, **failure.facts)
 
     async def close(self, session: ModelSession) -> None:
         """See `Model.close`."""
@@ -253,12 +268,12 @@ class SageMakerModel:
         def ended(reply: StreamedReply | Exception) -> None:
             in_session = "SessionId" in parameters  # it opens none
             if isinstance(reply, Exception):
-                on_end(self._failure(reply, in_session=in_session))
+                on_end(self._failure(reply, parameters, in_session=in_session))
                 return
             try:
                 pass_on(cut.end())
             except Exception as error:  # noqa: BLE001 - as above
-                on_end(failure_of_reply(error))
+                on_end(self._named(failure_of_reply(error)))
                 return
             on_end(
                 ModelReply(
@@ -304,7 +319,7 @@ class SageMakerModel:
             return await result_of(partial(self._transport.invoke_endpoint, parameters))
         except Exception as error:  # noqa: BLE001 - whatever it is, it stops here
             in_session = session_id != NEW_SESSION
-            raise ModelError(self._failure(error, in_session=in_session)) from None
+            raise ModelError(self._failure(error, parameters, in_session=in_session)) from None
 
 
 def _wrong_field(parameters: Mapping[str, str]) -> Failure:

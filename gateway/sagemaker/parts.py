@@ -11,16 +11,14 @@ from typing import Any
 
 import aiohttp
 import msgspec
-import structlog
 from botocore.eventstream import EventStreamBuffer
 
 from gateway.errors import Failure
-from gateway.sagemaker.errors import BROKEN_OFF, TIMED_OUT
+from gateway.logs import printable
+from gateway.sagemaker.errors import BROKEN_OFF, TIMED_OUT, with_facts
 from gateway.sagemaker.eventstream import EventStream, Malformed
 from gateway.sagemaker.transport import OnPayloads
 from gateway.session.ports import ModelError
-
-log = structlog.stdlib.get_logger("gateway.sagemaker")
 
 
 class Parts:
@@ -46,8 +44,7 @@ class Parts:
                 if part := _payload(headers, payload):
                     whole.append(part)
         except Malformed as error:
-            log.warning("stream broken", error=str(error))
-            raise ModelError(BROKEN_OFF) from None
+            raise ModelError(with_facts(BROKEN_OFF, cause=str(error))) from None
         finally:  # what came before a fault counts
             if whole:
                 self._take(whole)
@@ -88,18 +85,15 @@ async def payload_parts(
     except ModelError:
         raise
     except TimeoutError:
-        log.warning("stream timed out")
         raise ModelError(TIMED_OUT) from None
     except Exception as error:  # noqa: BLE001 - connections, checksums, lengths: it is broken
-        log.warning("stream broken", error=type(error).__name__)
-        raise ModelError(BROKEN_OFF) from None
+        raise ModelError(with_facts(BROKEN_OFF, raised=type(error).__name__)) from None
     if pending:
         raise _cut_off()
 
 
 def _cut_off() -> ModelError:
-    log.warning("stream broken", error="ends in the middle of an event")
-    return ModelError(BROKEN_OFF)
+    return ModelError(with_facts(BROKEN_OFF, cause="the stream ends in the middle of an event"))
 
 
 async def _read(content: aiohttp.StreamReader, read_timeout: float) -> bytes:
@@ -127,6 +121,6 @@ def _failure(headers: Mapping[str, Any], payload: bytes) -> Failure:
         cause = msgspec.json.decode(payload, type=_StreamError).error_code
     except msgspec.DecodeError:
         cause = ""
-    code = headers.get(":exception-type") or headers.get(":error-code")
-    log.warning("stream failed", code=code, cause=cause)
-    return TIMED_OUT if cause == "ModelInvocationTimeExceeded" else BROKEN_OFF
+    failure = TIMED_OUT if cause == "ModelInvocationTimeExceeded" else BROKEN_OFF
+    code = headers.get(":exception-type") or headers.get(":error-code") or ""
+    return with_facts(failure, code=printable(str(code), 64), cause=printable(cause, 64))

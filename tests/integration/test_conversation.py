@@ -388,22 +388,6 @@ class TestFailures:
             assert admin(platform)["abandoned"] == 1, "the request was closed"
 
 
-async def test_wrong_keys(
-    start_gateway: Start, platform: Process, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
-    process = start_gateway(platform.url, ROUTES)
-    async with client(process.websocket) as chat:
-        await chat.send("session.open")
-        error = await chat.until("error")
-        assert error["code"] == "unavailable"
-        assert "operator" in error["message"]
-        assert await chat.closed() == (4503, "unavailable")
-    process.stop()
-    assert "InvalidSignatureException" in process.output
-    assert "wrong" not in process.output
-
-
 async def test_an_endpoint_that_is_down(start_gateway: Start) -> None:
     process = start_gateway("http://127.0.0.1:9", ROUTES)
     async with client(process.websocket, route="lazy") as chat:

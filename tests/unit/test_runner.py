@@ -9,14 +9,16 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
-from gateway.errors import CloseCode, ErrorCode, Outcome
+from gateway.errors import CloseCode, ErrorCode, Failure, Outcome
 from gateway.protocol import messages as wire
 from gateway.runner import Route, SessionRunner, Sessions
 from gateway.session.policy import Opening, Policy
 from gateway.session.ports import (
     Call,
     Evicted,
+    ModelError,
     ModelReply,
     ModelRequest,
     ModelSession,
@@ -38,6 +40,8 @@ class Model:
         self.waits = asyncio.Event()
         self.waits.set()
         self.closed: list[str] = []
+        self.closes: Callable[[], object] = lambda: None
+        self.answers: ModelReply | Failure = ModelReply(body=b"hi")
         self.invoked = 0
 
     async def open(self) -> ModelSession:
@@ -59,10 +63,11 @@ class Model:
 
     async def _answer(self, on_end: OnEnd) -> None:
         await self.waits.wait()
-        on_end(ModelReply(body=b"hi"))
+        on_end(self.answers)
 
     async def close(self, session: ModelSession) -> None:
         self.closed.append(session.id)
+        self.closes()
 
 
 class Connection:
@@ -172,6 +177,60 @@ async def test_an_adapter_that_breaks_when_it_opens() -> None:
         await f.until(lambda: f.connection.ended)
         assert f.connection.ended == [(CloseCode.UNAVAILABLE, "internal")]
         assert len(f.sessions) == 0
+
+
+def refuses(failure: Failure) -> Callable[[], Any]:
+    def refuse() -> Any:
+        raise ModelError(failure)
+
+    return refuse
+
+
+REFUSED = Failure(
+    code=ErrorCode.UNAVAILABLE,
+    message="Its operator must mend this.",
+    retryable=False,
+    facts={"status": 403, "message": "ada is not authorized"},
+)
+BUSY = Failure(code=ErrorCode.THROTTLED, message="Wait a bit.", retry_after=0.01)
+
+
+async def test_a_call_that_fails_is_one_line_for_the_operator() -> None:
+    async with running() as f:
+        f.model.answers = BUSY
+        f.model.closes = refuses(REFUSED)
+        runner = await f.open(retries=1, retry_seconds=0.01)
+        with capture_logs() as logs:
+            runner.handle(wire.MessageSend(id="a", text="x"))
+            await f.until(lambda: done(runner, "a"))
+            f.model.opens = refuses(REFUSED)
+            other = await f.open()
+            await f.until(lambda: len(f.sessions) == 1)
+            runner.handle(wire.SessionClose())
+            await f.until(lambda: f.model.closed)
+            await asyncio.sleep(0)
+        same = {"event": "call failed", "route": "chat"}
+        turn = same | {
+            "log_level": "warning",
+            "call": "turn",
+            "session": runner.session.id,
+            "error": "throttled",
+            "outcome": "not_invoked",
+            "message": "Wait a bit.",
+        }
+        refused = same | {
+            "log_level": "error",
+            "error": "unavailable",
+            "outcome": "not_invoked",
+            "message": "ada is not authorized",
+            "status": 403,
+        }
+        assert logs == [
+            turn,
+            turn,  # each call that is made again is one
+            refused | {"call": "open", "session": other.session.id},
+            refused | {"call": "close", "session": runner.session.id},
+        ]
 
 
 async def test_a_turn_that_is_cancelled_before_it_begins_ends_at_once() -> None:

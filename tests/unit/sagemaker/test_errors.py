@@ -1,4 +1,4 @@
-"""What exceptions and answers become: who may retry, what is lost, what the log says."""
+"""What exceptions and answers become: who may retry, what is lost, what the operator is told."""
 
 from typing import Any
 
@@ -7,7 +7,6 @@ import botocore.exceptions as boto
 import pytest
 from botocore.exceptions import ClientError
 from botocore.parsers import ResponseParserError
-from structlog.testing import capture_logs
 
 from gateway.errors import ErrorCode, Failure, Outcome
 from gateway.sagemaker import PROFILES
@@ -17,9 +16,9 @@ ACCOUNT = "123456789012"
 
 
 def failure(
-    error: Exception, profile: str = "container-standards", *, in_session: bool = True
+    error: Exception, profile: str = "container-standards", *, in_session: bool = True, **sent: str
 ) -> Failure:
-    return failure_of(error, PROFILES[profile], in_session=in_session)
+    return failure_of(error, PROFILES[profile], in_session=in_session, sent=sent)
 
 
 def validation_error(message: str) -> ClientError:
@@ -97,16 +96,13 @@ def test_a_call_outside_of_a_session_loses_none(profile: str) -> None:
     ],
 )
 def test_what_a_validation_error_is_about(message: str, code: str, subject: str | None) -> None:
-    with capture_logs() as logs:
-        got = failure(validation_error(message))
+    got = failure(validation_error(message))
     assert (got.code, got.outcome) == (code, Outcome.NOT_INVOKED)
-    (entry,) = logs
-    assert (entry["subject"], entry["code"], entry["request_id"]) == (
-        subject,
-        "ValidationError",
-        "r-1",
-    )
-    assert ACCOUNT not in str(logs)
+    assert got.facts.get("subject") == subject
+    assert (got.facts["code"], got.facts["request_id"]) == ("ValidationError", "r-1")
+    quotes = subject == "parameter"
+    assert (got.facts["message"] == message) is not quotes
+    assert ACCOUNT not in got.message, "it is for the client"
 
 
 @pytest.mark.parametrize(
@@ -114,7 +110,12 @@ def test_what_a_validation_error_is_about(message: str, code: str, subject: str 
     [
         (
             validation_error("Session s-secret not found."),
-            {"code": "ValidationError", "status": 400, "request_id": "r-1"},
+            {
+                "code": "ValidationError",
+                "status": 400,
+                "request_id": "r-1",
+                "message": "Session … not found.",
+            },
         ),
         (
             model_error(400, "session not found: s-secret"),
@@ -123,13 +124,10 @@ def test_what_a_validation_error_is_about(message: str, code: str, subject: str 
     ],
 )
 def test_the_operator_is_told_of_a_lost_session(error: Exception, facts: dict[str, object]) -> None:
-    with capture_logs() as logs:
-        got = failure(error)
+    got = failure(error, SessionId="s-secret")
     assert got.code is ErrorCode.SESSION_LOST
-    (entry,) = logs
-    assert entry["event"] == "session lost"
-    assert facts.items() <= entry.items()
-    assert "s-secret" not in str(logs)
+    assert facts.items() <= got.facts.items()
+    assert "s-secret" not in repr(got)
 
 
 @pytest.mark.parametrize("status", [None, 0])
@@ -189,10 +187,10 @@ def test_what_may_have_been_sent(error: Exception) -> None:
     ids=lambda error: type(error).__name__,
 )
 def test_a_connection_that_breaks_is_no_fault_of_the_gateway(error: Exception) -> None:
-    with capture_logs() as logs:
-        got = failure(error)
+    got = failure(error)
     assert (got.code, got.outcome) == (ErrorCode.UNAVAILABLE, Outcome.UNKNOWN)
-    assert [entry["log_level"] for entry in logs] == ["warning"]
+    assert got.retryable is None
+    assert got.facts["raised"] == type(error).__name__
 
 
 def test_parameters_that_are_none() -> None:
@@ -206,12 +204,10 @@ def test_parameters_that_are_none() -> None:
     ids=lambda error: type(error).__name__,
 )
 def test_what_takes_too_long(error: Exception) -> None:
-    with capture_logs() as logs:
-        before, after = failure(error), failure_of_reply(error)
+    before, after = failure(error), failure_of_reply(error)
     assert (before.code, before.outcome) == (ErrorCode.TIMEOUT, Outcome.UNKNOWN)
     assert (after.code, after.outcome) == (ErrorCode.TIMEOUT, Outcome.INVOKED)
-    assert [entry["error"] for entry in logs] == [type(error).__name__] * 2
-    assert "host" not in str(logs)
+    assert before.facts == after.facts == {"raised": type(error).__name__}
 
 
 def test_an_error_that_nobody_knows() -> None:
@@ -222,10 +218,66 @@ def test_an_error_that_nobody_knows() -> None:
     for meaning in (failure, failure_of_reply):
         with pytest.raises(RuntimeError) as caught:
             fail(body)
-        with capture_logs() as logs:
-            got = meaning(caught.value)
-        assert "secret" not in got.message
-        (entry,) = logs
-        assert entry["error"] == "RuntimeError"
-        assert "in fail" in entry["stack"]
-        assert body not in str(logs)
+        got = meaning(caught.value)
+        assert got.facts["raised"] == "RuntimeError"
+        assert "in fail" in str(got.facts["stack"])
+        assert "secret what" not in repr(got)
+        assert body not in repr(got)
+
+
+def refused(code: str, message: str, *, status: int = 400) -> ClientError:
+    response: Any = {
+        "Error": {"Code": code, "Message": message},
+        "ResponseMetadata": {"HTTPStatusCode": status, "RequestId": "r-1"},
+    }
+    return ClientError(response, "InvokeEndpoint")
+
+
+@pytest.mark.parametrize(
+    ("code", "message"),
+    [
+        (
+            "AccessDeniedException",
+            f"User: arn:aws:iam::{ACCOUNT}:user/ada is not authorized to perform: "
+            f"sagemaker:InvokeEndpoint on resource: arn:aws:sagemaker:x:{ACCOUNT}:endpoint/e",
+        ),
+        ("ThrottlingException", "Rate exceeded"),
+        ("ExpiredTokenException", "The security token included in the request is expired"),
+        ("InternalFailure", "An internal failure occurred."),
+    ],
+)
+def test_the_operator_is_told_what_aws_says(code: str, message: str) -> None:
+    got = failure(refused(code, message))
+    assert got.facts == {"code": code, "status": 400, "request_id": "r-1", "message": message}
+    assert message not in got.message
+
+
+def test_what_answers_in_the_place_of_aws_is_not_quoted() -> None:
+    got = failure(refused("418", "what do you mean by: my secret"))
+    assert got.facts == {"code": "418", "status": 400, "request_id": "r-1"}
+
+
+def test_the_operator_is_told_why_there_are_no_credentials() -> None:
+    message = f"User: arn:aws:iam::{ACCOUNT}:user/ada is not authorized to perform: sts:AssumeRole"
+    error = ClientError({"Error": {"Code": "AccessDenied", "Message": message}}, "AssumeRole")
+    facts = failure(error).facts
+    assert (facts["operation"], facts["message"]) == ("AssumeRole", message)
+
+
+def test_a_container_is_not_quoted() -> None:
+    error = model_error(500, "my secret")
+    error.response["LogStreamArn"] = "arn:aws:logs:x"  # type: ignore[typeddict-unknown-key]
+    got = failure(error)
+    assert got.facts == {
+        "code": "ModelError",
+        "status": 424,
+        "request_id": "r-1",
+        "original_status": 500,
+        "log_stream": "arn:aws:logs:x",
+    }
+    assert got.message == "The model answered with an error (status 500)."
+
+
+def test_an_answer_that_says_nothing_of_itself() -> None:
+    got = failure(ClientError({}, "InvokeEndpoint"))
+    assert (got.code, got.facts) == (ErrorCode.UNAVAILABLE, {"status": 0})

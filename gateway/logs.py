@@ -1,0 +1,48 @@
+"""What others have written, for a log: short, harmless to a terminal, and not too often."""
+
+import time
+from collections.abc import Callable
+
+
+def printable(text: str, most: int) -> str:
+    """The beginning of a text, on one line.
+
+    Args:
+        text: Whatever it is.
+        most: How many characters of it are kept.
+    """
+    shown = "".join(c if c.isprintable() else "\ufffd" for c in text[:most])
+    return shown if len(text) <= most else f"{shown}…"
+
+
+class Seldom:
+    """Lets each thing be said once in a while, and only so many in all.
+
+    Args:
+        most: How many things may be said in one period.
+        seconds: How long that is.
+        clock: Tells the time in seconds.
+    """
+
+    def __init__(
+        self, most: int, seconds: float, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._most = most
+        self._seconds = seconds
+        self._clock = clock
+        self._said: set[str] = set()
+        self._ends = 0.0
+        self._unsaid = 0
+
+    def unsaid(self, thing: str) -> int | None:
+        """How often others were left unsaid before this one; None where it is to be left too."""
+        now = self._clock()
+        if now >= self._ends:
+            self._said.clear()
+            self._ends = now + self._seconds
+        if thing in self._said or len(self._said) >= self._most:
+            self._unsaid += 1
+            return None
+        self._said.add(thing)
+        unsaid, self._unsaid = self._unsaid, 0
+        return unsaid
