@@ -22,11 +22,13 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route as HttpRoute
 from starlette.routing import WebSocketRoute
 
-from gateway.config import ConfigError, Settings
+from gateway.config import Aws, ConfigError, Settings
 from gateway.runner import Route, Sessions
-from gateway.sagemaker import NotConfigured, SageMakerModel, runtime_client
+from gateway.sagemaker import NotConfigured, SageMakerModel, platform_problems, runtime_client
 from gateway.stores.memory import MemoryStore
+from gateway.transports.origins import Origins
 from gateway.transports.pages import SecurityHeaders, pages
+from gateway.transports.proxies import Proxies
 from gateway.transports.server import HttpProtocol, Server, WebSocketProtocol
 from gateway.transports.websocket import WebSocketEndpoint
 
@@ -46,6 +48,8 @@ _INSTEAD = {
 }
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+log = structlog.stdlib.get_logger("gateway.app")
 
 
 def configure_logging(level: str, form: str) -> None:
@@ -169,16 +173,40 @@ async def build(settings: Settings) -> AsyncIterator[tuple[Starlette, Sessions]]
                     max_sessions=settings.store.max_sessions, evicted=evicted
                 ),
                 drain_seconds=server.drain_seconds,
+                log_turns=server.log_turns,
             )
         )
         yield application(settings, sessions), sessions
+
+
+async def tell_problems(aws: Aws) -> None:
+    """Tell the operator why calls to the platform will fail, as far as that shows without one.
+
+    It can take seconds, since looking for credentials can.
+    """
+    try:
+        problems = await platform_problems(
+            region=aws.region, profile=aws.profile, endpoint_url=aws.endpoint_url
+        )
+    except Exception as error:  # noqa: BLE001 - the gateway is there all the same
+        log.warning(
+            "calls to AWS may fail", why=f"looking for problems raised {type(error).__name__}"
+        )
+        return
+    for problem in problems:
+        event = "calls to AWS will fail" if problem.certain else "calls to AWS may fail"
+        log.warning(event, about=problem.about, why=problem.text)
 
 
 def application(settings: Settings, sessions: Sessions) -> Starlette:
     """The ASGI application."""
     endpoint = WebSocketEndpoint(
         sessions,
-        origins={name: route.allowed_origins for name, route in settings.routes.items()},
+        origins=Origins(
+            {name: route.allowed_origins for name, route in settings.routes.items()},
+            public=settings.server.public_origin,
+        ),
+        proxies=Proxies(settings.server.trusted_proxies),
         max_connections=settings.server.max_connections,
         open_timeout=settings.server.open_timeout_seconds,
     )
@@ -253,7 +281,11 @@ async def serve(
 
             signals.handle = stop
             if not signals.came:
-                await server.serve(sockets=[listener])
+                telling = sessions.spawn(tell_problems(settings.aws))
+                try:
+                    await server.serve(sockets=[listener])
+                finally:
+                    telling.cancel()
 
 
 def tune_garbage_collection() -> None:

@@ -7,6 +7,7 @@ is reported all at once, each with where it was set, the key, and what it should
 import re
 import tomllib
 from collections.abc import Mapping
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, Self
 from urllib.parse import SplitResult, urlsplit
@@ -83,6 +84,28 @@ def _endpoint_url(value: str) -> str:
     if parts.query or parts.fragment or re.search(r"[^\x21-\x7e]", value):
         raise ValueError("expected an address without spaces, `?` and `#`")
     return value
+
+
+def _public_url(value: str) -> str:
+    parts = _url(value)
+    if parts.query or parts.fragment or re.search(r"[^\x21-\x7e]", value):
+        raise ValueError(
+            "expected an address such as https://chat.example.com/gw, without spaces, `?` and `#`; "
+            "a host's name with other letters as xn--…"
+        )
+    return value
+
+
+def _range(value: str) -> str:
+    try:
+        network = ip_network(value, strict=False)
+    except ValueError:
+        raise ValueError(
+            "expected an address or a range of them, such as 10.1.2.3 or 10.0.0.0/8"
+        ) from None
+    if network.prefixlen == 0:
+        raise ValueError("must not be all addresses: clients would be taken for proxies")
+    return str(network)
 
 
 def _url(value: str) -> SplitResult:
@@ -218,6 +241,16 @@ class Server(_Section):
     port: Whole = Field(
         default=8080, ge=0, le=65_535, description="port to listen on; 0 takes a free one"
     )
+    public_url: Annotated[str, AfterValidator(_public_url)] | None = Field(
+        default=None,
+        description="address that browsers see, where a proxy is in front, such as "
+        "https://chat.example.com; its pages may connect",
+    )
+    trusted_proxies: frozenset[Annotated[str, AfterValidator(_range)]] = Field(
+        default=frozenset(),
+        description="ranges of addresses of proxies, such as 127.0.0.1/32, whose Forwarded or "
+        "X-Forwarded-For, -Proto and -Host are believed",
+    )
     max_connections: Count = Field(default=10_000, description="connections at once")
     open_timeout_seconds: Positive = Field(
         default=10.0, description="time for a client to send session.open"
@@ -234,6 +267,18 @@ class Server(_Section):
     log_format: Literal["console", "json"] = Field(
         default="console", description="log lines for people or for machines"
     )
+    log_turns: bool = Field(
+        default=False, description="log a line for each turn at INFO, not just at DEBUG"
+    )
+
+    @property
+    def public_origin(self) -> str | None:
+        """The origin of the pages at `public_url`, as browsers write it."""
+        if self.public_url is None:
+            return None
+        parts = urlsplit(self.public_url)
+        origin = f"{parts.scheme}://{parts.netloc}".lower()
+        return origin.removesuffix(":443" if parts.scheme == "https" else ":80")
 
 
 class Store(_Section):

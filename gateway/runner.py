@@ -15,6 +15,7 @@ from types import TracebackType
 from typing import Any, Protocol, Self, TypeVar
 
 import structlog
+from msgspec import UNSET
 
 from gateway.errors import CloseCode, ErrorCode, Failure, Outcome
 from gateway.protocol.messages import MessageAccepted, MessageDone, Notice, SessionResumed
@@ -219,8 +220,8 @@ class SessionRunner:
 
     def _emitted(self, effect: do.Emit) -> None:
         event = effect.event
-        if isinstance(event, MessageDone) and _log.isEnabledFor(logging.DEBUG):
-            log.debug("turn", session=self.session.id, id=event.id, status=event.status)
+        if isinstance(event, MessageDone) and _log.isEnabledFor(self._sessions.turn_level):
+            self._log_turn(event)
         connection = self._connection
         if connection is None:
             return
@@ -275,6 +276,19 @@ class SessionRunner:
         except Exception:
             log.exception("an adapter failed", session=self.session.id)
             self.handle(on.InvokeFailed(turn, _internal(Outcome.UNKNOWN)))
+
+    def _log_turn(self, done: MessageDone) -> None:
+        about = {
+            "route": self.session.policy.route,
+            "session": self.session.id,
+            "id": done.id,
+            "status": done.status,
+            "deltas": done.deltas,
+            "duration_ms": done.duration_ms,
+        }
+        if done.error is not UNSET:
+            about["error"] = done.error.code.value
+        log.log(self._sessions.turn_level, "turn", **about)
 
     def _log_failure(self, call: str, failure: Failure) -> None:
         """One line for each call that fails; what the operator has to mend is an error."""
@@ -348,6 +362,7 @@ class Sessions:
         store: Makes the store, given what to call when a record expires.
         drain_seconds: How long the turns at the model may take to finish when the gateway shuts
             down.
+        log_turns: Log a line for each turn that ends at the level INFO; otherwise it is DEBUG.
     """
 
     def __init__(
@@ -356,8 +371,10 @@ class Sessions:
         store: Callable[[Evicted], Store],
         *,
         drain_seconds: float,
+        log_turns: bool = False,
     ) -> None:
         self.routes = routes
+        self.turn_level = logging.INFO if log_turns else logging.DEBUG
         self.store = store(self._evicted)
         self.draining = False
         self._drain_seconds = drain_seconds

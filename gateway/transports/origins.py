@@ -1,29 +1,94 @@
 """Which pages may connect. A browser sends the page's origin with every handshake; others need not.
 
 A page of the gateway's own is one whose origin is the host that the handshake names, and only
-where that host is this machine: a name that an attacker has pointed at this machine would
-otherwise pass for the gateway's own.
+where that host is this machine, or a trusted proxy says that it was asked for it: a name that an
+attacker has pointed at this machine would otherwise pass for the gateway's own.
 """
 
-from collections.abc import Collection
+import re
+from collections.abc import Collection, Mapping
 from urllib.parse import urlsplit
 
+import structlog
+
 from gateway.addresses import is_loopback
+from gateway.logs import Seldom, printable
+from gateway.transports.proxies import Client
+
+log = structlog.stdlib.get_logger("gateway.connections")
+
+REFUSED = "This page's origin may not connect; allow it in the route's allowed_origins.\n"
+
+_SHOWN = 200
+"""Characters of an origin or a host that are logged."""
+_LINES, _SECONDS = 10, 60.0
+"""So many refusals are logged in that time, and one origin once."""
+
+_ORIGIN = re.compile(r"https?://[A-Za-z0-9._:\[\]-]{1,255}")
+"""What can be set; others are of pages that are nobody's, as ``null``."""
 
 
-def is_allowed(origin: str | None, host: str | None, allowed: Collection[str]) -> bool:
-    """Whether a handshake may go on.
+class Origins:
+    """Decides by the ``Origin`` header, and tells the operator whom it has refused.
 
     Args:
-        origin: Its ``Origin`` header; None where there is none, as from clients that are no
-            browsers.
-        host: Its ``Host`` header.
-        allowed: The route's further origins, ``scheme://host[:port]``.
+        allowed: Further origins by route, ``scheme://host[:port]``.
+        public: That of the address that browsers see, where a proxy is in front.
     """
-    if origin is None or origin in allowed:
-        return True
+
+    def __init__(self, allowed: Mapping[str, Collection[str]], *, public: str | None) -> None:
+        self._allowed = allowed
+        self._public = public
+        self._seldom = Seldom(_LINES, _SECONDS)
+
+    def allow(self, origin: str | None, host: str | None, *, route: str, client: Client) -> bool:
+        """Whether a handshake may go on.
+
+        Args:
+            origin: Its ``Origin`` header; None where there is none, as from clients that are no
+                browsers.
+            host: Its ``Host`` header.
+            route: The name of the route that it asks for.
+            client: Who has sent it.
+        """
+        if origin is None or origin == self._public or origin in self._allowed.get(route, ()):
+            return True
+        if _is_own(origin, host, client):
+            return True
+        self._tell(origin, host or "", route, client)
+        return False
+
+    def _tell(self, origin: str, host: str, route: str, client: Client) -> None:
+        shown = printable(origin, _SHOWN)
+        unlogged = self._seldom.unsaid(f"{shown} {printable(route, _SHOWN)}")
+        if unlogged is None:
+            return
+        if route not in self._allowed:
+            hint = "there is no such route"
+        elif _ORIGIN.fullmatch(origin):
+            hint = (
+                f'add "{shown}" to allowed_origins of [routes.{route}]; or, where it is the '
+                f'gateway\'s own page behind a proxy, set public_url = "{shown}" in [server]'
+            )
+        else:
+            hint = "it can't be allowed: the page is a file, or in a sandbox"
+        log.warning(
+            "origin refused",
+            origin=shown,
+            host=printable(client.host or host, _SHOWN),
+            client=printable(client.address, _SHOWN),
+            route=printable(route, _SHOWN),
+            hint=hint,
+            unlogged=unlogged,
+        )
+
+
+def _is_own(origin: str, host: str | None, client: Client) -> bool:
+    """Whether a page is the gateway's own."""
     try:
         page, own = urlsplit(origin), urlsplit(f"//{host}")
+        if client.host is not None:
+            return page.netloc == client.host and client.scheme in {None, page.scheme}
         return page.netloc == own.netloc and own.hostname is not None and is_loopback(own.hostname)
     except ValueError:  # not an address
         return False

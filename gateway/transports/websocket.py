@@ -1,7 +1,7 @@
 """WebSocket connections: the handshake, frames in, and the session's log out."""
 
 import asyncio
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from types import MappingProxyType
 
@@ -36,7 +36,8 @@ from gateway.runner import Route, SessionRunner, Sessions
 from gateway.session.events import Confirmed
 from gateway.session.ports import StoreFull
 from gateway.transports.closing import Closing
-from gateway.transports.origins import is_allowed
+from gateway.transports.origins import REFUSED, Origins
+from gateway.transports.proxies import Client, Proxies
 from gateway.transports.raw import RawCodec
 from gateway.transports.server import LINK, Link
 
@@ -124,7 +125,7 @@ class Connection:
         websocket: WebSocket,
         codec: Codec | None,
         route: Route,
-        on_end: Callable[[int], None],
+        on_end: Callable[[int, str | None], None],
         lingering: Lingering,
     ) -> None:
         self.position = 0
@@ -220,7 +221,7 @@ class Connection:
                 self._runner.handle(SessionClose())
             else:
                 self._runner.detach(self)
-        self._on_end(int(code))
+        self._on_end(int(code), None if self._runner is None else self._runner.session.id)
 
     def _fail(self, error: Exception) -> None:
         """Close for what was raised."""
@@ -403,7 +404,8 @@ class WebSocketEndpoint:
 
     Args:
         sessions: Where they lead to.
-        origins: Further origins of pages that may connect, by route.
+        origins: Which pages may connect.
+        proxies: Finds out who does.
         max_connections: How many there may be at once.
         open_timeout: Seconds within which a client has to send ``session.open``.
     """
@@ -412,13 +414,15 @@ class WebSocketEndpoint:
         self,
         sessions: Sessions,
         *,
-        origins: Mapping[str, Collection[str]],
+        origins: Origins,
+        proxies: Proxies,
         max_connections: int,
         open_timeout: float,
     ) -> None:
         self._sessions = sessions
         self._raw_routes = {name: _raw(route) for name, route in sessions.routes.items()}
         self._origins = origins
+        self._proxies = proxies
         self._max_connections = max_connections
         self._open_timeout = open_timeout
         self._lingering = Lingering(asyncio.get_running_loop())
@@ -428,10 +432,11 @@ class WebSocketEndpoint:
         """Serve one connection."""
         routes = self._sessions.routes
         name = websocket.path_params.get("route") or next(iter(routes))
-        headers = websocket.headers
-        if not is_allowed(headers.get("origin"), headers.get("host"), self._origins.get(name, ())):
-            text = "This page's origin may not connect; allow it in the route's allowed_origins.\n"
-            await websocket.send_denial_response(PlainTextResponse(text, 403))
+        headers, peer = websocket.headers, websocket.client
+        client = self._proxies.client_of(peer and peer.host, headers)
+        origin, host = headers.get("origin"), headers.get("host")
+        if not self._origins.allow(origin, host, route=name, client=client):
+            await websocket.send_denial_response(PlainTextResponse(REFUSED, 403))
             return
         offered = [p for p in websocket.scope["subprotocols"] if not p.startswith(CREDENTIALS)]
         chosen = next((p for p in offered if p in CODECS), None)
@@ -445,23 +450,37 @@ class WebSocketEndpoint:
         elif self._connections >= self._max_connections:
             await websocket.close(CloseCode.UNAVAILABLE, ErrorCode.UNAVAILABLE)
         elif chosen is None:
-            await self._connect(websocket, None, self._raw_routes[name])
+            await self._connect(websocket, None, self._raw_routes[name], client)
         else:
-            await self._connect(websocket, chosen, routes[name])
+            await self._connect(websocket, chosen, routes[name], client)
 
-    async def _connect(self, websocket: WebSocket, subprotocol: str | None, route: Route) -> None:
+    async def _connect(
+        self, websocket: WebSocket, subprotocol: str | None, route: Route, client: Client
+    ) -> None:
         self._connections += 1
-        name, spoken = route.policy.route, subprotocol or "raw"
-        count = self._connections
-        log.info("connection opened", route=name, subprotocol=spoken, connections=count)
+        name, spoken, address = route.policy.route, subprotocol or "raw", client.address
+        log.info(
+            "connection opened",
+            route=name,
+            subprotocol=spoken,
+            client=address,
+            connections=self._connections,
+        )
         codec = CODECS[subprotocol] if subprotocol else None
-        on_end = partial(self._ended, name, spoken)
+        on_end = partial(self._ended, name, spoken, address)
         connection = Connection(websocket, codec, route, on_end, self._lingering)
         await connection.run(self._sessions, self._open_timeout)
 
-    def _ended(self, route: str, subprotocol: str, code: int) -> None:
+    def _ended(
+        self, route: str, subprotocol: str, client: str, code: int, session: str | None
+    ) -> None:
         self._connections -= 1
-        count = self._connections
         log.info(
-            "connection closed", route=route, subprotocol=subprotocol, code=code, connections=count
+            "connection closed",
+            route=route,
+            subprotocol=subprotocol,
+            client=client,
+            session=session,
+            code=code,
+            connections=self._connections,
         )

@@ -1,9 +1,12 @@
 """What an operator sees of a gateway: its log, line by line, and its probes."""
 
 import json
+import signal
 from typing import Any
 
+import httpx
 import pytest
+from websockets.exceptions import InvalidStatus
 
 from tests.integration.conftest import Start
 from tests.support.client import client
@@ -87,3 +90,128 @@ async def test_what_a_client_wrote_is_not_in_the_words_of_aws_or_a_container(
     assert (throttled["code"], throttled["level"]) == ("ThrottlingException", "warning")
     assert throttled["message"]
     assert "secret" not in process.output
+
+
+async def test_a_turn_is_a_line_where_it_is_asked_for(
+    start_gateway: Start, platform: Process
+) -> None:
+    config = ROUTES.replace("[server]", "[server]\nlog_turns = true")
+    process = start_gateway(platform.url, config)
+    async with client(process.websocket) as chat:
+        opened = await chat.open()
+        done = await chat.ask("my secret", "first")
+        await chat.ask("/fail 503 my secret", "second")
+        await chat.send("message.send", id="third", text="/sleep 60")
+        await chat.until("message.accepted", id="third")
+        await chat.send("message.cancel", id="third")
+        await chat.until("message.done", id="third")
+    process.stop()
+    turns = lines(process, "turn")
+    assert [(turn["id"], turn["status"], turn.get("error")) for turn in turns] == [
+        ("first", "completed", None),
+        ("second", "failed", "model_error"),
+        ("third", "cancelled", None),
+    ]
+    same = {"level": "info", "route": "chat", "session": opened["session_id"], "deltas": 0}
+    assert all(same.items() <= turn.items() for turn in turns)
+    assert turns[0]["duration_ms"] == done["duration_ms"]
+    assert "secret" not in process.output
+
+
+async def test_no_turn_is_a_line_otherwise(start_gateway: Start, platform: Process) -> None:
+    process = start_gateway(platform.url, ROUTES)
+    async with client(process.websocket) as chat:
+        await chat.open()
+        await chat.ask("hi")
+    process.stop()
+    assert not lines(process, "turn")
+    (opened,), (closed,) = lines(process, "connection opened"), lines(process, "connection closed")
+    assert opened["client"] == closed["client"] == "127.0.0.1"
+    assert closed["session"] == chat.messages[0]["session_id"]
+
+
+async def test_a_refused_origin_is_logged_with_what_to_put_where(
+    start_gateway: Start, platform: Process
+) -> None:
+    process = start_gateway(platform.url, ROUTES)
+    for _ in range(3):
+        with pytest.raises(InvalidStatus):
+            async with client(process.websocket, origin="https://x.example.com"):
+                pass
+    process.stop()
+    (line,) = lines(process, "origin refused")
+    assert (line["route"], line["client"]) == ("chat", "127.0.0.1")
+    allowed = 'add "https://x.example.com" to allowed_origins of [routes.chat]'
+    assert line["hint"].startswith(allowed)
+    config = ROUTES.replace("retries", 'allowed_origins = ["https://x.example.com"]\nretries')
+    process = start_gateway(platform.url, config)
+    async with client(process.websocket, origin="https://x.example.com") as chat:
+        await chat.open()
+
+
+async def test_a_gateway_without_credentials_says_so_and_serves(
+    start_gateway: Start, platform: Process, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("AWS_ACCESS_KEY_ID")
+    monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
+    process = start_gateway(platform.url, ROUTES)
+    async with client(process.websocket) as chat:
+        await chat.send("session.open")
+        assert (await chat.until("error"))["code"] == "unavailable"
+        await chat.closed()
+    await process.says("calls to AWS will fail")
+    process.stop()
+    (line,) = lines(process, "calls to AWS will fail")
+    assert (line["level"], line["about"]) == ("warning", "credentials")
+    assert "AWS_ACCESS_KEY_ID" in line["why"]
+    (call,) = lines(process, "call failed")
+    assert (call["raised"], call["level"]) == ("NoCredentialsError", "error")
+
+
+async def test_a_gateway_with_credentials_says_nothing(
+    start_gateway: Start, platform: Process
+) -> None:
+    process = start_gateway(platform.url, ROUTES)
+    async with client(process.websocket) as chat:
+        await chat.open()
+    process.stop()
+    assert "calls to AWS" not in process.output
+
+
+@pytest.mark.parametrize("host", ["10.1.2.3:8080", "chat.example.com", "elb"])
+async def test_probes_come_with_any_host(
+    start_gateway: Start, platform: Process, host: str
+) -> None:
+    process = start_gateway(platform.url, ROUTES)
+    async with httpx.AsyncClient(base_url=process.url, headers={"Host": host}) as http:
+        for path in ("/healthz", "/readyz"):
+            got = await http.get(path)
+            assert (got.status_code, got.text) == (200, "ok\n")
+            assert got.headers["cache-control"] == "no-cache"
+            head = await http.head(path)
+            assert (head.status_code, head.text) == (200, "")
+
+
+async def test_who_drains_is_alive_and_not_ready(start_gateway: Start, platform: Process) -> None:
+    process = start_gateway(platform.url, ROUTES)
+    async with (
+        httpx.AsyncClient(base_url=process.url) as probe,
+        client(process.websocket) as busy,
+        client(process.websocket) as idle,
+    ):
+        assert (await probe.get("/readyz")).status_code == 200
+        await idle.open()
+        await busy.open()
+        await busy.send("message.send", id="1", text="/sleep 60")
+        await busy.until("message.accepted")
+        process.popen.send_signal(signal.SIGTERM)
+        await idle.closed()
+        draining = await probe.get("/readyz")
+        assert (draining.status_code, draining.text) == (503, "draining\n")
+        assert (await probe.get("/healthz")).status_code == 200
+        async with httpx.AsyncClient(base_url=process.url) as another:
+            with pytest.raises(httpx.ConnectError):
+                await another.get("/readyz")
+        process.popen.send_signal(signal.SIGTERM)
+        await busy.closed()
+    assert process.wait() == 0

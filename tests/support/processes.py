@@ -1,5 +1,6 @@
 """The real programs as processes: the gateway, the local SageMaker, whatever serves HTTP."""
 
+import asyncio
 import re
 import signal
 import subprocess
@@ -52,6 +53,12 @@ class Process:
     def output(self) -> str:
         """Everything that it has written."""
         return "".join(self.lines)
+
+    async def says(self, text: str) -> None:
+        """Wait until it has written that."""
+        async with asyncio.timeout(20 * UNIT):
+            while text not in self.output:  # noqa: ASYNC110 - a thread reads it
+                await asyncio.sleep(0.01)
 
     @property
     def websocket(self) -> str:

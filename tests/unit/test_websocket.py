@@ -51,10 +51,14 @@ async def test_a_message_that_can_not_be_written_ends_its_connection_with_a_code
     store = lambda evicted: MemoryStore(max_sessions=1, evicted=evicted)  # noqa: E731
     socket = Socket('{"type":"session.open"}')
     async with Sessions({"chat": route}, store, drain_seconds=1) as sessions:
-        ended: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        ended: asyncio.Future[tuple[int, str | None]]
+        ended = asyncio.get_running_loop().create_future()
+        on_end = lambda *how: ended.set_result(how)  # noqa: E731
         lingering = Lingering(asyncio.get_running_loop())
-        connection = Connection(socket, Broken(), route, ended.set_result, lingering)  # type: ignore[arg-type]
+        connection = Connection(socket, Broken(), route, on_end, lingering)  # type: ignore[arg-type]
         await connection.run(sessions, 1.0)
-        assert await ended == CloseCode.INTERNAL
+        code, session = await ended
+        assert code == CloseCode.INTERNAL
+        assert session
         assert len(sessions) == 0
     assert socket.closed == (CloseCode.INTERNAL, "internal")

@@ -266,7 +266,7 @@ def test_the_operator_is_told_why_there_are_no_credentials() -> None:
 
 def test_a_container_is_not_quoted() -> None:
     error = model_error(500, "my secret")
-    error.response["LogStreamArn"] = "arn:aws:logs:x"  # type: ignore[typeddict-unknown-key]
+    error.response["LogStreamArn"] = "arn:aws:logs:x"
     got = failure(error)
     assert got.facts == {
         "code": "ModelError",

@@ -1,0 +1,66 @@
+"""What may be said of the proxy in front."""
+
+import pytest
+from pydantic import ValidationError
+
+from gateway.config import Server
+
+
+@pytest.mark.parametrize(
+    ("url", "origin"),
+    [
+        ("https://chat.example.com", "https://chat.example.com"),
+        ("https://chat.example.com/gw", "https://chat.example.com"),
+        ("https://Chat.Example.com:443/", "https://chat.example.com"),
+        ("https://chat.example.com:8443/gw/", "https://chat.example.com:8443"),
+        ("http://chat.example.com:80", "http://chat.example.com"),
+        ("http://[::1]:8081", "http://[::1]:8081"),
+    ],
+)
+def test_the_origin_is_what_a_browser_sends(url: str, origin: str) -> None:
+    assert Server(public_url=url).public_origin == origin
+
+
+def test_there_need_not_be_one() -> None:
+    assert Server().public_origin is None
+
+
+@pytest.mark.parametrize(
+    ("url", "problem"),
+    [
+        ("chat.example.com", "expected an address such as https://host"),
+        ("wss://chat.example.com", "expected an address such as https://host"),
+        ("https://", "expected an address such as https://host"),
+        ("https://ada:pw@chat.example.com", "must not hold a user or a password"),
+        ("https://chat.example.com?x", "without spaces"),
+        ("https://chat.example.com/gw#x", "without spaces"),
+        ("https://chat.example.com/a b", "without spaces"),
+        ("https://bücher.example", "as xn--"),
+    ],
+)
+def test_what_is_no_public_address(url: str, problem: str) -> None:
+    with pytest.raises(ValidationError, match=problem):
+        Server(public_url=url)
+
+
+def test_ranges_and_single_addresses_are_trusted() -> None:
+    given = frozenset({"10.1.2.3/8", "127.0.0.1", "fd00::/8"})
+    assert Server(trusted_proxies=given).trusted_proxies == {
+        "10.0.0.0/8",
+        "127.0.0.1/32",
+        "fd00::/8",
+    }
+
+
+@pytest.mark.parametrize(
+    ("value", "problem"),
+    [
+        ("localhost", "expected an address or a range"),
+        ("10.0.0.0/33", "expected an address or a range"),
+        ("0.0.0.0/0", "must not be all addresses"),
+        ("::/0", "must not be all addresses"),
+    ],
+)
+def test_what_is_no_range(value: str, problem: str) -> None:
+    with pytest.raises(ValidationError, match=problem):
+        Server(trusted_proxies=frozenset({value}))
