@@ -266,6 +266,7 @@ async def serve(
                 ws_ping_interval=settings.server.heartbeat_seconds,
                 ws_per_message_deflate=False,
                 lifespan="off",
+                proxy_headers=False,  # uvicorn would believe whoever is on this machine
                 log_config=None,
                 access_log=False,
                 timeout_graceful_shutdown=SHUTDOWN_SECONDS,

@@ -1,8 +1,9 @@
 """Which pages may connect. A browser sends the page's origin with every handshake; others need not.
 
-A page of the gateway's own is one whose origin is the host that the handshake names, and only
-where that host is this machine, or a trusted proxy says that it was asked for it: a name that an
-attacker has pointed at this machine would otherwise pass for the gateway's own.
+A page of the gateway's own is one at its public address. Where none is set, it is one whose origin
+is the host that the handshake names, and only where that host is this machine, or a trusted proxy
+says that it was asked for it: a name that an attacker has pointed at this machine would otherwise
+pass for the gateway's own.
 """
 
 import re
@@ -53,10 +54,20 @@ class Origins:
         """
         if origin is None or origin == self._public or origin in self._allowed.get(route, ()):
             return True
-        if _is_own(origin, host, client):
+        if self._is_own(origin, host, client):
             return True
         self._tell(origin, host or "", route, client)
         return False
+
+    def _is_own(self, origin: str, host: str | None, client: Client) -> bool:
+        try:
+            page, own = urlsplit(origin), urlsplit(f"//{host}")
+        except ValueError:  # not an address
+            return False
+        if client.host is not None:
+            same = page.netloc == client.host and client.scheme in {None, page.scheme}
+            return same and self._public is None
+        return page.netloc == own.netloc and own.hostname is not None and is_loopback(own.hostname)
 
     def _tell(self, origin: str, host: str, route: str, client: Client) -> None:
         shown = printable(origin, _SHOWN)
@@ -81,14 +92,3 @@ class Origins:
             hint=hint,
             unlogged=unlogged,
         )
-
-
-def _is_own(origin: str, host: str | None, client: Client) -> bool:
-    """Whether a page is the gateway's own."""
-    try:
-        page, own = urlsplit(origin), urlsplit(f"//{host}")
-        if client.host is not None:
-            return page.netloc == client.host and client.scheme in {None, page.scheme}
-        return page.netloc == own.netloc and own.hostname is not None and is_loopback(own.hostname)
-    except ValueError:  # not an address
-        return False

@@ -79,6 +79,16 @@ def test_what_a_trusted_proxy_was_asked_for_is_the_gateways_own(
     assert origins().allow(origin, "127.0.0.1:8080", route="chat", client=client) is allowed
 
 
+def test_where_there_is_a_public_address_the_proxys_word_is_not_needed() -> None:
+    """A name that an attacker has pointed at the proxy is what it was asked for, too."""
+    evil = "https://evil.example.com"
+    client = Client("192.0.2.1", "https", "evil.example.com")
+    some = origins("https://chat.example.com")
+    assert not some.allow(evil, "evil.example.com", route="chat", client=client)
+    local = "http://127.0.0.1:8080"
+    assert some.allow(local, "127.0.0.1:8080", route="chat", client=LOCAL), "on this machine"
+
+
 def refusal(origin: str, *, route: str = "chat", host: str = "127.0.0.1:8080") -> dict[str, object]:
     with capture_logs() as logs:
         assert not origins().allow(origin, host, route=route, client=LOCAL)
