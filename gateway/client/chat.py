@@ -66,8 +66,7 @@ class Chat:
         Raises:
             ConnectionFailed: There is none.
         """
-        if self._terminal:
-            self._say("/help shows the commands. Ctrl-C stops a reply; Ctrl-D leaves.", "dim")
+        hint = "/help shows the commands. Ctrl-C stops a reply; Ctrl-D leaves."
         end = End.NEW
         while end is End.NEW:
             self._typed_for, self._gone_is_known = None, False
@@ -75,6 +74,9 @@ class Chat:
                 url, on_notice=self.tell, reopen=self._terminal, carry_over=False
             ) as session:
                 with self._input.watching() if self._terminal else contextlib.nullcontext():
+                    if self._terminal and hint:
+                        self._say(hint, "dim")
+                        hint = ""
                     end = await self._talk(session)
 
     async def _talk(self, session: Session) -> End:

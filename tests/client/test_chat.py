@@ -297,8 +297,8 @@ async def test_commands() -> None:
         await peer.end(2)
 
     async with gateway(first, second) as url, terminal(url) as chat:
-        await chat.shows("/help shows the commands")
         await chat.shows("Session s1")
+        await chat.shows("/help shows the commands")
         await chat.shows("you>")
         chat.type("/help\r")
         await chat.shows("/new    close this session and open another")
