@@ -20,6 +20,7 @@ from click.core import ParameterSource
 if TYPE_CHECKING:
     from gateway.local.containers import Container
     from gateway.local.faults import BreakMode, ErrorName
+    from gateway.local.llama import Llama
     from gateway.local.platform import Endpoint
     from gateway.local.stateful import Dialect, Expires
 
@@ -238,6 +239,7 @@ def local(  # noqa: PLR0917 - click passes them by name
 
     _refuse_what_does_nothing(context)
     containers: Sequence[Container]
+    llamas: list[Llama] = []
     if urls:
         containers = [HttpContainer(url) for url in urls]
     elif model == "language":
@@ -246,8 +248,9 @@ def local(  # noqa: PLR0917 - click passes them by name
         except LanguageModelUnavailable as missing:
             raise click.ClickException(str(missing)) from None
         click.echo(f"Loading {file.name} into {instances} instances …")
+        llamas = [Llama(file) for _ in range(instances)]
         containers = [
-            LanguageModel(Llama(file), f"i-{n}", forgets=forgets) for n in range(1, instances + 1)
+            LanguageModel(llama, f"i-{n}", forgets=forgets) for n, llama in enumerate(llamas, 1)
         ]
     else:
         containers = [
@@ -283,7 +286,7 @@ def local(  # noqa: PLR0917 - click passes them by name
     keys = {"access_key": access_key, "secret_key": secret_key, "region": region}
     try:
         with apart_from_aws():
-            asyncio.run(_serve(endpoint, host, port, keys))
+            asyncio.run(_serve(endpoint, llamas, host, port, keys))
     except OSError as error:
         where = f"can't listen on {host}, port {port}: {error.strerror or error}"
         raise click.ClickException(where + _INSTEAD.get(error.errno or 0, "")) from None
@@ -320,13 +323,13 @@ def _refuse_what_does_nothing(context: click.Context) -> None:
                 raise click.UsageError(f"--{name.replace('_', '-')} {text}.", context)
 
 
-async def _serve(endpoint: "Endpoint", host: str, port: int, keys: dict[str, str]) -> None:
-    from gateway.local.language import LanguageModel  # noqa: PLC0415
+async def _serve(
+    endpoint: "Endpoint", llamas: Iterable["Llama"], host: str, port: int, keys: dict[str, str]
+) -> None:
     from gateway.local.server import running  # noqa: PLC0415
 
-    for instance in endpoint.instances:
-        if isinstance(instance.container, LanguageModel):
-            await instance.container.load()
+    for llama in llamas:
+        await llama.load()
     stopped = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stopped.set)
