@@ -4,8 +4,10 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from gateway.config import Configuration
-from gateway.sagemaker import platform_problems
+from gateway.sagemaker import FORMATS, platform_problems
 from gateway.session.bodies import is_json
+from gateway.session.templates import HISTORY, placeholders
+from gateway.tomlfile import Location
 
 
 class Finding(NamedTuple):
@@ -52,6 +54,17 @@ def _routes(configuration: Configuration) -> Iterator[Finding]:
                 "this route takes JSON and has neither `format` nor `request` to make it of a "
                 "`text`, which is refused; the page, the terminal chat and `send(text)` send that"
             )
-            location = ("routes", name, "content_type")
-            told = configuration.origins.told(location, text, level="warning: ")
-            yield Finding(told, certain=False)
+            yield _warning(configuration, ("routes", name, "content_type"), text)
+        is_chat = route.format and not placeholders(FORMATS[route.format].request).isdisjoint(
+            HISTORY
+        )
+        if is_chat and route.history is None and not route.sends_history:
+            text = (
+                "has neither $messages nor $transcript, so the model is sent the newest message "
+                'alone; where it keeps the conversation itself, say history = "model"'
+            )
+            yield _warning(configuration, ("routes", name, "request"), text)
+
+
+def _warning(configuration: Configuration, location: Location, text: str) -> Finding:
+    return Finding(configuration.origins.told(location, text, level="warning: "), certain=False)

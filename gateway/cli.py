@@ -122,7 +122,11 @@ def check(path: Path | None, offline: bool) -> None:
         raise click.exceptions.Exit(WRONG)
     for number, (name, route) in enumerate(configuration.settings.routes.items()):
         note = " (default)" if number == 0 else ""
-        click.echo(f"route {name}{note}: endpoint {route.endpoint_name}, opened {route.open}")
+        keeper = "the gateway" if route.sends_history else "the model"
+        click.echo(
+            f"route {name}{note}: endpoint {route.endpoint_name}, opened {route.open}, "
+            f"the conversation kept by {keeper}"
+        )
     click.echo("ok")
 
 

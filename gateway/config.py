@@ -43,7 +43,7 @@ from gateway.mistakes import (
 )
 from gateway.sagemaker import FORMATS, PROFILES, Defaults, Format, Profile, StreamKind, Text
 from gateway.session.policy import Opening, Policy, Recovery
-from gateway.session.templates import placeholders
+from gateway.session.templates import HISTORY, placeholders
 from gateway.tomlfile import Tree, shown
 
 EXAMPLE = """\
@@ -470,12 +470,12 @@ class Route(_Section):
     @field_validator("request")
     @classmethod
     def _request_has_a_place(cls, value: Any) -> Any:
-        return _holding(value, ("text", "messages", "transcript"), "what the client says")
+        return _holding(value, ("text", *HISTORY), "what the client says")
 
     @field_validator("replay_seed")
     @classmethod
     def _seed_has_a_place(cls, value: Any) -> Any:
-        return _holding(value, ("transcript", "messages"), "what was said")
+        return _holding(value, HISTORY, "what was said")
 
     @field_validator("on_expiry", "on_lost")
     @classmethod
@@ -529,7 +529,7 @@ class Route(_Section):
 
     @property
     def _has_a_place_for_history(self) -> bool:
-        return not placeholders(self.body_format.request).isdisjoint({"messages", "transcript"})
+        return not placeholders(self.body_format.request).isdisjoint(HISTORY)
 
     @model_validator(mode="after")
     def _history_can_be_kept(self) -> Self:

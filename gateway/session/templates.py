@@ -6,6 +6,9 @@ from typing import Any
 
 import msgspec
 
+HISTORY = ("messages", "transcript")
+"""The placeholders for all of a conversation."""
+
 _PLACEHOLDER = re.compile(r"\$([a-z]+)")
 
 

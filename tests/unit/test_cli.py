@@ -159,7 +159,10 @@ def test_check_says_what_it_amounts_to() -> None:
     Path("other.toml").write_text(ROUTE)
     result = invoke("check", "--config", "other.toml")
     assert result.exit_code == 0
-    assert result.output == "route chat (default): endpoint e, opened on_connect\nok\n"
+    assert result.output == (
+        "route chat (default): endpoint e, opened on_connect, the conversation kept by the model\n"
+        "ok\n"
+    )
 
 
 @pytest.mark.usefixtures("nothing_of_aws")
@@ -207,6 +210,18 @@ def test_check_warns_of_a_route_that_takes_no_text(route: str, says: str) -> Non
     assert result.stderr.startswith(says)
     assert bool(result.stderr) == bool(says)
     assert result.stdout.endswith("\nok\n")
+
+
+@pytest.mark.usefixtures("keys")
+@pytest.mark.parametrize(("history", "warns"), [("", True), ('history = "model"', False)])
+def test_check_warns_of_a_chat_that_forgets(history: str, warns: bool) -> None:
+    chat = 'format = "openai-chat"\nrequest = { messages = [{ content = "$text" }] }\n'
+    Path("gateway.toml").write_text(f"{ROUTE}{chat}{history}\n")
+    result = invoke("check")
+    assert result.exit_code == 0
+    says = "gateway.toml:6: warning: routes.chat.request: has neither $messages nor $transcript"
+    assert result.stderr.startswith(says) is warns
+    assert bool(result.stderr) is warns
 
 
 @pytest.mark.parametrize(

@@ -185,7 +185,7 @@ def test_the_first_route_stays_first(file: Path, monkeypatch: pytest.MonkeyPatch
         ),
         (
             ROUTE + "replay_seed = '$text'",
-            "FILE: routes.chat.replay_seed: needs $transcript or $messages in it, for what",
+            "FILE: routes.chat.replay_seed: needs $messages or $transcript in it, for what",
         ),
         (
             ROUTE + "session = 'stateless'\non_expiry = 'replay'",

@@ -25,7 +25,7 @@ ALLOWED = {
     "tomlfile": set[str](),
     "mistakes": {"sagemaker", "tomlfile"},
     "config": {"mistakes", "tomlfile", "session", "sagemaker", "addresses"},
-    "checks": {"config", "sagemaker", "session"},
+    "checks": {"config", "sagemaker", "session", "tomlfile"},
     "app": {"config", "runner", "stores", "sagemaker", "transports"},
     "client": {"protocol", "errors", "addresses"},
     "local": set[str](),
