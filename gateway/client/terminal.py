@@ -177,7 +177,7 @@ class Output:
         self._input = keys
         self._terminal = terminal
         self._out = Console(soft_wrap=True, highlight=False, markup=False, emoji=False)
-        self._errors = Console(stderr=True, soft_wrap=True, highlight=False)
+        self._errors = Console(stderr=True, soft_wrap=not terminal, highlight=False)
         self._spinner: Status | None = None
         self._in_line = False
 

@@ -50,7 +50,8 @@ def in_words(notice: Notice) -> tuple[str, str]:  # noqa: C901, PLR0911 - one fo
             return "Reconnected; some of what the model said was lost.", "yellow"
         case Renewed(_, context, expires_at):
             knows, style = KNOWS.get(context, (f"context {context}", "yellow"))
-            return f"Renewed{_expiry(expires_at)}: {knows}.", style
+            expiry = _expiry(expires_at)
+            return f"The session was renewed{expiry and ' and'}{expiry}: {knows}.", style
         case Updated(expires_at):
             return f"The session{_expiry(expires_at, ' has no expiry')}.", "dim"
         case Expiring(expires_at):
