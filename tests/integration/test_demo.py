@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import httpx
 import pytest
 
 from tests.support.client import client
@@ -18,20 +19,52 @@ async def test_the_language_model_and_the_builtin_one(how: signal.Signals) -> No
     try:
         assert "Loading SmolLM2" in process.output
         url = process.websocket
-        async with client(url) as chat, client(url, route="builtin") as other:
+        async with client(url) as chat:
             assert (await chat.open())["route"] == "language"
             done = await chat.ask("What is the capital of France?")
             assert done["status"] == "completed"
             assert done["deltas"] > 1
             assert "turn=1" in done["custom_attributes"]
             assert "turn=2" in (await chat.ask("And of Italy?"))["custom_attributes"]
-            await other.open()
-            assert "Turn 1" in (await other.ask("hi", stream=False))["text"]
+            async with client(url, route="openai-chat") as told:
+                await told.open()
+                assert (await told.ask("Name one fruit."))["deltas"] > 1
+                done = await told.ask("Another one?")
+                assert "turn=2" in done["custom_attributes"], "it is told of both"
+            async with client(url, route="builtin") as other:
+                await other.open()
+                assert "Turn 1" in (await other.ask("hi", stream=False))["text"]
             await chat.send("message.send", id="last", text="Tell me a long story.")
             await chat.until("message.accepted", id="last")
             code = process.stop(how)
             assert (await chat.until("message.done"))["status"] in {"completed", "failed"}
         assert code == 0
+        assert "Traceback" not in process.output
+    finally:
+        process.stop()
+
+
+async def test_a_model_that_forgets_is_told_everything_again() -> None:
+    process = Process([sys.executable, "-m", "gateway", "demo", "--port", "0", "--builtin"])
+    try:
+        async with client(process.websocket, route="openai-chat") as chat:
+            await chat.open()
+            first = await chat.ask("My name is Ada.")
+            assert "turn=1" in first["custom_attributes"]
+            _, _, instance = first["custom_attributes"].rpartition("instance=")
+            (command,) = (line.split() for line in process.lines if "curl" in line)
+            lose = command[-1].replace("/builtin/", "/openai-chat/").replace("i-1", instance)
+            async with httpx.AsyncClient() as http:
+                (await http.post(lose)).raise_for_status()
+            done = await chat.ask("What do you know?")
+            assert "turn=2" in done["custom_attributes"]
+            assert instance not in done["custom_attributes"]
+            deltas = (m for m in chat.messages if m["type"] == "message.delta")
+            told = "".join(delta["text"] for delta in deltas if delta["id"] == done["id"])
+            assert told.endswith("Your name is Ada.")
+            renewed = next(m for m in chat.messages if m["type"] == "session.renewed")
+            assert (renewed["reason"], renewed["context"]) == ("lost", "replayed")
+        assert process.stop() == 0
         assert "Traceback" not in process.output
     finally:
         process.stop()
