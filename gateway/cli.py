@@ -142,7 +142,7 @@ def check(path: Path | None, offline: bool) -> None:
 @click.option("--builtin", is_flag=True, help="Leave the language model out.")
 @click.option("--open", "browse", is_flag=True, help="Open the page in a browser.")
 def demo(port: int, model: Path | None, builtin: bool, browse: bool) -> None:
-    """Run the gateway with a local SageMaker and two stateful models, ready to chat with."""
+    """Run the gateway with a local SageMaker and its models, ready to chat with."""
     from gateway.config import ConfigError  # noqa: PLC0415
     from gateway.demo import demo as run_demo  # noqa: PLC0415
     from gateway.local.llama import LanguageModelUnavailable  # noqa: PLC0415
@@ -150,7 +150,11 @@ def demo(port: int, model: Path | None, builtin: bool, browse: bool) -> None:
     def ready(url: str) -> None:
         announce("session-gateway demo")(url)
         click.echo(f"Open {url} and say: My name is Ada.  Then: What is my name?")
-        click.echo("The route builtin shows a session's state plainly. Ctrl-C stops everything.")
+        click.echo(
+            "The route builtin shows a session's state plainly; openai-chat keeps no history,"
+        )
+        click.echo("so that the gateway tells it all of the conversation.")
+        click.echo("Ctrl-C stops everything.")
         if browse:
             click.launch(url)
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from tests.integration.conftest import Start
 from tests.support.client import client
 from tests.support.processes import Process
 
@@ -68,6 +69,19 @@ async def test_a_model_that_forgets_is_told_everything_again() -> None:
         assert "Traceback" not in process.output
     finally:
         process.stop()
+
+
+async def test_local_has_such_a_model_too(start_local: Start, start_gateway: Start) -> None:
+    route = '[routes.chat]\nendpoint_name = "my-endpoint"\nformat = "openai-chat"\n'
+    alone = 'request = { messages = [{ role = "user", content = "$text" }] }\n'
+    platform = start_local("--forgets")
+    for config, turn in ((route, "Turn 2"), (route + alone, "Turn 1")):
+        async with client(start_gateway(platform.url, config).websocket) as chat:
+            await chat.open()
+            await chat.ask("My name is Ada.", stream=False)
+            known = (await chat.ask("Who am I?", stream=False))["text"]
+            assert known.startswith(turn)
+            assert ("Your name is Ada." in known) is (config == route)
 
 
 def test_it_falls_back_to_the_builtin_model_and_says_so(tmp_path: Path) -> None:
