@@ -1,7 +1,8 @@
 """The page in headless Chromium, in front of a real gateway and a real local SageMaker.
 
 With the default transport only: what a page is sent does not depend on it, as all the other tests
-show with both, and a browser takes most of the tests' time.
+show with both. One browser serves all tests, each in a context of its own; so that tests and
+fixtures run in the browser's event loop, which is the session's.
 """
 
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import pytest_asyncio
 from axe_playwright_python.async_playwright import Axe
 from playwright.async_api import Browser, Locator, Page, async_playwright, expect
 
@@ -66,7 +68,14 @@ def start_gateway(platform: Process, tmp_path: Path) -> Iterator[Callable[..., P
         yield lambda *arguments: stack.enter_context(gateway(file, *arguments))
 
 
-@pytest.fixture
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Run them in the browser's event loop."""
+    for item in items:
+        if item.path.parent == Path(__file__).parent and pytest_asyncio.is_async_test(item):
+            item.add_marker(pytest.mark.asyncio(loop_scope="session"), append=False)
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def browser() -> AsyncIterator[Browser]:
     async with async_playwright() as playwright:
         browser = await playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
@@ -125,7 +134,7 @@ class Chat:
         await self.page.screenshot(path=SCREENSHOTS / f"{name}.png")
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(loop_scope="session")
 async def new_chat(browser: Browser) -> AsyncIterator[Callable[..., Any]]:
     """Opens pages; none may have complained when the test is over."""
     chats: list[Chat] = []
@@ -135,11 +144,13 @@ async def new_chat(browser: Browser) -> AsyncIterator[Callable[..., Any]]:
         return chats[-1]
 
     yield new
+    complaints = [complaint for chat in chats for complaint in chat.complaints]
     for chat in chats:
-        assert chat.complaints == []
+        await chat.page.context.close()
+    assert complaints == []
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(loop_scope="session")
 async def chat(new_chat: Callable[..., Any], start_gateway: Callable[..., Process]) -> Chat:
     """A page that is connected."""
     chat: Chat = await new_chat(viewport={"width": 1100, "height": 760})

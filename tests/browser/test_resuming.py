@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import pytest_asyncio
 from playwright.async_api import Browser, Page
 
 from tests.browser.conftest import CONFIG
@@ -78,7 +79,7 @@ class App:
         return [detail for type_, detail in await self.run("told") if type_ == kind]
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(loop_scope="session")
 async def app(browser: Browser, files: str) -> AsyncIterator[App]:
     page = await browser.new_page()
     complaints: list[str] = []
@@ -87,6 +88,7 @@ async def app(browser: Browser, files: str) -> AsyncIterator[App]:
     await page.goto(f"{files}/routes.json")
     await page.evaluate(APP)
     yield App(page, wire)
+    await page.context.close()
     assert complaints == []
 
 

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+import pytest_asyncio
 from playwright.async_api import expect
 
 from tests.browser.conftest import Chat
@@ -39,7 +40,7 @@ class Scripted:
         return self.wire.invoked[-1]
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(loop_scope="session")
 async def scripted(new_chat: Callable[..., Any], start_gateway: Start) -> Scripted:
     """A page that is connected to a scripted gateway."""
     chat: Chat = await new_chat(viewport={"width": 1100, "height": 760})
