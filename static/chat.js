@@ -360,7 +360,7 @@ setInterval(() => {
 }, 1000);
 
 try {
-  const response = await fetch("/routes.json");
+  const response = await fetch("routes.json");
   /** @type {{ routes: string[], default: string }} */
   const { routes, default: usual } = await response.json();
   const before = storage?.getItem(ROUTE_KEY) ?? usual;

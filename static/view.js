@@ -160,13 +160,13 @@ export function stateText(state, reason) {
 }
 
 /**
- * Where a route's WebSocket is.
+ * Where a route's WebSocket is: beside the page, which a proxy may have put under a path.
  * @param {string} page The page's address.
  * @param {string} route
  * @returns {string}
  */
 export function routeUrl(page, route) {
-  const url = new URL(`/ws/${encodeURIComponent(route)}`, page);
+  const url = new URL(`ws/${encodeURIComponent(route)}`, page);
   url.protocol = url.protocol === "https:" ? "wss:" : "ws:";
   return url.href;
 }

@@ -13,6 +13,7 @@ from gateway.sagemaker import PROFILES, Profile
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
+OPERATIONS = (ROOT / "docs" / "operations.md").read_text()
 CONFIGURATION = ROOT / "docs" / "configuration.md"
 
 INTRODUCTION = """\
@@ -98,12 +99,34 @@ def test_the_profiles_own_example_is_one() -> None:
 def test_the_readme_names_what_there_is() -> None:
     for link in re.findall(r"\]\(([^)#:]+)\)", README):
         assert (ROOT / link).exists(), link
+    for link in re.findall(r"\]\(([^)#:]+)\)", OPERATIONS):
+        assert (ROOT / "docs" / link).exists(), link
     assert all(f"| `{name}` |" in README for name in PROFILES)
     (policy,) = re.findall(r"```json\n(.*?)```", README, re.DOTALL)
     assert json.loads(policy)["Statement"][0]["Action"] == [
         "sagemaker:InvokeEndpoint",
         "sagemaker:InvokeEndpointWithResponseStream",
     ]
+
+
+def test_every_line_of_the_log_is_in_the_document() -> None:
+    rooms = [path for path in (ROOT / "gateway").iterdir() if path.name not in {"local", "client"}]
+    files = [file for room in rooms for file in (room.rglob("*.py") if room.is_dir() else [room])]
+    source = "".join(file.read_text() for file in files if file.suffix == ".py")
+    call = r'\blog\.(?:debug|info|warning|error|exception|log)\((?:[^"()]*, )?\s*"([^"]+)"'
+    logged = {*re.findall(call, source)} | {"calls to AWS will fail", "calls to AWS may fail"}
+    table = OPERATIONS.partition("| event |")[2].partition("\n\n")[0]
+    rows = [row.split("|")[1] for row in table.splitlines()[2:]]
+    assert {event for row in rows for event in re.findall("`(.+?)`", row)} == logged
+    assert all(f'"{event}"' in source for event in logged)
+
+
+def test_the_proxys_examples_say_what_the_document_says() -> None:
+    (example, *_) = re.findall(r"```toml\n(.*?)```", OPERATIONS, re.DOTALL)
+    assert Server.model_validate(tomllib.loads(example)["server"]).public_origin
+    for name in ("nginx.conf", "Caddyfile"):
+        told = (ROOT / "deploy" / name).read_text().replace("#   ", "")
+        assert example in told, name
 
 
 if __name__ == "__main__":
