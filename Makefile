@@ -15,7 +15,7 @@ needed = command -v $(1) >/dev/null \
 	|| { echo "$(1) is needed: apt-get install $(1)" >&2; exit 1; }
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types unit search bench instructions format clean browser proxies
+.PHONY: help demo test lint types unit search bench instructions format clean browser proxies node
 
 help: ## show this text
 	@awk -F':.*## ' '/^[a-z]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -52,7 +52,12 @@ proxies: ## the proxies that the gateway is tested behind
 	@$(call needed,nginx)
 	@$(call needed,caddy)
 
-unit: $(INSTALLED) browser proxies ## tests, with the coverage that is asked for
+$(VENV)/node_modules/ws: | $(INSTALLED)
+	$(BIN)/npm install --silent --no-save --prefix $(VENV) ws@8
+
+node: $(VENV)/node_modules/ws ## what client.js is tested with where Node has no WebSocket
+
+unit: $(INSTALLED) browser proxies node ## tests, with the coverage that is asked for
 	$(BIN)/coverage erase
 	$(BIN)/coverage run -m pytest $(PYTEST_FLAGS)
 	$(BIN)/coverage combine --quiet

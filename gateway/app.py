@@ -223,6 +223,8 @@ def application(settings: Settings, sessions: Sessions) -> Starlette:
         routes=[
             WebSocketRoute("/ws", endpoint.serve),
             WebSocketRoute("/ws/{route:path}", endpoint.serve),
+            HttpRoute("/ws", endpoint.explain, methods=["GET", "POST"]),
+            HttpRoute("/ws/{route:path}", endpoint.explain, methods=["GET", "POST"]),
             HttpRoute("/healthz", healthz),
             HttpRoute("/readyz", readyz),
             *pages(list(settings.routes)),

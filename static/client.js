@@ -1,34 +1,27 @@
 /**
- * A client of session-gateway for browsers: one conversation, which outlives its connections.
+ * A client of session-gateway: one conversation, which outlives its connections.
  *
- * It needs this file and the two that it imports. It speaks the protocol's version 1 in JSON:
+ * It is one file that imports nothing, for pages of any origin and for Node from version 20 on. It
+ * speaks the protocol's version 1 in JSON:
  *
  *     import { SessionClient } from "./client.js";
  *
- *     const client = new SessionClient("ws://127.0.0.1:8080/ws", { storage: sessionStorage });
+ *     const client = new SessionClient("ws://127.0.0.1:8080/ws");
  *     client.connect();
- *     const turn = client.send({ text: "Hello" });
+ *     const turn = client.send("Hello");
  *     for await (const part of turn) console.log(part); // as the model says it
  *     const done = await turn; // the end, with the whole text
  *     console.log(done.text);
+ *     client.close();
  *
  * A connection that is lost is opened again, and the session resumed: each event is taken once and
- * in order, each message reaches the model at most once. With a `storage` that holds for a page
- * that is loaded again too: `client.history` is then what it was.
+ * in order, each message reaches the model at most once. With a `storage`, such as a page's
+ * `sessionStorage`, that holds for a page that is loaded again too: `client.history` is then what
+ * it was.
  *
  * @module
  */
 
-import { backoff, describeClose, GONE, LOST, SILENT, TAKEN_OVER } from "./closing.js";
-import { cancelled, failed, lostReply, notSent, tooLarge, Turn, unknownOutcome } from "./turn.js";
-
-export { backoff, CLOSE_CODES, describeClose, MAX_BACKOFF, TAKEN_OVER } from "./closing.js";
-export { MessageError, Turn } from "./turn.js";
-
-/** @typedef {import("./turn.js").Body} Body */
-/** @typedef {import("./turn.js").Done} Done */
-/** @typedef {import("./turn.js").Ended} Ended */
-/** @typedef {import("./turn.js").Failure} Failure */
 /** @typedef {"connecting" | "open" | "waiting" | "closed"} State */
 /**
  * @typedef {object} Opened
@@ -48,6 +41,10 @@ export { MessageError, Turn } from "./turn.js";
  * @property {Pick<Storage, "getItem" | "setItem">} [storage] Where the conversation is
  *   kept for the page's next load: `sessionStorage`. Left out: nowhere.
  * @property {string} [storageKey] Under which name.
+ * @property {boolean} [hold] Whether a message that was meant for a session that is gone is held
+ *   until {@link Turn#release}. Left out: it goes to the next session, which knows nothing.
+ * @property {new (url: string, protocol: string) => any} [WebSocket] What makes the connections,
+ *   where there is no global `WebSocket`: that of the package `ws`.
  */
 /**
  * @typedef {object} Session What is needed to resume it.
@@ -57,8 +54,354 @@ export { MessageError, Turn } from "./turn.js";
  * @property {number} messageBytes
  */
 
+// Why connections end, and when a client may come back
+
+/** @typedef {"no" | "now" | "later" | "new"} ComeBack With `new`: at once, with a new session. */
+/**
+ * @typedef {object} CloseCode
+ * @property {string} words
+ * @property {ComeBack} comeBack
+ * @property {string} [error] The error code of what could not be sent for this reason, where trying
+ *   again is of no use.
+ */
+/**
+ * What each close code means, and whether the client may come back to its session.
+ * @type {ReadonlyMap<number, CloseCode>}
+ */
+export const CLOSE_CODES = new Map([
+  [1000, { words: "The session was closed.", comeBack: "no" }],
+  [1001, { words: "The gateway went away.", comeBack: "later" }],
+  [1006, { words: "The connection was lost.", comeBack: "later" }],
+  [1007, { words: "A message was not valid text.", comeBack: "no" }],
+  [1009, { words: "A message was too large.", comeBack: "no" }],
+  [1011, { words: "The gateway had an internal error.", comeBack: "later" }],
+  [1012, { words: "The gateway is restarting.", comeBack: "now" }],
+  [4400, { words: "The client broke the protocol.", comeBack: "no" }],
+  [
+    4401,
+    { words: "You are not signed in, or no longer.", comeBack: "no", error: "unauthenticated" },
+  ],
+  [4403, { words: "You may not use this route.", comeBack: "no", error: "forbidden" }],
+  [4404, { words: "There is no such route.", comeBack: "no", error: "unknown_route" }],
+  [4406, { words: "The gateway speaks another version.", comeBack: "no", error: "bad_message" }],
+  [4408, { words: "The connection was silent for too long.", comeBack: "later" }],
+  [4409, { words: "The session was taken over by another window.", comeBack: "no" }],
+  [4410, { words: "The session is gone.", comeBack: "new" }],
+  [4413, { words: "This client was too slow.", comeBack: "later" }],
+  [4429, { words: "There are too many connections or messages.", comeBack: "later" }],
+  [4503, { words: "The model's endpoint is unavailable or full.", comeBack: "later" }],
+]);
+
+const LOST = 1006;
+const FORBIDDEN = 4403;
+const SILENT = 4408;
+/** Another window has taken the session. */
+export const TAKEN_OVER = 4409;
+const GONE = 4410;
+
+/**
+ * What a close code means; an unknown one is taken for a lost connection.
+ * @param {number} code
+ * @returns {CloseCode}
+ */
+export function describeClose(code) {
+  return (
+    CLOSE_CODES.get(code) ?? { words: `The connection was closed (${code}).`, comeBack: "later" }
+  );
+}
+
+/** The longest wait before a further attempt, in milliseconds. */
+export const MAX_BACKOFF = 30_000;
+
+/**
+ * How long to wait before an attempt: anywhere up to a bound that doubles, so that many clients
+ * that were cut off together do not come back together.
+ * @param {number} attempt Counted from 0.
+ * @param {number} random From 0 up to 1.
+ * @returns {number} Milliseconds.
+ */
+export function backoff(attempt, random) {
+  return Math.round(random * Math.min(MAX_BACKOFF, 500 * 2 ** attempt));
+}
+
+// One message, and the reply to it
+
+/** @typedef {"not_invoked" | "unknown" | "invoked"} Outcome Whether the model saw a message. */
+/**
+ * @typedef {object} Failure
+ * @property {string} code
+ * @property {string} message For people.
+ * @property {boolean} retryable
+ * @property {number} [retry_after] Seconds.
+ * @property {Outcome} [outcome]
+ */
+/**
+ * @typedef {object} Done
+ * @property {string} id
+ * @property {"completed" | "cancelled" | "failed"} status
+ * @property {string} [text] The reply, whether it was streamed or not; so are the next two.
+ * @property {unknown} [json]
+ * @property {string} [base64]
+ * @property {string} [content_type]
+ * @property {string} [invoked_production_variant]
+ * @property {number} deltas In how many parts the reply came; 0 where it was not streamed.
+ * @property {number} duration_ms
+ * @property {number} [dropped_turns] How many of the oldest turns the model was not told again, for
+ *   want of room, where the gateway sends it the conversation.
+ * @property {Outcome} [outcome] Of a cancelled message.
+ * @property {Failure} [error]
+ */
+/**
+ * @typedef {object} Body Exactly one of the first four, and the protocol's options.
+ * @property {string} [text]
+ * @property {unknown} [json]
+ * @property {string} [base64]
+ * @property {ArrayBuffer | ArrayBufferView} [bytes] The same as `base64`, not encoded.
+ * @property {boolean} [stream] False: in one piece, where the route streams.
+ * @property {string} [content_type]
+ * @property {string} [accept]
+ */
+
+/** A message failed, or nobody knows what became of it. */
+export class MessageError extends Error {
+  /** @param {Failure} failure */
+  constructor(failure) {
+    super(failure.message);
+    this.name = "MessageError";
+    this.failure = failure;
+  }
+}
+
+/**
+ * One message and the reply to it.
+ *
+ * As a promise it is its end: `await turn` gives the {@link Done} of a message that was completed
+ * or cancelled, and throws {@link MessageError} for one that was refused or failed. As an
+ * iterable it is the reply's parts from the first one on, strings or, where the reply is no text,
+ * `Uint8Array`s; to leave the loop does not stop the reply.
+ */
+export class Turn {
+  /** The reply so far. */
+  text = "";
+  /** @type {"waiting" | "running" | Done["status"]} */
+  status = "waiting";
+  /**
+   * How far the message has come: the gateway can't have seen what is only `stored`.
+   * @type {"stored" | "written" | "accepted"}
+   */
+  delivery = "stored";
+  /** Whether it was meant for a session that is gone, and waits for a word of its sender. */
+  held = false;
+  /** Whether it was asked to stop. */
+  cancelling = false;
+  /** Whether parts of the reply are missing. */
+  incomplete = false;
+  /** Its end, failed or not. @type {Done | null} */
+  ended = null;
+
+  /** @type {(string | Uint8Array)[]} */
+  #parts = [];
+  /** @type {string[]} */
+  #base64 = [];
+  #deltas = 0;
+  /** The end as the gateway told it. @type {Done | null} */
+  #told = null;
+  /** @type {(() => void)[]} */
+  #readers = [];
+  /** @type {(done: Done) => void} */
+  #resolve = () => {};
+  /** @type {(error: Error) => void} */
+  #reject = () => {};
+
+  /**
+   * @param {string} id
+   * @param {Body | null} sent What was asked; null where another window asked it.
+   * @param {{ cancel(id: string): void, release(id: string): void }} client
+   */
+  constructor(id, sent, client) {
+    this.id = id;
+    this.sent = sent;
+    /** Ask for it to be stopped; `await turn` then tells what came of that. */
+    this.cancel = () => client.cancel(id);
+    /** Send it all the same, if it is held. */
+    this.release = () => client.release(id);
+    /** @type {Promise<Done>} */
+    this.done = new Promise((resolve, reject) => {
+      this.#resolve = resolve;
+      this.#reject = reject;
+    });
+    this.done.catch(() => {}); // nobody has to wait for it; the turn says it too
+  }
+
+  /**
+   * @template A, B
+   * @param {((done: Done) => A | PromiseLike<A>) | null} [fulfilled]
+   * @param {((error: any) => B | PromiseLike<B>) | null} [rejected]
+   */
+  then(fulfilled, rejected) {
+    return this.done.then(fulfilled, rejected);
+  }
+
+  /**
+   * @template B
+   * @param {((error: any) => B | PromiseLike<B>) | null} [rejected]
+   */
+  catch(rejected) {
+    return this.done.catch(rejected);
+  }
+
+  /** @param {(() => void) | null} [settled] */
+  finally(settled) {
+    return this.done.finally(settled);
+  }
+
+  /** Whether anything of the reply has come. */
+  get begun() {
+    return this.#parts.length > 0;
+  }
+
+  /** @returns {AsyncGenerator<string | Uint8Array, void>} */
+  async *[Symbol.asyncIterator]() {
+    for (let next = 0; ; ) {
+      if (next < this.#parts.length) yield this.#parts[next++];
+      else if (this.ended) break;
+      else await new Promise((resolve) => this.#readers.push(() => resolve(undefined)));
+    }
+    await this.done;
+  }
+
+  /**
+   * For the client: take a part of the reply.
+   * @param {{ index: number, text?: string, base64?: string }} delta
+   */
+  add({ index, text, base64 }) {
+    if (index !== this.#deltas) this.incomplete = true;
+    this.#deltas = index + 1;
+    this.#take(text, base64);
+  }
+
+  /**
+   * @param {string} [text]
+   * @param {string} [base64]
+   */
+  #take(text, base64) {
+    if (text !== undefined) {
+      this.text += text;
+      this.#parts.push(text);
+    } else if (base64 !== undefined) {
+      this.#base64.push(base64);
+      this.#parts.push(Uint8Array.from(atob(base64), (character) => character.charCodeAt(0)));
+    }
+    for (const wake of this.#readers.splice(0)) wake();
+  }
+
+  /**
+   * For the client: take the end. A later one changes nothing.
+   * @param {Done} done
+   */
+  end(done) {
+    if (this.ended) return;
+    this.#told = done;
+    if (done.deltas > this.#deltas) this.incomplete = true;
+    const ended = { ...done };
+    if (this.#base64.length > 0) ended.base64 = btoa(this.#base64.map(atob).join(""));
+    else if (this.#deltas > 0) ended.text = this.text;
+    this.ended = ended;
+    this.status = done.status;
+    this.#take(done.text, this.#deltas > 0 ? undefined : done.base64);
+    if (done.error) this.#reject(new MessageError(done.error));
+    else this.#resolve(ended);
+  }
+
+  /** What is kept of it. */
+  toJSON() {
+    return {
+      id: this.id,
+      sent: this.sent,
+      delivery: this.delivery,
+      held: this.held,
+      cancelling: this.cancelling,
+      incomplete: this.incomplete,
+      deltas: this.#deltas,
+      text: this.#deltas > 0 ? this.text : "",
+      base64: this.#deltas > 0 ? this.#base64 : [],
+      done: this.#told,
+    };
+  }
+
+  /**
+   * For the client: go on from what was kept.
+   * @param {any} kept
+   */
+  load(kept) {
+    if (this.ended) return;
+    this.sent ??= kept.sent;
+    this.delivery = kept.delivery;
+    this.held = kept.held;
+    this.cancelling = kept.cancelling;
+    this.incomplete = kept.incomplete;
+    this.#deltas = kept.deltas;
+    // The parts that it has are the first ones of those that were kept.
+    if (kept.text.length > this.text.length) this.#take(kept.text.slice(this.text.length));
+    for (const part of kept.base64.slice(this.#base64.length)) this.#take(undefined, part);
+    if (kept.done) this.end(kept.done);
+  }
+}
+
+// How a turn ends where the gateway does not say it
+
+/** @typedef {Omit<Done, "id">} Ended */
+
+/**
+ * @param {Failure} error
+ * @returns {Ended}
+ */
+function failed(error) {
+  return { status: "failed", error, deltas: 0, duration_ms: 0 };
+}
+
+/**
+ * @param {Outcome} outcome
+ * @returns {Ended}
+ */
+function cancelled(outcome) {
+  return { status: "cancelled", outcome, deltas: 0, duration_ms: 0 };
+}
+
+/**
+ * @param {string} message
+ * @param {string} [code] Of what will not pass by itself.
+ */
+function notSent(message, code) {
+  const retryable = code === undefined;
+  return failed({ code: code ?? "unavailable", message, retryable, outcome: "not_invoked" });
+}
+
+/** @param {number} limit */
+function tooLarge(limit) {
+  const message = `A message may have ${limit} bytes; this one has more.`;
+  return failed({ code: "too_large", message, retryable: false, outcome: "not_invoked" });
+}
+
+/** @param {string} why */
+function unknownOutcome(why) {
+  const message = `${why}; whether the model saw the message is not known.`;
+  return failed({ code: "session_lost", message, retryable: false, outcome: "unknown" });
+}
+
+/** @param {string} status */
+function lostReply(status) {
+  const message = "The end of the reply was lost on the way.";
+  const outcome = status === "completed" ? "invoked" : "unknown";
+  return failed({ code: "stream_broken", message, retryable: false, outcome });
+}
+
+// The conversation
+
 export const SUBPROTOCOL = "v1.json.session-gateway";
 
+/** A socket's state, in every `WebSocket`. */
+const OPEN = 1;
 /** A connection that held for so many milliseconds was a good one. */
 const STEADY = 5_000;
 /** How long to wait for a connection, and for a session that is to be resumed, in milliseconds. */
@@ -109,6 +452,8 @@ export class SessionClient extends EventTarget {
   #openedAt = 0;
   /** For how many seconds the gateway has asked to stay away. */
   #retryAfter = 0;
+  /** The session that is gone, until another is there. @type {string | null} */
+  #replaces = null;
   /** Whether the session's end is for good: asked for, or because nobody used it. */
   #final = false;
   /** How many half heartbeats have passed without a word of the gateway's. */
@@ -121,6 +466,8 @@ export class SessionClient extends EventTarget {
   #heartbeat;
   /** @type {AbortController | null} */
   #listening = null;
+  #WebSocket;
+  #hold;
   #storage;
   #storageKey;
   /**
@@ -134,23 +481,37 @@ export class SessionClient extends EventTarget {
   /**
    * @param {string} url Of the route: `ws://HOST/ws` or `ws://HOST/ws/ROUTE`.
    * @param {Options} [options]
+   * @throws {TypeError} There is no `WebSocket`.
    */
-  constructor(url, { storage, storageKey = "session-gateway" } = {}) {
+  constructor(url, options = {}) {
     super();
+    const { WebSocket = globalThis.WebSocket, hold = false } = options;
+    const { storage, storageKey = "session-gateway" } = options;
+    if (!WebSocket) {
+      throw new TypeError(
+        "There is no global WebSocket: Node has one from version 22 on. Before that, install the " +
+          'package ws, import { WebSocket } from "ws", and give it: ' +
+          "new SessionClient(url, { WebSocket }).",
+      );
+    }
     this.url = url;
+    this.#WebSocket = WebSocket;
+    this.#hold = hold;
     this.#storage = storage;
     this.#storageKey = storageKey;
     if (!storage) return;
     this.#restore();
     this.#windows = new BroadcastChannel(storageKey);
     this.#windows.addEventListener("message", ({ data }) => this.#overheard(JSON.parse(data)));
+    // Node would not end while it listens.
+    /** @type {any} */ (this.#windows).unref?.();
   }
 
   /** Open a connection: to the session, if there is one to resume, else to a new one. */
   connect() {
     this.#drop();
     this.#listen();
-    const socket = new WebSocket(this.url, SUBPROTOCOL);
+    const socket = new this.#WebSocket(this.url, SUBPROTOCOL);
     this.#socket = socket;
     this.#newest = 0;
     this.#openedAt = 0;
@@ -161,35 +522,43 @@ export class SessionClient extends EventTarget {
     const mine = (/** @type {(event: any) => void} */ handle) => (/** @type {any} */ event) => {
       if (socket === this.#socket) handle(event);
     };
-    socket.addEventListener(
-      "open",
-      mine(() => this.#ask()),
-    );
-    socket.addEventListener(
-      "message",
-      mine((event) => this.#received(JSON.parse(event.data))),
-    );
-    socket.addEventListener(
-      "close",
-      mine((event) => this.#lost(event.code)),
-    );
+    let reached = false;
+    const listeners = {
+      open: () => {
+        reached = true;
+        this.#ask();
+      },
+      message: (/** @type {any} */ { data }) => this.#received(JSON.parse(data)),
+      error: () => {}, // its close follows; but ws throws what nobody listens to
+      close: async (/** @type {any} */ { code }) => {
+        const refusal = reached ? null : await this.#refusal();
+        if (socket !== this.#socket) return;
+        if (refusal === null) this.#lost(code);
+        else this.#stop(FORBIDDEN, refusal);
+      },
+    };
+    for (const [type, listener] of Object.entries(listeners)) {
+      socket.addEventListener(type, mine(listener));
+    }
   }
 
   /**
    * Send one message, now or as soon as there is a connection.
-   * @param {Body} body
+   * @param {string | Body} body
    * @param {string} [id] Chosen by the caller. The same message under the same id is the same
    *   turn; another message under an id that was used is refused.
    * @returns {Turn} It fails with a {@link MessageError} if the message is refused or fails, or
    *   the session is gone: then its outcome is unknown, and it is not sent again, since the model
    *   may have seen it.
+   * @throws {TypeError} It is no string and has no body, or more than one.
    */
-  send(body, id = crypto.randomUUID()) {
+  send(body, id = newId()) {
+    const sent = sendable(body);
     const known = this.#find(id);
-    if (known && JSON.stringify(known.sent) === JSON.stringify(body)) return known;
-    if (known) return usedId(id, body);
-    const turn = this.#add(id, body);
-    if (this.state === "closed") this.#end(turn, notSent("There is no connection."));
+    if (known && JSON.stringify(known.sent) === JSON.stringify(sent)) return known;
+    if (known) return usedId(id, sent);
+    const turn = this.#add(id, sent);
+    if (this.state === "closed") this.#end(turn, this.#notSent());
     else if (this.#ready) this.#write(turn);
     else this.#store();
     this.#tell("turn", turn);
@@ -215,6 +584,19 @@ export class SessionClient extends EventTarget {
   }
 
   /**
+   * Send a message that is held.
+   * @param {string} id
+   */
+  release(id) {
+    const turn = this.#find(id);
+    if (!turn?.held || turn.ended) return;
+    turn.held = false;
+    if (this.#ready) this.#write(turn);
+    else this.#store();
+    this.#tell("turn", turn);
+  }
+
+  /**
    * Close the session, at the model too, and don't come back. Without a connection it is left to
    * end by itself.
    */
@@ -235,6 +617,7 @@ export class SessionClient extends EventTarget {
       if (turn.delivery === "stored") return cancelled("not_invoked");
       return open ? cancelled("unknown") : unknownOutcome("The session was left");
     });
+    this.#replaces = null;
     this.url = url;
     this.#attempt = 0;
     this.connect();
@@ -312,8 +695,16 @@ export class SessionClient extends EventTarget {
       heartbeat: message.heartbeat_seconds,
       messageBytes: message.limits.message_bytes,
     };
+    const replaces = this.#replaces;
+    this.#replaces = null;
+    if (replaces !== null && this.#hold) {
+      for (const turn of this.#pending()) {
+        turn.held = true;
+        this.#tell("turn", turn);
+      }
+    }
     this.#connected(this.#session);
-    this.#note("opened", message);
+    this.#note("opened", { ...message, replaces });
   }
 
   /** @param {any} message */
@@ -419,6 +810,7 @@ export class SessionClient extends EventTarget {
   #flush() {
     this.#ready = true;
     for (const turn of this.#pending()) {
+      if (turn.held) continue;
       if (turn.delivery !== "accepted" || this.#gap) this.#write(turn);
       if (turn.cancelling && !turn.ended) this.#put({ type: "message.cancel", id: turn.id });
     }
@@ -441,7 +833,7 @@ export class SessionClient extends EventTarget {
 
   /** @param {object} message */
   #put(message) {
-    if (this.#socket?.readyState === WebSocket.OPEN) this.#socket.send(JSON.stringify(message));
+    if (this.#socket?.readyState === OPEN) this.#socket.send(JSON.stringify(message));
   }
 
   /**
@@ -460,8 +852,9 @@ export class SessionClient extends EventTarget {
     }, interval / 2);
   }
 
+  /** A browser says when the device has no network, and when the page goes; Node does not. */
   #listen() {
-    if (this.#listening) return;
+    if (this.#listening || !globalThis.addEventListener) return;
     this.#listening = new AbortController();
     const { signal } = this.#listening;
     const on = (/** @type {string} */ type, /** @type {() => void} */ handle) =>
@@ -474,6 +867,22 @@ export class SessionClient extends EventTarget {
   }
 
   // The end of a connection, and of a session
+
+  /**
+   * Ask over HTTP why a handshake was refused: a page can't tell that from a gateway that is not
+   * there. A browser names the page's origin in a POST to the page's own gateway too.
+   * @returns {Promise<string | null>} The gateway's words; null where it has not refused.
+   */
+  async #refusal() {
+    const signal = AbortSignal.timeout(ANSWER);
+    try {
+      const answer = await fetch(this.url.replace(/^ws/, "http"), { method: "POST", signal });
+      const problem = answer.status === 403 ? await answer.json() : null;
+      return problem?.code === "forbidden" ? problem.detail : null;
+    } catch {
+      return null; // it is not there, or something else answers in its place
+    }
+  }
 
   /**
    * @param {number} code
@@ -500,22 +909,33 @@ export class SessionClient extends EventTarget {
     this.#become("waiting");
   }
 
-  /** @param {number} code */
-  #stop(code) {
+  /**
+   * @param {number} code
+   * @param {string} [words]
+   */
+  #stop(code, words = describeClose(code).words) {
     this.#drop();
-    this.reason = describeClose(code).words;
+    this.reason = words;
     this.code = code;
     if (code === TAKEN_OVER) this.#adopt();
     else {
+      this.#replaces = null;
       this.#forget(({ delivery }) =>
-        delivery === "stored" ? notSent(this.reason) : unknownOutcome("The session has ended"),
+        delivery === "stored" ? this.#notSent() : unknownOutcome("The session has ended"),
       );
     }
     this.#become("closed");
   }
 
+  /** How a message ends that can't be sent without a connection. */
+  #notSent() {
+    const words = this.reason || "There is no connection: connect() opens one.";
+    return notSent(words, describeClose(this.code).error);
+  }
+
   /** What the session may have seen has an unknown outcome; the rest goes to the next one. */
   #gone() {
+    this.#replaces = this.#session?.id ?? this.#replaces;
     this.#forget(({ delivery }) =>
       delivery === "stored" ? null : unknownOutcome("The session is gone"),
     );
@@ -563,18 +983,22 @@ export class SessionClient extends EventTarget {
    * @param {Body | null} sent
    */
   #add(id, sent) {
-    const turn = new Turn(id, sent, () => this.cancel(id));
+    const turn = new Turn(id, sent, this);
     this.history.push(turn);
     if (this.history.length > MAX_HISTORY) this.#halve();
     return turn;
   }
 
   /**
+   * What befalls a session stands before the turns that come after it: those without a reply yet.
    * @param {Note["type"]} type
    * @param {any} detail
    */
   #note(type, detail) {
-    this.history.push({ type, detail });
+    const later = this.history.findIndex(
+      (item) => item instanceof Turn && !item.ended && !item.begun,
+    );
+    this.history.splice(later < 0 ? this.history.length : later, 0, { type, detail });
     this.#tell(type, detail);
   }
 
@@ -606,6 +1030,7 @@ export class SessionClient extends EventTarget {
       const kept = JSON.stringify({
         url: this.url,
         session: this.#session,
+        replaces: this.#replaces,
         last_event: this.lastEvent,
         history: this.history,
       });
@@ -637,6 +1062,7 @@ export class SessionClient extends EventTarget {
       this.#acknowledged = kept.last_event;
       this.#next();
     } else {
+      this.#replaces = kept.replaces ?? null;
       this.#gone();
     }
   }
@@ -695,6 +1121,42 @@ export class SessionClient extends EventTarget {
   }
 }
 
+/** Not `randomUUID`, which pages have only over HTTPS and on loopback addresses. */
+function newId() {
+  const bytes = crypto.getRandomValues(new Uint8Array(16));
+  return Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");
+}
+
+/**
+ * What a message says, as JSON has it; what its sender changes later changes nothing.
+ * @param {string | Body} body
+ * @returns {Body}
+ * @throws {TypeError} It can't be sent.
+ */
+function sendable(body) {
+  if (typeof body === "string") return { text: body };
+  const { bytes, ...rest } = body ?? {};
+  const sent = JSON.parse(JSON.stringify(rest));
+  const [kind, another] = ["text", "json", "base64"].filter((name) => name in sent);
+  if (bytes instanceof ArrayBuffer || ArrayBuffer.isView(bytes)) {
+    if (kind === undefined) return { ...sent, base64: encoded(bytes) };
+  } else if (another === undefined && bytes === undefined) {
+    if (kind === "json" || typeof sent[kind] === "string") return sent;
+  }
+  throw new TypeError(
+    "A message is a string, or an object with one of text, json, base64 and bytes, " +
+      'such as { json: { "inputs": "Hello" } }.',
+  );
+}
+
+/** @param {ArrayBuffer | ArrayBufferView} bytes */
+function encoded(bytes) {
+  const view = ArrayBuffer.isView(bytes)
+    ? new Uint8Array(bytes.buffer, bytes.byteOffset, bytes.byteLength)
+    : new Uint8Array(bytes);
+  return btoa(Array.from(view, (byte) => String.fromCharCode(byte)).join(""));
+}
+
 /**
  * @param {string} id
  * @param {Body} body
@@ -702,7 +1164,7 @@ export class SessionClient extends EventTarget {
 function usedId(id, body) {
   const message = "Another message has had this id.";
   const error = { code: "bad_message", message, retryable: false };
-  const turn = new Turn(id, body, () => {});
+  const turn = new Turn(id, body, { cancel() {}, release() {} });
   turn.end({ ...failed({ ...error, outcome: "not_invoked" }), id });
   return turn;
 }

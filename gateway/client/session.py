@@ -9,7 +9,8 @@ from datetime import datetime
 from types import MappingProxyType
 from typing import Any, Literal, NoReturn, Unpack
 
-from msgspec import UNSET
+import msgspec
+from msgspec import UNSET, Struct
 from websockets.asyncio.client import ClientConnection
 from websockets.asyncio.client import connect as websocket_connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus, InvalidURI
@@ -574,13 +575,19 @@ async def connect(
         await session.close()
 
 
+class _Problem(Struct):
+    """RFC 9457, as much of it as is passed on."""
+
+    detail: str
+
+
 def _said(refusal: Response) -> str:
     """Why there is no WebSocket: what the gateway says, or what the status most likely means."""
     status = refusal.status_code
-    plain = refusal.headers.get("Content-Type", "").startswith("text/plain")
-    said = refusal.body.decode(errors="replace").strip() if refusal.body and plain else ""
-    if status == 403 and said:  # the only one that the gateway gives itself
-        return said.partition("\n")[0][:SAID]
+    try:
+        return msgspec.json.decode(refusal.body, type=_Problem).detail[:SAID]
+    except msgspec.DecodeError:
+        pass  # it is not the gateway's
     if status in {403, 404}:
         return "no session-gateway answers there; its addresses end in /ws or /ws/ROUTE"
     return closing_of(STATUSES[status]).words

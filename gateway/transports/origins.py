@@ -18,7 +18,7 @@ from gateway.transports.proxies import Client
 
 log = structlog.stdlib.get_logger("gateway.connections")
 
-REFUSED = "This page's origin may not connect; allow it in the route's allowed_origins.\n"
+REFUSED = "This page's origin may not connect; allow it in the route's allowed_origins."
 
 _SHOWN = 200
 """Characters of an origin or a host that are logged."""

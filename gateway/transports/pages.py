@@ -1,5 +1,10 @@
-"""The chat page and its modules, with headers that let nothing else in."""
+"""The chat page and its modules, with headers that let nothing else in.
 
+The modules may be imported by pages of other origins: what they are is no secret, and whether such
+a page may connect is another question.
+"""
+
+import os
 from collections.abc import MutableMapping
 from pathlib import Path
 from typing import Any
@@ -34,9 +39,12 @@ HEADERS = (
     ("Cache-Control", "no-cache"),
 )
 
+SHARED = {"Access-Control-Allow-Origin": "*", "Cross-Origin-Resource-Policy": "cross-origin"}
+"""Headers of what pages of other origins may load."""
+
 
 class SecurityHeaders:
-    """Adds `HEADERS` to every HTTP response."""
+    """Adds `HEADERS` to every HTTP response, where it has not its own."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -55,6 +63,23 @@ class SecurityHeaders:
             await send(message)
 
         await self._app(scope, receive, send_with_headers)
+
+
+class Files(StaticFiles):
+    """Static files, whose modules are `SHARED`."""
+
+    def file_response(
+        self,
+        full_path: str | os.PathLike[str],
+        stat_result: os.stat_result,
+        scope: Scope,
+        status_code: int = 200,
+    ) -> Response:
+        """See Starlette."""
+        response = super().file_response(full_path, stat_result, scope, status_code)
+        if os.fspath(full_path).endswith(".js"):
+            response.headers.update(SHARED)
+        return response
 
 
 def directory() -> Path:
@@ -81,5 +106,5 @@ def pages(routes: list[str]) -> list[BaseRoute]:
     return [
         Route("/", index),
         Route("/routes.json", names),
-        Mount("/static", StaticFiles(directory=files)),
+        Mount("/static", Files(directory=files)),
     ]

@@ -7,7 +7,8 @@ from types import MappingProxyType
 
 import structlog
 from msgspec import UNSET, structs
-from starlette.responses import PlainTextResponse
+from starlette.requests import HTTPConnection
+from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from gateway.errors import CloseCode, ErrorCode
@@ -399,6 +400,14 @@ def _raw(route: Route) -> Route:
     return Route(policy, route.model)
 
 
+_READABLE = {"Access-Control-Allow-Origin": "*"}
+
+
+def _refusal() -> Response:
+    problem = {"status": 403, "code": ErrorCode.FORBIDDEN, "detail": REFUSED}
+    return JSONResponse(problem, 403, _READABLE, media_type="application/problem+json")
+
+
 class WebSocketEndpoint:
     """Takes handshakes on ``/ws`` and ``/ws/{route}``.
 
@@ -428,15 +437,32 @@ class WebSocketEndpoint:
         self._lingering = Lingering(asyncio.get_running_loop())
         self._connections = 0
 
+    def _called(self, connection: HTTPConnection) -> tuple[str, Client, bool]:
+        """The name of the route that is asked for, by whom, and whether its origin may connect."""
+        name = connection.path_params.get("route") or next(iter(self._sessions.routes))
+        headers, peer = connection.headers, connection.client
+        client = self._proxies.client_of(peer and peer.host, headers)
+        origin, host = headers.get("origin"), headers.get("host")
+        return name, client, self._origins.allow(origin, host, route=name, client=client)
+
+    async def explain(self, connection: HTTPConnection) -> Response:
+        """Answer what is no handshake, or one that is refused.
+
+        A browser does not tell a page why its handshake was refused. So the page may ask for the
+        same over HTTP, and read the answer whatever its origin.
+        """
+        *_, allowed = self._called(connection)
+        if not allowed:
+            return _refusal()
+        upgrade = {"Connection": "Upgrade", "Upgrade": "websocket"}  # RFC 9110, 15.5.22
+        return PlainTextResponse("Connect with a WebSocket.\n", 426, _READABLE | upgrade)
+
     async def serve(self, websocket: WebSocket) -> None:
         """Serve one connection."""
         routes = self._sessions.routes
-        name = websocket.path_params.get("route") or next(iter(routes))
-        headers, peer = websocket.headers, websocket.client
-        client = self._proxies.client_of(peer and peer.host, headers)
-        origin, host = headers.get("origin"), headers.get("host")
-        if not self._origins.allow(origin, host, route=name, client=client):
-            await websocket.send_denial_response(PlainTextResponse(REFUSED, 403))
+        name, client, allowed = self._called(websocket)
+        if not allowed:
+            await websocket.send_denial_response(_refusal())
             return
         offered = [p for p in websocket.scope["subprotocols"] if not p.startswith(CREDENTIALS)]
         chosen = next((p for p in offered if p in CODECS), None)

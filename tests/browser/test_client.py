@@ -61,6 +61,50 @@ async def test_an_app_sends_and_is_answered(chat: Chat) -> None:
     assert reason == "client"
 
 
+async def test_what_can_be_sent(chat: Chat) -> None:
+    script = f"""{Client}
+        const client = new SessionClient(`ws://${{location.host}}/ws`);
+        client.connect();
+        const json = {{ says: "before" }};
+        const bodies = ["/echo one", {{ text: "/echo two" }}, {{ base64: btoa("/echo three") }},
+          {{ bytes: new TextEncoder().encode("/echo four") }},
+          {{ bytes: new TextEncoder().encode("/echo five").buffer }}, {{ json }}];
+        const turns = bodies.map((body) => client.send(body));
+        json.says = "after";
+        const done = await Promise.all(turns);
+        client.close();
+        return [...done.slice(0, 5).map(({{ text }}) => text), turns[5].sent];
+    """
+    five = ["one", "two", "three", "four", "five"]
+    assert await run(chat, script) == [*five, {"json": {"says": "before"}}]
+
+
+async def test_what_is_no_message_is_not_taken(chat: Chat) -> None:
+    bodies = [
+        "5",
+        "null",
+        "[1]",
+        "{}",
+        "{ inputs: 'Hello' }",
+        "{ text: 5 }",
+        "{ base64: 5 }",
+        "{ bytes: 5 }",
+        "{ json: undefined }",
+        "{ json: () => 1 }",
+        "{ json: 1n }",
+        "{ text: 'a', json: 1 }",
+        "{ text: 'a', bytes: new ArrayBuffer(1) }",
+    ]
+    script = f"""{Client}
+        const client = new SessionClient(`ws://${{location.host}}/ws`);
+        const thrown = (body) => {{
+          try {{ client.send(body); }} catch (error) {{ return error.name; }}
+        }};
+        return [[{", ".join(bodies)}].map(thrown), client.history];
+    """
+    assert await run(chat, script) == [["TypeError"] * len(bodies), []]
+
+
 async def test_a_running_message_is_stopped(chat: Chat) -> None:
     script = f"""{Client}
         const client = new SessionClient(`ws://${{location.host}}/ws`);
@@ -138,12 +182,17 @@ async def test_a_connection_that_may_not_come_back(chat: Chat, route: str, words
           client.addEventListener("state", () => client.state === "closed" && resolve()));
         client.connect();
         await closed;
-        const late = await client.send({{ text: "hi" }}).catch((error) => error.failure.outcome);
+        const late = await client.send("hi").catch((error) => error.failure);
         return [client.reason, late];
     """
     reason, late = await run(chat, script)
     assert words in reason
-    assert late == "not_invoked"
+    assert late == {
+        "code": "unknown_route",
+        "message": reason,
+        "outcome": "not_invoked",
+        "retryable": False,
+    }
 
 
 async def test_an_unknown_subprotocol_can_be_told_from_a_lost_connection(chat: Chat) -> None:

@@ -209,6 +209,30 @@ class TestRefusedHandshakes:
         assert refused.value.response.status_code == 403
         assert b"allowed_origins" in (refused.value.response.body or b"")
 
+    async def test_a_page_may_ask_why_it_was_refused(self, url: str) -> None:
+        """A browser does not tell it, and lets it read only what says that anybody may."""
+        base = url.replace("ws", "http", 1)
+        evil = {"Origin": "https://evil.example.com"}
+        good = {"Origin": "https://chat.example.com"}
+        async with httpx.AsyncClient(base_url=base) as http:
+            for path, headers, status in (
+                ("/ws", evil, 403),
+                ("/ws/json", good, 403),
+                ("/ws", good, 426),
+                ("/ws/chat", {}, 426),
+                ("/ws/nowhere", {}, 426),
+            ):
+                answer = await http.post(path, headers=headers)
+                assert answer.status_code == status
+                assert answer.headers["access-control-allow-origin"] == "*"
+                if status == 403:
+                    assert answer.headers["content-type"] == "application/problem+json"
+                    assert answer.json()["code"] == "forbidden"
+                    assert "allowed_origins" in answer.json()["detail"]
+                else:
+                    assert answer.headers["upgrade"] == "websocket"
+                    assert (await http.get(path, headers=headers)).status_code == 426
+
     async def test_its_own_page_and_those_on_the_list(self, url: str) -> None:
         for origin in (url.replace("ws", "http", 1), "https://chat.example.com"):
             async with client(url, origin=origin) as chat:
@@ -471,11 +495,19 @@ async def test_pages_and_health(url: str) -> None:
         assert "default-src 'none'" in policy
         assert "unsafe" not in policy
         assert page.headers["x-content-type-options"] == "nosniff"
-        assert (
-            (await http.get("/static/client.js"))
-            .headers["content-type"]
-            .startswith("text/javascript")
+        assert page.headers["cross-origin-resource-policy"] == "same-origin"
+        assert "access-control-allow-origin" not in page.headers
+        module = await http.get("/static/client.js")
+        again = await http.get(
+            "/static/client.js", headers={"If-None-Match": module.headers["etag"]}
         )
+        assert (module.status_code, again.status_code) == (200, 304)
+        assert module.headers["content-type"].startswith("text/javascript")
+        for answer in (module, again):
+            assert answer.headers["access-control-allow-origin"] == "*"
+            assert answer.headers["cross-origin-resource-policy"] == "cross-origin"
+        style = await http.get("/static/style.css")
+        assert "access-control-allow-origin" not in style.headers
         assert (await http.get("/static/../pyproject.toml")).status_code == 404
         assert (await http.get("/routes.json")).json() == {
             "routes": ["chat", "json", "lazy", "stateless", "prefix", "missing"],

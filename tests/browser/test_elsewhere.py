@@ -1,0 +1,245 @@
+"""client.js away from the gateway's page: on a page of another origin, and in Node."""
+
+import json
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from playwright._impl._driver import compute_driver_executable
+
+from tests.browser.conftest import Chat
+from tests.support.processes import Process
+from tests.support.timing import UNIT
+
+Start = Callable[..., Process]
+
+ROOT = Path(__file__).parents[2]
+VENV = Path(sys.prefix)
+OLDEST = str(VENV / "bin" / "node")
+NEWEST = str(compute_driver_executable()[0])
+"""The Node that Playwright brings, which has a ``WebSocket``."""
+
+# A page's script that knows nothing but the gateway's address, and counts its handshakes.
+PAGE = """async (gateway) => {
+  const { SessionClient } = await import(`${gateway}/static/client.js`);
+  window.handshakes = 0;
+  class Counted extends WebSocket {
+    constructor(...given) {
+      super(...given);
+      handshakes += 1;
+    }
+  }
+  const url = `${gateway.replace("http", "ws")}/ws`;
+  window.client = new SessionClient(url, { WebSocket: Counted });
+  window.settled = new Promise((resolve) =>
+    client.addEventListener("state", () => client.state !== "connecting" && resolve(client.state)));
+  client.connect();
+  window.early = client.send("hi").catch((error) => error.failure);
+  return await settled;
+}"""
+
+
+class Silent(SimpleHTTPRequestHandler):
+    """Serves a folder without a word about it."""
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def elsewhere(tmp_path: Path) -> Iterator[str]:
+    """The origin of another server, which has a page of its own."""
+    folder = tmp_path / "elsewhere"
+    folder.mkdir()
+    (folder / "index.html").write_text(
+        '<!doctype html><title>An app</title><link rel="icon" href="data:,">'
+    )
+
+    def handler(*given: Any) -> Silent:
+        return Silent(*given, directory=str(folder))
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
+
+
+async def test_a_page_of_another_origin(
+    new_chat: Callable[..., Any],
+    start_gateway: Start,
+    elsewhere: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("GATEWAY_ROUTES__CHAT__ALLOWED_ORIGINS", json.dumps([elsewhere]))
+    gateway = start_gateway()
+    chat: Chat = await new_chat()
+    await chat.page.goto(elsewhere)
+    assert await chat.page.evaluate(PAGE, gateway.url) == "open"
+    text = await chat.page.evaluate("client.send('My name is Ada.').then((done) => done.text)")
+    assert "Hello Ada" in text
+    text = await chat.page.evaluate("client.send('What is my name?').then((done) => done.text)")
+    assert "Your name is Ada." in text
+    await chat.page.evaluate("client.close()")
+    assert await chat.page.evaluate("handshakes") == 1
+
+
+async def test_a_forbidden_origin_is_told_and_does_not_try_again(
+    new_chat: Callable[..., Any], start_gateway: Start, elsewhere: str
+) -> None:
+    chat: Chat = await new_chat()
+    await chat.page.clock.install()
+    await chat.page.goto(elsewhere)
+    assert await chat.page.evaluate(PAGE, start_gateway().url) == "closed"
+    code, reason = await chat.page.evaluate("[client.code, client.reason]")
+    assert code == 4403
+    assert "allow it in the route's allowed_origins" in reason
+    forbidden = {
+        "code": "forbidden",
+        "message": reason,
+        "outcome": "not_invoked",
+        "retryable": False,
+    }
+    assert await chat.page.evaluate("early") == forbidden
+    late = "client.send('hi').catch((error) => error.failure)"
+    assert await chat.page.evaluate(late) == forbidden
+    await chat.page.clock.run_for(120_000)
+    assert await chat.page.evaluate("handshakes") == 1
+    chat.complaints.clear()  # Chromium's own, of the refused handshake
+
+
+class Node:
+    """Runs scripts as users do who have copied client.js, or installed its folder.
+
+    Attributes:
+        folder: Where they run, with the packages ``ws`` and ``session-gateway-client``.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        packages = folder / "node_modules"
+        packages.mkdir(parents=True)
+        (packages / "ws").symlink_to(VENV / "node_modules" / "ws")
+        (packages / "session-gateway-client").symlink_to(ROOT / "static")
+
+    def run(self, executable: str, script: str) -> Any:
+        """What the script prints, as JSON; it has to end by itself, without a complaint."""
+        (self.folder / "app.mjs").write_text(script)
+        ended = subprocess.run(
+            [executable, "app.mjs"],
+            cwd=self.folder,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=30 * UNIT,
+        )
+        assert (ended.returncode, ended.stderr) == (0, "")
+        return json.loads(ended.stdout)
+
+
+@pytest.fixture
+def node(tmp_path: Path) -> Node:
+    return Node(tmp_path / "node")
+
+
+IMPORT = 'import { SessionClient } from "session-gateway-client";'
+IMPORT_WS = 'import { WebSocket } from "ws";'
+NODES = pytest.mark.parametrize(
+    ("executable", "websocket"),
+    [(OLDEST, IMPORT_WS), (NEWEST, IMPORT_WS), (NEWEST, "const { WebSocket } = globalThis;")],
+    ids=["20-ws", "newest-ws", "newest"],
+)
+
+
+def test_the_oldest_node_is_the_one_that_is_promised() -> None:
+    version = subprocess.run([OLDEST, "--version"], capture_output=True, text=True, check=True)
+    assert version.stdout.startswith("v20.")
+
+
+@NODES
+@pytest.mark.usefixtures("streams")
+def test_a_conversation_in_node(
+    node: Node, start_gateway: Start, executable: str, websocket: str
+) -> None:
+    """A connection breaks in the middle of an answer; the process ends when the session does."""
+    script = f"""{IMPORT}
+        {websocket}
+        const sockets = [];
+        class Kept extends WebSocket {{
+          constructor(...given) {{
+            super(...given);
+            sockets.push(this);
+          }}
+        }}
+        const client = new SessionClient("{start_gateway().websocket}/ws", {{ WebSocket: Kept }});
+        client.connect();
+        await client.send("My name is Ada.");
+        const parts = [];
+        for await (const part of client.send("/count 20 20")) {{
+          parts.push(part);
+          if (parts.length === 5) sockets[0].close(4000);
+        }}
+        const {{ text }} = await client.send("What is my name?");
+        client.close();
+        console.log(JSON.stringify([parts.join(""), text, sockets.length]));
+    """
+    counted, text, sockets = node.run(executable, script)
+    assert [int(number) for number in counted.split()] == list(range(1, 21))
+    assert "Your name is Ada." in text
+    assert sockets == 2
+
+
+@NODES
+def test_a_gateway_that_is_not_there(node: Node, executable: str, websocket: str) -> None:
+    """It is tried again until the client is closed; nothing is thrown meanwhile."""
+    script = f"""{IMPORT}
+        {websocket}
+        const client = new SessionClient("ws://127.0.0.1:9/ws", {{ WebSocket }});
+        const states = [];
+        client.addEventListener("state", ({{ detail }}) => {{
+          states.push(detail);
+          if (states.length === 4) client.close();
+        }});
+        client.connect();
+        const sent = client.send("hi").catch(({{ failure }}) => failure.outcome);
+        console.log(JSON.stringify([await sent, states]));
+    """
+    outcome, states = node.run(executable, script)
+    assert outcome == "not_invoked"
+    assert states == ["connecting", "waiting", "connecting", "waiting", "closed"]
+
+
+def test_a_copy_of_the_one_file(node: Node, start_gateway: Start) -> None:
+    gateway = start_gateway()
+    module = httpx.get(f"{gateway.url}/static/client.js", verify=False)
+    (node.folder / "client.mjs").write_text(module.text)
+    script = f"""import {{ SessionClient }} from "./client.mjs";
+        const storage = {{ getItem: () => null, setItem: (_, kept) => (storage.kept = kept) }};
+        const client = new SessionClient("{gateway.websocket}/ws", {{ storage }});
+        client.connect();
+        const {{ text }} = await client.send("/echo Hello");
+        client.close();
+        console.log(JSON.stringify([text, JSON.parse(storage.kept).history.length]));
+    """
+    assert node.run(NEWEST, script) == ["Hello", 2]
+
+
+def test_where_there_is_no_websocket_it_says_what_to_do(node: Node) -> None:
+    script = f"""{IMPORT}
+        try {{
+          new SessionClient("ws://127.0.0.1:9/ws");
+        }} catch (error) {{
+          console.log(JSON.stringify([error.name, error.message]));
+        }}
+    """
+    name, message = node.run(OLDEST, script)
+    assert name == "TypeError"
+    assert "package ws" in message
+    assert "new SessionClient(url, { WebSocket })" in message
