@@ -914,7 +914,8 @@ class TestOpening:
     @pytest.mark.parametrize(
         ("status", "body", "code", "words"),
         [
-            (403, "Not this\npage.", 4403, "HTTP 403: Not this$"),
+            (403, '{"detail": "Not this page."}', 4403, "HTTP 403: Not this page.$"),
+            (403, "Not this", 4403, "HTTP 403: no session-gateway answers there"),
             (403, "", 4403, "HTTP 403: no session-gateway answers there; .* /ws"),
             (404, "Not found", 4404, "HTTP 404: no session-gateway answers there; .* /ws"),
             (401, "", 4401, "HTTP 401: not authenticated"),
