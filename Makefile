@@ -8,6 +8,7 @@ INSTALLED := $(VENV)/.installed
 PYTEST_FLAGS ?= -n auto --dist worksteal
 BENCH_FLAGS ?=
 export PATH := $(PATH):/usr/sbin
+LONG := long or hypothesis or schedules
 
 # A command, which Debian has in a package of the same name; a server among them is not started.
 needed = command -v $(1) >/dev/null \
@@ -15,7 +16,7 @@ needed = command -v $(1) >/dev/null \
 	|| { echo "$(1) is needed: apt-get install $(1)" >&2; exit 1; }
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types unit search bench instructions format clean browser proxies node
+.PHONY: help demo test long lint types unit search bench instructions format clean browser proxies node
 
 help: ## show this text
 	@awk -F':.*## ' '/^[a-z]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -36,7 +37,10 @@ $(INSTALLED): pyproject.toml | $(BIN)/python
 demo: $(INSTALLED) ## run the gateway with a language model, ready to chat
 	$(BIN)/session-gateway demo
 
-test: lint types unit instructions ## run every check and every test
+test: lint types unit instructions ## run every check, and all tests but the longest
+
+long: $(INSTALLED) browser ## run the longest tests, and try more examples
+	SCHEDULES=200 $(BIN)/pytest $(PYTEST_FLAGS) --hypothesis-profile=long -m '$(LONG)'
 
 lint: $(INSTALLED) ## formatting and lint
 	$(BIN)/ruff format --check .
@@ -66,7 +70,7 @@ unit: $(INSTALLED) browser proxies node ## tests, with the coverage that is aske
 
 search: $(INSTALLED) ## look for failures for as long as it takes
 	$(BIN)/pytest --hypothesis-profile=search -k "machine or codecs" tests/unit
-	SCHEDULES=5000 SEED=$${SEED:-$$$$} $(BIN)/pytest -s tests/faults/test_schedules.py
+	SCHEDULES=5000 SEED=$${SEED:-$$$$} $(BIN)/pytest -s -m schedules tests/faults/test_schedules.py
 
 bench: $(INSTALLED) ## compare what a message costs, here and in other ways, in 15 minutes
 	$(BIN)/python -m tests.bench run $(BENCH_FLAGS)

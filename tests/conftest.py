@@ -1,7 +1,7 @@
 """For all tests: none may be skipped, and AWS's own settings of the machine change nothing.
 
-What Hypothesis tries is the same on every run, so that a failure is the change's; `make search`
-tries other things, and more of them.
+What Hypothesis tries is the same on every run, so that a failure is the change's; `make long` tries
+more of it, and `make search` other things.
 """
 
 from collections.abc import Generator, Iterator
@@ -9,7 +9,8 @@ from collections.abc import Generator, Iterator
 import pytest
 from hypothesis import settings
 
-settings.register_profile("test", max_examples=400, deadline=None, derandomize=True)
+settings.register_profile("test", max_examples=100, deadline=None, derandomize=True)
+settings.register_profile("long", max_examples=400, deadline=None, derandomize=True)
 settings.register_profile("search", max_examples=20_000, deadline=None, print_blob=True)
 settings.load_profile("test")
 
@@ -26,11 +27,14 @@ def pytest_runtest_makereport(
     return report
 
 
-@pytest.fixture(scope="module", params=["lean", "aiobotocore"])
+@pytest.fixture(
+    scope="module", params=["lean", pytest.param("aiobotocore", marks=pytest.mark.long)]
+)
 def transport(request: pytest.FixtureRequest) -> str:
     """The gateway's way to the platform: a test that asks for it, or for a gateway, runs with each.
 
-    Tests in a browser are left out, see ``tests/browser/conftest.py``.
+    With the second in the long run only, but for the contract that both fulfil and for ordinary
+    conversations. Tests in a browser are left out, see ``tests/browser/conftest.py``.
     """
     chosen: str = request.param
     return chosen

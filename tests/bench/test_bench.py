@@ -17,6 +17,7 @@ from tests.bench.run import WORKLOADS, Results
 ROOT = Path(__file__).parents[2]
 
 
+@pytest.mark.long
 def test_a_quick_run_measures_everything(tmp_path: Path) -> None:
     into = tmp_path / "bench.json"
     command = [sys.executable, "-m", "tests.bench", "run", "--quick", "--into", str(into)]

@@ -20,7 +20,7 @@ from tests.support.processes import Process, gateway, local
 from tests.support.proxy import proxy_to
 from tests.support.schedule import ROUTES, Result, Stage, play, schedule
 
-SCHEDULES = int(os.environ.get("SCHEDULES", "200"))
+SCHEDULES = int(os.environ.get("SCHEDULES", "40"))
 SEED = int(os.environ.get("SEED", "1"))
 WORKERS = 4
 
@@ -36,6 +36,7 @@ read_timeout_seconds = 0.5
 """
 
 
+@pytest.mark.schedules
 async def test_each_event_comes_once_and_no_turn_runs_twice(
     tmp_path: Path, transport: str, record_property: Callable[[str, object], None]
 ) -> None:

@@ -14,6 +14,9 @@ from tests.integration.conftest import Start
 from tests.support.client import JSON, MSGPACK, client, in_time, raw
 from tests.support.processes import Process, admin
 from tests.support.timing import UNIT
+from tests.support.transports import BOTH
+
+pytestmark = pytest.mark.parametrize("transport", BOTH, indirect=True, scope="module")
 
 ROUTES = """
 [routes.chat]

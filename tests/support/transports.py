@@ -2,5 +2,7 @@
 
 from typing import Literal
 
+BOTH = ("lean", "aiobotocore")
+
 chosen: Literal["lean", "aiobotocore"] = "lean"
 """Set by the fixture of ``tests/contract``, which runs each of them with both."""
