@@ -1,18 +1,16 @@
 /**
  * The chat page: what the user does goes to the client, what the client has is shown.
  *
- * The conversation is the client's history. Each of its turns and notes is shown by a function that
- * brings what is on the page up to date, whether it is new, has changed, or is from before the page
- * was loaded.
- *
  * @module
  */
 
-import { SessionClient, TAKEN_OVER, Turn } from "./client.js";
+import { describeClose, SessionClient, TAKEN_OVER, Turn } from "./client.js";
+import { Log } from "./log.js";
 import {
-  failureText,
-  noteText,
-  replyDetails,
+  beginsToForget,
+  FORGETS,
+  isWithheld,
+  questionText,
   replyText,
   routeUrl,
   stateText,
@@ -48,6 +46,11 @@ const page = {
   welcome: element("welcome", HTMLElement),
   elsewhere: element("elsewhere", HTMLElement),
   here: element("here", HTMLButtonElement),
+  question: element("question", HTMLElement),
+  asked: element("asked", HTMLElement),
+  anyway: element("anyway", HTMLButtonElement),
+  edit: element("edit", HTMLButtonElement),
+  discard: element("discard", HTMLButtonElement),
   form: element("form", HTMLFormElement),
   text: element("text", HTMLTextAreaElement),
   stop: element("stop", HTMLButtonElement),
@@ -65,58 +68,16 @@ const storage = (() => {
 
 /** @type {SessionClient | null} */
 let client = null;
+/** @type {Log | null} */
+let log = null;
 /** @type {string | null} */
 let expiresAt = null;
-/** The route of the newest session that is shown. @type {string | null} */
-let route = null;
-/** What brings each turn and note that is shown up to date. @type {WeakMap<object, () => void>} */
-const shown = new WeakMap();
 /** Turns that have changed since the page was last painted. @type {Set<Turn>} */
 const changed = new Set();
-
-/**
- * @param {string} tag
- * @param {string} className
- * @param {string} text
- */
-function made(tag, className, text) {
-  const node = document.createElement(tag);
-  node.className = className;
-  node.textContent = text;
-  return node;
-}
-
-/**
- * Add to the conversation, or change it; who reads its end goes on to see the end.
- * @param {() => void} change
- */
-function inLog(change) {
-  const { log } = page;
-  const atEnd = log.scrollHeight - log.scrollTop - log.clientHeight < 48;
-  change();
-  if (atEnd) log.scrollTop = log.scrollHeight;
-}
-
-/** @type {Record<string, string>} */
-const WHO = { you: "You", model: "Model", problem: "Problem" };
-
-/**
- * Add an entry to the conversation.
- * @param {"you" | "model" | "notice" | "problem"} who
- * @param {string} text
- */
-function say(who, text) {
-  const entry = made("div", `entry ${who}`, "");
-  const name = made("span", "who", WHO[who] ?? "");
-  if (who in WHO) entry.append(name);
-  const body = made("p", "body", text);
-  entry.append(body);
-  inLog(() => {
-    page.welcome.hidden = true;
-    page.log.append(entry);
-  });
-  return { entry, name, body };
-}
+/** Whether what is in the message field was begun for a session that is gone. */
+let stale = false;
+/** Whether it was to be sent all the same, so that the user is asked. */
+let asked = false;
 
 /** @param {string} text What those hear who do not see it. */
 function announce(text) {
@@ -125,85 +86,30 @@ function announce(text) {
 
 /** @param {string} text */
 function notice(text) {
-  say("notice", text);
+  log?.say("notice", text);
   announce(text);
 }
 
-/** @param {Turn} turn */
-function showTurn(turn) {
-  if (turn.sent) say("you", turn.sent.text ?? "(not text)");
-  const { entry, name, body } = say("model", "");
-  entry.classList.add("pending");
-  entry.setAttribute("aria-busy", "true");
-  const text = new Text();
-  const dots = made("span", "dots", "…");
-  body.append(text, dots);
-  const details = made("span", "details", "");
-  entry.append(details);
-  let over = false;
-
-  const remark = (/** @type {string} */ words) => details.before(made("p", "remark", words));
-
-  const end = (/** @type {NonNullable<Turn["ended"]>} */ done) => {
-    over = true;
-    entry.classList.remove("pending");
-    entry.removeAttribute("aria-busy");
-    dots.remove();
-    const reply = replyText(done);
-    if (reply !== text.data) text.data = reply;
-    if (turn.incomplete) remark("Part of this answer is missing.");
-    if (done.error) {
-      entry.classList.replace("model", "problem");
-      name.textContent = "Problem";
-      if (reply) remark(failureText(done.error));
-      else text.data = failureText(done.error);
-    } else if (done.status === "cancelled") {
-      if (reply) remark(stopText(done));
-      else text.data = stopText(done);
-    }
-    // What the client itself has ended took no time that anybody has measured.
-    details.textContent = done.duration_ms > 0 ? replyDetails(done) : "";
-    if (details.textContent === "") details.remove();
-  };
-
-  return () => {
-    if (over) return;
-    if (turn.text.startsWith(text.data)) text.appendData(turn.text.slice(text.length));
-    dots.hidden = turn.text !== "";
-    if (turn.ended) end(turn.ended);
-    else if (turn.cancelling) details.textContent = "Stopping …";
-    else details.textContent = turn.status === "waiting" ? "Waiting …" : "";
-  };
-}
-
-/** @param {Note} note */
-function showNote(note) {
-  const words = noteText(note, route);
-  if (note.type === "opened") route = note.detail.route;
-  if (words) say("notice", words);
-  return () => {};
-}
-
-/**
- * Bring what is shown of these up to date.
- * @param {Iterable<Turn | Note>} items
- */
+/** @param {Iterable<Turn | Note>} items */
 function show(items) {
-  for (const item of items) {
-    let update = shown.get(item);
-    if (!update) {
-      update = item instanceof Turn ? showTurn(item) : showNote(item);
-      shown.set(item, update);
-    }
-    inLog(update);
-  }
+  log?.show(items);
   showStop();
+  showQuestion();
+}
+
+function pending() {
+  const turns = (client?.history ?? []).filter((item) => item instanceof Turn);
+  return turns.filter((turn) => !turn.ended);
 }
 
 /** The turns whose answer is to come. */
 function running() {
-  const turns = (client?.history ?? []).filter((item) => item instanceof Turn);
-  return turns.filter((turn) => !turn.ended);
+  return pending().filter((turn) => !turn.held);
+}
+
+/** The turns that wait for a word of the user's. */
+function held() {
+  return pending().filter((turn) => turn.held);
 }
 
 function showStop() {
@@ -221,6 +127,42 @@ function stop() {
     ?.cancel();
 }
 
+/** Ask before anything goes to a session that it was not meant for. */
+function showQuestion() {
+  const count = held().length + Number(asked);
+  if (count === 0 && page.question.contains(document.activeElement)) page.text.focus();
+  page.question.hidden = count === 0;
+  const text = count === 0 ? "" : questionText(count);
+  if (page.asked.textContent !== text) page.asked.textContent = text; // which reads it out
+}
+
+/** The user has said what to do. */
+function answered() {
+  stale = asked = false;
+  showQuestion();
+  page.text.focus();
+}
+
+function sendAnyway() {
+  const draft = asked;
+  for (const turn of held()) turn.release();
+  answered();
+  if (draft) sendText();
+}
+
+function editBefore() {
+  const texts = held().map((turn) => turn.sent?.text);
+  page.text.value = [...texts, page.text.value].filter(Boolean).join("\n");
+  for (const turn of held()) turn.cancel();
+  answered();
+}
+
+function discard() {
+  if (asked) page.text.value = "";
+  for (const turn of held()) turn.cancel();
+  answered();
+}
+
 /** @param {SessionClient} started */
 function follow(started) {
   const on = (/** @type {string} */ type, /** @type {(detail: any) => void} */ handle) =>
@@ -228,9 +170,9 @@ function follow(started) {
       if (event instanceof CustomEvent) handle(event.detail);
     });
   const newest = () => {
-    const note = started.history.at(-1);
+    const note = started.history.findLast((item) => !(item instanceof Turn));
     if (note === undefined || note instanceof Turn) return;
-    const words = noteText(note, route);
+    const words = log?.words(note);
     show([note]);
     if (words) announce(words);
   };
@@ -241,10 +183,12 @@ function follow(started) {
     const closed = state === "closed";
     const taken = closed && started.code === TAKEN_OVER;
     page.elsewhere.hidden = !taken;
-    page.send.disabled = closed;
+    const useless = describeClose(started.code).error !== undefined;
+    page.send.disabled = closed && (taken || useless);
     if (closed && !taken) {
       showSession(null, undefined);
-      notice(`${started.reason} Choose “New session” to go on.`);
+      const next = "Write a message or choose “New session” to go on.";
+      notice(useless ? started.reason : `${started.reason} ${next}`);
     }
     showStop();
   });
@@ -252,8 +196,8 @@ function follow(started) {
     if (turn.ended) {
       changed.delete(turn);
       show([turn]);
-      announce(turn.ended.error ? turn.ended.error.message : `Model: ${spoken(turn)}`);
-    } else if (shown.has(turn)) {
+      announce(spoken(turn));
+    } else if (log?.has(turn)) {
       if (changed.size === 0) requestAnimationFrame(paint);
       changed.add(turn);
     } else {
@@ -262,6 +206,7 @@ function follow(started) {
   });
   on("opened", (opened) => {
     showSession(opened.session_id, opened.expires_at);
+    stale ||= opened.replaces !== null && page.text.value.trim() !== "";
     newest();
   });
   on("resumed", (resumed) => showSession(resumed.session_id, resumed.expires_at));
@@ -281,8 +226,7 @@ function follow(started) {
   });
   on("error", (error) => {
     // Every attempt to come back may fail for the same reason; once is enough to know it.
-    const last = page.log.lastElementChild?.querySelector(".body")?.textContent;
-    if (last !== error.message) say("problem", error.message);
+    if (log?.last !== error.message) log?.say("problem", error.message);
     announce(error.message);
   });
 }
@@ -290,8 +234,11 @@ function follow(started) {
 /** @param {Turn} turn That has ended. */
 function spoken(turn) {
   if (!turn.ended) return "";
+  if (turn.ended.error) return turn.ended.error.message;
+  if (isWithheld(turn)) return "Not sent.";
   const stopped = turn.ended.status === "cancelled" ? ` ${stopText(turn.ended)}` : "";
-  return replyText(turn.ended) + stopped;
+  const forgets = beginsToForget(turn, client?.history ?? []) ? `${FORGETS} ` : "";
+  return `${forgets}Model: ${replyText(turn.ended)}${stopped}`;
 }
 
 function paint() {
@@ -321,17 +268,27 @@ function showExpiry(expires) {
 function sendText() {
   const text = page.text.value.trim();
   if (text === "" || page.send.disabled) return;
+  if (client?.state === "closed") {
+    stale = true;
+    client.connect();
+  }
+  asked = stale;
+  showQuestion();
+  if (!page.question.hidden) {
+    page.anyway.focus();
+    return;
+  }
   page.text.value = "";
   page.text.focus();
   client?.send({ text });
-  page.log.scrollTop = page.log.scrollHeight;
+  log?.scrollToEnd();
 }
 
 /** @param {string} name */
 function restart(name) {
   storage?.setItem(ROUTE_KEY, name);
   client?.restart(routeUrl(location.href, name));
-  page.text.focus();
+  answered();
 }
 
 page.form.addEventListener("submit", (event) => {
@@ -345,6 +302,14 @@ page.text.addEventListener("keydown", (event) => {
     sendText();
   }
 });
+page.text.addEventListener("input", () => {
+  if (page.text.value.trim() !== "") return;
+  stale = asked = false; // what was begun is gone
+  showQuestion();
+});
+page.anyway.addEventListener("click", sendAnyway);
+page.edit.addEventListener("click", editBefore);
+page.discard.addEventListener("click", discard);
 document.addEventListener("keydown", (event) => {
   if (event.key === "Escape" && !event.isComposing) stop();
 });
@@ -366,9 +331,10 @@ try {
   const before = storage?.getItem(ROUTE_KEY) ?? usual;
   const first = routes.includes(before) ? before : usual;
   for (const name of routes) page.route.add(new Option(name, name, false, name === first));
-  client = new SessionClient(routeUrl(location.href, first), { storage });
+  client = new SessionClient(routeUrl(location.href, first), { storage, hold: true });
+  log = new Log(page.log, page.welcome, client);
   show(client.history);
-  page.log.scrollTop = page.log.scrollHeight;
+  log.scrollToEnd();
   follow(client);
   client.connect();
 } catch {

@@ -4,10 +4,11 @@
  * @module
  */
 
-/** @typedef {import("./turn.js").Done} Done */
-/** @typedef {import("./turn.js").Failure} Failure */
+/** @typedef {import("./client.js").Done} Done */
+/** @typedef {import("./client.js").Failure} Failure */
 /** @typedef {import("./client.js").Note} Note */
 /** @typedef {import("./client.js").State} State */
+/** @typedef {import("./client.js").Turn} Turn */
 
 /**
  * A reply's text. JSON of the usual models gives what they said, other JSON is shown as it is.
@@ -86,6 +87,13 @@ const RENEWED = {
   lost: "The model had lost its session",
 };
 
+/** @type {Record<string, string>} */
+const CONTEXT = {
+  lost: ": the model has forgotten what was said.",
+  replayed: ", and the conversation was replayed to it.",
+  partial: ", and was told the newest of the conversation again; the rest was no longer kept.",
+};
+
 /**
  * What has befallen the session, in words; empty where nobody needs to know.
  * @param {Note} note
@@ -101,9 +109,8 @@ export function noteText({ type, detail }, before) {
         : `This is a new session, on the route ${detail.route}. Its model knows nothing of this.`;
     case "renewed": {
       const why = RENEWED[detail.reason] ?? "The model’s session was renewed";
-      return detail.context === "replayed"
-        ? `${why}. A new one has taken its place, and the conversation was replayed to it.`
-        : `${why}. A new one has taken its place: the model has forgotten what was said.`;
+      const context = CONTEXT[detail.context] ?? ". The model may have forgotten what was said.";
+      return `${why}. A new one has taken its place${context}`;
     }
     case "gap": {
       const [first, last] = detail.lost;
@@ -122,8 +129,50 @@ export function noteText({ type, detail }, before) {
  */
 export function replyDetails(done) {
   const seconds = (done.duration_ms / 1000).toFixed(done.duration_ms < 100 ? 3 : 1);
-  const variant = done.invoked_production_variant;
-  return variant ? `${seconds} s · ${variant}` : `${seconds} s`;
+  const dropped = done.dropped_turns ?? 0;
+  return [
+    `${seconds} s`,
+    done.invoked_production_variant,
+    dropped > 0 && `without the oldest ${dropped === 1 ? "turn" : `${dropped} turns`}`,
+  ]
+    .filter(Boolean)
+    .join(" · ");
+}
+
+/**
+ * Whether its reply is the first for which the beginning of the conversation no longer fitted.
+ * @param {Turn} turn
+ * @param {(Turn | Note)[]} history
+ * @returns {boolean}
+ */
+export function beginsToForget(turn, history) {
+  const before = history.slice(0, history.indexOf(turn));
+  const session = before.findLastIndex((item) => "type" in item && item.type === "opened");
+  const since = before.slice(session + 1);
+  const first = !since.some((item) => "ended" in item && item.ended?.dropped_turns);
+  return first && (turn.ended?.dropped_turns ?? 0) > 0;
+}
+
+export const FORGETS =
+  "This conversation is now too long for the model: from here on it is not told the oldest turns.";
+
+/**
+ * Whether a turn waits for a word of the user's, or was taken back.
+ * @param {Turn} turn
+ * @returns {boolean}
+ */
+export function isWithheld(turn) {
+  return turn.held && (!turn.ended || turn.ended.status === "cancelled");
+}
+
+/**
+ * What to ask before messages go to a session that they were not meant for.
+ * @param {number} count
+ * @returns {string}
+ */
+export function questionText(count) {
+  const messages = count === 1 ? "your message" : `your ${count} messages`;
+  return `This is a new session: the model has forgotten what was said. Send ${messages} anyway?`;
 }
 
 /**

@@ -53,6 +53,7 @@ class ScriptedGateway:
         reply: In which parts every message is answered; None leaves it running.
         deaf: Whether messages are dropped.
         refuses: Whether resuming is a bad message.
+        away: Whether connections are closed at once.
         received: Every message of the client, with the number of its connection.
         invoked: The ids that the model would have seen.
     """
@@ -62,6 +63,7 @@ class ScriptedGateway:
         self.reply: list[str] | None = ["One ", "two ", "three."]
         self.deaf = False
         self.refuses = False
+        self.away = False
         self.received: list[tuple[int, Message]] = []
         self.invoked: list[str] = []
         self.sessions = 0
@@ -119,6 +121,9 @@ class ScriptedGateway:
     def _connect(self, route: WebSocketRoute) -> None:
         socket = Socket(route, len(self.sockets))
         self.sockets.append(socket)
+        if self.away:
+            self._close(socket, 1011)
+            return
         route.on_message(lambda data: self._take(socket, json.loads(data)))
         route.on_close(lambda *_: setattr(socket, "open", False))
 

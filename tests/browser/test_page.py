@@ -108,9 +108,24 @@ async def test_a_gateway_that_goes_and_comes_back(
     await chat.connected()
     await expect(chat.page.locator(".problem")).to_contain_text("is not known")
     await expect(chat.notice("This is a new session")).to_be_visible()
+    await chat.page.get_by_role("button", name="Send anyway").click()
     await expect(chat.page.locator(".entry.model .body")).to_have_text("Still to be sent.")
     assert "Turn 2" in await chat.ask("hi")
     chat.complaints.clear()  # Chromium's own, of refused connections
+
+
+async def test_a_page_of_a_foreign_origin_says_so(
+    new_chat: Callable[..., Any], start_gateway: Start
+) -> None:
+    """Its own gateway refuses it where its name for this machine is another than the gateway's."""
+    chat = await new_chat(viewport={"width": 1100, "height": 760})
+    port = start_gateway().url.rpartition(":")[2]
+    await chat.page.goto(f"http://chat.localhost:{port}")
+    await expect(chat.state).to_contain_text("allow it in the route's allowed_origins")
+    await expect(chat.entries.last).not_to_contain_text("New session")
+    await chat.accessible()
+    await chat.screenshot("forbidden-origin")
+    chat.complaints.clear()  # Chromium's own, of the refused handshake
 
 
 @pytest.mark.usefixtures("streams")

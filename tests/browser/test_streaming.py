@@ -1,11 +1,12 @@
 """The chat page while answers stream, stop, wait, and the session moves on beneath them."""
 
+import re
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import pytest_asyncio
-from playwright.async_api import expect
+from playwright.async_api import Locator, expect
 
 from tests.browser.conftest import Chat
 from tests.browser.scripted import ScriptedGateway, until
@@ -19,6 +20,8 @@ COUNT_ANNOUNCEMENTS = """() => {
   new MutationObserver(() => announced.push(announcer.textContent))
     .observe(announcer, { childList: true, characterData: true, subtree: true });
 }"""
+
+AT_END = "log => log.scrollHeight - log.scrollTop - log.clientHeight < 2"
 
 
 class Scripted:
@@ -134,7 +137,13 @@ async def test_a_failure_in_the_middle_leaves_what_came(scripted: Scripted) -> N
 
 
 @pytest.mark.parametrize(
-    ("context", "words"), [("lost", "the model has forgotten"), ("replayed", "was replayed to it")]
+    ("context", "words"),
+    [
+        ("lost", "the model has forgotten"),
+        ("replayed", "was replayed to it"),
+        ("partial", "was told the newest of the conversation again"),
+        ("of a later gateway", "may have forgotten"),
+    ],
 )
 async def test_a_renewed_session_is_told(scripted: Scripted, context: str, words: str) -> None:
     scripted.wire.emit("session.renewed", reason="expired", context=context, expires_at=None)
@@ -142,6 +151,43 @@ async def test_a_renewed_session_is_told(scripted: Scripted, context: str, words
     await scripted.page.reload()
     await scripted.chat.connected()
     await expect(scripted.notices).to_contain_text(words)
+
+
+async def test_what_befalls_a_session_stands_above_the_answers_that_follow(
+    scripted: Scripted,
+) -> None:
+    first = await scripted.ask("one")
+    scripted.wire.answer(first, "The first.")
+    second = await scripted.ask("two")
+    scripted.wire.done(first, 1)
+    scripted.wire.emit("session.renewed", reason="lost", context="lost", expires_at=None)
+    scripted.wire.done(second, 0, text="The second.")
+    shown = ["one", "The first.", re.compile("has forgotten"), "two", "The second."]
+    for _ in range(2):
+        await expect(scripted.page.locator(".entry .body")).to_have_text(shown)
+        await scripted.page.reload()
+        await scripted.chat.connected()
+
+
+async def test_a_conversation_that_is_too_long_is_told_once(scripted: Scripted) -> None:
+    await scripted.page.evaluate(COUNT_ANNOUNCEMENTS)
+    for number, dropped in enumerate([{}, {"dropped_turns": 1}, {"dropped_turns": 3}]):
+        turn = await scripted.ask("go on")
+        scripted.wire.done(turn, 0, text=f"{number}", **dropped)
+    details = [
+        "0.005 s",
+        "0.005 s · without the oldest turn",
+        "0.005 s · without the oldest 3 turns",
+    ]
+    too_long = re.compile("too long for the model")
+    for _ in range(2):
+        await expect(scripted.page.locator(".entry .details")).to_have_text(details)
+        await expect(scripted.page.locator(".entry .body")).to_have_text(
+            ["go on", "0", too_long, "go on", "1", "go on", "2"]
+        )
+        await scripted.chat.screenshot("dropped-turns")
+        await scripted.page.reload()
+        await scripted.chat.connected()
 
 
 async def test_a_gap_is_told(scripted: Scripted) -> None:
@@ -156,6 +202,145 @@ async def test_a_gap_is_told(scripted: Scripted) -> None:
     await expect(scripted.answers).to_have_text("One three.")
     await expect(scripted.page.locator(".remark")).to_have_text("Part of this answer is missing.")
     await expect(scripted.notices).to_contain_text("no longer had event 4")
+
+
+class TestASessionThatIsGone:
+    """What was written for it does not go to the next one, which knows nothing, unasked."""
+
+    QUESTION = "This is a new session: the model has forgotten what was said. Send"
+
+    @pytest.fixture
+    async def question(self, scripted: Scripted) -> Locator:
+        """Two messages were written while there was no connection; the session is gone since."""
+        turn = await scripted.ask("My name is Ada.")
+        scripted.wire.done(turn, 0, text="Hello Ada.")
+        await expect(scripted.answers).to_have_text("Hello Ada.")
+        scripted.wire.away = True
+        scripted.wire.close(1011)
+        await expect(scripted.chat.state).not_to_have_text("Connected")
+        await scripted.chat.write("What is my name?")
+        await scripted.chat.write("And yours?")
+        scripted.wire.forget()
+        scripted.wire.away = False
+        question = scripted.page.get_by_role("alert")
+        await expect(question).to_contain_text(f"{self.QUESTION} your 2 messages anyway?")
+        await scripted.chat.connected()
+        assert len(scripted.wire.invoked) == 1
+        return question
+
+    async def test_sending_anyway(self, scripted: Scripted, question: Locator) -> None:
+        await expect(scripted.stop).to_be_hidden()
+        await question.get_by_role("button", name="Send anyway").press("Enter")
+        await expect(question).to_be_hidden()
+        await expect(scripted.page.get_by_label("Message")).to_be_focused()
+        await until(lambda: len(scripted.wire.invoked) == 3)
+        scripted.wire.done(scripted.wire.invoked[1], 0, text="I do not know.")
+        await expect(scripted.page.locator(".entry .body")).to_have_text(
+            [
+                "My name is Ada.",
+                "Hello Ada.",
+                re.compile("This is a new session"),
+                "What is my name?",
+                "I do not know.",
+                "And yours?",
+                "…",
+            ]
+        )
+        assert [message["text"] for message in scripted.wire.of_type("message.send")] == [
+            "My name is Ada.",
+            "What is my name?",
+            "And yours?",
+        ]
+
+    async def test_it_is_asked_again_after_a_reload(
+        self, scripted: Scripted, question: Locator
+    ) -> None:
+        await scripted.page.reload()
+        await scripted.chat.connected()
+        await expect(question).to_be_visible()
+        await question.get_by_role("button", name="Discard").click()
+        await expect(question).to_be_hidden()
+        for _ in range(2):
+            await expect(scripted.page.locator(".entry.you .details")).to_have_text(
+                ["Not sent", "Not sent"]
+            )
+            answers = scripted.page.locator(".entry.model:visible .body")
+            await expect(answers).to_have_text(["Hello Ada."])
+            await scripted.page.reload()
+            await scripted.chat.connected()
+        assert len(scripted.wire.invoked) == 1
+
+    async def test_writing_it_anew(self, scripted: Scripted, question: Locator) -> None:
+        box = scripted.page.get_by_label("Message")
+        await box.fill("Hello?")
+        await box.press("Enter")  # which is no answer
+        await expect(question.get_by_role("button", name="Send anyway")).to_be_focused()
+        await question.get_by_role("button", name="Edit").click()
+        await expect(box).to_have_value("What is my name?\nAnd yours?\nHello?")
+        await expect(box).to_be_focused()
+        await expect(question).to_be_hidden()
+        await box.press("Enter")
+        await until(lambda: len(scripted.wire.invoked) == 2)
+        sent = scripted.wire.of_type("message.send")[-1]["text"]
+        assert sent == "What is my name?\nAnd yours?\nHello?"
+
+    async def test_another_session_is_asked_for(
+        self, scripted: Scripted, question: Locator
+    ) -> None:
+        await scripted.page.get_by_role("button", name="New session").click()
+        await expect(question).to_be_hidden()
+        await until(lambda: scripted.wire.sessions == 3)
+        await scripted.ask("Hello?")
+        assert len(scripted.wire.invoked) == 2
+
+    async def test_a_message_that_was_begun_for_it(self, scripted: Scripted) -> None:
+        box = scripted.page.get_by_label("Message")
+        question = scripted.page.get_by_role("alert")
+        await box.fill("What is my name?")
+        scripted.wire.emit("session.closed", reason="expired")
+        scripted.wire.close(4410)
+        await until(lambda: scripted.wire.sessions == 2)
+        await expect(scripted.chat.notice("This is a new session")).to_be_visible()
+        await expect(question).to_be_hidden()
+        await box.press("Enter")
+        await expect(question).to_contain_text(f"{self.QUESTION} your message anyway?")
+        await box.fill("")
+        await expect(question).to_be_hidden()
+        turn = await scripted.ask("Hello?")  # which was begun for this one
+        scripted.wire.done(turn, 0, text="Hello.")
+        await box.fill("What is my name?")
+        scripted.wire.emit("session.closed", reason="expired")
+        scripted.wire.close(4410)
+        await until(lambda: scripted.wire.sessions == 3)
+        await expect(scripted.chat.notice("This is a new session")).to_have_count(2)
+        await box.press("Enter")
+        await scripted.page.keyboard.press("Enter")  # on the answer that has the focus
+        await until(lambda: len(scripted.wire.invoked) == 2)
+        await expect(box).to_have_value("")
+
+    async def test_one_that_nobody_used_is_opened_by_a_message(self, scripted: Scripted) -> None:
+        scripted.wire.emit("session.closed", reason="idle")
+        scripted.wire.close(4410)
+        await expect(scripted.chat.entries.last).to_contain_text("Write a message")
+        assert scripted.wire.sessions == 1
+        await scripted.chat.write("What is my name?")
+        await until(lambda: scripted.wire.sessions == 2)
+        await scripted.page.get_by_role("button", name="Send anyway").click()
+        await until(lambda: len(scripted.wire.invoked) == 1)
+        await expect(scripted.page.get_by_label("Message")).to_have_value("")
+
+    @pytest.mark.parametrize("scheme", ["light", "dark"])
+    async def test_the_question_is_accessible(
+        self, scripted: Scripted, question: Locator, scheme: Literal["light", "dark"]
+    ) -> None:
+        await scripted.page.emulate_media(color_scheme=scheme)
+        await scripted.chat.accessible()
+        await scripted.chat.screenshot(f"question-{scheme}")
+        await scripted.page.set_viewport_size({"width": 360, "height": 720})
+        await scripted.chat.accessible()
+        await until(lambda: scripted.page.locator("#log").evaluate(AT_END))
+        await scripted.chat.screenshot(f"question-{scheme}-360")
+        await expect(question).to_be_visible()
 
 
 async def test_a_page_that_is_loaded_again_shows_the_same(scripted: Scripted) -> None:
@@ -222,9 +407,10 @@ async def test_who_reads_what_was_said_is_not_dragged_along(scripted: Scripted) 
     turn = await scripted.ask("one")
     scripted.wire.answer(turn, "line\n" * 100)
     log = scripted.page.locator("#log")
-    at_end = "log => log.scrollHeight - log.scrollTop - log.clientHeight < 2"
     await expect(scripted.answers).to_contain_text("line")
-    await until(lambda: log.evaluate(at_end))
+    await until(lambda: log.evaluate(AT_END))
+    await scripted.page.set_viewport_size({"width": 1100, "height": 500})
+    await until(lambda: log.evaluate(AT_END))
     await log.evaluate("log => { log.scrollTop = 100 }")
     scripted.wire.answer(turn, "more\n" * 100, start=1)
     await expect(scripted.answers).to_contain_text("more")
