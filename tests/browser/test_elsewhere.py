@@ -1,6 +1,7 @@
 """client.js away from the gateway's page: on a page of another origin, and in Node."""
 
 import json
+import re
 import subprocess
 import sys
 import threading
@@ -14,6 +15,7 @@ import pytest
 from playwright._impl._driver import compute_driver_executable
 
 from tests.browser.conftest import Chat
+from tests.browser.scripted import until
 from tests.support.processes import Process
 from tests.support.timing import UNIT
 
@@ -89,6 +91,28 @@ async def test_a_page_of_another_origin(
     assert "Your name is Ada." in text
     await chat.page.evaluate("client.close()")
     assert await chat.page.evaluate("handshakes") == 1
+
+
+async def test_the_readmes_script(
+    new_chat: Callable[..., Any],
+    start_gateway: Start,
+    elsewhere: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """On a page of another origin, as it stands there."""
+    monkeypatch.setenv("GATEWAY_ROUTES__CHAT__ALLOWED_ORIGINS", json.dumps([elsewhere]))
+    gateway = start_gateway()
+    (script,) = re.findall(r"```js\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    script = script.replace("127.0.0.1:8080", gateway.url.removeprefix("http://"))
+    page = '<!doctype html><link rel="icon" href="data:,"><script type="module">'
+    (tmp_path / "elsewhere" / "readme.html").write_text(f"{page}{script}</script>")
+    chat: Chat = await new_chat()
+    await chat.page.goto(f"{elsewhere}/readme.html")
+    await until(lambda: chat.complaints != [])
+    (said,) = chat.complaints
+    assert "Turn 1" in said
+    chat.complaints.clear()
 
 
 async def test_a_forbidden_origin_is_told_and_does_not_try_again(

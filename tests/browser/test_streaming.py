@@ -162,7 +162,8 @@ async def test_what_befalls_a_session_stands_above_the_answers_that_follow(
     scripted.wire.done(first, 1)
     scripted.wire.emit("session.renewed", reason="lost", context="lost", expires_at=None)
     scripted.wire.done(second, 0, text="The second.")
-    shown = ["one", "The first.", re.compile("has forgotten"), "two", "The second."]
+    renewed = re.compile("has forgotten")
+    shown: list[str | re.Pattern[str]] = ["one", "The first.", renewed, "two", "The second."]
     for _ in range(2):
         await expect(scripted.page.locator(".entry .body")).to_have_text(shown)
         await scripted.page.reload()
@@ -171,9 +172,14 @@ async def test_what_befalls_a_session_stands_above_the_answers_that_follow(
 
 async def test_a_conversation_that_is_too_long_is_told_once(scripted: Scripted) -> None:
     await scripted.page.evaluate(COUNT_ANNOUNCEMENTS)
-    for number, dropped in enumerate([{}, {"dropped_turns": 1}, {"dropped_turns": 3}]):
+    for number, dropped in enumerate([0, 1, 3]):
         turn = await scripted.ask("go on")
-        scripted.wire.done(turn, 0, text=f"{number}", **dropped)
+        scripted.wire.done(turn, 0, text=f"{number}", dropped_turns=dropped)
+    await expect(scripted.page.locator(".pending")).to_have_count(0)
+    announced = await scripted.page.evaluate("announced")
+    assert announced[0::2] == ["Model: 0", "Model: 2"]
+    assert announced[1].startswith("This conversation is now too long for the model: ")
+    assert announced[1].endswith(" Model: 1")
     details = [
         "0.005 s",
         "0.005 s · without the oldest turn",
