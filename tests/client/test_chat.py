@@ -1,6 +1,7 @@
 """The terminal chat as a program: from a pipe, and in a terminal that a test types into."""
 
 import asyncio
+import contextlib
 import os
 import pty
 import signal
@@ -50,15 +51,18 @@ class Terminal:
         """Press these keys."""
         os.write(self.fd, text.encode())
 
+    def look(self) -> None:
+        """Take in what has been written."""
+        with contextlib.suppress(BlockingIOError):
+            self.screen += os.read(self.fd, 4096).decode(errors="replace")
+
     async def shows(self, text: str) -> None:
         """Wait for that text, after what was waited for before."""
         async with asyncio.timeout(20 * UNIT):
             while text not in self.screen[self._position :]:
                 await asyncio.sleep(0.01)
                 try:
-                    self.screen += os.read(self.fd, 4096).decode(errors="replace")
-                except BlockingIOError:
-                    continue
+                    self.look()
                 except OSError as error:
                     raise AssertionError(f"no {text!r} in:\n{self.screen}") from error
         self._position = self.screen.index(text, self._position) + len(text)
@@ -221,11 +225,11 @@ async def test_in_a_terminal() -> None:
         await peer.delta(3, one, 0, "One, ")
         await peer.expect("message.cancel", id=one)
         await peer.done(4, one, status="cancelled", deltas=1, outcome="unknown")
-        await asyncio.sleep(0.2)
+        await in_time(stopped.wait())
         await peer.say("session.renewed", event=5, reason="lost", context="lost", expires_at=None)
         ids.append(await peer.accept(6, text="More"))
         await peer.delta(7, ids[0], 0, "Tw")
-        await asyncio.sleep(0.1)
+        await in_time(begun.wait())
 
     async def second(peer: Peer) -> None:
         await peer.resume(7, 9)
@@ -233,6 +237,7 @@ async def test_in_a_terminal() -> None:
         await peer.done(9, ids[0], deltas=2)
         await peer.end(10)
 
+    stopped, begun = asyncio.Event(), asyncio.Event()
     async with gateway(first, second) as url, terminal(url) as chat:
         await chat.shows("Session s1 on chat")
         await chat.shows("you>")
@@ -240,10 +245,12 @@ async def test_in_a_terminal() -> None:
         await chat.shows("One, ")
         chat.type(CTRL_C)
         await chat.shows("Stopped.")
+        stopped.set()
         await chat.shows("the model has forgotten.")
         await chat.shows("you>")
         chat.type("More\r")
         await chat.shows("Tw")
+        begun.set()
         await chat.shows("Disconnected")
         await chat.shows("nothing was lost")
         await chat.shows("o.")
@@ -581,18 +588,22 @@ async def test_giving_up_on_a_reply_while_the_gateway_is_away() -> None:
 
     async def second(peer: Peer) -> None:
         await peer.expect("session.open")
+        back.set()
         await peer.socket.wait_closed()
 
+    back = asyncio.Event()
     async with gateway(first, second) as url, terminal(url) as chat:
         await chat.shows("you>")
         chat.type("Count\r")
         await chat.shows("Disconnected")
-        chat.type(CTRL_C)
-        await asyncio.sleep(0.2)
-        chat.type(CTRL_C)
+        async with asyncio.timeout(20 * UNIT):
+            while "Not waited" not in chat.screen:  # at the second Ctrl-C that it takes by itself
+                chat.type(CTRL_C)
+                await asyncio.sleep(0.2 * UNIT)
+                chat.look()
         await chat.shows("Not waited for any more.")
         await chat.shows("you>")
-        await asyncio.sleep(0.6)
+        await in_time(back.wait())
         chat.type(CTRL_D)
         assert await in_time(chat.process.wait()) == 0
 

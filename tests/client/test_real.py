@@ -21,6 +21,7 @@ from gateway.errors import Outcome
 from tests.client.test_chat import piped
 from tests.support.processes import Process, admin, gateway, local
 from tests.support.proxy import proxy_to
+from tests.support.timing import UNIT
 
 CONFIG = """
 [aws]
@@ -112,15 +113,23 @@ async def test_a_turn_goes_on_while_the_cable_is_cut(url: str, platform: Process
     assert sum(instance["sessions"] for instance in instances) == 0, "closed at the model too"
 
 
-async def test_a_session_that_is_not_kept(url: str) -> None:
+def begun(platform: Process) -> int:
+    """How many turns the model has begun."""
+    instances = admin(platform)["instances"]
+    return sum(count for instance in instances for count in instance["turns"].values())
+
+
+async def test_a_session_that_is_not_kept(url: str, platform: Process) -> None:
     notices: list[Notice] = []
+    before = begun(platform)
     async with (
         asyncio.timeout(20),
         proxy_to(f"{url}/forgetful") as line,
         connect(line.url, on_notice=notices.append) as session,
     ):
-        turn = session.send("/sleep 0.3")
-        await asyncio.sleep(0.1)
+        turn = session.send("/sleep 2")
+        while begun(platform) == before:  # noqa: ASYNC110 - the model tells nobody
+            await asyncio.sleep(0.01 * UNIT)
         line.cut_all()
         with pytest.raises(MessageFailed) as failed:
             await turn

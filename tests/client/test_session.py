@@ -68,8 +68,10 @@ class TestTurns:
                 invoked_production_variant="A",
             )
             await peer.expect("event.ack", event=5)
+            acknowledged.set()
             await peer.end(6)
 
+        acknowledged = asyncio.Event()
         async with gateway(scene) as url, session_at(url) as (session, _):
             assert "open" in repr(session)
             assert (session.session_id, session.route) == ("s1", "chat")
@@ -81,7 +83,7 @@ class TestTurns:
             assert (reply.status, reply.deltas, reply.duration) == ("completed", 2, 1.5)
             assert (reply.content_type, reply.variant) == ("text/plain", "A")
             assert [part async for part in turn] == []
-            await asyncio.sleep(0.05)
+            await acknowledged.wait()
         assert "closed" in repr(session)
         with pytest.raises(SessionClosed):
             session.send("more")
@@ -203,8 +205,7 @@ class TestTurns:
                 await session.send("b")
             assert failed.value.outcome is Outcome.NOT_INVOKED
             assert (failed.value.retryable, failed.value.retry_after) == (True, 2)
-            await asyncio.sleep(0.05)
-        assert notices[-1] == Refused(ErrorCode.BAD_MESSAGE, "What?")
+            await until(lambda: notices[-1] == Refused(ErrorCode.BAD_MESSAGE, "What?"))
 
     async def test_cancelling(self) -> None:
         async def scene(peer: Peer) -> None:
@@ -265,25 +266,29 @@ class TestTurns:
             assert second["event"] - first["event"] >= 32
             await peer.done(73, message_id, deltas=70)
             await peer.expect("event.ack", event=73)
+            acknowledged.set()
             await peer.end(74)
 
+        acknowledged = asyncio.Event()
         async with gateway(scene) as url, session_at(url) as (session, _):
             assert (await session.send("hi")).text == "x" * 70
-            await asyncio.sleep(0.05)
+            await acknowledged.wait()
 
     async def test_waiting_is_not_the_turn(self) -> None:
         async def scene(peer: Peer) -> None:
             await peer.open()
             message_id = await peer.accept(2)
-            await asyncio.sleep(0.1)
+            await waited.wait()
             await peer.done(3, message_id, text="late")
             await peer.end(4)
 
+        waited = asyncio.Event()
         async with gateway(scene) as url, session_at(url) as (session, _):
             turn = session.send("hi")
             with pytest.raises(TimeoutError):
                 await asyncio.wait_for(turn, 0.01)
             assert not turn.ended
+            waited.set()
             with pytest.raises(ValueError, match="under way"):
                 session.send("hi", id=turn.id)
             assert (await turn).text == "late"

@@ -42,17 +42,20 @@ class Server:
     Attributes:
         heads: The heads of the requests that came.
         connections: How many were made.
-        ended: How many the client has closed.
+        ended: Those that the client has closed, in order, by their number.
+        used: Which has brought each request.
     """
 
     def __init__(self, handle: "Handler") -> None:
         self._handle = handle
         self.heads: list[str] = []
         self.connections = 0
-        self.ended = 0
+        self.ended: list[int] = []
+        self.used: list[int] = []
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
+        number = self.connections
         try:
             while True:
                 head = (await reader.readuntil(b"\r\n\r\n")).decode()
@@ -60,9 +63,10 @@ class Server:
                 assert length is not None
                 await reader.readexactly(int(length[1]))
                 self.heads.append(head)
+                self.used.append(number)
                 await self._handle(writer)
         except (asyncio.IncompleteReadError, ConnectionError):
-            self.ended += 1
+            self.ended.append(number)
 
 
 Handler = Callable[[asyncio.StreamWriter], Coroutine[Any, Any, None]]
@@ -130,7 +134,7 @@ async def test_a_connection_is_kept() -> None:
         for _ in range(5):
             assert await call(client) == b"{}"
         assert server.connections == 1
-    await until(lambda: server.ended == 1)
+    await until(lambda: len(server.ended) == 1)
 
 
 async def test_calls_wait_their_turn() -> None:
@@ -171,7 +175,7 @@ async def test_a_cancelled_call_frees_its_place() -> None:
         for each in calls:
             each.cancel()
         await asyncio.wait(calls)
-        await until(lambda: server.ended == 2)
+        await until(lambda: len(server.ended) == 2)
         assert await call(client) == b"{}"
 
 
@@ -245,10 +249,8 @@ async def test_idle_connections_are_closed(monkeypatch: pytest.MonkeyPatch) -> N
         await asyncio.gather(call(client), call(client))
         await asyncio.sleep(0.1 * UNIT)
         await call(client)
-        await until(lambda: server.ended == 1)
-        await asyncio.sleep(0.05 * UNIT)
-        assert server.ended == 1  # the other one has not been idle for as long
-        await until(lambda: server.ended == 2)
+        await until(lambda: len(server.ended) == 2)
+        assert server.ended[1] == server.used[2]  # this one has not been idle for as long
         assert await call(client) == b"{}"
         assert server.connections == 3
 

@@ -10,7 +10,7 @@ import os
 import re
 import sys
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from itertools import groupby, product
 from pathlib import Path
@@ -22,7 +22,7 @@ from msgspec import Struct
 from tests.support.cable import Break, Cable, Where, cable_to, calls, messages
 from tests.support.client import JSON, MSGPACK, Message, in_time
 from tests.support.comeback import SILENCE, Comeback
-from tests.support.processes import Process, admin, gateway, local
+from tests.support.processes import Process, admin, aside, gateway, local
 from tests.support.timing import UNIT
 
 ROOT = Path(__file__).parents[2]
@@ -224,6 +224,9 @@ class Stage:
         assert ran in expected[outcome], f"{outcome}, but it ran {ran} times"
 
 
+StageFor = Callable[[Case], Stage]
+
+
 class Talk(Comeback):
     """The conversation, with the faults of the platform's side as soon as the session is open."""
 
@@ -285,16 +288,19 @@ def came_of(talk: Comeback, ran: int) -> str:
 
 
 @asynccontextmanager
-async def staged(folder: Path, transport: str = "lean") -> AsyncIterator[Stage]:
-    """Everything, running."""
+async def staged(folder: Path, transport: str = "lean") -> AsyncIterator[StageFor]:
+    """Everything, running: one gateway that soon takes silence for a failure, and a patient one."""
     async with AsyncExitStack() as stack:
-        platform = await asyncio.to_thread(stack.enter_context, local())
+        platform = await stack.enter_async_context(aside(local()))
         back = await stack.enter_async_context(cable_to(platform.url, calls))
-        config = folder / "gateway.toml"
-        config.write_text(CONFIG.format(url=back.url, transport=transport, silence=0.5 * UNIT))
-        process = await asyncio.to_thread(stack.enter_context, gateway(config))
-        front = await stack.enter_async_context(cable_to(process.websocket, messages))
-        yield Stage(front, back, platform, process)
+        stages = []
+        for silence in (20 * UNIT, 0.5 * UNIT):
+            config = folder / f"{silence}.toml"
+            config.write_text(CONFIG.format(url=back.url, transport=transport, silence=silence))
+            process = await stack.enter_async_context(aside(gateway(config)))
+            front = await stack.enter_async_context(cable_to(process.websocket, messages))
+            stages.append(Stage(front, back, platform, process))
+        yield lambda case: stages[any(one.how == "stall" for one in case.platform)]
 
 
 def line(row: list[str]) -> str:
@@ -318,10 +324,12 @@ CODECS = {"client": (JSON, MSGPACK), "platform": (JSON,)}
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def stage(transport: str, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Stage]:
-    """One for all cases."""
-    async with staged(tmp_path_factory.mktemp("stage"), transport) as stage:
-        yield stage
+async def stage_for(
+    transport: str, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[StageFor]:
+    """The same for all cases of a kind."""
+    async with staged(tmp_path_factory.mktemp("stage"), transport) as stage_for:
+        yield stage_for
 
 
 @pytest.mark.asyncio(loop_scope="module")
@@ -334,8 +342,9 @@ async def stage(transport: str, tmp_path_factory: pytest.TempPathFactory) -> Asy
     ],
 )
 async def test_what_comes_of_a_break_is_what_the_document_says(
-    stage: Stage, side: str, case: Case, subprotocol: str
+    stage_for: StageFor, side: str, case: Case, subprotocol: str
 ) -> None:
+    stage = stage_for(case)
     begin = len(stage.process.lines)
     try:
         assert line(await stage.play(case, subprotocol)) in documented(side)
@@ -353,9 +362,9 @@ def test_the_document_has_every_case(side: str) -> None:
 async def _write() -> None:
     text = PAGE.read_text()
     with tempfile.TemporaryDirectory() as folder:
-        async with staged(Path(folder)) as stage:
+        async with staged(Path(folder)) as stage_for:
             for side, cases in SIDES.items():
-                rows = "".join([f"{line(await stage.play(case))}\n" for case in cases])
+                rows = "".join([f"{line(await stage_for(case).play(case))}\n" for case in cases])
                 begin, end = f"<!-- {side} -->\n", f"<!-- /{side} -->"
                 before, _, rest = text.partition(begin)
                 text = f"{before}{begin}{HEAD}{rows}{end}{rest.partition(end)[2]}"

@@ -11,12 +11,12 @@ import sys
 import traceback
 from collections import Counter
 from collections.abc import Callable
-from contextlib import AbstractContextManager, AsyncExitStack
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
 
-from tests.support.processes import Process, gateway, local
+from tests.support.processes import aside, gateway, local
 from tests.support.proxy import proxy_to
 from tests.support.schedule import ROUTES, Result, Stage, play, schedule
 
@@ -45,15 +45,12 @@ async def test_each_event_comes_once_and_no_turn_runs_twice(
 
     async def work(number: int) -> None:
         async with AsyncExitStack() as stack:
-
-            async def start(process: AbstractContextManager[Process]) -> Process:
-                return await asyncio.to_thread(stack.enter_context, process)
-
-            sagemaker = await start(local("--expires", "absent"))
-            between = await stack.enter_async_context(proxy_to(sagemaker.url))
+            enter = stack.enter_async_context
+            sagemaker = await enter(aside(local("--expires", "absent")))
+            between = await enter(proxy_to(sagemaker.url))
             config = tmp_path / f"{number}.toml"
             config.write_text(CONFIG.format(url=between.url, transport=transport) + ROUTES)
-            stage = Stage(await start(gateway(config)), sagemaker, between)
+            stage = Stage(await enter(aside(gateway(config))), sagemaker, between)
             for seed in seeds:
                 begin = len(stage.gateway.lines)
                 try:

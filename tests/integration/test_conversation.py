@@ -425,12 +425,11 @@ async def test_an_endpoint_that_is_down(start_gateway: Start) -> None:
 
 
 async def test_limits_of_the_server(start_gateway: Start, platform: Process) -> None:
-    server = (
-        "[server]\nmax_connections = 2\nopen_timeout_seconds = 0.2\n[store]\nmax_sessions = 1\n"
-    )
-    url = start_gateway(platform.url, server + ROUTES).websocket
-    async with client(url) as chat:
+    impatient = "[server]\nopen_timeout_seconds = 0.2\n"
+    async with client(start_gateway(platform.url, impatient + ROUTES).websocket) as chat:
         assert await chat.closed() == (4408, "no session.open in time")
+    small = "[server]\nmax_connections = 2\n[store]\nmax_sessions = 1\n"
+    url = start_gateway(platform.url, small + ROUTES).websocket
     async with client(url) as first:
         await first.open()
         async with client(url) as second:
@@ -447,8 +446,9 @@ async def test_an_unused_session_is_closed_at_the_model(
     routes = ROUTES.replace("[routes.json]", "idle_seconds = 0.3\n[routes.json]")
     url = start_gateway(platform.url, routes).websocket
     async with client(url) as chat:
-        await chat.open()
-        await chat.ask("/sleep 0.5")
+        slow = {"type": "message.send", "id": "a", "text": "/sleep 0.5"}
+        chat.send_at_once({"type": "session.open"}, slow)
+        await chat.until("message.done", status="completed")
         assert (await chat.until("session.closed"))["reason"] == "idle"
         assert await chat.closed() == (4410, "session_lost")
     assert sum(instance["closed"] for instance in admin(platform)["instances"]) == 1
@@ -474,15 +474,15 @@ async def test_a_closed_socket_lets_accepted_turns_finish(own_url: str, platform
 async def test_silence_ends_a_connection_and_any_frame_keeps_it(
     start_gateway: Start, platform: Process
 ) -> None:
-    server = "[server]\nheartbeat_seconds = 0.3\n"
+    server = "[server]\nheartbeat_seconds = 1\n"
     url = start_gateway(platform.url, server + ROUTES).websocket
     async with client(url) as dead, client(url) as alive:
         await alive.open()
         await dead.open()
         dead.socket.transport.pause_reading()  # neither pings nor the close are answered
-        for _ in range(4):  # pings of the gateway are, which keeps this one
+        for _ in range(3):  # pings of the gateway are, which keeps this one
             await in_time(alive.socket.ping())
-            assert (await alive.ask("/sleep 0.3"))["status"] == "completed"
+            assert (await alive.ask("/sleep 1"))["status"] == "completed"
         dead.socket.transport.resume_reading()
         assert (await dead.closed())[0] == 4408
 

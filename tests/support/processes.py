@@ -6,8 +6,8 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import AbstractContextManager, asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -154,6 +154,16 @@ def gateway(config: Path, *arguments: str) -> Iterator[Process]:
     """``session-gateway serve``."""
     with command("serve", "--config", str(config), "--port", "0", *arguments) as process:
         yield process
+
+
+@asynccontextmanager
+async def aside(program: AbstractContextManager[Process]) -> AsyncIterator[Process]:
+    """The same, with the test's own servers at work while it starts and stops."""
+    process = await asyncio.to_thread(program.__enter__)
+    try:
+        yield process
+    finally:
+        await asyncio.to_thread(program.__exit__, None, None, None)
 
 
 def admin(process: Process, path: str = "", **fault: object) -> Any:
