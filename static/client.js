@@ -406,6 +406,8 @@ const OPEN = 1;
 const STEADY = 5_000;
 /** How long to wait for a connection, and for a session that is to be resumed, in milliseconds. */
 const ANSWER = 15_000;
+/** How long to wait for what another window knows, in milliseconds. */
+const ELSEWHERE = 1_000;
 /** After how many events they are acknowledged, if no message has ended before. */
 const ACK_EVERY = 32;
 /** How many turns and notes are kept, and of how many characters in the storage. */
@@ -477,6 +479,10 @@ export class SessionClient extends EventTarget {
   #windows;
   /** What another window has told of this session. @type {any} */
   #elsewhere = null;
+  /** What has come since another window was asked; null while none is. @type {any[] | null} */
+  #waiting = null;
+  /** @type {ReturnType<typeof setTimeout> | undefined} */
+  #asking;
 
   /**
    * @param {string} url Of the route: `ws://HOST/ws` or `ws://HOST/ws/ROUTE`.
@@ -642,6 +648,26 @@ export class SessionClient extends EventTarget {
   /** @param {any} message */
   #received(message) {
     this.#quiet = 0;
+    if (this.#waiting) this.#waiting.push(message);
+    else if (message.type === "session.resumed" && message.lost && this.#windows) {
+      // What another window has acknowledged is lost to the gateway, but not to that window.
+      this.#waiting = [message];
+      this.#asking = setTimeout(() => this.#goOn(), ELSEWHERE);
+      this.#windows.postMessage(JSON.stringify({ asks: message.session_id }));
+    } else this.#take(message);
+  }
+
+  /** Take what has waited for another window. */
+  #goOn() {
+    clearTimeout(this.#asking);
+    const waiting = this.#waiting ?? [];
+    this.#waiting = null;
+    const socket = this.#socket;
+    for (const message of waiting) if (socket === this.#socket) this.#take(message);
+  }
+
+  /** @param {any} message */
+  #take(message) {
     const { type, event } = message;
     if (event !== undefined) {
       if (event <= this.lastEvent) return; // it was here before
@@ -711,14 +737,18 @@ export class SessionClient extends EventTarget {
   #resumed({ resume_key, ...message }) {
     if (!this.#session) return;
     this.#session.key = resume_key;
+    const kept = this.#elsewhere;
     this.#elsewhere = null;
     this.#newest = message.last_event;
     this.#connected(this.#session);
     if (message.lost) {
       const [first, last] = message.lost;
-      this.#gap = true;
-      if (first <= this.lastEvent + 1) this.lastEvent = Math.max(this.lastEvent, last);
-      this.#note("gap", { lost: message.lost });
+      if (kept?.last_event >= last) this.#learn(kept);
+      else {
+        this.#gap = true;
+        if (first <= this.lastEvent + 1) this.lastEvent = Math.max(this.lastEvent, last);
+        this.#note("gap", { lost: message.lost });
+      }
     }
     this.#tell("resumed", message);
     // The old key dies with the first message on this connection, so the new one is kept first.
@@ -960,6 +990,8 @@ export class SessionClient extends EventTarget {
     clearTimeout(this.#retry);
     clearTimeout(this.#deadline);
     clearInterval(this.#heartbeat);
+    clearTimeout(this.#asking);
+    this.#waiting = null;
     this.#ready = false;
     const socket = this.#socket;
     this.#socket = null;
@@ -1027,13 +1059,7 @@ export class SessionClient extends EventTarget {
   #store() {
     if (!this.#storage) return true;
     for (;;) {
-      const kept = JSON.stringify({
-        url: this.url,
-        session: this.#session,
-        replaces: this.#replaces,
-        last_event: this.lastEvent,
-        history: this.history,
-      });
+      const kept = this.#kept();
       if (kept.length > MAX_STORED && this.#halve()) continue;
       try {
         this.#storage.setItem(this.#storageKey, kept);
@@ -1043,6 +1069,16 @@ export class SessionClient extends EventTarget {
       if (this.#session && this.state === "open") this.#windows?.postMessage(kept);
       return true;
     }
+  }
+
+  #kept() {
+    return JSON.stringify({
+      url: this.url,
+      session: this.#session,
+      replaces: this.#replaces,
+      last_event: this.lastEvent,
+      history: this.history,
+    });
   }
 
   #restore() {
@@ -1067,12 +1103,17 @@ export class SessionClient extends EventTarget {
     }
   }
 
-  /** @param {any} kept By another window. */
-  #overheard(kept) {
-    if (kept.session.id !== this.#session?.id) return;
+  /** @param {any} said By another window: what it keeps, or that it asks for that. */
+  #overheard(said) {
+    if (said.asks) {
+      if (said.asks === this.#session?.id) this.#windows?.postMessage(this.#kept());
+      return;
+    }
+    if (said.session.id !== this.#session?.id) return;
     // It may have been said before this window had the session; that shows when it is taken over.
-    this.#elsewhere = kept;
+    this.#elsewhere = said;
     if (this.code === TAKEN_OVER) this.#adopt();
+    if (said.last_event >= this.#waiting?.[0].lost[1]) this.#goOn();
   }
 
   /** Take what the window knows that has taken the session over, so that it can be had back. */
@@ -1081,22 +1122,26 @@ export class SessionClient extends EventTarget {
     if (!kept || !this.#session) return;
     this.#elsewhere = null;
     this.#session = kept.session;
-    const known = this.lastEvent;
-    if (kept.last_event > known) {
-      this.lastEvent = kept.last_event;
-      this.#acknowledged = kept.last_event;
-      for (const item of kept.history) {
-        if ("id" in item) {
-          const turn = this.#find(item.id) ?? this.#add(item.id, item.sent);
-          turn.load(item);
-          this.#tell("turn", turn);
-        } else if (item.detail.event > known) {
-          this.#note(item.type, item.detail);
-        }
-      }
-      this.#next();
-    }
+    this.#learn(kept);
     this.#store();
+  }
+
+  /** @param {any} kept By another window, which may be further on. */
+  #learn(kept) {
+    const known = this.lastEvent;
+    if (kept.last_event <= known) return;
+    this.lastEvent = kept.last_event;
+    this.#acknowledged = kept.last_event;
+    for (const item of kept.history) {
+      if ("id" in item) {
+        const turn = this.#find(item.id) ?? this.#add(item.id, item.sent);
+        turn.load(item);
+        this.#tell("turn", turn);
+      } else if (item.detail.event > known) {
+        this.#note(item.type, item.detail);
+      }
+    }
+    this.#next();
   }
 
   /** @param {State} state */

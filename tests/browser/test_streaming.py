@@ -394,6 +394,25 @@ async def test_two_windows(scripted: Scripted) -> None:
     await other.page.close()
 
 
+async def test_a_window_is_told_what_another_has_acknowledged(scripted: Scripted) -> None:
+    """A duplicated tab's copy of the storage is as old as the tab."""
+    turn = await scripted.ask("one")
+    async with scripted.page.context.expect_page() as opened:
+        await scripted.page.evaluate("void window.open('about:blank')")
+    page = await opened.value
+    scripted.wire.answer(turn, "Said ", "here.")
+    scripted.wire.done(turn, 2)
+    await until(lambda: scripted.wire.forgotten == len(scripted.wire.log))
+    await page.goto(scripted.page.url)
+    other = Scripted(Chat(page), scripted.wire)
+    await other.chat.connected()
+    await expect(other.answers).to_have_text("Said here.")
+    await expect(page.get_by_text("Something is missing here")).to_have_count(0)
+    again = await other.ask("two")
+    scripted.wire.done(again, 0, text="And there.")
+    await expect(other.answers).to_have_text(["Said here.", "And there."])
+
+
 async def test_a_new_session_and_another_route_outlive_a_reload(scripted: Scripted) -> None:
     turn = await scripted.ask("one")
     scripted.wire.done(turn, 0, text="The first.")
