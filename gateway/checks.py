@@ -64,6 +64,12 @@ def _routes(configuration: Configuration) -> Iterator[Finding]:
                 'alone; where it keeps the conversation itself, say history = "model"'
             )
             yield _warning(configuration, ("routes", name, "request"), text)
+        if route.sends_history and route.body_format.text is None:
+            text = (
+                "the conversation is kept with the model's replies as they come; where they are "
+                "JSON, `text` (or a `format`) says where the words are in it"
+            )
+            yield _warning(configuration, ("routes", name, "request"), text)
 
 
 def _warning(configuration: Configuration, location: Location, text: str) -> Finding:

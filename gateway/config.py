@@ -333,6 +333,13 @@ _RECOVERY = {
 }
 
 
+HISTORY_BYTES = 65_536
+"""Of a conversation that the gateway keeps, unless told otherwise: 16,000 tokens or so, since most
+models answer more than they can read with an error."""
+REPLAY_BYTES = 1_048_576
+"""Of one that the model keeps."""
+
+
 class Route(_Section):
     """``[routes.NAME]``: one endpoint, and how to talk to it. The first is the default route."""
 
@@ -430,9 +437,10 @@ class Route(_Section):
     transcript_turns: Count = Field(
         default=100, description="turns of a conversation that are kept to be told to the model"
     )
-    transcript_bytes: Bytes = Field(
-        default=1_048_576,
-        description="the same in bytes; a model reads about four of them as a token",
+    transcript_bytes: Bytes | None = Field(
+        default=None,
+        description="the same in bytes, of which a model reads about four as a token; 65536 where "
+        "the gateway keeps the conversation, else 1048576",
     )
     retries: Annotated[Whole, Field(ge=0, le=100)] = Field(
         default=3, description="how often a call that the model never saw is made again"
@@ -557,10 +565,12 @@ class Route(_Section):
         same = {
             field: getattr(self, field)
             for field in Policy.__struct_fields__
-            if field in Route.model_fields and field not in {"on_expiry", "on_lost"}
+            if field in Route.model_fields
+            and field not in {"on_expiry", "on_lost", "transcript_bytes"}
         }
         form = self.body_format
         gone = Recovery.RENEW if self.sends_history else Recovery.NONE
+        transcript = HISTORY_BYTES if self.sends_history else REPLAY_BYTES
         return Policy(
             route=name,
             streams=form.stream is not StreamKind.OFF,
@@ -572,6 +582,7 @@ class Route(_Section):
             on_expiry=_RECOVERY[self.on_expiry] if self.on_expiry else gone,
             on_lost=_RECOVERY[self.on_lost] if self.on_lost else gone,
             seed=self.replay_seed,
+            transcript_bytes=self.transcript_bytes or transcript,
             client_fields=frozenset(self.allow),
             heartbeat_seconds=server.heartbeat_seconds,
             **same,

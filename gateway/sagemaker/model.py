@@ -217,7 +217,7 @@ class SageMakerModel:
             sent={name: value for name, value in parameters.items() if name != "Body"},
             own=(self._endpoint_name, *self._defaults.values()),
         )
-        return self._named(failure)
+        return self._named(with_facts(failure, body_bytes=len(parameters["Body"]), **failure.facts))
 
     def _named(self, failure: Failure) -> Failure:
         """A failure whose facts name the endpoint."""

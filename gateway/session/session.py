@@ -73,6 +73,7 @@ class Session:
         "_opening",
         "_out",
         "_renewal",
+        "_replays",
         "_transcript",
         "_used_at",
         "id",
@@ -96,6 +97,7 @@ class Session:
             max_turns=policy.transcript_turns, max_bytes=policy.transcript_bytes
         )
         self._keeps_words = policy.sends_history or policy.seed is not None
+        self._replays = Recovery.REPLAY in (policy.on_expiry, policy.on_lost)
         self._out = Output(self.log)
         self._now = 0.0
         self._keys: ResumeKeys | None = None
@@ -359,7 +361,7 @@ class Session:
             lines += self._transcript.lines()
             turn.dropped = self._transcript.dropped
         lines.append(("user", said))
-        values = {"text": said, "stream": turn.request.stream, **told(lines)}
+        values = {"text": said, "stream": turn.request.stream, **told(lines, policy.template)}
         body = msgspec.json.encode(fill(policy.template, values))
         turn.request = structs.replace(turn.request, body=body)
 
@@ -406,8 +408,11 @@ class Session:
 
     def _complete(self, turn: Turn, reply: ModelReply) -> None:
         fields = reply_fields(reply, self.policy)
-        turn.answered = fields.get("text", turn.answered)
         self._end_turn(turn, "completed", reply=fields)
+        if self._keeps_words:
+            self._keep_words(turn, fields.get("text"))
+        elif self._replays:
+            self._transcript.add(Exchange(turn.request))
 
     def _failed(self, event: on.InvokeFailed) -> None:
         """Send the turn again where that is safe, else end it; see to a session that is lost."""
@@ -440,6 +445,8 @@ class Session:
     def _fail(self, turn: Turn, failure: Failure) -> None:
         if turn.cancelling:
             self._end_turn(turn, "cancelled", outcome=failure.outcome)
+            if turn.deltas:
+                self._keep_stopped(turn)
         else:
             self._end_turn(turn, "failed", failure=failure)
 
@@ -463,6 +470,7 @@ class Session:
         """End the turn as cancelled; unless parts of its reply came, nobody knows more."""
         turn = self._running(event.turn)
         self._end_turn(turn, "cancelled", outcome=turn.outcome_if_cut)
+        self._keep_stopped(turn)
         self._next()
 
     def _running(self, number: int) -> Turn:
@@ -481,8 +489,6 @@ class Session:
         outcome: Outcome | None = None,
     ) -> None:
         self.turns.end(turn, status)
-        if status == "completed" or outcome in (Outcome.UNKNOWN, Outcome.INVOKED):
-            self._keep(turn)
         duration = 0.0 if turn.started is None else self._now - turn.started
         self._out.emit(
             wire.MessageDone(
@@ -498,19 +504,26 @@ class Session:
             )
         )
 
-    def _keep(self, turn: Turn) -> None:
-        """Keep a turn that the model has answered, or was stopped at, to tell it again."""
+    def _keep_words(self, turn: Turn, answered: str | None) -> None:
+        """Keep what was said in a turn, to tell it again.
+
+        Args:
+            turn: It has ended.
+            answered: The model's words, where they did not come in parts.
+        """
+        if turn.said is not None:
+            request = structs.replace(turn.request, body=b"", sha256=None)
+            words = "".join(turn.heard or ()) if answered is None else answered
+            self._transcript.add(Exchange(request, turn.said, words))
+        elif not self.policy.sends_history:
+            self._transcript.leave_out()
+
+    def _keep_stopped(self, turn: Turn) -> None:
+        """Keep a turn with what the client has heard of it."""
         if self._keeps_words:
-            if turn.said is not None:
-                request = structs.replace(turn.request, body=b"", sha256=None)
-                self._transcript.add(Exchange(request, turn.said, turn.answered))
-            elif not self.policy.sends_history:
-                self._transcript.leave_out()
-        elif Recovery.REPLAY in (self.policy.on_expiry, self.policy.on_lost):
-            if turn.cancelling:
-                self._transcript.leave_out()  # answered in full, it might take for ever
-            else:
-                self._transcript.add(Exchange(turn.request))
+            self._keep_words(turn, None)
+        elif self._replays:
+            self._transcript.leave_out()  # answered in full, it might take for ever
 
     # Expiry and renewal
 

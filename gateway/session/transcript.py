@@ -12,7 +12,7 @@ from msgspec import Struct, structs
 
 from gateway.session.bodies import JSON, TEXT
 from gateway.session.ports import ModelRequest
-from gateway.session.templates import fill
+from gateway.session.templates import fill, placeholders
 
 Line = tuple[Literal["system", "user", "assistant"], str]
 """Who says something, and what."""
@@ -42,7 +42,8 @@ class Transcript:
 
     Args:
         max_turns: How many are kept.
-        max_bytes: How much they may hold together; one that is larger is not kept at all.
+        max_bytes: How much they may hold together; one that is larger by itself is not kept, nor is
+            what was before it.
     """
 
     __slots__ = ("_bytes", "_exchanges", "_max_bytes", "_max_turns", "dropped", "whole")
@@ -90,23 +91,26 @@ class Transcript:
         lines = self.lines()
         if not lines:
             return []
-        body = fill(template, told(lines))
+        body = fill(template, told(lines, template))
         newest = structs.replace(self._exchanges[-1].request, stream=False)
         if isinstance(body, str):
             return [structs.replace(newest, body=body.encode(), content_type=TEXT)]
         return [structs.replace(newest, body=msgspec.json.encode(body), content_type=JSON)]
 
 
-def told(lines: Iterable[Line]) -> dict[str, Any]:
-    """What the placeholders for a conversation stand for.
+def told(lines: Iterable[Line], template: Any) -> dict[str, Any]:
+    """What a template's placeholders for a conversation stand for.
 
     Returns:
-        ``messages``, a list of ``{"role": …, "content": …}``, and ``transcript``, the same as text.
+        ``messages``, a list of ``{"role": …, "content": …}``, and ``transcript``, the same as text,
+        as far as the template has a place for them.
     """
-    return {
-        "messages": [{"role": role, "content": content} for role, content in lines],
-        "transcript": "\n".join(f"{role.title()}: {content}" for role, content in lines),
-    }
+    names, values = placeholders(template), dict[str, Any]()
+    if "messages" in names:
+        values["messages"] = [{"role": role, "content": content} for role, content in lines]
+    if "transcript" in names:
+        values["transcript"] = "\n".join(f"{role.title()}: {text}" for role, text in lines)
+    return values
 
 
 def _size(text: str) -> int:

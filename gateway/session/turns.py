@@ -36,7 +36,8 @@ class Turn(Struct, gc=False):
         deltas: How many parts of its reply have come.
         cancelling: Whether the client has asked to stop it while it was at the model.
         dropped: How many of the oldest turns were missing in the history that it was sent with.
-        answered: Its reply's text so far, where that is kept to be sent again.
+        heard: The parts of its reply's text so far, where that is kept to be sent again.
+        heard_size: How many characters these are.
     """
 
     number: int
@@ -51,7 +52,8 @@ class Turn(Struct, gc=False):
     deltas: int = 0
     cancelling: bool = False
     dropped: int = 0
-    answered: str = ""
+    heard: list[str] | None = None
+    heard_size: int = 0
 
     @property
     def outcome_if_cut(self) -> Outcome:
@@ -59,9 +61,12 @@ class Turn(Struct, gc=False):
         return Outcome.INVOKED if self.deltas else Outcome.UNKNOWN
 
     def hear(self, text: str, limit: int) -> None:
-        """Keep a part of the reply; one that is past the limit is too long to be kept at all."""
-        if len(self.answered) <= limit:
-            self.answered += text
+        """Keep a part of the reply, unless it is past the limit: too long to be kept at all."""
+        if self.heard_size <= limit:
+            self.heard_size += len(text)
+            if self.heard is None:
+                self.heard = []
+            self.heard.append(text)
 
 
 class EndedTurn(NamedTuple):

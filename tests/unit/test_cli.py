@@ -213,6 +213,17 @@ def test_check_warns_of_a_route_that_takes_no_text(route: str, says: str) -> Non
 
 
 @pytest.mark.usefixtures("keys")
+@pytest.mark.parametrize(("text", "warns"), [("", True), ('text = "answer"', False)])
+def test_check_warns_of_a_history_of_json(text: str, warns: bool) -> None:
+    Path("gateway.toml").write_text(f'{ROUTE}request = {{ all = "$messages" }}\n{text}\n')
+    result = invoke("check")
+    assert result.exit_code == 0
+    says = "gateway.toml:5: warning: routes.chat.request: the conversation is kept with"
+    assert result.stderr.startswith(says) is warns
+    assert bool(result.stderr) is warns
+
+
+@pytest.mark.usefixtures("keys")
 @pytest.mark.parametrize(("history", "warns"), [("", True), ('history = "model"', False)])
 def test_check_warns_of_a_chat_that_forgets(history: str, warns: bool) -> None:
     chat = 'format = "openai-chat"\nrequest = { messages = [{ content = "$text" }] }\n'

@@ -22,6 +22,7 @@ def test_the_gateway_keeps_it_for_chats(tmp_path: Path, name: str) -> None:
     got = policy(tmp_path, f'format = "{name}"\nsystem = "Be brief."')
     assert (got.sends_history, got.system) == (True, "Be brief.")
     assert (got.on_expiry, got.on_lost) == (Recovery.RENEW, Recovery.RENEW)
+    assert got.transcript_bytes == 65_536
 
 
 @pytest.mark.parametrize(

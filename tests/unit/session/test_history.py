@@ -138,6 +138,30 @@ def test_a_failed_turn_is_not_kept(outcome: Outcome) -> None:
     assert sent(script) == [user("two")]
 
 
+@pytest.mark.parametrize("outcome", [Outcome.UNKNOWN, Outcome.INVOKED])
+def test_nor_is_one_that_failed_before_it_could_be_stopped(outcome: Outcome) -> None:
+    script = chat()
+    script.step(send("a", "what the model refuses"))
+    script.step(wire.MessageCancel(id="a"))
+    script.fail(failure(ErrorCode.MODEL_ERROR, outcome))
+    assert script.done["a"].status == "cancelled"
+    script.step(send("b", "Count."))
+    script.part("1 ")
+    script.step(wire.MessageCancel(id="b"))
+    script.fail(failure(ErrorCode.STREAM_BROKEN, outcome))
+    script.step(send("c", "three"))
+    assert sent(script) == [user("Count."), assistant("1 "), user("three")]
+
+
+def test_one_that_was_faster_than_its_stopping_is() -> None:
+    script = chat()
+    script.step(send("a", "one"))
+    script.step(wire.MessageCancel(id="a"))
+    script.answer("1")
+    assert script.done["a"].status == "completed"
+    assert sent_of(script, "b") == [user("one"), assistant("1"), user("b")]
+
+
 def test_what_is_no_text_goes_as_it_is_and_is_no_part_of_it() -> None:
     script = chat()
     script.step(send("a", "one"))
@@ -271,6 +295,13 @@ class TestReplays:
         script.step(wire.MessageSend(id="a", data=b"\x00"))
         script.answer()
         assert self.context(script) == "partial"
+
+    def test_one_that_was_faster_than_its_stopping_is_sent_again(self) -> None:
+        script = Script(on_lost=Recovery.REPLAY).ready()
+        script.step(send("a", "one"))
+        script.step(wire.MessageCancel(id="a"))
+        script.answer()
+        assert self.context(script) == "replayed"
 
     @pytest.mark.parametrize(("seed", "context"), [(None, "partial"), ("$transcript", "replayed")])
     def test_a_stopped_turn_is_told_but_not_sent_again(
