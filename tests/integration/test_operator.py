@@ -47,7 +47,7 @@ async def test_what_aws_refuses_is_logged_in_its_own_words(
     assert line["level"] == "error"
     assert line["message"] == "Endpoint no-such-endpoint of account 000000000000 not found."
     assert line["endpoint"] == "no-such-endpoint"
-    assert line["body_bytes"] == len(b"{\"requestType\":\"NEW_SESSION\"}")
+    assert line["body_bytes"] == len(b'{"requestType":"NEW_SESSION"}')
     assert (line["route"], line["call"], line["status"]) == ("missing", "open", 400)
     assert (line["code"], line["error"]) == ("ValidationError", "unavailable")
     assert len(line["session"]) == 32

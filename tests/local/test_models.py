@@ -261,7 +261,8 @@ class Watched:
 
 
 class TestLanguageModel:
-    async def test_each_session_has_its_own_context(self) -> None:
+    async def test_each_session_has_its_own_context(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("gateway.local.llama.MAX_TOKENS", 10)
         model = LanguageModel(Llama(find_weights(None)), "i-1")
 
         async def opened() -> str:

@@ -111,6 +111,7 @@ def server(installed: Path, tmp_path: Path) -> Iterator[Process]:
     process.stop()
 
 
+@pytest.mark.long
 def test_its_command_starts_serves_the_page_and_stops(server: Process, installed: Path) -> None:
     assert "<title>session-gateway chat</title>" in httpx.get(server.url).text
     assert httpx.get(f"{server.url}/static/client.js").status_code == 200
