@@ -176,7 +176,7 @@ async def test_a_page_that_is_loaded_again_in_the_middle_of_an_answer(chat: Chat
 
 @pytest.mark.usefixtures("streams")
 async def test_two_windows_with_one_conversation(chat: Chat, platform: Process) -> None:
-    await chat.write("/count 25 40")  # fewer parts than one window acknowledges before the other
+    await chat.write("/count 100 20")
     await expect(chat.page.locator(".entry.model")).to_contain_text("1")
     platform.popen.send_signal(signal.SIGSTOP)  # the answer is not to end before there are two
     try:
@@ -189,14 +189,14 @@ async def test_two_windows_with_one_conversation(chat: Chat, platform: Process) 
     here = chat.page.get_by_role("button", name="Use here")
     await expect(here).to_be_visible()
     await expect(other.page.locator(".pending")).to_have_count(0)
-    assert counted(await other.page.locator(".entry.model .body").inner_text()) == 25
+    assert counted(await other.page.locator(".entry.model .body").inner_text()) == 100
     await other.ask("My name is Ada.")
     await here.click()
     await chat.connected()
     await expect(other.page.get_by_role("button", name="Use here")).to_be_visible()
     answers = chat.page.locator(".entry.model .body")
     await expect(answers.last).to_contain_text("Hello Ada")
-    assert counted(await answers.first.inner_text()) == 25
+    assert counted(await answers.first.inner_text()) == 100
     assert "Your name is Ada." in await chat.ask("What is my name?")
     assert other.complaints == []
 
