@@ -18,6 +18,9 @@ from gateway.tomlfile import Location, Statement, Tree, holds, shown, statements
 ENVIRONMENT_PREFIX = "GATEWAY_"
 ROUTE_EXAMPLE = 'add a table such as [routes.chat] with endpoint_name = "…"'
 
+_BODIES = frozenset({"request", "replay_seed", "open_body", "close_body"})
+"""Settings that are sent to a model; a key of its container's may be among what they hold."""
+
 
 class TooSmall(NamedTuple):
     """A setting that has to be larger with another as it is."""
@@ -87,7 +90,10 @@ class Origins:
             for name in sources
         ]
         message = f"{' and '.join(names)}: {level}{_key(location)}: {text}"
-        return f"{message}\n    {shown(line.line, known=known)}" if line is not None else message
+        if line is None:
+            return message
+        plain = not isinstance(_value(line.says, location), dict) and _BODIES.isdisjoint(location)
+        return f"{message}\n    {shown(line.line, known=known, plain=plain)}"
 
     def is_variable(self, location: Location) -> bool:
         """Whether it was set in the environment."""

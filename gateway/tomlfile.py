@@ -16,6 +16,8 @@ _TOKEN = re.compile(r""""[^"]*"|'[^']*'|\#.*|[][{},=\s]|[^][{},=\s"'\#]+|.""")
 _WORD = re.compile(
     r"[A-Za-z_-]{1,20}|(?=.{1,32}$)[a-z]+([-_./+][a-z0-9]{1,12})*|[-+]?[0-9._]{1,12}"
 )
+_KEY = re.compile(r"[A-Za-z0-9_-]{1,32}(\s*\.\s*[A-Za-z0-9_-]{1,32})*")
+_HEADER = re.compile(rf"\[{{1,2}}\s*{_KEY.pattern}\s*\]{{1,2}}")
 
 
 class Statement(NamedTuple):
@@ -62,29 +64,37 @@ def holds(tree: Any, location: Location) -> bool:
     return True
 
 
-def shown(line: str, *, known: bool) -> str:
+def shown(line: str, *, known: bool, plain: bool = True) -> str:
     """A line with ``…`` for each value that could be a secret, and without its comment.
 
     Args:
         line: As it stands in the file.
-        known: Whether its key is a setting's, or like one: then words and numbers are shown.
+        known: Whether its key is a setting's, or like one; else the key alone is shown.
+        plain: Whether words and numbers may be shown too. In a table they are not, only keys.
     """
+    if header := _HEADER.match(line.strip()):
+        return header[0]
     key, equals, value = line.strip().partition("=")
-    if not equals:
-        return key if key.startswith("[") else "…"
+    if not equals or not _KEY.fullmatch(key.rstrip()):
+        return "…"
     if not known or "\\" in value or '"""' in value or "'''" in value:
         return f"{key}= …"
-    tokens = (found[0] for found in _TOKEN.finditer(value))
-    return key + equals + "".join(map(_shown_token, tokens)).rstrip()
+    tokens = list(_TOKEN.finditer(value))
+    plain = plain and all(token[0] != "{" for token in tokens)
+    return key + equals + "".join(_shown_token(token, plain) for token in tokens).rstrip()
 
 
-def _shown_token(token: str) -> str:
-    quote = token[0]
-    if quote in "\"'" and len(token) > 1:
-        return token if _WORD.fullmatch(token[1:-1]) else f"{quote}…{quote}"
-    if quote == "#":
+def _shown_token(token: re.Match[str], plain: bool) -> str:
+    text = token[0]
+    if text.startswith("#"):
         return ""
-    return token if quote in "[]{},= \t" or _WORD.fullmatch(token) else "…"
+    if text in "[]{},= \t":
+        return text
+    quote = text[0] if text[0] in "\"'" and len(text) > 1 else ""
+    is_key = token.string[token.end() :].lstrip().startswith("=")
+    if (plain or is_key) and _WORD.fullmatch(text.strip(quote) if quote else text):
+        return text
+    return f"{quote}…{quote}"
 
 
 def _only_path(tree: Any) -> Location:

@@ -396,19 +396,39 @@ def test_keys_are_told_in_one_line(file: Path) -> None:
         (
             "session = { opening = 'turns', lost = ['a b'] }",
             "FILE:3: routes.chat.session.opening: expected one of none, call, turn\n"
-            "    session = { opening = 'turns', lost = ['…'] }",
+            "    session = { opening = '…', lost = ['…'] }",
         ),
+        (
+            'request={api_key="hunter", pin=123456, a="b"}',
+            '    request={api_key="…", pin=…, a="…"}',
+        ),
+        (
+            'session={opening="cal",open_body={password="hunter", "pass 1"=7}}',
+            '    session={opening="…",open_body={password="…", "…"=…}}',
+        ),
+        ('request.api_key = "hunter"', '\n    request.api_key = "…"'),
+        ('request = ["hunter"]', '\n    request = ["…"]'),
+        ('replay_seed = "hunter"', '\n    replay_seed = "…"'),
+        ('[routes.chat.session]\nopen_body = "hunter"', '\n    open_body = "…"'),
+        ("session.open_body.password = 'hunter'\nsession.opening = 'none'", "password = '…'"),
+        ('[aws]\nregion = ["hunter", { a = "hunter" }]', '\n    region = ["…", { a = "…" }]'),
+        ('allow = ["inference_id", "target"]', '\n    allow = ["inference_id", "target"]'),
+        ("[routes.two] # hunter", "\n    [routes.two]"),
+        ("[routes.two] # x = hunter", "\n    [routes.two]"),
         ('accept = "x\n', "FILE:3: not TOML: "),
         ("accept = text/plain", "not TOML: Invalid value; texts stand in quotes (column 10)\n"),
         ("accept = text/plain", "\n    accept = …"),
         ("hunter\n", "FILE:3: not TOML: "),
         ("hunter\n", "\n    …"),
+        ('accept = [\n["hunter" x]\n', "\n    …"),
+        ("pass: hunter = 3", "\n    …"),
     ],
 )
 def test_the_line_is_shown(file: Path, text: str, says: str) -> None:
     everything = told(file, ROUTE + text)
     assert says in everything
     assert "hunter" not in everything
+    assert "123456" not in everything
 
 
 def test_a_route_that_only_a_variable_names(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
