@@ -717,12 +717,14 @@ def _read(path: Path) -> tuple[str, Tree]:
 def _not_toml(path: Path, text: str, why: str) -> str:
     if why.startswith("Invalid value"):
         why = why.replace("Invalid value", "Invalid value; texts stand in quotes", 1)
-    place = re.fullmatch(r"(.*) \(at line (\d+), column (\d+)\)", why, re.DOTALL)
-    if place is None:
+    lines = text.split("\n")
+    if place := re.fullmatch(r"(.*) \(at line (\d+), column (\d+)\)", why, re.DOTALL):
+        number, why = int(place[2]), f"{place[1]} (column {place[3]})"
+    elif why.endswith(" (at end of document)"):
+        number = text.rstrip().count("\n") + 1
+    else:
         return f"{path}: not TOML: {why}"
-    line = text.split("\n")[int(place[2]) - 1]
-    told = f"{path}:{place[2]}: not TOML: {place[1]} (column {place[3]})"
-    return f"{told}\n    {shown(line, known=False)}"
+    return f"{path}:{number}: not TOML: {why}\n    {shown(lines[number - 1], known=False)}"
 
 
 def _unknown_variables() -> list[str]:
