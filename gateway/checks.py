@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from gateway.config import Configuration
+from gateway.config import Aws, Configuration
 from gateway.sagemaker import FORMATS, platform_problems
 from gateway.session.bodies import is_json
 from gateway.session.templates import HISTORY, placeholders
@@ -39,9 +39,9 @@ async def findings(configuration: Configuration, *, offline: bool) -> list[Findi
     ):
         level = "" if problem.certain else "warning: "
         text = (
-            f"{level}{problem.text}"
-            if problem.about == "credentials"
-            else origins.told(("aws", problem.about), problem.text, level=level)
+            origins.told(("aws", problem.about), problem.text, level=level)
+            if problem.about in Aws.model_fields
+            else f"{level}{problem.text}"
         )
         found.append(Finding(text, problem.certain))
     return found

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 import botocore
+import botocore.exceptions as boto
 import msgspec
 from aiobotocore.session import AioSession
-from botocore.exceptions import BotoCoreError, ClientError, ProfileNotFound
 from botocore.loaders import create_loader
 
 LOOK_SECONDS = 5.0
@@ -23,19 +23,41 @@ LOOK_SECONDS = 5.0
 _SHOWN = re.compile(r"[a-z]{2,8}(-[a-z0-9]{1,12}){1,4}")
 """A region as it may be repeated; anything else could be a key in the wrong place."""
 
+_OWN_WORDS = (
+    boto.PartialCredentialsError,
+    boto.InvalidConfigError,
+    boto.InfiniteLoopConfigError,
+    boto.SSOTokenLoadError,
+    boto.UnauthorizedSSOTokenError,
+    boto.LoginRefreshRequired,
+    boto.LoginInsufficientPermissions,
+)
+"""What the SDK says in its own words, with names of profiles, variables and addresses."""
+
+_PROFILE_VARIABLES = ("AWS_DEFAULT_PROFILE", "AWS_PROFILE")
+"""In the order in which the SDK looks at them."""
+
+_CODE = re.compile(r"[A-Za-z.]{1,64}")
+
 
 class PlatformProblem(msgspec.Struct, frozen=True):
     """Why calls to the platform fail, or may.
 
     Attributes:
-        about: What it is about; a key of ``[aws]``, or the credentials.
+        about: What it is about; a key of ``[aws]``, the credentials, or what is set for all of
+            AWS's tools: then the text begins with the variable, or the file.
         text: What is wrong, and what to do. No secret is in it.
         certain: Whether calls can't work; otherwise it may be as it is meant to be.
     """
 
-    about: Literal["region", "profile", "credentials"]
+    about: Literal["region", "profile", "credentials", "environment"]
     text: str
     certain: bool = True
+
+    def __str__(self) -> str:
+        """The text, and the key that it is about."""
+        is_key = self.about in {"region", "profile"}
+        return f"aws.{self.about}: {self.text}" if is_key else self.text
 
 
 async def platform_problems(
@@ -58,10 +80,12 @@ async def platform_problems(
     session: Any = AioSession(profile=profile)
     try:
         session.get_scoped_config()
-    except ProfileNotFound:
+    except boto.ProfileNotFound:
         return [_unknown_profile(session, given=profile is not None)]
-    except BotoCoreError as error:  # a file that can't be read
-        return [PlatformProblem("profile", str(error))]
+    except boto.ConfigParseError as error:
+        path = error.kwargs["path"]
+        text = f"{path}: this configuration of AWS's tools is not in the format that they read"
+        return [PlatformProblem("environment", text)]
     problems = [_region(session, region, elsewhere=endpoint_url is not None)]
     if credentials:
         problems.append(await _credentials(session, seconds))
@@ -78,8 +102,11 @@ def _unknown_profile(session: Any, *, given: bool) -> PlatformProblem:
     else:
         there_is = "there are none"
     # The name is the user's own, but could be a key in the wrong place.
-    named = "this name" if given else "the name in AWS_PROFILE"
-    return PlatformProblem("profile", f"no profile has {named} in {_files(session)}; {there_is}")
+    text = f"no profile has this name in {_files(session)}; {there_is}"
+    if given:
+        return PlatformProblem("profile", text)
+    variable = next(name for name in _PROFILE_VARIABLES if name in os.environ)
+    return PlatformProblem("environment", f"{variable}: {text}")
 
 
 def _region(session: Any, given: str | None, *, elsewhere: bool) -> PlatformProblem | None:
@@ -95,14 +122,17 @@ def _region(session: Any, given: str | None, *, elsewhere: bool) -> PlatformProb
     if name in known:
         return None
     shown = name if _SHOWN.fullmatch(name) else "this"
-    if given is None:
-        shown += ", from the environment or the profile,"
     text = f"{shown} is no region that botocore {botocore.__version__} knows"
     if close := _closest(name, known):
         text += f"; did you mean {' or '.join(close)}?"
     stem, _, number = name.rpartition("-")
     newer = number.isdigit() and any(region.rpartition("-")[0] == stem for region in known)
-    return PlatformProblem("region", text, certain=not (newer or elsewhere))
+    certain = not (newer or elsewhere)
+    if given is not None:
+        return PlatformProblem("region", text, certain)
+    variable = "AWS_DEFAULT_REGION"
+    source = variable if os.environ.get(variable) else f"region in {_files(session)}"
+    return PlatformProblem("environment", f"{source}: {text}", certain)
 
 
 def _closest(name: str, known: set[str]) -> list[str]:
@@ -124,9 +154,26 @@ async def _credentials(session: Any, seconds: float) -> PlatformProblem | None:
     except TimeoutError:
         text = f"looking for AWS credentials took longer than {seconds:g} s"
         return PlatformProblem("credentials", text, certain=False)
-    except (BotoCoreError, ClientError, OSError, ValueError) as error:
-        return PlatformProblem("credentials", f"AWS credentials can't be had: {error}")
+    except Exception as error:  # noqa: BLE001 - of what a program gives, the SDK raises anything
+        return PlatformProblem("credentials", no_credentials(error))
     return None
+
+
+def no_credentials(error: Exception) -> str:
+    """Why there are none; without what a program or a server has said, which may hold a secret."""
+    kind = type(error).__name__
+    match error:
+        case OSError(strerror=str(text), filename=str(name)):
+            why = f"{text}: {name}"
+        case _ if isinstance(error, _OWN_WORDS):
+            why = str(error)
+        case boto.ClientError(operation_name=operation, response={"Error": {"Code": str(code)}}):
+            why = f"{operation} is refused: {code if _CODE.fullmatch(code) else '…'}"
+        case boto.BotoCoreError(kwargs={"provider": provider}):
+            why = f"{provider} has failed ({kind}); `aws sts get-caller-identity` says more"
+        case _:
+            why = f"{kind}; `aws sts get-caller-identity` says more"
+    return f"AWS credentials can't be had: {why}"
 
 
 def _none_found(session: Any) -> str:

@@ -14,7 +14,7 @@ from botocore.exceptions import BotoCoreError
 import gateway
 from gateway.addresses import is_loopback
 from gateway.sagemaker.aio import AioTransport, HttpSession
-from gateway.sagemaker.checks import platform_problems
+from gateway.sagemaker.checks import no_credentials, platform_problems
 from gateway.sagemaker.lean import Clock, NotLean, lean_transport
 from gateway.sagemaker.transport import Limits, Transport
 
@@ -91,7 +91,18 @@ async def runtime_client(
         tcp_keepalive=True,
         user_agent_extra=f"session-gateway/{gateway.__version__}",
     )
+
+    async def refusal(text: str) -> NotConfigured:
+        known = await platform_problems(
+            region=region, profile=profile, endpoint_url=endpoint_url, credentials=False
+        )
+        return NotConfigured("\n".join(str(each) for each in known if each.certain) or text)
+
     async with AsyncExitStack() as stack:
+        try:
+            credentials = await session.get_credentials()
+        except Exception as error:  # noqa: BLE001 - of what a program gives, the SDK raises anything
+            raise await refusal(no_credentials(error)) from None
         try:
             client = await stack.enter_async_context(
                 session.create_client(
@@ -101,13 +112,8 @@ async def runtime_client(
                     config=config,
                 )
             )
-            credentials = await session.get_credentials()
         except (BotoCoreError, ValueError) as error:
-            known = await platform_problems(
-                region=region, profile=profile, endpoint_url=endpoint_url, credentials=False
-            )
-            certain = [problem.text for problem in known if problem.certain]
-            raise NotConfigured("; ".join(certain) or str(error)) from None
+            raise await refusal(f"[aws]: {error}") from None
         made: Transport = AioTransport(client, limits)
         if transport == "lean":
             options = client._endpoint.http_session.options  # noqa: SLF001 - as botocore decided

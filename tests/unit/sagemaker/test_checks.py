@@ -4,10 +4,12 @@ import asyncio
 from collections.abc import Iterator
 from pathlib import Path
 
+import botocore.exceptions as boto
 import pytest
 
 from gateway.local.command import apart_from_aws
-from gateway.sagemaker import platform_problems
+from gateway.sagemaker import NotConfigured, platform_problems, runtime_client
+from gateway.sagemaker.checks import no_credentials
 from tests.support.timing import UNIT
 
 
@@ -85,8 +87,16 @@ async def test_a_region_that_may_be_newer_than_the_sdk() -> None:
 
 async def test_a_region_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_DEFAULT_REGION", "us-est-1")
-    ((_, text, _),) = await problems(None)
-    assert text.startswith("us-est-1, from the environment or the profile, is no region")
+    ((about, text, certain),) = await problems(None)
+    assert (about, certain) == ("environment", True)
+    assert text.startswith("AWS_DEFAULT_REGION: us-est-1 is no region")
+
+
+async def test_a_region_of_the_profile(config: Path) -> None:
+    write(config, "[default]\nregion = us-west-9\n")
+    ((about, text, certain),) = await problems(None)
+    assert (about, certain) == ("environment", False)
+    assert text.startswith(f"region in {config} and /dev/null: us-west-9 is no region")
 
 
 async def test_an_unknown_profile(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -98,17 +108,19 @@ async def test_an_unknown_profile(config: Path, monkeypatch: pytest.MonkeyPatch)
     assert await problems(profile="production", region=None) == []
     ((_, text, _),) = await problems(profile="stagign")
     assert text.endswith("did you mean staging?")
-    monkeypatch.setenv("AWS_PROFILE", "x")
-    ((_, text, _),) = await problems()
-    assert text.startswith("no profile has the name in AWS_PROFILE")
-    assert text.endswith("known are production, staging")
+    for variable in ("AWS_PROFILE", "AWS_DEFAULT_PROFILE"):  # the SDK takes the second one first
+        monkeypatch.setenv(variable, "x")
+        ((about, text, certain),) = await problems()
+        assert (about, certain) == ("environment", True)
+        assert text.startswith(f"{variable}: no profile has this name in {config}")
+        assert text.endswith("known are production, staging")
 
 
 async def test_a_configuration_file_that_is_none(config: Path) -> None:
     write(config, "nonsense")
     ((about, text, _),) = await problems()
-    assert about == "profile"
-    assert str(config) in text
+    assert about == "environment"
+    assert text.startswith(f"{config}: this configuration of AWS's tools is not in the format")
 
 
 async def test_credentials(monkeypatch: pytest.MonkeyPatch, config: Path) -> None:
@@ -127,11 +139,102 @@ async def test_credentials(monkeypatch: pytest.MonkeyPatch, config: Path) -> Non
     assert await problems(credentials=True) == []
 
 
-async def test_credentials_that_a_program_can_not_give(config: Path) -> None:
-    write(config, "[default]\ncredential_process = /nonexistent\n")
-    ((_, text, certain),) = await problems(credentials=True)
-    assert text.startswith("AWS credentials can't be had: ")
-    assert certain
+async def credentials_problem() -> str:
+    ((about, text, certain),) = await problems(credentials=True)
+    assert (about, certain) == ("credentials", True)
+    start, found, why = text.partition("AWS credentials can't be had: ")
+    assert found
+    assert not start
+    return why
+
+
+HINT = "; `aws sts get-caller-identity` says more"
+
+
+@pytest.mark.parametrize(
+    ("program", "why"),
+    [
+        ("/nonexistent", "No such file or directory: /nonexistent"),
+        (
+            "sh -c 'echo SWORDFISH >&2; exit 1'",
+            f"custom-process has failed (CredentialRetrievalError){HINT}",
+        ),
+        ('echo \'{"Version": "SWORDFISH"}\'', "custom-process has failed (Credential"),
+        ("echo []", f"AttributeError{HINT}"),
+        ("echo SWORDFISH", f"JSONDecodeError{HINT}"),
+    ],
+)
+async def test_credentials_that_a_program_can_not_give(
+    config: Path, program: str, why: str
+) -> None:
+    write(config, f"[default]\ncredential_process = {program}\n")
+    told = await credentials_problem()
+    assert told.startswith(why)
+    assert "SWORDFISH" not in told
+
+
+@pytest.mark.parametrize(
+    ("program", "why"),
+    [
+        ("sh -c 'echo SWORDFISH >&2; exit 1'", "custom-process has failed (CredentialRetr"),
+        ("/nonexistent", "No such file or directory: /nonexistent"),
+        ("echo []", "AttributeError"),
+    ],
+)
+async def test_no_client_without_them(config: Path, program: str, why: str) -> None:
+    write(config, f"[default]\ncredential_process = {program}\n")
+    with pytest.raises(NotConfigured) as caught:
+        await make_client("us-east-1")
+    assert str(caught.value).startswith(f"AWS credentials can't be had: {why}")
+    assert "SWORDFISH" not in str(caught.value)
+
+
+async def test_no_client_where_the_environment_is_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(NotConfigured, match=r"^aws\.region: no region is set"):
+        await make_client(None)
+    with pytest.raises(NotConfigured, match=r"^\[aws\]: .*Invalid endpoint"):
+        await make_client("us-east-1", "http://a b")
+    monkeypatch.setenv("AWS_PROFILE", "nope")
+    with pytest.raises(NotConfigured, match=r"^AWS_PROFILE: no profile has this name"):
+        await make_client("us-east-1")
+
+
+async def make_client(region: str | None, endpoint_url: str | None = None) -> None:
+    async with runtime_client(
+        region=region,
+        profile=None,
+        endpoint_url=endpoint_url,
+        max_pool_connections=1,
+        connect_timeout=UNIT,
+        read_timeout=UNIT,
+        call_timeout=UNIT,
+        stream_timeout=UNIT,
+        reply_bytes=1,
+    ):
+        pass
+
+
+async def test_a_profile_that_leads_nowhere(config: Path) -> None:
+    write(config, "[default]\nrole_arn = arn:aws:iam::1:role/r\nsource_profile = other\n")
+    assert "other" in await credentials_problem()
+
+
+def refused(code: str) -> boto.ClientError:
+    return boto.ClientError({"Error": {"Code": code, "Message": "SWORDFISH"}}, "AssumeRole")
+
+
+@pytest.mark.parametrize(
+    ("error", "why"),
+    [
+        (refused("AccessDenied"), "AssumeRole is refused: AccessDenied"),
+        (refused("SWORD\nFISH"), "AssumeRole is refused: …"),
+        (boto.ClientError({}, "AssumeRole"), f"ClientError{HINT}"),
+        (OSError("SWORDFISH"), f"OSError{HINT}"),
+        (boto.MetadataRetrievalError(error_msg="SWORDFISH"), f"MetadataRetrievalError{HINT}"),
+    ],
+)
+def test_why_there_are_none(error: Exception, why: str) -> None:
+    assert no_credentials(error) == f"AWS credentials can't be had: {why}"
 
 
 async def test_looking_for_credentials_ends(monkeypatch: pytest.MonkeyPatch) -> None:
