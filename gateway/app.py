@@ -85,6 +85,7 @@ def configure_logging(level: str, form: str) -> None:
         cache_logger_on_first_use=True,
     )
     handler = logging.StreamHandler()
+    handler.addFilter(_without_the_sdks_tracebacks)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=shared,
@@ -102,6 +103,15 @@ def configure_logging(level: str, form: str) -> None:
     root.handlers[:] = [handler]
     root.setLevel("WARNING")
     logging.getLogger("gateway").setLevel(level)
+
+
+def _without_the_sdks_tracebacks(record: logging.LogRecord) -> bool:
+    """Theirs are of credentials, and quote what a program that was to give them has written."""
+    sdk = record.name.startswith(("botocore.", "aiobotocore."))
+    if sdk and record.exc_info and record.exc_info[0]:
+        record.msg = f"{record.msg} ({record.exc_info[0].__name__})"
+        record.exc_info = None
+    return True
 
 
 class Signals:
@@ -151,7 +161,7 @@ async def build(settings: Settings) -> AsyncIterator[tuple[Starlette, Sessions]]
                 )
             )
         except NotConfigured as error:
-            raise ConfigError(f"[aws]: {error}") from None
+            raise ConfigError(str(error)) from None
         routes = {
             name: Route(
                 route.policy(name, server),

@@ -1,6 +1,7 @@
 """The command line. What a command needs is imported when it runs, so that help comes at once."""
 
 import asyncio
+import logging
 import os
 import signal
 import sys
@@ -115,6 +116,8 @@ def check(path: Path | None, offline: bool) -> None:
     from gateway.checks import findings  # noqa: PLC0415
 
     configuration = configured(path)
+    for sdk in ("botocore", "aiobotocore"):  # what they log are tracebacks of what is told below
+        logging.getLogger(sdk).addHandler(logging.NullHandler())
     found = asyncio.run(findings(configuration, offline=offline))
     for finding in found:
         click.echo(finding.text, err=True)

@@ -131,6 +131,26 @@ def test_local_variables_are_not_logged(form: str) -> None:
         assert [json.loads(line)["event"] for line in done.stderr.splitlines()] == ["oh", "oh"]
 
 
+@pytest.mark.parametrize("form", ["console", "json"])
+def test_what_a_program_writes_that_gives_no_credentials_is_not_logged(form: str) -> None:
+    script = (
+        "import logging\n"
+        "from gateway.app import configure_logging\n"
+        f"configure_logging('INFO', '{form}')\n"
+        "for name in 'botocore.tokens', 'aiobotocore.credentials', 'other':\n"
+        "    try:\n"
+        "        raise RuntimeError('SWORD' + 'FISH' * (name != 'other'))\n"
+        "    except RuntimeError:\n"
+        "        logging.getLogger(name).warning('refreshing failed, %s', name, exc_info=True)\n"
+    )
+    command = [sys.executable, "-c", script]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert "SWORDFISH" not in done.stderr
+    assert "RuntimeError: SWORD" in done.stderr, "what is not the SDK's is logged as it is"
+    for name in ("botocore.tokens", "aiobotocore.credentials"):
+        assert f"refreshing failed, {name} (RuntimeError)" in done.stderr
+
+
 def test_serve_without_a_configuration_says_what_to_write() -> None:
     result = invoke("serve")
     assert result.exit_code == 2
@@ -172,6 +192,31 @@ def test_check_looks_for_credentials() -> None:
     assert result.exit_code == 2
     assert result.output.startswith("no AWS credentials were found; looked at AWS_ACCESS_KEY_ID, ")
     assert invoke("check", "--offline").exit_code == 0
+
+
+def test_check_says_in_one_line_why_there_are_no_credentials() -> None:
+    Path("gateway.toml").write_text(ROUTE)
+    role = {"AWS_ROLE_ARN": "arn:aws:iam::111122223333:role/r"}
+    with command.apart_from_aws(AWS_WEB_IDENTITY_TOKEN_FILE="/nonexistent", **role):
+        done = subprocess.run(
+            [sys.executable, "-m", "gateway", "check"], capture_output=True, text=True, check=False
+        )
+    assert done.returncode == 2
+    assert done.stderr == (
+        "AWS credentials can't be had: No such file or directory: /nonexistent\n"
+    )
+
+
+@pytest.mark.usefixtures("keys")
+def test_what_is_wrong_in_the_environment_is_not_said_of_the_file(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    Path("gateway.toml").write_text(ROUTE)
+    monkeypatch.setenv("AWS_PROFILE", "nope")
+    for arguments in (["check"], ["serve", "--port", "0"]):
+        result = invoke(*arguments)
+        assert result.exit_code == 2
+        assert result.output.startswith("AWS_PROFILE: no profile has this name in /dev/null")
 
 
 @pytest.mark.usefixtures("keys")
