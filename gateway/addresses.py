@@ -20,6 +20,16 @@ def is_loopback(host: str) -> bool:
         return False
 
 
+def origin_of(url: str) -> str:
+    """The origin of the pages at an address of ``http`` or ``https``, as browsers write it."""
+    parts = urlsplit(url)
+    host, default = parts.hostname or "", {"http": 80, "https": 443}[parts.scheme]
+    if ":" in host:
+        host = f"[{host}]"
+    port = "" if parts.port in {None, default} else f":{parts.port}"
+    return f"{parts.scheme}://{host}{port}"
+
+
 def websocket_url(address: str, route: str | None = None) -> str:
     """The WebSocket of a gateway's route, from what people know: where its page is, say.
 

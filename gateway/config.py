@@ -31,7 +31,7 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
-from gateway.addresses import is_loopback
+from gateway.addresses import is_loopback, origin_of
 from gateway.mistakes import (
     ENVIRONMENT_PREFIX,
     ROUTE_EXAMPLE,
@@ -73,27 +73,39 @@ def _host(value: str) -> str:
 
 
 def _origin(value: str) -> str:
-    parts = _url(value)
-    if value != f"{parts.scheme}://{parts.netloc}":
+    parts = _public_parts(value)
+    if value.lower() != f"{parts.scheme}://{parts.netloc}".lower():
         raise ValueError("expected an origin such as https://chat.example.com, without a path")
-    return value
+    return origin_of(value)
 
 
 def _endpoint_url(value: str) -> str:
     parts = _url(value)
-    if parts.query or parts.fragment or re.search(r"[^\x21-\x7e]", value):
+    if parts.query or parts.fragment or not _is_ascii(value):
         raise ValueError("expected an address without spaces, `?` and `#`")
     return value
 
 
 def _public_url(value: str) -> str:
-    parts = _url(value)
-    if parts.query or parts.fragment or re.search(r"[^\x21-\x7e]", value):
+    parts = _public_parts(value)
+    if parts.query or parts.fragment:
         raise ValueError(
-            "expected an address such as https://chat.example.com/gw, without spaces, `?` and `#`; "
-            "a host's name with other letters as xn--…"
+            "expected an address such as https://chat.example.com/gw, without `?` and `#`"
         )
     return value
+
+
+def _public_parts(value: str) -> SplitResult:
+    parts = _url(value)
+    if not _is_ascii(value):
+        raise ValueError(
+            "expected an address without spaces, and a host's name with other letters as xn--…"
+        )
+    return parts
+
+
+def _is_ascii(value: str) -> bool:
+    return re.fullmatch(r"[\x21-\x7e]*", value) is not None
 
 
 def _range(value: str) -> str:
@@ -274,11 +286,7 @@ class Server(_Section):
     @property
     def public_origin(self) -> str | None:
         """The origin of the pages at `public_url`, as browsers write it."""
-        if self.public_url is None:
-            return None
-        parts = urlsplit(self.public_url)
-        origin = f"{parts.scheme}://{parts.netloc}".lower()
-        return origin.removesuffix(":443" if parts.scheme == "https" else ":80")
+        return None if self.public_url is None else origin_of(self.public_url)
 
 
 class Store(_Section):

@@ -3,7 +3,7 @@
 import pytest
 from pydantic import ValidationError
 
-from gateway.config import Server
+from gateway.config import Route, Server
 
 
 @pytest.mark.parametrize(
@@ -15,10 +15,32 @@ from gateway.config import Server
         ("https://chat.example.com:8443/gw/", "https://chat.example.com:8443"),
         ("http://chat.example.com:80", "http://chat.example.com"),
         ("http://[::1]:8081", "http://[::1]:8081"),
+        ("HTTP://[2001:DB8::1]:80", "http://[2001:db8::1]"),
+        ("https://chat.example.com:80", "https://chat.example.com:80"),
+        ("https://chat.example.com:0443", "https://chat.example.com"),
     ],
 )
 def test_the_origin_is_what_a_browser_sends(url: str, origin: str) -> None:
     assert Server(public_url=url).public_origin == origin
+    page = url.removesuffix("/").removesuffix("/gw")
+    assert Route(endpoint_name="e", allowed_origins=frozenset({page})).allowed_origins == {origin}
+
+
+@pytest.mark.parametrize(
+    ("origin", "problem"),
+    [
+        ("https://chat.example.com/", "without a path"),
+        ("https://chat.example.com?", "without a path"),
+        ("https://chat.example.com#x", "without a path"),
+        ("https://bücher.example", "as xn--"),
+        ("https://a b", "without spaces"),
+        ("null", "expected an address such as https://host"),
+        ("https://[::1", "expected an address such as https://host"),
+    ],
+)
+def test_what_is_no_origin(origin: str, problem: str) -> None:
+    with pytest.raises(ValidationError, match=problem):
+        Route(endpoint_name="e", allowed_origins=frozenset({origin}))
 
 
 def test_there_need_not_be_one() -> None:
@@ -32,8 +54,8 @@ def test_there_need_not_be_one() -> None:
         ("wss://chat.example.com", "expected an address such as https://host"),
         ("https://", "expected an address such as https://host"),
         ("https://ada:pw@chat.example.com", "must not hold a user or a password"),
-        ("https://chat.example.com?x", "without spaces"),
-        ("https://chat.example.com/gw#x", "without spaces"),
+        ("https://chat.example.com?x", "without `[?]` and `#`"),
+        ("https://chat.example.com/gw#x", "without `[?]` and `#`"),
         ("https://chat.example.com/a b", "without spaces"),
         ("https://bücher.example", "as xn--"),
     ],
