@@ -263,7 +263,7 @@ class Session:
         if is_mislabelled(message, self.policy):
             text = (
                 f"The route {self.policy.route} takes JSON, which `text` is not: send `json`, or "
-                "set `format` or `request` for the route."
+                "give the route a `request`, or a `format` with one."
             )
             self._out.refuse(ErrorCode.VALIDATION_ERROR, text, message.id)
             return

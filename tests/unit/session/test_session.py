@@ -226,8 +226,8 @@ class TestRefusals:
             do.Tell(
                 wire.ErrorMessage(
                     code=ErrorCode.VALIDATION_ERROR,
-                    message="The route chat takes JSON, which `text` is not: send `json`, or set "
-                    "`format` or `request` for the route.",
+                    message="The route chat takes JSON, which `text` is not: send `json`, or give "
+                    "the route a `request`, or a `format` with one.",
                     id="a",
                     retryable=False,
                 )
