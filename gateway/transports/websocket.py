@@ -400,12 +400,10 @@ def _raw(route: Route) -> Route:
     return Route(policy, route.model)
 
 
-_READABLE = {"Access-Control-Allow-Origin": "*"}
-
-
 def _refusal() -> Response:
     problem = {"status": 403, "code": ErrorCode.FORBIDDEN, "detail": REFUSED}
-    return JSONResponse(problem, 403, _READABLE, media_type="application/problem+json")
+    readable = {"Access-Control-Allow-Origin": "*"}
+    return JSONResponse(problem, 403, readable, media_type="application/problem+json")
 
 
 class WebSocketEndpoint:
@@ -449,13 +447,13 @@ class WebSocketEndpoint:
         """Answer what is no handshake, or one that is refused.
 
         A browser does not tell a page why its handshake was refused. So the page may ask for the
-        same over HTTP, and read the answer whatever its origin.
+        same over HTTP, and read the refusal whatever its origin.
         """
         *_, allowed = self._called(connection)
         if not allowed:
             return _refusal()
         upgrade = {"Connection": "Upgrade", "Upgrade": "websocket"}  # RFC 9110, 15.5.22
-        return PlainTextResponse("Connect with a WebSocket.\n", 426, _READABLE | upgrade)
+        return PlainTextResponse("Connect with a WebSocket.\n", 426, upgrade)
 
     async def serve(self, websocket: WebSocket) -> None:
         """Serve one connection."""

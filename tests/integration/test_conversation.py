@@ -227,7 +227,8 @@ class TestRefusedHandshakes:
             ):
                 answer = await http.post(path, headers=headers)
                 assert answer.status_code == status
-                assert answer.headers["access-control-allow-origin"] == "*"
+                readable = answer.headers.get("access-control-allow-origin")
+                assert readable == ("*" if status == 403 else None)
                 if status == 403:
                     assert answer.headers["content-type"] == "application/problem+json"
                     assert answer.json()["code"] == "forbidden"
