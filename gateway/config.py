@@ -500,8 +500,8 @@ class Route(_Section):
         if value == "replay" and profile is not None and profile.opening is Opening.NONE:
             raise ValueError(
                 'there is no session to replay with a `session` such as "stateless" or '
-                '"prefix-aware"; leave it out, or keep the conversation here with '
-                '`history = "gateway"`'
+                '"prefix-aware"; leave it out. Where the gateway keeps the conversation '
+                '(`history = "gateway"`), each turn tells all of it anyway'
             )
         return value
 

@@ -192,6 +192,12 @@ def test_the_first_route_stays_first(file: Path, monkeypatch: pytest.MonkeyPatch
             "FILE: routes.chat.on_expiry: there is no session to replay",
         ),
         (
+            ROUTE + "session = 'stateless'\nformat = 'tgi'\non_expiry = 'replay'",
+            "FILE: routes.chat.on_expiry: there is no session to replay with a `session` such as "
+            '"stateless" or "prefix-aware"; leave it out. Where the gateway keeps the conversation '
+            '(`history = "gateway"`), each turn tells all of it anyway',
+        ),
+        (
             ROUTE + "on_lost = 'replay'\nsession = { opening = 'none' }",
             "FILE: routes.chat.on_lost: there is no session to replay",
         ),
