@@ -30,7 +30,7 @@ async def findings(configuration: Configuration, *, offline: bool) -> list[Findi
         offline: Do not look for credentials, which may ask other machines.
     """
     aws, origins = configuration.settings.aws, configuration.origins
-    found = list(_routes(configuration))
+    found = [*_server(configuration), *_routes(configuration)]
     for problem in await platform_problems(
         region=aws.region,
         profile=aws.profile,
@@ -47,12 +47,24 @@ async def findings(configuration: Configuration, *, offline: bool) -> list[Findi
     return found
 
 
+def _server(configuration: Configuration) -> Iterator[Finding]:
+    server = configuration.settings.server
+    if server.trusted_proxies and server.public_url is None:
+        text = (
+            "without public_url, a page at any name that the proxy answers to may connect, and so "
+            "may one whose name somebody has pointed at it; set public_url, such as "
+            '"https://chat.example.com"'
+        )
+        yield _warning(configuration, ("server", "trusted_proxies"), text)
+
+
 def _routes(configuration: Configuration) -> Iterator[Finding]:
     for name, route in configuration.settings.routes.items():
         if is_json(route.content_type) and route.body_format.request is None:
             text = (
-                "this route takes JSON and has neither `format` nor `request` to make it of a "
-                "`text`, which is refused; the page, the terminal chat and `send(text)` send that"
+                "this route takes JSON and has no `request`, nor a `format` with one, to make it "
+                "of a `text`, which is refused; the page, the terminal chat and `send(text)` send "
+                "that"
             )
             yield _warning(configuration, ("routes", name, "content_type"), text)
         is_chat = route.format and not placeholders(FORMATS[route.format].request).isdisjoint(

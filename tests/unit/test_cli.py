@@ -254,6 +254,7 @@ def test_check_warns_of_a_route_that_takes_no_text(route: str, says: str) -> Non
     assert result.exit_code == 0
     assert result.stderr.startswith(says)
     assert bool(result.stderr) == bool(says)
+    assert ("has no `request`, nor a `format` with one" in result.stderr) is bool(says)
     assert result.stdout.endswith("\nok\n")
 
 
@@ -266,6 +267,22 @@ def test_check_warns_of_a_history_of_json(text: str, warns: bool) -> None:
     says = "gateway.toml:5: warning: routes.chat.request: the conversation is kept with"
     assert result.stderr.startswith(says) is warns
     assert bool(result.stderr) is warns
+
+
+@pytest.mark.usefixtures("keys")
+def test_check_warns_where_any_name_of_a_proxy_is_the_gateways_own() -> None:
+    server = '[server]\ntrusted_proxies = ["127.0.0.1"]\n'
+    Path("gateway.toml").write_text(f"{server}{ROUTE}")
+    result = invoke("check")
+    assert result.exit_code == 0
+    assert result.stderr == (
+        "gateway.toml:2: warning: server.trusted_proxies: without public_url, a page at any name "
+        "that the proxy answers to may connect, and so may one whose name somebody has pointed at "
+        'it; set public_url, such as "https://chat.example.com"\n'
+        '    trusted_proxies = ["127.0.0.1"]\n'
+    )
+    Path("gateway.toml").write_text(f'{server}public_url = "https://chat.example.com"\n{ROUTE}')
+    assert not invoke("check").stderr
 
 
 @pytest.mark.usefixtures("keys")
