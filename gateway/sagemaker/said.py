@@ -5,16 +5,25 @@ quote the call, and so what a client wrote, the session's id or a token: a value
 the API model has, a name that there is none of, all headers where the signature is wrong.
 """
 
+import html
 import re
 from collections.abc import Iterable, Mapping
+from itertools import takewhile
+from urllib.parse import unquote
 
 from gateway.logs import printable
 
 MOST = 500
 """How many characters are kept."""
 
-_HEAD = 32
-"""As much of a long value is looked for; what quotes it may cut it off."""
+_LEAST, _HEAD = 8, 32
+"""So much of a value, if it is longer, is taken for it; no more than that is looked for."""
+
+_ROUNDS = 4
+"""How often escapes may have been escaped themselves."""
+
+_ENTITY = re.compile(r"&(#[0-9]{1,7}|#[xX][0-9a-fA-F]{1,6}|amp|lt|gt|quot|apos);")
+_ESCAPE = re.compile(r"\\(?:u([0-9a-fA-F]{4})|(.))", re.DOTALL)
 
 _CONSTRAINT = "failed to satisfy constraint"
 _FIELD = re.compile(rf"at '(\w+)' {_CONSTRAINT}")
@@ -35,23 +44,67 @@ def loggable(message: str, sent: Mapping[str, str], own: Iterable[str] = ()) -> 
     """
     if _CONSTRAINT in message:
         # Any of the rest may be a value, in whatever it has been wrapped. The names are the API's.
-        named = {field[0].upper() + field[1:]: field for field in _FIELD.findall(message)}
+        named = {field[0].upper() + field[1:]: field for field in _FIELD.findall(_plain(message))}
         fields = [field for name, field in sorted(named.items()) if name in sent]
         return f"Value at {', '.join(fields) or '…'} {_CONSTRAINT}"
-    text = _KEY_ID.sub("…", _SIGNED.split(message, maxsplit=1)[0].strip())
-    for value in sorted({*sent.values()} - {*own}, key=len, reverse=True):
+    text = _KEY_ID.sub("…", _unsigned(_plain(_unsigned(message))))
+    quotable = {_spaced(_plain(value)) for value in {*sent.values()} - {*own}}
+    for value in sorted(quotable, key=len, reverse=True):
         text = _without(text, value)
     return printable(text, MOST)
 
 
+def _unsigned(text: str) -> str:
+    return _SIGNED.split(text, maxsplit=1)[0].strip()
+
+
+def _plain(text: str) -> str:
+    """A text in one line, without the escapes of addresses, HTML and JSON."""
+    for _ in range(_ROUNDS):
+        before = text
+        text = _ENTITY.sub(lambda entity: html.unescape(entity[0]), unquote(text))
+        text = _ESCAPE.sub(
+            lambda found: chr(int(found[1], 16)) if found[1] else _of(found[2]), text
+        )
+        if text == before:
+            break
+    return " ".join(text.split())
+
+
+def _of(letter: str) -> str:
+    return {"b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t"}.get(letter, letter)
+
+
+def _spaced(text: str) -> str:
+    """A text in which the ``+`` of a form is a space, as it may be."""
+    return re.sub(r"[ +]+", " ", text).strip()
+
+
 def _without(text: str, value: str) -> str:
-    """A text that does not quote that value, whatever became of its spaces."""
-    words = r"\s+".join(map(re.escape, value[:_HEAD].split()))
-    if not words:
+    """A text that does not quote that value, nor 8 characters of it that it begins with."""
+    spaced, head = _spaced(text), value[:_HEAD]
+    least = head[:_LEAST]
+    if not least or least.lower() not in spaced.lower():
         return text
-    if len(value) > _HEAD:
-        return re.sub(f"{words}.*", "…", text, flags=re.IGNORECASE | re.DOTALL)
-    # One letter is no quotation in the middle of a word.
-    before = "(?<![a-z0-9])" if value[0].isalnum() else ""
-    after = "(?![a-z0-9])" if value[-1].isalnum() else ""
-    return re.sub(f"{before}{words}{after}", "…", text, flags=re.IGNORECASE)
+    kept, at = "", 0
+    for found in re.finditer(re.escape(least), spaced, re.IGNORECASE):
+        start = found.start()
+        end = start + _alike(spaced[start:], head)
+        if end - start == _HEAD < len(value):
+            return f"{kept}{spaced[at:start]}…"
+        # One letter is no quotation in the middle of a word.
+        while end >= found.end() and _in_a_word(spaced, end):
+            end -= 1
+        if start >= at and end >= found.end() and not _in_a_word(spaced, start):
+            kept, at = f"{kept}{spaced[at:start]}…", end
+    return kept + spaced[at:]
+
+
+def _alike(text: str, head: str) -> int:
+    """How many characters a text begins with that another does."""
+    pairs = zip(text.lower(), head.lower(), strict=False)
+    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
+
+
+def _in_a_word(text: str, at: int) -> bool:
+    return text[:at][-1:].isalnum() and text[at : at + 1].isalnum()
