@@ -70,8 +70,14 @@ def _is_about_calls(name: str) -> bool:
     return name.startswith(("AWS_", "BOTO")) or name.endswith(("_PROXY", "_CA_BUNDLE"))
 
 
-PORT = click.IntRange(0, 65_535)
-COUNT = click.IntRange(1, 1_000_000)
+class _Whole(click.IntRange):
+    """click calls it an "integer range", also where it says what a value is not."""
+
+    name = "whole number"
+
+
+PORT = _Whole(0, 65_535)
+COUNT = _Whole(1, 1_000_000)
 
 
 class _Seconds(click.FloatRange):
@@ -144,7 +150,7 @@ _secret = _matching(r"[!-~]+", "printable characters, without spaces")
 @click.option("--host", default="127.0.0.1", show_default=True, callback=_loopback)
 @click.option("--port", default=9000, type=PORT, show_default=True, help="0 takes a free one.")
 @click.option("--endpoint", "name", default="my-endpoint", show_default=True, callback=_label)
-@click.option("--instances", default=2, show_default=True, type=click.IntRange(1, 100))
+@click.option("--instances", default=2, show_default=True, type=_Whole(1, 100))
 @click.option(
     "--container",
     "urls",
@@ -183,11 +189,9 @@ _secret = _matching(r"[!-~]+", "printable characters, without spaces")
 @click.option(
     "--delay", default=0.0, type=_Seconds(zero=True), help="Seconds that every call waits."
 )
-@click.option(
-    "--break-after-parts", type=click.IntRange(0), help="Let the next streams break there."
-)
+@click.option("--break-after-parts", type=_Whole(0), help="Let the next streams break there.")
 @click.option("--break-mode", type=click.Choice(BREAK_MODES), default="exception")
-@click.option("--part-bytes", type=click.IntRange(0), help="Of every part of a stream.")
+@click.option("--part-bytes", type=_Whole(0), help="Of every part of a stream.")
 @click.option("--part-seed", type=int, help="Parts are of random sizes up to that.")
 @click.option(
     "--delay-parts",

@@ -328,6 +328,7 @@ def test_a_port_that_is_none(command: str) -> None:
         result = invoke(command, "--port", port)
         assert result.exit_code == 2
         assert f"{port} is not in the range 0<=x<=65535" in result.output
+    assert "'x' is not a valid whole number" in invoke(command, "--port", "x").output
 
 
 CONTAINER = "--container=http://127.0.0.1:1"
