@@ -23,6 +23,8 @@ from gateway.errors import CloseCode, ErrorCode, Outcome
 PROMPT = "you> "
 NEXT = ""
 """In place of a session's id: the one that will take the place of one that is known to be gone."""
+GONE = " "
+"""In place of a session's id: one that is gone."""
 ANYWAY = "The model has forgotten what was said before. Send this anyway?"
 HELP = """\
 /new    close this session and open another: the model forgets
@@ -96,6 +98,8 @@ class Chat:
             leaving = False
             if line is None:
                 return End.LEFT
+            if self._input.was_aside:
+                self._typed_for = GONE
             end = await self._take(session, line)
             if end is not None:
                 return end
@@ -218,6 +222,11 @@ class Chat:
         """Say what has happened to the session."""
         if isinstance(notice, Refused) and self._typed_for is None:
             return  # no session can be opened, as the end of it all will say
+        over = isinstance(notice, Opened) or (
+            isinstance(notice, Disconnected) and notice.code == CloseCode.GONE
+        )
+        if over and self._typed_for is not None and not self._gone_is_known:
+            self._input.set_aside()
         begun = bool(self._input.typed)  # else what is typed now is typed in knowledge of this
         match notice:
             case Disconnected(code=CloseCode.GONE):

@@ -14,6 +14,9 @@ from prompt_toolkit import PromptSession
 from prompt_toolkit.application import run_in_terminal
 from prompt_toolkit.data_structures import Size
 from prompt_toolkit.history import DummyHistory, History, InMemoryHistory
+from prompt_toolkit.input.typeahead import get_typeahead, store_typeahead
+from prompt_toolkit.key_binding import KeyPress
+from prompt_toolkit.keys import Keys
 from prompt_toolkit.output.vt100 import Vt100_Output
 from rich.console import Console
 from rich.markup import escape
@@ -21,6 +24,8 @@ from rich.status import Status
 
 HARMLESS = {code: None for code in (*range(32), *range(127, 160)) if chr(code) not in "\t\n"}
 """For `str.translate`: a reply must not steer the terminal."""
+ENDS = {Keys.ControlM, Keys.ControlJ, Keys.ControlC}
+"""The keys that end a line."""
 
 
 class Interrupted(Exception):
@@ -40,9 +45,14 @@ class Input:
 
     Args:
         prompt: Before each line; empty where nobody types them.
+
+    Attributes:
+        was_aside: Whether the newest line, or its beginning, had been set aside.
     """
 
     def __init__(self, prompt: str) -> None:
+        self.was_aside = False
+        self._aside: list[KeyPress] = []
         self._prompt = prompt
         self._interrupted = asyncio.Event()
         self._lines = _editor(InMemoryHistory()) if prompt else None
@@ -58,21 +68,55 @@ class Input:
         """The next line; None at the end.
 
         Args:
-            draft: Stands at the prompt from the start.
+            draft: Stands at the prompt from the start, before anything that was set aside.
 
         Raises:
             Interrupted: See there.
         """
         if self._lines is None:
             return await self._read()
-        return await self._typed_line(self._lines, self._prompt, draft)
+        self.was_aside = False
+        take_up = None if draft else self._take_up
+        return await self._typed_line(self._lines, self._prompt, draft, take_up)
+
+    def set_aside(self) -> None:
+        """Set aside what has been typed before there is a prompt for it.
+
+        `line` gives it line by line, and says of each that it `was_aside`.
+        """
+        editors = (self._lines, self._answers)
+        if not any(editor is not None and editor.app.is_running for editor in editors):
+            self._set_aside()
+
+    def _set_aside(self) -> None:
+        if self._lines is None:
+            return
+        keys = self._lines.input
+        self._aside += get_typeahead(keys)
+        with keys.raw_mode():  # a terminal that waits for the end of a line shows nothing before it
+            while typed := keys.read_keys():
+                self._aside += typed
+            self._aside += keys.flush_keys()
+
+    def _take_up(self) -> None:
+        """Let the prompt that is beginning have the first line of what was set aside."""
+        if self._lines is None or not self._aside:
+            return
+        self.was_aside = True
+        ends = (number for number, key in enumerate(self._aside, 1) if key.key in ENDS)
+        end = next(ends, len(self._aside))
+        later = get_typeahead(self._lines.input)
+        store_typeahead(self._lines.input, self._aside[:end] + later)
+        del self._aside[:end]
 
     async def agrees(self, question: str) -> bool:
-        """Whether the answer is yes."""
+        """Whether the answer is yes; what was typed before the question is none, and set aside."""
         if self._answers is None:
             return False
         try:
-            answer = await self._typed_line(self._answers, f"{question} [y/N] ")
+            answer = await self._typed_line(
+                self._answers, f"{question} [y/N] ", begin=self._set_aside
+            )
         except Interrupted:
             return False
         return answer is not None and answer.strip().lower() in {"y", "yes"}
@@ -112,11 +156,19 @@ class Input:
             write()
 
     async def _typed_line(
-        self, editor: PromptSession[str], prompt: str, draft: str = ""
+        self,
+        editor: PromptSession[str],
+        prompt: str,
+        draft: str = "",
+        begin: Callable[[], None] | None = None,
     ) -> str | None:
         typing = asyncio.create_task(
             editor.prompt_async(
-                prompt, default=draft, handle_sigint=False, set_exception_handler=False
+                prompt,
+                default=draft,
+                handle_sigint=False,
+                set_exception_handler=False,
+                pre_run=begin,  # nothing comes between it and the first key
             )
         )
         if await self.interrupts(typing):

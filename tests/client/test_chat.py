@@ -478,6 +478,147 @@ class TestAnotherSession:
             chat.type(CTRL_D)
             assert await in_time(chat.process.wait()) == 0
 
+    @pytest.mark.parametrize("ahead", ["and then?\ryes\r", "and then?\ry"])
+    async def test_lines_typed_ahead(self, ahead: str) -> None:
+        """Each is asked about, and none is an answer to the question about the one before."""
+
+        async def first(peer: Peer) -> None:
+            await peer.open()
+            one = await peer.accept(2, text="One")
+            await peer.delta(3, one, 0, "Once ")
+            await in_time(typed.wait())
+            await peer.socket.close(4410)
+
+        async def second(peer: Peer) -> None:
+            await peer.open("s2", "k2")
+            await peer.done(3, await peer.accept(2, text="and then? Tell!"), text="the end")
+            await peer.done(5, await peer.accept(4, text="yes"), text="ok")
+            await peer.done(7, await peer.accept(6, text="more"), text="fine")
+            await peer.end(8)
+
+        typed = asyncio.Event()
+        async with gateway(first, second) as url, terminal(url) as chat:
+            await chat.shows("you>")
+            chat.type("One\r")
+            await chat.shows("Once ")
+            chat.type(ahead)
+            for line in ahead.split("\r"):  # the terminal shows them, so that it has them
+                await chat.shows(line)
+            typed.set()
+            await chat.shows("Another is opened.")
+            await chat.shows("you> and then?")
+            await chat.shows(ASKED)
+            chat.type("n\r")
+            await chat.shows("you> and then?")
+            chat.type(" Tell!\r")
+            await chat.shows("the end")
+            await chat.shows("you> y")
+            if not ahead.endswith("\r"):
+                chat.type("es\r")
+            await chat.shows(ASKED)
+            chat.type("y\r")
+            await chat.shows("ok")
+            await chat.shows("you>")
+            chat.type("more\r")
+            await chat.shows("fine")
+            await chat.shows("you>")
+            chat.type(CTRL_D)
+            assert await in_time(chat.process.wait()) == 1  # the reply that was cut off
+
+    async def test_a_line_typed_before_the_question_is_no_answer(self) -> None:
+        async def first(peer: Peer) -> None:
+            await peer.open()
+            one = await peer.accept(2, text="hello")
+            await in_time(typed.wait())
+            error = {
+                "code": "session_lost",
+                "message": "It is gone.",
+                "retryable": False,
+                "outcome": "not_invoked",
+            }
+            await peer.done(3, one, status="failed", error=error)
+            await in_time(asked.wait())
+            await peer.socket.close(4410)
+
+        async def second(peer: Peer) -> None:
+            await peer.open("s2", "k2")
+            await peer.done(3, await peer.accept(2, text="hello"), text="ok")
+            await peer.done(5, await peer.accept(4, text="y"), text="fine")
+            await peer.end(6)
+
+        typed, asked = asyncio.Event(), asyncio.Event()
+        async with gateway(first, second) as url, terminal(url) as chat:
+            await chat.shows("you>")
+            chat.type("hello\r")
+            await chat.shows("waiting")
+            chat.type("y\r")
+            await chat.shows("y\r\n")
+            typed.set()
+            await chat.shows(ASKED)
+            asked.set()
+            await chat.shows("A new session, s2")
+            chat.type("yes\r")
+            await chat.shows("ok")
+            await chat.shows("you> y")
+            await chat.shows(ASKED)
+            chat.type("y\r")
+            await chat.shows("fine")
+            await chat.shows("you>")
+            chat.type(CTRL_D)
+            assert await in_time(chat.process.wait()) == 0
+
+    async def test_lines_typed_ahead_for_the_next_one(self) -> None:
+        """They are sent unasked: a new session was wanted, or the old one was known to be gone."""
+
+        async def first(peer: Peer) -> None:
+            await peer.open()
+            one = await peer.accept(2, text="One")
+            await peer.delta(3, one, 0, "Once ")
+            await in_time(typed.wait())
+            await peer.done(4, one, deltas=1)
+            await peer.end(5)
+
+        async def second(peer: Peer) -> None:
+            await peer.open("s2", "k2")
+            await peer.done(3, await peer.accept(2, text="hello"), text="ok")
+            await in_time(there.wait())
+            await peer.socket.close(4410)
+
+        async def third(peer: Peer) -> None:
+            await peer.expect("session.open")
+            await in_time(ahead.wait())
+            await peer.opened("s3", "k3")
+            await peer.done(3, await peer.accept(2, text="Two"), text="2")
+            await peer.done(5, await peer.accept(4, text="Three"), text="3")
+            await peer.end(6)
+
+        typed, there, ahead = asyncio.Event(), asyncio.Event(), asyncio.Event()
+        async with gateway(first, second, third) as url, terminal(url) as chat:
+            await chat.shows("you>")
+            chat.type("One\r")
+            await chat.shows("Once ")
+            chat.type("/new\rhello\r")
+            await chat.shows("hello")
+            typed.set()
+            await chat.shows("Session s2")
+            await chat.shows("ok")
+            await chat.shows("you>")
+            there.set()
+            await chat.shows("Another is opened.")
+            await chat.shows("you>")
+            chat.type("Two\r")
+            await chat.shows("waiting")
+            chat.type("Three\r")
+            await chat.shows("Three\r\n")
+            ahead.set()
+            await chat.shows("A new session, s3")
+            await chat.shows("you> Three")
+            await chat.shows("3")
+            await chat.shows("you>")
+            assert ASKED not in chat.screen
+            chat.type(CTRL_D)
+            assert await in_time(chat.process.wait()) == 0
+
     async def test_none_is_to_be_had(self) -> None:
         async def first(peer: Peer) -> None:
             await peer.open()
