@@ -1,5 +1,6 @@
 """Addresses: which are this machine's own, and where a gateway's WebSocket is."""
 
+import re
 from collections.abc import Mapping
 from ipaddress import ip_address
 from types import MappingProxyType
@@ -30,6 +31,14 @@ def origin_of(url: str) -> str:
     return f"{parts.scheme}://{host}{port}"
 
 
+def without_password(address: str) -> str:
+    """The address as an error may repeat it, whether or not it is one.
+
+    A password is taken to end at the last ``@``: who forgets to percent-encode it has others in it.
+    """
+    return re.sub(r"(?is)\A([a-z][a-z0-9+.-]*://)?.*@", r"\1***@", address)
+
+
 def websocket_url(address: str, route: str | None = None) -> str:
     """The WebSocket of a gateway's route, from what people know: where its page is, say.
 
@@ -43,10 +52,15 @@ def websocket_url(address: str, route: str | None = None) -> str:
     Raises:
         ValueError: The address is none of a gateway, or names another route.
     """
-    parts = urlsplit(address)
+    shown = without_password(address)
+    try:
+        parts = urlsplit(address)
+        _ = parts.port
+    except ValueError:  # its text may have parts of the password
+        raise ValueError(f"{shown}: the host or the port is not valid") from None
     if parts.scheme not in SCHEMES or not parts.hostname:
-        guess = "" if "://" in address else f", such as http://{address}"
-        raise ValueError(f"{address}: a gateway's address begins with http:// or https://{guess}")
+        guess = "" if "://" in address else f", such as http://{shown}"
+        raise ValueError(f"{shown}: a gateway's address begins with http:// or https://{guess}")
     path = parts.path.rstrip("/")
     *_, last_but_one, last = ["", *path.split("/")]
     named = last if last_but_one == "ws" else None
@@ -54,7 +68,7 @@ def websocket_url(address: str, route: str | None = None) -> str:
         path += "/ws"
     if route is not None:
         if named not in {None, route}:
-            raise ValueError(f"{address}: this is the route {named}, and not {route}")
+            raise ValueError(f"{shown}: this is the route {named}, and not {route}")
         if named is None:
             path += f"/{quote(route, safe='')}"
     return urlunsplit((SCHEMES[parts.scheme], parts.netloc, path, parts.query, ""))

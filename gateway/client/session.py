@@ -18,7 +18,7 @@ from websockets.http11 import Response
 from websockets.typing import Subprotocol
 from websockets.uri import parse_uri
 
-from gateway.addresses import is_loopback
+from gateway.addresses import is_loopback, without_password
 from gateway.client.closing import MAX_DELAY, ComeBack, backoff, closing_of
 from gateway.client.codecs import ClientCodec, JsonClientCodec, MsgpackClientCodec
 from gateway.client.conversation import Conversation
@@ -277,7 +277,7 @@ class Session:
                 await asyncio.wait([self._task, ready], return_when=asyncio.FIRST_COMPLETED)
         except TimeoutError:
             why = f": {self._why}" if self._why else ""
-            text = f"{self._url}: no session within {self._open_timeout:g} s{why}"
+            text = f"{without_password(self._url)}: no session within {self._open_timeout:g} s{why}"
             raise ConnectionFailed(text) from None
         finally:
             ready.cancel()
@@ -285,7 +285,8 @@ class Session:
                 await self.close()
         if self._over is not None and not self._was_open:
             over = self._over
-            raise ConnectionFailed(f"{self._url}: {over.why}", over.code) from over.__cause__
+            text = f"{without_password(self._url)}: {over.why}"
+            raise ConnectionFailed(text, over.code) from over.__cause__
 
     # Connections
 
@@ -546,7 +547,7 @@ async def connect(
     try:
         host = parse_uri(url).host
     except InvalidURI as error:
-        raise ValueError(str(error)) from None
+        raise ValueError(f"{without_password(url)} isn't a valid URI: {error.msg}") from None
     if is_loopback(host):
         options.setdefault("proxy", None)
     options.setdefault("close_timeout", close_timeout)

@@ -144,6 +144,14 @@ async def test_nobody_listens() -> None:
     assert err.count("\n") == 1
 
 
+async def test_an_error_repeats_no_password() -> None:
+    _, _, err = await piped("ws://me:secret@127.0.0.1:9/ws", "hi\n")
+    assert err.startswith("session-gateway: ws://***@127.0.0.1:9/ws: ")
+    code, _, err = await piped("ws://secret@127.0.0.1:9/ws", "hi\n")
+    assert code == 2
+    assert "ws://***@127.0.0.1:9/ws isn't a valid URI: username provided without password" in err
+
+
 @pytest.mark.parametrize(
     ("address", "words"),
     [

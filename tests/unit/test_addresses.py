@@ -2,7 +2,7 @@
 
 import pytest
 
-from gateway.addresses import websocket_url
+from gateway.addresses import websocket_url, without_password
 
 
 @pytest.mark.parametrize(
@@ -41,3 +41,34 @@ def test_where_the_websocket_is(address: str, route: str | None, url: str) -> No
 def test_what_is_no_address(address: str, route: str | None, words: str) -> None:
     with pytest.raises(ValueError, match=words):
         websocket_url(address, route)
+
+
+@pytest.mark.parametrize(
+    ("address", "shown"),
+    [
+        ("http://127.0.0.1:8080/ws", "http://127.0.0.1:8080/ws"),
+        ("wss://me:secret@example.com/ws", "wss://***@example.com/ws"),
+        ("HTTPS://secret@[::1]:8080", "HTTPS://***@[::1]:8080"),
+        ("me:secret@example.com", "***@example.com"),
+        ("http://me:se/c@r?e#t@example.com", "http://***@example.com"),
+    ],
+)
+def test_no_password_is_shown(address: str, shown: str) -> None:
+    assert without_password(address) == shown
+
+
+@pytest.mark.parametrize(
+    ("address", "route"),
+    [
+        ("me:secret@example.com", None),
+        ("ftp://me:secret@example.com", None),
+        ("http://me:secret@example.com/ws/one", "two"),
+        ("http://me:secret@example.com:99999", None),
+        ("http://me:secret/@example.com", None),
+        ("http://me:secret\u2100@example.com", None),
+    ],
+)
+def test_no_error_repeats_a_password(address: str, route: str | None) -> None:
+    with pytest.raises(ValueError, match=r"^\S+: ") as caught:
+        websocket_url(address, route)
+    assert "secret" not in str(caught.value)
