@@ -26,6 +26,7 @@ NEXT = ""
 GONE = " "
 """In place of a session's id: one that is gone."""
 ANYWAY = "The model has forgotten what was said before. Send this anyway?"
+AWAY = "The reply is stopped when the gateway is back. Ctrl-C again: don't wait for that."
 HELP = """\
 /new    close this session and open another: the model forgets
 /quit   leave; Ctrl-D does too, and Ctrl-C twice on an empty line
@@ -152,12 +153,12 @@ class Chat:
                 self._draft = line
                 self._gone_is_known = session.session_id in {None, meant}
                 return
-            unsent = await self._answer(session.send(line))
+            unsent = await self._answer(session, session.send(line))
             if not unsent:
                 return
             asking = session.state != "closed"
 
-    async def _answer(self, turn: Turn) -> bool:
+    async def _answer(self, session: Session, turn: Turn) -> bool:
         """Write the reply as it comes; Ctrl-C stops it.
 
         Returns:
@@ -168,7 +169,9 @@ class Chat:
             writing = asyncio.create_task(self._write(turn))
             if await self._input.interrupts(writing):
                 stopping = asyncio.create_task(turn.cancel())
-                if await self._input.interrupts(stopping):  # the gateway can't be told just now
+                if session.state != "open":
+                    self._say(AWAY, "dim")
+                if await self._input.interrupts(stopping):
                     stopping.cancel()
                     writing.cancel()
             await asyncio.wait([writing])
