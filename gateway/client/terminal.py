@@ -53,6 +53,7 @@ class Input:
     def __init__(self, prompt: str) -> None:
         self.was_aside = False
         self._aside: list[KeyPress] = []
+        self._at_prompt = False
         self._prompt = prompt
         self._interrupted = asyncio.Event()
         self._lines = _editor(InMemoryHistory()) if prompt else None
@@ -60,9 +61,9 @@ class Input:
 
     @property
     def typed(self) -> str:
-        """What stands at the prompt; empty where there is no prompt."""
+        """What stands at the prompt, until `line` has given it; empty where there is no prompt."""
         lines = self._lines
-        return lines.default_buffer.text if lines is not None and lines.app.is_running else ""
+        return lines.default_buffer.text if lines is not None and self._at_prompt else ""
 
     async def line(self, draft: str = "") -> str | None:
         """The next line; None at the end.
@@ -76,8 +77,16 @@ class Input:
         if self._lines is None:
             return await self._read()
         self.was_aside = False
-        take_up = None if draft else self._take_up
-        return await self._typed_line(self._lines, self._prompt, draft, take_up)
+
+        def begin() -> None:
+            self._at_prompt = True
+            if not draft:
+                self._take_up()
+
+        try:
+            return await self._typed_line(self._lines, self._prompt, draft, begin)
+        finally:
+            self._at_prompt = False
 
     def set_aside(self) -> None:
         """Set aside what has been typed before there is a prompt for it.

@@ -10,6 +10,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import pytest
+from prompt_toolkit.application import create_app_session
+from prompt_toolkit.input import create_pipe_input
 
 from gateway.client.notices import Disconnected, Expiring, Notice, Refused, Renewed, Resumed
 from gateway.client.terminal import Input
@@ -702,6 +704,22 @@ async def test_an_interrupt_that_comes_between_two_waits_is_for_the_second() -> 
         assert not await in_time(keys.interrupts(ended))
         assert await in_time(keys.interrupts(loop.create_future()))
         assert not keys._interrupted.is_set()
+
+
+async def test_a_line_counts_as_typed_until_it_is_given() -> None:
+    """What happens to the session between Enter and that is not known to who typed it."""
+    with create_pipe_input() as pipe, create_app_session(input=pipe):
+        keys = Input("you> ")
+        line = asyncio.create_task(keys.line())
+        pipe.send_text("hello\r")
+        seen = []
+        async with asyncio.timeout(20 * UNIT):
+            while not line.done():
+                seen.append(keys.typed)
+                await asyncio.sleep(0)
+        assert line.result() == "hello"
+        assert seen[-1] == "hello"
+        assert not keys.typed
 
 
 async def test_losses_are_said() -> None:
