@@ -5,7 +5,6 @@ from typing import NamedTuple
 
 from gateway.config import Aws, Configuration
 from gateway.sagemaker import FORMATS, platform_problems
-from gateway.session.bodies import is_json
 from gateway.session.templates import HISTORY, placeholders
 from gateway.tomlfile import Location
 
@@ -60,7 +59,7 @@ def _server(configuration: Configuration) -> Iterator[Finding]:
 
 def _routes(configuration: Configuration) -> Iterator[Finding]:
     for name, route in configuration.settings.routes.items():
-        if is_json(route.content_type) and route.body_format.request is None:
+        if route.takes_json_only:
             text = (
                 "this route takes JSON and has no `request`, nor a `format` with one, to make it "
                 "of a `text`, which is refused; the page, the terminal chat and `send(text)` send "

@@ -42,6 +42,7 @@ from gateway.mistakes import (
     variables,
 )
 from gateway.sagemaker import FORMATS, PROFILES, Defaults, Format, Profile, StreamKind, Text
+from gateway.session.bodies import is_json
 from gateway.session.policy import Opening, Policy, Recovery
 from gateway.session.templates import HISTORY, placeholders
 from gateway.tomlfile import Tree, shown
@@ -537,6 +538,11 @@ class Route(_Section):
         return self
 
     @property
+    def takes_json_only(self) -> bool:
+        """Whether there is nothing to make the JSON of a text that the model is sent."""
+        return is_json(self.content_type) and self.body_format.request is None
+
+    @property
     def sends_history(self) -> bool:
         """Whether the gateway keeps the conversation for the model."""
         if self.history is not None:
@@ -585,6 +591,7 @@ class Route(_Section):
             template=form.request,
             opening=self.profile.opening,
             open_on_connect=self.open == "on_connect",
+            json_only=self.takes_json_only,
             json_replies=self.body == "json",
             sends_history=self.sends_history,
             on_expiry=_RECOVERY[self.on_expiry] if self.on_expiry else gone,

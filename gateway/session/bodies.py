@@ -109,16 +109,6 @@ def refused_field(options: Iterable[str], policy: Policy) -> str | None:
     )
 
 
-def is_mislabelled(message: MessageSend, policy: Policy) -> bool:
-    """Whether the model would be sent bare text under the name of JSON."""
-    return (
-        message.text is not UNSET
-        and message.content_type is UNSET
-        and policy.template is None
-        and is_json(policy.content_type)
-    )
-
-
 def reply_fields(reply: ModelReply, policy: Policy) -> ReplyFields:
     """A reply as ``message.done`` carries it.
 

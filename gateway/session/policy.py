@@ -44,6 +44,8 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
             conversation, as far as it is kept, and not the newest message alone.
         system: What the model is told ahead of that history; None for nothing.
         content_type: Sent with a body whose message names none.
+        json_only: Refuse ``text`` whose message names no content type: it would be sent as JSON,
+            and there is no template to make JSON of it.
         json_replies: Give replies to clients as JSON where they parse.
         client_fields: Names of the optional ``message.send`` fields that this route lets its
             clients set, of those that need leave.
@@ -81,6 +83,7 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
     sends_history: bool = False
     system: str | None = None
     content_type: str | None = None
+    json_only: bool = False
     json_replies: bool = False
     client_fields: frozenset[str] = frozenset()
     message_bytes: int = 6_291_456

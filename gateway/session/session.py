@@ -19,7 +19,6 @@ from gateway.session import events as on
 from gateway.session.bodies import (
     ReplyFields,
     body_of,
-    is_mislabelled,
     options_of,
     refused_field,
     reply_fields,
@@ -260,7 +259,7 @@ class Session:
             text = f"The route {self.policy.route} does not let clients set `{refused}`."
             self._out.refuse(ErrorCode.FORBIDDEN, text, message.id)
             return
-        if is_mislabelled(message, self.policy):
+        if self.policy.json_only and message.text is not UNSET and message.content_type is UNSET:
             text = (
                 f"The route {self.policy.route} takes JSON, which `text` is not: send `json`, or "
                 "give the route a `request`, or a `format` with one."

@@ -10,25 +10,18 @@ from gateway.transports.closing import Closing
 
 
 class RawCodec:
-    """Frames as turns, numbered in the order they come.
-
-    Args:
-        content_type: The route's, which a text frame is said to be as it stands.
-    """
+    """Frames as turns, numbered in the order they come."""
 
     text = False
 
-    def __init__(self, content_type: str | None) -> None:
-        self._content_type = UNSET if content_type is None else content_type
+    def __init__(self) -> None:
         self._count = 0
 
     def decode(self, frame: Frame) -> MessageSend:
         """The turn that a frame is."""
         self._count += 1
         if isinstance(frame, str):
-            return MessageSend(
-                id=str(self._count), text=frame, content_type=self._content_type, stream=False
-            )
+            return MessageSend(id=str(self._count), text=frame, stream=False)
         return MessageSend(id=str(self._count), data=frame, stream=False)
 
     def encode(self, message: ServerMessage) -> Frame | None:

@@ -134,7 +134,7 @@ class Connection:
         self._websocket = websocket
         self._link: Link = websocket.scope["extensions"][LINK]
         self._loop = asyncio.get_running_loop()
-        self._codec: Codec | RawCodec = codec or RawCodec(route.policy.content_type)
+        self._codec: Codec | RawCodec = codec or RawCodec()
         self._raw = codec is None
         self._route = route
         self._on_end = on_end
@@ -395,8 +395,13 @@ def _exceeds(frame: Frame, limit: int) -> bool:
 
 
 def _raw(route: Route) -> Route:
-    """The same for raw connections: since none can come back, nothing is kept for when it does."""
-    policy = structs.replace(route.policy, resume_seconds=0.0, remembered_messages=0)
+    """The same for raw connections: since none can come back, nothing is kept for when it does.
+
+    A frame is a body as it stands, also where it is text and the route takes JSON.
+    """
+    policy = structs.replace(
+        route.policy, resume_seconds=0.0, remembered_messages=0, json_only=False
+    )
     return Route(policy, route.model)
 
 

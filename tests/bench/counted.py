@@ -19,8 +19,10 @@ from typing import Any, cast
 from unittest import mock
 
 import msgspec
+import uvicorn
 import uvloop
 
+from gateway import runner as sessions_runner
 from gateway.app import Signals, serve
 from gateway.config import Settings
 from gateway.transports import websocket
@@ -296,6 +298,12 @@ def settings(transport: str | None) -> Settings:
     )
 
 
+async def until_told(server: uvicorn.Server) -> None:
+    """In place of uvicorn's own loop, which does something ten times a second."""
+    while not server.should_exit:  # noqa: ASYNC110 - it is but an attribute
+        await asyncio.sleep(5)
+
+
 async def main(
     transport: str | None,
     *,
@@ -326,8 +334,13 @@ async def main(
             between()
         signals.handle()
 
-    # As the other times, see `settings`.
-    with mock.patch.object(websocket, "LINGER_SECONDS", 3600):
+    # As the other times, see `settings`: what goes on by the clock would be counted more often on a
+    # slower machine.
+    with (
+        mock.patch.object(websocket, "LINGER_SECONDS", 3600),
+        mock.patch.object(sessions_runner, "SWEEP_SECONDS", 3600),
+        mock.patch.object(uvicorn.Server, "main_loop", until_told),
+    ):
         async with asyncio.timeout(900), asyncio.TaskGroup() as tasks:
             tasks.create_task(converse())
             await serve(settings(transport), on_ready=lambda _url: ready.set(), signals=signals)

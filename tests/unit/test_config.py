@@ -61,8 +61,23 @@ def test_the_minimal_configuration(file: Path) -> None:
     route = got.routes["chat"]
     assert route.profile is PROFILES["container-standards"]
     assert route.policy("chat", got.server) == Policy(
-        route="chat", content_type="application/json"
+        route="chat", content_type="application/json", json_only=True
     ), "the core's own defaults are those of the settings"
+
+
+@pytest.mark.parametrize(
+    ("text", "json_only"),
+    [
+        ('content_type = "application/x+json; a=b"', True),
+        ('content_type = "application/json"\nformat = "plain"', True),
+        ('content_type = "application/json"\nrequest = { a = "$text" }', False),
+        ('content_type = "text/plain"', False),
+        ("", False),
+    ],
+)
+def test_routes_that_take_json_alone(file: Path, text: str, json_only: bool) -> None:
+    got = settings(file, ROUTE + text)
+    assert got.routes["chat"].policy("chat", got.server).json_only is json_only
 
 
 def test_a_route_with_all_there_is(file: Path) -> None:

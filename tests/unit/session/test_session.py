@@ -219,9 +219,9 @@ class TestRefusals:
             b"hello", "text/plain; charset=utf-8", accept="text/plain", inference_id="i"
         )
 
-    @pytest.mark.parametrize("content_type", ["application/json", "application/x+json; a=b"])
-    def test_bare_text_is_no_json(self, content_type: str) -> None:
-        script = Script(content_type=content_type).ready()
+    def test_bare_text_is_no_json(self) -> None:
+        content_type = "application/json"
+        script = Script(content_type=content_type, json_only=True).ready()
         assert script.step(send("a")) == [
             do.Tell(
                 wire.ErrorMessage(
@@ -238,7 +238,7 @@ class TestRefusals:
 
     @pytest.mark.parametrize("content_type", ["application/json", "text/plain"])
     def test_text_that_says_what_it_is(self, content_type: str) -> None:
-        script = Script(content_type="application/json").ready()
+        script = Script(content_type="application/json", json_only=True).ready()
         script.step(send("a", content_type=content_type))
         assert script.last(do.Invoke).request == request(b"hello", content_type)
 
