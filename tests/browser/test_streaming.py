@@ -215,7 +215,7 @@ class TestASessionThatIsGone:
 
     QUESTION = "This is a new session: the model has forgotten what was said. Send"
 
-    @pytest.fixture
+    @pytest_asyncio.fixture(loop_scope="session")
     async def question(self, scripted: Scripted) -> Locator:
         """Two messages were written while there was no connection; the session is gone since."""
         turn = await scripted.ask("My name is Ada.")

@@ -14,9 +14,8 @@ from tests.support.client import client
 from tests.support.processes import Process
 
 
-@pytest.mark.parametrize(
-    "how", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.long)]
-)
+@pytest.mark.long
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
 async def test_the_language_model_and_the_builtin_one(how: signal.Signals) -> None:
     process = Process([sys.executable, "-m", "gateway", "demo", "--port", "0"])
     try:

@@ -296,6 +296,7 @@ class TestLanguageModel:
         assert await opened()
         await model.close()
 
+    @pytest.mark.long
     async def test_it_says_a_token_at_a_time(self, monkeypatch: pytest.MonkeyPatch) -> None:
         model = LanguageModel(Llama(find_weights(None)), "i-1")
         emoji = "Reply with five emoji, nothing else: 🙂🎉🌍🚀❤️".encode()
@@ -324,6 +325,7 @@ class TestLanguageModel:
         assert "".join(delta["delta"]["content"] for delta in deltas) == said
         await model.close()
 
+    @pytest.mark.long
     async def test_one_that_forgets_goes_on_from_what_its_session_has_cached(
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -367,6 +369,7 @@ class TestLanguageModel:
         for model in models:
             await model.close()
 
+    @pytest.mark.long
     async def test_it_stops_when_nobody_listens(self) -> None:
         model = LanguageModel(Llama(find_weights(None)), "i-1")
         opened = await model.invoke({SESSION_ID: "NEW_SESSION"}, b'{"requestType":"NEW_SESSION"}')
@@ -386,6 +389,7 @@ class TestLanguageModel:
         assert model.turns == {name: 2}
         await model.close()
 
+    @pytest.mark.long
     def test_one_that_is_let_go_of_at_once_ends(self) -> None:
         program = (
             "from gateway.local.llama import Llama, find_weights\n"
