@@ -38,7 +38,7 @@ $(INSTALLED): pyproject.toml | $(BIN)/python
 demo: $(INSTALLED) ## run the gateway with a language model, ready to chat
 	$(BIN)/session-gateway demo
 
-test: lint types unit instructions ## run every check, and all tests but the longest
+test: lint types unit ## lint, types, and all tests but the longest
 
 long: $(INSTALLED) browser proxies node ## run the longest tests, and try more examples
 	SCHEDULES=200 $(BIN)/pytest $(PYTEST_FLAGS) --hypothesis-profile=long -m '$(LONG)'

@@ -261,6 +261,7 @@ class Watched:
 
 
 class TestLanguageModel:
+    @pytest.mark.long
     async def test_each_session_has_its_own_context(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("gateway.local.llama.MAX_TOKENS", 10)
         model = LanguageModel(Llama(find_weights(None)), "i-1")
