@@ -18,7 +18,9 @@ async def test_the_first_configuration_holds_a_conversation(
 ) -> None:
     file = tmp_path / "gateway.toml"
     file.write_text(re.findall(r"```toml\n(.*?)```", README, re.DOTALL)[0])
+    await platform.says("session-gateway serve\n")  # the last of what to do
     exports = [line for line in platform.lines if line.startswith("  export ")]
+    assert len(exports) == 2
     for line in exports:
         assert line.strip().replace(platform.url, "http://127.0.0.1:9000") in README
     settings = dict(pair.split("=", 1) for line in exports for pair in line.split()[1:])
