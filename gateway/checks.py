@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from gateway.config import Aws, Configuration
 from gateway.sagemaker import FORMATS, platform_problems
-from gateway.session.templates import HISTORY, placeholders
+from gateway.session.templates import tells_history
 from gateway.tomlfile import Location
 
 
@@ -66,9 +66,7 @@ def _routes(configuration: Configuration) -> Iterator[Finding]:
                 "that"
             )
             yield _warning(configuration, ("routes", name, "content_type"), text)
-        is_chat = route.format and not placeholders(FORMATS[route.format].request).isdisjoint(
-            HISTORY
-        )
+        is_chat = route.format and tells_history(FORMATS[route.format].request)
         if is_chat and route.history is None and not route.sends_history:
             text = (
                 "has neither $messages nor $transcript, so the model is sent the newest message "

@@ -44,7 +44,7 @@ from gateway.mistakes import (
 from gateway.sagemaker import FORMATS, PROFILES, Defaults, Format, Profile, StreamKind, Text
 from gateway.session.bodies import is_json
 from gateway.session.policy import Opening, Policy, Recovery
-from gateway.session.templates import HISTORY, placeholders
+from gateway.session.templates import HISTORY, placeholders, tells_history
 from gateway.tomlfile import Tree, shown
 
 EXAMPLE = """\
@@ -547,18 +547,14 @@ class Route(_Section):
         """Whether the gateway keeps the conversation for the model."""
         if self.history is not None:
             return self.history == "gateway"
-        return self._has_a_place_for_history
-
-    @property
-    def _has_a_place_for_history(self) -> bool:
-        return not placeholders(self.body_format.request).isdisjoint(HISTORY)
+        return tells_history(self.body_format.request)
 
     @model_validator(mode="after")
     def _history_can_be_kept(self) -> Self:
         if not self.sends_history:
             if self.system is not None:
                 raise ValueError('`system` goes with `history = "gateway"`')
-        elif not self._has_a_place_for_history:
+        elif not tells_history(self.body_format.request):
             raise ValueError(
                 '`history = "gateway"` needs a `request` with $messages or $transcript in it, or a '
                 "`format` with one"

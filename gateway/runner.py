@@ -301,9 +301,8 @@ class SessionRunner:
             "outcome": failure.outcome.value,
             "message": failure.message,
         }
-        log.log(
-            logging.ERROR if theirs else logging.WARNING, "call failed", **about | {**failure.facts}
-        )
+        level = logging.ERROR if theirs else logging.WARNING
+        log.log(level, "call failed", **{**about, **failure.facts})
 
     def _parts(self, turn: int, parts: list[str | bytes]) -> None:
         self.handle(on.ReplyParts(turn, parts))

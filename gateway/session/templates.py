@@ -43,6 +43,11 @@ def placeholders(template: Any) -> frozenset[str]:
     return frozenset(_placeholders(template))
 
 
+def tells_history(template: Any) -> bool:
+    """Whether a template has a place for all of a conversation."""
+    return not placeholders(template).isdisjoint(HISTORY)
+
+
 def _placeholders(template: Any) -> Iterator[str]:
     if isinstance(template, dict):
         template = list(template.values())

@@ -64,6 +64,17 @@ def start_gateway(stack: ExitStack, tmp_path: Path, transport: str) -> Start:
     return start
 
 
+@pytest.fixture(scope="module")
+def forgetful(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Forgetful]]:
+    """Two containers that forget, for a module that asks only what has reached them since."""
+    with ExitStack() as stack:
+        folder = tmp_path_factory.mktemp("forgetful")
+        containers = [Forgetful(folder / name) for name in ("1", "2")]
+        for container in containers:
+            stack.callback(container.stop)
+        yield containers
+
+
 @pytest.fixture
 def start_forgetful(stack: ExitStack, tmp_path: Path) -> Callable[..., Forgetful]:
     """Start a container that forgets, with a folder of its own and that environment."""

@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import AsyncIterator, Iterator
-from contextlib import ExitStack
 from typing import Any
 
 import pytest
@@ -47,18 +46,8 @@ class Talk:
 
 
 @pytest.fixture(scope="module")
-def containers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Forgetful]]:
-    with ExitStack() as stack:
-        folder = tmp_path_factory.mktemp("forgetful")
-        containers = [Forgetful(folder / name) for name in ("1", "2")]
-        for container in containers:
-            stack.callback(container.stop)
-        yield containers
-
-
-@pytest.fixture(scope="module")
-def platform(containers: list[Forgetful]) -> Iterator[Process]:
-    with local(*(f"--container={container.url}" for container in containers)) as process:
+def platform(forgetful: list[Forgetful]) -> Iterator[Process]:
+    with local(*(f"--container={container.url}" for container in forgetful)) as process:
         yield process
 
 
@@ -79,7 +68,7 @@ def text(reply: Any) -> str:
 
 
 async def test_it_knows_what_is_in_the_request_and_nothing_else(
-    talk: Talk, containers: list[Forgetful]
+    talk: Talk, forgetful: list[Forgetful]
 ) -> None:
     session = await talk.open()
     assert text(await talk.say(session, ADA)) == "You said 1 thing; your name is Ada."
@@ -87,7 +76,7 @@ async def test_it_knows_what_is_in_the_request_and_nothing_else(
     said = {"role": "system", "content": "Be brief."}, ADA, REPLY, WHO
     reply = await talk.say(session, *said, max_tokens=5, temperature=0.5, model="any", top_k=1)
     assert text(reply) == "You said 2 things; your name is Ada."
-    turns = [turn for one in containers for turn in one.received() if turn["session"] == session]
+    turns = [turn for one in forgetful for turn in one.received() if turn["session"] == session]
     assert [turn["body"]["messages"] for turn in turns] == [[ADA], [WHO], list(said)]
 
 

@@ -4,8 +4,7 @@ With the default transport only: the others show that both send what they are gi
 """
 
 import asyncio
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -33,16 +32,6 @@ AGAIN = ("assistant", "You said 2 things; your name is Ada.")
 @pytest.fixture(scope="module")
 def transport() -> str:
     return "lean"
-
-
-@pytest.fixture(scope="module")
-def containers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Forgetful]]:
-    with ExitStack() as stack:
-        folder = tmp_path_factory.mktemp("forgetful")
-        containers = [Forgetful(folder / name) for name in ("1", "2")]
-        for container in containers:
-            stack.callback(container.stop)
-        yield containers
 
 
 class House:
@@ -77,8 +66,8 @@ def messages(turns: list[Any]) -> list[Said]:
 
 
 @pytest.fixture
-def house(containers: list[Forgetful], start_local: Start) -> House:
-    return House(containers, start_local(*(f"--container={one.url}" for one in containers)))
+def house(forgetful: list[Forgetful], start_local: Start) -> House:
+    return House(forgetful, start_local(*(f"--container={one.url}" for one in forgetful)))
 
 
 async def hear(chat: Client, text: str, message_id: str | None = None) -> str:
