@@ -23,8 +23,9 @@ from starlette.routing import Route as HttpRoute
 from starlette.routing import WebSocketRoute
 
 from gateway.config import Aws, ConfigError, Settings
-from gateway.runner import Route, Sessions
+from gateway.runner import Route
 from gateway.sagemaker import NotConfigured, SageMakerModel, platform_problems, runtime_client
+from gateway.sessions import Sessions
 from gateway.stores.memory import MemoryStore
 from gateway.transports.origins import Origins
 from gateway.transports.pages import SecurityHeaders, pages
@@ -179,9 +180,7 @@ async def build(settings: Settings) -> AsyncIterator[tuple[Starlette, Sessions]]
         sessions = await stack.enter_async_context(
             Sessions(
                 routes,
-                lambda evicted: MemoryStore(
-                    max_sessions=settings.store.max_sessions, evicted=evicted
-                ),
+                MemoryStore(max_sessions=settings.store.max_sessions),
                 drain_seconds=server.drain_seconds,
                 log_turns=server.log_turns,
             )
@@ -289,7 +288,7 @@ async def serve(
 
             def stop() -> None:
                 if server.should_exit:
-                    sessions.hurry()
+                    sessions.stop_draining()
                 server.should_exit = True
 
             signals.handle = stop

@@ -9,10 +9,14 @@ from collections.abc import Generator, Iterator
 import pytest
 from hypothesis import settings
 
+from tests.support.tables import check_tables
+
 settings.register_profile("test", max_examples=100, deadline=None, derandomize=True)
 settings.register_profile("long", max_examples=400, deadline=None, derandomize=True)
 settings.register_profile("search", max_examples=20_000, deadline=None, print_blob=True)
 settings.load_profile("test")
+
+check_tables()
 
 
 @pytest.hookimpl(wrapper=True)

@@ -3,33 +3,64 @@
 from msgspec import Struct
 
 from gateway.errors import CloseCode
-from gateway.protocol.messages import Event, Notice, SessionResumed
-from gateway.session.events import Timer
-from gateway.session.ports import ModelRequest, ModelSession, SessionRecord
+from gateway.protocol.messages import Event, Notice
+from gateway.session.events import ClientId, Timer
+from gateway.session.ports import ModelRequest, ModelSession
 
 
-class Emit(Struct, frozen=True, gc=False):
-    """There is something new in the log, for whoever reads it; this is the newest."""
+class Append(Struct, frozen=True, gc=False):
+    """Add these events to the session's log, and let its readers know."""
 
-    event: Event
+    events: tuple[Event, ...]
+
+
+class Trim(Struct, frozen=True, gc=False):
+    """Drop everything up to and including this event from the log: nobody needs it any more."""
+
+    through: int
 
 
 class Tell(Struct, frozen=True, gc=False):
-    """Say this to the present connection alone; without one it is lost, and may be."""
+    """Say this to the client alone whose message it answers; if that is gone, to nobody."""
 
+    client: ClientId
     notice: Notice
 
 
 class Attach(Struct, frozen=True, gc=False):
-    """Make the connection that asks for it the present one, closing the one before it.
+    """Let a client read the log.
 
     Attributes:
-        resumed: What to say to it first.
-        after: The event that it is to read the log from, exclusive.
+        client: Which.
+        after: The event that it is to read from, exclusive.
+        resume_key: What it has to show when it comes back; None where it keeps the key that it has.
+        resumes: Whether it is to be told first that the session goes on.
+        expires_at: What it is then told of the session's expiry.
     """
 
-    resumed: SessionResumed
+    client: ClientId
     after: int
+    resume_key: str | None = None
+    resumes: bool = False
+    expires_at: str | None = None
+
+
+class Displace(Struct, frozen=True, gc=False):
+    """Close this client's connection at once: a newer one has taken the session over."""
+
+    client: ClientId
+
+
+class CloseClient(Struct, frozen=True, gc=False):
+    """Close a client's connection once it has been sent all events.
+
+    Attributes:
+        client: Whose; None for all of them.
+    """
+
+    code: CloseCode
+    reason: str
+    client: ClientId | None = None
 
 
 class OpenSession(Struct, frozen=True, gc=False):
@@ -59,9 +90,16 @@ class CloseSession(Struct, frozen=True, gc=False):
 
 
 class Persist(Struct, frozen=True, gc=False):
-    """Keep this record in the store."""
+    """Keep in the store what has changed of the session.
 
-    record: SessionRecord
+    Attributes:
+        model: Its session at the model.
+        expires_at: When it is no longer to be used, in seconds since the epoch; None where that is
+            not known.
+    """
+
+    model: ModelSession | None
+    expires_at: float | None
 
 
 class Forget(Struct, frozen=True, gc=False):
@@ -69,11 +107,11 @@ class Forget(Struct, frozen=True, gc=False):
 
 
 class SetTimer(Struct, frozen=True, gc=False):
-    """Set, move or clear an alarm.
+    """Set, move or clear a timer.
 
     Attributes:
         timer: Which.
-        at: When, in seconds since the epoch; None clears it.
+        at: When, in seconds of the clock that `Session.handle` is given; None clears it.
         spread: Seconds; a random part of it is to be added, so that many do not act at once.
     """
 
@@ -82,17 +120,13 @@ class SetTimer(Struct, frozen=True, gc=False):
     spread: float = 0.0
 
 
-class CloseSocket(Struct, frozen=True, gc=False):
-    """Close the present connection once it has been sent all events."""
-
-    code: CloseCode
-    reason: str
-
-
 Effect = (
-    Emit
+    Append
+    | Trim
     | Tell
     | Attach
+    | Displace
+    | CloseClient
     | OpenSession
     | Invoke
     | CancelInvoke
@@ -100,5 +134,4 @@ Effect = (
     | Persist
     | Forget
     | SetTimer
-    | CloseSocket
 )

@@ -8,9 +8,14 @@ from gateway.errors import Failure
 from gateway.protocol.messages import EventAck, MessageCancel, MessageSend, SessionClose
 from gateway.session.ports import ModelReply, ModelSession
 
+ClientId = int
+"""A client that reads a session's log or speaks to it, as whoever runs the session numbers them."""
+
 
 class Timer(Enum):
-    """The alarms that a session can have set, one of a kind at a time."""
+    """The timers that a session can have set, one of a kind at a time."""
+
+    __hash__ = object.__hash__  # each is what it is; an Enum's own is much slower
 
     EXPIRING = "expiring"
     """Time to tell the client that the session runs out."""
@@ -20,33 +25,54 @@ class Timer(Enum):
     """The session may have been unused for too long."""
     DETACHED = "detached"
     """No client has come back for too long."""
-    RETRY = "retry"
-    """Time to make a call again that the model turned away."""
+    RETRY_OPEN = "retry open"
+    """Time to ask again for a session, which the model refused."""
+    RETRY_REPLAY = "retry replay"
+    """Time to send a step of a replay again, which the model turned away."""
+    RETRY_TURN = "retry turn"
+    """Time to send a turn again that the model turned away."""
     CLOSING = "closing"
     """The model takes too long to close."""
 
 
 class Start(Struct, frozen=True, gc=False):
-    """A client has connected and asks for the session.
+    """Somebody asks for the session.
 
     Attributes:
-        resume_key: What the client has to show when it comes back.
+        resume_key: What a client has to show when it comes back.
+        client: The connection that it was asked for over; None where there is none, as for an HTTP
+            request.
     """
 
     resume_key: str
+    client: ClientId | None = None
 
 
 class Attached(Struct, frozen=True, gc=False):
-    """The client has come back over a new connection, with a key that is good.
+    """The client has come back over a new connection, which takes the session over.
 
     Attributes:
-        resume_key: The key that it has shown.
+        client: The connection.
+        resume_key: The key that it has shown, which is good.
         new_key: What it has to show the next time.
-        last_event: The newest event that it has; no greater than the log's.
+        last_event: The newest event that it has; no greater than the newest there is.
     """
 
+    client: ClientId
     resume_key: str
     new_key: str
+    last_event: int
+
+
+class Subscribed(Struct, frozen=True, gc=False):
+    """A client reads along, and takes nothing over.
+
+    Attributes:
+        client: It has shown a key that is good.
+        last_event: The newest event that it has; no greater than the newest there is.
+    """
+
+    client: ClientId
     last_event: int
 
 
@@ -54,8 +80,16 @@ class Confirmed(Struct, frozen=True, gc=False):
     """The client has said something over its connection, so it has got the newest key."""
 
 
+class Written(Struct, frozen=True, gc=False):
+    """The events up to and including this one have been written to the client."""
+
+    event: int
+
+
 class Detached(Struct, frozen=True, gc=False):
-    """The session's connection is gone."""
+    """A client is gone."""
+
+    client: ClientId
 
 
 class Opened(Struct, frozen=True, gc=False):
@@ -104,13 +138,9 @@ class CloseEnded(Struct, frozen=True, gc=False):
 
 
 class TimerFired(Struct, frozen=True, gc=False):
-    """An alarm's time has come."""
+    """A timer's time has come."""
 
     timer: Timer
-
-
-class Evicted(Struct, frozen=True, gc=False):
-    """The store has dropped the session, because it had expired."""
 
 
 class Drain(Struct, frozen=True, gc=False):
@@ -126,7 +156,9 @@ class Drain(Struct, frozen=True, gc=False):
 SessionEvent = (
     Start
     | Attached
+    | Subscribed
     | Confirmed
+    | Written
     | Detached
     | MessageSend
     | MessageCancel
@@ -140,6 +172,5 @@ SessionEvent = (
     | InvokeCancelled
     | CloseEnded
     | TimerFired
-    | Evicted
     | Drain
 )

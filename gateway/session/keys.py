@@ -1,7 +1,9 @@
 """The keys that let a client come back to its session: kept hashed, and new at each return."""
 
+from collections.abc import Iterable
 from hashlib import sha256
 from hmac import compare_digest
+from typing import Self
 
 
 class ResumeKeys:
@@ -11,13 +13,23 @@ class ResumeKeys:
     has shown stays good until it has said something over the new connection.
 
     Args:
-        key: The first one.
+        hashes: Of those that are good.
     """
 
     __slots__ = ("_good",)
 
-    def __init__(self, key: str) -> None:
-        self._good = [_hashed(key)]
+    def __init__(self, hashes: Iterable[bytes]) -> None:
+        self._good = list(hashes)
+
+    @classmethod
+    def first(cls, key: str) -> Self:
+        """The keys of a session that begins with this one."""
+        return cls([_hashed(key)])
+
+    @property
+    def hashes(self) -> tuple[bytes, ...]:
+        """What is kept of those that are good."""
+        return tuple(self._good)
 
     def accepts(self, key: str) -> bool:
         """Whether the key is good; takes as long for one that is nearly right."""

@@ -5,30 +5,36 @@ from msgspec import UNSET
 from gateway.errors import ErrorCode, Failure
 from gateway.protocol import messages as wire
 from gateway.session import effects as do
-from gateway.session.events import Timer
-from gateway.session.log import EventLog
+from gateway.session.events import ClientId, Timer
 
 
 class Output:
-    """Collects effects, and keeps what they change: the log, and which alarms are set.
+    """Collects effects, and keeps what they change: the newest number, and which timers are set.
 
-    Args:
-        log: The session's.
+    Attributes:
+        now: The time of the event that is handled, in seconds of a clock that is never set.
+        wall: The same in seconds since the epoch, for what is shown or stored.
+        last: The newest event's number; 0 where there is none.
+        timers: When each timer is due that is set.
     """
 
-    __slots__ = ("_effects", "_now", "_timers", "log")
+    __slots__ = ("_client", "_effects", "last", "now", "timers", "wall")
 
     _effects: list[do.Effect]
 
-    def __init__(self, log: EventLog) -> None:
-        self.log = log
-        self._timers: tuple[Timer, ...] = ()
-        self._now = 0.0
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.wall = 0.0
+        self.last = 0
+        self.timers: dict[Timer, float] = {}
+        self._client: ClientId | None = None
 
-    def begin(self, now: float) -> None:
-        """Collect anew, at this time."""
+    def begin(self, now: float, wall: float, client: ClientId | None) -> None:
+        """Collect anew, at this time; refusals are for this client."""
         self._effects = []
-        self._now = now
+        self.now = now
+        self.wall = wall
+        self._client = client
 
     def take(self) -> list[do.Effect]:
         """What was collected; it is kept here no longer, for it may hold large bodies."""
@@ -43,49 +49,45 @@ class Output:
     @property
     def next_event(self) -> int:
         """The number that the next event has to have."""
-        return self.log.last + 1
+        return self.last + 1
 
     def emit(self, *events: wire.Event) -> None:
         """Say something that the client must not miss."""
-        for event in events:
-            self.log.append(event, self._now)
-        self._effects.append(do.Emit(events[-1]))
+        self.last = events[-1].event
+        self._effects.append(do.Append(events))
+
+    def tell(self, notice: wire.Notice) -> None:
+        """Answer the client whose message is handled, and nobody else."""
+        if self._client is not None:
+            self._effects.append(do.Tell(self._client, notice))
 
     def refuse(self, code: ErrorCode, text: str, message_id: str | None = None) -> None:
-        """Tell the present connection that its message has changed nothing."""
-        self.tell_failure(Failure(code=code, message=text), message_id)
-
-    def tell_failure(self, failure: Failure, message_id: str | None = None) -> None:
-        """Tell the present connection what went wrong."""
-        self.do(
-            do.Tell(
-                wire.ErrorMessage(
-                    code=failure.code,
-                    message=failure.message,
-                    id=UNSET if message_id is None else message_id,
-                    retryable=failure.may_retry,
-                    retry_after=UNSET if failure.retry_after is None else failure.retry_after,
-                )
-            )
-        )
+        """Tell the client that its message has changed nothing."""
+        self.tell(error_message(Failure(code=code, message=text), message_id))
 
     def set_timer(self, timer: Timer, at: float, spread: float = 0.0) -> None:
-        """Set an alarm, or move it; see `SetTimer`."""
-        if timer not in self._timers:
-            self._timers += (timer,)
+        """Set a timer, or move it; see `SetTimer`."""
+        self.timers[timer] = at
         self.do(do.SetTimer(timer, at, spread))
 
     def clear_timer(self, timer: Timer) -> None:
-        """Clear an alarm, if it is set."""
-        if timer in self._timers:
-            self.fired(timer)
+        """Clear a timer, if it is set."""
+        if timer in self.timers:
+            del self.timers[timer]
             self.do(do.SetTimer(timer, None))
 
     def clear_timers(self) -> None:
-        """Clear all alarms."""
-        for timer in sorted(self._timers, key=lambda timer: timer.value):
+        """Clear all timers."""
+        for timer in sorted(self.timers, key=lambda timer: timer.value):
             self.clear_timer(timer)
 
-    def fired(self, timer: Timer) -> None:
-        """An alarm's time has come: it is no longer set."""
-        self._timers = tuple(other for other in self._timers if other is not timer)
+
+def error_message(failure: Failure, message_id: str | None = None) -> wire.ErrorMessage:
+    """What one client is told went wrong."""
+    return wire.ErrorMessage(
+        code=failure.code,
+        message=failure.message,
+        id=UNSET if message_id is None else message_id,
+        retryable=failure.may_retry,
+        retry_after=UNSET if failure.retry_after is None else failure.retry_after,
+    )

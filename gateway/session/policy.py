@@ -5,6 +5,8 @@ from typing import Any
 
 import msgspec
 
+from gateway.session.ports import LogBounds
+
 
 class Opening(Enum):
     """How a session comes into being at the model."""
@@ -107,3 +109,10 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
     log_bytes: int = 67_108_864
     log_seconds: float = 600.0
     heartbeat_seconds: float = 30.0
+
+    @property
+    def log_bounds(self) -> LogBounds:
+        """How much of what a session says is kept."""
+        return LogBounds(
+            max_events=self.log_events, max_bytes=self.log_bytes, max_age=self.log_seconds
+        )

@@ -1,7 +1,8 @@
 """What the core needs of the outside world, declared beside the core and implemented by adapters.
 
-``gateway.sagemaker`` implements `Model`, ``gateway.stores`` implements `Store`. Both speak in the
-values defined here, and raise only the exceptions defined here.
+``gateway.sagemaker`` implements `Model`; ``gateway.stores`` implements `Store`, which gives each
+session its `Log`. They speak in the values defined here, and raise no exceptions but those
+defined here.
 """
 
 from collections.abc import Callable
@@ -10,6 +11,7 @@ from typing import Protocol
 import msgspec
 
 from gateway.errors import Failure
+from gateway.protocol.messages import Event
 
 
 class ModelSession(msgspec.Struct, frozen=True, gc=False):
@@ -149,33 +151,87 @@ class SessionRecord(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     expires_at: float | None
 
 
+class LogBounds(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """How much of what a session says is kept for a client that has not acknowledged it.
+
+    Attributes:
+        max_events: How many events.
+        max_bytes: How much they may hold together. The newest is kept whatever its size.
+        max_age: How long one is kept, in seconds; looked at whenever another one is added.
+    """
+
+    max_events: int
+    max_bytes: int
+    max_age: float
+
+
+class Log(Protocol):
+    """What a session has said, numbered from 1 without gaps, until it may be forgotten.
+
+    It is read without waiting. A log that lives elsewhere is one whose events are fetched ahead of
+    its readers.
+
+    Attributes:
+        bounds: How much is kept; the oldest events go first.
+        first: The oldest number that can still be had; one past `last` where there is none.
+        last: The newest number; 0 where there is none.
+        trimmed: The newest number that nobody needs any more.
+    """
+
+    @property
+    def bounds(self) -> LogBounds: ...
+    @property
+    def first(self) -> int: ...
+    @property
+    def last(self) -> int: ...
+    @property
+    def trimmed(self) -> int: ...
+
+    def append(self, event: Event, now: float) -> None:
+        """Add the event that follows `last`.
+
+        Args:
+            event: It has its number.
+            now: The time, in seconds of a clock that is never set.
+        """
+        ...
+
+    def trim(self, through: int) -> None:
+        """Drop everything up to and including this number."""
+        ...
+
+    def get(self, number: int) -> Event:
+        """The event of that number.
+
+        Raises:
+            KeyError: It has been dropped, or has not happened yet.
+        """
+        ...
+
+    def bytes_after(self, position: int) -> int:
+        """How much the kept events hold whose numbers are greater."""
+        ...
+
+
 class StoreFull(Exception):
     """The store holds as many sessions as it may."""
-
-
-Evicted = Callable[[SessionRecord], None]
-"""Called once for each record that left the store by expiring, never for one that was deleted."""
 
 
 class Store(Protocol):
     """Where sessions live. Asynchronous, because it need not be in this process."""
 
-    async def put(self, record: SessionRecord) -> None:
-        """Add or replace a record.
+    async def create(self, record: SessionRecord, bounds: LogBounds) -> Log:
+        """Add a session; returns its log, which is empty.
 
         Raises:
-            StoreFull: The record is new and there is no room for it.
+            StoreFull: There is no room for it.
         """
         ...
 
-    async def get(self, session_id: str) -> SessionRecord | None:
-        """The record, or None where there is none or it has expired."""
+    async def put(self, record: SessionRecord) -> None:
+        """Replace a session's record."""
         ...
 
     async def delete(self, session_id: str) -> None:
-        """Forget a record; one that is not there is no error."""
-        ...
-
-    async def expire(self) -> None:
-        """Drop what has expired now, telling `Evicted` of each."""
+        """Forget a session; one that is not there is no error."""
         ...

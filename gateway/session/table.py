@@ -1,22 +1,17 @@
-"""The session's states, and its table: in which state which event does what, and what follows.
+"""The session's states, and its table: in which state which event does what, and what follows."""
 
-A pair that is not in the table can't happen; `gateway.session.session` raises for it.
-"""
-
-from collections.abc import Iterable, Mapping
 from enum import Enum
-from types import MappingProxyType
-
-from msgspec import Struct
 
 from gateway.protocol import messages as wire
 from gateway.session import events as on
+from gateway.session.events import Timer
+from gateway.session.transitions import Table, table
 
 
 class State(Enum):
     """Where a session stands."""
 
-    __hash__ = object.__hash__  # each is what it is; an Enum's own is much dearer
+    __hash__ = object.__hash__  # each is what it is; an Enum's own is much slower
 
     OPENING = "opening"
     """The model is being asked for a session; messages wait."""
@@ -36,96 +31,79 @@ class State(Enum):
     """Over."""
 
 
-class Transition(Struct, frozen=True):
-    """What an event does in a state.
+_opening, _ready, _running, _retrying, _renewing, _closing, _ended, _closed = State
+_waiting = (_opening, _renewing)
+_live = (_opening, _ready, _running, _retrying, _renewing)
+_gone = (_ended, _closed)
+_over = (_closing, _ended, _closed)
+_next = (_ready, _running, _renewing, *_over)
 
-    Attributes:
-        action: The method of ``Session``, without its leading underscore; its docstring says what
-            it does.
-        to: The states that may follow.
-    """
-
-    action: str
-    to: frozenset[State]
-
-
-def _table() -> Mapping[tuple[State, type], Transition]:
-    opening, ready, running, retrying, renewing, closing, ended, closed = State
-    live = (opening, ready, running, retrying, renewing)
-    over = (closing, ended, closed)
-    gone = (ended, closed)
-    same: tuple[State, ...] = ()
-    rows: Iterable[tuple[tuple[State, ...], type, str, tuple[State, ...]]] = (
-        # while, event, action, then (`same`: only the state that it was in)
-        ((opening,), on.Start, "start", (opening, ready)),
-        ((*live, closing, ended), on.Attached, "attach", same),
-        ((*live, closing, ended), on.Confirmed, "confirm", same),
-        ((closed,), on.Confirmed, "ignore", same),
-        ((opening,), on.Opened, "opened", (ready, running, closing)),
-        ((renewing,), on.Opened, "opened", (renewing, ready, running, closing)),
-        ((closing,), on.Opened, "opened_closing", same),
-        (gone, on.Opened, "opened_late", same),
-        ((opening,), on.OpenFailed, "open_failed", (opening, ready, *over)),
-        ((renewing,), on.OpenFailed, "open_failed", (renewing, ready, *over)),
-        ((closing,), on.OpenFailed, "open_failed_closing", gone),
-        (gone, on.OpenFailed, "ignore", same),
-        ((opening, running, retrying, renewing), wire.MessageSend, "send", same),
-        ((ready,), wire.MessageSend, "send", (opening, ready, running, renewing, closing)),
-        ((closing, ended), wire.MessageSend, "send_late", same),
-        ((closed,), wire.MessageSend, "ignore", same),
-        ((opening, ready, running, renewing), wire.MessageCancel, "cancel", same),
-        ((retrying,), wire.MessageCancel, "cancel", (*live, *over)),
-        ((closing, ended), wire.MessageCancel, "cancel", same),
-        ((closed,), wire.MessageCancel, "ignore", same),
-        ((*live, closing), wire.EventAck, "acknowledge", same),
-        ((ended,), wire.EventAck, "acknowledge_ended", gone),
-        ((closed,), wire.EventAck, "ignore", same),
-        ((running, closing), on.ReplyParts, "parts", same),
-        ((renewing, *gone), on.ReplyParts, "ignore", same),
-        ((running,), on.ReplyEnded, "replied", (opening, ready, running, renewing, *over)),
-        ((renewing,), on.ReplyEnded, "replayed", (renewing, ready, running, *over)),
-        ((closing,), on.ReplyEnded, "replied_closing", over),
-        (gone, on.ReplyEnded, "replied_late", same),
-        (
-            (running,),
-            on.InvokeFailed,
-            "failed",
-            (opening, ready, running, retrying, renewing, *over),
-        ),
-        ((renewing,), on.InvokeFailed, "replay_failed", (renewing, *over)),
-        ((closing,), on.InvokeFailed, "failed_closing", over),
-        (gone, on.InvokeFailed, "ignore", same),
-        ((running,), on.InvokeCancelled, "cancelled", (opening, ready, running, renewing, *over)),
-        ((closing,), on.InvokeCancelled, "cancelled_closing", over),
-        (gone, on.InvokeCancelled, "ignore", same),
-        ((opening, running, renewing), wire.SessionClose, "close", over),
-        ((ready, retrying), wire.SessionClose, "close", over),
-        (over, wire.SessionClose, "ignore", same),
-        (live, on.Evicted, "expire", (*live, *over)),
-        ((closing, closed), on.Evicted, "ignore", same),
-        ((ended,), on.Evicted, "forget", (closed,)),
-        (live, on.Drain, "drain", over),
-        ((closing,), on.Drain, "drain_closing", same),
-        ((ended,), on.Drain, "forget", (closed,)),
-        ((closed,), on.Drain, "ignore", same),
-        ((opening, running, retrying, renewing), on.Detached, "detached", same),
-        ((ready,), on.Detached, "detached", (ready, *over)),
-        ((closing,), on.Detached, "detached_closing", same),
-        (gone, on.Detached, "ignore", same),
-        (live, on.TimerFired, "timer", (*live, *over)),
-        ((closing,), on.TimerFired, "timer_closing", gone),
-        ((ended,), on.TimerFired, "forget", (closed,)),
-        ((*live, *gone), on.CloseEnded, "close_ended_aside", same),
-        ((closing,), on.CloseEnded, "close_ended", over),
+TABLE: Table[State] = table(
+    (
+        # while, event, action, then (empty: only the state that it was in)
+        ((_opening,), on.Start, "start", (_opening, _ready, *_over)),
+        ((*_live, _closing, _ended), on.Attached, "attach", ()),
+        ((*_live, _closing, _ended), on.Subscribed, "subscribe", ()),
+        ((*_live, _closing, _ended), on.Confirmed, "confirm", ()),
+        ((_closed,), on.Confirmed, "ignore", ()),
+        ((*_live, _closing, _ended), on.Written, "written", ()),
+        ((_closed,), on.Written, "ignore", ()),
+        ((*_waiting, _running, _retrying), on.Detached, "detached", ()),
+        ((_ready,), on.Detached, "detached_ready", (_ready, *_over)),
+        ((_closing, *_gone), on.Detached, "detached_late", ()),
+        ((*_waiting, _running, _retrying), wire.MessageSend, "send", ()),
+        ((_ready,), wire.MessageSend, "send_ready", (_opening, *_next)),
+        ((_closing, _ended), wire.MessageSend, "send_late", ()),
+        ((_closed,), wire.MessageSend, "ignore", ()),
+        ((*_waiting, _ready, _running, _closing, _ended), wire.MessageCancel, "cancel", ()),
+        ((_retrying,), wire.MessageCancel, "cancel_retrying", (_retrying, *_next)),
+        ((_closed,), wire.MessageCancel, "ignore", ()),
+        ((*_live, _closing), wire.EventAck, "acknowledge", ()),
+        ((_ended,), wire.EventAck, "acknowledge_ended", _gone),
+        ((_closed,), wire.EventAck, "ignore", ()),
+        (_live, wire.SessionClose, "close", _over),
+        (_over, wire.SessionClose, "ignore", ()),
+        ((_opening,), on.Opened, "model_says", (_ready, _running, *_over)),
+        ((_renewing,), on.Opened, "model_says", (_renewing, _ready, _running, *_over)),
+        ((_opening,), on.OpenFailed, "model_says", (_opening, _ready, *_over)),
+        ((_renewing,), on.OpenFailed, "model_says", (_renewing, _ready, *_over)),
+        ((_closing,), on.Opened, "model_says", (_closing,)),
+        ((_closing,), on.OpenFailed, "model_says", _over),
+        (_gone, on.Opened, "model_says", ()),
+        (_gone, on.OpenFailed, "model_says", ()),
+        ((_running, _closing), on.ReplyParts, "parts", ()),
+        ((_renewing, *_gone), on.ReplyParts, "ignore", ()),
+        ((_running,), on.ReplyEnded, "replied", _next),
+        ((_renewing,), on.ReplyEnded, "model_says", (_renewing, _ready, _running, *_over)),
+        ((_closing,), on.ReplyEnded, "replied_closing", _over),
+        (_gone, on.ReplyEnded, "model_says", ()),
+        ((_running,), on.InvokeFailed, "failed", (_retrying, *_next)),
+        ((_renewing,), on.InvokeFailed, "model_says", (_renewing, *_over)),
+        ((_closing,), on.InvokeFailed, "failed_closing", _over),
+        (_gone, on.InvokeFailed, "model_says", ()),
+        ((_running,), on.InvokeCancelled, "cancelled", _next),
+        ((_closing,), on.InvokeCancelled, "cancelled_closing", _over),
+        (_gone, on.InvokeCancelled, "model_says", ()),
+        ((*_live, *_gone), on.CloseEnded, "model_says", ()),
+        ((_closing,), on.CloseEnded, "model_says", _over),
+        ((_running,), Timer.EXPIRY, "expire_running", (_running, *_over)),
+        ((_ready,), Timer.EXPIRY, "model_says", (_ready, *_over)),
+        ((_retrying,), Timer.EXPIRY, "model_says", (_retrying, *_over)),
+        ((_renewing,), Timer.EXPIRY, "model_says", _over),
+        (_live, Timer.EXPIRING, "model_says", ()),
+        (_waiting, Timer.RETRY_OPEN, "model_says", ()),
+        ((_renewing,), Timer.RETRY_REPLAY, "model_says", ()),
+        ((_retrying,), Timer.RETRY_TURN, "send_again", _next),
+        ((_ready,), Timer.IDLE, "idle", (_ready, *_over)),
+        ((*_waiting, _running, _retrying), Timer.IDLE, "not_idle", ()),
+        ((_ready,), Timer.DETACHED, "abandoned", (_ready, *_over)),
+        ((*_waiting, _running, _retrying), Timer.DETACHED, "abandoned_busy", ()),
+        ((_closing,), Timer.CLOSING, "give_up", _gone),
+        ((_ended,), Timer.DETACHED, "forget", (_closed,)),
+        (_live, on.Drain, "drain", _over),
+        ((_closing,), on.Drain, "drain_closing", ()),
+        ((_ended,), on.Drain, "forget", (_closed,)),
+        ((_closed,), on.Drain, "ignore", ()),
     )
-    return MappingProxyType(
-        {
-            (state, event): Transition(action, frozenset(then or (state,)))
-            for states, event, action, then in rows
-            for state in states
-        }
-    )
-
-
-TABLE: Mapping[tuple[State, type], Transition] = _table()
+)
 """Every pair of state and event that can happen."""

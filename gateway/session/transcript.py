@@ -12,6 +12,7 @@ from msgspec import Struct, structs
 
 from gateway.session.bodies import JSON, TEXT
 from gateway.session.ports import ModelRequest
+from gateway.session.sizes import utf8_size
 from gateway.session.templates import fill, placeholders
 
 Line = tuple[Literal["system", "user", "assistant"], str]
@@ -34,7 +35,7 @@ class Exchange(Struct, frozen=True, gc=False):
     @property
     def size(self) -> int:
         """How many bytes it holds, but for the request's parameters."""
-        return len(self.request.body) + _size(self.said) + _size(self.answered)
+        return len(self.request.body) + utf8_size(self.said) + utf8_size(self.answered)
 
 
 class Transcript:
@@ -66,6 +67,11 @@ class Transcript:
             self._bytes -= self._exchanges.pop(0).size
             self.dropped += 1
             self.whole = False
+
+    @property
+    def exchanges(self) -> tuple[Exchange, ...]:
+        """Those that are kept, the oldest first."""
+        return tuple(self._exchanges)
 
     def leave_out(self) -> None:
         """There was an exchange that can't be told again."""
@@ -111,7 +117,3 @@ def told(lines: Iterable[Line], template: Any) -> dict[str, Any]:
     if "transcript" in names:
         values["transcript"] = "\n".join(f"{role.title()}: {text}" for role, text in lines)
     return values
-
-
-def _size(text: str) -> int:
-    return len(text) if text.isascii() else len(text.encode())

@@ -1,170 +1,210 @@
-"""The turns of a session: those that wait, the one at the model, the ids of those that ended."""
+"""The turns of a session as its client is told of them: each that is accepted ends exactly once."""
 
-from hashlib import sha256
-from typing import Literal, NamedTuple
+from msgspec import UNSET, structs
 
-from msgspec import Struct
-
-from gateway.errors import Outcome
-from gateway.protocol.messages import Status
-from gateway.session.ports import ModelRequest
-
-_KEPT_BYTES = 14  # with one for the status, as much as Python puts into 48 bytes of memory
-_STATUSES: tuple[Status, ...] = ("completed", "cancelled", "failed")
-
-
-def digest(body: bytes) -> bytes:
-    """What tells two bodies apart without keeping either."""
-    return sha256(body).digest()
-
-
-class Turn(Struct, gc=False):
-    """An accepted message on its way to exactly one end.
-
-    Attributes:
-        number: Counts the session's turns from 1; completions name it, so that one which comes
-            after its turn has ended is recognised.
-        id: The client's message id.
-        digest: Of its body as the client sent it, see `digest`.
-        said: The user's words; None where they are no text, or nobody needs them again.
-        status: How far it has come.
-        request: What to send; where a template makes its body of `said`, that is in it from when
-            it is first sent.
-        started: When it was first sent, in seconds since the epoch.
-        retries: How often it has been sent again, since the model never saw it.
-        renewed: Whether a session has been renewed for it.
-        deltas: How many parts of its reply have come.
-        cancelling: Whether the client has asked to stop it while it was at the model.
-        dropped: How many of the oldest turns were missing in the history that it was sent with.
-        heard: The parts of its reply's text so far, where that is kept to be sent again.
-        heard_size: How many characters these are.
-    """
-
-    number: int
-    id: str
-    digest: bytes
-    said: str | None
-    request: ModelRequest
-    status: Literal["queued", "running"] = "queued"
-    started: float | None = None
-    retries: int = 0
-    renewed: bool = False
-    deltas: int = 0
-    cancelling: bool = False
-    dropped: int = 0
-    heard: list[str] | None = None
-    heard_size: int = 0
-
-    @property
-    def outcome_if_cut(self) -> Outcome:
-        """What is known where its request is closed: a part of its reply proves that it arrived."""
-        return Outcome.INVOKED if self.deltas else Outcome.UNKNOWN
-
-    def hear(self, text: str, limit: int) -> None:
-        """Keep a part of the reply, unless it is past the limit: too long to be kept at all."""
-        if self.heard_size <= limit:
-            self.heard_size += len(text)
-            if self.heard is None:
-                self.heard = []
-            self.heard.append(text)
-
-
-class EndedTurn(NamedTuple):
-    """What is remembered of a turn that has ended; see `Turn`."""
-
-    id: str
-    digest: bytes
-    status: Status
+from gateway.errors import ErrorCode, Failure, Outcome
+from gateway.protocol import messages as wire
+from gateway.session import effects as do
+from gateway.session.bodies import ReplyFields, body_of, options_of, reply_fields, request_of
+from gateway.session.endings import Ending
+from gateway.session.history import History
+from gateway.session.output import Output
+from gateway.session.policy import Policy
+from gateway.session.ports import ModelReply, ModelSession
+from gateway.session.refusals import refusal
+from gateway.session.transitions import UnexpectedEvent
+from gateway.session.turn_queue import Turn, TurnQueue, digest
 
 
 class Turns:
-    """All turns of a session, in the order accepted.
+    """Accepts messages, and says what becomes of them.
 
     Args:
-        remembered: How many are kept by id after they have ended; the oldest is forgotten first.
+        policy: The route's rules.
+        history: Keeps what was said.
+        queue: The turns.
+        out: Takes what is said.
     """
 
-    __slots__ = (
-        "_count",
-        "_ended",
-        "_live",
-        "_oldest",
-        "_order",
-        "_remembered",
-        "queue",
-        "running",
-    )
+    __slots__ = ("_history", "_out", "_policy", "queue")
 
-    def __init__(self, *, remembered: int) -> None:
-        self._remembered = remembered
-        self._live: dict[str, Turn] = {}
-        # By id, a digest and the number of a status: a long conversation has many of them, so they
-        # are kept small, and of types that the collector of cyclic garbage does not look at.
-        self._ended: dict[str, bytes] = {}
-        self._order: list[str] = []  # their ids; once full, the oldest is at `_oldest`
-        self._oldest = 0
-        self._count = 0
-        self.queue: list[Turn] = []
-        """Those that wait, the next one first."""
-        self.running: Turn | None = None
-        """The one at the model."""
+    def __init__(self, policy: Policy, history: History, queue: TurnQueue, out: Output) -> None:
+        self._policy = policy
+        self._history = history
+        self._out = out
+        self.queue = queue
 
     @property
-    def pending(self) -> int:
-        """How many have not ended."""
-        return len(self.queue) + (self.running is not None)
+    def waiting(self) -> bool:
+        """Whether one waits."""
+        return bool(self.queue.waiting)
 
-    def find(self, message_id: str) -> Turn | EndedTurn | None:
-        """The turn of that id, also one that has ended and is remembered."""
-        live = self._live.get(message_id)
-        if live is not None:
-            return live
-        ended = self._ended.get(message_id)
-        if ended is None:
-            return None
-        return EndedTurn(message_id, ended[:-1], _STATUSES[ended[-1]])
+    @property
+    def running(self) -> Turn | None:
+        """The one at the model."""
+        return self.queue.running
 
-    def number(self) -> int:
-        """A number for one more call in the session."""
-        self._count += 1
-        return self._count
+    # From the client
 
-    def add(
-        self, message_id: str, said: str | None, body_digest: bytes, request: ModelRequest
-    ) -> None:
-        """Let a new turn wait."""
-        turn = Turn(self.number(), message_id, body_digest, said, request)
-        self._live[message_id] = turn
-        self.queue.append(turn)
+    def accept(self, message: wire.MessageSend) -> None:
+        """Let a turn wait for a message, or say why not."""
+        if self.is_known(message):
+            return
+        options, queue = options_of(message), self.queue
+        refused = refusal(message, options, self._policy, queued=len(queue.waiting))
+        if refused is not None:
+            self._out.refuse(*refused, message.id)
+            return
+        ahead = queue.pending
+        text = None if message.text is UNSET else message.text
+        said = text if self._history.needs_words else None
+        body, kind = body_of(message)
+        body_digest = digest(body)
+        request = request_of(
+            message, self._policy, options=options, body=body, kind=kind, sha256=body_digest
+        )
+        queue.add(message.id, said, body_digest, request)
+        accepted = wire.MessageAccepted(event=self._out.next_event, id=message.id, queued=ahead)
+        self._out.emit(accepted)
 
-    def begin(self, now: float) -> Turn:
-        """Take the turn that has waited longest as the running one."""
-        turn = self.running = self.queue.pop(0)
-        turn.status = "running"
-        if turn.started is None:
-            turn.started = now
+    def is_known(self, message: wire.MessageSend) -> bool:
+        """Whether the id was accepted before; the client is then told what became of it."""
+        known = self.queue.find(message.id)
+        if known is None:
+            return False
+        if digest(body_of(message)[0]).startswith(known.digest):
+            self._out.tell(wire.MessageDuplicate(id=known.id, status=known.status))
+        else:
+            text = "`id` was used for another body"
+            self._out.refuse(ErrorCode.BAD_MESSAGE, text, message.id)
+        return True
+
+    def cancel(self, message: wire.MessageCancel) -> None:
+        """Remove a turn that waits, close the request of one that runs."""
+        turn = self.queue.find(message.id)
+        if turn is None:
+            self._out.refuse(ErrorCode.UNKNOWN_MESSAGE, "No message has this `id`.", message.id)
+        elif turn.status == "queued":
+            self._end(turn, "cancelled", outcome=Outcome.NOT_INVOKED)
+        elif turn.status == "running":
+            turn.cancelling = True
+            self._out.do(do.CancelInvoke(turn.number))
+        else:
+            self._out.tell(wire.MessageDuplicate(id=turn.id, status=turn.status))
+
+    # To the model and back
+
+    def begin(self, model: ModelSession | None) -> None:
+        """Send the turn that has waited longest."""
+        turn = self.queue.begin(self._out.now)
+        self._history.compose(turn)
+        self._out.do(do.Invoke(turn.number, turn.request, model))
+
+    def at_model(self, number: int) -> Turn:
+        """The turn that is at the model, which has that number.
+
+        Raises:
+            UnexpectedEvent: It has another, or there is none.
+        """
+        turn = self.queue.running
+        if turn is None or turn.number != number:
+            raise UnexpectedEvent(f"turn {number} is not at the model")
         return turn
 
-    def put_back(self, turn: Turn) -> None:
-        """Let the running turn wait again, ahead of the others; its next call has a new number."""
-        self.running = None
-        turn.number = self.number()
-        turn.status = "queued"
-        self.queue.insert(0, turn)
-
-    def end(self, turn: Turn, status: Status) -> None:
-        """Let go of a turn that waits or runs, and remember how it ended."""
-        if turn is self.running:
-            self.running = None
-        else:
-            self.queue.remove(turn)
-        del self._live[turn.id]
-        if len(self._order) < self._remembered:
-            self._order.append(turn.id)
-        elif self._remembered:
-            del self._ended[self._order[self._oldest]]
-            self._order[self._oldest] = turn.id
-            self._oldest = (self._oldest + 1) % self._remembered
-        else:
+    def take_parts(self, number: int, parts: list[str | bytes]) -> None:
+        """Pass parts of the reply to the running turn on; those to no turn are a replay's."""
+        turn = self.queue.running
+        if turn is None or turn.number != number:
             return
-        self._ended[turn.id] = turn.digest[:_KEPT_BYTES] + bytes((_STATUSES.index(status),))
+        first, index = self._out.next_event, turn.deltas
+        self._out.emit(
+            *[
+                wire.MessageDelta(event=first + number, id=turn.id, index=index + number, text=part)
+                if isinstance(part, str)
+                else wire.MessageDelta(
+                    event=first + number, id=turn.id, index=index + number, base64=part
+                )
+                for number, part in enumerate(parts)
+            ]
+        )
+        turn.deltas += len(parts)
+        self._history.hear(turn, parts)
+
+    # Ends
+
+    def complete(self, turn: Turn, reply: ModelReply) -> None:
+        """The model has answered."""
+        fields = reply_fields(reply, self._policy)
+        self._end(turn, "completed", reply=fields)
+        self._history.keep(turn, fields.get("text"))
+
+    def fail(self, turn: Turn, failure: Failure) -> None:
+        """The model has not answered; a turn that was to be cancelled is."""
+        if turn.cancelling:
+            self._end(turn, "cancelled", outcome=failure.outcome)
+            if turn.deltas:
+                self._history.keep_stopped(turn)
+        else:
+            self._end(turn, "failed", failure=failure)
+
+    def cancelled(self, turn: Turn) -> None:
+        """Its request is closed: unless parts of the reply came, nobody knows more."""
+        self._end(turn, "cancelled", outcome=turn.outcome_if_cut)
+        self._history.keep_stopped(turn)
+
+    def fail_waiting(self, failure: Failure) -> None:
+        """Fail what waits for a session; the model has seen the opening at most, none of these."""
+        not_sent = structs.replace(failure, outcome=Outcome.NOT_INVOKED)
+        for turn in [*self.queue.waiting]:
+            self._end(turn, "failed", failure=not_sent)
+
+    def end_waiting(self, ending: Ending) -> None:
+        """The session ends, and what waits with it."""
+        for turn in [*self.queue.waiting]:
+            self._end_with(turn, ending, Outcome.NOT_INVOKED)
+
+    def cut(self, turn: Turn, ending: Ending) -> None:
+        """The session ends while the turn is at the model."""
+        self._end_with(turn, ending, turn.outcome_if_cut)
+
+    def _end_with(self, turn: Turn, ending: Ending, outcome: Outcome) -> None:
+        if ending.status == "cancelled":
+            self._end(turn, "cancelled", outcome=outcome)
+        else:
+            failure = Failure(code=ending.code, message=ending.message, outcome=outcome)
+            self._end(turn, "failed", failure=failure)
+
+    def _end(
+        self,
+        turn: Turn,
+        status: wire.Status,
+        *,
+        reply: ReplyFields | None = None,
+        failure: Failure | None = None,
+        outcome: Outcome | None = None,
+    ) -> None:
+        self.queue.end(turn, status)
+        duration = 0.0 if turn.started is None else self._out.now - turn.started
+        self._out.emit(
+            wire.MessageDone(
+                event=self._out.next_event,
+                id=turn.id,
+                status=status,
+                deltas=turn.deltas,
+                duration_ms=round(duration * 1000),
+                dropped_turns=turn.dropped or UNSET,
+                error=_error_object(failure) if failure else UNSET,
+                outcome=outcome or UNSET,
+                **(reply or {}),
+            )
+        )
+
+
+def _error_object(failure: Failure) -> wire.ErrorObject:
+    return wire.ErrorObject(
+        code=failure.code,
+        message=failure.message,
+        retryable=failure.may_retry,
+        outcome=failure.outcome,
+        retry_after=UNSET if failure.retry_after is None else failure.retry_after,
+    )

@@ -6,29 +6,22 @@ from collections.abc import Callable
 
 from cachetools import TLRUCache
 
-from gateway.session.ports import Evicted, SessionRecord, StoreFull
+from gateway.session.log import EventLog
+from gateway.session.ports import LogBounds, SessionRecord, StoreFull
 
 
 class MemoryStore:
     """A bounded store whose records expire each at its own time.
 
-    A full store turns new sessions away instead of dropping one that somebody uses; so a record
-    leaves by being deleted or by expiring, and of the latter `evicted` is told.
+    A full store turns new sessions away instead of dropping one that somebody uses. That a session
+    has expired is for itself to know; here its record only stops to take up room.
 
     Args:
         max_sessions: How many records it holds.
-        evicted: Called for each record that has expired.
         clock: Seconds since the epoch.
     """
 
-    def __init__(
-        self,
-        *,
-        max_sessions: int,
-        evicted: Evicted,
-        clock: Callable[[], float] = time.time,
-    ) -> None:
-        self._evicted = evicted
+    def __init__(self, *, max_sessions: int, clock: Callable[[], float] = time.time) -> None:
         self._records: TLRUCache[str, SessionRecord] = TLRUCache(
             max_sessions,
             ttu=lambda _key, record, _now: (
@@ -40,36 +33,18 @@ class MemoryStore:
     def __len__(self) -> int:
         return len(self._records)
 
+    async def create(self, record: SessionRecord, bounds: LogBounds) -> EventLog:
+        """See `Store.create`."""
+        self._records.expire()
+        if len(self._records) >= self._records.maxsize:
+            raise StoreFull
+        self._records[record.id] = record
+        return EventLog(bounds)
+
     async def put(self, record: SessionRecord) -> None:
         """See `Store.put`."""
-        # The cache drops what has expired, unannounced, whenever it changes; within this block
-        # its clock stands still, so nothing more expires after `_expire` has told of all.
-        with self._records.timer as now:
-            self._expire(now, replaced=record.id)
-            if record.id not in self._records and len(self._records) >= self._records.maxsize:
-                raise StoreFull
-            if record.expires_at is not None and record.expires_at <= now:
-                self._records.pop(record.id, None)
-                self._evicted(record)
-            else:
-                self._records[record.id] = record
-
-    async def get(self, session_id: str) -> SessionRecord | None:
-        """See `Store.get`."""
-        return self._records.get(session_id)
+        self._records[record.id] = record
 
     async def delete(self, session_id: str) -> None:
         """See `Store.delete`."""
-        with self._records.timer as now:
-            self._expire(now)
-            self._records.pop(session_id, None)
-
-    async def expire(self) -> None:
-        """See `Store.expire`."""
-        with self._records.timer as now:
-            self._expire(now)
-
-    def _expire(self, now: float, replaced: str | None = None) -> None:
-        for session_id, record in self._records.expire(now):
-            if session_id != replaced:  # that one lives on, in the record that takes its place
-                self._evicted(record)
+        self._records.pop(session_id, None)

@@ -27,15 +27,14 @@ from gateway.protocol.messages import (
     Notice,
     Ping,
     Pong,
-    ServerMessage,
     SessionClose,
     SessionOpen,
-    SessionOpened,
-    SessionResumed,
 )
-from gateway.runner import Route, SessionRunner, Sessions
-from gateway.session.events import Confirmed
+from gateway.runner import Route, SessionRunner
+from gateway.session.events import ClientId, Confirmed, Written
 from gateway.session.ports import StoreFull
+from gateway.session.reader import LogReader
+from gateway.sessions import Sessions
 from gateway.transports.closing import Closing
 from gateway.transports.origins import REFUSED, Origins
 from gateway.transports.proxies import Client, Proxies
@@ -51,14 +50,11 @@ CODECS: Mapping[str, Codec] = MappingProxyType(
 MAX_BAD_MESSAGES = 20
 """The bad message with this number closes its connection."""
 
-LINGER_SECONDS = 0.005
+COALESCE_SECONDS = 0.005
 """How long what nobody waits for, as an acceptance, may wait to be written with what follows."""
 
 WRITE_BYTES = 65_536
 """About how much is written at once."""
-
-MAX_NOTICES = 256
-"""How many answers may wait for a client that sends and does not read."""
 
 PRINCIPAL = "anonymous"
 """Whose every session is, as long as nobody has to say who they are."""
@@ -67,7 +63,7 @@ CREDENTIALS = ("bearer.", "ticket.")
 """How offered subprotocols begin that are none, and are never echoed."""
 
 
-class Lingering:
+class Coalescer:
     """Wakes connections in a moment, with one timer for all.
 
     Args:
@@ -79,20 +75,20 @@ class Lingering:
         self._waiting: list[Connection] = []
 
     def add(self, connection: "Connection") -> None:
-        """Have it woken within `LINGER_SECONDS`."""
+        """Have it woken within `COALESCE_SECONDS`."""
         if not self._waiting:
-            self._loop.call_later(LINGER_SECONDS, self._wake)
+            self._loop.call_later(COALESCE_SECONDS, self._wake)
         self._waiting.append(connection)
 
     def _wake(self) -> None:
         waiting, self._waiting = self._waiting, []
         for connection in waiting:
-            if connection.is_behind:
+            if connection.reader.is_behind:
                 connection.wake(soon=True)
 
 
 class Connection:
-    """One client's socket: a reader of its session's log.
+    """One client's socket, which reads its session's log.
 
     Args:
         websocket: Accepted.
@@ -103,22 +99,21 @@ class Connection:
 
     __slots__ = (
         "_bad_messages",
+        "_client",
         "_closed",
         "_closing",
+        "_coalescer",
         "_codec",
         "_confirmed",
         "_flushing",
-        "_lingering",
         "_link",
         "_loop",
-        "_notices",
         "_on_end",
         "_raw",
         "_route",
         "_runner",
         "_websocket",
-        "position",
-        "resume_key",
+        "reader",
     )
 
     def __init__(
@@ -127,10 +122,9 @@ class Connection:
         codec: Codec | None,
         route: Route,
         on_end: Callable[[int, str | None], None],
-        lingering: Lingering,
+        coalescer: Coalescer,
     ) -> None:
-        self.position = 0
-        self.resume_key = ""
+        self.reader = LogReader()
         self._websocket = websocket
         self._link: Link = websocket.scope["extensions"][LINK]
         self._loop = asyncio.get_running_loop()
@@ -138,9 +132,9 @@ class Connection:
         self._raw = codec is None
         self._route = route
         self._on_end = on_end
-        self._lingering = lingering
+        self._coalescer = coalescer
         self._runner: SessionRunner | None = None
-        self._notices: list[tuple[int, Notice]] = []
+        self._client: ClientId | None = None
         self._flushing = False
         self._closing: tuple[CloseCode, str] | None = None
         self._closed = False
@@ -149,38 +143,25 @@ class Connection:
 
     # What the session asks for
 
-    def begin(self, resumed: SessionResumed, after: int) -> None:
-        """See `gateway.runner.Connection`."""
-        self.position = after
-        self._notices.append((after, resumed))
-        self._confirmed = False
-        self._flush()  # at once: it is to come forward, however fast the log goes on
-
     def wake(self, *, soon: bool) -> None:
-        """See `gateway.runner.Connection`."""
+        """See `gateway.runner.Subscriber`."""
         # Not at once: what the session says in one moment goes out in one piece.
         if self._flushing:
             return
         if soon:
             self._flushing = True
-            self._loop.call_soon(self._flush)
+            self._loop.call_soon(self.flush)
         elif not self._raw:  # whose client is told of ends only
-            self._lingering.add(self)
-
-    @property
-    def is_behind(self) -> bool:
-        """Whether the log has what it has not written."""
-        return self._runner is not None and self.position != self._runner.session.log.last
+            self._coalescer.add(self)
 
     def tell(self, notice: Notice) -> None:
-        """See `gateway.runner.Connection`."""
-        if len(self._notices) == MAX_NOTICES:
-            self._flush()  # a flood in one piece is no sign of a client that does not read
-        if len(self._notices) == MAX_NOTICES:
-            self.abandon(CloseCode.TOO_SLOW, "too slow")
+        """See `gateway.runner.Subscriber`."""
+        if self.reader.is_full:
+            self.flush()  # a flood in one piece is no sign of a client that does not read
+        if self.reader.is_full:
+            self.abort(CloseCode.TOO_SLOW, "too slow")
             return
-        last = self._runner.session.log.last if self._runner else 0
-        self._notices.append((last, notice))
+        self.reader.tell(notice)
         if isinstance(notice, ErrorMessage) and notice.code is ErrorCode.BAD_MESSAGE:
             self._bad_messages += 1
             if self._bad_messages == MAX_BAD_MESSAGES:
@@ -188,12 +169,12 @@ class Connection:
         self.wake(soon=True)
 
     def close(self, code: CloseCode, reason: str) -> None:
-        """See `gateway.runner.Connection`."""
+        """See `gateway.runner.Subscriber`."""
         self._closing = self._closing or (code, reason)
         self.wake(soon=True)
 
-    def abandon(self, code: CloseCode, reason: str) -> None:
-        """See `gateway.runner.Connection`."""
+    def abort(self, code: CloseCode, reason: str) -> None:
+        """See `gateway.runner.Subscriber`."""
         self._closed = True
         self._link.abandon(code, reason)
 
@@ -212,16 +193,16 @@ class Connection:
         except Exception as error:  # noqa: BLE001 - it ends this connection alone
             self._fail(error)
         del self._websocket
-        self._link.take_frames(self._frame, self._flush, self._ended)
+        self._link.take_frames(self._frame, self.flush, self._ended)
 
     def _ended(self, code: int) -> None:
         """The socket is closed."""
         self._closed = True
-        if self._runner is not None:
+        if self._runner is not None and self._client is not None:
             if self._raw:
                 self._runner.handle(SessionClose())
             else:
-                self._runner.detach(self)
+                self._runner.detach(self._client)
         self._on_end(int(code), None if self._runner is None else self._runner.session.id)
 
     def _fail(self, error: Exception) -> None:
@@ -250,11 +231,12 @@ class Connection:
         if sessions.draining:
             raise Closing(CloseCode.RESTARTING, ErrorCode.UNAVAILABLE)
         try:
-            self._runner = await sessions.open(self._route, PRINCIPAL, self)
+            self._runner = await sessions.open(self._route, PRINCIPAL)
         except StoreFull:
             if sessions.draining:  # since a moment ago
                 raise Closing(CloseCode.RESTARTING, ErrorCode.UNAVAILABLE) from None
             raise Closing(CloseCode.UNAVAILABLE, ErrorCode.UNAVAILABLE) from None
+        self._client = self._runner.start(self)
 
     async def _session_open(self, sessions: Sessions) -> bool:
         """Take a frame that is to open a session, or to resume one; False where it is wrong."""
@@ -278,12 +260,13 @@ class Connection:
         runner = sessions.find(session_id, key, route=self._route, principal=PRINCIPAL)
         if runner is None:
             raise Closing(CloseCode.GONE, ErrorCode.SESSION_LOST)
-        newest = runner.session.log.last
+        newest = runner.log.last
         if last > newest:
             self._refuse(f"`last_event` is past the newest event, {newest}")
             return False
         self._runner = runner
-        runner.attach(self, key, last)
+        self._confirmed = False
+        self._client = runner.attach(self, key, last)
         return True
 
     async def _receive(self) -> Frame:
@@ -324,7 +307,7 @@ class Connection:
                 case SessionOpen():
                     self._refuse("`session.open` comes first, and once")
                 case _:
-                    runner.handle(message)
+                    runner.handle(message, self._client)
         except ProtocolError as error:
             self._refuse(str(error), error.message_id)
         except Exception as error:  # noqa: BLE001 - it ends this connection alone
@@ -342,15 +325,20 @@ class Connection:
 
     # Out
 
-    def _flush(self) -> None:
-        """Write what there is, as far as the socket takes it; then close, if it is to close."""
+    def _report(self) -> None:
+        """Say what is written, where the log keeps nothing longer than that."""
+        if self._runner is not None and not self._route.policy.resume_seconds:
+            self._runner.handle(Written(self.reader.position))
+
+    def flush(self) -> None:
+        """See `gateway.runner.Subscriber`; and then close, if it is to close."""
         self._flushing = False
-        link, encode = self._link, self._codec.encode
+        link, encode, take = self._link, self._codec.encode, self.reader.take
         while not self._closed and link.can_write:
             frames: list[Frame] = []
             size = 0
             try:
-                while size < WRITE_BYTES and (message := self._take()) is not None:
+                while size < WRITE_BYTES and (message := take()) is not None:
                     frame = encode(message)
                     if frame is not None:
                         frames.append(frame)
@@ -359,32 +347,13 @@ class Connection:
                 self._fail(error)
             if frames:
                 link.write_frames(frames, text=self._codec.text)
+            self._report()
             if size >= WRITE_BYTES:
                 continue
             if self._closing is not None and link.can_write:
                 self._closed = True
                 link.close(*self._closing)
             return
-
-    def _take(self) -> ServerMessage | None:
-        """The next message to send: the log in its order, each notice where it was said."""
-        runner, notices = self._runner, self._notices
-        if runner is None:
-            return notices.pop(0)[1] if notices else None
-        session = runner.session
-        events = session.log
-        self.position = max(self.position, events.forgotten)
-        if notices and notices[0][0] <= self.position:
-            return notices.pop(0)[1]
-        if self.position == events.last:
-            return None
-        self.position += 1
-        event = events.get(self.position)
-        if isinstance(event, SessionOpened):
-            event = structs.replace(event, resume_key=self.resume_key)
-        if not session.policy.resume_seconds:
-            events.forget(self.position)
-        return event
 
 
 def _exceeds(frame: Frame, limit: int) -> bool:
@@ -437,7 +406,7 @@ class WebSocketEndpoint:
         self._proxies = proxies
         self._max_connections = max_connections
         self._open_timeout = open_timeout
-        self._lingering = Lingering(asyncio.get_running_loop())
+        self._coalescer = Coalescer(asyncio.get_running_loop())
         self._connections = 0
 
     def _called(self, connection: HTTPConnection) -> tuple[str, Client, bool]:
@@ -497,7 +466,7 @@ class WebSocketEndpoint:
         )
         codec = CODECS[subprotocol] if subprotocol else None
         on_end = partial(self._ended, name, spoken, address)
-        connection = Connection(websocket, codec, route, on_end, self._lingering)
+        connection = Connection(websocket, codec, route, on_end, self._coalescer)
         await connection.run(self._sessions, self._open_timeout)
 
     def _ended(

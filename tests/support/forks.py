@@ -142,8 +142,10 @@ def _run() -> None:
     from gateway import app  # noqa: F401, PLC0415 - what takes its time
     from gateway.cli import main  # noqa: PLC0415
     from gateway.local import server  # noqa: F401, PLC0415
+    from tests.support.tables import check_tables  # noqa: PLC0415
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a Ctrl-C for the tests is not for this
+    check_tables()
     gc.freeze()
     request = _serve(socket.socket(fileno=int(sys.argv[1])))
     signal.signal(signal.SIGINT, signal.default_int_handler)

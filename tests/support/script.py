@@ -13,15 +13,21 @@ from gateway.protocol import messages as wire
 from gateway.session import effects as do
 from gateway.session import events as on
 from gateway.session.events import SessionEvent, Timer
+from gateway.session.log import EventLog
 from gateway.session.policy import Policy
 from gateway.session.ports import ModelReply, ModelSession
+from gateway.session.reader import LogReader
 from gateway.session.session import Session
-from gateway.session.table import TABLE, State
+from gateway.session.snapshot import Snapshot, restore, take
+from gateway.session.table import State
 
 E = TypeVar("E")
 
 START = 1_800_000_000.0
 """When scripts begin, in seconds since the epoch: 2027-01-15T08:00:00Z."""
+
+CLOCK = 1000.0
+"""The same by the session's clock."""
 
 MODEL = ModelSession("model-1", expires_at=START + 1200)
 
@@ -43,12 +49,20 @@ def failure(code: ErrorCode = ErrorCode.MODEL_ERROR, outcome: Outcome = Outcome.
 
 
 class Script:
-    """A session, what it did at the last step, and the invariants of every step."""
+    """A session, what it did at the last step, and the invariants of every step.
 
-    def __init__(self, **policy: Any) -> None:
+    Args:
+        moves: Take the session down before each step, and set it up again on another clock.
+        policy: Of its route.
+    """
+
+    def __init__(self, *, moves: bool = False, **policy: Any) -> None:
+        self.moves = moves
         self.policy = Policy(**{"route": "chat", "resume_seconds": 0.0, **policy})
         self.session = Session(session_id="s-1", principal="anonymous", policy=self.policy)
-        self.now = START
+        self.log = EventLog(self.policy.log_bounds)
+        self.clock = CLOCK
+        self.epoch = START - CLOCK
         self.effects: list[do.Effect] = []
         self.events: list[wire.Event] = []
         self.notices: list[wire.Notice] = []
@@ -64,8 +78,20 @@ class Script:
         self.sent: set[str] = set()
         self.keys = ["key-0"]
         self.forgotten = False
-        self.socket: do.CloseSocket | None = None
-        self.resumed: do.Attach | None = None
+        self.socket: do.CloseClient | None = None
+        self.resumed: wire.SessionResumed | None = None
+        self.reader = LogReader()
+        self.client = 0
+        self.readers: set[int] = set()
+
+    @property
+    def now(self) -> float:
+        """The time, in seconds since the epoch."""
+        return self.clock + self.epoch
+
+    @now.setter
+    def now(self, wall: float) -> None:
+        self.clock = wall - self.epoch
 
     @property
     def state(self) -> State:
@@ -78,8 +104,9 @@ class Script:
 
     def step(self, event: SessionEvent, after: float = 0.0) -> list[do.Effect]:
         """Let an event in, that many seconds after the last one."""
-        self.now += after
+        self.clock += after
         before = self.state
+        twin = self._moved() if self.moves else None
         match event:
             case on.TimerFired():
                 del self.timers[event.timer]
@@ -109,12 +136,30 @@ class Script:
                 assert self.session.accepts(event.resume_key)
             case _:
                 pass
-        self.effects = self.session.handle(event, self.now)
-        assert self.state in TABLE[before, type(event)].to, (before, event, self.state)
+        self.effects = self.handle(event)
+        if twin is not None:
+            again = twin.handle(event, self.clock, self.now, self.client or None)
+            assert again == self.effects, "it behaves the same"
         for effect in self.effects:
             self._check(effect, before)
         self._invariants()
         return self.effects
+
+    def _moved(self) -> Session:
+        """Set the session up on another clock; returns another one of it, as it is there."""
+        data = take(self.session, self.clock, self.now).encode()
+        self.clock, self.epoch = self.clock + 512, self.epoch - 512
+        self.session = self._restored(data)
+        return self._restored(take(self.session, self.clock, self.now).encode())
+
+    def _restored(self, data: bytes) -> Session:
+        session, timers = restore(Snapshot.decode(data), self.policy, self.clock, self.now)
+        assert {timer.timer: (timer.at or 0) + self.epoch for timer in timers} == self.timers
+        return session
+
+    def handle(self, event: SessionEvent) -> list[do.Effect]:
+        """Let an event in, and check nothing."""
+        return self.session.handle(event, self.clock, self.now, self.client or None)
 
     def cancelling(self) -> bool:
         """Whether the call at the model has been asked to stop."""
@@ -127,30 +172,23 @@ class Script:
         if before is State.CLOSED or self.forgotten:
             assert isinstance(effect, do.CloseSession), "only closing follows the end"
         if before is State.ENDED:
-            assert not isinstance(effect, do.Emit | do.Invoke | do.OpenSession | do.Persist)
+            assert not isinstance(effect, do.Append | do.Invoke | do.OpenSession | do.Persist)
         match effect:
-            case do.Emit():
-                assert effect.event.event == len(self.events) + 1, "numbers without gaps"
-                self.events.append(effect.event)
-                if isinstance(effect.event, wire.MessageAccepted):
-                    assert effect.event.id not in self.accepted
-                    self.accepted.add(effect.event.id)
-                elif isinstance(effect.event, wire.MessageDelta):
-                    assert effect.event.id not in self.done, "no part follows the end"
-                    assert effect.event.index == self.deltas.get(effect.event.id, 0)
-                    self.deltas[effect.event.id] = effect.event.index + 1
-                elif isinstance(effect.event, wire.MessageDone):
-                    assert effect.event.id in self.accepted
-                    assert effect.event.id not in self.done, "one end for each message"
-                    assert effect.event.deltas == self.deltas.get(effect.event.id, 0)
-                    self.done[effect.event.id] = effect.event
+            case do.Append():
+                for event in effect.events:
+                    self._append(event)
+            case do.Trim():
+                self.log.trim(effect.through)
             case do.Tell():
-                self.notices.append(effect.notice)
+                if effect.client == self.client:
+                    self.notices.append(effect.notice)
+                else:
+                    assert effect.client in self.readers
             case do.SetTimer():
                 if effect.at is None:
                     self.timers.pop(effect.timer, None)
                 else:
-                    self.timers[effect.timer] = effect.at
+                    self.timers[effect.timer] = effect.at + self.epoch
             case do.Attach():
                 self._attach(effect)
             case do.Invoke():
@@ -171,31 +209,78 @@ class Script:
                 self.closing_models.append(effect.model)
             case do.Forget():
                 self.forgotten = True
-            case do.CloseSocket():
+            case do.CloseClient() if effect.client in self.readers:
+                self.readers.remove(effect.client or 0)
+            case do.CloseClient():
                 assert self.socket is None
+                assert effect.client in {None, self.client}
                 self.socket = effect
+                if effect.client is None:
+                    self.readers.clear()
+            case do.Displace():
+                assert effect.client != self.client
             case do.Persist():
-                if effect.record.model is not None:
-                    assert effect.record.model.id in self.open_models
+                if effect.model is not None:
+                    assert effect.model.id in self.open_models
+
+    def _append(self, event: wire.Event) -> None:
+        assert event.event == len(self.events) + 1, "numbers without gaps"
+        self.events.append(event)
+        self.log.append(event, self.clock)
+        if isinstance(event, wire.MessageAccepted):
+            assert event.id not in self.accepted
+            self.accepted.add(event.id)
+        elif isinstance(event, wire.MessageDelta):
+            assert event.id not in self.done, "no part follows the end"
+            assert event.index == self.deltas.get(event.id, 0)
+            self.deltas[event.id] = event.index + 1
+        elif isinstance(event, wire.MessageDone):
+            assert event.id in self.accepted
+            assert event.id not in self.done, "one end for each message"
+            assert event.deltas == self.deltas.get(event.id, 0)
+            self.done[event.id] = event
 
     def _attach(self, effect: do.Attach) -> None:
-        self.socket, self.resumed = None, effect
-        lost, log = effect.resumed.lost, self.session.log
-        assert effect.resumed.last_event == log.last == len(self.events)
+        if effect.client != self.client:
+            assert (effect.resume_key, effect.resumes) == (None, False)
+            self.readers.add(effect.client)
+            return
+        assert effect.resume_key in {None, self.keys[-1]}
+        self.socket, self.reader = None, LogReader()
+        if not effect.resumes:
+            self.reader.begin(self.log, effect.after, effect.resume_key)
+            return
+        self.reader.resume(
+            self.log,
+            effect.after,
+            wire.SessionResumed(
+                session_id=self.session.id,
+                resume_key=effect.resume_key or "",
+                expires_at=effect.expires_at,
+                last_event=self.log.last,
+                lost=None,
+            ),
+        )
+        said = self.reader.take()
+        assert isinstance(said, wire.SessionResumed)
+        assert said.last_event == len(self.events)
+        self.resumed, lost = said, said.lost
         if lost is not None:
-            assert lost[0] <= lost[1] == effect.after
-        for number in range(effect.after + 1, log.last + 1):
-            assert log.get(number) is self.events[number - 1], "what is not lost is there"
+            assert lost == (effect.after + 1, self.reader.position)
+        for number in range(self.reader.position + 1, self.log.last + 1):
+            assert self.log.get(number) is self.events[number - 1], "what is not lost is there"
 
     def _invariants(self) -> None:
         assert len(self.invoking) <= 1, "one turn at the model at a time"
-        assert self.session.log.last == len(self.events)
+        assert self.session.out.last == self.log.last == len(self.events)
+        assert set(self.session.out.timers) == set(self.timers)
         if self.state is State.CLOSED:
             assert not self.timers, "no timer outlives the session"
             assert self.forgotten
             assert self.socket is not None
         if self.state is State.ENDED:
             assert set(self.timers) == {Timer.DETACHED}
+            assert not self.readers
             assert self.policy.resume_seconds
         if self.state in {State.ENDED, State.CLOSED}:
             assert self.accepted == set(self.done), "every accepted message has ended"
@@ -205,16 +290,22 @@ class Script:
 
     # Shorthand
 
-    def start(self) -> "Script":
-        """A client connects."""
-        self.step(on.Start(resume_key="key-0"))
+    def start(self, client: int | None = 1) -> "Script":
+        """A client connects, or asks without a connection."""
+        self.client = client or 0
+        self.step(on.Start(resume_key="key-0", client=client))
         return self
 
-    def resume(self, last_event: int, key: str | None = None) -> do.Attach:
+    def detach(self, after: float = 0.0) -> list[do.Effect]:
+        """The client is gone."""
+        return self.step(on.Detached(self.client), after)
+
+    def resume(self, last_event: int, key: str | None = None) -> wire.SessionResumed:
         """The client comes back, with the newest key unless told otherwise."""
         shown = self.keys[-1] if key is None else key
         self.keys.append(f"key-{len(self.keys)}")
-        self.step(on.Attached(shown, self.keys[-1], last_event))
+        self.client += 1
+        self.step(on.Attached(self.client, shown, self.keys[-1], last_event))
         assert self.resumed is not None
         return self.resumed
 

@@ -13,11 +13,10 @@ from structlog.testing import capture_logs
 
 from gateway.errors import CloseCode, ErrorCode, Failure, Outcome
 from gateway.protocol import messages as wire
-from gateway.runner import Route, SessionRunner, Sessions
+from gateway.runner import Route, SessionRunner
 from gateway.session.policy import Opening, Policy
 from gateway.session.ports import (
     Call,
-    Evicted,
     ModelError,
     ModelReply,
     ModelRequest,
@@ -27,7 +26,9 @@ from gateway.session.ports import (
     SessionRecord,
     StoreFull,
 )
+from gateway.session.reader import LogReader
 from gateway.session.session import Session
+from gateway.sessions import Sessions
 from gateway.stores.memory import MemoryStore
 from tests.support.timing import UNIT
 
@@ -71,22 +72,20 @@ class Model:
 
 
 class Connection:
-    """Keeps what it is told."""
+    """Reads nothing by itself, and keeps what it is told."""
 
     def __init__(self) -> None:
-        self.position = 0
-        self.resume_key = ""
-        self.resumed: list[tuple[wire.SessionResumed, int]] = []
+        self.reader = LogReader()
+        self.client = 0
         self.notices: list[wire.Notice] = []
         self.ended: list[tuple[CloseCode, str]] = []
         self.woken = asyncio.Event()
 
-    def begin(self, resumed: wire.SessionResumed, after: int) -> None:
-        self.resumed.append((resumed, after))
-        self.position = after
-
     def wake(self, *, soon: bool) -> None:
         del soon
+        self.woken.set()
+
+    def flush(self) -> None:
         self.woken.set()
 
     def tell(self, notice: wire.Notice) -> None:
@@ -95,26 +94,18 @@ class Connection:
     def close(self, code: CloseCode, reason: str) -> None:
         self.ended.append((code, reason))
 
-    def abandon(self, code: CloseCode, reason: str) -> None:
+    def abort(self, code: CloseCode, reason: str) -> None:
         self.ended.append((code, reason))
 
 
 class BrokenStore(MemoryStore):
-    """Fails at whatever is asked of it after the first."""
-
-    puts = 0
+    """Fails at whatever is asked of it, once it has a session."""
 
     async def put(self, record: SessionRecord) -> None:
-        self.puts += 1
-        if self.puts > 1:
-            raise ConnectionError
-        await super().put(record)
+        raise ConnectionError(record.id)
 
     async def delete(self, session_id: str) -> None:
         raise ConnectionError(session_id)
-
-    async def expire(self) -> None:
-        raise ConnectionError
 
 
 class Fixture:
@@ -126,7 +117,9 @@ class Fixture:
     async def open(self, **policy: Any) -> SessionRunner:
         policy.setdefault("resume_seconds", 0.0)
         route = Route(Policy(route="chat", **policy), self.model)
-        return await self.sessions.open(route, "anonymous", self.connection)
+        runner = await self.sessions.open(route, "anonymous")
+        self.connection.client = runner.start(self.connection) or 0
+        return runner
 
     async def until(self, condition: Callable[[], object]) -> None:
         async with asyncio.timeout(10 * UNIT):
@@ -136,8 +129,8 @@ class Fixture:
 
 
 def done(runner: SessionRunner, message_id: str) -> wire.MessageDone | None:
-    for number in range(runner.session.log.first, runner.session.log.last + 1):
-        event = runner.session.log.get(number)
+    for number in range(runner.log.first, runner.log.last + 1):
+        event = runner.log.get(number)
         if isinstance(event, wire.MessageDone) and event.id == message_id:
             return event
     return None
@@ -145,10 +138,10 @@ def done(runner: SessionRunner, message_id: str) -> wire.MessageDone | None:
 
 @asynccontextmanager
 async def running(
-    store: Callable[[Evicted], MemoryStore] | None = None, drain_seconds: float = 10.0
+    store: MemoryStore | None = None, drain_seconds: float = 10.0
 ) -> AsyncIterator[Fixture]:
-    make = store or (lambda evicted: MemoryStore(max_sessions=10, evicted=evicted))
-    async with Sessions({}, make, drain_seconds=drain_seconds) as sessions:
+    kept = MemoryStore(max_sessions=10) if store is None else store
+    async with Sessions({}, kept, drain_seconds=drain_seconds) as sessions:
         yield Fixture(sessions, Model())
 
 
@@ -250,7 +243,7 @@ async def test_a_session_that_breaks_ends_alone(monkeypatch: pytest.MonkeyPatch)
         f.connection = Connection()
         f.model.waits.clear()
         runner = await f.open()
-        await f.until(lambda: runner.session.log.last)
+        await f.until(lambda: runner.log.last)
         runner.handle(wire.MessageSend(id="a", text="x"))
         await f.until(lambda: f.model.invoked)
         handle = Session.handle
@@ -268,9 +261,8 @@ async def test_a_session_that_breaks_ends_alone(monkeypatch: pytest.MonkeyPatch)
         await f.until(lambda: done(other, "b"))
 
 
-async def test_a_store_that_fails_is_survived(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gateway.runner.SWEEP_SECONDS", 0)
-    async with running(lambda evicted: BrokenStore(max_sessions=10, evicted=evicted)) as f:
+async def test_a_store_that_fails_is_survived() -> None:
+    async with running(BrokenStore(max_sessions=10)) as f:
         runner = await f.open()
         runner.handle(wire.MessageSend(id="a", text="x"))
         await f.until(lambda: done(runner, "a"))
@@ -279,21 +271,12 @@ async def test_a_store_that_fails_is_survived(monkeypatch: pytest.MonkeyPatch) -
         assert f.model.closed == ["m"]
 
 
-async def test_a_record_that_the_store_drops_ends_its_session(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr("gateway.runner.SWEEP_SECONDS", 0)
-    now = [1000.0]
-    async with running(
-        lambda evicted: MemoryStore(max_sessions=1, evicted=evicted, clock=lambda: now[0])
-    ) as f:
+async def test_a_full_store_takes_no_session() -> None:
+    async with running(MemoryStore(max_sessions=1)) as f:
         await f.open()
-        await f.until(f.connection.woken.is_set)
         with pytest.raises(StoreFull):
             await f.open()
-        now[0] = 4e9
-        await f.until(lambda: f.model.closed)
-        await f.until(lambda: len(f.sessions) == 0)
+        assert len(f.sessions) == 1
 
 
 async def test_nobody_opens_a_session_while_the_gateway_drains() -> None:
@@ -303,29 +286,29 @@ async def test_nobody_opens_a_session_while_the_gateway_drains() -> None:
         assert f.connection.ended == [(CloseCode.RESTARTING, "unavailable")]
         with pytest.raises(StoreFull):
             await f.open()
-        f.sessions.hurry()  # too late to matter
+        f.sessions.stop_draining()  # too late to matter
 
 
 async def test_a_connection_that_lags_is_left_and_the_session_ends() -> None:
     async with running() as f:
         runner = await f.open(log_events=8)
-        await f.until(lambda: runner.session.log.last)
+        await f.until(lambda: runner.log.last)
         for number in range(4):
             runner.handle(wire.MessageSend(id=f"{number}", text="x"))
         await f.until(lambda: f.connection.ended)
         assert f.connection.ended == [(CloseCode.TOO_SLOW, "too slow")]
         await f.until(lambda: f.model.closed)
         assert f.model.invoked == 4, "what was accepted was sent"
-        runner.detach(f.connection)
+        runner.detach(f.connection.client)
 
 
 async def test_who_comes_back_takes_over() -> None:
     async with running() as f:
         runner = await f.open(resume_seconds=30)
-        route = runner._route
-        await f.until(lambda: runner.session.log.last)
+        route = runner.route
+        await f.until(lambda: runner.log.last)
         first, second = f.connection, Connection()
-        key = first.resume_key
+        key = first.reader.resume_key
         find = f.sessions.find
         session_id = runner.session.id
         assert find(session_id, "wrong", route=route, principal="anonymous") is None
@@ -334,21 +317,23 @@ async def test_who_comes_back_takes_over() -> None:
         other = Route(Policy(route="other"), f.model)
         assert find(session_id, key, route=other, principal="anonymous") is None
         assert find(session_id, key, route=route, principal="anonymous") is runner
-        runner.attach(second, key, 1)
+        client = runner.attach(second, key, 1)
         assert first.ended == [(CloseCode.TAKEN_OVER, "taken over")]
-        assert second.resumed[0][0].resume_key == second.resume_key != key
-        runner.detach(first)
-        runner.handle(wire.MessageCancel(id="unknown"))
+        resumed = second.reader.take()
+        assert isinstance(resumed, wire.SessionResumed)
+        assert resumed.resume_key == second.reader.resume_key != key
+        runner.detach(first.client)
+        runner.handle(wire.MessageCancel(id="unknown"), client)
         assert second.notices
 
 
 async def test_who_is_behind_is_not_left_for_what_it_missed_while_away() -> None:
     async with running() as f:
         runner = await f.open(resume_seconds=30, log_events=8, queued_messages=100)
-        await f.until(lambda: runner.session.log.last)
+        await f.until(lambda: runner.log.last)
         f.model.waits.clear()
-        key = f.connection.resume_key
-        runner.detach(f.connection)
+        key = f.connection.reader.resume_key
+        runner.detach(f.connection.client)
         for number in range(6):
             runner.handle(wire.MessageSend(id=str(number), text="x"))
         behind = Connection()
@@ -363,14 +348,56 @@ async def test_who_is_behind_is_not_left_for_what_it_missed_while_away() -> None
 async def test_who_comes_back_in_the_moment_of_being_left_stays() -> None:
     async with running() as f:
         runner = await f.open(resume_seconds=30, log_events=2)
-        await f.until(lambda: runner.session.log.last)
+        await f.until(lambda: runner.log.last)
         f.model.waits.clear()
-        key = f.connection.resume_key
+        key = f.connection.reader.resume_key
         for number in range(3):
             runner.handle(wire.MessageSend(id=str(number), text="x"))
         assert f.connection.ended
         again = Connection()
-        runner.attach(again, key, runner.session.log.last)
+        client = runner.attach(again, key, runner.log.last)
         await asyncio.sleep(0)
-        runner.handle(wire.MessageCancel(id="unknown"))
+        runner.handle(wire.MessageCancel(id="unknown"), client)
         assert again.notices
+
+
+async def test_a_session_without_a_connection_answers_who_asks() -> None:
+    """As for a request: nobody takes the session over, and nobody else hears a refusal."""
+    async with running() as f:
+        route = Route(Policy(route="chat", resume_seconds=30), f.model)
+        runner = await f.sessions.open(route, "anonymous")
+        assert runner.start() is None
+        await f.until(lambda: runner.log.last)
+        asks, listens = Connection(), Connection()
+        client = runner.subscribe(asks, runner.log.last)
+        runner.subscribe(listens, 0)
+        runner.handle(wire.MessageSend(id="a", text="x"), client)
+        runner.handle(wire.MessageCancel(id="unknown"), client)
+        assert [type(notice) for notice in asks.notices] == [wire.ErrorMessage]
+        await f.until(lambda: done(runner, "a"))
+        heard = []
+        while (message := listens.reader.take()) is not None:
+            heard.append(type(message))
+        assert heard == [wire.SessionOpened, wire.MessageAccepted, wire.MessageDone]
+        assert isinstance(asks.reader.take(), wire.MessageAccepted)
+        assert not listens.notices
+        assert not listens.ended
+        runner.detach(client)
+        runner.handle(wire.MessageCancel(id="unknown"), client)
+        assert len(asks.notices) == 1, "it is gone"
+
+
+async def test_who_has_gone_before_the_session_could_take_it_in_is_not_read_to() -> None:
+    async with running() as f:
+        runner = await f.open(resume_seconds=30)
+        await f.until(lambda: runner.log.last)
+        late = Connection()
+
+        def leave(*_: object, soon: bool) -> None:
+            del soon
+            f.connection.wake = Connection().wake  # type: ignore[method-assign]
+            runner.detach(runner.subscribe(late, 0))
+
+        f.connection.wake = leave  # type: ignore[method-assign]
+        runner.handle(wire.MessageSend(id="a", text="x"), f.connection.client)
+        assert late.reader.take() is None

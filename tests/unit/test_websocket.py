@@ -7,11 +7,12 @@ from typing import Any
 from gateway.errors import CloseCode
 from gateway.protocol.codecs import JsonCodec
 from gateway.protocol.messages import ServerMessage
-from gateway.runner import Route, Sessions
+from gateway.runner import Route
 from gateway.session.policy import Opening, Policy
+from gateway.sessions import Sessions
 from gateway.stores.memory import MemoryStore
 from gateway.transports.server import LINK
-from gateway.transports.websocket import Connection, Lingering
+from gateway.transports.websocket import Coalescer, Connection
 
 
 class Broken(JsonCodec):
@@ -48,14 +49,14 @@ class Socket:
 
 async def test_a_message_that_can_not_be_written_ends_its_connection_with_a_code() -> None:
     route = Route(Policy(route="chat", opening=Opening.NONE, resume_seconds=0), model=None)  # type: ignore[arg-type]
-    store = lambda evicted: MemoryStore(max_sessions=1, evicted=evicted)  # noqa: E731
+    store = MemoryStore(max_sessions=1)
     socket = Socket('{"type":"session.open"}')
     async with Sessions({"chat": route}, store, drain_seconds=1) as sessions:
         ended: asyncio.Future[tuple[int, str | None]]
         ended = asyncio.get_running_loop().create_future()
         on_end = lambda *how: ended.set_result(how)  # noqa: E731
-        lingering = Lingering(asyncio.get_running_loop())
-        connection = Connection(socket, Broken(), route, on_end, lingering)  # type: ignore[arg-type]
+        coalescer = Coalescer(asyncio.get_running_loop())
+        connection = Connection(socket, Broken(), route, on_end, coalescer)  # type: ignore[arg-type]
         await connection.run(sessions, 1.0)
         code, session = await ended
         assert code == CloseCode.INTERNAL

@@ -5,6 +5,7 @@ from msgspec import Raw
 
 from gateway.protocol.messages import Event, MessageAccepted, MessageDelta, MessageDone
 from gateway.session.log import OVERHEAD_BYTES, EventLog, size_of
+from gateway.session.ports import LogBounds
 
 
 def accepted(number: int) -> Event:
@@ -12,7 +13,7 @@ def accepted(number: int) -> Event:
 
 
 def filled(count: int, *, max_events: int = 100, max_bytes: int = 1_000_000) -> EventLog:
-    log = EventLog(max_events=max_events, max_bytes=max_bytes, max_age=60.0)
+    log = EventLog(LogBounds(max_events=max_events, max_bytes=max_bytes, max_age=60.0))
     for number in range(1, count + 1):
         log.append(accepted(number), float(number))
     return log
@@ -59,11 +60,11 @@ def test_the_newest_is_kept_whatever_its_size() -> None:
     assert (log.first, log.last) == (2, 2)
 
 
-def test_forgetting() -> None:
+def test_trimming() -> None:
     log = filled(3)
-    log.forget(2)
+    log.trim(2)
     assert (log.first, log.last) == (3, 3)
-    log.forget(9)
+    log.trim(9)
     assert (log.first, log.last) == (4, 3)
     log.append(accepted(4), 4.0)
     assert log.get(4).event == 4
@@ -71,7 +72,7 @@ def test_forgetting() -> None:
 
 def test_what_waits_for_a_reader() -> None:
     log = filled(4)
-    log.forget(1)
+    log.trim(1)
     assert log.bytes_after(0) == 3 * OVERHEAD_BYTES
     assert log.bytes_after(2) == 2 * OVERHEAD_BYTES
     assert log.bytes_after(4) == 0
@@ -82,7 +83,7 @@ def test_a_long_log_cut_from_the_front() -> None:
     for number in range(1, 2001):
         log.append(accepted(number), float(number) / 1000)
         if number % 7 == 0:
-            log.forget(number - 200 if number % 2 else number - 310)
+            log.trim(number - 200 if number % 2 else number - 310)
         assert log.last == number
         assert log.last - log.first < 300
         assert [log.get(n).event for n in (log.first, number)] == [log.first, number]
@@ -97,6 +98,7 @@ def test_a_body_counts_in_full() -> None:
     for body in ({"text": "x" * 10}, {"json": Raw(b"[1,2,3,45]")}, {"base64": b"x" * 10}):
         assert size_of(done(**body)) == OVERHEAD_BYTES + 10
     assert size_of(done()) == OVERHEAD_BYTES
-    for part in ({"text": "x" * 10}, {"base64": b"x" * 10}):
+    assert size_of(done(text="日本語")) == OVERHEAD_BYTES + 9, "bytes, not characters"
+    for part in ({"text": "x" * 10}, {"text": "ä" * 5}, {"base64": b"x" * 10}):
         delta = MessageDelta(event=1, id="a", index=0, **part)
         assert size_of(delta) == OVERHEAD_BYTES + 10

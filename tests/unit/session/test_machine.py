@@ -11,13 +11,16 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 from gateway.errors import ErrorCode, Failure, Outcome
 from gateway.protocol import messages as wire
 from gateway.session import events as on
-from gateway.session.events import Timer
 from gateway.session.policy import Opening, Recovery
 from gateway.session.ports import ModelSession
 from gateway.session.table import State
 from tests.support.script import Script, failure, reply, send
 
 IDS = st.sampled_from("abcdef")
+# Such times are the same on every clock, to the last digit.
+AFTER = st.integers(0, 30 * 64).map(lambda ticks: ticks / 64)
+SELDOM = st.sampled_from([False] * 7 + [True])
+"""For what ends a session, so that more happens before."""
 FAILURES = st.builds(
     failure,
     st.sampled_from(
@@ -30,11 +33,14 @@ FAILURES = st.builds(
 class Sessions(RuleBasedStateMachine):
     """A client, a model, a clock and an operator, each at its worst."""
 
+    moves = False
+
     def __init__(self) -> None:
         super().__init__()
         self.models = 0
         self.connected = True
         self.confirmed = True
+        self.readers = 0
 
     def model(self, lifetime: float | None) -> ModelSession:
         self.models += 1
@@ -42,6 +48,7 @@ class Sessions(RuleBasedStateMachine):
         return ModelSession(f"model-{self.models}", expires_at)
 
     @initialize(
+        client=st.sampled_from([None, 1, 1, 1]),
         opening=st.sampled_from(Opening),
         open_on_connect=st.booleans(),
         queued_messages=st.integers(0, 3),
@@ -56,24 +63,26 @@ class Sessions(RuleBasedStateMachine):
         sends_history=st.booleans(),
         transcript_turns=st.sampled_from([1, 100]),
     )
-    def start(self, **policy: object) -> None:
+    def start(self, client: int | None, **policy: object) -> None:
         self.script = Script(
+            moves=self.moves,
             idle_seconds=50,
             session_seconds=200,
             expiring_notice_seconds=20,
             client_fields=frozenset({"target_model"}),
             **policy,
         )
-        self.script.start()
+        self.script.start(client)
+        self.connected = client is not None
 
     def running(self) -> int:
         return self.script.invoking[0].turn
 
     # The client
 
-    @rule(message_id=IDS, text=st.sampled_from(["x", "y"]), after=st.floats(0, 30))
+    @rule(message_id=IDS, text=st.sampled_from(["x", "y"]), after=AFTER)
     def send(self, message_id: str, text: str, after: float) -> None:
-        known = self.script.session.turns.find(message_id)
+        known = self.script.session.turns.queue.find(message_id)
         if known is None and message_id in self.script.done:
             return  # forgotten: the client may not use an id again, and the script could not tell
         self.script.step(send(message_id, text), self.until_next_timer(after))
@@ -86,15 +95,16 @@ class Sessions(RuleBasedStateMachine):
     def acknowledge(self, event: int) -> None:
         self.script.step(wire.EventAck(event=event))
 
-    @rule()
-    def close(self) -> None:
-        self.script.step(wire.SessionClose())
+    @rule(sure=SELDOM)
+    def close(self, *, sure: bool = True) -> None:
+        if sure:
+            self.script.step(wire.SessionClose())
 
     @precondition(lambda self: self.connected and self.script.socket is None)
     @rule()
     def detach(self) -> None:
         self.connected = False
-        self.script.step(on.Detached())
+        self.script.step(on.Detached(self.script.client))
 
     @precondition(lambda self: self.script.state is not State.CLOSED)
     @rule(has=st.floats(0, 1), key=st.sampled_from([-1, -2]))
@@ -108,6 +118,23 @@ class Sessions(RuleBasedStateMachine):
             script.resume(int(has * len(script.events)), shown)
             script.keys[-2:] = [shown, script.keys[-1]]
             self.connected, self.confirmed = True, False
+
+    @precondition(lambda self: self.script.state is not State.CLOSED)
+    @rule(has=st.floats(0, 1))
+    def subscribe(self, has: float) -> None:
+        """As one that reads along."""
+        self.readers += 1
+        last_event = int(has * len(self.script.events))
+        self.script.step(on.Subscribed(1000 + self.readers, last_event))
+
+    @precondition(lambda self: self.script.readers)
+    @rule()
+    def unsubscribe(self) -> None:
+        self.script.step(on.Detached(self.script.readers.pop()))
+
+    @rule(has=st.floats(0, 1))
+    def written(self, has: float) -> None:
+        self.script.step(on.Written(int(has * len(self.script.events))))
 
     @precondition(lambda self: self.connected)
     @rule()
@@ -136,7 +163,7 @@ class Sessions(RuleBasedStateMachine):
     @rule(
         new=st.sampled_from(["none", "none", "none", "forever", "short"]),
         closed=st.sampled_from([False, False, False, True]),
-        after=st.floats(0, 30),
+        after=AFTER,
     )
     def replied(self, new: str, closed: bool, after: float) -> None:
         session = None
@@ -174,14 +201,10 @@ class Sessions(RuleBasedStateMachine):
     def next_timer(self) -> None:
         self.script.fire(min(self.script.timers, key=lambda timer: self.script.timers[timer]))
 
-    @precondition(lambda self: Timer.EXPIRY in self.script.timers)
-    @rule()
-    def evicted(self) -> None:
-        self.script.step(on.Evicted())
-
-    @rule(force=st.booleans())
-    def drain(self, force: bool) -> None:
-        self.script.step(on.Drain(force=force))
+    @rule(force=st.booleans(), sure=SELDOM)
+    def drain(self, force: bool, sure: bool) -> None:
+        if sure:
+            self.script.step(on.Drain(force=force))
 
     # The end
 
@@ -209,5 +232,13 @@ class Sessions(RuleBasedStateMachine):
         assert not script.open_models, "what was opened has been closed"
 
 
+class MovingSessions(Sessions):
+    """The same, where the session is taken down and set up again elsewhere at every step."""
+
+    moves = True
+
+
 TestSessions = Sessions.TestCase
 TestSessions.settings = settings(stateful_step_count=40)
+TestMovingSessions = MovingSessions.TestCase
+TestMovingSessions.settings = settings(stateful_step_count=40)

@@ -10,10 +10,10 @@ from gateway.session import events as on
 from gateway.session.events import Timer
 from gateway.session.policy import Opening, Recovery
 from gateway.session.ports import ModelReply, ModelRequest, ModelSession
-from gateway.session.session import UnexpectedEvent
 from gateway.session.table import State
 from gateway.session.templates import fill
 from gateway.session.transcript import Exchange, Transcript
+from gateway.session.transitions import UnexpectedEvent
 from tests.support.script import MODEL, START, Script, failure, reply, send
 
 LOST = Failure(code=ErrorCode.SESSION_LOST, message="Gone.")
@@ -33,7 +33,7 @@ class TestLoss:
         script.fail(LOST)
         assert script.stands(State.RENEWING)
         assert script.effects[-1] == do.OpenSession()
-        assert script.last(do.Persist).record.model is None
+        assert script.last(do.Persist).model is None
         script.step(on.Opened(NEW))
         assert script.last(wire.SessionRenewed) == wire.SessionRenewed(
             event=4, reason="lost", context="lost", expires_at="2027-01-15T09:23:20Z"
@@ -89,7 +89,7 @@ class TestLoss:
         script.fail(LOST)
         script.step(on.OpenFailed(THROTTLED))
         assert script.stands(State.RENEWING)
-        script.fire(Timer.RETRY)
+        script.fire(Timer.RETRY_OPEN)
         script.step(on.OpenFailed(THROTTLED))
         assert script.error("a").code is ErrorCode.THROTTLED
         assert script.stands(State.READY)
@@ -105,7 +105,7 @@ class TestLoss:
         script.fail(LOST)
         script.step(on.Opened(NEW))
         script.fail(THROTTLED)
-        script.fire(Timer.RETRY)
+        script.fire(Timer.RETRY_REPLAY)
         assert said(script) == [b"one"]
         script.fail(THROTTLED)
         assert script.last(do.CloseSession).model == NEW
@@ -184,13 +184,13 @@ class TestLoss:
         script.step(send("a"))
         script.fail(LOST)
         with pytest.raises(UnexpectedEvent):
-            script.session.handle(on.ReplyEnded(1, reply()), script.now)
+            script.handle(on.ReplyEnded(1, reply()))
 
     def test_a_message_is_accepted_meanwhile(self) -> None:
         script = Script(on_lost=Recovery.RENEW, resume_seconds=30).ready()
         script.step(send("a"))
         script.fail(LOST)
-        script.step(on.Detached())
+        script.step(on.Detached(script.client))
         script.step(send("b"))
         assert script.last(wire.MessageAccepted).queued == 1
 
@@ -202,7 +202,7 @@ class TestExpiry:
         script.fire(Timer.EXPIRY)
         assert script.stands(State.READY)
         assert script.closing_models == [MODEL]
-        assert script.last(do.Persist).record == script.session.record()
+        assert script.last(do.Persist) == do.Persist(None, None)
         script.closed()
         script.step(send("a"), after=1.0)
         script.step(on.Opened(NEW))
@@ -210,9 +210,8 @@ class TestExpiry:
 
     def test_long_after(self) -> None:
         script = Script(on_expiry=Recovery.RENEW, idle_seconds=5000).ready()
-        script.step(on.Evicted())
-        assert script.step(on.Evicted()) == [], "what it had persisted was on its way"
-        script.step(send("a"), after=1300)
+        script.fire(Timer.EXPIRY)
+        script.step(send("a"), after=105)
         script.step(on.Opened(NEW))
         assert script.last(wire.SessionRenewed).reason == "expired"
 
@@ -227,12 +226,21 @@ class TestExpiry:
         assert script.closing_models == [MODEL]
         assert script.stands(State.RENEWING)
 
+    def test_nothing_is_opened_for_nobody(self) -> None:
+        script = Script(on_expiry=Recovery.RENEW).ready()
+        script.step(send("a"), after=1190)
+        script.fire(Timer.EXPIRY)
+        script.answer()
+        assert script.closing_models == [MODEL]
+        assert script.stands(State.READY)
+        assert not script.opening
+
     def test_a_turn_that_waits_to_be_sent_again_gets_another_session(self) -> None:
         script = Script(on_expiry=Recovery.REPLAY).ready()
         script.step(send("a"), after=1194)
         script.fail(THROTTLED)
         script.fire(Timer.EXPIRY)
-        script.fire(Timer.RETRY)
+        script.fire(Timer.RETRY_TURN)
         assert script.stands(State.RENEWING)
         script.step(on.Opened(NEW))
         assert script.last(wire.SessionRenewed).context == "replayed"

@@ -12,14 +12,14 @@ from tests.support.script import MODEL, START, Script, send
 
 class TestKeys:
     def test_the_first_key(self) -> None:
-        keys = ResumeKeys("one")
+        keys = ResumeKeys.first("one")
         assert keys.accepts("one")
         assert not keys.accepts("two")
         assert not keys.accepts("")
         assert not keys.accepts("\ud800")
 
     def test_the_old_key_dies_when_the_client_has_spoken(self) -> None:
-        keys = ResumeKeys("one")
+        keys = ResumeKeys.first("one")
         keys.rotate("one", "two")
         assert keys.accepts("one")
         assert keys.accepts("two")
@@ -28,7 +28,7 @@ class TestKeys:
         assert keys.accepts("two")
 
     def test_an_answer_that_was_lost_locks_nobody_out(self) -> None:
-        keys = ResumeKeys("one")
+        keys = ResumeKeys.first("one")
         keys.rotate("one", "lost")
         keys.rotate("one", "three")
         assert keys.accepts("one")
@@ -37,7 +37,7 @@ class TestKeys:
         assert [key for key in ("one", "lost", "three") if keys.accepts(key)] == ["three"]
 
     def test_nothing_of_a_key_is_kept(self) -> None:
-        keys = ResumeKeys("secret")
+        keys = ResumeKeys.first("secret")
         assert "secret" not in repr([getattr(keys, name) for name in keys.__slots__])
 
 
@@ -45,21 +45,17 @@ def test_a_client_comes_back_to_what_it_missed() -> None:
     script = Script(resume_seconds=30, streams=True).ready()
     script.step(send("a"))
     script.part("x")
-    script.step(on.Detached())
+    script.step(on.Detached(script.client))
     assert script.timers[Timer.DETACHED] == START + 30
     script.part("y")
-    attached = script.resume(last_event=3)
-    assert attached == do.Attach(
-        wire.SessionResumed(
-            session_id="s-1",
-            resume_key="key-1",
-            expires_at="2027-01-15T08:20:00Z",
-            last_event=4,
-            lost=None,
-        ),
-        after=3,
+    assert script.resume(last_event=3) == wire.SessionResumed(
+        session_id="s-1",
+        resume_key="key-1",
+        expires_at="2027-01-15T08:20:00Z",
+        last_event=4,
+        lost=None,
     )
-    assert script.session.log.first == 4, "what it has is forgotten"
+    assert script.log.first == 4, "what it has is forgotten"
     assert Timer.DETACHED not in script.timers
     script.answer()
     assert script.done["a"].deltas == 2
@@ -68,20 +64,19 @@ def test_a_client_comes_back_to_what_it_missed() -> None:
 def test_a_gap_is_said() -> None:
     script = Script(resume_seconds=30, streams=True, log_events=2).ready()
     script.step(send("a"))
-    script.step(on.Detached())
+    script.step(on.Detached(script.client))
     for text in "xyz":
         script.part(text)
-    attached = script.resume(last_event=1)
-    assert attached.resumed.lost == (2, 3)
-    assert attached.after == 3
+    assert script.resume(last_event=1).lost == (2, 3)
+    assert script.reader.position == 3
 
 
 def test_a_session_that_waits_for_its_client_is_not_idle_for_it() -> None:
     script = Script(resume_seconds=30).ready()
-    script.step(on.Detached())
+    script.step(on.Detached(script.client))
     script.now += 20
     script.resume(last_event=1)
-    script.step(on.Detached(), after=20)
+    script.step(on.Detached(script.client), after=20)
     assert script.timers[Timer.DETACHED] == START + 70
 
 
@@ -102,18 +97,18 @@ class TestAfterTheEnd:
     def ended(self) -> Script:
         script = Script(resume_seconds=30).ready()
         script.step(send("a"))
-        script.step(on.Detached())
+        script.step(on.Detached(script.client))
         script.answer(session_closed=True)
         assert script.state is State.ENDED
-        assert script.last(do.Persist).record.expires_at == START + 30
+        assert script.last(do.Persist).expires_at == START + 30
         return script
 
     def test_the_last_events_are_still_there(self) -> None:
         script = self.ended()
-        attached = script.resume(last_event=2)
-        assert (attached.after, attached.resumed.last_event) == (2, 4)
-        assert attached.resumed.expires_at is None
-        assert script.socket == do.CloseSocket(CloseCode.GONE, "session_lost")
+        resumed = script.resume(last_event=2)
+        assert (script.reader.position, resumed.last_event) == (2, 4)
+        assert resumed.expires_at is None
+        assert script.socket == do.CloseClient(CloseCode.GONE, "session_lost", script.client)
         script.step(on.Confirmed())
         script.step(send("b"))
         assert script.last(wire.ErrorMessage).id == "b"
@@ -129,11 +124,10 @@ class TestAfterTheEnd:
         script.fire(Timer.DETACHED)
         assert script.state is State.CLOSED
 
-    def test_or_until_the_store_or_the_operator_says_so(self) -> None:
-        for event in (on.Evicted(), on.Drain()):
-            script = self.ended()
-            script.step(event)
-            assert script.state is State.CLOSED
+    def test_or_until_the_operator_says_so(self) -> None:
+        script = self.ended()
+        script.step(on.Drain())
+        assert script.state is State.CLOSED
 
     def test_a_client_that_closes_and_is_there_needs_none(self) -> None:
         script = Script(resume_seconds=30).ready()
@@ -144,19 +138,19 @@ class TestAfterTheEnd:
     def test_one_that_left_before_it_was_told_may_ask(self) -> None:
         script = Script(resume_seconds=30).ready()
         script.step(wire.SessionClose())
-        script.step(on.Detached())
+        script.step(on.Detached(script.client))
         script.closed()
         assert script.state is State.ENDED
-        assert script.resume(last_event=1).resumed.last_event == 2
-        assert script.socket == do.CloseSocket(CloseCode.NORMAL, "")
+        assert script.resume(last_event=1).last_event == 2
+        assert script.socket == do.CloseClient(CloseCode.NORMAL, "", script.client)
 
     def test_what_opens_too_late_is_closed(self) -> None:
         script = Script(resume_seconds=30).ready()
         script.step(send("a"))
-        script.step(on.Evicted())
+        script.fire(Timer.EXPIRY)
         script.fire(Timer.CLOSING)
         assert script.state is State.ENDED
         assert script.closing_models == [MODEL]
         script.closed()
         script.step(on.InvokeCancelled(1))
-        script.step(on.Detached())
+        script.step(on.Detached(script.client))

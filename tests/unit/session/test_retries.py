@@ -8,7 +8,7 @@ from gateway.session import effects as do
 from gateway.session import events as on
 from gateway.session.events import Timer
 from gateway.session.table import State
-from tests.support.script import MODEL, START, Script, failure, send
+from tests.support.script import CLOCK, MODEL, START, Script, failure, send
 
 THROTTLED = Failure(code=ErrorCode.THROTTLED, message="Wait.")
 
@@ -20,8 +20,8 @@ def test_a_turn_is_sent_again_after_a_wait_that_grows() -> None:
     for spread in (0.5, 1.0):
         script.fail(THROTTLED)
         assert script.stands(State.RETRYING)
-        assert script.last(do.SetTimer) == do.SetTimer(Timer.RETRY, START, spread)
-        script.fire(Timer.RETRY)
+        assert script.last(do.SetTimer) == do.SetTimer(Timer.RETRY_TURN, CLOCK, spread)
+        script.fire(Timer.RETRY_TURN)
         assert [invoke.request.body for invoke in script.invoking] == [b"hello"]
     script.fail(THROTTLED)
     assert script.error("a") == wire.ErrorObject(
@@ -35,8 +35,8 @@ def test_the_model_says_how_long() -> None:
     script = Script(retry_max_seconds=8).ready()
     script.step(send("a"))
     script.fail(Failure(code=ErrorCode.THROTTLED, message="Wait.", retry_after=3.0))
-    assert script.timers[Timer.RETRY] == START + 3
-    script.fire(Timer.RETRY)
+    assert script.timers[Timer.RETRY_TURN] == START + 3
+    script.fire(Timer.RETRY_TURN)
     script.fail(Failure(code=ErrorCode.THROTTLED, message="Wait.", retry_after=9.0))
     assert script.error("a").retry_after == 9.0
 
@@ -64,7 +64,7 @@ def test_a_turn_that_waits_to_be_sent_again_can_be_removed() -> None:
     script.fail(THROTTLED)
     script.step(wire.MessageCancel(id="a"))
     assert script.done["a"].outcome is Outcome.NOT_INVOKED
-    assert Timer.RETRY not in script.timers
+    assert Timer.RETRY_TURN not in script.timers
     assert script.stands(State.RUNNING)
 
 
@@ -75,7 +75,7 @@ def test_another_one_is_removed_without_haste() -> None:
     script.fail(THROTTLED)
     script.step(wire.MessageCancel(id="b"))
     assert script.stands(State.RETRYING)
-    assert Timer.RETRY in script.timers
+    assert Timer.RETRY_TURN in script.timers
 
 
 def test_opening_is_tried_again_too() -> None:
@@ -83,7 +83,7 @@ def test_opening_is_tried_again_too() -> None:
     script.step(send("a"))
     script.step(on.OpenFailed(THROTTLED))
     assert script.stands(State.OPENING)
-    script.fire(Timer.RETRY)
+    script.fire(Timer.RETRY_OPEN)
     assert script.effects == [do.OpenSession()]
     script.step(on.Opened(MODEL))
     assert script.stands(State.RUNNING)
@@ -96,4 +96,4 @@ def test_the_end_does_not_wait_for_it() -> None:
     script.step(wire.SessionClose())
     assert script.done["a"].status == "cancelled"
     assert script.closing_models == [MODEL]
-    assert Timer.RETRY not in script.timers
+    assert Timer.RETRY_TURN not in script.timers

@@ -10,10 +10,13 @@ from gateway.protocol import messages as wire
 from gateway.session import effects as do
 from gateway.session import events as on
 from gateway.session.events import SessionEvent, Timer
-from gateway.session.policy import Opening
+from gateway.session.policy import Opening, Recovery
 from gateway.session.ports import ModelReply, ModelRequest, ModelSession
-from gateway.session.session import Session, UnexpectedEvent
+from gateway.session.session import Session
 from gateway.session.table import TABLE, State
+from gateway.session.transitions import UnexpectedEvent, table
+from gateway.session.upstream import Upstream
+from gateway.session.upstream_table import UPSTREAM, Lost
 from tests.support.script import MODEL, START, Script, failure, reply, send
 
 LOST = Failure(code=ErrorCode.SESSION_LOST, message="Gone.")
@@ -22,7 +25,7 @@ NEW = ModelSession("model-2", expires_at=START + 5000)
 
 def test_a_session_opens_at_the_model_and_says_so() -> None:
     script = Script().start()
-    assert script.effects == [do.OpenSession()]
+    assert script.effects == [do.Attach(1, 0, "key-0"), do.OpenSession()]
     script.step(on.Opened(MODEL))
     assert script.state is State.READY
     assert script.last(wire.SessionOpened) == wire.SessionOpened(
@@ -34,9 +37,7 @@ def test_a_session_opens_at_the_model_and_says_so() -> None:
         limits=wire.Limits(message_bytes=6_291_456, queued_messages=16, resume_seconds=0.0),
         heartbeat_seconds=30.0,
     )
-    record = script.last(do.Persist).record
-    assert (record.id, record.route, record.principal) == ("s-1", "chat", "anonymous")
-    assert (record.model, record.expires_at) == (MODEL, START + 1200)
+    assert script.last(do.Persist) == do.Persist(MODEL, START + 1200)
     assert script.timers == {
         Timer.EXPIRY: START + 1195,
         Timer.EXPIRING: START + 1135,
@@ -98,7 +99,7 @@ def test_a_session_that_does_not_open_ends_the_connection() -> None:
     script.step(on.OpenFailed(failure(ErrorCode.MODEL_ERROR, Outcome.INVOKED)))
     assert script.error("a").outcome is Outcome.NOT_INVOKED
     assert script.last(wire.ErrorMessage).code is ErrorCode.MODEL_ERROR
-    assert script.socket == do.CloseSocket(CloseCode.UNAVAILABLE, "model_error")
+    assert script.socket == do.CloseClient(CloseCode.UNAVAILABLE, "model_error")
     assert script.state is State.CLOSED
 
 
@@ -110,7 +111,7 @@ def test_a_throttled_opening_says_when_to_come_back() -> None:
     assert script.last(wire.ErrorMessage) == wire.ErrorMessage(
         code=ErrorCode.THROTTLED, message="Slow down.", retryable=True, retry_after=2.0
     )
-    assert script.socket == do.CloseSocket(CloseCode.TOO_MANY, "throttled")
+    assert script.socket == do.CloseClient(CloseCode.TOO_MANY, "throttled")
 
 
 class TestOpenedByTheFirstMessage:
@@ -200,12 +201,13 @@ class TestRefusals:
             script.step(send(message_id))
         assert script.effects == [
             do.Tell(
+                1,
                 wire.ErrorMessage(
                     code=ErrorCode.QUEUE_FULL,
                     message="Too many messages wait; send it again when one has ended.",
                     id="c",
                     retryable=True,
-                )
+                ),
             )
         ]
 
@@ -224,13 +226,14 @@ class TestRefusals:
         script = Script(content_type=content_type, json_only=True).ready()
         assert script.step(send("a")) == [
             do.Tell(
+                1,
                 wire.ErrorMessage(
                     code=ErrorCode.VALIDATION_ERROR,
                     message="The route chat takes JSON, which `text` is not: send `json`, or give "
                     "the route a `request`, or a `format` with one.",
                     id="a",
                     retryable=False,
-                )
+                ),
             )
         ]
         script.step(wire.MessageSend(id="a", json=Raw(b"{}")))
@@ -270,7 +273,9 @@ class TestRefusals:
         for message_id in "de":
             script.step(send(message_id))
             assert script.last(wire.MessageDuplicate).id == message_id
-        assert [message_id for message_id in "abc" if script.session.turns.find(message_id)] == []
+        assert [
+            message_id for message_id in "abc" if script.session.turns.queue.find(message_id)
+        ] == []
 
     def test_a_turn_that_has_not_ended_is_never_forgotten(self) -> None:
         script = Script(remembered_messages=0).ready()
@@ -294,7 +299,7 @@ class TestAcknowledging:
     def test_the_log_forgets_what_the_client_has(self) -> None:
         script = Script().ready()
         script.step(wire.EventAck(event=1))
-        assert script.session.log.first == 2
+        assert script.log.first == 2
 
     def test_a_number_past_the_newest_is_refused(self) -> None:
         script = Script().ready()
@@ -348,7 +353,7 @@ class TestClosing:
         assert script.state is State.CLOSING
         script.closed()
         assert script.last(wire.SessionClosed).reason == "client"
-        assert script.socket == do.CloseSocket(CloseCode.NORMAL, "")
+        assert script.socket == do.CloseClient(CloseCode.NORMAL, "")
         assert script.effects[-1] == do.Forget()
 
     def test_what_waits_and_what_runs_is_cancelled(self) -> None:
@@ -416,14 +421,15 @@ class TestClosing:
             on.ReplyEnded(1, reply()),
             on.CloseEnded(MODEL),
             on.OpenFailed(failure()),
-            on.Detached(),
-            on.Evicted(),
+            on.Detached(1),
+            on.Confirmed(),
+            on.Written(1),
             on.Drain(),
             wire.SessionClose(),
             wire.EventAck(event=0),
             wire.MessageCancel(id="a"),
         ):
-            assert script.session.handle(late, script.now) == []
+            assert script.handle(late) == []
 
     def test_a_session_that_opens_after_all_is_closed(self) -> None:
         script = Script().start()
@@ -446,7 +452,7 @@ class TestTheModelEndsIt:
             outcome=Outcome.NOT_INVOKED,
         )
         assert script.last(wire.SessionClosed).reason == "model"
-        assert script.socket == do.CloseSocket(CloseCode.GONE, "session_lost")
+        assert script.socket == do.CloseClient(CloseCode.GONE, "session_lost")
         assert not script.closing_models
 
     def test_a_lost_session_is_left_alone(self) -> None:
@@ -506,7 +512,7 @@ class TestTime:
         assert script.error("a").code is ErrorCode.SESSION_LOST
         script.closed()
         assert script.last(wire.SessionClosed).reason == "expired"
-        assert script.socket == do.CloseSocket(CloseCode.GONE, "session_lost")
+        assert script.socket == do.CloseClient(CloseCode.GONE, "session_lost")
 
     def test_a_session_is_never_used_past_its_margin(self) -> None:
         script = Script().ready()
@@ -518,11 +524,6 @@ class TestTime:
         script = Script(session_seconds=100).ready(ModelSession("m"))
         assert script.last(wire.SessionOpened).expires_at is None
         assert script.timers[Timer.EXPIRY] == START + 95
-
-    def test_the_store_may_be_first_to_see_it(self) -> None:
-        script = Script().ready()
-        script.step(on.Evicted())
-        assert script.closing_models == [MODEL]
 
     def test_an_unused_session_is_closed(self) -> None:
         script = Script(idle_seconds=100).ready()
@@ -545,14 +546,14 @@ class TestTime:
 class TestDetaching:
     def test_an_unused_session_ends_with_its_connection(self) -> None:
         script = Script().ready()
-        script.step(on.Detached())
+        script.step(on.Detached(script.client))
         assert script.closing_models == [MODEL]
 
     def test_accepted_turns_are_finished_first(self) -> None:
         script = Script().ready()
         script.step(send("a"))
         script.step(send("b"))
-        script.step(on.Detached())
+        script.step(on.Detached(script.client))
         script.fire(Timer.DETACHED)
         script.answer()
         assert script.state is State.RUNNING
@@ -562,7 +563,7 @@ class TestDetaching:
 
     def test_a_session_is_kept_as_long_as_the_client_may_come_back(self) -> None:
         script = Script(resume_seconds=30).ready()
-        script.step(on.Detached())
+        script.step(on.Detached(script.client))
         assert script.state is State.READY
         script.fire(Timer.DETACHED)
         assert script.closing_models == [MODEL]
@@ -572,7 +573,7 @@ class TestDetaching:
     def test_a_turn_that_ends_in_time_ends_nothing_else(self) -> None:
         script = Script(resume_seconds=30).ready()
         script.step(send("a"))
-        script.step(on.Detached())
+        script.step(on.Detached(script.client))
         script.answer(after=10)
         assert script.state is State.READY
 
@@ -583,7 +584,7 @@ class TestDraining:
         script.step(on.Drain())
         script.closed()
         assert script.last(wire.SessionClosed).reason == "operator"
-        assert script.socket == do.CloseSocket(CloseCode.RESTARTING, "unavailable")
+        assert script.socket == do.CloseClient(CloseCode.RESTARTING, "unavailable")
 
     def test_the_running_turn_finishes_and_the_others_may_be_sent_elsewhere(self) -> None:
         script = Script().ready()
@@ -661,14 +662,25 @@ class TestBodies:
 class TestTheTable:
     def test_a_pair_that_is_not_there_is_an_error(self) -> None:
         with pytest.raises(UnexpectedEvent, match="Start while ready"):
-            Script().ready().session.handle(on.Start(resume_key=""), START)
+            Script().ready().handle(on.Start(resume_key=""))
 
     def test_a_completion_of_no_turn_is_an_error(self) -> None:
         script = Script().ready()
         script.step(send("a"))
         with pytest.raises(UnexpectedEvent, match="turn 2"):
-            script.session.handle(on.InvokeCancelled(2), START)
+            script.handle(on.InvokeCancelled(2))
 
     def test_every_action_says_what_it_does(self) -> None:
         for transition in TABLE.values():
             assert getattr(Session, f"_{transition.action}").__doc__
+        for at_model in UPSTREAM.values():
+            assert getattr(Upstream, f"_{at_model.action}").__doc__
+
+    def test_a_pair_is_there_once(self) -> None:
+        row = ((State.READY,), on.Drain, "drain", ())
+        with pytest.raises(ValueError, match="twice"):
+            table([row, row])
+
+    def test_nothing_happens_at_the_model_that_can_not(self) -> None:
+        with pytest.raises(UnexpectedEvent, match="Lost while opening at the model"):
+            Script().start().session.upstream.handle(Lost(Recovery.NONE))

@@ -1,0 +1,128 @@
+"""The clients of a session: who reads along, whose it is, and since when nobody is there."""
+
+from gateway.errors import ErrorCode
+from gateway.protocol.messages import EventAck
+from gateway.session import effects as do
+from gateway.session import events as on
+from gateway.session.events import ClientId, Timer
+from gateway.session.keys import ResumeKeys
+from gateway.session.output import Output
+from gateway.session.policy import Policy
+
+
+class Clients:
+    """Who is there, and the keys that let one come back.
+
+    Args:
+        policy: The route's rules.
+        out: Takes what is to be done.
+
+    Attributes:
+        owner: The connection that has taken the session over last; None where it is gone.
+        readers: All that read the log.
+        absent_since: Since when there has been no sign of a client, in seconds of the session's
+            clock; None while one reads.
+        keys: None until the session has started.
+    """
+
+    __slots__ = ("_out", "_policy", "absent_since", "keys", "owner", "readers")
+
+    def __init__(self, policy: Policy, out: Output) -> None:
+        self._policy = policy
+        self._out = out
+        self.owner: ClientId | None = None
+        self.readers: tuple[ClientId, ...] = ()
+        self.absent_since: float | None = None
+        self.keys: ResumeKeys | None = None
+
+    def accept(self, resume_key: str) -> bool:
+        """Whether who shows this key may come back."""
+        return self.keys is not None and self.keys.accepts(resume_key)
+
+    def start(self, event: on.Start) -> None:
+        """The session has been asked for, over a connection or without one."""
+        self.keys = ResumeKeys.first(event.resume_key)
+        if event.client is None:
+            self.absent_since = self._out.now
+            self.await_one()
+            return
+        self.owner = event.client
+        self.readers = (event.client,)
+        self._out.do(do.Attach(event.client, 0, event.resume_key))
+
+    def take_over(self, event: on.Attached, expires_at: str | None) -> None:
+        """Make a connection the session's owner; the one that was is displaced.
+
+        Args:
+            event: Of the client that has come back.
+            expires_at: What it is told of the session's expiry.
+        """
+        assert self.keys is not None  # noqa: S101 - one has been accepted
+        self.keys.rotate(event.resume_key, event.new_key)
+        before, self.owner = self.owner, event.client
+        if before is not None:
+            self.readers = tuple(reader for reader in self.readers if reader != before)
+            self._out.do(do.Displace(before))
+        self._out.do(do.Trim(event.last_event))
+        self._read(
+            do.Attach(
+                event.client,
+                event.last_event,
+                event.new_key,
+                resumes=True,
+                expires_at=expires_at,
+            )
+        )
+
+    def subscribe(self, client: ClientId, last_event: int) -> None:
+        """Let a client read from the event that it has."""
+        self._read(do.Attach(client, last_event))
+
+    def _read(self, attach: do.Attach) -> None:
+        self.readers += (attach.client,)
+        self.absent_since = None
+        self._out.do(attach)
+
+    def confirm(self) -> None:
+        """The owner has got the newest key."""
+        assert self.keys is not None  # noqa: S101 - there is a client
+        self.keys.confirm()
+
+    def acknowledge(self, message: EventAck) -> None:
+        """A client has these events."""
+        if message.event > self._out.last:
+            text = f"`event` is past the newest event, {self._out.last}"
+            self._out.refuse(ErrorCode.BAD_MESSAGE, text)
+        else:
+            self._out.do(do.Trim(message.event))
+
+    def written(self, event: on.Written) -> None:
+        """A client has been sent these events."""
+        if not self._policy.resume_seconds:
+            self._out.do(do.Trim(event.event))
+
+    def leave(self, client: ClientId) -> None:
+        """A client is gone."""
+        if client not in self.readers:
+            return
+        self.readers = tuple(reader for reader in self.readers if reader != client)
+        if client == self.owner:
+            self.owner = None
+        if not self.readers:
+            self.absent_since = self._out.now
+
+    def seen(self) -> None:
+        """A client has spoken, be it one that does not read."""
+        if self.absent_since is not None:
+            self.absent_since = self._out.now
+
+    @property
+    def have_left(self) -> bool:
+        """Whether nobody has come back for too long."""
+        absent = self.absent_since
+        return absent is not None and self._out.now >= absent + self._policy.resume_seconds
+
+    def await_one(self) -> None:
+        """Where nobody is there, set the timer for when that has been so for too long."""
+        if self.absent_since is not None and Timer.DETACHED not in self._out.timers:
+            self._out.set_timer(Timer.DETACHED, self.absent_since + self._policy.resume_seconds)

@@ -1,0 +1,104 @@
+"""One client's place in a session's log: all that a connection knows of a session.
+
+A WebSocket, a stream of server-sent events and a request that waits for its answer are readers
+alike, so a slow one, a new one and one that takes over are the same to the session.
+"""
+
+from msgspec import structs
+
+from gateway.protocol.messages import Notice, ServerMessage, SessionOpened, SessionResumed
+from gateway.session.ports import Log
+
+MAX_NOTICES = 256
+"""How many answers may wait for a client that sends and does not read."""
+
+
+class LogReader:
+    """Takes a session's events in their order, and each notice where it was said.
+
+    Attributes:
+        position: The newest event that has been taken.
+        resume_key: What the client has to show when it comes back; empty where it can't.
+    """
+
+    __slots__ = ("_backlog", "_log", "_notices", "position", "resume_key")
+
+    def __init__(self) -> None:
+        self.position = 0
+        self.resume_key = ""
+        self._log: Log | None = None
+        self._notices: list[tuple[int, Notice]] = []
+        self._backlog = 0
+
+    def begin(self, log: Log, after: int, resume_key: str | None) -> None:
+        """Read a log.
+
+        Args:
+            log: A session's.
+            after: The event to begin with, exclusive.
+            resume_key: The newest; None where the client keeps the one that it has.
+        """
+        self._log = log
+        self.position = max(after, log.first - 1)
+        self._backlog = log.last
+        self.resume_key = resume_key or self.resume_key
+
+    def resume(self, log: Log, after: int, resumed: SessionResumed) -> None:
+        """Read a log again, and say so first: what is lost of it too.
+
+        Args:
+            log: As for `begin`.
+            after: The newest event that the client has.
+            resumed: What to say, but for the numbers that are gone.
+        """
+        self.begin(log, after, resumed.resume_key)
+        if self.position > after:
+            resumed = structs.replace(resumed, lost=(after + 1, self.position))
+        self._notices.append((self.position, resumed))
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether the log has what has not been taken."""
+        return self._log is not None and self.position != self._log.last
+
+    @property
+    def is_full(self) -> bool:
+        """Whether there is no room for one more notice."""
+        return len(self._notices) >= MAX_NOTICES
+
+    @property
+    def lags(self) -> bool:
+        """Whether what has not been taken, but for the newest event, fills half of the log.
+
+        The other half is for what happens before the client comes back.
+        """
+        log = self._log
+        if log is None or log.last - self.position <= 1:
+            return False
+        if max(self.position, log.trimmed) + 1 < log.first:
+            return True  # what has not been taken is no longer kept
+        if self.position < self._backlog:
+            return False  # it has come back, and is still taking what it missed
+        waiting = log.bytes_after(self.position) - log.bytes_after(log.last - 1)
+        bounds = log.bounds
+        return waiting * 2 > bounds.max_bytes or (log.last - self.position) * 2 > bounds.max_events
+
+    def tell(self, notice: Notice) -> None:
+        """Say this after the events that are in the log now."""
+        self._notices.append((self._log.last if self._log else 0, notice))
+
+    def take(self) -> ServerMessage | None:
+        """The next message for the client; None where there is none yet."""
+        log, notices = self._log, self._notices
+        if log is None:
+            return notices.pop(0)[1] if notices else None
+        self.position = max(self.position, log.trimmed)
+        if notices and notices[0][0] <= self.position:
+            return notices.pop(0)[1]
+        if self.position == log.last:
+            return None
+        self.position += 1
+        event = log.get(self.position)
+        if isinstance(event, SessionOpened):
+            return structs.replace(event, resume_key=self.resume_key)
+        return event

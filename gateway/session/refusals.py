@@ -1,0 +1,36 @@
+"""Why a session does not accept a message that is none of the protocol's mistakes."""
+
+from collections.abc import Iterable
+
+from msgspec import UNSET
+
+from gateway.errors import ErrorCode
+from gateway.protocol.messages import MessageSend
+from gateway.session.bodies import refused_field
+from gateway.session.policy import Policy
+
+
+def refusal(
+    message: MessageSend, options: Iterable[str], policy: Policy, *, queued: int
+) -> tuple[ErrorCode, str] | None:
+    """The error to answer a message with, and its text; None where it is to be accepted.
+
+    Args:
+        message: The client's.
+        options: What it says beside its body; see `gateway.session.bodies.options_of`.
+        policy: The route's rules.
+        queued: How many turns wait.
+    """
+    refused = refused_field(options, policy)
+    if refused is not None:
+        text = f"The route {policy.route} does not let clients set `{refused}`."
+        return ErrorCode.FORBIDDEN, text
+    if policy.json_only and message.text is not UNSET and message.content_type is UNSET:
+        text = (
+            f"The route {policy.route} takes JSON, which `text` is not: send `json`, or "
+            "give the route a `request`, or a `format` with one."
+        )
+        return ErrorCode.VALIDATION_ERROR, text
+    if queued >= policy.queued_messages:
+        return ErrorCode.QUEUE_FULL, "Too many messages wait; send it again when one has ended."
+    return None

@@ -1,0 +1,165 @@
+"""A session as a value: all that it is but its event log, to be stored and set up again elsewhere.
+
+Times are in seconds since the epoch, since another process has another clock.
+"""
+
+from collections.abc import Mapping
+
+import msgspec
+from msgspec import Struct, structs
+
+from gateway.protocol.messages import ClosedReason
+from gateway.session import effects as do
+from gateway.session.endings import ENDINGS
+from gateway.session.events import ClientId, Timer
+from gateway.session.keys import ResumeKeys
+from gateway.session.policy import Policy
+from gateway.session.ports import ModelSession
+from gateway.session.session import Session
+from gateway.session.table import State
+from gateway.session.transcript import Exchange
+from gateway.session.turn_queue import Turn
+from gateway.session.upstream import Renewal
+from gateway.session.upstream_table import Life
+
+
+class Snapshot(Struct, frozen=True, kw_only=True):
+    """A session as it stood: the attributes of `Session` and of what it is made of."""
+
+    id: str
+    principal: str
+    route: str
+    state: State
+    announced: bool
+    ending: ClosedReason | None
+    used_at: float
+    last: int
+    timers: Mapping[Timer, float]
+    owner: ClientId | None
+    readers: tuple[ClientId, ...]
+    absent_since: float | None
+    keys: tuple[bytes, ...] | None
+    calls: int
+    waiting: list[Turn]
+    running: Turn | None
+    ended: list[tuple[str, bytes]]
+    exchanges: tuple[Exchange, ...]
+    dropped: int
+    whole: bool
+    life: Life
+    model: ModelSession | None
+    ends_at: float
+    use_until: float
+    renewal: Renewal | None
+    retries: int
+    closing: frozenset[str]
+
+    def encode(self) -> bytes:
+        """For a store. It holds what was said, and the model's session: both are secret."""
+        return msgspec.json.encode(self)  # JSON, since a reply's JSON is kept as it came
+
+    @classmethod
+    def decode(cls, data: bytes) -> "Snapshot":
+        """What was encoded.
+
+        Raises:
+            msgspec.DecodeError: It was no snapshot.
+        """
+        return msgspec.json.decode(data, type=cls)
+
+
+def take(session: Session, now: float, wall: float) -> Snapshot:
+    """Take a session down. What it holds is shared until the session handles its next event.
+
+    Args:
+        session: As it stands.
+        now: The time, by the session's clock.
+        wall: The same in seconds since the epoch.
+    """
+    shift = wall - now
+    turns, clients, upstream = session.turns.queue, session.clients, session.upstream
+    transcript = session.history.transcript
+    return Snapshot(
+        id=session.id,
+        principal=session.principal,
+        route=session.policy.route,
+        state=session.state,
+        announced=session.announced,
+        ending=None if session.ending is None else session.ending.reason,
+        used_at=session.used_at + shift,
+        last=session.out.last,
+        timers={timer: at + shift for timer, at in session.out.timers.items()},
+        owner=clients.owner,
+        readers=clients.readers,
+        absent_since=_moved(clients.absent_since, shift),
+        keys=None if clients.keys is None else clients.keys.hashes,
+        calls=turns.count,
+        waiting=[_turn_moved(turn, shift) for turn in turns.waiting],
+        running=turns.running and _turn_moved(turns.running, shift),
+        ended=turns.ended,
+        exchanges=transcript.exchanges,
+        dropped=transcript.dropped,
+        whole=transcript.whole,
+        life=upstream.state,
+        model=upstream.model,
+        ends_at=upstream.ends_at,
+        use_until=upstream.use_until + shift,
+        renewal=_renewal_moved(upstream.renewal, shift),
+        retries=upstream.retries,
+        closing=upstream.closing,
+    )
+
+
+def restore(
+    snapshot: Snapshot, policy: Policy, now: float, wall: float
+) -> tuple[Session, list[do.SetTimer]]:
+    """Set a session up again, and the timers that it had.
+
+    Args:
+        snapshot: Decoded, since the session goes on with the values in it.
+        policy: Its route's rules.
+        now: The time, by the session's clock.
+        wall: The same in seconds since the epoch.
+    """
+    shift = now - wall
+    session = Session(session_id=snapshot.id, principal=snapshot.principal, policy=policy)
+    session.state = snapshot.state
+    session.announced = snapshot.announced
+    session.ending = None if snapshot.ending is None else ENDINGS[snapshot.ending]
+    session.used_at = snapshot.used_at + shift
+    session.out.last = snapshot.last
+    session.out.timers = {timer: at + shift for timer, at in snapshot.timers.items()}
+    clients = session.clients
+    clients.owner, clients.readers = snapshot.owner, snapshot.readers
+    clients.absent_since = _moved(snapshot.absent_since, shift)
+    clients.keys = None if snapshot.keys is None else ResumeKeys(snapshot.keys)
+    session.turns.queue.restore(
+        count=snapshot.calls,
+        waiting=[_turn_moved(turn, shift) for turn in snapshot.waiting],
+        running=snapshot.running and _turn_moved(snapshot.running, shift),
+        ended=snapshot.ended,
+    )
+    transcript = session.history.transcript
+    for exchange in snapshot.exchanges:
+        transcript.add(exchange)
+    transcript.dropped, transcript.whole = snapshot.dropped, snapshot.whole
+    upstream = session.upstream
+    upstream.state, upstream.model = snapshot.life, snapshot.model
+    upstream.ends_at, upstream.use_until = snapshot.ends_at, snapshot.use_until + shift
+    upstream.renewal = _renewal_moved(snapshot.renewal, shift)
+    upstream.retries, upstream.closing = snapshot.retries, snapshot.closing
+    return session, [do.SetTimer(timer, at) for timer, at in session.out.timers.items()]
+
+
+def _moved(time: float | None, shift: float) -> float | None:
+    return None if time is None else time + shift
+
+
+def _turn_moved(turn: Turn, shift: float) -> Turn:
+    return structs.replace(turn, started=_moved(turn.started, shift))
+
+
+def _renewal_moved(renewal: Renewal | None, shift: float) -> Renewal | None:
+    if renewal is None:
+        return None
+    return structs.replace(renewal, expires_at=_moved(renewal.expires_at, shift))

@@ -1,0 +1,433 @@
+"""The life of a session at the model: opening, expiry, renewal, trying again, closing.
+
+The second state machine of a session, within the first: events go in, effects come out together
+with the session's, and signs say what it means for the turns.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+from msgspec import Struct
+
+from gateway.errors import ErrorCode, Failure
+from gateway.protocol import messages as wire
+from gateway.session import effects as do
+from gateway.session import events as on
+from gateway.session.dates import rfc3339
+from gateway.session.events import Timer
+from gateway.session.history import History
+from gateway.session.output import Output
+from gateway.session.policy import Opening, Policy, Recovery
+from gateway.session.ports import ModelReply, ModelRequest, ModelSession
+from gateway.session.transitions import UnexpectedEvent, cause_of
+from gateway.session.turn_queue import TurnQueue
+from gateway.session.upstream_table import (
+    UPSTREAM,
+    Acquired,
+    GiveUp,
+    Gone,
+    Life,
+    Lost,
+    Prepare,
+    Quiet,
+    Release,
+    Replied,
+    Sign,
+    Unavailable,
+    Usable,
+)
+
+Signs = tuple[Sign, ...]
+
+USABLE: Signs = (Usable(),)
+QUIET: Signs = (Quiet(),)
+
+UpstreamEvent = (
+    Prepare
+    | Replied
+    | Lost
+    | Release
+    | GiveUp
+    | on.Opened
+    | on.OpenFailed
+    | on.ReplyEnded
+    | on.InvokeFailed
+    | on.InvokeCancelled
+    | on.CloseEnded
+    | on.TimerFired
+)
+
+
+class Renewal(Struct):
+    """A session that is gone, until the client is told of the one in its place.
+
+    Attributes:
+        recovery: What the route asks for.
+        expires_at: When the old session expires, by the session's clock; None where it was lost.
+        steps: What is still to be told to the new session; None until it is there.
+        step: The number of the step that is at the model.
+    """
+
+    recovery: Recovery
+    expires_at: float | None
+    steps: list[ModelRequest] | None = None
+    step: int | None = None
+
+    def reason(self, now: float) -> wire.RenewedReason:
+        """Why the old session is gone."""
+        if self.expires_at is None:
+            return "lost"
+        return "expiring" if now < self.expires_at else "expired"
+
+
+class Upstream:
+    """A session at the model.
+
+    Args:
+        policy: The route's rules.
+        history: What a new session is told of the conversation.
+        turns: Number the steps of a replay.
+        out: Takes effects.
+
+    Attributes:
+        state: Where it stands.
+        model: The model's session; None where there is none, or none that may be used.
+    """
+
+    __slots__ = (
+        "_history",
+        "_out",
+        "_policy",
+        "_turns",
+        "closing",
+        "ends_at",
+        "model",
+        "renewal",
+        "retries",
+        "state",
+        "use_until",
+    )
+
+    def __init__(self, policy: Policy, history: History, turns: TurnQueue, out: Output) -> None:
+        self._policy = policy
+        self._history = history
+        self._turns = turns
+        self._out = out
+        self.state = Life.ABSENT
+        self.model: ModelSession | None = None
+        self.ends_at = 0.0
+        """When the model drops it, in seconds since the epoch."""
+        self.use_until = 0.0
+        """When it is no longer to be used, by the session's clock."""
+        self.renewal: Renewal | None = None
+        """Of the session before, where `model` is to take its place."""
+        self.retries = 0
+        """How often the call that is under way has been made before, since the model refused it."""
+        self.closing: frozenset[str] = frozenset()
+        """The model's ids of sessions that are being closed."""
+
+    @property
+    def expires_at(self) -> str | None:
+        """What a client is told of the expiry; None where the model gave none."""
+        if self.model is None or self.model.expires_at is None:
+            return None
+        return rfc3339(self.model.expires_at)
+
+    def handle(self, event: UpstreamEvent) -> Signs:
+        """Take an event in.
+
+        Returns:
+            What it means for the session, in this order.
+
+        Raises:
+            UnexpectedEvent: It can't happen in this state.
+        """
+        action = _action_of((self.state, cause_of(event)))
+        if action is None:
+            raise UnexpectedEvent(f"{type(event).__name__} while {self.state.value} at the model")
+        return action(self, event)
+
+    # Opening
+
+    def _acquire(self, event: Prepare) -> Signs:
+        """Ask for a session if a turn waits that needs one; else the turn may go."""
+        if not event.wanted:
+            return USABLE
+        if self._policy.opening is Opening.CALL:
+            return self._open()
+        if self.renewal is not None:
+            return self._replay()
+        return USABLE
+
+    def _check(self, event: Prepare) -> Signs:
+        """Let it be used, unless it has expired; then see to another."""
+        if self._out.now < self.use_until:
+            return USABLE
+        return self._expire(event) or self._acquire(event)
+
+    def _open(self, _event: object = None) -> Signs:
+        """Ask the model for a session."""
+        self.state = Life.OPENING
+        self._out.do(do.OpenSession())
+        return ()
+
+    def _opened(self, event: on.Opened) -> Signs:
+        """Use it, after it has been told what one that is gone knew."""
+        self.retries = 0
+        acquired = self._use(event.model)
+        if self._out.now >= self.use_until:
+            return (acquired, Gone("expired"))  # before it could be used: the next were no better
+        if self.renewal is None:
+            return (acquired, Usable())
+        return (acquired, *self._replay())
+
+    def _use(self, model: ModelSession) -> Acquired:
+        out, policy = self._out, self._policy
+        self.state = Life.OPEN
+        self.model = model
+        ends = model.expires_at
+        self.ends_at = out.wall + policy.session_seconds if ends is None else ends
+        out.do(do.Persist(model, self.ends_at))
+        self.use_until = out.now + (self.ends_at - out.wall) - policy.expiry_margin_seconds
+        out.set_timer(Timer.EXPIRY, self.use_until)
+        if policy.on_expiry is Recovery.NONE:
+            out.set_timer(Timer.EXPIRING, self.use_until - policy.expiring_notice_seconds)
+        return Acquired(renewed=self.renewal is not None)
+
+    def _open_failed(self, event: on.OpenFailed) -> Signs:
+        """Try again in a while, where that may help."""
+        if self._retry_later(Timer.RETRY_OPEN, event.failure):
+            return ()
+        self.retries = 0
+        self.state = Life.ABSENT
+        return (Unavailable(event.failure),)
+
+    def _retry_later(self, timer: Timer, failure: Failure) -> bool:
+        if not retry_later(self._out, self._policy, timer, failure, self.retries):
+            return False
+        self.retries += 1
+        self.state = Life.WAITING
+        return True
+
+    # In use
+
+    def _replied(self, event: Replied) -> Signs:
+        """Take in what the reply to a turn says of the session."""
+        return self._take_in(event.reply)
+
+    def _take_in(self, reply: ModelReply) -> Signs:
+        if reply.session_closed:
+            self._drop_model()
+            return (Gone("model"),)
+        if reply.new_session is not None:
+            return (self._use(reply.new_session),)
+        if self.model is None and self._policy.opening is Opening.TURN:
+            self.state = Life.ABSENT
+            return (Gone("lost"),)  # it was to open a session, and has not
+        return ()
+
+    def _lost(self, event: Lost) -> Signs:
+        """The next turn gets another one, or the conversation is over."""
+        if event.recovery is Recovery.NONE:
+            self._drop_model()
+            return (Gone("lost"),)
+        self._renew_later(Renewal(event.recovery, None))
+        return ()
+
+    def _expire(self, _event: object) -> Signs:
+        """Close it, and let the next turn get another; or the conversation is over."""
+        if self._policy.on_expiry is Recovery.NONE:
+            return (Gone("expired"),)
+        self._close_model()
+        ends = self.use_until + self._policy.expiry_margin_seconds
+        self._renew_later(Renewal(self._policy.on_expiry, ends))
+        return ()
+
+    def _expire_unused(self, _event: on.TimerFired) -> Signs:
+        """It has expired before it could be used: the next would be no better."""
+        return (Gone("expired"),)
+
+    def _warn(self, _event: on.TimerFired) -> Signs:
+        """Tell the client that it is about to expire."""
+        ends = rfc3339(self.ends_at)
+        self._out.emit(wire.SessionExpiring(event=self._out.next_event, expires_at=ends))
+        return ()
+
+    def _drop_model(self) -> None:
+        self.model = None
+        self.state = Life.ABSENT
+
+    def _renew_later(self, renewal: Renewal) -> None:
+        self._drop_model()
+        self.renewal = renewal
+        self._out.clear_timer(Timer.EXPIRY)
+        self._out.clear_timer(Timer.EXPIRING)
+        self._out.do(do.Persist(None, None))
+
+    # Renewal
+
+    def _replay(self, _event: object = None) -> Signs:
+        """Tell the new session the next of what the old one knew; when that is all, use it."""
+        renewal = self.renewal
+        assert renewal is not None  # noqa: S101 - it is what is replayed
+        if renewal.steps is None:
+            renewal.steps = self._history.to_replay(renewal.recovery)
+        if renewal.steps:
+            self.state = Life.REPLAYING
+            renewal.step = self._turns.number()
+            self._out.do(do.Invoke(renewal.step, renewal.steps[0], self.model))
+            return ()
+        self.renewal = None
+        self._rest()
+        self._out.emit(
+            wire.SessionRenewed(
+                event=self._out.next_event,
+                reason=renewal.reason(self._out.now),
+                context=self._history.context_after(renewal.recovery),
+                expires_at=self.expires_at,
+            )
+        )
+        return USABLE
+
+    def _rest(self) -> None:
+        self.state = Life.ABSENT if self.model is None else Life.OPEN
+
+    def _step_replied(self, event: on.ReplyEnded) -> Signs:
+        """Go on with the replay; its replies are for nobody."""
+        renewal = self._step_ended(event.turn)
+        signs = self._take_in(event.reply)
+        if any(isinstance(sign, Gone) for sign in signs):
+            return signs
+        assert renewal.steps  # noqa: S101 - the one that has been answered
+        renewal.steps.pop(0)
+        self.retries = 0
+        return (*signs, *self._replay())
+
+    def _step_failed(self, event: on.InvokeFailed) -> Signs:
+        """Try again where that is safe; half a context is none, so else the session is over."""
+        self._step_ended(event.turn)
+        if self._retry_later(Timer.RETRY_REPLAY, event.failure):
+            return ()
+        if event.failure.code is ErrorCode.SESSION_LOST:
+            self.model = None
+        self._rest()
+        return (Gone("lost"),)
+
+    def _step_ended(self, number: int) -> Renewal:
+        renewal = self.renewal
+        if renewal is None or renewal.step != number:
+            raise UnexpectedEvent(f"step {number} is not at the model")
+        renewal.step = None
+        return renewal
+
+    # The end
+
+    def _release(self, event: Release) -> Signs:
+        """Close it, after the turn that is at the model."""
+        if event.busy:
+            self.state = Life.STOPPING
+            return ()
+        return self._wind_up()
+
+    def _stop(self, _event: Release) -> Signs:
+        """Cancel a replay; wait for what the model opens."""
+        self.state = Life.STOPPING
+        if self.renewal is not None and self.renewal.step is not None:
+            self._out.do(do.CancelInvoke(self.renewal.step))
+        return ()
+
+    def _opened_for_nobody(self, event: on.Opened) -> Signs:
+        """Close what the model has opened."""
+        self.model = event.model
+        return self._wind_up()
+
+    def _replied_last(self, event: on.ReplyEnded) -> Signs:
+        """Close what the last reply leaves open."""
+        if event.reply.new_session is not None:
+            self.model = event.reply.new_session
+        if event.reply.session_closed:
+            self.model = None
+        return self._wind_up()
+
+    def _failed_last(self, event: on.InvokeFailed) -> Signs:
+        """Close it, unless the model has lost it."""
+        if event.failure.code is ErrorCode.SESSION_LOST:
+            self.model = None
+        return self._wind_up()
+
+    def _stopped(self, _event: object) -> Signs:
+        """Close what is open."""
+        return self._wind_up()
+
+    def _wind_up(self) -> Signs:
+        self._close_model()
+        if not self.closing:
+            self.state = Life.CLOSED
+            return QUIET
+        self.state = Life.CLOSING
+        self._out.set_timer(Timer.CLOSING, self._out.now + self._policy.close_seconds)
+        return ()
+
+    def _close_model(self) -> None:
+        if self.model is not None:
+            self._close(self.model)
+            self.model = None
+
+    def _close(self, model: ModelSession) -> None:
+        self.closing |= {model.id}
+        self._out.do(do.CloseSession(model))
+
+    def _close_ended(self, event: on.CloseEnded) -> Signs:
+        """That was all, if no other is being closed."""
+        self.closing -= {event.model.id}
+        return self._wind_up()
+
+    def _close_ended_aside(self, event: on.CloseEnded) -> Signs:
+        """One that another has replaced, or that came too late, is closed."""
+        self.closing -= {event.model.id}
+        return ()
+
+    def _give_up(self, _event: GiveUp) -> Signs:
+        """Close it without waiting for what is under way."""
+        self._close_model()
+        self.state = Life.CLOSED
+        return ()
+
+    def _opened_late(self, event: on.Opened) -> Signs:
+        """Close what the model has opened for nobody."""
+        self._close(event.model)
+        return ()
+
+    def _replied_late(self, event: on.ReplyEnded) -> Signs:
+        """Close what a reply has opened for nobody."""
+        new = event.reply.new_session
+        if new is not None and not event.reply.session_closed:
+            self._close(new)
+        return ()
+
+    def _ignore(self, _event: object) -> Signs:
+        """Nothing is left to do."""
+        return ()
+
+
+def retry_later(out: Output, policy: Policy, timer: Timer, failure: Failure, retries: int) -> bool:
+    """Set a timer for another try, where the call is safe to make again and may succeed.
+
+    Args:
+        out: Takes the timer.
+        policy: Says how often, and how long to wait.
+        timer: Which.
+        failure: Of the call.
+        retries: How often it has been made again already.
+    """
+    wait = failure.retry_after or 0.0
+    if not failure.may_retry or retries >= policy.retries or wait > policy.retry_max_seconds:
+        return False
+    spread = min(policy.retry_seconds * 2**retries, policy.retry_max_seconds)
+    out.set_timer(timer, out.now + wait, spread)
+    return True
+
+
+_action_of: Callable[[tuple[Life, Any]], Callable[[Upstream, Any], Signs] | None] = {
+    key: getattr(Upstream, f"_{transition.action}") for key, transition in UPSTREAM.items()
+}.get

@@ -1,0 +1,158 @@
+"""All sessions of a gateway: opening, finding and ending them."""
+
+import asyncio
+import logging
+import secrets
+from collections.abc import Coroutine, Mapping
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+import structlog
+
+from gateway.runner import Route, SessionRunner
+from gateway.session import events as on
+from gateway.session.ports import SessionRecord, Store, StoreFull
+from gateway.session.session import Session
+
+T = TypeVar("T")
+
+log = structlog.stdlib.get_logger("gateway.sessions")
+
+SPREAD_SECONDS = 0.01
+"""The longest pause between the ends of two sessions when the gateway shuts down."""
+
+LAST_SECONDS = 5.0
+"""How long work that outlives its session may take when the gateway ends."""
+
+
+class Sessions:
+    """All sessions of this gateway. An asynchronous context: leaving it ends them.
+
+    Args:
+        routes: By name; the first is the default one.
+        store: Where they live.
+        drain_seconds: How long the turns at the model may take to finish when the gateway shuts
+            down.
+        log_turns: Log a line for each turn that ends at the level INFO; otherwise it is DEBUG.
+    """
+
+    def __init__(
+        self,
+        routes: Mapping[str, Route],
+        store: Store,
+        *,
+        drain_seconds: float,
+        log_turns: bool = False,
+    ) -> None:
+        self.routes = routes
+        self.turn_level = logging.INFO if log_turns else logging.DEBUG
+        self.store = store
+        self.draining = False
+        self._drain_seconds = drain_seconds
+        self._runners: dict[str, SessionRunner] = {}
+        self._tasks = asyncio.TaskGroup()
+        self._running: set[asyncio.Task[Any]] = set()
+        self._time_left: asyncio.Timeout | None = None
+        self._empty = asyncio.Event()
+        self._empty.set()
+
+    async def __aenter__(self) -> Self:
+        await self._tasks.__aenter__()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        exception: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.draining = True
+        for runner in list(self._runners.values()):
+            runner.handle(on.Drain(force=True))
+        # What is left is the last word to the store and to models that are slow to close.
+        if self._running:
+            await asyncio.wait(self._running, timeout=LAST_SECONDS)
+        for task in self._running:
+            task.cancel()
+        await self._tasks.__aexit__(kind, exception, traceback)
+
+    def __len__(self) -> int:
+        return len(self._runners)
+
+    async def open(self, route: Route, principal: str) -> SessionRunner:
+        """A session that is to be started.
+
+        Raises:
+            StoreFull: There are as many as there may be, or the gateway is shutting down.
+        """
+        policy = route.policy
+        session = Session(session_id=secrets.token_hex(16), principal=principal, policy=policy)
+        record = SessionRecord(
+            id=session.id, route=policy.route, principal=principal, model=None, expires_at=None
+        )
+        events = await self.store.create(record, policy.log_bounds)
+        if self.draining:
+            await self.store.delete(session.id)
+            raise StoreFull
+        runner = self._runners[session.id] = SessionRunner(session, events, route, self)
+        self._empty.clear()
+        return runner
+
+    def find(
+        self, session_id: str, resume_key: str, *, route: Route, principal: str
+    ) -> SessionRunner | None:
+        """The session that a client may take over; None where there is none for it.
+
+        Args:
+            session_id: The gateway's own id.
+            resume_key: What the client shows.
+            route: Where it has connected.
+            principal: Who it is.
+        """
+        runner = self._runners.get(session_id)
+        if runner is None:
+            return None
+        session = runner.session
+        theirs = session.policy is route.policy and session.principal == principal
+        return runner if session.accepts(resume_key) and theirs else None
+
+    def spawn(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+        """Run work that ends with the gateway."""
+        task = self._tasks.create_task(work)
+        self._running.add(task)
+        task.add_done_callback(self._running.discard)
+        return task
+
+    def ended(self, runner: SessionRunner) -> bool:
+        """Drop a session that has ended; False where that has been done."""
+        known = self._runners.pop(runner.session.id, None) is not None
+        if not self._runners:
+            self._empty.set()
+        return known
+
+    async def drain(self) -> None:
+        """Take no new session, and end all, letting running turns finish within the drain time.
+
+        Clients come back at once, so sessions end one after the other, not all in one moment.
+        """
+        self.draining = True
+        runners = list(self._runners.values())
+        pause = min(SPREAD_SECONDS, self._drain_seconds / 2 / max(1, len(runners)))
+        try:
+            async with asyncio.timeout(self._drain_seconds) as self._time_left:
+                for runner in runners:
+                    runner.handle(on.Drain())
+                    await asyncio.sleep(pause)
+                await self._empty.wait()
+        except TimeoutError:
+            log.warning("the drain time is over", sessions=len(self._runners))
+            for runner in list(self._runners.values()):
+                runner.handle(on.Drain(force=True))
+            await self._empty.wait()
+        finally:
+            self._time_left = None
+
+    def stop_draining(self) -> None:
+        """Let the drain time be over now."""
+        if self._time_left is not None:
+            self._time_left.reschedule(0)

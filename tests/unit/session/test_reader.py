@@ -1,0 +1,118 @@
+"""A client's place in a log, and what it is told besides."""
+
+from gateway.protocol import messages as wire
+from gateway.session.log import EventLog
+from gateway.session.ports import LogBounds
+from gateway.session.reader import MAX_NOTICES, LogReader
+
+PONG = wire.Pong()
+RESUMED = wire.SessionResumed(
+    session_id="s", resume_key="new", expires_at=None, last_event=4, lost=None
+)
+
+
+def filled(count: int, max_events: int = 100) -> EventLog:
+    log = EventLog(LogBounds(max_events=max_events, max_bytes=1_000_000, max_age=60.0))
+    add(log, count)
+    return log
+
+
+def add(log: EventLog, count: int) -> None:
+    for number in range(log.last + 1, log.last + count + 1):
+        log.append(wire.MessageAccepted(event=number, id="a", queued=0), 0.0)
+
+
+def taken(reader: LogReader) -> list[object]:
+    """All that it has: the numbers of events, and notices."""
+    messages: list[object] = []
+    while (message := reader.take()) is not None:
+        messages.append(message.event if isinstance(message, wire.MessageAccepted) else message)
+    return messages
+
+
+def test_events_in_their_order_and_notices_where_they_were_said() -> None:
+    log, reader = filled(2), LogReader()
+    reader.tell(PONG)
+    assert taken(reader) == [PONG], "also before there is a session"
+    reader.begin(log, 0, "key")
+    reader.tell(PONG)
+    add(log, 1)
+    assert taken(reader) == [1, 2, PONG, 3]
+
+
+def test_a_key_is_put_in_where_the_client_is_told_of_it() -> None:
+    log, reader = filled(0), LogReader()
+    opened = wire.SessionOpened(
+        event=1,
+        session_id="s",
+        resume_key="",
+        expires_at=None,
+        route="chat",
+        limits=wire.Limits(message_bytes=1, queued_messages=1, resume_seconds=1),
+        heartbeat_seconds=1,
+    )
+    log.append(opened, 0.0)
+    reader.begin(log, 0, "key")
+    message = reader.take()
+    assert isinstance(message, wire.SessionOpened)
+    assert message.resume_key == "key"
+    assert log.get(1) is opened, "which the log does not keep"
+    reader.begin(log, 1, None)
+    assert reader.resume_key == "key"
+
+
+def test_what_is_lost_is_said_when_it_comes_back() -> None:
+    log, reader = filled(4, max_events=2), LogReader()
+    reader.resume(log, 0, RESUMED)
+    first, *events = taken(reader)
+    assert isinstance(first, wire.SessionResumed)
+    assert first.lost == (1, 2)
+    assert events == [3, 4]
+    reader.resume(log, 2, RESUMED)
+    assert taken(reader) == [RESUMED, 3, 4]
+
+
+def test_what_nobody_needs_any_more_is_passed_over() -> None:
+    log, reader = filled(3), LogReader()
+    reader.begin(log, 0, None)
+    log.trim(2)
+    assert taken(reader) == [3]
+
+
+def test_a_reader_lags_when_what_it_has_not_taken_fills_half_of_the_log() -> None:
+    reader = LogReader()
+    lags = [reader.lags]
+    log = filled(0, max_events=8)
+    reader.begin(log, 0, None)
+    for count in (4, 1):
+        add(log, count)
+        lags.append(reader.lags)
+    assert taken(reader)
+    assert [*lags, reader.lags] == [False, False, True, False]
+
+
+def test_what_it_missed_while_it_was_away_does_not_count() -> None:
+    log, reader = filled(7, max_events=8), LogReader()
+    reader.resume(log, 0, RESUMED)
+    lags = []
+    for _ in range(2):
+        add(log, 1)
+        lags.append(reader.lags)
+    assert lags == [False, True], "the second time, what it has not taken is no longer kept"
+
+
+def test_notices_are_bounded() -> None:
+    reader = LogReader()
+    for _ in range(MAX_NOTICES):
+        assert not reader.is_full
+        reader.tell(PONG)
+    assert reader.is_full
+
+
+def test_whether_it_is_behind() -> None:
+    log, reader = filled(1), LogReader()
+    behind = [reader.is_behind]
+    reader.begin(log, 0, None)
+    behind.append(reader.is_behind)
+    reader.take()
+    assert [*behind, reader.is_behind] == [False, True, False]
