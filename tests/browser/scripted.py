@@ -29,6 +29,8 @@ class Socket:
         self.number = number
         self.position = 0
         self.open = True
+        self.code: int | None = None
+        """With which code the page has closed it."""
 
     def send(self, **message: Any) -> None:
         """Say something, unless it is closed."""
@@ -41,6 +43,10 @@ class Socket:
             self.open = False
             await self.route.close(code=code)
 
+    def closed(self, code: int | None) -> None:
+        """The page has closed it."""
+        self.open, self.code = False, code
+
 
 class ScriptedGateway:
     """Answers the client, up to where it is told to break.
@@ -51,6 +57,8 @@ class ScriptedGateway:
             accepted, and nothing said), ``resuming`` (the new key is made, and not said),
             ``resumed`` (it is said), or the number of an event.
         reply: In which parts every message is answered; None leaves it running.
+        lost: What is said to be lost where nothing was forgotten.
+        skips: How often which events are left out.
         deaf: Whether messages are dropped.
         refuses: Whether resuming is a bad message.
         away: Whether connections are closed at once.
@@ -61,6 +69,8 @@ class ScriptedGateway:
     def __init__(self) -> None:
         self.breaks: dict[str | int, int] = {}
         self.reply: list[str] | None = ["One ", "two ", "three."]
+        self.lost: list[int] | None = None
+        self.skips: dict[int, int] = {}
         self.deaf = False
         self.refuses = False
         self.away = False
@@ -125,7 +135,7 @@ class ScriptedGateway:
             self._close(socket, 1011)
             return
         route.on_message(lambda data: self._take(socket, json.loads(data)))
-        route.on_close(lambda *_: setattr(socket, "open", False))
+        route.on_close(lambda code, _: socket.closed(code))
 
     def _breaks(self, socket: Socket, where: str | int) -> bool:
         code = self.breaks.pop(where, None)
@@ -182,7 +192,9 @@ class ScriptedGateway:
         socket.position = NOWHERE
         if self._breaks(socket, "resuming"):
             return
-        lost = [last_event + 1, self.forgotten] if last_event < self.forgotten else None
+        lost = self.lost
+        if last_event < self.forgotten:
+            lost = [last_event + 1, self.forgotten]
         socket.send(
             type="session.resumed",
             session_id=session_id,
@@ -218,6 +230,9 @@ class ScriptedGateway:
         while socket.position < len(self.log):
             event = self.log[socket.position]
             socket.position += 1
+            if self.skips.get(socket.position, 0) > 0:
+                self.skips[socket.position] -= 1
+                continue
             socket.send(**event)
             if self._breaks(socket, socket.position):
                 return

@@ -22,6 +22,7 @@ from tests.support.timing import UNIT
 Start = Callable[..., Process]
 
 ROOT = Path(__file__).parents[2]
+MODULES = ROOT / "static" / "client"
 VENV = Path(sys.prefix)
 OLDEST = str(VENV / "bin" / "node")
 NEWEST = str(compute_driver_executable()[0])
@@ -140,7 +141,7 @@ async def test_a_forbidden_origin_is_told_and_does_not_try_again(
 
 
 class Node:
-    """Runs scripts as users do who have copied client.js, or installed its folder.
+    """Runs scripts as users do who have copied the client, or installed its folder.
 
     Attributes:
         folder: Where they run, with the packages ``ws`` and ``session-gateway-client``.
@@ -240,11 +241,17 @@ def test_a_gateway_that_is_not_there(node: Node, executable: str, websocket: str
     assert states == ["connecting", "waiting", "connecting", "waiting", "closed"]
 
 
-def test_a_copy_of_the_one_file(node: Node, start_gateway: Start) -> None:
+def test_a_copy_of_what_the_gateway_serves(node: Node, start_gateway: Start) -> None:
     gateway = start_gateway()
-    module = httpx.get(f"{gateway.url}/static/client.js", verify=False)
-    (node.folder / "client.mjs").write_text(module.text)
-    script = f"""import {{ SessionClient }} from "./client.mjs";
+    folder = node.folder / "copied"
+    (folder / "client").mkdir(parents=True)
+    package = httpx.get(f"{gateway.url}/static/package.json", verify=False)
+    (folder / "package.json").write_text(package.text)
+    for path in ["client.js", *(f"client/{file.name}" for file in MODULES.iterdir())]:
+        module = httpx.get(f"{gateway.url}/static/{path}", verify=False)
+        assert module.headers["access-control-allow-origin"] == "*"
+        (folder / path).write_text(module.text)
+    script = f"""import {{ SessionClient }} from "./copied/client.js";
         const storage = {{ getItem: () => null, setItem: (_, kept) => (storage.kept = kept) }};
         const client = new SessionClient("{gateway.websocket}/ws", {{ storage }});
         client.connect();

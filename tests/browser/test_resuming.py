@@ -224,6 +224,91 @@ async def test_a_gap_is_told(app: App) -> None:
     assert await app.told("gap") == [{"lost": [4, 4]}]
 
 
+@pytest.mark.parametrize(
+    ("skips", "places"),
+    [({2: 1}, 1), ({4: 1}, 1), ({3: 1, 4: 1}, 1), ({6: 1}, 1), ({3: 1, 5: 2}, 2)],
+    ids=["2", "4", "3-4", "6", "3-then-5"],
+)
+async def test_events_that_were_skipped_are_had_by_resuming(
+    app: App, skips: dict[int, int], places: int
+) -> None:
+    app.wire.skips = skips
+    await app.wait("client.state === 'open'")
+    await app.page.evaluate(SEND)
+    await until(lambda: len(app.wire.log) == 6)
+    app.wire.emit("session.updated", expires_at=None)  # so that the last one is missed too
+    done = await app.ended()
+    assert done["text"] == "One two three."
+    assert await app.run("parts") == ["One ", "two ", "three."]
+    assert await app.run("turns()[0].incomplete") is False
+    assert app.wire.invoked == ["m1"]
+    assert await app.told("gap") == []
+    assert [socket.code for socket in app.wire.sockets] == [4400] * places + [None]
+
+
+async def test_events_that_are_skipped_again_end_the_session(app: App) -> None:
+    app.wire.skips = {4: 2, 5: 2}
+    await app.wait("client.state === 'open'")
+    await app.page.evaluate(SEND)
+    error = (await app.ended("failed"))["error"]
+    words = "The gateway has skipped events 4 to 5"
+    assert error["message"] == f"{words}; whether the model saw the message is not known."
+    assert (error["code"], error["outcome"]) == ("session_lost", "unknown")
+    assert await app.run("[client.state, client.code, client.reason]") == [
+        "closed",
+        4400,
+        f"{words}.",
+    ]
+    assert await app.run("parts") == ["One "]
+    assert [message.get("last_event") for message in app.wire.of_type("session.open")] == [None, 3]
+    assert [socket.code for socket in app.wire.sockets] == [4400, 4400]
+    assert app.wire.invoked == ["m1"]
+
+
+async def test_a_loss_that_leaves_events_out_skips_them(app: App) -> None:
+    app.wire.reply = None
+    await app.wait("client.state === 'open'")
+    await app.page.evaluate(SEND)
+    await until(lambda: app.wire.invoked == ["m1"])
+    app.wire.answer("m1", "One ")
+    await app.wait("client.lastEvent === 3")
+    app.wire.breaks["resuming"] = 1011
+    await app.wire.socket.close(1011)
+    app.wire.answer("m1", "two ", "three.", start=1)
+    await until(lambda: "resuming" not in app.wire.breaks)
+    app.wire.lost = [5, 5]
+    app.wire.done("m1", 3)
+    assert (await app.ended("failed"))["error"]["outcome"] == "unknown"
+    assert await app.run("client.reason") == "The gateway has skipped event 4."
+    assert await app.told("gap") == []
+
+
+async def test_a_gateway_that_resumes_an_older_session_is_left(app: App) -> None:
+    await app.wait("client.state === 'open'")
+    await app.run("await client.send('Count.'); return 1")
+    app.wire.log = app.wire.log[:2]
+    app.wire.forgotten = 0
+    app.wire.close(1011)
+    await app.wait("client.state === 'closed'")
+    assert await app.run("client.code") == 4400
+    assert "another session" in await app.run("client.reason")
+
+
+async def test_an_event_that_is_known_is_ignored(app: App) -> None:
+    app.wire.reply = None
+    await app.wait("client.state === 'open'")
+    await app.page.evaluate(SEND)
+    await until(lambda: app.wire.invoked == ["m1"])
+    app.wire.answer("m1", "One ")
+    for event in app.wire.log:
+        app.wire.socket.send(**event)
+    app.wire.answer("m1", "two.", start=1)
+    app.wire.done("m1", 2)
+    assert (await app.ended())["text"] == "One two."
+    assert await app.run("parts") == ["One ", "two."]
+    assert len(app.wire.sockets) == 1
+
+
 async def test_a_turn_whose_end_is_lost_ends(app: App) -> None:
     app.wire.reply = None
     await app.wait("client.state === 'open'")

@@ -1,0 +1,94 @@
+/**
+ * Why connections end, and when a client may come back: section 6 of PROTOCOL.md as a table.
+ *
+ * @module
+ */
+
+/** @typedef {"no" | "now" | "later" | "new"} ComeBack With `new`: at once, with a new session. */
+/**
+ * @typedef {object} CloseCode
+ * @property {string} words
+ * @property {ComeBack} comeBack
+ * @property {string} [error] The error code of what could not be sent for this reason, where trying
+ *   again is of no use.
+ */
+/**
+ * What each close code means, and whether the client may come back to its session.
+ * @type {ReadonlyMap<number, CloseCode>}
+ */
+export const CLOSE_CODES = new Map([
+  [1000, { words: "The session was closed.", comeBack: "no" }],
+  [1001, { words: "The gateway went away.", comeBack: "later" }],
+  [1006, { words: "The connection was lost.", comeBack: "later" }],
+  [1007, { words: "A message was not valid text.", comeBack: "no" }],
+  [1009, { words: "A message was too large.", comeBack: "no" }],
+  [1011, { words: "The gateway had an internal error.", comeBack: "later" }],
+  [1012, { words: "The gateway is restarting.", comeBack: "now" }],
+  [4400, { words: "The client broke the protocol.", comeBack: "no" }],
+  [
+    4401,
+    { words: "You are not signed in, or no longer.", comeBack: "no", error: "unauthenticated" },
+  ],
+  [4403, { words: "You may not use this route.", comeBack: "no", error: "forbidden" }],
+  [4404, { words: "There is no such route.", comeBack: "no", error: "unknown_route" }],
+  [4406, { words: "The gateway speaks another version.", comeBack: "no", error: "bad_message" }],
+  [4408, { words: "The connection was silent for too long.", comeBack: "later" }],
+  [4409, { words: "The session was taken over by another window.", comeBack: "no" }],
+  [4410, { words: "The session is gone.", comeBack: "new" }],
+  [4413, { words: "This client was too slow.", comeBack: "later" }],
+  [4429, { words: "There are too many connections or messages.", comeBack: "later" }],
+  [4503, { words: "The model's endpoint is unavailable or full.", comeBack: "later" }],
+]);
+
+export const LOST = 1006;
+export const VIOLATION = 4400;
+export const FORBIDDEN = 4403;
+export const SILENT = 4408;
+/** Another window has taken the session. */
+export const TAKEN_OVER = 4409;
+export const GONE = 4410;
+
+/**
+ * What a close code means; an unknown one is taken for a lost connection.
+ * @param {number} code
+ * @returns {CloseCode}
+ */
+export function describeClose(code) {
+  return (
+    CLOSE_CODES.get(code) ?? { words: `The connection was closed (${code}).`, comeBack: "later" }
+  );
+}
+
+/** The longest wait before a further attempt, in milliseconds. */
+export const MAX_BACKOFF = 30_000;
+
+/**
+ * How long to wait before an attempt: anywhere up to a bound that doubles, so that many clients
+ * that were cut off together do not come back together.
+ * @param {number} attempt Counted from 0.
+ * @param {number} random From 0 up to 1.
+ * @returns {number} Milliseconds.
+ */
+export function backoff(attempt, random) {
+  return Math.round(random * Math.min(MAX_BACKOFF, 500 * 2 ** attempt));
+}
+
+/** How long to wait for why a handshake was refused, in milliseconds. */
+const REFUSAL = 15_000;
+
+/**
+ * Ask over HTTP why a handshake was refused: a page can't tell that from a gateway that is not
+ * there. A browser names the page's origin in a POST to the page's own gateway too.
+ * @param {string} url Of the WebSocket.
+ * @returns {Promise<string | null>} The gateway's words; null where it has not refused.
+ */
+export async function refusal(url) {
+  const signal = AbortSignal.timeout(REFUSAL);
+  try {
+    const answer = await fetch(url.replace(/^ws/, "http"), { method: "POST", signal });
+    const problem = answer.status === 403 ? await answer.json() : null;
+    return problem?.code === "forbidden" ? problem.detail : null;
+  } catch {
+    return null; // it is not there, or something else answers in its place
+  }
+}

@@ -1,0 +1,399 @@
+/**
+ * What a client knows of its session, without I/O: messages in, messages to write out.
+ *
+ * A connection comes and goes; this stays. It counts the events so that each is taken once and in
+ * order, keeps the messages that the gateway has not acknowledged, and knows what to write first on
+ * a connection that resumes.
+ *
+ * @module
+ */
+
+import { cancelled, failed, tooLarge, usedId } from "./endings.js";
+import { ProtocolError, SkippedEvents } from "./errors.js";
+import { History } from "./history.js";
+
+/** @typedef {import("./endings.js").Ended} Ended */
+/** @typedef {import("./errors.js").Failure} Failure */
+/** @typedef {import("./turns.js").Body} Body */
+/** @typedef {import("./turns.js").Turn} Turn */
+/**
+ * @typedef {object} Opened
+ * @property {string} session_id
+ * @property {string | null} expires_at
+ * @property {string} route
+ * @property {number} heartbeat_seconds
+ * @property {{ message_bytes: number, queued_messages: number, resume_seconds: number }} limits
+ */
+/**
+ * @typedef {object} Resumable What is needed to resume a session.
+ * @property {string} id
+ * @property {string} key
+ * @property {number} heartbeat Seconds.
+ * @property {number} messageBytes
+ */
+/**
+ * @typedef {object} Client What a conversation needs of the client around it.
+ * @property {(type: string, detail: unknown) => void} notify Dispatches an event.
+ * @property {(message: object) => void} write Writes a message, if there is a connection.
+ * @property {() => boolean} store Keeps everything; false where that is not possible.
+ * @property {(heartbeat: number) => void} attached Called when the connection has its session.
+ */
+
+/** After how many events they are acknowledged, if no message has ended before. */
+const ACK_EVERY = 32;
+
+export class Conversation {
+  history;
+  /** The session, while there is one. @type {Resumable | null} */
+  session = null;
+  /** The number of the session's newest event. */
+  lastEvent = 0;
+  /** Whether the present connection has the session. */
+  attached = false;
+  /** Whether it has caught up too, so that messages are written. */
+  ready = false;
+  /** Why the gateway has ended the session on this connection, where it has. @type {string | null} */
+  closed = null;
+  /** For how many seconds the gateway has asked to stay away. */
+  retryAfter = 0;
+  /** What another window has told of this session. @type {any} */
+  elsewhere = null;
+
+  #client;
+  #hold;
+  /** Up to which event the connection has to catch up before messages are written. */
+  #newest = 0;
+  /** Whether events were lost, so that any of the turns may have ended with one of them. */
+  #gap = false;
+  #acknowledged = 0;
+  /** After which event others were skipped; -1 for none. */
+  #skippedAfter = -1;
+  /** The session that is gone, until another is there. @type {string | null} */
+  #replaces = null;
+
+  /**
+   * @param {Client} client
+   * @param {boolean} hold Whether a message that was meant for a session that is gone is held.
+   */
+  constructor(client, hold) {
+    this.history = new History(this, client.notify);
+    this.#client = client;
+    this.#hold = hold;
+  }
+
+  // The user's side
+
+  /**
+   * @param {Body} sent
+   * @param {string} id
+   * @param {Ended | null} ended How it ends at once, if it does.
+   */
+  send(sent, id, ended) {
+    const known = this.history.find(id);
+    if (known && JSON.stringify(known.sent) === JSON.stringify(sent)) return known;
+    if (known) return usedId(id, sent);
+    const turn = this.history.add(id, sent);
+    if (ended) this.history.end(turn, ended);
+    else if (this.ready) this.#write(turn);
+    else this.#client.store();
+    this.#client.notify("turn", turn);
+    return turn;
+  }
+
+  /** @param {string} id */
+  cancel(id) {
+    const turn = this.history.find(id);
+    if (!turn || turn.ended) return;
+    if (turn.delivery === "stored") {
+      this.history.end(turn, cancelled("not_invoked"));
+      this.#client.store();
+      return;
+    }
+    turn.cancelling = true;
+    this.#client.store();
+    if (this.ready) this.#client.write({ type: "message.cancel", id });
+    this.#client.notify("turn", turn);
+  }
+
+  /** @param {string} id */
+  release(id) {
+    const turn = this.history.find(id);
+    if (!turn?.held || turn.ended) return;
+    turn.held = false;
+    if (this.ready) this.#write(turn);
+    else this.#client.store();
+    this.#client.notify("turn", turn);
+  }
+
+  // What the gateway says
+
+  /** The first message of a connection: resumes the session, where there is one. */
+  opening() {
+    const { session, lastEvent } = this;
+    if (!session) return { type: "session.open" };
+    const { id, key } = session;
+    return { type: "session.open", session_id: id, resume_key: key, last_event: lastEvent };
+  }
+
+  /** There is no connection, or none that has the session yet. */
+  detach() {
+    this.attached = this.ready = false;
+    this.#newest = 0;
+    this.closed = null;
+  }
+
+  /**
+   * @param {any} message
+   * @throws {ProtocolError} It is not what it may be; {@link SkippedEvents}: others should have
+   *   come before it.
+   */
+  take(message) {
+    const { type, event } = message;
+    if (event !== undefined) {
+      if (event <= this.lastEvent) return; // it was here before
+      if (event > this.lastEvent + 1) this.#skipped(event - 1);
+      this.lastEvent = event;
+    }
+    switch (type) {
+      case "session.opened":
+        this.#opened(message);
+        break;
+      case "session.resumed":
+        this.#resumed(message);
+        break;
+      case "session.renewed":
+        this.history.note("renewed", message);
+        break;
+      case "session.closed":
+        this.#closed(message);
+        break;
+      case "session.updated":
+      case "session.expiring":
+        this.#client.notify(type.split(".")[1], message);
+        break;
+      case "message.accepted":
+        this.history.accepted(message.id);
+        this.#client.notify("accepted", message);
+        break;
+      case "message.delta":
+        this.history.accepted(message.id, (turn) => turn.add(message));
+        break;
+      case "message.done":
+        this.history.accepted(message.id, (turn) => turn.end(message));
+        break;
+      case "message.duplicate":
+        this.history.duplicate(message);
+        break;
+      case "error":
+        this.#refused(message);
+        break;
+      default: // a pong, or something of a later gateway
+    }
+    if (!this.attached) return;
+    if (!this.ready && this.lastEvent >= this.#newest) this.#flush();
+    if (event !== undefined) this.#acknowledge(type === "message.done");
+  }
+
+  /**
+   * Events are numbered without gaps, and what is lost is reported: those up to this one were not.
+   * @param {number} last
+   * @returns {never}
+   */
+  #skipped(last) {
+    const again = this.#skippedAfter === this.lastEvent;
+    this.#skippedAfter = this.lastEvent;
+    throw new SkippedEvents(this.lastEvent + 1, last, again);
+  }
+
+  /** @param {Opened & { resume_key: string }} message */
+  #opened({ resume_key, ...message }) {
+    this.session = {
+      id: message.session_id,
+      key: resume_key,
+      heartbeat: message.heartbeat_seconds,
+      messageBytes: message.limits.message_bytes,
+    };
+    const replaces = this.#replaces;
+    this.#replaces = null;
+    if (replaces !== null && this.#hold) {
+      for (const turn of this.history.pending()) {
+        turn.held = true;
+        this.#client.notify("turn", turn);
+      }
+    }
+    this.#attach(this.session);
+    this.history.note("opened", { ...message, replaces });
+  }
+
+  /** @param {any} message */
+  #resumed({ resume_key, ...message }) {
+    const { session } = this;
+    if (message.session_id !== session?.id || !session || message.last_event < this.lastEvent) {
+      throw new ProtocolError("The gateway has resumed another session than was asked for.");
+    }
+    session.key = resume_key;
+    const kept = this.elsewhere;
+    this.elsewhere = null;
+    const [first, last] = message.lost ?? [];
+    const known = kept?.last_event >= last;
+    if (first > this.lastEvent + 1 && !known) this.#skipped(first - 1);
+    this.#newest = message.last_event;
+    this.#attach(session);
+    if (known) this.#learn(kept);
+    else if (message.lost) {
+      this.#gap = true;
+      this.lastEvent = Math.max(this.lastEvent, last);
+      this.history.note("gap", { lost: message.lost });
+    }
+    this.#client.notify("resumed", message);
+    // The old key dies with the first message on this connection, so the new one is kept first.
+    this.#client.store();
+  }
+
+  /** @param {Resumable} session */
+  #attach(session) {
+    this.attached = true;
+    this.retryAfter = 0;
+    this.#client.attached(session.heartbeat);
+    this.#client.store();
+  }
+
+  /** @param {any} message */
+  #closed(message) {
+    // Every event of the session is here. A message that none of them accepts was not accepted.
+    for (const turn of this.history.pending()) {
+      if (turn.delivery === "written" && !this.#gap) turn.delivery = "stored";
+    }
+    this.closed = message.reason;
+    this.gone();
+    this.history.note("closed", message);
+  }
+
+  /** @param {Failure & { id?: string }} error */
+  #refused({ id, ...error }) {
+    const turn = id === undefined ? undefined : this.history.find(id);
+    if (turn?.ended) return; // it was asked to stop, and had ended
+    if (turn && turn.delivery !== "accepted") {
+      const { code, message, retryable, retry_after } = error;
+      this.history.end(turn, failed({ code, message, retryable, retry_after, outcome: "not_invoked" }));
+      return;
+    }
+    if (!turn) this.retryAfter = error.retry_after ?? 0;
+    this.#client.notify("error", { id, ...error });
+  }
+
+  // What is written to the gateway
+
+  /** @param {boolean} now */
+  #acknowledge(now) {
+    if (!now && this.lastEvent - this.#acknowledged < ACK_EVERY) return;
+    this.#acknowledged = this.lastEvent;
+    // What could not be kept here the gateway has to keep.
+    if (this.#client.store()) this.#client.write({ type: "event.ack", event: this.lastEvent });
+  }
+
+  /** The session has caught up: write what the gateway has not seen, and ask for what is missing. */
+  #flush() {
+    this.ready = true;
+    for (const turn of this.history.pending()) {
+      if (turn.held) continue;
+      if (turn.delivery !== "accepted" || this.#gap) this.#write(turn);
+      if (turn.cancelling && !turn.ended) {
+        this.#client.write({ type: "message.cancel", id: turn.id });
+      }
+    }
+    this.#gap = false;
+  }
+
+  /** @param {Turn} turn */
+  #write(turn) {
+    if (!turn.sent) return;
+    const message = { ...turn.sent, type: "message.send", id: turn.id };
+    const limit = this.session?.messageBytes ?? Infinity;
+    if (new TextEncoder().encode(JSON.stringify(message)).length > limit) {
+      this.history.end(turn, tooLarge(limit));
+      return;
+    }
+    if (turn.delivery === "stored") turn.delivery = "written";
+    this.#client.store(); // as written, before it is
+    this.#client.write(message);
+  }
+
+  // The end of a session
+
+  /** What the session may have seen has an unknown outcome; the rest goes to the next one. */
+  gone() {
+    this.#replaces = this.session?.id ?? this.#replaces;
+    this.#forget(null, "The session is gone");
+  }
+
+  /**
+   * Leave the session: see {@link History#endAll}.
+   * @param {Ended} unsent
+   * @param {Ended | string} sent
+   */
+  leave(unsent, sent) {
+    this.#replaces = null;
+    this.#forget(unsent, sent);
+  }
+
+  /**
+   * @param {Ended | null} unsent
+   * @param {Ended | string} sent
+   */
+  #forget(unsent, sent) {
+    this.session = null;
+    this.attached = this.ready = this.#gap = false;
+    this.lastEvent = this.#acknowledged = 0;
+    this.#skippedAfter = -1;
+    this.history.endAll(unsent, sent);
+    this.#client.store();
+  }
+
+  // What is kept
+
+  snapshot() {
+    return {
+      session: this.session,
+      replaces: this.#replaces,
+      last_event: this.lastEvent,
+      history: this.history.items,
+    };
+  }
+
+  /**
+   * Begin with what was kept.
+   * @param {any} kept
+   * @param {boolean} same Whether it was kept for the same address.
+   */
+  restore(kept, same) {
+    this.history.restore(kept.history);
+    if (!same) {
+      this.leave(cancelled("not_invoked"), "The session was left");
+    } else if (kept.session) {
+      this.session = kept.session;
+      this.lastEvent = this.#acknowledged = kept.last_event;
+    } else {
+      this.#replaces = kept.replaces ?? null;
+      this.gone();
+    }
+  }
+
+  /** Take what the window knows that has taken the session over, so that it can be had back. */
+  adopt() {
+    const kept = this.elsewhere;
+    if (!kept || !this.session) return;
+    this.elsewhere = null;
+    this.session = kept.session;
+    this.#learn(kept);
+    this.#client.store();
+  }
+
+  /** @param {any} kept By another window, which may be further on. */
+  #learn(kept) {
+    const known = this.lastEvent;
+    if (kept.last_event <= known) return;
+    this.lastEvent = this.#acknowledged = kept.last_event;
+    this.history.learn(kept.history, known);
+  }
+}

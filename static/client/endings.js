@@ -1,0 +1,68 @@
+/**
+ * How a turn ends where the gateway does not say it.
+ *
+ * @module
+ */
+
+import { Turn } from "./turns.js";
+
+/** @typedef {import("./errors.js").Failure} Failure */
+/** @typedef {import("./errors.js").Outcome} Outcome */
+/** @typedef {Omit<import("./turns.js").Done, "id">} Ended */
+
+/**
+ * @param {Failure} error
+ * @returns {Ended}
+ */
+export function failed(error) {
+  return { status: "failed", error, deltas: 0, duration_ms: 0 };
+}
+
+/**
+ * @param {Outcome} outcome
+ * @returns {Ended}
+ */
+export function cancelled(outcome) {
+  return { status: "cancelled", outcome, deltas: 0, duration_ms: 0 };
+}
+
+/**
+ * @param {string} message
+ * @param {string} [code] Of what will not pass by itself.
+ */
+export function notSent(message, code) {
+  const retryable = code === undefined;
+  return failed({ code: code ?? "unavailable", message, retryable, outcome: "not_invoked" });
+}
+
+/** @param {number} limit */
+export function tooLarge(limit) {
+  const message = `A message may have ${limit} bytes; this one has more.`;
+  return failed({ code: "too_large", message, retryable: false, outcome: "not_invoked" });
+}
+
+/** @param {string} why Without a full stop. */
+export function unknownOutcome(why) {
+  const message = `${why}; whether the model saw the message is not known.`;
+  return failed({ code: "session_lost", message, retryable: false, outcome: "unknown" });
+}
+
+/** @param {string} status */
+export function lostReply(status) {
+  const message = "The end of the reply was lost on the way.";
+  const outcome = status === "completed" ? "invoked" : "unknown";
+  return failed({ code: "stream_broken", message, retryable: false, outcome });
+}
+
+/**
+ * A turn whose message is not sent, since its id is another's.
+ * @param {string} id
+ * @param {import("./turns.js").Body} body
+ */
+export function usedId(id, body) {
+  const message = "Another message has had this id.";
+  const error = { code: "bad_message", message, retryable: false };
+  const turn = new Turn(id, body, { cancel() {}, release() {} });
+  turn.end({ ...failed({ ...error, outcome: "not_invoked" }), id });
+  return turn;
+}

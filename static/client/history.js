@@ -1,0 +1,168 @@
+/**
+ * The conversation as its user sees it: turns, and what happened to the session between them.
+ *
+ * @module
+ */
+
+import { cancelled, lostReply, unknownOutcome } from "./endings.js";
+import { Turn } from "./turns.js";
+
+/** @typedef {import("./endings.js").Ended} Ended */
+/** @typedef {import("./turns.js").Body} Body */
+/**
+ * @typedef {object} Note Something that happened to the session between its turns.
+ * @property {"opened" | "renewed" | "closed" | "gap"} type
+ * @property {any} detail What the event of this name has as its `detail`.
+ */
+
+/** How many turns and notes are kept. */
+const MAX_HISTORY = 1_000;
+
+export class History {
+  /**
+   * Oldest first; of a long one the oldest is forgotten.
+   * @type {(Turn | Note)[]}
+   */
+  items = [];
+  #conversation;
+  #notify;
+
+  /**
+   * @param {{ cancel(id: string): void, release(id: string): void }} conversation
+   * @param {(type: string, detail: unknown) => void} notify
+   */
+  constructor(conversation, notify) {
+    this.#conversation = conversation;
+    this.#notify = notify;
+  }
+
+  /** @param {string} id */
+  find(id) {
+    const found = this.items.findLast((item) => item instanceof Turn && item.id === id);
+    return found instanceof Turn ? found : undefined;
+  }
+
+  /** The turns that have not ended. */
+  pending() {
+    return this.items.filter((item) => item instanceof Turn).filter((turn) => !turn.ended);
+  }
+
+  /**
+   * @param {string} id
+   * @param {Body | null} sent
+   */
+  add(id, sent) {
+    const turn = new Turn(id, sent, this.#conversation);
+    this.items.push(turn);
+    if (this.items.length > MAX_HISTORY) this.halve();
+    return turn;
+  }
+
+  /**
+   * What happens to a session stands before the turns that come after it: those without a reply yet.
+   * @param {Note["type"]} type
+   * @param {any} detail
+   */
+  note(type, detail) {
+    const later = this.items.findIndex(
+      (item) => item instanceof Turn && !item.ended && !item.begun,
+    );
+    this.items.splice(later < 0 ? this.items.length : later, 0, { type, detail });
+    this.#notify(type, detail);
+  }
+
+  /**
+   * What an event says of a turn. Another window may have sent the message.
+   * @param {string} id
+   * @param {(turn: Turn) => void} [change]
+   */
+  accepted(id, change = () => {}) {
+    const turn = this.find(id) ?? this.add(id, null);
+    if (turn.ended) return;
+    turn.delivery = "accepted";
+    change(turn);
+    this.#notify("turn", turn);
+    this.next();
+  }
+
+  /** One turn is at the model at a time: the first that was accepted and has not ended. */
+  next() {
+    const turn = this.pending().find(({ delivery }) => delivery === "accepted");
+    if (turn?.status !== "waiting") return;
+    turn.status = "running";
+    this.#notify("turn", turn);
+  }
+
+  /** @param {{ id: string, status: string }} message */
+  duplicate({ id, status }) {
+    const turn = this.find(id);
+    if (!turn || turn.ended) return;
+    if (status === "queued" || status === "running") {
+      this.accepted(id);
+    } else {
+      // Its end would have come before this, so it is one of the events that were lost.
+      turn.incomplete = true;
+      this.end(turn, status === "cancelled" ? cancelled("unknown") : lostReply(status));
+    }
+  }
+
+  /**
+   * @param {Turn} turn
+   * @param {Ended} ended
+   */
+  end(turn, ended) {
+    turn.end({ ...ended, id: turn.id });
+    this.#notify("turn", turn);
+  }
+
+  /**
+   * End what is left of a session.
+   * @param {Ended | null} unsent How that ends which was not written; null where it is kept.
+   * @param {Ended | string} sent How the rest ends, or why that is not known.
+   */
+  endAll(unsent, sent) {
+    const unknown = typeof sent === "string" ? unknownOutcome(sent) : sent;
+    for (const turn of this.pending()) {
+      const ended = turn.delivery === "stored" ? unsent : unknown;
+      if (ended) this.end(turn, ended);
+    }
+  }
+
+  /** Forget the older half of what is over; false if nothing is. */
+  halve() {
+    const over = this.items.filter((item) => !(item instanceof Turn) || item.ended);
+    const old = new Set(over.slice(0, Math.ceil(over.length / 2)));
+    this.items = this.items.filter((item) => !old.has(item));
+    return old.size > 0;
+  }
+
+  /**
+   * Begin with what was kept.
+   * @param {any[]} items
+   */
+  restore(items) {
+    for (const item of items) {
+      if ("id" in item) this.add(item.id, item.sent).load(item);
+      else this.items.push(item);
+    }
+    this.next();
+  }
+
+  /**
+   * Take what another window has.
+   * @param {any[]} items
+   * @param {number} known The newest event that is in this history.
+   */
+  learn(items, known) {
+    for (const item of items) {
+      if ("id" in item) {
+        const turn = this.find(item.id) ?? this.add(item.id, item.sent);
+        turn.load(item);
+        this.#notify("turn", turn);
+      } else if (item.detail.event > known) {
+        this.note(item.type, item.detail);
+      }
+    }
+    this.next();
+  }
+}

@@ -1,0 +1,43 @@
+/**
+ * A message of the user's, as the protocol has it.
+ *
+ * @module
+ */
+
+/** @typedef {import("./turns.js").Body} Body */
+
+/** Not `randomUUID`, which pages have only over HTTPS and on loopback addresses. */
+export function newId() {
+  const bytes = crypto.getRandomValues(new Uint8Array(16));
+  return Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");
+}
+
+/**
+ * What a message says, as JSON has it; what its sender changes later changes nothing.
+ * @param {string | Body} body
+ * @returns {Body}
+ * @throws {TypeError} It can't be sent.
+ */
+export function sendable(body) {
+  if (typeof body === "string") return { text: body };
+  const { bytes, ...rest } = body ?? {};
+  const sent = JSON.parse(JSON.stringify(rest));
+  const [kind, another] = ["text", "json", "base64"].filter((name) => name in sent);
+  if (bytes instanceof ArrayBuffer || ArrayBuffer.isView(bytes)) {
+    if (kind === undefined) return { ...sent, base64: encoded(bytes) };
+  } else if (another === undefined && bytes === undefined) {
+    if (kind === "json" || typeof sent[kind] === "string") return sent;
+  }
+  throw new TypeError(
+    "A message is a string, or an object with one of text, json, base64 and bytes, " +
+      'such as { json: { "inputs": "Hello" } }.',
+  );
+}
+
+/** @param {ArrayBuffer | ArrayBufferView} bytes */
+function encoded(bytes) {
+  const view = ArrayBuffer.isView(bytes)
+    ? new Uint8Array(bytes.buffer, bytes.byteOffset, bytes.byteLength)
+    : new Uint8Array(bytes);
+  return btoa(Array.from(view, (byte) => String.fromCharCode(byte)).join(""));
+}

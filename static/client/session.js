@@ -1,0 +1,399 @@
+/**
+ * A conversation over connections that come and go.
+ *
+ * @module
+ */
+
+import {
+  backoff,
+  describeClose,
+  FORBIDDEN,
+  GONE,
+  LOST,
+  refusal,
+  SILENT,
+  TAKEN_OVER,
+  VIOLATION,
+} from "./closing.js";
+import { Conversation } from "./conversation.js";
+import { cancelled, notSent } from "./endings.js";
+import { ProtocolError, SkippedEvents } from "./errors.js";
+import { Heartbeat } from "./heartbeat.js";
+import { Saved } from "./saved.js";
+import { newId, sendable } from "./sending.js";
+import { Windows } from "./windows.js";
+
+/** @typedef {import("./turns.js").Body} Body */
+/** @typedef {import("./turns.js").Turn} Turn */
+/** @typedef {"connecting" | "open" | "waiting" | "closed"} State */
+/**
+ * @typedef {object} Options
+ * @property {Pick<Storage, "getItem" | "setItem">} [storage] Where the conversation is
+ *   kept for the page's next load: `sessionStorage`. Left out: nowhere.
+ * @property {string} [storageKey] Under which name.
+ * @property {boolean} [hold] Whether a message that was meant for a session that is gone is held
+ *   until {@link Turn#release}. Left out: it goes to the next session, which knows nothing.
+ * @property {new (url: string, protocol: string) => any} [WebSocket] What makes the connections,
+ *   where there is no global `WebSocket`: that of the package `ws`.
+ */
+
+export const SUBPROTOCOL = "v1.json.session-gateway";
+
+/** A socket's state, in every `WebSocket`. */
+const OPEN = 1;
+/** A connection that held for so many milliseconds was a good one. */
+const STEADY = 5_000;
+/** How long to wait for a connection, and for a session that is to be resumed, in milliseconds. */
+const ANSWER = 15_000;
+
+/**
+ * One conversation.
+ *
+ * Events, each with the gateway's message in `detail`: `opened`, `resumed`, `renewed`, `updated`,
+ * `expiring`, `closed`, `accepted`, `error`; `state`, whenever {@link SessionClient#state} has
+ * changed; `turn`, with the {@link Turn} in `detail`, whenever anything of it has; and `gap`, with
+ * the numbers of the first and the last event that can no longer be had in `detail.lost`.
+ *
+ * What a listener does before it returns is done before the gateway may forget the event.
+ */
+export class SessionClient extends EventTarget {
+  /** @type {State} */
+  state = "closed";
+  /** Why there is no connection, in words; empty while there is one. */
+  reason = "";
+  /** The close code that `reason` puts into words; 0 for none. */
+  code = 0;
+
+  /** @type {WebSocket | null} */
+  #socket = null;
+  #conversation;
+  #heartbeat;
+  #attempt = 0;
+  /** When the connection got its session; 0 if it has not. */
+  #openedAt = 0;
+  /** Whether the session's end is for good. */
+  #final = false;
+  /** @type {ReturnType<typeof setTimeout> | undefined} */
+  #retry;
+  /** @type {ReturnType<typeof setTimeout> | undefined} */
+  #deadline;
+  /** @type {AbortController | null} */
+  #listening = null;
+  #WebSocket;
+  /** @type {Saved | undefined} */
+  #saved;
+  /** @type {Windows | undefined} */
+  #windows;
+
+  /**
+   * @param {string} url Of the route: `ws://HOST/ws` or `ws://HOST/ws/ROUTE`.
+   * @param {Options} [options]
+   * @throws {TypeError} There is no `WebSocket`.
+   */
+  constructor(url, options = {}) {
+    super();
+    const { WebSocket = globalThis.WebSocket, hold = false } = options;
+    const { storage, storageKey = "session-gateway" } = options;
+    if (!WebSocket) {
+      throw new TypeError(
+        "There is no global WebSocket: Node has one from version 22 on. Before that, install the " +
+          'package ws, import { WebSocket } from "ws", and give it: ' +
+          "new SessionClient(url, { WebSocket }).",
+      );
+    }
+    this.url = url;
+    this.#WebSocket = WebSocket;
+    this.#heartbeat = new Heartbeat(
+      () => this.#write({ type: "ping" }),
+      () => this.#lost(SILENT),
+    );
+    this.#conversation = new Conversation(
+      {
+        notify: (type, detail) => this.#notify(type, detail),
+        write: (message) => this.#write(message),
+        store: () => this.#store(),
+        attached: (heartbeat) => this.#attached(heartbeat),
+      },
+      hold,
+    );
+    if (!storage) return;
+    this.#saved = new Saved(storage, storageKey);
+    const kept = this.#saved.read();
+    if (kept) this.#conversation.restore(kept, kept.url === url);
+    this.#windows = new Windows(storageKey, this.#conversation, {
+      kept: () => this.#kept(),
+      overheard: () => {
+        if (this.code === TAKEN_OVER) this.#conversation.adopt();
+      },
+      take: (message) => this.#take(message),
+    });
+  }
+
+  /** The number of the session's newest event. */
+  get lastEvent() {
+    return this.#conversation.lastEvent;
+  }
+
+  /** The conversation, oldest first; of a long one the oldest is forgotten. */
+  get history() {
+    return this.#conversation.history.items;
+  }
+
+  /** Open a connection: to the session, if there is one to resume, else to a new one. */
+  connect() {
+    this.#drop();
+    this.#listen();
+    const socket = new this.#WebSocket(this.url, SUBPROTOCOL);
+    this.#socket = socket;
+    this.#openedAt = 0;
+    this.#final = false;
+    this.#deadline = setTimeout(() => this.#lost(SILENT), ANSWER);
+    this.#become("connecting");
+    // A socket that has been replaced may still speak; it is not listened to.
+    const mine = (/** @type {(event: any) => void} */ handle) => (/** @type {any} */ event) => {
+      if (socket === this.#socket) handle(event);
+    };
+    let reached = false;
+    const listeners = {
+      open: () => {
+        reached = true;
+        this.#write(this.#conversation.opening());
+        // A model may take its time to open a session; the gateway has none to take to find one.
+        if (!this.#conversation.session) clearTimeout(this.#deadline);
+      },
+      message: (/** @type {any} */ { data }) => this.#received(JSON.parse(data)),
+      error: () => {}, // its close follows; but ws throws what nobody listens to
+      close: async (/** @type {any} */ { code }) => {
+        const refused = reached ? null : await refusal(this.url);
+        if (socket !== this.#socket) return;
+        if (refused === null) this.#lost(code);
+        else this.#stop(FORBIDDEN, refused);
+      },
+    };
+    for (const [type, listener] of Object.entries(listeners)) {
+      socket.addEventListener(type, mine(listener));
+    }
+  }
+
+  /**
+   * Send one message, now or as soon as there is a connection.
+   * @param {string | Body} body
+   * @param {string} [id] Chosen by the caller. The same message under the same id is the same
+   *   turn; another message under an id that was used is refused.
+   * @returns {Turn} It fails with a {@link MessageError} if the message is refused or fails, or
+   *   the session is gone: then its outcome is unknown, and it is not sent again, since the model
+   *   may have seen it.
+   * @throws {TypeError} It is no string and has no body, or more than one.
+   */
+  send(body, id = newId()) {
+    const ended = this.state === "closed" ? this.#notSent() : null;
+    return this.#conversation.send(sendable(body), id, ended);
+  }
+
+  /**
+   * Ask for a message to be stopped; its turn then ends, as `cancelled` unless it was faster.
+   * @param {string} id
+   */
+  cancel(id) {
+    this.#conversation.cancel(id);
+  }
+
+  /**
+   * Send a message that is held.
+   * @param {string} id
+   */
+  release(id) {
+    this.#conversation.release(id);
+  }
+
+  /**
+   * Close the session, at the model too, and don't come back. Without a connection it is left to
+   * end by itself.
+   */
+  close() {
+    this.#final = true;
+    if (this.state === "open") this.#write({ type: "session.close" });
+    else this.#stop(1000);
+  }
+
+  /**
+   * Leave the session, and close it unless another window has it; then begin a new one.
+   * @param {string} [url] Of another route.
+   */
+  restart(url = this.url) {
+    const open = this.state === "open";
+    if (open) this.#write({ type: "session.close" });
+    const sent = open ? cancelled("unknown") : "The session was left";
+    this.#conversation.leave(cancelled("not_invoked"), sent);
+    this.url = url;
+    this.#attempt = 0;
+    this.connect();
+  }
+
+  // In and out
+
+  /** @param {any} message */
+  #received(message) {
+    this.#heartbeat.heard();
+    if (!this.#windows?.hold(message)) this.#take(message);
+  }
+
+  /** @param {any} message */
+  #take(message) {
+    try {
+      this.#conversation.take(message);
+    } catch (error) {
+      if (!(error instanceof ProtocolError)) throw error;
+      this.#violated(error);
+    }
+    // The session that the gateway has is not the one that this client had.
+    const refused = message.type === "error" && message.code === "bad_message";
+    if (refused && this.state === "connecting") this.#lost(GONE);
+  }
+
+  /**
+   * Events that were skipped may be had by resuming after the last that came; where they are
+   * skipped again, they can't be had, and to go on would hide that.
+   * @param {ProtocolError} error
+   */
+  #violated(error) {
+    this.#disconnect(VIOLATION);
+    if (error instanceof SkippedEvents && !error.again) this.#lost(LOST, error.message);
+    else this.#stop(VIOLATION, error.message);
+  }
+
+  /** @param {object} message */
+  #write(message) {
+    if (this.#socket?.readyState === OPEN) this.#socket.send(JSON.stringify(message));
+  }
+
+  /** @param {number} heartbeat Seconds. */
+  #attached(heartbeat) {
+    clearTimeout(this.#deadline);
+    this.#openedAt = Date.now();
+    this.#heartbeat.start(heartbeat);
+    if (this.state !== "open") this.#become("open");
+  }
+
+  /** A browser says when the device has no network, and when the page goes; Node does not. */
+  #listen() {
+    if (this.#listening || !globalThis.addEventListener) return;
+    this.#listening = new AbortController();
+    const { signal } = this.#listening;
+    const on = (/** @type {string} */ type, /** @type {() => void} */ handle) =>
+      globalThis.addEventListener(type, handle, { signal });
+    on("online", () => {
+      if (this.state !== "open") this.connect();
+    });
+    on("offline", () => this.#lost(LOST, "This device is offline."));
+    on("pagehide", () => this.#store());
+  }
+
+  // The end of a connection, and of a session
+
+  /**
+   * @param {number} code
+   * @param {string} [words]
+   */
+  #lost(code, words = describeClose(code).words) {
+    const { comeBack } = describeClose(code);
+    const conversation = this.#conversation;
+    // A session that nobody has used is not opened again unasked.
+    if (comeBack === "no" || this.#final || conversation.closed === "idle") {
+      this.#stop(code);
+      return;
+    }
+    this.#drop();
+    this.reason = words;
+    this.code = code;
+    if (this.#openedAt > 0 && Date.now() - this.#openedAt >= STEADY) this.#attempt = 0;
+    // A gateway that goes or has forgotten says so at once; but a session that opens and ends, and
+    // opens and ends, must not make a busy loop of it.
+    const news = comeBack === "new" && conversation.session !== null;
+    const atOnce = news || (comeBack !== "later" && this.#attempt === 0);
+    const wait = Math.max(
+      250,
+      backoff(this.#attempt, Math.random()),
+      conversation.retryAfter * 1000,
+    );
+    this.#retry = setTimeout(() => this.connect(), atOnce ? 0 : wait);
+    this.#attempt += 1;
+    if (comeBack === "new") conversation.gone();
+    this.#become("waiting");
+  }
+
+  /**
+   * @param {number} code
+   * @param {string} [words]
+   */
+  #stop(code, words = describeClose(code).words) {
+    this.#drop();
+    this.reason = words;
+    this.code = code;
+    if (code === TAKEN_OVER) this.#conversation.adopt();
+    else this.#conversation.leave(this.#notSent(), words.replace(/\.$/, ""));
+    this.#become("closed");
+  }
+
+  /** How a message ends that can't be sent without a connection. */
+  #notSent() {
+    const words = this.reason || "There is no connection: connect() opens one.";
+    return notSent(words, describeClose(this.code).error);
+  }
+
+  /**
+   * Close the socket, and listen to it no more.
+   * @param {number} [code]
+   */
+  #disconnect(code) {
+    const socket = this.#socket;
+    this.#socket = null;
+    socket?.close(code);
+  }
+
+  #drop() {
+    clearTimeout(this.#retry);
+    clearTimeout(this.#deadline);
+    this.#heartbeat.stop();
+    this.#windows?.clear();
+    this.#conversation.detach();
+    this.#disconnect();
+  }
+
+  #kept() {
+    return JSON.stringify({ url: this.url, ...this.#conversation.snapshot() });
+  }
+
+  /** Keep everything; false where that is not possible. */
+  #store() {
+    if (!this.#saved) return true;
+    const conversation = this.#conversation;
+    const kept = this.#saved.write(
+      () => this.#kept(),
+      () => conversation.history.halve(),
+    );
+    if (kept !== null && conversation.attached) this.#windows?.share(kept);
+    return kept !== null;
+  }
+
+  /** @param {State} state */
+  #become(state) {
+    this.state = state;
+    if (state === "open") {
+      this.reason = "";
+      this.code = 0;
+    } else if (state === "closed") {
+      this.#listening?.abort();
+      this.#listening = null;
+    }
+    this.#notify("state", state);
+  }
+
+  /**
+   * @param {string} type
+   * @param {unknown} detail
+   */
+  #notify(type, detail) {
+    this.dispatchEvent(new CustomEvent(type, { detail }));
+  }
+}
