@@ -30,7 +30,7 @@ from gateway.client.notices import (
     Updated,
 )
 from gateway.client.saved import SavedSession
-from gateway.client.session import Session, connect
+from gateway.client.session import SessionClient, connect
 from gateway.client.turns import Reply, Turn
 
 __all__ = [
@@ -46,7 +46,7 @@ __all__ = [
     "ReplyTooLarge",
     "Resumed",
     "SavedSession",
-    "Session",
+    "SessionClient",
     "SessionClosed",
     "SessionError",
     "Turn",

@@ -14,7 +14,7 @@ from enum import Enum, auto
 from gateway.addresses import websocket_url
 from gateway.client.errors import MessageFailed, ReplyTooLarge, SessionClosed
 from gateway.client.notices import Disconnected, Notice, Opened, Refused
-from gateway.client.session import Session, connect
+from gateway.client.session import SessionClient, connect
 from gateway.client.terminal import Input, Interrupted, Output
 from gateway.client.turns import Reply, Turn
 from gateway.client.words import in_words
@@ -54,7 +54,7 @@ class Chat:
         self._terminal = sys.stdin.isatty() and sys.stdout.isatty()
         self._input = Input(PROMPT if self._terminal else "")
         self._output = Output(self._input, terminal=self._terminal)
-        self._say = self._output.say
+        self._print = self._output.print
         self._typed_for: str | None = None
         self._gone_is_known = False
         self._draft = ""
@@ -74,15 +74,15 @@ class Chat:
         while end is End.NEW:
             self._typed_for, self._gone_is_known = None, False
             async with connect(
-                url, on_notice=self.tell, reopen=self._terminal, carry_over=False
+                url, on_notice=self.notice, reopen=self._terminal, carry_over=False
             ) as session:
                 with self._input.watching() if self._terminal else contextlib.nullcontext():
                     if self._terminal and hint:
-                        self._say(hint, "dim")
+                        self._print(hint, "dim")
                         hint = ""
                     end = await self._talk(session)
 
-    async def _talk(self, session: Session) -> End:
+    async def _talk(self, session: SessionClient) -> End:
         leaving = False
         while True:
             self._typed_for = NEXT if self._gone_is_known else session.session_id
@@ -94,7 +94,7 @@ class Chat:
                     return End.LEFT
                 leaving = not interrupted.cleared
                 if leaving:
-                    self._say("Ctrl-C again leaves; so do Ctrl-D and /quit.", "dim")
+                    self._print("Ctrl-C again leaves; so do Ctrl-D and /quit.", "dim")
                 continue
             leaving = False
             if line is None:
@@ -105,7 +105,7 @@ class Chat:
             if end is not None:
                 return end
 
-    async def _take(self, session: Session, line: str) -> End | None:
+    async def _take(self, session: SessionClient, line: str) -> End | None:
         """Do what the line is for: obey it, or send it."""
         if self._terminal and line.startswith("/"):
             if not line.startswith("//"):
@@ -118,11 +118,11 @@ class Chat:
         except SessionClosed as closed:
             self.failed = True
             rest = "" if self._terminal else ". What is left of the input is not sent"
-            self._say(f"The session is over: {closed}{rest}.", "red")
+            self._print(f"The session is over: {closed}{rest}.", "red")
             return End.LEFT
         except ValueError as wrong:  # half of a surrogate pair, from bytes that are no UTF-8
             self.failed = True
-            self._say(f"Not sent: {wrong}", "red")
+            self._print(f"Not sent: {wrong}", "red")
         return None
 
     def _obey(self, command: str) -> End | None:
@@ -132,14 +132,14 @@ class Chat:
             case "/new":
                 return End.NEW
             case "/help":
-                self._say(HELP, "dim")
+                self._print(HELP, "dim")
             case _:
                 name, *_ = command.split(maxsplit=1)
-                self._say(f"There is no command {name}; /help lists them.", "yellow")
-                self._say(f"/{command} sends this to the model.", "dim")
+                self._print(f"There is no command {name}; /help lists them.", "yellow")
+                self._print(f"/{command} sends this to the model.", "dim")
         return None
 
-    async def _send(self, session: Session, line: str) -> None:
+    async def _send(self, session: SessionClient, line: str) -> None:
         """Send the line, but to no other session than it was typed for, unless that is agreed to.
 
         Raises:
@@ -158,7 +158,7 @@ class Chat:
                 return
             asking = session.state != "closed"
 
-    async def _answer(self, session: Session, turn: Turn) -> bool:
+    async def _answer(self, session: SessionClient, turn: Turn) -> bool:
         """Write the reply as it comes; Ctrl-C stops it.
 
         Returns:
@@ -170,14 +170,14 @@ class Chat:
             if await self._input.interrupts(writing):
                 stopping = asyncio.create_task(turn.cancel())
                 if session.state != "open":
-                    self._say(AWAY, "dim")
+                    self._print(AWAY, "dim")
                 if await self._input.interrupts(stopping):
                     stopping.cancel()
                     writing.cancel()
             await asyncio.wait([writing])
         self._output.end_line()
         if writing.cancelled():
-            self._say("Not waited for any more.", "dim")
+            self._print("Not waited for any more.", "dim")
             return False
         try:
             first = writing.result()
@@ -188,10 +188,10 @@ class Chat:
                 return True
             self.failed = True
             again = " It may be sent again." if failed.retryable else ""
-            self._say(f"{failed} ({failed.code}, {failed.outcome}){again}", "red")
+            self._print(f"{failed} ({failed.code}, {failed.outcome}){again}", "red")
         except ReplyTooLarge as large:
             self.failed = True
-            self._say(f"{large}", "red")
+            self._print(f"{large}", "red")
         return False
 
     async def _write(self, turn: Turn) -> float:
@@ -203,26 +203,26 @@ class Chat:
         return first
 
     def _ended(self, reply: Reply, first: float, whole: float) -> None:
-        """Say what there is to say of a reply beside it."""
+        """Print what there is to know of a reply beside it."""
         if reply.status == "cancelled":
-            self._say("Stopped.", "dim")
+            self._print("Stopped.", "dim")
         elif not reply.complete:
             self.failed = True
-            self._say("Parts of this reply were lost with the connection.", "yellow")
+            self._print("Parts of this reply were lost with the connection.", "yellow")
         elif self._terminal:
             streamed = f"{first:.2f} s to the first part, " if reply.deltas > 1 else ""
-            self._say(f"{streamed}{whole:.2f} s in all" if streamed else f"{whole:.2f} s", "dim")
+            self._print(f"{streamed}{whole:.2f} s in all" if streamed else f"{whole:.2f} s", "dim")
         if reply.dropped_turns >= max(1, 2 * self._dropped):
             # Once it has begun it grows with each turn; it is said again when it has doubled.
             self._dropped = reply.dropped_turns
             turns = "turn was" if self._dropped == 1 else f"{self._dropped} turns were"
-            self._say(
+            self._print(
                 f"The conversation has become too long: the oldest {turns} not sent to the model.",
                 "yellow",
             )
 
-    def tell(self, notice: Notice) -> None:
-        """Say what has happened to the session."""
+    def notice(self, notice: Notice) -> None:
+        """Print what has happened to the session."""
         if isinstance(notice, Refused) and self._typed_for is None:
             return  # no session can be opened, as the end of it all will say
         over = isinstance(notice, Opened) or (
@@ -240,7 +240,7 @@ class Chat:
                 self._dropped = 0
                 if self._typed_for == NEXT or not begun:
                     self._typed_for = notice.session_id
-        self._say(*in_words(notice))
+        self._print(*in_words(notice))
 
 
 async def chat(address: str, route: str | None = None) -> bool:

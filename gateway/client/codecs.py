@@ -19,8 +19,15 @@ from gateway.protocol.messages import (
 _KNOWN = frozenset(kind.__struct_config__.tag for kind in get_args(ServerMessage))
 
 
-class _Claim(msgspec.Struct):
+class UnknownMessage(msgspec.Struct):
+    """A message of a later gateway, which this client can only count.
+
+    Attributes:
+        event: Its number; 0 where it is no event.
+    """
+
     type: str
+    event: int = 0
 
 
 class ClientCodec(Protocol):
@@ -36,8 +43,8 @@ class ClientCodec(Protocol):
         """
         ...
 
-    def decode(self, frame: Frame) -> ServerMessage | None:
-        """The message in a frame; None where it is of a type that this client does not know.
+    def decode(self, frame: Frame) -> ServerMessage | UnknownMessage:
+        """The message in a frame.
 
         Raises:
             ProtocolError: There is none.
@@ -65,7 +72,7 @@ class JsonClientCodec:
             message = structs.replace(message, data=UNSET, base64=packed)
         return self._encoder.encode(message).decode()
 
-    def decode(self, frame: Frame) -> ServerMessage | None:
+    def decode(self, frame: Frame) -> ServerMessage | UnknownMessage:
         """See `ClientCodec.decode`."""
         if not isinstance(frame, str):
             raise ProtocolError("a binary frame where text was agreed on")
@@ -94,7 +101,7 @@ class MsgpackClientCodec:
             message = structs.replace(message, json=Raw(packed))
         return self._encoder.encode(message)
 
-    def decode(self, frame: Frame) -> ServerMessage | None:
+    def decode(self, frame: Frame) -> ServerMessage | UnknownMessage:
         """See `ClientCodec.decode`."""
         if not isinstance(frame, bytes):
             raise ProtocolError("a text frame where binary was agreed on")
@@ -106,14 +113,15 @@ class MsgpackClientCodec:
 
 
 def _decode(
-    decode: Callable[[Any], ServerMessage], claim: Callable[..., _Claim], frame: Frame
-) -> ServerMessage | None:
+    decode: Callable[[Any], ServerMessage], untyped: Callable[..., UnknownMessage], frame: Frame
+) -> ServerMessage | UnknownMessage:
     try:
         return decode(frame)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         try:
-            if claim(frame, type=_Claim).type not in _KNOWN:
-                return None
+            message = untyped(frame, type=UnknownMessage)
+            if message.type not in _KNOWN:
+                return message
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             pass
         raise ProtocolError(str(error)) from None

@@ -8,12 +8,13 @@ a connection that resumes.
 from collections import deque
 from collections.abc import Callable, Mapping
 from datetime import datetime
-from typing import TypeVar
+from typing import NoReturn
 
-from msgspec import UNSET, UnsetType
+from msgspec import UNSET
 
-from gateway.client.codecs import ClientCodec
-from gateway.client.errors import MessageFailed, ReplyTooLarge, SessionError
+from gateway.client.codecs import ClientCodec, UnknownMessage
+from gateway.client.endings import abandoned, failure_of, lost_end, reply_of, unheard_of
+from gateway.client.errors import ReplyTooLarge, SessionError
 from gateway.client.notices import Expiring, Notice, Opened, Refused, Renewed, Resumed, Updated
 from gateway.client.saved import Position
 from gateway.client.turns import Reply, Turn
@@ -21,10 +22,21 @@ from gateway.errors import ErrorCode, Outcome
 from gateway.protocol import messages as wire
 from gateway.protocol.codecs import Frame, ProtocolError
 
-T = TypeVar("T")
-
 ACK_EVERY = 32
 """After so many events the gateway is told that it may forget them; after a turn's end too."""
+
+
+class SkippedEvents(ProtocolError):
+    """Events are missing that the gateway has not reported as lost.
+
+    Attributes:
+        again: Whether they were missing before, after the same event.
+    """
+
+    def __init__(self, first: int, last: int, *, again: bool) -> None:
+        which = f"event {first}" if first == last else f"events {first} to {last}"
+        super().__init__(f"the gateway has skipped {which}")
+        self.again = again
 
 
 class Conversation:
@@ -32,7 +44,7 @@ class Conversation:
 
     Args:
         codec: Of the connections.
-        tell: Called with each notice.
+        notify: Called with each notice.
         wake: Called when there is something to write.
         carry_over: Whether a message that was never written goes to the session that takes the
             place of one that is gone.
@@ -41,7 +53,7 @@ class Conversation:
     def __init__(
         self,
         codec: ClientCodec,
-        tell: Callable[[Notice], None],
+        notify: Callable[[Notice], None],
         wake: Callable[[], None],
         *,
         carry_over: bool,
@@ -59,17 +71,18 @@ class Conversation:
         self.closed: wire.ClosedReason | None = None
         """Why the gateway has ended the session, where it has."""
         self.last_error: wire.ErrorMessage | None = None
-        """What the gateway has said last, on this connection, that was about no message."""
+        """The newest error on this connection that was about no message."""
         self.answered = False
         """Whether a turn has come forward on this connection."""
         self._codec = codec
-        self._tell = tell
+        self._notify = notify
         self._wake = wake
         self._carry_over = carry_over
         self._resume_key = ""
         self._replaces: str | None = None
         self._last_event = 0
         self._acknowledged = 0
+        self._skipped_after = -1
         self._ack = False
         self._gap = False
         self._newest = 0
@@ -95,7 +108,7 @@ class Conversation:
             written=tuple(turn.id for turn in written if not turn.accepted),
         )
 
-    def go_on(self, position: Position, turns: Mapping[str, Turn]) -> None:
+    def restore(self, position: Position, turns: Mapping[str, Turn]) -> None:
         """Go on with another process's session, and with its turns, of which the rest comes."""
         self.session_id = position.session_id
         self._resume_key = position.resume_key
@@ -131,25 +144,22 @@ class Conversation:
     def send(self, turn: Turn) -> None:
         """Write the turn's message, now or as soon as a connection carries the session."""
         self.turns[turn.id] = turn
-        self._write(turn)
+        self.write(turn)
 
     def cancel(self, turn: Turn) -> None:
         """Stop the turn; one that was never written ends here."""
         if turn.written:
-            self._write(wire.MessageCancel(id=turn.id))
+            self.write(wire.MessageCancel(id=turn.id))
         else:
-            self._finish(turn, Reply(id=turn.id, status="cancelled", outcome=Outcome.NOT_INVOKED))
+            self._end(turn, Reply(id=turn.id, status="cancelled", outcome=Outcome.NOT_INVOKED))
 
-    def say(self, message: wire.ClientMessage) -> None:
-        """Write something of this connection."""
-        self._write(message)
-
-    def _write(self, what: Turn | wire.ClientMessage) -> None:
+    def write(self, what: Turn | wire.ClientMessage) -> None:
+        """Write a turn's message or another, if the present connection carries the session."""
         if self.ready:
             self._outgoing.append(what)
             self._wake()
 
-    def take(self) -> Frame | None:
+    def next_frame(self) -> Frame | None:
         """The next frame to write; None where there is none."""
         while self._outgoing:
             what = self._outgoing.popleft()
@@ -166,11 +176,12 @@ class Conversation:
 
     # In
 
-    def received(self, message: wire.ServerMessage) -> None:
-        """Take what the gateway says.
+    def received(self, message: wire.ServerMessage | UnknownMessage) -> None:
+        """Take a message of the gateway's.
 
         Raises:
-            ProtocolError: It says what it may not.
+            ProtocolError: It is not what it may be.
+            SkippedEvents: Others should have come before it.
         """
         match message:
             case wire.SessionResumed():
@@ -181,18 +192,36 @@ class Conversation:
                 self._refused(message)
             case wire.Pong():
                 pass
+            case UnknownMessage():
+                self._count(message.event)
             case _:
-                if message.event > self._last_event:  # else a replay of what is known
+                if self._count(message.event):
                     self._event(message)
         if self._last_event >= self._newest:
             self._settle()
 
-    def _event(self, event: wire.Event) -> None:
-        if event.event != self._last_event + 1:
-            raise ProtocolError(f"event {event.event} follows {self._last_event}")
-        self._last_event = event.event
+    def _count(self, event: int) -> bool:
+        """Whether an event is the next one, and no replay of what is known.
+
+        Raises:
+            SkippedEvents: Others should have come before it.
+        """
+        if event <= self._last_event:
+            return False
+        if event > self._last_event + 1:
+            self._skipped(event - 1)
+        self._last_event = event
         if self._last_event - self._acknowledged >= ACK_EVERY:
             self._acknowledge()
+        return True
+
+    def _skipped(self, last: int) -> NoReturn:
+        """Events are numbered without gaps, and what is lost is reported: up to this one, not."""
+        again = self._skipped_after == self._last_event
+        self._skipped_after = self._last_event
+        raise SkippedEvents(self._last_event + 1, last, again=again)
+
+    def _event(self, event: wire.Event) -> None:
         match event:
             case wire.SessionOpened():
                 self._opened(event)
@@ -200,13 +229,13 @@ class Conversation:
                 self.closed = event.reason
             case wire.SessionRenewed():
                 self.expires_at = _time(event.expires_at)
-                self._tell(Renewed(event.reason, event.context, self.expires_at))
+                self._notify(Renewed(event.reason, event.context, self.expires_at))
             case wire.SessionUpdated():
                 self.expires_at = _time(event.expires_at)
-                self._tell(Updated(self.expires_at))
+                self._notify(Updated(self.expires_at))
             case wire.SessionExpiring():
                 self.expires_at = _time(event.expires_at)
-                self._tell(Expiring(self.expires_at))
+                self._notify(Expiring(self.expires_at))
             case _:
                 self.answered = True
                 turn = self.turns.get(event.id)
@@ -227,7 +256,7 @@ class Conversation:
         self.limits = opened.limits
         self.heartbeat = opened.heartbeat_seconds
         self.expires_at = _time(opened.expires_at)
-        self._tell(Opened(opened.session_id, opened.route, self.expires_at, replaces))
+        self._notify(Opened(opened.session_id, opened.route, self.expires_at, replaces))
         self._begin()
 
     def _resumed(self, resumed: wire.SessionResumed) -> None:
@@ -240,12 +269,12 @@ class Conversation:
         if resumed.lost is not None:
             first, last = resumed.lost
             if first > self._last_event + 1:
-                raise ProtocolError(f"the gap {first} to {last} does not follow {self._last_event}")
+                self._skipped(first - 1)
             self._last_event = max(self._last_event, last)
             self._gap = True
             for turn in self.turns.values():
                 turn.uncertain = turn.written
-        self._tell(Resumed(resumed.lost))
+        self._notify(Resumed(resumed.lost))
         self._begin()
 
     def _begin(self) -> None:
@@ -258,10 +287,10 @@ class Conversation:
         self.ready = True
         for turn in self.turns.values():
             if turn.frame and (turn.uncertain or not turn.accepted):
-                self._write(turn)
+                self.write(turn)
         for turn in self.turns.values():
             if turn.cancelling:
-                self._write(wire.MessageCancel(id=turn.id))
+                self.write(wire.MessageCancel(id=turn.id))
         self._wake()
 
     def _duplicate(self, duplicate: wire.MessageDuplicate) -> None:
@@ -284,51 +313,23 @@ class Conversation:
             self._catching_up = False
             for other in [turn for turn in self.turns.values() if not turn.frame]:
                 if other.uncertain or not other.accepted:
-                    error = MessageFailed(
-                        "what became of this message is not known; "
-                        "sent again under its id, it reaches the model at most once",
-                        code=ErrorCode.STREAM_BROKEN,
-                        outcome=Outcome.UNKNOWN,
-                    )
-                    self._fail(other, error)
+                    self._end(other, unheard_of())
         while self._ended_in_gap:
             message_id, status = self._ended_in_gap.popitem()
             turn = self.turns.get(message_id)
-            if turn is None:
-                continue
-            if status == "failed":
-                error = MessageFailed(
-                    "the message failed; why can no longer be had",
-                    code=ErrorCode.STREAM_BROKEN,
-                    outcome=Outcome.UNKNOWN,
-                )
-                self._fail(turn, error)
-            else:
-                cancelled = status == "cancelled"
-                reply = Reply(
-                    id=message_id,
-                    status="cancelled" if cancelled else "completed",
-                    complete=False,
-                    outcome=Outcome.UNKNOWN if cancelled else None,
-                )
-                self._finish(turn, reply)
+            if turn is not None:
+                self._end(turn, lost_end(message_id, status))
 
     def _refused(self, error: wire.ErrorMessage) -> None:
         turn = None if error.id is UNSET else self.turns.get(error.id)
         if turn is not None and not turn.accepted:
-            failed = MessageFailed(
-                error.message,
-                code=error.code,
-                outcome=Outcome.UNKNOWN if turn.uncertain else Outcome.NOT_INVOKED,
-                retryable=error.retryable,
-                retry_after=_given(error.retry_after),
-            )
-            self._fail(turn, failed)
+            outcome = Outcome.UNKNOWN if turn.uncertain else Outcome.NOT_INVOKED
+            self._end(turn, failure_of(error, outcome))
         elif not self.ready and error.code is ErrorCode.BAD_MESSAGE:
             raise ProtocolError(error.message)  # or it would wait for another `session.open`
         elif error.id is UNSET:
             self.last_error = error
-            self._tell(Refused(error.code, error.message))
+            self._notify(Refused(error.code, error.message))
 
     def _turn_event(
         self, turn: Turn, event: wire.MessageAccepted | wire.MessageDelta | wire.MessageDone
@@ -340,35 +341,13 @@ class Conversation:
         body = self._codec.body(event)
         index = event.index if isinstance(event, wire.MessageDelta) else None
         if body is not None and not turn.add(body, index):
-            self._fail(turn, ReplyTooLarge("the reply is larger than max_reply_bytes"))
+            self._end(turn, ReplyTooLarge("the reply is larger than max_reply_bytes"))
             if isinstance(event, wire.MessageDelta):
-                self._write(wire.MessageCancel(id=turn.id))
+                self.write(wire.MessageCancel(id=turn.id))
         elif isinstance(event, wire.MessageDone):
-            self._done(turn, event)
-
-    def _done(self, turn: Turn, done: wire.MessageDone) -> None:
-        if done.error is not UNSET:
-            error = MessageFailed(
-                done.error.message,
-                code=done.error.code,
-                outcome=done.error.outcome,
-                retryable=done.error.retryable,
-                retry_after=_given(done.error.retry_after),
-            )
-            self._fail(turn, error)
-            return
-        reply = Reply(
-            id=turn.id,
-            status="cancelled" if done.status == "cancelled" else "completed",
-            outcome=_given(done.outcome),
-            content_type=_given(done.content_type),
-            variant=_given(done.invoked_production_variant),
-            custom_attributes=_given(done.custom_attributes),
-            duration=done.duration_ms / 1000,
-            deltas=done.deltas,
-            dropped_turns=_given(done.dropped_turns) or 0,
-        )
-        self._finish(turn, reply)
+            error = event.error
+            failed = None if error is UNSET else failure_of(error, error.outcome)
+            self._end(turn, failed or reply_of(event))
 
     # Ends
 
@@ -381,6 +360,7 @@ class Conversation:
         self.closed = None
         self.ready = self._ack = self._gap = self._catching_up = False
         self._last_event = self._acknowledged = self._newest = 0
+        self._skipped_after = -1
         self._ended_in_gap.clear()
         self._outgoing.clear()
 
@@ -398,31 +378,13 @@ class Conversation:
         proof = self.closed is not None and not self._gap
         for turn in list(self.turns.values()):
             if turn.written:
-                unseen = proof and not turn.accepted
-                text = why if unseen else f"{why}; whether the model saw the message is not known"
+                self._end(turn, abandoned(why, unseen=proof and not turn.accepted))
             elif unwritten:
-                unseen, text = True, f"not sent: {why}"
-            else:
-                continue
-            error = MessageFailed(
-                text,
-                code=ErrorCode.SESSION_LOST,
-                outcome=Outcome.NOT_INVOKED if unseen else Outcome.UNKNOWN,
-                retryable=unseen,
-            )
-            self._fail(turn, error)
+                self._end(turn, abandoned(f"not sent: {why}", unseen=True))
 
-    def _finish(self, turn: Turn, reply: Reply) -> None:
+    def _end(self, turn: Turn, end: Reply | SessionError) -> None:
         del self.turns[turn.id]
-        turn.finish(reply)
-
-    def _fail(self, turn: Turn, error: SessionError) -> None:
-        del self.turns[turn.id]
-        turn.fail(error)
-
-
-def _given(value: T | UnsetType) -> T | None:
-    return None if value is UNSET else value
+        turn.end(end)
 
 
 def _time(text: str | None) -> datetime | None:

@@ -53,4 +53,4 @@ class Position(Struct, frozen=True, kw_only=True):
             return msgspec.json.decode(saved.encode(), type=cls)
         except (msgspec.DecodeError, UnicodeEncodeError):
             # Its text may hold a key, so that it is not said what is wrong with it.
-            raise ValueError("resume is not what Session.save has given") from None
+            raise ValueError("resume is not what SessionClient.save has given") from None

@@ -1,76 +1,41 @@
 """A session over connections that come and go."""
 
 import asyncio
-import contextlib
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from datetime import datetime
 from types import MappingProxyType
-from typing import Any, Literal, NoReturn, Unpack
+from typing import Any, Literal, Unpack
 
-import msgspec
-from msgspec import UNSET, Struct
-from websockets.asyncio.client import ClientConnection
-from websockets.asyncio.client import connect as websocket_connect
-from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus, InvalidURI
-from websockets.http11 import Response
-from websockets.typing import Subprotocol
+from msgspec import UNSET
+from websockets.exceptions import InvalidURI
 from websockets.uri import parse_uri
 
 from gateway.addresses import is_loopback, without_password
-from gateway.client.closing import MAX_DELAY, ComeBack, backoff, closing_of
+from gateway.client.closing import backoff
 from gateway.client.codecs import ClientCodec, JsonClientCodec, MsgpackClientCodec
+from gateway.client.connections import Connections, State, Token
 from gateway.client.conversation import Conversation
-from gateway.client.errors import ConnectionFailed, MessageFailed, SessionClosed
-from gateway.client.notices import Disconnected, Notice
+from gateway.client.endings import not_sent
+from gateway.client.errors import ConnectionFailed, SessionClosed
+from gateway.client.notices import Notice
 from gateway.client.saved import Position, SavedSession
 from gateway.client.sending import Body, Options, message_of
 from gateway.client.turns import Turn
-from gateway.errors import CloseCode, ErrorCode, Outcome
-from gateway.protocol.codecs import Frame, ProtocolError
+from gateway.errors import ErrorCode
+from gateway.protocol.codecs import Frame
 from gateway.protocol.messages import AuthRefresh, SessionClose
 
-State = Literal["connecting", "open", "waiting", "closed"]
-"""``waiting`` is the time before another attempt to connect."""
-
-Token = str | Callable[[], Awaitable[str]]
-
-AT_ONCE = 0.25
-"""The longest wait where a client may come back at once, in seconds."""
-A_WAIT = 1.0
-"""The shortest where it may not, in seconds."""
-STEADY = 10.0
-"""A connection that held so long, in seconds, or answered, was good: waits begin anew after it."""
 ESCAPED = 6
 """A character of a text takes up to so many in JSON."""
-
-SAID = 200
-"""So many characters of a refusal's text are passed on."""
-
-NO_CODE = (None, 1005, 1006)
-"""What the library says where the gateway has not said why a connection ended."""
-
-STATUSES: Mapping[int, int] = MappingProxyType(
-    {401: 4401, 403: 4403, 404: 4404, 429: 4429, 500: 1011, 502: 4503, 503: 4503, 504: 4503}
-)
-"""Refused handshakes, from the gateway or a proxy before it, as close codes."""
 
 CODECS: Mapping[str, Callable[[], ClientCodec]] = MappingProxyType(
     {"json": JsonClientCodec, "msgpack": MsgpackClientCodec}
 )
 
 
-class _Over(Exception):
-    """There will be no further connection."""
-
-    def __init__(self, why: str, code: int | None) -> None:
-        super().__init__(why)
-        self.why = why
-        self.code = code
-
-
-class Session:
+class SessionClient:
     """A conversation with a model. `connect` makes one.
 
     Its connection may be lost and come back; turns go on meanwhile, and nothing of a reply is
@@ -97,41 +62,42 @@ class Session:
         delays: Callable[[], Iterator[float]],
         options: dict[str, Any],
     ) -> None:
-        self._state: State = "connecting"
         self._url = url
-        self._token = token
         self._codec = codec
         self._on_notice = on_notice
         self._open_timeout = open_timeout
-        self._reconnect_timeout = reconnect_timeout
         self._close_timeout = close_timeout
-        self._reopen = reopen
         self._max_turns = max_turns
         self._max_reply_bytes = max_reply_bytes
-        self._delays = delays
-        self._options = options
-        self._news = asyncio.Event()
-        self._ready = asyncio.Event()
-        self._closing = False
-        self._ending = "the session was closed"
-        self._why = ""
-        self._was_open = False
-        self._over: _Over | None = None
-        self._conversation = Conversation(codec, self._tell, self._news.set, carry_over=carry_over)
+        news = asyncio.Event()
+        self._conversation = Conversation(codec, self._notify, news.set, carry_over=carry_over)
+        self._connections = Connections(
+            url,
+            self._conversation,
+            codec,
+            token=token,
+            news=news,
+            notify=self._notify,
+            open_timeout=open_timeout,
+            reconnect_timeout=reconnect_timeout,
+            reopen=reopen,
+            delays=delays,
+            options=options,
+        )
         self._resumed: Mapping[str, Turn] = MappingProxyType({})
         if resume is not None:
             ids = (*resume.accepted, *resume.written)
             self._resumed = MappingProxyType({name: self._turn("", name) for name in ids})
-            self._conversation.go_on(resume, self._resumed)
+            self._conversation.restore(resume, self._resumed)
         self._task: asyncio.Task[None] | None = None
 
     def __repr__(self) -> str:
-        return f"<Session {self.session_id} {self._state}>"
+        return f"<SessionClient {self.session_id} {self.state}>"
 
     @property
     def state(self) -> State:
         """How things stand with the connection."""
-        return self._state
+        return self._connections.state
 
     @property
     def session_id(self) -> str | None:
@@ -183,8 +149,7 @@ class Session:
             TypeError: There is not exactly one body, or it is of another type.
             ValueError: An argument is no part of a message; or a turn of this id is under way.
         """
-        if self._over is not None or self._closing:
-            self._raise_closed()
+        self._raise_if_closed()
         conversation = self._conversation
         message = message_of(body, json, id or uuid.uuid4().hex, options)
         if message.id in conversation.turns:
@@ -193,19 +158,18 @@ class Session:
         limit = conversation.limits.message_bytes if conversation.limits else None
         size = len(turn.frame if isinstance(turn.frame, bytes) else turn.frame.encode())
         if limit is not None and size > limit:
-            turn.fail(_refusal(ErrorCode.TOO_LARGE, f"the message has more than {limit} bytes"))
+            turn.end(not_sent(ErrorCode.TOO_LARGE, f"the message has more than {limit} bytes"))
         elif len(conversation.turns) >= self._max_turns:
-            turn.fail(
-                _refusal(ErrorCode.QUEUE_FULL, "max_turns turns are under way", retryable=True)
-            )
+            full = "max_turns turns are under way"
+            turn.end(not_sent(ErrorCode.QUEUE_FULL, full, retryable=True))
         else:
             conversation.send(turn)
         return turn
 
     async def refresh(self, token: str) -> None:
         """Show a new token before the one in use runs out; further connections use it too."""
-        self._token = token
-        self._conversation.say(AuthRefresh(token=token))
+        self._connections.token = token
+        self._conversation.write(AuthRefresh(token=token))
 
     def save(self) -> SavedSession:
         """The session as a text, for `connect` in another process to go on with.
@@ -222,8 +186,7 @@ class Session:
         Raises:
             SessionClosed: There is no session, or not yet the one that takes its place.
         """
-        if self._over is not None or self._closing:
-            self._raise_closed()
+        self._raise_if_closed()
         position = self._conversation.position()
         if position is None:
             raise SessionClosed("there is no session just now")
@@ -239,7 +202,7 @@ class Session:
             SessionClosed: See `save`.
         """
         saved = self.save()
-        self._ending = "the session was left"
+        self._connections.ending = "the session was left"
         self._conversation.leave()
         await self.close()
         return saved
@@ -250,13 +213,13 @@ class Session:
         Without a connection the gateway can't be told: it closes the session when the time to
         resume is over. Closing again does nothing.
         """
-        self._closing = True
+        self._connections.closing = True
         task = self._task
         if task is None or task.done():
             return
         try:
             if self._conversation.ready:
-                self._conversation.say(SessionClose())
+                self._conversation.write(SessionClose())
                 await asyncio.wait([task], timeout=self._close_timeout)
         finally:
             task.cancel()
@@ -270,212 +233,40 @@ class Session:
         Raises:
             ConnectionFailed: There is none to be had.
         """
-        self._task = asyncio.create_task(self._run())
-        ready = asyncio.create_task(self._ready.wait())
+        connections = self._connections
+        address = without_password(self._url)
+        self._task = asyncio.create_task(connections.run())
+        opened = asyncio.create_task(connections.opened.wait())
         try:
             async with asyncio.timeout(self._open_timeout):
-                await asyncio.wait([self._task, ready], return_when=asyncio.FIRST_COMPLETED)
+                await asyncio.wait([self._task, opened], return_when=asyncio.FIRST_COMPLETED)
         except TimeoutError:
-            why = f": {self._why}" if self._why else ""
-            text = f"{without_password(self._url)}: no session within {self._open_timeout:g} s{why}"
+            why = f": {connections.why}" if connections.why else ""
+            text = f"{address}: no session within {self._open_timeout:g} s{why}"
             raise ConnectionFailed(text) from None
         finally:
-            ready.cancel()
-            if not self._was_open:
+            opened.cancel()
+            if not connections.opened.is_set():
                 await self.close()
-        if self._over is not None and not self._was_open:
-            over = self._over
-            text = f"{without_password(self._url)}: {over.why}"
-            raise ConnectionFailed(text, over.code) from over.__cause__
-
-    # Connections
-
-    async def _run(self) -> None:
-        """Connect again and again, until the session is over."""
-        try:
-            await self._keep_connected()
-        except _Over as over:
-            self._over = over
-        except Exception as error:  # noqa: BLE001 - the token's, say; raised where somebody asks
-            self._over = _Over(f"{type(error).__name__}: {error}", None)
-            self._over.__cause__ = error
-        finally:
-            if self._over is None:
-                self._over = _Over(self._ending, None)
-            self._state = "closed"
-            self._conversation.end(self._over.why)
-
-    async def _keep_connected(self) -> NoReturn:
-        loop = asyncio.get_running_loop()
-        conversation = self._conversation
-        delays = self._delays()
-        lost_at = loop.time()
-        attempts = refused = 0
-        while True:
-            self._state = "connecting"
-            began = loop.time()
-            code, self._why = await self._connect()
-            come_back = closing_of(code).come_back
-            held = conversation.ready
-            if held:
-                conversation.ready = False
-                lost_at, refused = loop.time(), 0
-                if conversation.answered or lost_at - began > STEADY:
-                    delays, attempts = self._delays(), 0
-            away = loop.time() - lost_at
-            if come_back is ComeBack.NEW_TOKEN:
-                refused += 1
-            if (
-                self._closing
-                or come_back is ComeBack.NO
-                or conversation.closed == "client"
-                or self._is_refused()
-                or (come_back is ComeBack.NEW_TOKEN and (refused > 1 or not callable(self._token)))
-                or (self._was_open and away > self._reconnect_timeout)
-            ):
-                raise _Over(self._why, code)
-            gone = self._is_gone(come_back, away)
-            if gone:
-                if not self._reopen:
-                    raise _Over(self._why, code)
-                conversation.forget()
-            at_once = not attempts or (gone and not held)
-            delay = self._delay(come_back, next(delays, MAX_DELAY), at_once=at_once)
-            attempts += 1
-            self._state = "waiting"
-            self._tell(Disconnected(self._why, code, delay))
-            await asyncio.sleep(delay)
-
-    def _is_refused(self) -> bool:
-        """Whether the gateway will not open a session, and says that asking again is no use."""
-        error = self._conversation.last_error
-        return error is not None and not error.retryable and self.session_id is None
-
-    def _is_gone(self, come_back: ComeBack, away: float) -> bool:
-        """Whether there is a session that can't be resumed any more, after so many seconds."""
-        conversation = self._conversation
-        return conversation.session_id is not None and (
-            come_back is ComeBack.NEW_SESSION
-            or conversation.closed is not None
-            or conversation.limits is None
-            or away >= conversation.limits.resume_seconds
-        )
-
-    def _delay(self, come_back: ComeBack, delay: float, *, at_once: bool) -> float:
-        """How long to wait before another attempt, in seconds.
-
-        Only the first is at once, and that after a session was found to be gone: sessions that end
-        as soon as they open are not opened in a loop.
-        """
-        if come_back in {ComeBack.NOW, ComeBack.NEW_SESSION, ComeBack.NEW_TOKEN}:
-            return min(delay, AT_ONCE) if at_once else delay
-        if come_back is ComeBack.AFTER_A_WAIT:
-            error = self._conversation.last_error
-            wait = error.retry_after if error is not None else UNSET
-            return max(delay, A_WAIT if wait is UNSET else wait)
-        return delay
-
-    async def _connect(self) -> tuple[int | None, str]:
-        """Hold one connection until it ends: its close code, and why in words."""
-        try:
-            socket = await self._handshake()
-        except InvalidStatus as refused:
-            status = refused.response.status_code
-            if status not in STATUSES:
-                raise _Over(f"no WebSocket there: HTTP {status}", None) from None
-            return STATUSES[status], f"HTTP {status}: {_said(refused.response)}"
-        except (OSError, EOFError, InvalidHandshake) as error:
-            why = getattr(error, "strerror", None) or str(error) or type(error).__name__
-            if not self._was_open:
-                raise _Over(why, None) from None
-            return None, why
-        try:
-            if socket.subprotocol != self._codec.subprotocol and socket.close_code is None:
-                raise _Over("no session-gateway there", None)
-            await self._hold(socket)
-        finally:
-            await socket.close()
-        code = None if socket.close_code in NO_CODE else socket.close_code
-        error_said = self._conversation.last_error
-        return code, error_said.message if error_said else closing_of(code).words
-
-    async def _handshake(self) -> ClientConnection:
-        self._conversation.last_error = None
-        options = dict(self._options)
-        token = await self._token() if callable(self._token) else self._token
-        if token is not None:
-            headers = dict(options.pop("additional_headers", None) or {})
-            options["additional_headers"] = {**headers, "Authorization": f"Bearer {token}"}
-        subprotocols = [Subprotocol(self._codec.subprotocol)]
-        return await websocket_connect(self._url, subprotocols=subprotocols, **options)
-
-    async def _hold(self, socket: ClientConnection) -> None:
-        """Read and write until the connection ends."""
-        violation = None
-        opening = self._codec.encode(self._conversation.opening())
-        async with asyncio.TaskGroup() as tasks:
-            ready = asyncio.Event()
-            writing = tasks.create_task(self._write(socket))
-            beating = tasks.create_task(self._beat(socket, ready))
-            try:
-                await socket.send(opening)
-                while True:
-                    message = self._codec.decode(await socket.recv())
-                    if message is not None:
-                        self._conversation.received(message)
-                    if self._conversation.ready and not ready.is_set():
-                        ready.set()
-                        self._state = "open"
-                        self._was_open = True
-                        self._ready.set()
-            except ConnectionClosed:
-                pass
-            except ProtocolError as error:
-                violation = error
-            finally:
-                writing.cancel()
-                beating.cancel()
-        if violation is not None:
-            code = int(CloseCode.PROTOCOL_VIOLATION)
-            await socket.close(code, "protocol violation")
-            raise _Over(f"the gateway broke the protocol: {violation}", code)
-
-    async def _write(self, socket: ClientConnection) -> None:
-        with contextlib.suppress(ConnectionClosed):
-            while True:
-                await self._news.wait()
-                self._news.clear()
-                while (frame := self._conversation.take()) is not None:
-                    await socket.send(frame)
-
-    async def _beat(self, socket: ClientConnection, ready: asyncio.Event) -> None:
-        """Give up a connection on which nothing comes: no session in time, then no pong."""
-        with contextlib.suppress(ConnectionClosed):
-            try:
-                async with asyncio.timeout(self._open_timeout):
-                    await ready.wait()
-                while True:
-                    heartbeat = self._conversation.heartbeat
-                    await asyncio.sleep(heartbeat)
-                    async with asyncio.timeout(heartbeat):
-                        await (await socket.ping())
-            except TimeoutError:
-                socket.transport.abort()
+        over = connections.over
+        if over is not None and not connections.opened.is_set():
+            raise ConnectionFailed(f"{address}: {over.why}", over.code) from over.__cause__
 
     # Parts
 
-    def _tell(self, notice: Notice) -> None:
+    def _notify(self, notice: Notice) -> None:
         if self._on_notice is not None:
             asyncio.get_running_loop().call_soon(self._on_notice, notice)
 
     def _turn(self, frame: Frame, message_id: str) -> Turn:
         return Turn(message_id, frame, self._max_reply_bytes, self._conversation.cancel)
 
-    def _raise_closed(self) -> NoReturn:
-        over = self._over
-        if over is None:
+    def _raise_if_closed(self) -> None:
+        over = self._connections.over
+        if over is not None:
+            raise SessionClosed(over.why, over.code) from over.__cause__
+        if self._connections.closing:
             raise SessionClosed("the session is being closed")
-        raise SessionClosed(over.why, over.code) from over.__cause__
 
 
 @asynccontextmanager
@@ -496,7 +287,7 @@ async def connect(
     max_reply_bytes: int = 16 * 2**20,
     delays: Callable[[], Iterator[float]] = backoff,
     **options: Any,
-) -> AsyncIterator[Session]:
+) -> AsyncIterator[SessionClient]:
     """Open a session, and close it at the end, at the model too.
 
     ::
@@ -528,8 +319,8 @@ async def connect(
         carry_over: Whether a message that was not written yet when its session was found to be
             gone is sent in the new one. If not, it fails with the outcome ``not_invoked``, since
             what it was said about is forgotten.
-        resume: What `Session.save` or `Session.detach` gave: go on with that session. Where it is
-            gone by now, a new one takes its place, as above.
+        resume: What `SessionClient.save` or `SessionClient.detach` gave: go on with that session.
+            Where it is gone by now, a new one takes its place, as above.
         open_timeout: Seconds that a session may take to open.
         reconnect_timeout: Seconds without a connection after which the session is over.
         close_timeout: Seconds that the gateway may take to close the session.
@@ -553,7 +344,7 @@ async def connect(
     options.setdefault("close_timeout", close_timeout)
     options.setdefault("open_timeout", open_timeout)
     options.setdefault("max_size", ESCAPED * max_reply_bytes + 2**16)
-    session = Session(
+    session = SessionClient(
         url,
         token=token,
         codec=CODECS[codec](),
@@ -574,25 +365,3 @@ async def connect(
         yield session
     finally:
         await session.close()
-
-
-class _Problem(Struct):
-    """RFC 9457, as much of it as is passed on."""
-
-    detail: str
-
-
-def _said(refusal: Response) -> str:
-    """Why there is no WebSocket: what the gateway says, or what the status most likely means."""
-    status = refusal.status_code
-    try:
-        return msgspec.json.decode(refusal.body, type=_Problem).detail[:SAID]
-    except msgspec.DecodeError:
-        pass  # it is not the gateway's
-    if status in {403, 404}:
-        return "no session-gateway answers there; its addresses end in /ws or /ws/ROUTE"
-    return closing_of(STATUSES[status]).words
-
-
-def _refusal(code: ErrorCode, message: str, *, retryable: bool = False) -> MessageFailed:
-    return MessageFailed(message, code=code, outcome=Outcome.NOT_INVOKED, retryable=retryable)

@@ -231,7 +231,7 @@ class Output:
 
     Args:
         keys: What is typed meanwhile.
-        terminal: Whether somebody looks at both.
+        terminal: Whether both are a terminal.
     """
 
     def __init__(self, keys: Input, *, terminal: bool) -> None:
@@ -257,11 +257,11 @@ class Output:
             self._out.print()
             self._in_line = False
 
-    def say(self, text: str, style: str) -> None:
+    def print(self, text: str, style: str) -> None:
         """Write something that is not the model's, on a line of its own."""
-        self._input.above(lambda: self._say(text, style))
+        self._input.above(lambda: self._print(text, style))
 
-    def _say(self, text: str, style: str) -> None:
+    def _print(self, text: str, style: str) -> None:
         if self._spinner is not None:
             self._spinner.stop()
         self.end_line()

@@ -192,22 +192,15 @@ class Turn:
         self._news.set()
         return self._size <= self._limit
 
-    def finish(self, reply: Reply) -> None:
-        """End with this reply; its body is what was added."""
-        whole = not self._missing and reply.deltas == self.next_index
-        self._ends_with(
-            replace(
-                reply,
-                complete=reply.complete and whole and reply.status == "completed",
+    def end(self, end: Reply | SessionError) -> None:
+        """End with this reply, whose body is what was added, or with this error."""
+        if isinstance(end, Reply):
+            whole = not self._missing and end.deltas == self.next_index
+            end = replace(
+                end,
+                complete=end.complete and whole and end.status == "completed",
                 _parts=None if self._dropped else tuple(self._parts),
             )
-        )
-
-    def fail(self, error: SessionError) -> None:
-        """End with this error."""
-        self._ends_with(error)
-
-    def _ends_with(self, end: Reply | SessionError) -> None:
         self._end = end
         self.frame = ""
         self._ended.set()

@@ -6,7 +6,7 @@ import msgspec
 import pytest
 from msgspec import UNSET, Raw
 
-from gateway.client.codecs import ClientCodec, JsonClientCodec, MsgpackClientCodec
+from gateway.client.codecs import ClientCodec, JsonClientCodec, MsgpackClientCodec, UnknownMessage
 from gateway.protocol.codecs import Codec, JsonCodec, MsgpackCodec, ProtocolError
 from gateway.protocol.messages import (
     EventAck,
@@ -74,10 +74,13 @@ class TestPairs:
             packed = encode(value)
             return packed.decode() if encode is msgspec.json.encode else packed
 
-        assert client.decode(frame({"type": "session.later", "event": "x"})) is None
+        assert client.decode(frame({"type": "later"})) == UnknownMessage("later")
+        later = frame({"type": "session.later", "event": 5, "of": []})
+        assert client.decode(later) == UnknownMessage("session.later", 5)
         other = sent(server, Pong())
         for wrong in (
             frame({"type": "pong", "data": 1}),
+            frame({"type": "session.later", "event": "x"}),
             frame([]),
             other[:-1],
             other.encode() if isinstance(other, str) else "text",

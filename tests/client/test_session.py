@@ -3,7 +3,7 @@
 import asyncio
 import itertools
 import json
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from functools import partial
@@ -23,7 +23,7 @@ from gateway.client import (
     Renewed,
     ReplyTooLarge,
     Resumed,
-    Session,
+    SessionClient,
     SessionClosed,
     Updated,
     backoff,
@@ -45,7 +45,7 @@ async def until(holds: Callable[[], bool]) -> None:
 
 
 @asynccontextmanager
-async def session_at(url: str, **options: Any) -> AsyncIterator[tuple[Session, list[Notice]]]:
+async def session_at(url: str, **options: Any) -> AsyncIterator[tuple[SessionClient, list[Notice]]]:
     notices: list[Notice] = []
     options = {"delays": quickly, "close_timeout": 0.2, "open_timeout": 5.0, **options}
     async with asyncio.timeout(20), connect(url, on_notice=notices.append, **options) as session:
@@ -190,7 +190,8 @@ class TestTurns:
             )
             await peer.say("error", code="bad_message", message="What?", retryable=False)
             await peer.say("session.later", event=5, unheard=True)
-            await peer.end(5)
+            await peer.say("later", unheard=True)
+            await peer.end(6)
 
         async with gateway(scene) as url, session_at(url) as (session, notices):
             turn = session.send("a")
@@ -585,19 +586,14 @@ class TestGaps:
                 await session.send("hi", id="m")
             assert failed.value.outcome is Outcome.UNKNOWN
 
-    @pytest.mark.parametrize(
-        ("last_event", "lost"), [(0, None), (9, [5, 6])], ids=["older", "elsewhere"]
-    )
-    async def test_resuming_something_else_is_a_violation(
-        self, last_event: int, lost: list[int] | None
-    ) -> None:
+    async def test_resuming_something_else_is_a_violation(self) -> None:
         async def first(peer: Peer) -> None:
             await peer.open()
             await peer.say("session.updated", event=2, expires_at=None)
             await asyncio.sleep(0.05)
 
         async def second(peer: Peer) -> None:
-            await peer.resume(2, last_event, lost=lost)
+            await peer.resume(2, 0)
             await peer.socket.wait_closed()
             assert peer.socket.close_code == 4400
 
@@ -606,17 +602,109 @@ class TestGaps:
             with pytest.raises(SessionClosed, match="protocol"):
                 session.send("hi")
 
-    async def test_a_silent_gap_is_a_violation(self) -> None:
-        async def scene(peer: Peer) -> None:
+    @pytest.mark.parametrize("skipped", [[2], [4], [3, 4], [6]], ids=str)
+    async def test_events_that_were_skipped_are_had_by_resuming(self, skipped: list[int]) -> None:
+        async def turn(peer: Peer, events: Iterable[int]) -> None:
+            for event in events:
+                match event:
+                    case 2:
+                        await peer.say("message.accepted", event=2, id="m", queued=0)
+                    case 3 | 4 | 5:
+                        await peer.delta(event, "m", event - 3, "abc"[event - 3])
+                    case 6:
+                        await peer.done(6, "m", deltas=3)
+                    case 7:
+                        await peer.say("session.updated", event=7, expires_at=None)
+
+        async def first(peer: Peer) -> None:
             await peer.open()
-            await peer.say("session.updated", event=3, expires_at=None)
+            await peer.expect("message.send", id="m")
+            await turn(peer, (event for event in range(2, 8) if event not in skipped))
             await peer.socket.wait_closed()
             assert peer.socket.close_code == 4400
 
-        async with gateway(scene) as url, session_at(url) as (session, _):
-            await until(lambda: session.state == "closed")
-            with pytest.raises(SessionClosed, match="event 3 follows 1"):
-                session.send("hi")
+        async def second(peer: Peer) -> None:
+            await peer.resume(skipped[0] - 1, 7)
+            if skipped[0] == 2:
+                await peer.expect("message.send", id="m")
+                await peer.say("message.duplicate", id="m", status="completed")
+            await turn(peer, range(2, 8))  # what is known must not count
+            await peer.end(8)
+
+        async with gateway(first, second) as url, session_at(url) as (session, notices):
+            sent = session.send("hi", id="m")
+            assert [part async for part in sent] == ["a", "b", "c"]
+            assert (await sent).complete
+            await until(lambda: Updated(None) in notices)
+        which = "events 3 to 4" if len(skipped) == 2 else f"event {skipped[0]}"
+        (lost,) = [notice for notice in notices if isinstance(notice, Disconnected)]
+        assert (lost.reason, lost.code) == (f"the gateway has skipped {which}", None)
+        assert Resumed(None) in notices
+
+    async def test_each_place_is_resumed_after_once(self) -> None:
+        async def first(peer: Peer) -> None:
+            await peer.open()
+            await peer.accept(2, id="m")
+            await peer.delta(4, "m", 1, "b")
+            await peer.socket.wait_closed()
+
+        async def second(peer: Peer) -> None:
+            await peer.resume(2, 5)
+            await peer.delta(3, "m", 0, "a")
+            await peer.done(5, "m", deltas=2)
+            await peer.socket.wait_closed()
+
+        async def third(peer: Peer) -> None:
+            await peer.resume(3, 5, "k1'")
+            await peer.delta(4, "m", 1, "b")
+            await peer.done(5, "m", deltas=2)
+            await peer.end(6)
+
+        async with gateway(first, second, third) as url, session_at(url) as (session, _):
+            reply = await session.send("hi", id="m")
+            assert (reply.text, reply.complete) == ("ab", True)
+
+    @pytest.mark.parametrize("lost", [None, [6, 6]], ids=["silently", "beside-a-loss"])
+    async def test_events_that_are_skipped_again_end_the_session(
+        self, lost: list[int] | None
+    ) -> None:
+        async def first(peer: Peer) -> None:
+            await peer.open()
+            await peer.accept(2, id="m")
+            await peer.delta(3, "m", 0, "a")
+            await peer.delta(6, "m", 3, "d")
+            await peer.socket.wait_closed()
+
+        async def second(peer: Peer) -> None:
+            await peer.resume(3, 6, lost=lost)
+            if lost is None:
+                await peer.delta(6, "m", 3, "d")
+            await peer.socket.wait_closed()
+            assert peer.socket.close_code == 4400
+
+        words = "the gateway has skipped events 4 to 5"
+        async with gateway(first, second) as url, session_at(url) as (session, notices):
+            turn = session.send("hi", id="m")
+            parts = aiter(turn)
+            assert await anext(parts) == "a"
+            with pytest.raises(MessageFailed, match=f"{words}; whether the model saw") as failed:
+                await anext(parts)
+            assert failed.value.outcome is Outcome.UNKNOWN
+            with pytest.raises(SessionClosed, match=f"^{words}$") as closed:
+                session.send("more")
+            assert closed.value.code == 4400
+        assert (Resumed(None) in notices) == (lost is None)
+
+    async def test_a_session_whose_first_event_is_skipped(self) -> None:
+        async def scene(peer: Peer) -> None:
+            await peer.expect("session.open")
+            await peer.say("session.updated", event=2, expires_at=None)
+            await peer.socket.wait_closed()
+
+        async with gateway(scene, scene) as url:
+            with pytest.raises(ConnectionFailed, match=r"the gateway has skipped event 1$"):
+                async with connect(url, delays=quickly):
+                    pass
 
 
 class TestCloses:
