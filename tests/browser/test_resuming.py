@@ -294,7 +294,9 @@ async def test_a_gateway_that_resumes_an_older_session_is_left(app: App) -> None
     assert "another session" in await app.run("client.reason")
 
 
-async def test_an_event_that_is_known_is_ignored_and_one_of_an_unknown_type_counted(app: App) -> None:
+async def test_an_event_that_is_known_is_ignored_and_one_of_an_unknown_type_counted(
+    app: App,
+) -> None:
     app.wire.reply = None
     await app.wait("client.state === 'open'")
     await app.page.evaluate(SEND)

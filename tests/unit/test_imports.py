@@ -1,6 +1,7 @@
 """Imports point downwards only: a test that walks them, so that the rooms stay apart."""
 
 import ast
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -51,12 +52,45 @@ FOREIGN = {
 }
 
 
+# What the core may import, of the standard library and of others: nothing that reads a clock or the
+# outside world, waits, or keeps something of its own running.
+CORE = {"protocol", "session"}
+PURE = {
+    "array",
+    "base64",
+    "binascii",
+    "bisect",
+    "collections",
+    "dataclasses",
+    "datetime",
+    "enum",
+    "functools",
+    "hashlib",
+    "heapq",
+    "hmac",
+    "itertools",
+    "math",
+    "msgspec",
+    "operator",
+    "re",
+    "types",
+    "typing",
+}
+IMPURE = {"__import__", "breakpoint", "compile", "eval", "exec", "input", "open", "print"}
+"""What needs no import."""
+CLOCK = re.compile(r"(datetime\.)*(date|datetime)\.(now|today|utcnow)")
+
+
+USES = (ast.Name, ast.Attribute)
+
+
 def room_of(module: Path) -> str:
     return module.relative_to(ROOT).parts[0].removesuffix(".py")
 
 
-def imports(module: Path) -> Iterator[str]:
-    for node in ast.walk(ast.parse(module.read_text())):
+def imports(source: str) -> Iterator[str]:
+    """All imports, those within functions too."""
+    for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
             yield from (name.name for name in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -67,19 +101,62 @@ def imports(module: Path) -> Iterator[str]:
                 yield from (f"gateway.{name.name}" for name in node.names)
 
 
+def forbidden(room: str, source: str) -> list[str]:
+    """What a module of that room uses and may not."""
+    found = []
+    for name in imports(source):
+        top, _, rest = name.partition(".")
+        if top == "gateway":
+            allowed = rest.partition(".")[0] in {"", "__version__", room} | ALLOWED[room]
+        elif room in CORE:
+            allowed = top in PURE
+        else:
+            allowed = room in FOREIGN.get(top, {room})
+        found += [] if allowed else [name]
+    if room in CORE:
+        names = [node for node in ast.walk(ast.parse(source)) if isinstance(node, USES)]
+        uses = [ast.unparse(name) for name in names]
+        found += [name for name in uses if name in IMPURE or CLOCK.fullmatch(name)]
+    return found
+
+
 MODULES = [path for path in sorted(ROOT.rglob("*.py")) if path != ROOT / "__init__.py"]
 
 
 @pytest.mark.parametrize("module", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_arrows_point_down(module: Path) -> None:
-    room = room_of(module)
-    for name in imports(module):
-        top, _, rest = name.partition(".")
-        if top == "gateway":
-            target = rest.partition(".")[0]
-            assert target in {"", "__version__", room} | ALLOWED[room], f"{room} imports {name}"
-        else:
-            assert room in FOREIGN.get(top, {room}), f"{room} imports {name}"
+    assert forbidden(room_of(module), module.read_text()) == []
+
+
+@pytest.mark.parametrize("room", sorted(CORE))
+@pytest.mark.parametrize(
+    ("line", "found"),
+    [
+        ("import socket, time", ["socket", "time"]),
+        ("import re, os.path", ["os.path"]),
+        ("from asyncio import sleep", ["asyncio"]),
+        ("import importlib", ["importlib"]),
+        ("from gateway import stores", ["gateway.stores"]),
+        ("from gateway.runner import Runner", ["gateway.runner"]),
+        ("open('file').read()", ["open"]),
+        ("__import__('socket')", ["__import__"]),
+        ("datetime.now(UTC)", ["datetime.now"]),
+        ("import msgspec, collections.abc", []),
+        ("from gateway.errors import ErrorCode", []),
+    ],
+)
+def test_what_the_core_may_not_use_is_found(room: str, line: str, found: list[str]) -> None:
+    """Wherever in a module it is."""
+    module = next(path for path in MODULES if room_of(path) == room and path.stem == "__init__")
+    source = module.read_text()
+    assert forbidden(room, f"{source}\n{line}\n") == found
+    assert forbidden(room, f"{source}\ndef use() -> None:\n    {line}\n") == found
+
+
+def test_rooms_that_are_not_the_core_are_held_to_their_own_rules() -> None:
+    assert forbidden("sagemaker", "import socket, asyncio") == []
+    assert forbidden("stores", "import cachetools, rich, asyncio") == ["rich", "asyncio"]
+    assert forbidden("errors", "from gateway.session import session") == ["gateway.session"]
 
 
 def test_every_room_is_known() -> None:
