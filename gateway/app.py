@@ -21,12 +21,14 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route as HttpRoute
 from starlette.routing import WebSocketRoute
+from starlette.types import ASGIApp
 
 from gateway.config import Aws, ConfigError, Settings
 from gateway.runner import Route
 from gateway.sagemaker import NotConfigured, SageMakerModel, platform_problems, runtime_client
 from gateway.sessions import Sessions
 from gateway.stores.memory import MemoryStore
+from gateway.transports.hosts import Hosts
 from gateway.transports.origins import Origins
 from gateway.transports.pages import SecurityHeaders, pages
 from gateway.transports.proxies import Proxies
@@ -242,6 +244,18 @@ def application(settings: Settings, sessions: Sessions) -> Starlette:
     )
 
 
+def answering(app: ASGIApp, settings: Settings) -> ASGIApp:
+    """The application, at the names that are its own.
+
+    Behind a proxy that is trusted to say its own name, that is for the proxy to see to.
+    """
+    server = settings.server
+    if server.trusted_proxies and server.public_url is None:
+        return app
+    origins = {origin for route in settings.routes.values() for origin in route.allowed_origins}
+    return Hosts(app, origins if server.public_origin is None else {*origins, server.public_origin})
+
+
 async def serve(
     settings: Settings, *, on_ready: Callable[[str], None], signals: Signals | None = None
 ) -> None:
@@ -269,7 +283,7 @@ async def serve(
         url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
         async with build(settings) as (app, sessions):
             config = uvicorn.Config(
-                app,
+                answering(app, settings),
                 loop="none",
                 http=HttpProtocol,
                 ws=WebSocketProtocol,

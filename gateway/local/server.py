@@ -11,6 +11,7 @@ import msgspec
 import uvicorn
 from msgspec import Struct
 from starlette.applications import Starlette
+from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
@@ -20,6 +21,7 @@ from gateway.local import eventstream
 from gateway.local.api import ApiError, InputModel, validation_error
 from gateway.local.containers import CLOSED_SESSION_ID, CUSTOM_ATTRIBUTES, NEW_SESSION_ID
 from gateway.local.faults import Fault
+from gateway.local.names import OwnPagesOnly
 from gateway.local.platform import Endpoint, Stream, StreamFailure
 from gateway.local.signing import Verifier
 
@@ -294,6 +296,7 @@ def create_app(
             msgspec.ValidationError: _bad_admin_call,
             msgspec.DecodeError: _bad_admin_call,
         },
+        middleware=[Middleware(OwnPagesOnly)],
     )
 
 

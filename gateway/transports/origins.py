@@ -1,9 +1,9 @@
 """Which pages may connect. A browser sends the page's origin with every handshake; others need not.
 
 A page of the gateway's own is one at its public address. Where none is set, it is one whose origin
-is the host that the handshake names, and only where that host is this machine, or a trusted proxy
-says that it was asked for it: a name that an attacker has pointed at this machine would otherwise
-pass for the gateway's own.
+is the scheme and the host that the handshake names, and only where that host is this machine, or a
+trusted proxy says that it was asked for it: a name that an attacker has pointed at this machine
+would otherwise pass for the gateway's own.
 """
 
 import re
@@ -64,9 +64,10 @@ class Origins:
             page, own = urlsplit(origin), urlsplit(f"//{host}")
         except ValueError:  # not an address
             return False
+        if client.scheme not in {None, page.scheme}:
+            return False
         if client.host is not None:
-            same = page.netloc == client.host and client.scheme in {None, page.scheme}
-            return same and self._public is None
+            return page.netloc == client.host and self._public is None
         return page.netloc == own.netloc and own.hostname is not None and is_loopback(own.hostname)
 
     def _tell(self, origin: str, host: str, route: str, client: Client) -> None:

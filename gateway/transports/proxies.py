@@ -36,8 +36,9 @@ class Client(NamedTuple):
 
     Attributes:
         address: Its IP address; empty where there is none.
-        scheme: ``http`` or ``https``, as the first trusted proxy was asked; None where none says.
-        host: The ``Host`` header that it was sent, likewise.
+        scheme: ``http`` or ``https``: the connection's or, behind trusted proxies, that by which
+            the first of them was asked; None where they don't say.
+        host: The ``Host`` header that the first trusted proxy was sent; None where none says.
     """
 
     address: str
@@ -64,7 +65,7 @@ class Proxies:
     def __init__(self, trusted: Iterable[str] = ()) -> None:
         self._trusted = [ip_network(each) for each in trusted]
 
-    def client_of(self, peer: str | None, headers: Headers) -> Client:
+    def client_of(self, peer: str | None, headers: Headers, scheme: str = "http") -> Client:
         """Who has sent a request. This is the address that logs and limits go by.
 
         Where a header is not what it should be, the last address that can be relied on counts. So
@@ -74,10 +75,11 @@ class Proxies:
         Args:
             peer: The address of the other side of the connection.
             headers: The request's.
+            scheme: That of the connection: ``http``, ``https``, ``ws`` or ``wss``.
         """
         address = _address(peer or "")
         if address is None or not self._trusts(address):
-            return Client(peer or "")
+            return Client(peer or "", _SCHEMES[scheme])
         standard = _joined(headers, "forwarded")
         older = [_joined(headers, f"x-forwarded-{name}") for name in ("for", "proto", "host")]
         if not standard:

@@ -54,6 +54,40 @@ def signed(url: str, body: bytes = b"{}", region: str = REGION, key: str = SECRE
     return dict(request.headers)
 
 
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({}, 204),
+        ({"Host": "localhost:9000"}, 204),
+        ({"Host": "[::1]"}, 204),
+        ({"Host": "evil.example.com"}, 421),
+        ({"Host": "127.0.0.1.example.com"}, 421),
+        ({"Host": "10.0.0.1"}, 421),
+        ({"Host": "["}, 421),
+        ({"Host": ""}, 421),
+        ({"Origin": "OWN"}, 204),
+        ({"Origin": "https://evil.example.com"}, 403),
+        ({"Origin": "http://127.0.0.1:1"}, 403),
+        ({"Origin": "null"}, 403),
+        ({"Host": "evil.example.com", "Origin": "http://evil.example.com"}, 421),
+    ],
+)
+async def test_no_web_page_changes_anything(
+    url: str, endpoint: Endpoint, headers: dict[str, str], status: int
+) -> None:
+    headers = {name: value.replace("OWN", url) for name, value in headers.items()}
+    async with httpx.AsyncClient(base_url=url, headers=headers) as http:
+        asked = await http.post("/_local/my-endpoint/instances/i-1/lose", json={})
+        state = await http.get("/_local/my-endpoint")
+        invoked = await http.post(PATH, content=b"{}", headers=signed(url) | headers)
+    assert asked.status_code == status
+    assert endpoint.instances[0].lost == (status == 204)
+    assert state.status_code == (200 if status == 204 else status)
+    if status != 204:
+        assert invoked.status_code == status
+        assert "message" in asked.json()
+
+
 def changed(name: str, change: Callable[[str], str]) -> Callable[[Any], Any]:
     return lambda headers: {**headers, name: change(headers[name])}
 

@@ -19,7 +19,7 @@ def test_other_machines(host: str) -> None:
 
 
 GOOD = "https://good.example.com"
-LOCAL = Client("127.0.0.1")
+LOCAL = Client("127.0.0.1", "http")
 
 
 def origins(public: str | None = None) -> Origins:
@@ -31,7 +31,7 @@ def origins(public: str | None = None) -> Origins:
     [
         (None, "anything", True),
         ("http://127.0.0.1:8080", "127.0.0.1:8080", True),
-        ("https://localhost", "localhost", True),
+        ("https://localhost", "localhost", False),
         ("http://[::1]:1", "[::1]:1", True),
         (GOOD, "127.0.0.1:8080", True),
         ("https://good.example.com:444", "127.0.0.1:8080", False),
@@ -46,6 +46,22 @@ def origins(public: str | None = None) -> Origins:
 )
 def test_handshakes(origin: str | None, host: str | None, allowed: bool) -> None:
     assert origins().allow(origin, host, route="chat", client=LOCAL) is allowed
+
+
+@pytest.mark.parametrize(
+    ("scheme", "origin", "allowed"),
+    [
+        ("http", "http://localhost:1", True),
+        ("https", "https://localhost:1", True),
+        ("http", "https://localhost:1", False),
+        ("https", "http://localhost:1", False),
+        (None, "http://localhost:1", True),  # a trusted proxy that does not say
+        (None, "https://localhost:1", True),
+    ],
+)
+def test_the_scheme_is_the_pages_too(scheme: str | None, origin: str, allowed: bool) -> None:
+    client = Client("127.0.0.1", scheme)
+    assert origins().allow(origin, "localhost:1", route="chat", client=client) is allowed
 
 
 def test_what_one_route_allows_another_does_not() -> None:

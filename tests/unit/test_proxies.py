@@ -28,16 +28,18 @@ def older(addresses: str, scheme: str = "", host: str = "") -> Client:
 
 def test_nobody_is_trusted_unless_told() -> None:
     headers = Headers({"forwarded": "for=192.0.2.43;host=x", "x-forwarded-for": CLIENT})
-    assert Proxies().client_of("127.0.0.1", headers) == Client("127.0.0.1")
+    assert Proxies().client_of("127.0.0.1", headers) == Client("127.0.0.1", "http")
+    secure = Proxies().client_of("127.0.0.1", headers, "wss")
+    assert secure == Client("127.0.0.1", "https")
 
 
 @pytest.mark.parametrize("peer", ["192.0.2.1", "11.0.0.1", "::1", "", "fe80::1%eth0", "/socket"])
 def test_what_comes_from_elsewhere_is_not_believed(peer: str) -> None:
-    assert forwarded("for=192.0.2.43;host=x", peer=peer) == Client(peer)
+    assert forwarded("for=192.0.2.43;host=x", peer=peer) == Client(peer, "http")
 
 
 def test_a_connection_without_an_address() -> None:
-    assert client(("Forwarded", "for=192.0.2.43"), peer=None) == Client("")
+    assert client(("Forwarded", "for=192.0.2.43"), peer=None) == Client("", "http")
 
 
 def test_a_proxy_that_says_nothing_is_taken_for_the_client() -> None:
