@@ -10,6 +10,7 @@ import pytest
 from hypothesis import settings
 
 from tests.support.tables import check_tables
+from tests.support.timing import UNIT
 
 settings.register_profile("test", max_examples=100, deadline=None, derandomize=True)
 settings.register_profile("long", max_examples=400, deadline=None, derandomize=True)
@@ -17,6 +18,11 @@ settings.register_profile("search", max_examples=20_000, deadline=None, print_bl
 settings.load_profile("test")
 
 check_tables()
+
+
+def pytest_report_header() -> str:
+    """Measured before there are workers, who would measure each other."""
+    return f"time-outs: multiples of {UNIT:g} s"
 
 
 @pytest.hookimpl(wrapper=True)

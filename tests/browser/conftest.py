@@ -91,6 +91,7 @@ class Chat:
         self.complaints: list[str] = []
         self.entries = page.locator(".entry")
         self.state = page.locator("#state")
+        page.set_default_timeout(20_000 * UNIT)
         page.on("console", lambda message: self.complaints.append(message.text))
         page.on("pageerror", lambda error: self.complaints.append(str(error)))
 

@@ -11,6 +11,7 @@ from playwright.async_api import Browser, Page
 from tests.browser.conftest import CONFIG
 from tests.browser.scripted import Message, ScriptedGateway, until
 from tests.support.processes import gateway
+from tests.support.timing import UNIT
 
 # An app that writes down all it is told, in its own storage, from one load of the page to the next.
 APP = """async () => {
@@ -82,6 +83,7 @@ class App:
 @pytest_asyncio.fixture(loop_scope="session")
 async def app(browser: Browser, files: str) -> AsyncIterator[App]:
     page = await browser.new_page()
+    page.set_default_timeout(20_000 * UNIT)
     complaints: list[str] = []
     page.on("pageerror", lambda error: complaints.append(str(error)))
     wire = await ScriptedGateway().play(page)

@@ -103,6 +103,10 @@ class Peer:
         await self.say("session.closed", event=event, reason="client")
         await self.socket.close(1000)
 
+    async def heard(self) -> None:
+        """Wait until the client has read all that was said."""
+        await in_time(await self.socket.ping())
+
     def drop(self) -> None:
         """Cut the connection, as a cable does."""
         self.socket.transport.abort()

@@ -13,6 +13,7 @@ from websockets.typing import Subprotocol
 from gateway.client import connect
 from tests.client.gateway import LIMITS, Peer
 from tests.support.client import JSON, Message
+from tests.support.timing import UNIT
 
 TURNS = 4
 PARTS = 3
@@ -130,7 +131,10 @@ async def test_every_reply_comes_whole_and_once(cut: int) -> None:
         port = next(iter(server.sockets)).getsockname()[1]
         url = f"ws://127.0.0.1:{port}/ws"
         waits = lambda: itertools.repeat(0.0)  # noqa: E731
-        async with asyncio.timeout(20), connect(url, delays=waits, close_timeout=0.1) as session:
+        async with (
+            asyncio.timeout(20 * UNIT),
+            connect(url, delays=waits, close_timeout=0.1 * UNIT) as session,
+        ):
             turns = [session.send("hi", id=f"{name}") for name in "abcd"[:TURNS]]
             for turn in turns:
                 whole = [f"{turn.id}{index} " for index in range(PARTS)]

@@ -54,7 +54,20 @@ def url(platform: Process, tmp_path: Path, transport: str) -> Iterator[str]:
         yield f"{process.websocket}/ws"
 
 
-async def test_a_conversation(url: str) -> None:
+def begun(platform: Process) -> int:
+    """How many turns the model has begun."""
+    instances = admin(platform)["instances"]
+    return sum(count for instance in instances for count in instance["turns"].values())
+
+
+async def another_begins(platform: Process, before: int) -> None:
+    """Wait until the model has begun more than so many turns."""
+    async with asyncio.timeout(20 * UNIT):
+        while begun(platform) <= before:  # noqa: ASYNC110 - the model tells nobody
+            await asyncio.sleep(0.01 * UNIT)
+
+
+async def test_a_conversation(url: str, platform: Process) -> None:
     for codec in ("json", "msgpack"):
         async with connect(url, codec=codec) as session:
             await session.send("My name is Ada.")
@@ -62,9 +75,10 @@ async def test_a_conversation(url: str) -> None:
             assert "Turn 2" in reply.text
             assert "Your name is Ada." in reply.text
             assert reply.variant == "AllTraffic"
-            slow = session.send("/sleep 20")
+            before = begun(platform)
+            slow = session.send("/sleep 600")
             queued = session.send("never")
-            await asyncio.sleep(0.1)
+            await another_begins(platform, before)
             await queued.cancel()
             assert (await queued).outcome is Outcome.NOT_INVOKED
             await slow.cancel()
@@ -94,14 +108,15 @@ async def test_refusals_are_told_and_final(url: str) -> None:
 async def test_a_turn_goes_on_while_the_cable_is_cut(url: str, platform: Process) -> None:
     notices: list[Notice] = []
     async with (
-        asyncio.timeout(20),
+        asyncio.timeout(20 * UNIT),
         proxy_to(url) as line,
         connect(line.url, on_notice=notices.append) as session,
     ):
         await session.send("My name is Ada.")
         for _ in range(3):
+            before = begun(platform)
             turns = [session.send(text) for text in ("/sleep 0.3", "What is my name?", "hi")]
-            await asyncio.sleep(0.1)
+            await another_begins(platform, before)
             line.cut_all()
             late = session.send("What is my name?")
             replies = [(await turn).text for turn in (*turns, late)]
@@ -113,23 +128,16 @@ async def test_a_turn_goes_on_while_the_cable_is_cut(url: str, platform: Process
     assert sum(instance["sessions"] for instance in instances) == 0, "closed at the model too"
 
 
-def begun(platform: Process) -> int:
-    """How many turns the model has begun."""
-    instances = admin(platform)["instances"]
-    return sum(count for instance in instances for count in instance["turns"].values())
-
-
 async def test_a_session_that_is_not_kept(url: str, platform: Process) -> None:
     notices: list[Notice] = []
     before = begun(platform)
     async with (
-        asyncio.timeout(20),
+        asyncio.timeout(20 * UNIT),
         proxy_to(f"{url}/forgetful") as line,
         connect(line.url, on_notice=notices.append) as session,
     ):
         turn = session.send("/sleep 2")
-        while begun(platform) == before:  # noqa: ASYNC110 - the model tells nobody
-            await asyncio.sleep(0.01 * UNIT)
+        await another_begins(platform, before)
         line.cut_all()
         with pytest.raises(MessageFailed) as failed:
             await turn

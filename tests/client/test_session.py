@@ -33,6 +33,7 @@ from gateway.client.closing import FIRST_DELAY, MAX_DELAY
 from gateway.errors import ErrorCode, Outcome
 from tests.client.gateway import Peer, gateway
 from tests.support.client import in_time
+from tests.support.timing import UNIT
 
 
 def quickly() -> Iterator[float]:
@@ -47,8 +48,9 @@ async def until(holds: Callable[[], bool]) -> None:
 @asynccontextmanager
 async def session_at(url: str, **options: Any) -> AsyncIterator[tuple[SessionClient, list[Notice]]]:
     notices: list[Notice] = []
-    options = {"delays": quickly, "close_timeout": 0.2, "open_timeout": 5.0, **options}
-    async with asyncio.timeout(20), connect(url, on_notice=notices.append, **options) as session:
+    times = {"close_timeout": 0.2 * UNIT, "open_timeout": 5 * UNIT, "delays": quickly}
+    client = connect(url, on_notice=notices.append, **{**times, **options})
+    async with asyncio.timeout(20 * UNIT), client as session:
         yield session, notices
 
 
@@ -151,7 +153,7 @@ class TestTurns:
             long = await peer.accept(8)
             for number in range(10):
                 await peer.delta(9 + number, long, number, "x" * 1000)
-                await asyncio.sleep(0.01)
+                await peer.heard()
             await peer.done(19, long, deltas=10)
             await peer.end(20)
 
@@ -240,7 +242,7 @@ class TestTurns:
             await peer.done(14, "unread", status="cancelled", deltas=10)
             for number in range(10):
                 await peer.delta(15 + number, "read", number, "x" * 1000)
-                await asyncio.sleep(0.01)
+                await peer.heard()
             await peer.done(25, "read", deltas=10)
             await peer.end(26)
 
@@ -287,7 +289,7 @@ class TestTurns:
         async with gateway(scene) as url, session_at(url) as (session, _):
             turn = session.send("hi")
             with pytest.raises(TimeoutError):
-                await asyncio.wait_for(turn, 0.01)
+                await asyncio.wait_for(turn, 0.01 * UNIT)
             assert not turn.ended
             waited.set()
             with pytest.raises(ValueError, match="under way"):
@@ -403,14 +405,14 @@ class TestBreaks:
         async def first(peer: Peer) -> None:
             await peer.open()
             await peer.accept(2)
-            await asyncio.sleep(0.01)
+            await peer.heard()
 
         def later(number: int) -> Any:
             async def scene(peer: Peer) -> None:
                 await peer.resume(2 + number, parts + 3, "k1" + "'" * number)
                 if number < parts:
                     await peer.delta(3 + number, "m", number, f"{number}")
-                    await asyncio.sleep(0.01)
+                    await peer.heard()
                     return
                 await peer.done(parts + 3, "m", deltas=parts)
                 await peer.end(parts + 4)
@@ -464,12 +466,13 @@ class TestBreaks:
 
         async with gateway(first, second) as url, session_at(url) as (session, _):
             turn = session.send("hi", id="m")
-            await asyncio.sleep(0.05)
+            await until(lambda: turn.accepted)
             await turn.cancel()
             assert (await turn).status == "cancelled"
 
     async def test_silence(self) -> None:
         """The socket is there and the gateway is not: pings find out."""
+        heartbeat = 0.25 * UNIT
 
         async def first(peer: Peer) -> None:
             await peer.expect("session.open")
@@ -481,19 +484,18 @@ class TestBreaks:
                 expires_at=None,
                 route="chat",
                 limits={"message_bytes": 1000, "queued_messages": 1, "resume_seconds": 60},
-                heartbeat_seconds=0.1,
+                heartbeat_seconds=heartbeat,
             )
             peer.socket.transport.pause_reading()
-            await asyncio.sleep(1)
+            await asyncio.sleep(4 * heartbeat)
 
         async def second(peer: Peer) -> None:
             await peer.resume(1, 1)
-            await asyncio.sleep(0.5)
             await peer.end(2)
 
         async with gateway(first, second) as url, session_at(url) as (_, notices):
             await until(lambda: Resumed(None) in notices)
-            await asyncio.sleep(0.5)
+            await asyncio.sleep(3 * heartbeat)
         assert len(notices) == 3
 
 
@@ -503,7 +505,7 @@ class TestGaps:
             await peer.open()
             await peer.accept(2, id="m")
             await peer.delta(3, "m", 0, "a")
-            await asyncio.sleep(0.05)
+            await peer.heard()
 
         async def second(peer: Peer) -> None:
             await peer.resume(3, 6, lost=[4, 5])
@@ -528,7 +530,7 @@ class TestGaps:
             await peer.open()
             await peer.accept(2, id="m")
             await peer.delta(3, "m", 0, "a")
-            await asyncio.sleep(0.05)
+            await peer.heard()
 
         async def second(peer: Peer) -> None:
             await peer.resume(3, 5, lost=[4, 4])
@@ -555,7 +557,7 @@ class TestGaps:
             await peer.open()
             await peer.accept(2, id="m")
             await peer.delta(3, "m", 0, "a")
-            await asyncio.sleep(0.05)
+            await peer.heard()
 
         async def second(peer: Peer) -> None:
             await peer.resume(3, 6, lost=[4, 4])
@@ -590,7 +592,7 @@ class TestGaps:
         async def first(peer: Peer) -> None:
             await peer.open()
             await peer.say("session.updated", event=2, expires_at=None)
-            await asyncio.sleep(0.05)
+            await peer.heard()
 
         async def second(peer: Peer) -> None:
             await peer.resume(2, 0)
@@ -1116,9 +1118,10 @@ class TestOpening:
 
         async with gateway(scene) as url:
             address = url.replace("ws://", "ws://me:secret@")
-            words = r"^ws://\*{3}@127\S+: no session within 0\.5 s: the gateway is full"
+            patience, waits = 0.5 * UNIT, partial(itertools.repeat, 600.0)
+            words = rf"^ws://\*{{3}}@127\S+: no session within {patience:g} s: the gateway is full"
             with pytest.raises(ConnectionFailed, match=words):
-                async with connect(address, open_timeout=0.5):
+                async with connect(address, open_timeout=patience, delays=waits):
                     pass
 
     async def test_lost_before_the_session_was_there(self) -> None:

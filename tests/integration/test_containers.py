@@ -78,7 +78,7 @@ async def test_why_the_margin_is_needed(stack: ExitStack, tmp_path: Path) -> Non
     """What the container does by itself: 200 without the session, then 400."""
     container = Container(tmp_path / "sessions", SAGEMAKER_SESSIONS_EXPIRATION="1")
     stack.callback(container.stop)
-    async with httpx.AsyncClient(base_url=container.url) as http:
+    async with httpx.AsyncClient(base_url=container.url, timeout=20 * UNIT) as http:
         opened = await http.post("/invocations", json={"requestType": "NEW_SESSION"})
         name = opened.headers["X-Amzn-SageMaker-New-Session-Id"].partition(";")[0]
         headers = {"X-Amzn-SageMaker-Session-Id": name}
@@ -101,7 +101,7 @@ async def test_a_container_that_has_lost_the_session(
     async with client(process.websocket) as chat:
         await chat.open()
         (session,) = (tmp_path / "sessions-1").iterdir()
-        async with httpx.AsyncClient(base_url=containers[0].url) as http:
+        async with httpx.AsyncClient(base_url=containers[0].url, timeout=20 * UNIT) as http:
             headers = {"X-Amzn-SageMaker-Session-Id": session.name}
             await http.post("/invocations", json={"requestType": "CLOSE"}, headers=headers)
         await chat.send("message.send", id="1", json={})

@@ -217,7 +217,7 @@ class TestRefusedHandshakes:
         base = url.replace("ws", "http", 1)
         evil = {"Origin": "https://evil.example.com"}
         good = {"Origin": "https://chat.example.com"}
-        async with httpx.AsyncClient(base_url=base) as http:
+        async with httpx.AsyncClient(base_url=base, timeout=20 * UNIT) as http:
             for path, headers, status in (
                 ("/ws", evil, 403),
                 ("/ws/json", good, 403),
@@ -490,7 +490,7 @@ async def test_silence_ends_a_connection_and_any_frame_keeps_it(
 
 async def test_pages_and_health(url: str) -> None:
     base = url.replace("ws", "http", 1)
-    async with httpx.AsyncClient(base_url=base) as http:
+    async with httpx.AsyncClient(base_url=base, timeout=20 * UNIT) as http:
         assert (await http.get("/healthz")).text == "ok\n"
         assert (await http.get("/readyz")).status_code == 200
         page = await http.get("/")

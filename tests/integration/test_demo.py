@@ -12,6 +12,7 @@ import pytest
 from tests.integration.conftest import Start
 from tests.support.client import client
 from tests.support.processes import Process
+from tests.support.timing import UNIT
 
 
 @pytest.mark.long
@@ -56,7 +57,7 @@ async def test_a_model_that_forgets_is_told_everything_again() -> None:
             _, _, instance = first["custom_attributes"].rpartition("instance=")
             (command,) = (line.split() for line in process.lines if "curl" in line)
             lose = command[-1].replace("/builtin/", "/openai-chat/").replace("i-1", instance)
-            async with httpx.AsyncClient() as http:
+            async with httpx.AsyncClient(timeout=20 * UNIT) as http:
                 (await http.post(lose)).raise_for_status()
             done = await chat.ask("What do you know?")
             assert "turn=2" in done["custom_attributes"]
@@ -102,7 +103,7 @@ def test_a_model_file_that_is_none(tmp_path: Path) -> None:
     file = tmp_path / "broken.gguf"
     file.write_bytes(b"nothing of the kind")
     command = [sys.executable, "-m", "gateway", "demo", "--port", "0", "--model", str(file)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60 * UNIT, check=False)
     assert done.returncode == 2
     assert "broken.gguf" in done.stdout + done.stderr
     assert "Traceback" not in done.stderr

@@ -16,6 +16,7 @@ from tests.support import fronts
 from tests.support.client import Client, client
 from tests.support.fronts import HOST, PASSWORD, USER, Front
 from tests.support.processes import Process, gateway, local
+from tests.support.timing import UNIT
 
 CONFIG = """
 [server]
@@ -59,6 +60,7 @@ class Behind:
             base_url=f"{self.front.scheme}://127.0.0.1:{self.front.port}",
             headers={"Host": f"{HOST}:{self.front.port}"},
             verify=INSECURE,
+            timeout=20 * UNIT,
         )
 
 

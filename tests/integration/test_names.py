@@ -6,6 +6,7 @@ import httpx
 import pytest
 
 from tests.support.processes import Process, gateway
+from tests.support.timing import UNIT
 
 CONFIG = """
 [server]
@@ -38,7 +39,7 @@ def statuses(server: str, folder: Path, host: str) -> set[int]:
 
 
 def http(process: Process) -> httpx.Client:
-    return httpx.Client(base_url=process.url, verify=False)
+    return httpx.Client(base_url=process.url, verify=False, timeout=20 * UNIT)
 
 
 @pytest.mark.parametrize(

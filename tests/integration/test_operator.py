@@ -11,6 +11,7 @@ from websockets.exceptions import InvalidStatus
 from tests.integration.conftest import Start
 from tests.support.client import client
 from tests.support.processes import Process, admin
+from tests.support.timing import UNIT
 
 ROUTES = """
 [server]
@@ -184,7 +185,9 @@ async def test_probes_come_with_any_host(
     start_gateway: Start, platform: Process, host: str
 ) -> None:
     process = start_gateway(platform.url, ROUTES)
-    async with httpx.AsyncClient(base_url=process.url, headers={"Host": host}) as http:
+    async with httpx.AsyncClient(
+        base_url=process.url, headers={"Host": host}, timeout=20 * UNIT
+    ) as http:
         for path in ("/healthz", "/readyz"):
             got = await http.get(path)
             assert (got.status_code, got.text) == (200, "ok\n")
@@ -196,7 +199,7 @@ async def test_probes_come_with_any_host(
 async def test_who_drains_is_alive_and_not_ready(start_gateway: Start, platform: Process) -> None:
     process = start_gateway(platform.url, ROUTES)
     async with (
-        httpx.AsyncClient(base_url=process.url) as probe,
+        httpx.AsyncClient(base_url=process.url, timeout=20 * UNIT) as probe,
         client(process.websocket) as busy,
         client(process.websocket) as idle,
     ):
@@ -210,7 +213,7 @@ async def test_who_drains_is_alive_and_not_ready(start_gateway: Start, platform:
         draining = await probe.get("/readyz")
         assert (draining.status_code, draining.text) == (503, "draining\n")
         assert (await probe.get("/healthz")).status_code == 200
-        async with httpx.AsyncClient(base_url=process.url) as another:
+        async with httpx.AsyncClient(base_url=process.url, timeout=20 * UNIT) as another:
             with pytest.raises(httpx.ConnectError):
                 await another.get("/readyz")
         process.popen.send_signal(signal.SIGTERM)

@@ -89,7 +89,7 @@ async def test_the_container_that_the_readme_shows(stack: ExitStack, tmp_path: P
         await chat.open()
         assert (await chat.ask("Hello"))["text"] == answers[0].replace(asked[0], "Hello")
         (session,) = (tmp_path / "sessions").iterdir()
-        async with httpx.AsyncClient(base_url=house.container.url) as http:
+        async with httpx.AsyncClient(base_url=house.container.url, timeout=20 * UNIT) as http:
             assert (await http.get("/ping")).status_code == 200
             headers = {"X-Amzn-SageMaker-Session-Id": session.name}
             close = {"requestType": "CLOSE"}
@@ -159,7 +159,7 @@ def test_what_the_document_says_of_the_package(
     (tmp_path / "container.py").write_text(code)
     process = Process(shell(tmp_path, CONTAINER.replace("--port 8081", "--port 0")), tmp_path)
     stack.callback(process.stop)
-    with httpx.Client(base_url=process.url) as http:
+    with httpx.Client(base_url=process.url, timeout=20 * UNIT) as http:
         new = {"requestType": "NEW_SESSION"}
         assert http.post("/invocations", json=new).status_code == opened
         assert http.post("/invocations", json={"text": "hi"}).status_code == said

@@ -18,6 +18,7 @@ from gateway.local.containers import HttpContainer
 from gateway.local.faults import Fault
 from gateway.local.platform import Endpoint
 from gateway.local.server import ACCESS_KEY, REGION, SECRET_KEY, running
+from tests.support.timing import UNIT
 
 PATH = "/endpoints/my-endpoint/invocations"
 
@@ -76,7 +77,7 @@ async def test_no_web_page_changes_anything(
     url: str, endpoint: Endpoint, headers: dict[str, str], status: int
 ) -> None:
     headers = {name: value.replace("OWN", url) for name, value in headers.items()}
-    async with httpx.AsyncClient(base_url=url, headers=headers) as http:
+    async with httpx.AsyncClient(base_url=url, headers=headers, timeout=20 * UNIT) as http:
         asked = await http.post("/_local/my-endpoint/instances/i-1/lose", json={})
         state = await http.get("/_local/my-endpoint")
         invoked = await http.post(PATH, content=b"{}", headers=signed(url) | headers)
@@ -101,7 +102,7 @@ def an_hour_ago(_value: str) -> str:
 
 
 async def post(url: str, headers: Any, body: bytes = b"{}") -> httpx.Response:
-    async with httpx.AsyncClient() as http:
+    async with httpx.AsyncClient(timeout=20 * UNIT) as http:
         return await http.post(url + PATH, content=body, headers=headers)
 
 
@@ -213,7 +214,7 @@ async def test_a_container_that_does_not_answer() -> None:
 
 
 async def test_admin_calls_that_make_no_sense(url: str) -> None:
-    async with httpx.AsyncClient(base_url=url) as http:
+    async with httpx.AsyncClient(base_url=url, timeout=20 * UNIT) as http:
         for path, body in (
             ("/_local/my-endpoint/faults", "{"),
             ("/_local/my-endpoint/faults", '{"error": "Nonsense"}'),

@@ -174,7 +174,7 @@ async def test_the_headers_are_the_api_models(url: str, client: Any) -> None:
     assert seen[0]["X-Amzn-SageMaker-Content-Type"] == "text/plain; charset=utf-8"
     assert seen[0]["x-Amzn-Invoked-Production-Variant"] == "AllTraffic"
     assert seen[0]["x-amzn-requestid"]
-    async with httpx.AsyncClient() as http:
+    async with httpx.AsyncClient(timeout=20 * UNIT) as http:
         unsigned = await http.post(f"{url}/endpoints/{NAME}/invocations-response-stream")
     assert unsigned.headers["x-amzn-errortype"] == "MissingAuthenticationTokenException"
 
@@ -450,7 +450,7 @@ class TestFaults:
 
     async def test_admin_calls(self, url: str, client: Any) -> None:
         first, second = await opened(client), await opened(client)
-        async with httpx.AsyncClient(base_url=f"{url}/_local/{NAME}") as http:
+        async with httpx.AsyncClient(base_url=f"{url}/_local/{NAME}", timeout=20 * UNIT) as http:
             for path, body in (
                 ("/faults", b'{"break_after_parts": -1}'),
                 ("/faults", b'{"break_mode": "x"}'),

@@ -15,6 +15,7 @@ import httpx
 import pytest
 
 from tests.support.processes import Process
+from tests.support.timing import UNIT
 
 ROOT = Path(__file__).parents[2]
 DOCKERFILE = (ROOT / "Dockerfile").read_text().replace("\\\n", " ")
@@ -113,8 +114,8 @@ def server(installed: Path, tmp_path: Path) -> Iterator[Process]:
 
 @pytest.mark.long
 def test_its_command_starts_serves_the_page_and_stops(server: Process, installed: Path) -> None:
-    assert "<title>session-gateway chat</title>" in httpx.get(server.url).text
-    assert httpx.get(f"{server.url}/static/client.js").status_code == 200
+    assert "<title>session-gateway chat</title>" in httpx.get(server.url, timeout=20 * UNIT).text
+    assert httpx.get(f"{server.url}/static/client.js", timeout=20 * UNIT).status_code == 200
     check = [part.replace("http://127.0.0.1:8080", server.url) for part in health()]
     subprocess.run([installed / check[0], *check[1:]], check=True)
     assert server.stop(signal.SIGTERM) == 0

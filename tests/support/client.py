@@ -91,6 +91,7 @@ async def client(
     offered = [Subprotocol(name) for name in subprotocols or (JSON,)]
     path = f"/ws/{route}" if route else "/ws"
     options.setdefault("max_size", None)
+    options.setdefault("open_timeout", 20 * UNIT)
     async with connect(url + path, subprotocols=offered, **options) as socket:
         yield Client(socket)
 
@@ -98,5 +99,6 @@ async def client(
 @asynccontextmanager
 async def raw(url: str, route: str = "", **options: Any) -> AsyncIterator[ClientConnection]:
     """A connection without a subprotocol."""
+    options.setdefault("open_timeout", 20 * UNIT)
     async with connect(f"{url}/ws/{route}", **options) as socket:
         yield socket

@@ -24,17 +24,19 @@ class Listener:
     def __init__(self, serve: Serve) -> None:
         self._serve = serve
         self._server: asyncio.Server | None = None
+        self._closed = False
         self._handlers: set[asyncio.Task[None]] = set()
         self._failures: list[Exception] = []
         self.port = 0
 
     async def open(self, tls: ssl.SSLContext | None = None) -> None:
         """Take connections, at the same port each time."""
+        self._closed = False  # connections may come before the server is here
         self._server = await asyncio.start_server(self._take, "127.0.0.1", self.port, ssl=tls)
         self.port = self._server.sockets[0].getsockname()[1]
 
     def _take(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        if self._server is None:  # closed since this connection was made
+        if self._closed:  # since this connection was made
             writer.close()
             return
         handler = asyncio.create_task(self._handle(reader, writer))
@@ -63,8 +65,8 @@ class Listener:
             Exception: The first that a handler has raised.
         """
         assert self._server is not None
+        self._closed = True
         self._server.close()
-        self._server = None
         async with asyncio.timeout(20 * UNIT):
             await asyncio.gather(*self._handlers, return_exceptions=True)
         if self._failures:

@@ -119,7 +119,7 @@ class Forgetful(Container):
 
     def received(self) -> list[Any]:
         """Every turn that has reached it, in order: ``{"session", "body"}``."""
-        response = httpx.get(f"{self.url}/requests", verify=False)
+        response = httpx.get(f"{self.url}/requests", verify=False, timeout=20 * UNIT)
         response.raise_for_status()
         turns: list[Any] = response.json()
         return turns
@@ -170,6 +170,10 @@ def admin(process: Process, path: str = "", **fault: object) -> Any:
     """Call the admin side of a local SageMaker: its state, or what is to go wrong."""
     url = f"{process.url}/_local/my-endpoint{path}"
     # Nothing is verified on plain HTTP, but the certificates for it would be loaded each time.
-    response = httpx.post(url, json=fault, verify=False) if path else httpx.get(url, verify=False)
+    response = (
+        httpx.post(url, json=fault, verify=False, timeout=20 * UNIT)
+        if path
+        else httpx.get(url, verify=False, timeout=20 * UNIT)
+    )
     response.raise_for_status()
     return response.json() if response.content else None

@@ -104,11 +104,11 @@ async def connect(target: tuple[str | None, int | None]) -> Streams:
     try:
         return await asyncio.shield(connecting)
     except asyncio.CancelledError:
-        connecting.add_done_callback(_let_go)
+        connecting.add_done_callback(_close)
         raise
 
 
-def _let_go(connecting: asyncio.Task[Streams]) -> None:
+def _close(connecting: asyncio.Task[Streams]) -> None:
     if not connecting.cancelled() and connecting.exception() is None:
         connecting.result()[1].close()
 

@@ -10,6 +10,7 @@ import pytest
 from gateway.local.command import apart_from_aws
 from gateway.sagemaker import NotConfigured, platform_problems, runtime_client
 from gateway.sagemaker.checks import no_credentials
+from tests.support.listener import listening
 from tests.support.timing import UNIT
 
 
@@ -240,19 +241,16 @@ def test_why_there_are_none(error: Exception, why: str) -> None:
 async def test_looking_for_credentials_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     gone = asyncio.Event()
 
-    async def hang(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def hang(reader: asyncio.StreamReader, _writer: asyncio.StreamWriter) -> None:
         await reader.read()
-        writer.close()
         gone.set()
 
-    server = await asyncio.start_server(hang, "127.0.0.1", 0)
-    port = server.sockets[0].getsockname()[1]
     monkeypatch.delenv("AWS_EC2_METADATA_DISABLED")
-    monkeypatch.setenv("AWS_EC2_METADATA_SERVICE_ENDPOINT", f"http://127.0.0.1:{port}")
     monkeypatch.setenv("AWS_METADATA_SERVICE_TIMEOUT", "600")
-    async with server:
+    async with listening(hang) as port:
+        monkeypatch.setenv("AWS_EC2_METADATA_SERVICE_ENDPOINT", f"http://127.0.0.1:{port}")
         ((about, text, certain),) = await problems(credentials=True, seconds=0.5 * UNIT)
         async with asyncio.timeout(5 * UNIT):
             await gone.wait()  # it was asked, and asks no more
     assert (about, certain) == ("credentials", False)
-    assert text == "looking for AWS credentials took longer than 0.5 s"
+    assert text == f"looking for AWS credentials took longer than {0.5 * UNIT:g} s"
