@@ -25,7 +25,9 @@ from starlette.types import ASGIApp
 
 from gateway.config import Aws, ConfigError, Settings
 from gateway.runner import Route
-from gateway.sagemaker import NotConfigured, SageMakerModel, platform_problems, runtime_client
+from gateway.sagemaker.checks import platform_problems
+from gateway.sagemaker.model import SageMakerModel
+from gateway.sagemaker.runtime import NotConfigured, runtime_client
 from gateway.sessions import Sessions
 from gateway.stores.memory import MemoryStore
 from gateway.transports.hosts import Hosts

@@ -4,7 +4,8 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from gateway.config import Aws, Configuration
-from gateway.sagemaker import FORMATS, platform_problems
+from gateway.sagemaker.checks import platform_problems
+from gateway.sagemaker.formats import FORMATS
 from gateway.session.templates import tells_history
 from gateway.tomlfile import Location
 

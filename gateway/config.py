@@ -41,7 +41,10 @@ from gateway.mistakes import (
     suggest,
     variables,
 )
-from gateway.sagemaker import FORMATS, PROFILES, Defaults, Format, Profile, StreamKind, Text
+from gateway.sagemaker.formats import FORMATS, Format
+from gateway.sagemaker.model import Defaults
+from gateway.sagemaker.profiles import PROFILES, Profile
+from gateway.sagemaker.streams import StreamKind, Text
 from gateway.session.bodies import is_json
 from gateway.session.policy import Opening, Policy, Recovery
 from gateway.session.templates import HISTORY, placeholders, tells_history

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, cast, get_args
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from gateway.sagemaker import Profile
+from gateway.sagemaker.profiles import Profile
 from gateway.tomlfile import Location, Statement, Tree, holds, shown, statements
 
 ENVIRONMENT_PREFIX = "GATEWAY_"

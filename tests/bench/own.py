@@ -8,7 +8,7 @@ import asyncio
 
 import gateway.app
 from gateway.cli import main
-from gateway.sagemaker import SageMakerModel
+from gateway.sagemaker.model import SageMakerModel
 from gateway.session.ports import (
     Call,
     ModelReply,

@@ -21,7 +21,7 @@ import uvloop
 from aiobotocore.config import AioConfig
 from aiobotocore.session import AioSession
 
-from gateway.sagemaker import runtime_client
+from gateway.sagemaker.runtime import runtime_client
 from gateway.sagemaker.transport import Transport, result_of
 
 ROUNDS = 9

@@ -20,10 +20,12 @@ import pytest
 from structlog.testing import capture_logs
 
 from gateway.errors import ErrorCode, Outcome
-from gateway.sagemaker import PROFILES, connections, runtime_client
+from gateway.sagemaker import connections
 from gateway.sagemaker.aio import AioTransport, HttpSession
 from gateway.sagemaker.errors import failure_of
 from gateway.sagemaker.lean import LeanTransport
+from gateway.sagemaker.profiles import PROFILES
+from gateway.sagemaker.runtime import runtime_client
 from gateway.sagemaker.transport import Transport, result_of
 from gateway.session.ports import ModelError
 from tests.support import transports

@@ -15,13 +15,9 @@ from gateway.local.builtin import BuiltinModel
 from gateway.local.faults import Fault
 from gateway.local.platform import Endpoint
 from gateway.local.server import running
-from gateway.sagemaker import (
-    PROFILES,
-    Defaults,
-    NotConfigured,
-    SageMakerModel,
-    runtime_client,
-)
+from gateway.sagemaker.model import Defaults, SageMakerModel
+from gateway.sagemaker.profiles import PROFILES
+from gateway.sagemaker.runtime import NotConfigured, runtime_client
 from gateway.sagemaker.transport import Transport
 from gateway.session.ports import ModelError, ModelReply, ModelRequest, ModelSession
 from tests.support import transports

@@ -23,9 +23,10 @@ from hypothesis import strategies as st
 from msgspec import structs
 
 from gateway.errors import ErrorCode, Failure, Outcome
-from gateway.sagemaker import PROFILES, runtime_client
 from gateway.sagemaker.errors import failure_of
 from gateway.sagemaker.lean import LeanTransport
+from gateway.sagemaker.profiles import PROFILES
+from gateway.sagemaker.runtime import runtime_client
 from gateway.sagemaker.transport import StreamedReply, Transport, result_of
 from tests.support.listener import listening
 from tests.support.timing import UNIT

@@ -9,7 +9,8 @@ from pydantic import ValidationError
 
 from gateway.config import EXAMPLE, ConfigError, Route, Settings, load
 from gateway.local.api import InputModel
-from gateway.sagemaker import PROFILES, Defaults
+from gateway.sagemaker.model import Defaults
+from gateway.sagemaker.profiles import PROFILES
 from gateway.session.policy import Opening, Policy
 
 MINIMAL = """

@@ -9,7 +9,7 @@ from typing import Any
 from pydantic_core import PydanticUndefined
 
 from gateway.config import EXAMPLE, Aws, Route, Server, Settings, Store
-from gateway.sagemaker import PROFILES, Profile
+from gateway.sagemaker.profiles import PROFILES, Profile
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()

@@ -8,8 +8,8 @@ import botocore.exceptions as boto
 import pytest
 
 from gateway.local.command import apart_from_aws
-from gateway.sagemaker import NotConfigured, platform_problems, runtime_client
-from gateway.sagemaker.checks import no_credentials
+from gateway.sagemaker.checks import no_credentials, platform_problems
+from gateway.sagemaker.runtime import NotConfigured, runtime_client
 from tests.support.listener import listening
 from tests.support.timing import UNIT
 

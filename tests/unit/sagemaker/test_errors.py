@@ -9,8 +9,8 @@ from botocore.exceptions import ClientError
 from botocore.parsers import ResponseParserError
 
 from gateway.errors import ErrorCode, Failure, Outcome
-from gateway.sagemaker import PROFILES
 from gateway.sagemaker.errors import failure_of, failure_of_reply
+from gateway.sagemaker.profiles import PROFILES
 
 ACCOUNT = "123456789012"
 

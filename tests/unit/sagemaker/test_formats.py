@@ -5,7 +5,8 @@ import json
 import msgspec
 import pytest
 
-from gateway.sagemaker import FORMATS, Format, StreamKind
+from gateway.sagemaker.formats import FORMATS, Format
+from gateway.sagemaker.streams import StreamKind
 
 
 def test_the_ready_made_ones() -> None:

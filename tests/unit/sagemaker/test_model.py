@@ -7,7 +7,9 @@ from typing import Any
 import pytest
 
 from gateway.errors import ErrorCode, Failure, Outcome
-from gateway.sagemaker import PROFILES, Defaults, Format, SageMakerModel
+from gateway.sagemaker.formats import Format
+from gateway.sagemaker.model import Defaults, SageMakerModel
+from gateway.sagemaker.profiles import PROFILES
 from gateway.sagemaker.streams import StreamKind
 from gateway.sagemaker.transport import OnEnd, StreamedReply, result_of
 from gateway.session.ports import Call, ModelReply, ModelRequest

@@ -3,7 +3,7 @@
 import msgspec
 import pytest
 
-from gateway.sagemaker import PROFILES, Profile
+from gateway.sagemaker.profiles import PROFILES, Profile
 from gateway.session.policy import Opening
 
 

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.errors import ErrorCode, Outcome
-from gateway.sagemaker import FORMATS, StreamKind
-from gateway.sagemaker.streams import Splitter, Text, splitter
+from gateway.sagemaker.formats import FORMATS
+from gateway.sagemaker.streams import Splitter, StreamKind, Text, splitter
 from gateway.session.ports import ModelError
 
 Parts = list[str | bytes]
