@@ -41,8 +41,8 @@ from gateway.mistakes import (
     suggest,
     variables,
 )
+from gateway.protocol.options import OPTIONS, CallOptions, RestrictedOption
 from gateway.sagemaker.formats import FORMATS, Format
-from gateway.sagemaker.model import Defaults
 from gateway.sagemaker.profiles import PROFILES, Profile
 from gateway.sagemaker.streams import StreamKind, Text
 from gateway.session.bodies import is_json
@@ -232,14 +232,6 @@ RouteName = Annotated[
     str, _matching(r"[A-Za-z0-9_-]+", 64, "letters, digits, `-` and `_` as a route's name")
 ]
 Session = Annotated[Any, BeforeValidator(_profile)]
-ClientField = Literal[
-    "inference_id",
-    "target_model",
-    "target_variant",
-    "target_container_hostname",
-    "enable_explanations",
-    "inference_component_name",
-]
 
 
 class _Section(BaseModel):
@@ -403,7 +395,7 @@ class Route(_Section):
         default=None,
         description="what the model is told ahead of the conversation that the gateway keeps",
     )
-    allow: frozenset[ClientField] = Field(
+    allow: frozenset[RestrictedOption] = Field(
         default=frozenset(), description="message fields that clients may set"
     )
     accept: Header | None = Field(default=None, description="Accept, where a message has none")
@@ -516,9 +508,10 @@ class Route(_Section):
         return self.session
 
     @property
-    def defaults(self) -> Defaults:
+    def defaults(self) -> CallOptions:
         """What is sent where a message says nothing."""
-        return Defaults(**{name: getattr(self, name) for name in Defaults.__struct_fields__})
+        given = {name: getattr(self, name) for name in OPTIONS}
+        return CallOptions(**{name: value for name, value in given.items() if value is not None})
 
     @property
     def body_format(self) -> Format:

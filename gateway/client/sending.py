@@ -11,7 +11,7 @@ Body = str | bytes | bytearray | memoryview | dict[str, Any] | list[Any]
 
 
 class Options(TypedDict, total=False):
-    """What may be said with a message; `PROTOCOL.md` has their meaning.
+    """What may be said with a message: whether to stream, and `CallOptions`, as keywords.
 
     The last six only where the route lets clients set them.
     """

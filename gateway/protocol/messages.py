@@ -13,10 +13,10 @@ from typing import Annotated, Literal
 from msgspec import UNSET, Meta, Raw, Struct, UnsetType, field
 
 from gateway.errors import ErrorCode, Outcome
+from gateway.protocol.options import CallOptions
 
 MESSAGE_ID = r"\A[\x21-\x7e]{1,64}\Z"
 MessageId = Annotated[str, Meta(pattern=MESSAGE_ID)]
-HeaderText = Annotated[str, Meta(pattern=r"\A[\x20-\x7e]{1,1024}\Z")]
 EventNumber = Annotated[int, Meta(ge=0)]
 Status = Literal["completed", "cancelled", "failed"]
 Progress = Literal["queued", "running", "completed", "cancelled", "failed"]
@@ -45,8 +45,8 @@ class SessionOpen(_Client, frozen=True, kw_only=True, tag="session.open"):
     last_event: EventNumber | UnsetType = UNSET
 
 
-class MessageSend(_Client, frozen=True, kw_only=True, tag="message.send"):
-    """One turn for the model.
+class MessageSend(_Client, CallOptions, frozen=True, kw_only=True, tag="message.send"):
+    """One turn for the model, with the options of its call.
 
     A codec hands it on with exactly one of ``text``, ``json`` (JSON, whatever the codec) and
     ``bytes``; ``base64`` has become ``bytes`` by then.
@@ -58,15 +58,6 @@ class MessageSend(_Client, frozen=True, kw_only=True, tag="message.send"):
     base64: str | UnsetType = UNSET
     data: bytes | UnsetType = field(default=UNSET, name="bytes")
     stream: bool | UnsetType = UNSET
-    content_type: HeaderText | UnsetType = UNSET
-    accept: HeaderText | UnsetType = UNSET
-    custom_attributes: HeaderText | UnsetType = UNSET
-    inference_id: HeaderText | UnsetType = UNSET
-    target_model: HeaderText | UnsetType = UNSET
-    target_variant: HeaderText | UnsetType = UNSET
-    target_container_hostname: HeaderText | UnsetType = UNSET
-    enable_explanations: HeaderText | UnsetType = UNSET
-    inference_component_name: HeaderText | UnsetType = UNSET
 
 
 class MessageCancel(_Client, frozen=True, kw_only=True, tag="message.cancel"):

@@ -7,9 +7,10 @@ from typing import Any
 
 import msgspec
 import structlog
-from msgspec import structs
+from msgspec import UNSET, structs
 
 from gateway.errors import ErrorCode, Failure, Outcome
+from gateway.protocol.options import PARAMETERS, CallOptions
 from gateway.sagemaker.errors import failure_of, failure_of_reply, with_facts
 from gateway.sagemaker.formats import Format
 from gateway.sagemaker.profiles import JsonObject, Profile
@@ -43,31 +44,16 @@ OPENED_NONE = Failure(
 )
 
 
-class Defaults(msgspec.Struct, frozen=True, kw_only=True):
-    """What a route sends where a message says nothing; named as in `ModelRequest`."""
-
-    accept: str | None = None
-    custom_attributes: str | None = None
-    inference_id: str | None = None
-    target_model: str | None = None
-    target_variant: str | None = None
-    target_container_hostname: str | None = None
-    enable_explanations: str | None = None
-    inference_component_name: str | None = None
-
-
 _NOT_STREAMED = frozenset({"TargetModel", "EnableExplanations"})
 """Parameters that InvokeEndpointWithResponseStream does not have."""
 
-_PARAMETERS = {name: name.title().replace("_", "") for name in Defaults.__struct_fields__}
-_FIELDS = {parameter: name for name, parameter in _PARAMETERS.items()} | {
-    "ContentType": "content_type",
-    "EndpointName": "endpoint_name",
+_FIELDS = {parameter: name for name, parameter in PARAMETERS.items()} | {
+    "EndpointName": "endpoint_name"
 }
-_GIVEN = tuple(_PARAMETERS.values())
-_FIRST = ModelRequest.__struct_fields__.index(next(iter(_PARAMETERS)))
-"""Where those begin among the fields of a `ModelRequest`, which are in the same order."""
-_NONE_GIVEN = (None,) * len(_GIVEN)
+_, *_OPTIONAL = PARAMETERS.values()
+"""All but the content type, which every request has; the fields of a `ModelRequest` begin so."""
+_GIVEN = slice(1, 1 + len(_OPTIONAL))
+_NONE_GIVEN = (UNSET,) * len(_OPTIONAL)
 _TARGETING = frozenset(
     {"TargetModel", "TargetVariant", "TargetContainerHostname", "InferenceComponentName"}
 )
@@ -84,8 +70,9 @@ class SageMakerModel:
         transport: Makes the calls.
         endpoint_name: Which endpoint to call.
         profile: How its container keeps sessions.
-        defaults: Parameters for what a message leaves out. Those that say where a call goes are
-            those of the calls that open and close a session too: it is where its turns are.
+        defaults: Options for what a message leaves out, but for the content type, which every
+            request has. Those that say where a call goes are those of the calls that open and
+            close a session too: it is where its turns are.
         body_format: How the model streams, and where the text is in its replies.
         line_bytes: The longest line or event of a stream.
     """
@@ -95,7 +82,7 @@ class SageMakerModel:
         transport: Transport,
         endpoint_name: str,
         profile: Profile,
-        defaults: Defaults,
+        defaults: CallOptions,
         *,
         body_format: Format = AS_IT_IS,
         line_bytes: int = LINE_BYTES,
@@ -108,8 +95,8 @@ class SageMakerModel:
         self._line_bytes = line_bytes
         self._defaults = {
             parameter: value
-            for name, parameter in _PARAMETERS.items()
-            if (value := getattr(defaults, name)) is not None
+            for name, parameter in PARAMETERS.items()
+            if (value := getattr(defaults, name)) is not UNSET and name != "content_type"
         }
         if body_format.accept is not None:
             self._defaults.setdefault("Accept", body_format.accept)
@@ -181,10 +168,10 @@ class SageMakerModel:
             "ContentType": request.content_type,
             **self._defaults,
         }
-        given = structs.astuple(request)[_FIRST:]
+        given = structs.astuple(request)[_GIVEN]
         if given != _NONE_GIVEN:
-            named = zip(_GIVEN, given, strict=True)
-            parameters |= {parameter: value for parameter, value in named if value is not None}
+            named = zip(_OPTIONAL, given, strict=True)
+            parameters |= {parameter: value for parameter, value in named if value is not UNSET}
         if session is not None:
             parameters["SessionId"] = session.id
         elif self._profile.prefix_aware:

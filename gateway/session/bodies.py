@@ -8,22 +8,13 @@ import msgspec
 from msgspec import UNSET, Raw, structs
 
 from gateway.protocol.messages import MessageSend
+from gateway.protocol.options import OPTIONS, RESTRICTED
 from gateway.session.policy import Policy
 from gateway.session.ports import ModelReply, ModelRequest
 
-CLIENT_FIELDS = (
-    "inference_id",
-    "target_model",
-    "target_variant",
-    "target_container_hostname",
-    "enable_explanations",
-    "inference_component_name",
-)
-"""The fields of ``message.send`` that a client may set only where its route allows it."""
-
-_FIRST_OPTION = MessageSend.__struct_fields__.index("content_type")
-_OPTIONS = MessageSend.__struct_fields__[_FIRST_OPTION:]
-_NO_OPTIONS = (UNSET,) * len(_OPTIONS)
+_COUNT = len(OPTIONS)
+"""Of the fields of a message, which begin with the options."""
+_NO_OPTIONS = (UNSET,) * _COUNT
 
 TEXT = "text/plain; charset=utf-8"
 JSON = "application/json"
@@ -64,11 +55,11 @@ def body_of(message: MessageSend) -> tuple[bytes, str]:
 
 
 def options_of(message: MessageSend) -> dict[str, str]:
-    """What a message says beside its id, its body and whether to stream, by the field's name."""
-    options = structs.astuple(message)[_FIRST_OPTION:]
+    """The options that a message sets, by name."""
+    options = structs.astuple(message)[:_COUNT]
     if options == _NO_OPTIONS:
         return {}
-    named = zip(_OPTIONS, options, strict=True)
+    named = zip(OPTIONS, options, strict=True)
     return {name: value for name, value in named if value is not UNSET}
 
 
@@ -102,9 +93,9 @@ def request_of(
 
 
 def refused_field(options: Iterable[str], policy: Policy) -> str | None:
-    """The field of an option that the route does not let clients set, if there is one."""
+    """An option that the route does not let clients set, if there is one."""
     return next(
-        (name for name in options if name in CLIENT_FIELDS and name not in policy.client_fields),
+        (name for name in options if name in RESTRICTED and name not in policy.client_fields),
         None,
     )
 

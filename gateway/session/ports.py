@@ -12,6 +12,7 @@ import msgspec
 
 from gateway.errors import Failure
 from gateway.protocol.messages import Event
+from gateway.protocol.options import CallOptions
 
 
 class ModelSession(msgspec.Struct, frozen=True, gc=False):
@@ -27,10 +28,8 @@ class ModelSession(msgspec.Struct, frozen=True, gc=False):
     expires_at: float | None = None
 
 
-class ModelRequest(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """One turn as the model is to receive it: a body, and the parameters of InvokeEndpoint.
-
-    ``None`` leaves a parameter to the route, and where the route is silent too, out of the call.
+class ModelRequest(CallOptions, frozen=True, kw_only=True, gc=False):
+    """One turn as the model is to receive it: a body, and the options of its call.
 
     Attributes:
         sha256: The body's digest, where it is known, so that signing needs no other look at it.
@@ -42,14 +41,6 @@ class ModelRequest(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     content_type: str
     sha256: bytes | None = None
     stream: bool = False
-    accept: str | None = None
-    custom_attributes: str | None = None
-    inference_id: str | None = None
-    target_model: str | None = None
-    target_variant: str | None = None
-    target_container_hostname: str | None = None
-    enable_explanations: str | None = None
-    inference_component_name: str | None = None
 
 
 class ModelReply(msgspec.Struct, frozen=True, kw_only=True, gc=False):

@@ -15,7 +15,8 @@ from gateway.local.builtin import BuiltinModel
 from gateway.local.faults import Fault
 from gateway.local.platform import Endpoint
 from gateway.local.server import running
-from gateway.sagemaker.model import Defaults, SageMakerModel
+from gateway.protocol.options import OPTIONS, CallOptions
+from gateway.sagemaker.model import SageMakerModel
 from gateway.sagemaker.profiles import PROFILES
 from gateway.sagemaker.runtime import NotConfigured, runtime_client
 from gateway.sagemaker.transport import Transport
@@ -49,7 +50,7 @@ async def runtime(url: str, **options: Any) -> AsyncIterator[Transport]:
 def model_of(
     client: Transport, profile: str = "container-standards", **defaults: Any
 ) -> SageMakerModel:
-    return SageMakerModel(client, "my-endpoint", PROFILES[profile], Defaults(**defaults))
+    return SageMakerModel(client, "my-endpoint", PROFILES[profile], CallOptions(**defaults))
 
 
 async def failure(call: Coroutine[Any, Any, object]) -> Failure:
@@ -216,7 +217,7 @@ async def test_no_session_opened(endpoint: tuple[Endpoint, str], told: str) -> N
 
 async def test_an_endpoint_that_is_not_there(endpoint: tuple[Endpoint, str]) -> None:
     async with runtime(endpoint[1]) as client:
-        model = SageMakerModel(client, "elsewhere", PROFILES["stateless"], Defaults())
+        model = SageMakerModel(client, "elsewhere", PROFILES["stateless"], CallOptions())
         got = await failure(invoke(model, ASK))
         assert (got.code, got.may_retry) == (ErrorCode.UNAVAILABLE, False)
         assert "elsewhere" not in got.message
@@ -292,7 +293,7 @@ async def test_fields_that_no_header_can_carry(endpoint: tuple[Endpoint, str], v
     platform, url = endpoint
     async with runtime(url) as client:
         model = model_of(client, "stateless")
-        for name in ("content_type", *Defaults.__struct_fields__):
+        for name in OPTIONS:
             request = msgspec.structs.replace(ASK, **{name: value})
             got = await failure(invoke(model, request))
             assert (got.code, got.outcome) == (ErrorCode.VALIDATION_ERROR, Outcome.NOT_INVOKED)

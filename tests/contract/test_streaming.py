@@ -16,8 +16,9 @@ from typing import Any
 import pytest
 
 from gateway.errors import ErrorCode, Outcome
+from gateway.protocol.options import CallOptions
 from gateway.sagemaker.formats import FORMATS, Format
-from gateway.sagemaker.model import Defaults, SageMakerModel
+from gateway.sagemaker.model import SageMakerModel
 from gateway.sagemaker.profiles import PROFILES
 from gateway.sagemaker.runtime import runtime_client
 from gateway.sagemaker.streams import StreamKind
@@ -151,7 +152,7 @@ def model_of(
     client: Transport, form: Format = FORMATS["lmi"], profile: str = "stateless", **defaults: Any
 ) -> SageMakerModel:
     return SageMakerModel(
-        client, "my-endpoint", PROFILES[profile], Defaults(**defaults), body_format=form
+        client, "my-endpoint", PROFILES[profile], CallOptions(**defaults), body_format=form
     )
 
 
@@ -448,7 +449,7 @@ async def test_a_line_that_is_too_long() -> None:
             client,
             "my-endpoint",
             PROFILES["stateless"],
-            Defaults(),
+            CallOptions(),
             body_format=FORMATS["lmi"],
             line_bytes=80,
         )

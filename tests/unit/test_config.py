@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from gateway.config import EXAMPLE, ConfigError, Route, Settings, load
 from gateway.local.api import InputModel
-from gateway.sagemaker.model import Defaults
+from gateway.protocol.options import PARAMETERS
 from gateway.sagemaker.profiles import PROFILES
 from gateway.session.policy import Opening, Policy
 
@@ -464,10 +464,9 @@ def test_a_route_that_only_a_variable_names(file: Path, monkeypatch: pytest.Monk
 
 
 MODEL = {parameter.name: parameter for parameter in InputModel("InvokeEndpoint").parameters}
-FIELDS = {name: name.title().replace("_", "") for name in Defaults.__struct_fields__}
 
 
-@pytest.mark.parametrize(("field", "parameter"), [*FIELDS.items(), ("content_type", "ContentType")])
+@pytest.mark.parametrize(("field", "parameter"), [*PARAMETERS.items()])
 def test_a_route_sends_what_the_api_model_takes(field: str, parameter: str) -> None:
     rule = MODEL[parameter]
     assert rule.most is not None

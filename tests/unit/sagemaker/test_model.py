@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 
 from gateway.errors import ErrorCode, Failure, Outcome
+from gateway.protocol.options import CallOptions
 from gateway.sagemaker.formats import Format
-from gateway.sagemaker.model import Defaults, SageMakerModel
+from gateway.sagemaker.model import SageMakerModel
 from gateway.sagemaker.profiles import PROFILES
 from gateway.sagemaker.streams import StreamKind
 from gateway.sagemaker.transport import OnEnd, StreamedReply, result_of
@@ -66,7 +67,7 @@ def test_what_nobody_has_foreseen_ends_the_turn(*, stream: bool) -> None:
 
     form = Format(stream=StreamKind.LINES)
     model = SageMakerModel(
-        transport, "my-endpoint", PROFILES["stateless"], Defaults(), body_format=form
+        transport, "my-endpoint", PROFILES["stateless"], CallOptions(), body_format=form
     )
     request = ModelRequest(body=b"{}", content_type="application/json", stream=stream)
     model.invoke(request, None, affinity="a", on_parts=on_parts, on_end=ends.append)

@@ -1,0 +1,46 @@
+"""What InvokeEndpoint takes beside a body, declared once.
+
+Clients say it in ``message.send``, routes for the messages that do not; a model's request carries
+it, and the platform takes it as parameters. All of them call it by the names that are here.
+"""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Annotated, Literal, get_args
+
+from msgspec import UNSET, Meta, Struct, UnsetType
+
+HeaderText = Annotated[str, Meta(pattern=r"\A[\x20-\x7e]{1,1024}\Z")]
+
+
+class CallOptions(Struct, frozen=True, kw_only=True, gc=False):
+    """The options of one call; what is ``UNSET`` is left to the route, or out of the call."""
+
+    content_type: HeaderText | UnsetType = UNSET
+    accept: HeaderText | UnsetType = UNSET
+    custom_attributes: HeaderText | UnsetType = UNSET
+    inference_id: HeaderText | UnsetType = UNSET
+    target_model: HeaderText | UnsetType = UNSET
+    target_variant: HeaderText | UnsetType = UNSET
+    target_container_hostname: HeaderText | UnsetType = UNSET
+    enable_explanations: HeaderText | UnsetType = UNSET
+    inference_component_name: HeaderText | UnsetType = UNSET
+
+
+OPTIONS = CallOptions.__struct_fields__
+
+RestrictedOption = Literal[
+    "inference_id",
+    "target_model",
+    "target_variant",
+    "target_container_hostname",
+    "enable_explanations",
+    "inference_component_name",
+]
+RESTRICTED: frozenset[str] = frozenset(get_args(RestrictedOption))
+"""What a client may set only where its route allows it."""
+
+PARAMETERS: Mapping[str, str] = MappingProxyType(
+    {name: name.title().replace("_", "") for name in OPTIONS}
+)
+"""What SageMaker Runtime's API model calls each option."""
