@@ -23,8 +23,8 @@ from starlette.routing import Route as HttpRoute
 from starlette.routing import WebSocketRoute
 from starlette.types import ASGIApp
 
-from gateway.config import Aws, ConfigError, Settings
 from gateway.runner import Route
+from gateway.config import AwsSettings, ConfigError, Settings
 from gateway.sagemaker.checks import platform_problems
 from gateway.sagemaker.model import SageMakerModel
 from gateway.sagemaker.runtime import NotConfigured, runtime_client
@@ -192,7 +192,7 @@ async def build(settings: Settings) -> AsyncIterator[tuple[Starlette, Sessions]]
         yield application(settings, sessions), sessions
 
 
-async def tell_problems(aws: Aws) -> None:
+async def tell_problems(aws: AwsSettings) -> None:
     """Tell the operator why calls to the platform will fail, as far as that shows without one.
 
     It can take seconds, since looking for credentials can.

@@ -3,11 +3,11 @@
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from gateway.config import Aws, Configuration
+from gateway.config import AwsSettings, Configuration
+from gateway.config.tomlfile import Location
 from gateway.sagemaker.checks import platform_problems
 from gateway.sagemaker.formats import FORMATS
 from gateway.session.templates import tells_history
-from gateway.tomlfile import Location
 
 
 class Finding(NamedTuple):
@@ -29,7 +29,7 @@ async def findings(configuration: Configuration, *, offline: bool) -> list[Findi
         configuration: The settings, and where each was set.
         offline: Do not look for credentials, which may ask other machines.
     """
-    aws, origins = configuration.settings.aws, configuration.origins
+    aws, sources = configuration.settings.aws, configuration.sources
     found = [*_server(configuration), *_routes(configuration)]
     for problem in await platform_problems(
         region=aws.region,
@@ -39,8 +39,8 @@ async def findings(configuration: Configuration, *, offline: bool) -> list[Findi
     ):
         level = "" if problem.certain else "warning: "
         text = (
-            origins.told(("aws", problem.about), problem.text, level=level)
-            if problem.about in Aws.model_fields
+            sources.told(("aws", problem.about), problem.text, level=level)
+            if problem.about in AwsSettings.model_fields
             else f"{level}{problem.text}"
         )
         found.append(Finding(text, problem.certain))
@@ -83,4 +83,4 @@ def _routes(configuration: Configuration) -> Iterator[Finding]:
 
 
 def _warning(configuration: Configuration, location: Location, text: str) -> Finding:
-    return Finding(configuration.origins.told(location, text, level="warning: "), certain=False)
+    return Finding(configuration.sources.told(location, text, level="warning: "), certain=False)

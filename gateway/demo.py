@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from gateway.app import Signals, listen, serve
-from gateway.config import Aws, Route, Server, Settings
+from gateway.config import AwsSettings, RouteSettings, ServerSettings, Settings
 from gateway.local.builtin import BuiltinModel
 from gateway.local.command import apart_from_aws
 from gateway.local.language import LanguageModel
@@ -41,7 +41,7 @@ async def demo(
         LanguageModelUnavailable: The file that was asked for is no model.
         OSError: The port can't be listened on.
     """
-    listen(Server().host, port).close()  # said before the model takes its time to load
+    listen(ServerSettings().host, port).close()  # said before the model takes its time to load
     names = [f"i-{n}" for n in range(1, INSTANCES + 1)]
     builtin = Endpoint("builtin", [BuiltinModel(name) for name in names])
     endpoints = [
@@ -87,19 +87,19 @@ def _language_models(llamas: Mapping[str, Llama]) -> list[Endpoint]:
 def _settings(url: str, endpoints: list[Endpoint], port: int) -> Settings:
     """Routes named as the endpoints."""
     return Settings(
-        server=Server(port=port, log_level="WARNING", drain_seconds=3),
-        aws=Aws(region=REGION, endpoint_url=url),
+        server=ServerSettings(port=port, log_level="WARNING", drain_seconds=3),
+        aws=AwsSettings(region=REGION, endpoint_url=url),
         routes={endpoint.name: _route(endpoint.name) for endpoint in endpoints},
     )
 
 
-def _route(name: str) -> Route:
+def _route(name: str) -> RouteSettings:
     if name == "openai-chat":
         # What is sent with a message leaves room for it, and for the answer, in 2048 tokens.
-        return Route(
+        return RouteSettings(
             endpoint_name=name, format="openai-chat", transcript_turns=20, transcript_bytes=3072
         )
-    return Route(
+    return RouteSettings(
         endpoint_name=name,
         format="plain",
         on_expiry="replay",

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import msgspec
 
-from gateway.config import Aws
+from gateway.config import AwsSettings
 from tests.bench.processes import MEASURED, REST, Process
 
 ENDPOINTS = ("reply-1024", "reply-1000000", "reply-5000000", "burst-200-40")
@@ -59,7 +59,7 @@ It can be no extra of this project: it wants other versions of what the gateway 
 
 def transports() -> tuple[str | None, ...]:
     """The gateway's ways to the platform."""
-    return ("aiobotocore", "lean") if "transport" in Aws.model_fields else (None,)
+    return ("aiobotocore", "lean") if "transport" in AwsSettings.model_fields else (None,)
 
 
 def gateways(*ways: str) -> list[Contender]:
@@ -84,7 +84,7 @@ def own(way: str) -> Contender:
 def left_out() -> list[str]:
     """What is not compared, and why."""
     notes = []
-    if "transport" not in Aws.model_fields:
+    if "transport" not in AwsSettings.model_fields:
         notes.append("the gateway's lean transport: there is no setting `aws.transport`")
     if not LITELLM_PYTHON:
         notes.append(f"{LITELLM.name}: LITELLM_PYTHON does not say where it is installed")

@@ -1,13 +1,15 @@
 """The configuration: what is enough, where values come from, and how mistakes are told."""
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 from pydantic import ValidationError
 
-from gateway.config import EXAMPLE, ConfigError, Route, Settings, load
+from gateway.config import EXAMPLE, ConfigError, RouteSettings, Settings, read
 from gateway.local.api import InputModel
 from gateway.protocol.options import PARAMETERS
 from gateway.sagemaker.profiles import PROFILES
@@ -33,7 +35,7 @@ def file(tmp_path: Path) -> Path:
 
 def settings(file: Path, text: str, **flags: Any) -> Settings:
     file.write_text(text)
-    return load(file, {"server": flags})
+    return read(file, {"server": flags}).settings
 
 
 def told(file: Path, text: str, **flags: Any) -> str:
@@ -115,7 +117,7 @@ def test_the_order_of_sources(file: Path, monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_the_environment_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GATEWAY_ROUTES__CHAT__ENDPOINT_NAME", "e")
-    assert load(None).routes["chat"].endpoint_name == "e"
+    assert Settings.load(None).routes["chat"].endpoint_name == "e"
 
 
 def test_the_first_route_stays_first(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -473,10 +475,13 @@ def test_a_route_sends_what_the_api_model_takes(field: str, parameter: str) -> N
     assert rule.pattern is not None
     for length in (1, 2, rule.most):
         value = "a" * length
-        assert getattr(Route.model_validate({"endpoint_name": "e", field: value}), field) == value
+        assert (
+            getattr(RouteSettings.model_validate({"endpoint_name": "e", field: value}), field)
+            == value
+        )
     for value in (*("a b", "a-b", "a--b", "-a", "a-", "a/b", "a;b=c", "7", "a\\b", "a.b"), "{}"):
         try:
-            Route.model_validate({"endpoint_name": "e", field: value})
+            RouteSettings.model_validate({"endpoint_name": "e", field: value})
         except ValidationError:
             assert rule.most == 63, "only names have an alphabet of their own"
             assert not rule.pattern.fullmatch(value)
@@ -484,15 +489,15 @@ def test_a_route_sends_what_the_api_model_takes(field: str, parameter: str) -> N
             assert rule.pattern.fullmatch(value)
     for value in ("", " ", " a", "a ", "é", "a\nb", "a\tb", "a\x7f", "a\n", "a" * (rule.most + 1)):
         with pytest.raises(ValidationError):
-            Route.model_validate({"endpoint_name": "e", field: value})
+            RouteSettings.model_validate({"endpoint_name": "e", field: value})
 
 
 @pytest.mark.parametrize("name", ["", "-a", "a-", "a_b", "a" * 64, "a" + "-" * 62 + "a", "a\n"])
 def test_names_of_endpoints(name: str) -> None:
     with pytest.raises(ValidationError):
-        Route(endpoint_name=name)
+        RouteSettings(endpoint_name=name)
     longest = "a" + "-" * 61 + "a"
-    assert Route(endpoint_name=longest).endpoint_name == longest
+    assert RouteSettings(endpoint_name=longest).endpoint_name == longest
 
 
 @pytest.mark.parametrize("region", ["", "us east", "us-east-1/", "-us"])
@@ -511,17 +516,40 @@ def test_addresses(file: Path, url: str) -> None:
 
 def test_settings_in_code_know_no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GATEWAY_SERVER__PORT", "x")
-    assert Settings(routes={"chat": Route(endpoint_name="e")}).server.port == 8080
+    assert Settings(routes={"chat": RouteSettings(endpoint_name="e")}).server.port == 8080
     with pytest.raises(ValidationError, match="at least one route"):
         Settings(routes={})
 
 
+def test_loading_reads_the_file_and_the_environment(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file.write_text(ROUTE + "[server]\nport = 1\nlog_turns = true")
+    monkeypatch.setenv("GATEWAY_SERVER__PORT", "2")
+    for path in (file, str(file)):
+        server = Settings.load(path).server
+        assert (server.port, server.log_turns) == (2, True)
+    monkeypatch.setenv("GATEWAY_ROUTES__CHAT__ENDPOINT_NAME", "e")
+    server = Settings.load(None).server
+    assert (server.port, server.log_turns) == (2, False)
+
+
+def test_it_imports_nothing_that_calls_the_platform_or_serves() -> None:
+    """A program that only reads the configuration does not wait for the AWS SDK."""
+    script = "import gateway.config, sys; print(*sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
+    heavy = {"aiobotocore", "aiohttp", "botocore", "starlette", "uvicorn", "uvloop"}
+    assert not heavy & {name.partition(".")[0] for name in done.stdout.split()}
+
+
 def test_files_that_can_not_be_read(file: Path) -> None:
     with pytest.raises(ConfigError, match="No such file"):
-        load(file)
+        Settings.load(file)
     file.write_bytes(b"\xff")
     with pytest.raises(ConfigError, match="not TOML"):
-        load(file)
+        Settings.load(file)
 
 
 def test_every_setting_says_what_it_is() -> None:

@@ -8,7 +8,14 @@ from typing import Any
 
 from pydantic_core import PydanticUndefined
 
-from gateway.config import EXAMPLE, Aws, Route, Server, Settings, Store
+from gateway.config import (
+    EXAMPLE,
+    AwsSettings,
+    RouteSettings,
+    ServerSettings,
+    Settings,
+    StoreSettings,
+)
 from gateway.sagemaker.profiles import PROFILES, Profile
 
 ROOT = Path(__file__).parents[2]
@@ -65,10 +72,10 @@ def default(value: Any) -> str:
 def printed() -> str:
     parts = [INTRODUCTION]
     for title, section in (
-        ("[server]", Server),
-        ("[store]", Store),
-        ("[aws]", Aws),
-        ("[routes.NAME]", Route),
+        ("[server]", ServerSettings),
+        ("[store]", StoreSettings),
+        ("[aws]", AwsSettings),
+        ("[routes.NAME]", RouteSettings),
     ):
         assert section.__doc__ is not None
         about = section.__doc__.partition(": ")[2]
@@ -93,7 +100,7 @@ def test_the_readmes_configurations_are_ones() -> None:
 def test_the_profiles_own_example_is_one() -> None:
     (example,) = re.findall(r"```toml\n(.*?)```", PROFILE, re.DOTALL)
     route = tomllib.loads(example)["routes"]["chat"]
-    assert Route(endpoint_name="e", **route).profile.session_id_key == "conversation"
+    assert RouteSettings(endpoint_name="e", **route).profile.session_id_key == "conversation"
 
 
 def test_the_readme_names_what_there_is() -> None:
@@ -123,7 +130,7 @@ def test_every_line_of_the_log_is_in_the_document() -> None:
 
 def test_the_proxys_examples_say_what_the_document_says() -> None:
     (example, *_) = re.findall(r"```toml\n(.*?)```", OPERATIONS, re.DOTALL)
-    assert Server.model_validate(tomllib.loads(example)["server"]).public_origin
+    assert ServerSettings.model_validate(tomllib.loads(example)["server"]).public_origin
     for name in ("nginx.conf", "Caddyfile"):
         told = (ROOT / "deploy" / name).read_text().replace("#   ", "")
         assert example in told, name

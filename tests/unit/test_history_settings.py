@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.config import ConfigError, load
+from gateway.config import ConfigError, Settings
 from gateway.session.policy import Policy, Recovery
 
 ROUTE = '[routes.chat]\nendpoint_name = "e"\n'
@@ -13,7 +13,7 @@ ROUTE = '[routes.chat]\nendpoint_name = "e"\n'
 def policy(path: Path, text: str) -> Policy:
     file = path / "gateway.toml"
     file.write_text(ROUTE + text)
-    settings = load(file)
+    settings = Settings.load(file)
     return settings.routes["chat"].policy("chat", settings.server)
 
 

@@ -3,7 +3,7 @@
 import pytest
 from pydantic import ValidationError
 
-from gateway.config import Route, Server
+from gateway.config import RouteSettings, ServerSettings
 
 
 @pytest.mark.parametrize(
@@ -21,9 +21,11 @@ from gateway.config import Route, Server
     ],
 )
 def test_the_origin_is_what_a_browser_sends(url: str, origin: str) -> None:
-    assert Server(public_url=url).public_origin == origin
+    assert ServerSettings(public_url=url).public_origin == origin
     page = url.removesuffix("/").removesuffix("/gw")
-    assert Route(endpoint_name="e", allowed_origins=frozenset({page})).allowed_origins == {origin}
+    assert RouteSettings(endpoint_name="e", allowed_origins=frozenset({page})).allowed_origins == {
+        origin
+    }
 
 
 @pytest.mark.parametrize(
@@ -40,11 +42,11 @@ def test_the_origin_is_what_a_browser_sends(url: str, origin: str) -> None:
 )
 def test_what_is_no_origin(origin: str, problem: str) -> None:
     with pytest.raises(ValidationError, match=problem):
-        Route(endpoint_name="e", allowed_origins=frozenset({origin}))
+        RouteSettings(endpoint_name="e", allowed_origins=frozenset({origin}))
 
 
 def test_there_need_not_be_one() -> None:
-    assert Server().public_origin is None
+    assert ServerSettings().public_origin is None
 
 
 @pytest.mark.parametrize(
@@ -62,12 +64,12 @@ def test_there_need_not_be_one() -> None:
 )
 def test_what_is_no_public_address(url: str, problem: str) -> None:
     with pytest.raises(ValidationError, match=problem):
-        Server(public_url=url)
+        ServerSettings(public_url=url)
 
 
 def test_ranges_and_single_addresses_are_trusted() -> None:
     given = frozenset({"10.1.2.3/8", "127.0.0.1", "fd00::/8"})
-    assert Server(trusted_proxies=given).trusted_proxies == {
+    assert ServerSettings(trusted_proxies=given).trusted_proxies == {
         "10.0.0.0/8",
         "127.0.0.1/32",
         "fd00::/8",
@@ -85,4 +87,4 @@ def test_ranges_and_single_addresses_are_trusted() -> None:
 )
 def test_what_is_no_range(value: str, problem: str) -> None:
     with pytest.raises(ValidationError, match=problem):
-        Server(trusted_proxies=frozenset({value}))
+        ServerSettings(trusted_proxies=frozenset({value}))

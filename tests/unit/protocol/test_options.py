@@ -3,7 +3,7 @@
 from msgspec import UNSET, structs
 
 from gateway.client.sending import Options
-from gateway.config import Route
+from gateway.config import RouteSettings
 from gateway.local.api import InputModel
 from gateway.protocol.messages import MessageSend
 from gateway.protocol.options import OPTIONS, PARAMETERS, RESTRICTED, CallOptions
@@ -34,10 +34,10 @@ def test_the_python_client_takes_them_as_keywords() -> None:
 
 def test_a_route_has_each() -> None:
     values = {name: f"value-of-{number}" for number, name in enumerate(OPTIONS)}
-    route = Route.model_validate({"endpoint_name": "e", **values})
+    route = RouteSettings.model_validate({"endpoint_name": "e", **values})
     assert structs.asdict(route.defaults) == values
-    silent = Route(endpoint_name="e").defaults
+    silent = RouteSettings(endpoint_name="e").defaults
     assert silent == CallOptions()
     assert {*structs.astuple(silent)} == {UNSET}
-    every = Route.model_validate({"endpoint_name": "e", "allow": sorted(RESTRICTED)})
+    every = RouteSettings.model_validate({"endpoint_name": "e", "allow": sorted(RESTRICTED)})
     assert every.allow == RESTRICTED < {*OPTIONS}

@@ -1,0 +1,295 @@
+"""A route's section of the configuration, and what follows from it for its sessions."""
+
+from typing import Annotated, Any, Literal, Self
+
+import msgspec
+from pydantic import ConfigDict, Field, ValidationInfo, field_validator, model_validator
+
+from gateway.config.sections import ServerSettings
+from gateway.config.values import (
+    Bytes,
+    Count,
+    EndpointName,
+    Expression,
+    Header,
+    Id,
+    Name,
+    Positive,
+    Seconds,
+    Section,
+    SessionProfile,
+    WebOrigin,
+    Whole,
+    with_place,
+)
+from gateway.protocol.options import OPTIONS, CallOptions, RestrictedOption
+from gateway.sagemaker.formats import FORMATS, Format
+from gateway.sagemaker.profiles import PROFILES, Profile
+from gateway.sagemaker.streams import StreamKind
+from gateway.session.bodies import is_json
+from gateway.session.policy import Opening, Policy, Recovery
+from gateway.session.templates import HISTORY, tells_history
+
+_RECOVERY = {
+    "close": Recovery.NONE,
+    "fail": Recovery.NONE,
+    "renew": Recovery.RENEW,
+    "replay": Recovery.REPLAY,
+}
+
+
+HISTORY_BYTES = 65_536
+"""Of a conversation that the gateway keeps, unless told otherwise: 16,000 tokens or so, since most
+models answer more than they can read with an error."""
+REPLAY_BYTES = 1_048_576
+"""Of one that the model keeps."""
+
+
+class RouteSettings(Section):
+    """``[routes.NAME]``: one endpoint, and how to talk to it. The first is the default route."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True)
+
+    endpoint_name: EndpointName = Field(description="the SageMaker endpoint")
+    session: SessionProfile = Field(
+        default=PROFILES["container-standards"],
+        description=f"how its container keeps sessions: {', '.join(PROFILES)}, or a table",
+    )
+    open: Literal["on_connect", "on_first_message"] = Field(
+        default="on_connect", description="when to open the session at the model"
+    )
+    content_type: Header | None = Field(
+        default=None, description="content type of bodies whose message names none"
+    )
+    body: Literal["auto", "json"] = Field(
+        default="auto", description='"json" gives replies to clients as JSON where they parse'
+    )
+    format: Literal["openai-chat", "lmi", "tgi", "plain"] | None = Field(
+        default=None,
+        description="what the model takes and gives; `stream`, `text` and `request` are its parts, "
+        "and win over it",
+    )
+    stream: Literal["off", "raw", "lines", "sse"] | None = Field(
+        default=None,
+        description="how the model streams: its reply as it is, a record a line, or server-sent "
+        "events",
+    )
+    text: Expression | None = Field(
+        default=None,
+        description="a JMESPath expression for where the text is in the model's JSON; clients then "
+        "get the text alone",
+    )
+    request: Any = Field(
+        default=None,
+        description="what the model is sent for a client's text: a table with $text, or $messages "
+        "or $transcript for all of the conversation, and $stream in it",
+    )
+    history: Literal["gateway", "model"] | None = Field(
+        default=None,
+        description='who keeps the conversation: with "gateway" each turn carries all of it, with '
+        '"model" the newest message alone; "gateway" where `request`, or that of the `format`, '
+        "has $messages or $transcript",
+    )
+    system: Annotated[str, Field(min_length=1)] | None = Field(
+        default=None,
+        description="what the model is told ahead of the conversation that the gateway keeps",
+    )
+    allow: frozenset[RestrictedOption] = Field(
+        default=frozenset(), description="message fields that clients may set"
+    )
+    accept: Header | None = Field(default=None, description="Accept, where a message has none")
+    custom_attributes: Header | None = Field(default=None, description="CustomAttributes, likewise")
+    inference_id: Id | None = Field(default=None, description="InferenceId, likewise")
+    target_model: Header | None = Field(default=None, description="TargetModel, likewise")
+    target_variant: Name | None = Field(default=None, description="TargetVariant, likewise")
+    target_container_hostname: Name | None = Field(
+        default=None, description="TargetContainerHostname, likewise"
+    )
+    enable_explanations: Id | None = Field(default=None, description="EnableExplanations, likewise")
+    inference_component_name: Name | None = Field(
+        default=None, description="InferenceComponentName, likewise"
+    )
+    allowed_origins: frozenset[WebOrigin] = Field(
+        default=frozenset(), description="further origins whose pages may connect"
+    )
+    message_bytes: Bytes = Field(
+        default=6_291_456, description="largest message; SageMaker's limit for a body"
+    )
+    queued_messages: Count = Field(default=16, description="messages that may wait in a session")
+    remembered_messages: Count = Field(
+        default=10_000, description="message ids kept to recognise duplicates"
+    )
+    resume_seconds: Seconds = Field(
+        default=120.0,
+        description="how long a session is kept for a client whose connection is lost",
+    )
+    on_expiry: Literal["close", "renew", "replay"] | None = Field(
+        default=None,
+        description='when a session expires, "close" ends it, "renew" goes on in a new one that '
+        'knows nothing, "replay" in one that is told again what was said; "renew" where the '
+        'gateway keeps the conversation, else "close"',
+    )
+    on_lost: Literal["fail", "renew", "replay"] | None = Field(
+        default=None,
+        description='the same when the model has lost the session, with "fail" for its end',
+    )
+    replay_seed: Any = Field(
+        default=None,
+        description="replay by one message: text, or a table, with $transcript or $messages in it",
+    )
+    transcript_turns: Count = Field(
+        default=100, description="turns of a conversation that are kept to be told to the model"
+    )
+    transcript_bytes: Bytes | None = Field(
+        default=None,
+        description="the same in bytes, of which a model reads about four as a token; 65536 where "
+        "the gateway keeps the conversation, else 1048576",
+    )
+    retries: Annotated[Whole, Field(ge=0, le=100)] = Field(
+        default=3, description="how often a call that the model never saw is made again"
+    )
+    retry_seconds: Positive = Field(
+        default=0.5, description="longest wait before the first of these; it doubles with each"
+    )
+    retry_max_seconds: Positive = Field(
+        default=8.0,
+        description="longest wait before any; a model that asks for more fails the turn",
+    )
+    idle_seconds: Positive = Field(
+        default=600.0, description="a session unused for this long is closed at the model"
+    )
+    session_seconds: Positive = Field(
+        default=1200.0, description="how long a session lasts where the model does not say"
+    )
+    expiry_margin_seconds: Seconds = Field(
+        default=5.0, description="a session counts as expired this long before it is"
+    )
+    expiring_notice_seconds: Seconds = Field(
+        default=60.0, description="how long before that the client is told"
+    )
+    close_seconds: Positive = Field(
+        default=10.0, description="time for the model to close a session"
+    )
+    log_events: Count = Field(default=4096, description="events kept for a client")
+    log_bytes: Bytes = Field(
+        default=67_108_864, description="the same in bytes; more than twice aws.reply_bytes"
+    )
+    log_seconds: Positive = Field(
+        default=600.0, description="how long they are kept; more than resume_seconds"
+    )
+
+    @field_validator("request")
+    @classmethod
+    def _request_has_a_place(cls, value: Any) -> Any:
+        return with_place(value, ("text", *HISTORY), "what the client says")
+
+    @field_validator("replay_seed")
+    @classmethod
+    def _seed_has_a_place(cls, value: Any) -> Any:
+        return with_place(value, HISTORY, "what was said")
+
+    @field_validator("on_expiry", "on_lost")
+    @classmethod
+    def _has_a_session(cls, value: str | None, info: ValidationInfo) -> str | None:
+        profile = info.data.get("session")
+        if value == "replay" and profile is not None and profile.opening is Opening.NONE:
+            raise ValueError(
+                'there is no session to replay with a `session` such as "stateless" or '
+                '"prefix-aware"; leave it out. Where the gateway keeps the conversation '
+                '(`history = "gateway"`), each turn tells all of it anyway'
+            )
+        return value
+
+    @property
+    def profile(self) -> Profile:
+        """How the route's container keeps sessions."""
+        assert isinstance(self.session, Profile)  # noqa: S101 - the validator made it one
+        return self.session
+
+    @property
+    def defaults(self) -> CallOptions:
+        """What is sent where a message says nothing."""
+        given = {name: getattr(self, name) for name in OPTIONS}
+        return CallOptions(**{name: value for name, value in given.items() if value is not None})
+
+    @property
+    def body_format(self) -> Format:
+        """What the route's model takes and gives."""
+        given = {"stream": self.stream, "text": self.text, "request": self.request}
+        known = FORMATS[self.format] if self.format else Format()
+        made = {
+            name: getattr(known, name) if value is None else value for name, value in given.items()
+        }
+        return msgspec.convert({**made, "accept": known.accept}, Format)
+
+    @model_validator(mode="after")
+    def _text_has_a_place(self) -> Self:
+        try:
+            makes_text = self.body_format.text is not None
+        except msgspec.ValidationError as error:
+            raise ValueError(str(error).partition(" - at")[0]) from None
+        if makes_text and self.body == "json":
+            raise ValueError('`body = "json"` and `text` (or a `format` with one) exclude another')
+        return self
+
+    @property
+    def takes_json_only(self) -> bool:
+        """Whether there is nothing to make the JSON of a text that the model is sent."""
+        return is_json(self.content_type) and self.body_format.request is None
+
+    @property
+    def sends_history(self) -> bool:
+        """Whether the gateway keeps the conversation for the model."""
+        if self.history is not None:
+            return self.history == "gateway"
+        return tells_history(self.body_format.request)
+
+    @model_validator(mode="after")
+    def _history_can_be_kept(self) -> Self:
+        if not self.sends_history:
+            if self.system is not None:
+                raise ValueError('`system` goes with `history = "gateway"`')
+        elif not tells_history(self.body_format.request):
+            raise ValueError(
+                '`history = "gateway"` needs a `request` with $messages or $transcript in it, or a '
+                "`format` with one"
+            )
+        elif self.body == "json":
+            raise ValueError(
+                '`body = "json"` and `history = "gateway"` exclude another: what the model says is '
+                "kept as text"
+            )
+        elif self.replay_seed is not None:
+            raise ValueError(
+                '`replay_seed` and `history = "gateway"` exclude another: each turn tells it all'
+            )
+        return self
+
+    def policy(self, name: str, server: ServerSettings) -> Policy:
+        """The rules of the route's sessions."""
+        same = {
+            field: getattr(self, field)
+            for field in Policy.__struct_fields__
+            if field in RouteSettings.model_fields
+            and field not in {"on_expiry", "on_lost", "transcript_bytes"}
+        }
+        form = self.body_format
+        gone = Recovery.RENEW if self.sends_history else Recovery.NONE
+        transcript = HISTORY_BYTES if self.sends_history else REPLAY_BYTES
+        return Policy(
+            route=name,
+            streams=form.stream is not StreamKind.OFF,
+            template=form.request,
+            opening=self.profile.opening,
+            open_on_connect=self.open == "on_connect",
+            json_only=self.takes_json_only,
+            json_replies=self.body == "json",
+            sends_history=self.sends_history,
+            on_expiry=_RECOVERY[self.on_expiry] if self.on_expiry else gone,
+            on_lost=_RECOVERY[self.on_lost] if self.on_lost else gone,
+            seed=self.replay_seed,
+            transcript_bytes=self.transcript_bytes or transcript,
+            client_fields=frozenset(self.allow),
+            heartbeat_seconds=server.heartbeat_seconds,
+            **same,
+        )

@@ -1,0 +1,141 @@
+"""All settings, from a TOML file, ``GATEWAY_*`` in the environment, and flags.
+
+A flag wins over the environment, that over the file, and the file over the default. What is wrong
+is reported all at once, each with where it was set, the key, and what it should be.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple, Self
+
+from pydantic import ValidationError, field_validator, model_validator
+from pydantic_core import PydanticCustomError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from gateway.config.mistakes import ROUTE_EXAMPLE, TooSmall, problems_of, suggest
+from gateway.config.routes import RouteSettings
+from gateway.config.sections import AwsSettings, ServerSettings, StoreSettings
+from gateway.config.sources import (
+    ENVIRONMENT_PREFIX,
+    ConfigError,
+    Environment,
+    Sources,
+    merged,
+    read_file,
+    variables,
+)
+from gateway.config.values import RouteName, Section
+
+EXAMPLE = """\
+[aws]
+region = "us-east-1"
+
+[routes.chat]                            # the first route is the default one
+endpoint_name = "my-endpoint"
+session = "container-standards"          # how its container keeps sessions
+format = "openai-chat"                   # what its model takes and gives
+"""
+"""The least that a configuration has to say."""
+
+
+class Settings(Section):
+    """All settings; made from values that are at hand, it looks at no file and no environment."""
+
+    server: ServerSettings = ServerSettings()
+    store: StoreSettings = StoreSettings()
+    aws: AwsSettings = AwsSettings()
+    routes: dict[RouteName, RouteSettings]
+
+    @classmethod
+    def load(cls, path: str | Path | None) -> "Settings":
+        """The settings from a file and the environment, which wins over the file.
+
+        Args:
+            path: The file; None where there is none, and the environment says it all.
+
+        Raises:
+            ConfigError: Something is wrong; the text has a line for each thing that is.
+        """
+        return read(None if path is None else Path(path)).settings
+
+    @field_validator("routes")
+    @classmethod
+    def _has_a_route(cls, routes: dict[str, RouteSettings]) -> dict[str, RouteSettings]:
+        if not routes:
+            raise ValueError(f"expected at least one route; {ROUTE_EXAMPLE}")
+        return routes
+
+    @model_validator(mode="after")
+    def _logs_hold_what_they_must(self) -> Self:
+        # A connection that is half a log behind is closed, and one message can be that much.
+        small: list[TooSmall] = []
+        for name, route in self.routes.items():
+            at = ("routes", name)
+            reply, queue, resume = (
+                self.aws.reply_bytes,
+                route.queued_messages,
+                route.resume_seconds,
+            )
+            small += [
+                TooSmall(
+                    (*at, "log_bytes"), route.log_bytes, 2 * reply + 1, ("aws", "reply_bytes")
+                ),
+                TooSmall(
+                    (*at, "log_events"), route.log_events, 2 * queue + 16, (*at, "queued_messages")
+                ),
+                TooSmall((*at, "log_seconds"), route.log_seconds, resume, (*at, "resume_seconds")),
+            ]
+        small = [setting for setting in small if setting.value < setting.least]
+        if small:
+            raise PydanticCustomError("too_small", "a log is too small", {"small": small})
+        return self
+
+
+class _Variables(Settings, BaseSettings):
+    """How the environment is read."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=ENVIRONMENT_PREFIX, env_nested_delimiter="__", env_ignore_empty=True
+    )
+
+
+class Configuration(NamedTuple):
+    """The settings, and where each was set."""
+
+    settings: Settings
+    sources: Sources
+
+
+def read(path: Path | None, flags: Mapping[str, Mapping[str, Any]] | None = None) -> Configuration:
+    """The settings, from everywhere, and where each was set.
+
+    Args:
+        path: The file; None where there is none.
+        flags: Values by section and key, from the command line.
+
+    Raises:
+        ConfigError: Something is wrong.
+    """
+    text, file = ("", {}) if path is None else read_file(path)
+    given = {section: dict(values) for section, values in (flags or {}).items() if values}
+    values = merged(given, merged(Environment(_Variables)(), file))
+    sources = Sources(path, text, file, given, values)
+    problems = _unknown_variables()
+    try:
+        settings = Settings.model_validate(values)
+        if not problems:
+            return Configuration(settings, sources)
+    except ValidationError as error:
+        for details in error.errors(include_url=False):
+            problems += problems_of(details, sources, Settings)
+    raise ConfigError("\n".join(problems))
+
+
+def _unknown_variables() -> list[str]:
+    """Variables whose section there is none of; pydantic-settings would pass over them."""
+    sections = list(Settings.model_fields)
+    return [
+        f"{name}: unknown section{suggest(location[0], sections)}"
+        for name, location, _ in variables()
+        if location[0] not in sections
+    ]

@@ -1,0 +1,197 @@
+"""What single values have to be: addresses, names, numbers, templates."""
+
+import re
+from ipaddress import ip_network
+from typing import Annotated, Any
+from urllib.parse import SplitResult, urlsplit
+
+import msgspec
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic_core import PydanticCustomError
+
+from gateway.addresses import is_loopback, origin_of
+from gateway.sagemaker.profiles import PROFILES, Profile
+from gateway.sagemaker.streams import Text
+from gateway.session.policy import Opening
+from gateway.session.templates import placeholders
+
+
+class Section(BaseModel):
+    """A table of the file."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+def _host(value: str) -> str:
+    if not is_loopback(value):
+        raise ValueError(
+            "must be a loopback address such as 127.0.0.1: this gateway authenticates nobody, so "
+            "it serves this machine only; put a proxy that authenticates on the same machine in "
+            "front of it"
+        )
+    return value
+
+
+def _origin(value: str) -> str:
+    parts = _public_parts(value)
+    if value.lower() != f"{parts.scheme}://{parts.netloc}".lower():
+        raise ValueError("expected an origin such as https://chat.example.com, without a path")
+    return origin_of(value)
+
+
+def _endpoint_url(value: str) -> str:
+    parts = _url(value)
+    if parts.query or parts.fragment or not _is_ascii(value):
+        raise ValueError("expected an address without spaces, `?` and `#`")
+    return value
+
+
+def _public_url(value: str) -> str:
+    parts = _public_parts(value)
+    if parts.query or parts.fragment:
+        raise ValueError(
+            "expected an address such as https://chat.example.com/gw, without `?` and `#`"
+        )
+    return value
+
+
+def _public_parts(value: str) -> SplitResult:
+    parts = _url(value)
+    if not _is_ascii(value):
+        raise ValueError(
+            "expected an address without spaces, and a host's name with other letters as xn--…"
+        )
+    return parts
+
+
+def _is_ascii(value: str) -> bool:
+    return re.fullmatch(r"[\x21-\x7e]*", value) is not None
+
+
+def _range(value: str) -> str:
+    try:
+        network = ip_network(value, strict=False)
+    except ValueError:
+        raise ValueError(
+            "expected an address or a range of them, such as 10.1.2.3 or 10.0.0.0/8"
+        ) from None
+    if network.prefixlen == 0:
+        raise ValueError("must not be all addresses: clients would be taken for proxies")
+    return str(network)
+
+
+def _url(value: str) -> SplitResult:
+    """The parts of an address, which names a host and nobody's credentials."""
+    wanted = "expected an address such as https://host or http://127.0.0.1:9000"
+    try:
+        parts = urlsplit(value)
+        named = parts.scheme in {"http", "https"} and parts.hostname and parts.port != 0
+    except ValueError:
+        raise ValueError(wanted) from None
+    if "@" in parts.netloc:
+        raise ValueError(
+            "must not hold a user or a password (user:password@); credentials come from AWS's "
+            "usual chain"
+        )
+    if not named:
+        raise ValueError(wanted)
+    return parts
+
+
+def _number(value: Any) -> Any:
+    """What pydantic would take for 0 or 1 is a mistake."""
+    if isinstance(value, bool):
+        got = str(value).lower()
+        raise PydanticCustomError("number", "expected a number, got {got}", {"got": got})
+    return value
+
+
+def _endpoint_name(value: str) -> str:
+    if re.match(r"(arn:|https?://)", value):
+        wanted = "expected the endpoint's name, which an ARN has after `endpoint/`"
+        name = re.search(r"endpoints?/([A-Za-z0-9-]{1,63})(/|$)", value)
+        raise ValueError(f"{wanted}; did you mean {name[1]}?" if name else wanted)
+    return value
+
+
+def _matching(pattern: str, most: int, expected: str) -> AfterValidator:
+    """Holds a text to that pattern and length."""
+    compiled = re.compile(pattern)
+
+    def validate(value: str) -> str:
+        if len(value) > most or not compiled.fullmatch(value):
+            raise ValueError(f"expected 1 to {most} {expected}")
+        return value
+
+    return AfterValidator(validate)
+
+
+def _text(most: int) -> AfterValidator:
+    """What a header may carry; HTTP drops spaces at its ends."""
+    expected = "printable ASCII characters, without a space at either end"
+    return _matching(r"[\x21-\x7e]([\x20-\x7e]*[\x21-\x7e])?", most, expected)
+
+
+def _label(most: int) -> AfterValidator:
+    """What AWS calls things by."""
+    expected = "letters, digits and hyphens, with a letter or a digit at either end"
+    return _matching(r"[a-zA-Z0-9]([a-zA-Z0-9-]*[a-zA-Z0-9])?", most, expected)
+
+
+def _expression(value: str) -> str:
+    Text(value)
+    return value
+
+
+def _profile(value: Any) -> Profile:
+    if isinstance(value, Profile):
+        return value
+    if isinstance(value, str):
+        if value not in PROFILES:
+            choices = ", ".join(PROFILES)
+            raise PydanticCustomError(
+                "choice", "expected one of {choices}, or a table of your own", {"choices": choices}
+            )
+        return PROFILES[value]
+    if not isinstance(value, dict):
+        raise PydanticCustomError("profile", "expected the name of a profile, or a table")
+    try:
+        return msgspec.convert(value, Profile)
+    except msgspec.ValidationError as error:
+        # It names the key within the table, and may quote what it has found there.
+        text, _, key = str(error).partition(" - at `$.")
+        if text.startswith("Invalid enum value"):
+            text = f"expected one of {', '.join(opening.value for opening in Opening)}"
+        raise PydanticCustomError(
+            "within", "{text}", {"text": text.partition(", got ")[0], "key": key}
+        ) from None
+
+
+def with_place(template: Any, names: tuple[str, ...], what: str) -> Any:
+    """The template, which has to have a place for one of these."""
+    if template is not None and placeholders(template).isdisjoint(names):
+        places = " or ".join(f"${name}" for name in names)
+        raise ValueError(f"needs {places} in it, for {what}: the model would not see it")
+    return template
+
+
+Seconds = Annotated[float, BeforeValidator(_number), Field(ge=0, le=86_400, allow_inf_nan=False)]
+Positive = Annotated[float, BeforeValidator(_number), Field(gt=0, le=86_400, allow_inf_nan=False)]
+Whole = Annotated[int, BeforeValidator(_number)]
+Count = Annotated[Whole, Field(ge=1, le=1_000_000)]
+Bytes = Annotated[Whole, Field(ge=1, le=1_073_741_824)]
+# The lengths are those of SageMaker Runtime's API model.
+Header = Annotated[str, _text(1024)]
+Id = Annotated[str, _text(64)]
+Name = Annotated[str, _label(63)]
+EndpointName = Annotated[str, AfterValidator(_endpoint_name), _label(63)]
+RouteName = Annotated[
+    str, _matching(r"[A-Za-z0-9_-]+", 64, "letters, digits, `-` and `_` as a route's name")
+]
+Expression = Annotated[str, AfterValidator(_expression)]
+SessionProfile = Annotated[Any, BeforeValidator(_profile)]
+LoopbackHost = Annotated[str, AfterValidator(_host)]
+AddressRange = Annotated[str, AfterValidator(_range)]
+EndpointUrl = Annotated[str, AfterValidator(_endpoint_url)]
+PublicUrl = Annotated[str, AfterValidator(_public_url)]
+WebOrigin = Annotated[str, AfterValidator(_origin)]
