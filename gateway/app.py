@@ -23,8 +23,8 @@ from starlette.routing import Route as HttpRoute
 from starlette.routing import WebSocketRoute
 from starlette.types import ASGIApp
 
-from gateway.runner import Route
 from gateway.config import AwsSettings, ConfigError, Settings
+from gateway.runner import Route
 from gateway.sagemaker.checks import platform_problems
 from gateway.sagemaker.model import SageMakerModel
 from gateway.sagemaker.runtime import NotConfigured, runtime_client
