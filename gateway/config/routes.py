@@ -22,13 +22,13 @@ from gateway.config.values import (
     Whole,
     with_place,
 )
+from gateway.formats.templates import HISTORY, tells_history
 from gateway.protocol.options import OPTIONS, CallOptions, RestrictedOption
 from gateway.sagemaker.formats import FORMATS, Format
 from gateway.sagemaker.profiles import PROFILES, Profile
 from gateway.sagemaker.streams import StreamKind
 from gateway.session.bodies import is_json
 from gateway.session.policy import Opening, Policy, Recovery
-from gateway.session.templates import HISTORY, tells_history
 
 _RECOVERY = {
     "close": Recovery.NONE,

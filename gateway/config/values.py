@@ -10,10 +10,10 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from pydantic_core import PydanticCustomError
 
 from gateway.addresses import is_loopback, origin_of
+from gateway.formats.templates import placeholders
 from gateway.sagemaker.profiles import PROFILES, Profile
 from gateway.sagemaker.streams import Text
 from gateway.session.policy import Opening
-from gateway.session.templates import placeholders
 
 
 class Section(BaseModel):

@@ -3,10 +3,10 @@
 import msgspec
 from msgspec import structs
 
+from gateway.formats.templates import fill
 from gateway.protocol.messages import Context
 from gateway.session.policy import Policy, Recovery
 from gateway.session.ports import ModelRequest
-from gateway.session.templates import fill
 from gateway.session.transcript import Exchange, Line, Transcript, told
 from gateway.session.turn_queue import Turn
 

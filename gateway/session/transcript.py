@@ -10,10 +10,10 @@ from typing import Any, Literal
 import msgspec
 from msgspec import Struct, structs
 
+from gateway.formats.templates import fill, placeholders
 from gateway.session.bodies import JSON, TEXT
 from gateway.session.ports import ModelRequest
 from gateway.session.sizes import utf8_size
-from gateway.session.templates import fill, placeholders
 
 Line = tuple[Literal["system", "user", "assistant"], str]
 """Who says something, and what."""

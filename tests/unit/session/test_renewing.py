@@ -4,6 +4,7 @@ import msgspec
 import pytest
 
 from gateway.errors import ErrorCode, Failure, Outcome
+from gateway.formats.templates import fill
 from gateway.protocol import messages as wire
 from gateway.session import effects as do
 from gateway.session import events as on
@@ -11,7 +12,6 @@ from gateway.session.events import Timer
 from gateway.session.policy import Opening, Recovery
 from gateway.session.ports import ModelReply, ModelRequest, ModelSession
 from gateway.session.table import State
-from gateway.session.templates import fill
 from gateway.session.transcript import Exchange, Transcript
 from gateway.session.transitions import UnexpectedEvent
 from tests.support.script import MODEL, START, Script, failure, reply, send

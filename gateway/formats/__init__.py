@@ -1,0 +1,1 @@
+"""What models' bodies look like: templates of requests, streams and the text in replies."""
