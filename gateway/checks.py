@@ -5,9 +5,9 @@ from typing import NamedTuple
 
 from gateway.config import AwsSettings, Configuration
 from gateway.config.tomlfile import Location
+from gateway.formats.presets import FORMATS
 from gateway.formats.templates import tells_history
 from gateway.sagemaker.checks import platform_problems
-from gateway.sagemaker.formats import FORMATS
 
 
 class Finding(NamedTuple):

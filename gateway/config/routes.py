@@ -22,11 +22,11 @@ from gateway.config.values import (
     Whole,
     with_place,
 )
+from gateway.formats.presets import FORMATS, Format
+from gateway.formats.streams import StreamKind
 from gateway.formats.templates import HISTORY, tells_history
 from gateway.protocol.options import OPTIONS, CallOptions, RestrictedOption
-from gateway.sagemaker.formats import FORMATS, Format
 from gateway.sagemaker.profiles import PROFILES, Profile
-from gateway.sagemaker.streams import StreamKind
 from gateway.session.bodies import is_json
 from gateway.session.policy import Opening, Policy, Recovery
 

@@ -11,8 +11,8 @@ from pydantic_core import PydanticCustomError
 
 from gateway.addresses import is_loopback, origin_of
 from gateway.formats.templates import placeholders
+from gateway.formats.text import Text
 from gateway.sagemaker.profiles import PROFILES, Profile
-from gateway.sagemaker.streams import Text
 from gateway.session.policy import Opening
 
 

@@ -18,6 +18,7 @@ import botocore.exceptions as boto
 from msgspec import structs
 
 from gateway.errors import ErrorCode, Failure, Outcome
+from gateway.formats.streams import StreamError
 from gateway.logs import printable
 from gateway.sagemaker.profiles import Profile
 from gateway.sagemaker.said import loggable
@@ -188,7 +189,7 @@ def failure_of(  # noqa: PLR0911 - one a kind
     """
     if isinstance(error, ReplyFailed):
         return failure_of_reply(error.error)
-    if isinstance(error, ModelError):
+    if isinstance(error, ModelError | StreamError):
         return error.failure
     if isinstance(error, boto.ClientError):
         if error.operation_name not in OPERATIONS:
@@ -213,7 +214,7 @@ def failure_of(  # noqa: PLR0911 - one a kind
 
 def failure_of_reply(error: Exception) -> Failure:
     """The same of an exception after the head of a good reply, when the model has seen the call."""
-    if isinstance(error, ModelError):
+    if isinstance(error, ModelError | StreamError):
         return error.failure
     raised = {"raised": type(error).__name__}
     if isinstance(error, _TIMEOUTS):

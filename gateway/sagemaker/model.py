@@ -10,9 +10,18 @@ import structlog
 from msgspec import UNSET, structs
 
 from gateway.errors import ErrorCode, Failure, Outcome
+from gateway.formats.presets import Format
+from gateway.formats.streams import (
+    LINE_BYTES,
+    Part,
+    Splitter,
+    StreamError,
+    StreamKind,
+    splitter,
+)
+from gateway.formats.text import Text
 from gateway.protocol.options import PARAMETERS, CallOptions
 from gateway.sagemaker.errors import failure_of, failure_of_reply, with_facts
-from gateway.sagemaker.formats import Format
 from gateway.sagemaker.profiles import JsonObject, Profile
 from gateway.sagemaker.sessions import (
     NEW_SESSION,
@@ -20,9 +29,8 @@ from gateway.sagemaker.sessions import (
     parse_new_session_id,
     with_session_id,
 )
-from gateway.sagemaker.streams import LINE_BYTES, Splitter, StreamKind, Text, splitter
 from gateway.sagemaker.transport import StreamedReply, Transport, result_of
-from gateway.session.bodies import JSON, TEXT, is_json
+from gateway.session.bodies import JSON, TEXT, is_json, is_textual
 from gateway.session.ports import (
     Call,
     ModelError,
@@ -236,18 +244,19 @@ class SageMakerModel:
             cut = splitter(
                 self._stream_kind,
                 text=self._text,
-                content_type=reply.content_type,
+                textual=is_textual(reply.content_type),
                 line_bytes=self._line_bytes,
             )
 
         def take(payloads: list[bytes]) -> None:
             pass_on(part for payload in payloads for part in cut.feed(payload))
 
-        def pass_on(parts: Iterable[str | bytes]) -> None:
+        def pass_on(parts: Iterable[Part | None]) -> None:
             whole: list[str | bytes] = []
             try:
                 for part in parts:
-                    whole.append(part)  # noqa: PERF402 - what came before a fault counts
+                    if part is not None:
+                        whole.append(part)  # noqa: PERF401 - what came before a fault counts
             finally:
                 if whole:
                     on_parts(whole)
@@ -287,7 +296,7 @@ class SageMakerModel:
         cut = splitter(self._stream_kind, text=text, line_bytes=self._line_bytes)
         try:
             parts = [*cut.feed(body), *cut.end()]
-        except ModelError as error:
+        except StreamError as error:
             if error.failure.code is ErrorCode.MODEL_ERROR:
                 raise
             return None

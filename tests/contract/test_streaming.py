@@ -16,12 +16,12 @@ from typing import Any
 import pytest
 
 from gateway.errors import ErrorCode, Outcome
+from gateway.formats.presets import FORMATS, Format
+from gateway.formats.streams import StreamKind
 from gateway.protocol.options import CallOptions
-from gateway.sagemaker.formats import FORMATS, Format
 from gateway.sagemaker.model import SageMakerModel
 from gateway.sagemaker.profiles import PROFILES
 from gateway.sagemaker.runtime import runtime_client
-from gateway.sagemaker.streams import StreamKind
 from gateway.sagemaker.transport import Transport
 from gateway.session.ports import ModelError, ModelReply, ModelRequest, ModelSession
 from tests.support import transports

@@ -53,7 +53,7 @@ FOREIGN = {
     },
     "botocore": {"sagemaker", "local"},
     "cachetools": {"stores", "local"},
-    "jmespath": {"sagemaker"},
+    "jmespath": {"formats"},
     "prompt_toolkit": {"client"},
     "pydantic": {"config"},
     "pydantic_settings": {"config"},

@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 
 from gateway.errors import ErrorCode, Failure, Outcome
+from gateway.formats.presets import Format
+from gateway.formats.streams import StreamKind
 from gateway.protocol.options import CallOptions
-from gateway.sagemaker.formats import Format
 from gateway.sagemaker.model import SageMakerModel
 from gateway.sagemaker.profiles import PROFILES
-from gateway.sagemaker.streams import StreamKind
 from gateway.sagemaker.transport import OnEnd, StreamedReply, result_of
 from gateway.session.ports import Call, ModelReply, ModelRequest
 

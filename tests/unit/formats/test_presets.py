@@ -5,8 +5,8 @@ import json
 import msgspec
 import pytest
 
-from gateway.sagemaker.formats import FORMATS, Format
-from gateway.sagemaker.streams import StreamKind
+from gateway.formats.presets import FORMATS, Format
+from gateway.formats.streams import StreamKind
 
 
 def test_the_ready_made_ones() -> None:

@@ -12,7 +12,8 @@ from typing import Any
 
 import msgspec
 
-from gateway.sagemaker.streams import StreamKind, Text
+from gateway.formats.streams import StreamKind
+from gateway.formats.text import Text
 
 
 class Format(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -69,7 +70,7 @@ FORMATS: Mapping[str, Format] = MappingProxyType(
         ),
         "tgi": Format(
             stream=StreamKind.SSE,
-            text=f"{_CHAT} || ([token][?!special].text | [0]) || {_GENERATED}",
+            text=f"{_CHAT} || (!(token.special) && token.text) || {_GENERATED}",
             request=_BOUNDED_CHAT,
         ),
         "plain": Format(stream=StreamKind.RAW),

@@ -8,16 +8,12 @@ server-sent events, of which this takes what those servers write.
 """
 
 import codecs
-import json
 from collections.abc import Iterator
 from enum import StrEnum
 from typing import Any, Protocol
 
-import jmespath
-
 from gateway.errors import ErrorCode, Failure, Outcome
-from gateway.session.bodies import is_textual
-from gateway.session.ports import ModelError
+from gateway.formats.text import Text, finder, from_json
 
 LINE_BYTES = 1_048_576
 """The longest line or event of a stream, in bytes, unless told otherwise."""
@@ -47,53 +43,36 @@ class StreamKind(StrEnum):
     """Server-sent events."""
 
 
-class Text:
-    """Where the text is in a JSON value: a JMESPath expression that gives a string.
+class StreamError(Exception):
+    """A stream can't be read on; `failure` says why."""
 
-    One expression serves a stream's events and a reply in one piece.
+    def __init__(self, failure: Failure) -> None:
+        super().__init__(failure.code.value, failure.message)
+        self.failure = failure
 
-    Raises:
-        ValueError: The expression is none, or calls a function that there is not.
-    """
 
-    def __init__(self, expression: str) -> None:
-        try:
-            self._expression = jmespath.compile(expression)
-            # Functions are looked up only when they are called.
-            self._expression.search(None)
-        except jmespath.exceptions.JMESPathTypeError:
-            pass  # `None` is not what it is made for
-        except jmespath.exceptions.JMESPathError as error:
-            raise ValueError(f"no JMESPath expression: {error}") from None
-
-    def of(self, value: object) -> str | None:
-        """The text in a value that was JSON; None where there is none."""
-        try:
-            found = self._expression.search(value)
-        except (ArithmeticError, RecursionError, TypeError, ValueError):
-            return None  # a function met what it can't take
-        return _repaired(found) if isinstance(found, str) else None
-
-    def of_body(self, body: bytes) -> str | None:
-        """The text in a body; None where there is none, or the body is no JSON."""
-        try:
-            return self.of(_from_json(body))
-        except ValueError:
-            return None
+Part = str | bytes
+"""What a client is sent at a time: text, or bytes where the stream is no text."""
 
 
 class Splitter(Protocol):
     """Takes a stream's bytes and gives its parts.
 
-    Both methods are to be iterated to their end, and raise `ModelError` in doing so: what came
+    Both methods are to be iterated to their end, and raise `StreamError` in doing so: what came
     before a fault is given before it is raised. After that there is nothing more to be had.
+
+    Each step of iterating is a small piece of work, after which it may pause. None is a step that
+    has brought no part.
     """
 
-    def feed(self, data: bytes) -> Iterator[str | bytes]:
+    joins: bool
+    """Whether parts mean the same when they are joined: they are no records."""
+
+    def feed(self, data: bytes) -> Iterator[Part | None]:
         """The parts that are whole with this slice."""
         ...
 
-    def end(self) -> Iterator[str | bytes]:
+    def end(self) -> Iterator[Part | None]:
         """What is left when the stream has ended."""
         ...
 
@@ -102,7 +81,7 @@ def splitter(
     kind: StreamKind,
     *,
     text: Text | None = None,
-    content_type: str | None = None,
+    textual: bool = False,
     line_bytes: int = LINE_BYTES,
 ) -> Splitter:
     """A splitter for one stream.
@@ -111,22 +90,24 @@ def splitter(
         kind: How the stream is written; not `StreamKind.OFF`.
         text: Where the text is in a line or event, which then has to be JSON; one without text
             gives no part. None to have each whole, as it is.
-        content_type: The stream's, as the platform gave it; only for `StreamKind.RAW`.
+        textual: Whether the stream is text; only for `StreamKind.RAW`.
         line_bytes: The longest line or event; a longer one is `ErrorCode.TOO_LARGE`.
     """
     if kind is StreamKind.RAW:
-        return _Slices(textual=is_textual(content_type))
+        return _Slices(textual=textual)
     return _Events(sse=kind is StreamKind.SSE, text=text, line_bytes=line_bytes)
 
 
 class _Slices:
     """The slices as they are; as text without splitting a character, while they are UTF-8."""
 
+    joins = True
+
     def __init__(self, *, textual: bool) -> None:
         self._textual = textual
         self._rest = b""  # the beginning of a character
 
-    def feed(self, data: bytes) -> Iterator[str | bytes]:
+    def feed(self, data: bytes) -> Iterator[Part | None]:
         data = self._rest + data
         self._rest = b""
         if self._textual:
@@ -142,7 +123,7 @@ class _Slices:
         if data:
             yield data
 
-    def end(self) -> Iterator[str | bytes]:
+    def end(self) -> Iterator[Part | None]:
         if self._rest:
             yield self._rest
 
@@ -158,24 +139,26 @@ class _Events:
     _DECORATION = (b":", b"event:", b"id:", b"retry:")
 
     def __init__(self, *, sse: bool, text: Text | None, line_bytes: int) -> None:
+        self.joins = text is not None
         self._sse = sse
         self._text = text
         self._line_bytes = line_bytes
         self._line = bytearray()
         self._event = bytearray()  # each line of data with a line feed, as the specification has it
 
-    def feed(self, data: bytes) -> Iterator[str | bytes]:
-        *ends, rest = data.split(b"\n")
-        for end in ends:
-            self._grow(self._line, end)
+    def feed(self, data: bytes) -> Iterator[Part | None]:
+        start = 0
+        while (end := data.find(b"\n", start)) >= 0:
+            self._grow(self._line, data[start:end])
             yield from self._end_line()
-        self._grow(self._line, rest)
+            start = end + 1
+        self._grow(self._line, data[start:])
 
-    def end(self) -> Iterator[str | bytes]:
+    def end(self) -> Iterator[Part | None]:
         yield from self._end_line()
-        yield from self._end_event()
+        yield self._end_event()
 
-    def _end_line(self) -> Iterator[str | bytes]:
+    def _end_line(self) -> Iterator[Part | None]:
         line = bytes(self._line).removesuffix(b"\r")
         self._line.clear()
         if line.startswith(b"data:"):
@@ -186,43 +169,40 @@ class _Events:
             bare = line.startswith((b"{", b"["))
             ends = bare or not line
             if bare:
-                yield from self._end_event()
+                yield self._end_event()
                 self._event += line + b"\n"
         else:
             ends = not line.startswith(self._DECORATION)
             if ends:
                 self._event += line + b"\n"
-        if ends:
-            yield from self._end_event()
+        yield self._end_event() if ends else None
 
-    def _end_event(self) -> Iterator[str | bytes]:
+    def _end_event(self) -> Part | None:
+        """The event's part; None where it has none."""
         data = bytes(self._event[:-1])
         self._event.clear()
         if data.strip() in {b"", b"[DONE]"}:
-            return
+            return None
         try:
-            value = _from_json(data)
+            value = from_json(data)
         except ValueError:
             if self._text is not None:
-                raise ModelError(NOT_AS_CONFIGURED) from None
+                raise StreamError(NOT_AS_CONFIGURED) from None
             value = None
         if _tells_of_failure(value):
-            raise ModelError(MODEL_FAILED)
-        if self._text is None:
-            yield _decoded(data)
-        elif text := self._text.of(value):
-            yield text
+            raise StreamError(MODEL_FAILED)
+        return _decoded(data) if self._text is None else self._text.of(value) or None
 
     def _grow(self, buffer: bytearray, data: bytes) -> None:
         if len(buffer) + len(data) > self._line_bytes + 1:  # the line's end does not count
             text = f"A line of the model's stream is longer than {self._line_bytes} bytes."
-            raise ModelError(
+            raise StreamError(
                 Failure(code=ErrorCode.TOO_LARGE, message=text, outcome=Outcome.INVOKED)
             )
         buffer += data
 
 
-_FINISH_REASON = jmespath.compile("details.finish_reason || choices[0].finish_reason")
+_finish_reason = finder("details.finish_reason || choices[0].finish_reason")
 
 
 def _tells_of_failure(value: Any) -> bool:
@@ -238,28 +218,11 @@ def _tells_of_failure(value: Any) -> bool:
     return (
         value.get("object") == "error"
         or (isinstance(error, dict | str) and (bool(error) or "code" in value))
-        or _FINISH_REASON.search(value) == "error"
+        or _finish_reason(value) == "error"
     )
 
 
-def _from_json(data: bytes) -> Any:
-    """Read more leniently than the standard is: Python's servers write ``NaN``.
-
-    Raises:
-        ValueError: It is no JSON, or nested deeper than can be read.
-    """
-    try:
-        return json.loads(data.decode())
-    except RecursionError:
-        raise ValueError("nested too deeply") from None
-
-
-def _repaired(text: str) -> str:
-    """Text that can be encoded: JSON may name half a character, as ``"\\ud800"``."""
-    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-
-
-def _decoded(data: bytes) -> str | bytes:
+def _decoded(data: bytes) -> Part:
     try:
         return data.decode()
     except UnicodeDecodeError:
