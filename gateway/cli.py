@@ -93,8 +93,8 @@ def main() -> None:
 @click.option("--log-level", type=click.Choice(["DEBUG", "INFO", "WARNING", "ERROR"]))
 def serve(path: Path | None, **server: object) -> None:
     """Run the gateway until SIGINT or SIGTERM."""
-    from gateway.app import serve as serve_app  # noqa: PLC0415
     from gateway.config import ConfigError  # noqa: PLC0415
+    from gateway.serving import serve as serve_app  # noqa: PLC0415
 
     flags = {key: value for key, value in server.items() if value is not None}
     settings = configured(path, flags).settings

@@ -7,7 +7,6 @@ said, and forgetting it, so that the gateway sends all of it with each message.
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from gateway.app import Signals, listen, serve
 from gateway.config import AwsSettings, RouteSettings, ServerSettings, Settings
 from gateway.local.builtin import BuiltinModel
 from gateway.local.command import apart_from_aws
@@ -15,6 +14,7 @@ from gateway.local.language import LanguageModel
 from gateway.local.llama import SLOTS, LanguageModelUnavailable, Llama, find_weights
 from gateway.local.platform import Endpoint
 from gateway.local.server import ACCESS_KEY, REGION, SECRET_KEY, running
+from gateway.serving import Signals, listen, serve
 
 INSTANCES = 2
 SEED = "Let us go on with this conversation:\n$transcript"
@@ -61,7 +61,7 @@ async def demo(
                 llamas = {name: Llama(weights) for name in names}
                 for llama in llamas.values():
                     await llama.load()
-                    if signals.came:
+                    if signals.received:
                         return
                 endpoints = [*_language_models(llamas), builtin]
         with apart_from_aws(AWS_ACCESS_KEY_ID=ACCESS_KEY, AWS_SECRET_ACCESS_KEY=SECRET_KEY):

@@ -1,6 +1,6 @@
 """The gateway's whole message path in one process, with no socket: what valgrind counts.
 
-`gateway.app.serve` runs as it is, on uvloop, but its loop's connections lead nowhere: what it
+`gateway.serving.serve` runs as it is, on uvloop, but its loop's connections lead nowhere: what it
 writes to a client or to the platform is answered here, by bytes that were put together before.
 So from one run to the next the same is done, and the count of instructions is that of the
 gateway and the libraries it uses, without the kernel's.
@@ -23,8 +23,8 @@ import uvicorn
 import uvloop
 
 from gateway import runner as sessions_runner
-from gateway.app import Signals, serve
 from gateway.config import Settings
+from gateway.serving import Signals, serve
 from gateway.transports import websocket
 from tests.bench.own import leave_the_platform_out
 from tests.bench.processes import ENVIRONMENT

@@ -10,10 +10,10 @@ import time
 import pytest
 from websockets.server import ServerProtocol
 
-from gateway.app import Signals, serve
 from gateway.config import Settings
 from gateway.runner import SessionRunner
 from gateway.sagemaker.parts import Parts
+from gateway.serving import Signals, serve
 from gateway.session.session import Session
 from gateway.transports.server import HttpProtocol, WebSocketProtocol
 from gateway.transports.websocket import Connection
@@ -62,7 +62,7 @@ async def test_nothing_is_left_of_connections(
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "local")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "local-secret")
     for name in ("configure_logging", "tune_garbage_collection"):
-        monkeypatch.setattr(f"gateway.app.{name}", lambda *_: None)  # they change this process
+        monkeypatch.setattr(f"gateway.serving.{name}", lambda *_: None)  # they change this process
     aws = {"region": "us-east-1", "endpoint_url": start_local().url}
     chat = {"endpoint_name": "my-endpoint", "content_type": "text/plain"}
     routes = {"chat": chat, "streamed": {**chat, "stream": "raw"}}

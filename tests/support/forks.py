@@ -139,7 +139,7 @@ def _serve(requests: socket.socket) -> dict[str, Any]:
 
 def _run() -> None:
     """Be the server; and in its children, the program."""
-    from gateway import app  # noqa: F401, PLC0415 - what takes its time
+    from gateway import serving  # noqa: F401, PLC0415 - what takes its time
     from gateway.cli import main  # noqa: PLC0415
     from gateway.local import server  # noqa: F401, PLC0415
     from tests.support.tables import check_tables  # noqa: PLC0415

@@ -108,7 +108,7 @@ def test_local_variables_are_not_logged(form: str) -> None:
     package.joinpath("traceback.py").write_text(RICH)
     script = (
         "import logging, structlog\n"
-        "from gateway.app import configure_logging\n"
+        "from gateway.logconfig import configure_logging\n"
         f"configure_logging('INFO', '{form}')\n"
         "def fail(body):\n"
         "    raise RuntimeError('it broke')\n"
@@ -135,7 +135,7 @@ def test_local_variables_are_not_logged(form: str) -> None:
 def test_what_a_program_writes_that_gives_no_credentials_is_not_logged(form: str) -> None:
     script = (
         "import logging\n"
-        "from gateway.app import configure_logging\n"
+        "from gateway.logconfig import configure_logging\n"
         f"configure_logging('INFO', '{form}')\n"
         "for name in 'botocore.tokens', 'aiobotocore.credentials', 'other':\n"
         "    try:\n"

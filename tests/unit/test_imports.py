@@ -27,11 +27,14 @@ ALLOWED = {
     "transports": {"sessions", "runner", "session", "protocol", "errors", "addresses", "logs"},
     "config": {"sagemaker", "formats", "session", "protocol", "addresses"},
     "checks": {"config", "formats", "sagemaker"},
+    "logconfig": set[str](),
     "app": {"config", "runner", "sessions", "stores", "sagemaker", "transports"},
+    "embedding": {"app", "config", "logconfig"},
+    "serving": {"app", "config", "logconfig", "transports"},
     "client": {"protocol", "errors", "addresses"},
     "local": set[str](),
-    "demo": {"app", "config", "local"},
-    "cli": {"app", "checks", "client", "config", "demo", "local"},
+    "demo": {"config", "local", "serving"},
+    "cli": {"checks", "client", "config", "demo", "local", "serving"},
     "__main__": {"cli"},
 }
 
@@ -43,12 +46,13 @@ FOREIGN = {
     "asyncio": {
         "runner",
         "sessions",
-        "app",
         "cli",
         "client",
         "demo",
+        "embedding",
         "local",
         "sagemaker",
+        "serving",
         "transports",
     },
     "botocore": {"sagemaker", "local"},
@@ -58,8 +62,8 @@ FOREIGN = {
     "pydantic": {"config"},
     "pydantic_settings": {"config"},
     "rich": {"client"},
-    "starlette": {"app", "transports", "local"},
-    "uvicorn": {"app", "transports", "local"},
+    "starlette": {"app", "embedding", "transports", "local"},
+    "uvicorn": {"serving", "transports", "local"},
     "websockets": {"client", "transports"},
 }
 

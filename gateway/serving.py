@@ -1,0 +1,162 @@
+"""Runs the gateway as a process: its signals, its limits, its listening socket and uvicorn."""
+
+import asyncio
+import contextlib
+import errno
+import gc
+import os
+import resource
+import signal
+import socket
+from collections.abc import Callable
+from typing import Self
+
+import uvicorn
+from starlette.types import ASGIApp
+
+from gateway.app import build
+from gateway.config import Settings
+from gateway.logconfig import configure_logging
+from gateway.transports.hosts import Hosts
+from gateway.transports.server import HttpProtocol, Server, WebSocketProtocol
+
+GC_THRESHOLDS = (10_000, 5, 400)
+"""Of Python's garbage collector; its own are 700, 10 and 10.
+
+A run of the second generation walks up to the product of the first two, and nothing else goes on
+meanwhile: 50 ms, where 10,000 clients connect at once. A full one comes after 20 million objects.
+"""
+
+SHUTDOWN_SECONDS = 15
+"""How long connections may take to go after the gateway has drained."""
+
+_ADVICE = {
+    errno.EADDRINUSE: ". Stop what listens there, or choose another with --port; 0 takes any free",
+    errno.EACCES: ". Choose one from 1024 on with --port; 0 takes any free",
+}
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class Signals:
+    """SIGINT and SIGTERM, for as long as this context lasts.
+
+    Attributes:
+        received: Whether there has been one.
+        handle: Called for each.
+    """
+
+    def __init__(self, handle: Callable[[], None] = lambda: None) -> None:
+        self.received = False
+        self.handle = handle
+
+    def __enter__(self) -> Self:
+        for number in _SIGNALS:
+            asyncio.get_running_loop().add_signal_handler(number, self._receive)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number in _SIGNALS:
+            asyncio.get_running_loop().remove_signal_handler(number)
+
+    def _receive(self) -> None:
+        self.received = True
+        self.handle()
+
+
+def answering(app: ASGIApp, settings: Settings) -> ASGIApp:
+    """The application, at the names that are its own.
+
+    Behind a proxy that is trusted to say its own name, that is for the proxy to see to.
+    """
+    server = settings.server
+    if server.trusted_proxies and server.public_url is None:
+        return app
+    origins = {origin for route in settings.routes.values() for origin in route.allowed_origins}
+    return Hosts(app, origins if server.public_origin is None else {*origins, server.public_origin})
+
+
+async def serve(
+    settings: Settings, *, on_ready: Callable[[str], None], signals: Signals | None = None
+) -> None:
+    """Run the gateway until it is told to stop by SIGTERM or SIGINT, and has drained.
+
+    A second signal ends the draining at once.
+
+    Args:
+        settings: All of them.
+        on_ready: Called with the address once connections are taken.
+        signals: Those of whoever does more than serve; one that was received before counts.
+
+    Raises:
+        ConfigError: The platform can't be called with these settings.
+        OSError: The address can't be listened on.
+    """
+    configure_logging(settings.server.log_level, settings.server.log_format)
+    raise_file_limit()
+    tune_garbage_collection()
+    with contextlib.ExitStack() as stack:
+        if signals is None:
+            signals = stack.enter_context(Signals())
+        listener = stack.enter_context(listen(settings.server.host, settings.server.port))
+        host, port = listener.getsockname()[:2]
+        url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+        async with build(settings) as (app, sessions):
+            config = uvicorn.Config(
+                answering(app, settings),
+                loop="none",
+                http=HttpProtocol,
+                ws=WebSocketProtocol,
+                ws_max_size=max(route.message_bytes for route in settings.routes.values()),
+                ws_ping_interval=settings.server.heartbeat_seconds,
+                ws_per_message_deflate=False,
+                lifespan="off",
+                proxy_headers=False,  # uvicorn would believe whoever is on this machine
+                log_config=None,
+                access_log=False,
+                timeout_graceful_shutdown=SHUTDOWN_SECONDS,
+                server_header=False,
+                date_header=False,
+            )
+            server = Server(config, drain=sessions.drain, ready=lambda: on_ready(url))
+
+            def stop() -> None:
+                if server.should_exit:
+                    sessions.stop_draining()
+                server.should_exit = True
+
+            signals.handle = stop
+            if not signals.received:
+                await server.serve(sockets=[listener])
+
+
+def tune_garbage_collection() -> None:
+    """Look for cyclic garbage less often: the default walks every session a few times a second.
+
+    A message leaves no cycles behind; what a broken connection leaves can wait.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(*GC_THRESHOLDS)
+
+
+def raise_file_limit() -> None:
+    """Allow as many open files as the system does: each connection is one, each call another."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(ValueError, OSError):  # some systems refuse their own limit
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A listening socket; port 0 takes any that is free.
+
+    Raises:
+        OSError: It can't be had; the text says where, why, and what to do.
+    """
+    family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+    try:
+        return socket.create_server(address[:2], family=family, backlog=2048)
+    except OSError as error:
+        number = error.errno or 0
+        text = f"can't listen on {host}, port {port}: {os.strerror(number)}"
+        raise OSError(number, text + _ADVICE.get(number, "")) from None
