@@ -22,7 +22,13 @@ UNSENT_BYTES = 65_536
 """How much may wait to be sent before `AsgiLink.can_write` is false."""
 
 CLOSE_SECONDS = 10.0
-"""How long a closed connection may take to go before the call returns regardless."""
+"""How long what is unsent and the close may take to be sent."""
+
+ANSWER_SECONDS = 1.0
+"""How long the client may take to answer a close.
+
+A connection that is closed with its answer unread is reset, and what was sent last may be lost.
+"""
 
 FRAMES_AT_ONCE = 64
 """How many frames are taken before other connections have their turn."""
@@ -38,7 +44,7 @@ def _nothing() -> None:
 class AsgiLink:
     """One WebSocket of an ASGI server; see `gateway.transports.server.Link`.
 
-    After `take_frames` the application's call has to await `read`, and then `finish`.
+    The application's call has to await `run` at its end, and then `finish`, however it ends.
 
     Args:
         receive: The server's.
@@ -52,10 +58,10 @@ class AsgiLink:
         self._unsent: deque[tuple[Message, int]] = deque()
         self._unsent_bytes = 0
         self._writer: asyncio.Task[None] | None = None
-        self._ends_at: float | None = None
-        self._deadline: asyncio.Timeout | None = None
-        self._code: int | None = None
-        self._is_taken = False
+        self._reading: asyncio.Timeout | None = None
+        self._is_open = True
+        self._closing: Message | None = None
+        self._code = ABNORMAL
         self._on_frame: Callable[[str | bytes], None] | None = None
         self._on_writable = _nothing
         self._on_end: Callable[[int], None] | None = None
@@ -63,7 +69,7 @@ class AsgiLink:
     @property
     def can_write(self) -> bool:
         """See `Link.can_write`."""
-        return self._ends_at is None and self._unsent_bytes < UNSENT_BYTES
+        return self._is_open and self._unsent_bytes < UNSENT_BYTES
 
     def take_frames(
         self,
@@ -71,17 +77,16 @@ class AsgiLink:
         on_writable: Callable[[], None],
         on_end: Callable[[int], None],
     ) -> None:
-        """See `Link.take_frames`; but the call is not to return yet."""
-        self._is_taken = True
+        """See `Link.take_frames`; but they come when the call awaits `run`."""
         self._on_end = on_end
-        if self._code is None:
+        if self._is_open:
             self._on_frame, self._on_writable = on_frame, on_writable
         else:
-            self._tell_end(self._code)
+            self._end(self._code)
 
     def write_frames(self, frames: Iterable[str | bytes], *, text: bool) -> None:
         """See `Link.write_frames`."""
-        if self._ends_at is not None:
+        if not self._is_open:
             return
         for frame in frames:
             message: Message
@@ -98,44 +103,32 @@ class AsgiLink:
 
     def close(self, code: int, reason: str) -> None:
         """See `Link.close`."""
-        if self._ends_at is None:
-            self._unsent.append(({"type": "websocket.close", "code": code, "reason": reason}, 0))
-            self._end_soon()
-            self._tell_end(code)
-            if self._writer is None:
-                self._writer = self._loop.create_task(self._write())
+        if self._is_open:
+            self._closing = {"type": "websocket.close", "code": code, "reason": reason}
+            self._end(code)
+            self._stop_reading(0)
 
     def abandon(self, code: int, reason: str) -> None:
-        """See `Link.abandon`."""
-        if self._ends_at is None:
+        """See `Link.abandon`. A frame that is being sent goes ahead of the close, if it goes."""
+        if self._is_open:
             self._unsent.clear()
-            hanging, self._writer = self._writer, None
-            if hanging is not None:
-                hanging.cancel()
-            self._unsent.append(({"type": "websocket.close", "code": code, "reason": reason}, 0))
-            self._end_soon()
-            self._tell_end(code)
-            self._writer = self._loop.create_task(self._write(hanging))
+            self.close(code, reason)
 
-    def _end_soon(self) -> None:
-        """Limit the time that is left."""
-        self._ends_at = self._loop.time() + CLOSE_SECONDS
-        if self._deadline is not None:
-            self._deadline.reschedule(self._ends_at)
-
-    def _tell_end(self, code: int) -> None:
-        """Say once that it has ended, and drop what refers back to this."""
-        self._code = code
+    def _end(self, code: int) -> None:
+        """Take nothing more in either way, and say so once."""
+        self._is_open, self._code = False, code
         self._on_frame, self._on_writable = None, _nothing
         on_end, self._on_end = self._on_end, None
         if on_end is not None:
             # Not at once: it may come of what its connection is doing at this moment.
             self._loop.call_soon(on_end, code)
 
-    async def _write(self, before: asyncio.Task[None] | None = None) -> None:
-        """Send what waits, after another writer has ended."""
-        if before is not None:
-            await asyncio.wait([before])
+    def _stop_reading(self, seconds: float) -> None:
+        if self._reading is not None and not self._reading.expired():
+            self._reading.reschedule(self._loop.time() + seconds)
+
+    async def _write(self) -> None:
+        """Send what waits."""
         try:
             while self._unsent:
                 message, size = self._unsent.popleft()
@@ -145,40 +138,62 @@ class AsgiLink:
                 if left < UNSENT_BYTES <= unsent:
                     self._on_writable()
         except Exception:  # noqa: BLE001 - of any server; ASGI asks for an OSError
-            # The connection is gone. What `receive` says of that is the code that counts.
             self._unsent.clear()
-            if self._ends_at is None:
-                self._end_soon()
-        if self._ends_at is None:
-            self._writer = None
+            if self._is_open:
+                # The connection is gone. What `receive` says of that is the code that counts.
+                self._is_open = False
+                self._stop_reading(ANSWER_SECONDS)
+        self._writer = None
 
-    async def read(self) -> None:
-        """Hand frames over until the connection is gone, or has had its time to go."""
-        if self._is_taken:
+    async def receive(self) -> Message:
+        """What the server receives, until the frames are taken or the connection is closed."""
+        if self._is_open:
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout_at(self._ends_at) as self._deadline:
-                    await self._read()
+                async with asyncio.timeout(None) as self._reading:
+                    return await self._receive()
+            self._reading = None
+        return {"type": "websocket.disconnect", "code": self._code}
 
-    async def _read(self) -> None:
+    async def run(self) -> None:
+        """Hand frames over until the connection ends, and close it if it is to be closed."""
+        if self._on_frame is not None:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(None) as self._reading:
+                    self._end(await self._read())
+            self._reading = None
+        if self._closing is not None:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(CLOSE_SECONDS):
+                    await self._close(self._closing)
+
+    async def _read(self) -> int:
+        """Hand frames over; returns the code with which the connection has ended."""
         receive = self._receive
         while True:
             for _ in range(FRAMES_AT_ONCE):
                 message = await receive()
                 if message["type"] == "websocket.disconnect":
-                    if self._code is None:
-                        self._tell_end(message.get("code") or NO_CODE)
-                    return
+                    return message.get("code") or NO_CODE
                 if self._on_frame is not None:
                     text = message.get("text")
                     self._on_frame(message["bytes"] if text is None else text)
             await asyncio.sleep(0)
 
+    async def _close(self, closing: Message) -> None:
+        """Send what is unsent and the close, and wait for its answer.
+
+        Nothing is being received meanwhile: granian does not close before that has ended.
+        """
+        if self._writer is not None:
+            await asyncio.wait([self._writer])
+        with contextlib.suppress(Exception):  # it is gone; see above
+            await self._send(closing)
+            async with asyncio.timeout(ANSWER_SECONDS):
+                await self._read()
+
     async def finish(self) -> None:
-        """Stop writing, however the call has ended."""
-        if self._ends_at is None:
-            self._ends_at = self._loop.time()
-        if self._code is None:
-            self._tell_end(ABNORMAL)
+        """Stop writing, and say that this is the end where nothing else has."""
+        self._end(self._code)
         if self._writer is not None:
             self._writer.cancel()
             await asyncio.wait([self._writer])
@@ -204,8 +219,8 @@ class PlainAsgi:
         extensions = {**offered, LINK: link, DENIAL: {}}
         handshake = send if DENIAL in offered else _closing(send)
         try:
-            await self._app({**scope, "extensions": extensions}, receive, handshake)
-            await link.read()
+            await self._app({**scope, "extensions": extensions}, link.receive, handshake)
+            await link.run()
         finally:
             await link.finish()
 

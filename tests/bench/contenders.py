@@ -49,6 +49,7 @@ PLAIN = Contender(name="plain aiobotocore call", kind="plain")
 DIRECT = Contender(name="the platform, called raw", kind="direct", way="http")
 FLOOR = Contender(name="floor: picows and a raw call", kind="floor", way="raw")
 FORTY = Contender(name="forty lines of Starlette", kind="forty", way="raw")
+STOCK = Contender(name="gateway, json, stock uvicorn", kind="stock", way="json", transport="lean")
 LITELLM = Contender(name="LiteLLM's proxy", kind="litellm", way="chat")
 LITELLM_PYTHON = os.environ.get("LITELLM_PYTHON")
 """The interpreter of a virtual environment that LiteLLM's proxy is installed in.
@@ -148,6 +149,8 @@ def started(contender: Contender, *, upstream: str, endpoint: str, directory: Pa
             config.write_text(_config(base, contender.transport))
             module = "gateway" if kind == "gateway" else "tests.bench.own"
             command = [module, "serve", "--config", str(config), "--port", "0"]
+            if kind == "stock":
+                command = ["tests.bench.stock", str(config)]
             process = Process(command, cores=MEASURED, log=log)
             path = f"/ws/{endpoint}"
     try:

@@ -27,6 +27,7 @@ from tests.bench.contenders import (
     LITELLM,
     LITELLM_PYTHON,
     PLAIN,
+    STOCK,
     Contender,
     Started,
     gateways,
@@ -268,7 +269,7 @@ def contenders(workload: str, *, few: bool) -> list[Contender]:
     """Who takes part in a workload."""
     match workload:
         case "messages":
-            rest = [DIRECT] if few else [DIRECT, own("json"), own("raw")]
+            rest = [DIRECT, STOCK] if few else [DIRECT, STOCK, own("json"), own("raw")]
             if LITELLM_PYTHON and not few:
                 rest.append(LITELLM)
             return [PLAIN, FORTY, FLOOR, *gateways("json", "msgpack", "raw"), *rest]

@@ -11,10 +11,9 @@ from starlette.applications import Starlette
 from starlette.routing import Mount
 
 from gateway import Settings, create_app
+from tests.support.servers import PREFIX
 
 logging.basicConfig(level="INFO", format="%(levelname)s %(name)s: %(message)s")
-
-PREFIX = "/prefix"
 
 alone = create_app(Settings.load(os.environ["CONFIG"]))
 

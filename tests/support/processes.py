@@ -16,7 +16,7 @@ import httpx
 from tests.support.forks import Fork
 from tests.support.timing import UNIT
 
-ADDRESS = re.compile(r"(?:listening|running) on (http://\S+?:\d+)")
+ADDRESS = re.compile(r"(?i:listening|running) (?:on|at:) (http://\S+?:\d+)")
 
 
 class Process:
