@@ -5,7 +5,9 @@ One of them here; all the others in the long run.
 
 import asyncio
 import json
+import re
 import signal
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -167,20 +169,45 @@ async def test_pages_are_below_the_prefix(mounted: Process) -> None:
         assert "Content-Security-Policy" not in outer.headers
 
 
-@pytest.mark.parametrize("app", ["app", "without_lifespan"])
-async def test_a_server_stops(server: str, app: str, platform: Process, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("app", "prefix"), [("app", PREFIX), ("without_lifespan", PREFIX), ("alone", "")]
+)
+async def test_a_server_stops(
+    server: str, app: str, prefix: str, platform: Process, tmp_path: Path
+) -> None:
     file = tmp_path / "gateway.toml"
     file.write_text(AWS.format(url=platform.url, transport="lean") + ROUTES)
     with served(server, app, file) as process:
-        url = process.websocket + PREFIX
+        url = process.websocket + prefix
         async with client(url) as chat, client(url) as other:
             await chat.open()
             await other.open()
             process.popen.send_signal(signal.SIGTERM)
             assert (await chat.closed())[0] in {1006, 1011, 1012}, "as the server has it"
         await asyncio.to_thread(process.wait)
-    if app == "app":  # without a lifespan, a server may end the process before the gateway can act
+    if (
+        app != "without_lifespan"
+    ):  # uvicorn ends the process by the signal before the gateway could act
         instances = admin(platform)["instances"]
         assert sum(instance["closed"] for instance in instances) == 2, process.output
     for complaint in ("gateway/", "was never", "was destroyed"):  # hypercorn has its own
         assert complaint not in process.output, process.output
+
+
+async def test_the_documents_example(platform: Process, tmp_path: Path) -> None:
+    root = Path(__file__).parents[2]
+    pattern = re.compile(
+        r"```python\n(from fastapi import FastAPI\n\nfrom gateway.*?)```", re.DOTALL
+    )
+    (example,) = pattern.findall((root / "README.md").read_text())
+    assert pattern.findall((root / "docs" / "embedding.md").read_text()) == [example]
+    (tmp_path / "main.py").write_text(example)
+    (tmp_path / "gateway.toml").write_text(AWS.format(url=platform.url, transport="lean") + ROUTES)
+    command = [sys.executable, "-m", "uvicorn", "main:app", "--port", "0"]
+    process = Process(command, cwd=tmp_path)
+    try:
+        async with client(f"{process.websocket}/chat") as chat:
+            await chat.open()
+            assert "Turn 1" in (await chat.ask("hi"))["text"]
+    finally:
+        process.stop()
