@@ -9,11 +9,14 @@ waits to be sent is bounded.
 import asyncio
 import contextlib
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
+from typing import TypeVar
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gateway.transports.server import LINK
+
+T = TypeVar("T")
 
 DENIAL = "websocket.http.response"
 """The ASGI extension for refusing a handshake with a response of the application's."""
@@ -147,24 +150,29 @@ class AsgiLink:
 
     async def receive(self) -> Message:
         """What the server receives, until the frames are taken or the connection is closed."""
-        if self._is_open:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(None) as self._reading:
-                    return await self._receive()
-            self._reading = None
-        return {"type": "websocket.disconnect", "code": self._code}
+        message = await self._until_closed(self._receive()) if self._is_open else None
+        return message or {"type": "websocket.disconnect", "code": self._code}
 
     async def run(self) -> None:
         """Hand frames over until the connection ends, and close it if it is to be closed."""
         if self._on_frame is not None:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(None) as self._reading:
-                    self._end(await self._read())
-            self._reading = None
+            code = await self._until_closed(self._read())
+            if code is not None:
+                self._end(code)
         if self._closing is not None:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(CLOSE_SECONDS):
                     await self._close(self._closing)
+
+    async def _until_closed(self, receiving: Awaitable[T]) -> T | None:
+        """What comes of it; None where `_stop_reading` has ended it."""
+        try:
+            async with asyncio.timeout(None) as self._reading:
+                return await receiving
+        except TimeoutError:
+            return None
+        finally:
+            self._reading = None
 
     async def _read(self) -> int:
         """Hand frames over; returns the code with which the connection has ended."""

@@ -11,7 +11,8 @@ from typing import Any
 
 from starlette.datastructures import MutableHeaders
 from starlette.responses import FileResponse, JSONResponse, Response
-from starlette.routing import BaseRoute, Mount, Route
+from starlette.routing import BaseRoute, Mount
+from starlette.routing import Route as HttpRoute
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -104,7 +105,7 @@ def pages(routes: list[str]) -> list[BaseRoute]:
         return JSONResponse({"routes": routes, "default": routes[0]})
 
     return [
-        Route("/", index),
-        Route("/routes.json", names),
+        HttpRoute("/", index),
+        HttpRoute("/routes.json", names),
         Mount("/static", Files(directory=files)),
     ]

@@ -253,6 +253,23 @@ async def test_a_server_that_cancels_the_call(server: Server) -> None:
     assert [task for task in asyncio.all_tasks() if "_write" in repr(task)] == []
 
 
+async def test_a_connection_that_is_closed_while_nothing_is_received() -> None:
+    server = Server()
+
+    async def app(scope: Any, receive: Callable[[], Awaitable[Message]], _send: object) -> None:
+        server.link = scope["extensions"][LINK]
+        server.come("first")
+        await receive()
+        server.link.close(4400, "no session.open")
+        server.link.take_frames(server.frames.append, server.on_writable, server.ends.append)
+
+    async with serving(server, app):
+        server.received.put_nowait({"type": "websocket.disconnect", "code": 4400})
+        await server.over()
+        assert [message["code"] for message in server.sent] == [4400]
+        assert server.ends == [4400]
+
+
 async def test_a_connection_that_is_closed_before_its_frames_are_taken() -> None:
     server = Server()
 
