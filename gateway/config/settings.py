@@ -5,6 +5,7 @@ is reported all at once, each with where it was set, the key, and what it should
 """
 
 from collections.abc import Mapping
+from os import PathLike
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
@@ -47,7 +48,7 @@ class Settings(Section):
     routes: dict[RouteName, RouteSettings]
 
     @classmethod
-    def load(cls, path: str | Path | None) -> "Settings":
+    def load(cls, path: str | PathLike[str] | None = None) -> "Settings":
         """The settings from a file and the environment, which wins over the file.
 
         Args:

@@ -12,7 +12,7 @@ import pytest
 import gateway
 from gateway import ConfigError, Settings
 from gateway.embedding import Gateway
-from gateway.sagemaker import platform_problems
+from gateway.sagemaker.checks import platform_problems
 
 FILE = """
 [aws]

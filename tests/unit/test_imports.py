@@ -62,7 +62,7 @@ FOREIGN = {
     "pydantic": {"config"},
     "pydantic_settings": {"config"},
     "rich": {"client"},
-    "starlette": {"app", "embedding", "transports", "local"},
+    "starlette": {"app", "embedding", "serving", "transports", "local"},
     "uvicorn": {"serving", "transports", "local"},
     "websockets": {"client", "transports"},
 }
