@@ -59,6 +59,16 @@ export function describeClose(code) {
   );
 }
 
+/**
+ * Why a connection was lost, in words: attempts go on while the device is offline, since a gateway
+ * on it can still be reached, and what they fail of is then known.
+ * @param {number} code
+ */
+export function whyLost(code) {
+  const offline = code === LOST && globalThis.navigator?.onLine === false;
+  return offline ? "This device is offline." : describeClose(code).words;
+}
+
 /** The longest wait before a further attempt, in milliseconds. */
 export const MAX_BACKOFF = 30_000;
 

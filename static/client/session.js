@@ -14,6 +14,7 @@ import {
   SILENT,
   TAKEN_OVER,
   VIOLATION,
+  whyLost,
 } from "./closing.js";
 import { Conversation } from "./conversation.js";
 import { cancelled, notSent } from "./endings.js";
@@ -285,7 +286,7 @@ export class SessionClient extends EventTarget {
     on("online", () => {
       if (this.state !== "open") this.connect();
     });
-    on("offline", () => this.#lost(LOST, "This device is offline."));
+    on("offline", () => this.#lost(LOST));
     on("pagehide", () => this.#store());
   }
 
@@ -295,7 +296,7 @@ export class SessionClient extends EventTarget {
    * @param {number} code
    * @param {string} [words]
    */
-  #lost(code, words = describeClose(code).words) {
+  #lost(code, words = whyLost(code)) {
     const { comeBack } = describeClose(code);
     const conversation = this.#conversation;
     // A session that nobody has used is not opened again unasked.

@@ -114,10 +114,22 @@ async def test_a_gateway_that_goes_and_comes_back(
     chat.complaints.clear()  # Chromium's own, of refused connections
 
 
-async def test_a_page_of_a_foreign_origin_says_so(
+async def test_a_name_that_somebody_has_pointed_at_this_machine(
     new_chat: Callable[..., Any], start_gateway: Start
 ) -> None:
+    chat = await new_chat()
+    port = start_gateway().url.rpartition(":")[2]
+    answer = await chat.page.goto(f"http://chat.localhost:{port}")
+    assert answer.status == 421
+    await expect(chat.page.locator("body")).to_contain_text("set public_url in [server]")
+    chat.complaints.clear()  # Chromium's own, of the status
+
+
+async def test_a_page_of_a_foreign_origin_says_so(
+    new_chat: Callable[..., Any], start_gateway: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Its own gateway refuses it where its name for this machine is another than the gateway's."""
+    monkeypatch.setenv("GATEWAY_SERVER__TRUSTED_PROXIES", '["127.0.0.1"]')
     chat = await new_chat(viewport={"width": 1100, "height": 760})
     port = start_gateway().url.rpartition(":")[2]
     await chat.page.goto(f"http://chat.localhost:{port}")
