@@ -11,6 +11,7 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route as HttpRoute
 from starlette.routing import WebSocketRoute
 
+from gateway.budget import ByteBudget
 from gateway.config import AwsSettings, ConfigError, Settings
 from gateway.runner import Route
 from gateway.sagemaker.checks import platform_problems
@@ -71,6 +72,7 @@ async def build(settings: Settings) -> AsyncIterator[tuple[Starlette, Sessions]]
             Sessions(
                 routes,
                 MemoryStore(max_sessions=settings.store.max_sessions),
+                budget=ByteBudget(server.buffer_bytes),
                 drain_seconds=server.drain_seconds,
                 log_turns=server.log_turns,
             )

@@ -17,23 +17,32 @@ from typing import Any, Protocol, TypeVar
 import structlog
 from msgspec import UNSET
 
+from gateway.budget import ByteBudget
 from gateway.errors import CloseCode, ErrorCode, Failure, Outcome
 from gateway.protocol.messages import (
     Event,
     MessageAccepted,
     MessageDone,
+    MessageSend,
     Notice,
     SessionResumed,
 )
 from gateway.session import effects as do
 from gateway.session import events as on
 from gateway.session.events import ClientId, SessionEvent, Timer
+from gateway.session.output import error_message
 from gateway.session.policy import Policy
 from gateway.session.ports import Call, Log, Model, ModelError, ModelReply, SessionRecord, Store
 from gateway.session.reader import LogReader
 from gateway.session.session import Session
 
 A = TypeVar("A")
+
+NO_ROOM = Failure(
+    code=ErrorCode.QUEUE_FULL,
+    message="The gateway holds as much as it may, and much of it is yours; send it again later.",
+)
+"""What a message is answered with where it would be more than an equal share of what is held."""
 
 log = structlog.stdlib.get_logger("gateway.sessions")
 _log = logging.getLogger("gateway.sessions")  # which knows its level without being asked for it
@@ -88,6 +97,8 @@ class Host(Protocol):
     @property
     def store(self) -> Store: ...
     @property
+    def budget(self) -> ByteBudget: ...
+    @property
     def turn_level(self) -> int:
         """The level at which turns are logged."""
         ...
@@ -115,6 +126,7 @@ class SessionRunner:
         self.session = session
         self.log = events
         self.route = route
+        self.held = 0
         self._host = host
         self._subscribers: dict[ClientId, Subscriber] = {}
         self._numbers = itertools.count(1)
@@ -125,6 +137,7 @@ class SessionRunner:
         self._later: list[tuple[SessionEvent, ClientId | None]] = []
         self._storing = asyncio.Lock()
         self._crashed = False
+        self._over = False
 
     # Clients
 
@@ -169,6 +182,21 @@ class SessionRunner:
 
     # Events in, effects out
 
+    def receive(self, message: SessionEvent, client: ClientId, size: int) -> None:
+        """Take a client's message in, unless there is no room for it.
+
+        Args:
+            message: The client's.
+            client: Is told what is wrong with it, and nobody else.
+            size: About how many bytes it has.
+        """
+        if isinstance(message, MessageSend) and self._host.budget.refuses(self, size):
+            subscriber = self._subscribers.get(client)
+            if subscriber is not None:
+                subscriber.tell(error_message(NO_ROOM, message.id))
+            return
+        self.handle(message, client)
+
     def handle(self, event: SessionEvent, client: ClientId | None = None) -> None:
         """Let an event in, and do what follows from it.
 
@@ -186,6 +214,21 @@ class SessionRunner:
                 self._handle(*self._later.pop(0))
         finally:
             self._handling = False
+        self._count()
+
+    def _count(self) -> None:
+        """Tell the budget what is held now."""
+        held = 0 if self._over else self.log.held + self.session.held
+        if held != self.held:
+            self._host.budget.change(self, held)
+
+    def give_back(self) -> None:
+        """Drop the older half of the log. Who comes back for it is told what is lost; who reads
+        it, and is so far behind, is too slow.
+        """
+        self.log.shrink(self.log.held // 2)
+        self._drop_laggards()
+        self._count()
 
     def _handle(self, event: SessionEvent, client: ClientId | None) -> None:
         if self._crashed:
@@ -210,11 +253,16 @@ class SessionRunner:
         self._timers.clear()
         for call in self._calls.values():
             call.cancel()
-        if self._host.ended(self):
+        if self._end():
             self._host.spawn(self._store(self._host.store.delete, self.session.id))
             model = self.session.model
             if model is not None:
                 self._host.spawn(self._close(do.CloseSession(model)))
+
+    def _end(self) -> bool:
+        """Leave the host, and hold nothing any more; False where that has been done."""
+        self._over = True
+        return self._host.ended(self)
 
     def _perform(self, effect: do.Effect) -> None:  # noqa: C901, PLR0912 - a case for each effect
         match effect:
@@ -250,7 +298,7 @@ class SessionRunner:
                 self._host.spawn(self._store(self._host.store.put, record))
             case do.Forget():
                 self._host.spawn(self._store(self._host.store.delete, self.session.id))
-                self._host.ended(self)
+                self._end()
 
     def _append(self, events: tuple[Event, ...]) -> None:
         now = self._loop.time()
@@ -259,8 +307,12 @@ class SessionRunner:
             if isinstance(event, MessageDone) and _log.isEnabledFor(self._host.turn_level):
                 self._log_turn(event)
         soon = not isinstance(events[-1], MessageAccepted)
-        for client, subscriber in [*self._subscribers.items()]:
+        for subscriber in [*self._subscribers.values()]:
             subscriber.wake(soon=soon)
+        self._drop_laggards()
+
+    def _drop_laggards(self) -> None:
+        for client, subscriber in [*self._subscribers.items()]:
             if subscriber.reader.lags:
                 self._abort(client, CloseCode.TOO_SLOW, "too slow")
                 self.handle(on.Detached(client))

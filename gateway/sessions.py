@@ -9,6 +9,7 @@ from typing import Any, Self, TypeVar
 
 import structlog
 
+from gateway.budget import ByteBudget
 from gateway.runner import Route, SessionRunner
 from gateway.session import events as on
 from gateway.session.ports import SessionRecord, Store, StoreFull
@@ -31,6 +32,7 @@ class Sessions:
     Args:
         routes: By name; the first is the default one.
         store: Where they live.
+        budget: How much they may hold together.
         drain_seconds: How long the turns at the model may take to finish when the gateway shuts
             down.
         log_turns: Log a line for each turn that ends at the level INFO; otherwise it is DEBUG.
@@ -41,12 +43,14 @@ class Sessions:
         routes: Mapping[str, Route],
         store: Store,
         *,
+        budget: ByteBudget,
         drain_seconds: float,
         log_turns: bool = False,
     ) -> None:
         self.routes = routes
         self.turn_level = logging.INFO if log_turns else logging.DEBUG
         self.store = store
+        self.budget = budget
         self.draining = False
         self._drain_seconds = drain_seconds
         self._runners: dict[str, SessionRunner] = {}

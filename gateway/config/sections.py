@@ -14,6 +14,7 @@ from gateway.config.values import (
     Count,
     EndpointUrl,
     Header,
+    HeldBytes,
     LoopbackHost,
     Name,
     Positive,
@@ -44,6 +45,11 @@ class ServerSettings(Section):
         "X-Forwarded-For, -Proto and -Host are believed",
     )
     max_connections: Count = Field(default=10_000, description="connections at once")
+    buffer_bytes: HeldBytes = Field(
+        default=268_435_456,
+        description="what may be held for all clients: event logs, conversations, messages that "
+        "wait or have come in part; over it, those who hold the most give way",
+    )
     open_timeout_seconds: Positive = Field(
         default=10.0, description="time for a client to send session.open"
     )

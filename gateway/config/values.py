@@ -180,6 +180,7 @@ Positive = Annotated[float, BeforeValidator(_number), Field(gt=0, le=86_400, all
 Whole = Annotated[int, BeforeValidator(_number)]
 Count = Annotated[Whole, Field(ge=1, le=1_000_000)]
 Bytes = Annotated[Whole, Field(ge=1, le=1_073_741_824)]
+HeldBytes = Annotated[Whole, Field(ge=1_000_000, le=1_099_511_627_776)]
 # The lengths are those of SageMaker Runtime's API model.
 Header = Annotated[str, _text(1024)]
 Id = Annotated[str, _text(64)]

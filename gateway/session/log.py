@@ -88,6 +88,16 @@ class EventLog:
         ) and self.first < self.last:
             self._drop()
 
+    @property
+    def held(self) -> int:
+        """See `Log`."""
+        return self._total - self._dropped
+
+    def shrink(self, max_bytes: int) -> None:
+        """See `Log.shrink`."""
+        while self.held > max_bytes and self.first < self.last:
+            self._drop()
+
     def get(self, number: int) -> Event:
         """See `Log.get`."""
         if not self.first <= number <= self.last:

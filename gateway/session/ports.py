@@ -167,6 +167,7 @@ class Log(Protocol):
         first: The oldest number that can still be had; one past `last` where there is none.
         last: The newest number; 0 where there is none.
         trimmed: The newest number that nobody needs any more.
+        held: How many bytes the kept events have.
     """
 
     @property
@@ -177,6 +178,8 @@ class Log(Protocol):
     def last(self) -> int: ...
     @property
     def trimmed(self) -> int: ...
+    @property
+    def held(self) -> int: ...
 
     def append(self, event: Event, now: float) -> None:
         """Add the event that follows `last`.
@@ -189,6 +192,10 @@ class Log(Protocol):
 
     def trim(self, through: int) -> None:
         """Drop everything up to and including this number."""
+        ...
+
+    def shrink(self, max_bytes: int) -> None:
+        """Drop the oldest events until the kept ones hold no more, but never the newest."""
         ...
 
     def get(self, number: int) -> Event:

@@ -115,6 +115,11 @@ class Session:
         return self.clients.accept(resume_key)
 
     @property
+    def held(self) -> int:
+        """How many bytes the messages have that wait or run, and what is kept of those before."""
+        return self.turns.queue.bytes + self.history.transcript.bytes
+
+    @property
     def model(self) -> ModelSession | None:
         """Its session at the model."""
         return self.upstream.model

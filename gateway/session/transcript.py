@@ -47,13 +47,14 @@ class Transcript:
             what was before it.
     """
 
-    __slots__ = ("_bytes", "_exchanges", "_max_bytes", "_max_turns", "dropped", "whole")
+    __slots__ = ("_exchanges", "_max_bytes", "_max_turns", "bytes", "dropped", "whole")
 
     def __init__(self, *, max_turns: int, max_bytes: int) -> None:
         self._max_turns = max_turns
         self._max_bytes = max_bytes
         self._exchanges: list[Exchange] = []
-        self._bytes = 0
+        self.bytes = 0
+        """How many are held."""
         self.dropped = 0
         """How many exchanges there was no room for: the oldest."""
         self.whole = True
@@ -62,9 +63,9 @@ class Transcript:
     def add(self, exchange: Exchange) -> None:
         """Keep an exchange, and drop the oldest that there is no room for."""
         self._exchanges.append(exchange)
-        self._bytes += exchange.size
-        while len(self._exchanges) > self._max_turns or self._bytes > self._max_bytes:
-            self._bytes -= self._exchanges.pop(0).size
+        self.bytes += exchange.size
+        while len(self._exchanges) > self._max_turns or self.bytes > self._max_bytes:
+            self.bytes -= self._exchanges.pop(0).size
             self.dropped += 1
             self.whole = False
 

@@ -9,6 +9,7 @@ from msgspec import Struct
 from gateway.errors import Outcome
 from gateway.protocol.messages import Status
 from gateway.session.ports import ModelRequest
+from gateway.session.sizes import utf8_size
 
 _KEPT_BYTES = 14  # with one for the status, as much as Python puts into 48 bytes of memory
 _STATUSES: tuple[Status, ...] = ("completed", "cancelled", "failed")
@@ -39,6 +40,7 @@ class Turn(Struct, gc=False):
         dropped: How many of the oldest turns were missing in the history that it was sent with.
         heard: The parts of its reply's text so far, where that is kept to be sent again.
         heard_size: How many characters these are.
+        size: How many bytes the message had.
     """
 
     number: int
@@ -55,6 +57,7 @@ class Turn(Struct, gc=False):
     dropped: int = 0
     heard: list[str] | None = None
     heard_size: int = 0
+    size: int = 0
 
     @property
     def outcome_if_cut(self) -> Outcome:
@@ -91,6 +94,7 @@ class TurnQueue:
         "_oldest",
         "_order",
         "_remembered",
+        "bytes",
         "count",
         "running",
         "waiting",
@@ -104,6 +108,8 @@ class TurnQueue:
         self._ended: dict[str, bytes] = {}
         self._order: list[str] = []  # their ids; once full, the oldest is at `_oldest`
         self._oldest = 0
+        self.bytes = 0
+        """How many the messages have that have not ended."""
         self.count = 0
         """How many calls have had a number."""
         self.waiting: list[Turn] = []
@@ -140,7 +146,9 @@ class TurnQueue:
         self, message_id: str, said: str | None, body_digest: bytes, request: ModelRequest
     ) -> None:
         """Let a new turn wait."""
-        turn = Turn(self.number(), message_id, body_digest, said, request)
+        size = len(request.body) + (0 if said is None else utf8_size(said))
+        turn = Turn(self.number(), message_id, body_digest, said, request, size=size)
+        self.bytes += size
         self._live[message_id] = turn
         self.waiting.append(turn)
 
@@ -166,6 +174,7 @@ class TurnQueue:
         else:
             self.waiting.remove(turn)
         del self._live[turn.id]
+        self.bytes -= turn.size
         self._remember(turn.id, turn.digest[:_KEPT_BYTES] + bytes((_STATUSES.index(status),)))
 
     def _remember(self, message_id: str, kept: bytes) -> None:
@@ -199,5 +208,6 @@ class TurnQueue:
         self.count, self.waiting, self.running = count, list(waiting), running
         live = self.waiting if running is None else [running, *self.waiting]
         self._live = {turn.id: turn for turn in live}
+        self.bytes = sum(turn.size for turn in live)
         for message_id, kept in ended:
             self._remember(message_id, kept)

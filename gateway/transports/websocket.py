@@ -291,7 +291,8 @@ class Connection:
     def _frame(self, frame: Frame) -> None:
         """Take a frame in."""
         runner = self._runner
-        if self._closed or self._closing is not None or runner is None:
+        client = self._client
+        if self._closed or self._closing is not None or runner is None or client is None:
             return  # the session has ended, or is another connection's by now
         try:
             self._check(frame)
@@ -307,7 +308,7 @@ class Connection:
                 case SessionOpen():
                     self._refuse("`session.open` comes first, and once")
                 case _:
-                    runner.handle(message, self._client)
+                    runner.receive(message, client, len(frame))
         except ProtocolError as error:
             self._refuse(str(error), error.message_id)
         except Exception as error:  # noqa: BLE001 - it ends this connection alone

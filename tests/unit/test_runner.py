@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
+from gateway.budget import ByteBudget
 from gateway.errors import CloseCode, ErrorCode, Failure, Outcome
 from gateway.protocol import messages as wire
 from gateway.runner import Route, SessionRunner
@@ -138,10 +139,15 @@ def done(runner: SessionRunner, message_id: str) -> wire.MessageDone | None:
 
 @asynccontextmanager
 async def running(
-    store: MemoryStore | None = None, drain_seconds: float = 10.0
+    store: MemoryStore | None = None,
+    *,
+    budget: int = 1_000_000,
+    drain_seconds: float = 10.0,
 ) -> AsyncIterator[Fixture]:
     kept = MemoryStore(max_sessions=10) if store is None else store
-    async with Sessions({}, kept, drain_seconds=drain_seconds) as sessions:
+    async with Sessions(
+        {}, kept, budget=ByteBudget(budget), drain_seconds=drain_seconds
+    ) as sessions:
         yield Fixture(sessions, Model())
 
 
@@ -401,3 +407,69 @@ async def test_who_has_gone_before_the_session_could_take_it_in_is_not_read_to()
         f.connection.wake = leave  # type: ignore[method-assign]
         runner.handle(wire.MessageSend(id="a", text="x"), f.connection.client)
         assert late.reader.take() is None
+
+
+class TestBudget:
+    """What is held for all: those who hold the most give way, and the others notice nothing."""
+
+    async def test_a_session_that_holds_much_takes_no_more(self) -> None:
+        async with running(budget=20_000) as f:
+            f.model.waits.clear()
+            large = await f.open(resume_seconds=30)
+            connection, f.connection = f.connection, Connection()
+            small = await f.open(resume_seconds=30)
+            await f.until(lambda: large.log.last and small.log.last)
+            first = wire.MessageSend(id="a", text="x" * 15_000)
+            large.receive(first, connection.client, 15_000)
+            large.receive(wire.MessageSend(id="b", text="x" * 9000), connection.client, 9000)
+            (refused,) = connection.notices
+            assert isinstance(refused, wire.ErrorMessage)
+            assert (refused.code, refused.id) == (ErrorCode.QUEUE_FULL, "b")
+            assert refused.retryable
+            small.receive(wire.MessageSend(id="c", text="x" * 5000), f.connection.client, 5000)
+            assert not f.connection.notices, "it has its share"
+            f.model.waits.set()
+            await f.until(lambda: done(large, "a") and done(small, "c"))
+            large.receive(wire.MessageSend(id="b", text="x" * 9000), connection.client, 9000)
+            await f.until(lambda: done(large, "b"))
+
+    async def test_the_largest_log_is_shortened_and_who_comes_back_is_told(self) -> None:
+        async with running(budget=30_000) as f:
+            f.model.answers = ModelReply(body=b"x" * 3000, content_type="text/plain")
+            small = await f.open(resume_seconds=30)
+            f.connection = Connection()
+            large = await f.open(resume_seconds=30)
+            await f.until(lambda: large.log.last and small.log.last)
+            key = f.connection.reader.resume_key
+            large.detach(f.connection.client)
+            for number in range(12):
+                large.handle(wire.MessageSend(id=str(number), text="x"))
+                await f.until(lambda: done(large, str(number)))  # noqa: B023
+            assert f.sessions.budget.total <= 30_000
+            assert small.log.first == 1
+            again = Connection()
+            large.attach(again, key, 1)
+            resumed = again.reader.take()
+            assert isinstance(resumed, wire.SessionResumed)
+            assert resumed.lost == (2, large.log.first - 1)
+            assert done(large, "11")
+
+    async def test_who_reads_it_and_is_far_behind_is_too_slow(self) -> None:
+        async with running(budget=30_000) as f:
+            f.model.answers = ModelReply(body=b"x" * 3000, content_type="text/plain")
+            runner = await f.open(resume_seconds=30)
+            await f.until(lambda: runner.log.last)
+            for number in range(12):
+                runner.handle(wire.MessageSend(id=str(number), text="x"))
+                await f.until(lambda: done(runner, str(number)) or f.connection.ended)  # noqa: B023
+            assert f.connection.ended == [(CloseCode.TOO_SLOW, "too slow")]
+
+    async def test_nothing_is_held_for_a_session_that_is_over(self) -> None:
+        async with running() as f:
+            runner = await f.open()
+            runner.handle(wire.MessageSend(id="a", text="x"))
+            await f.until(lambda: done(runner, "a"))
+            assert f.sessions.budget.total > 0
+            runner.handle(wire.SessionClose())
+            await f.until(lambda: len(f.sessions) == 0)
+            assert f.sessions.budget.total == 0

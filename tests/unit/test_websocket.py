@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
+from gateway.budget import ByteBudget
 from gateway.errors import CloseCode
 from gateway.protocol.codecs import JsonCodec
 from gateway.protocol.messages import ServerMessage
@@ -51,7 +52,9 @@ async def test_a_message_that_can_not_be_written_ends_its_connection_with_a_code
     route = Route(Policy(route="chat", opening=Opening.NONE, resume_seconds=0), model=None)  # type: ignore[arg-type]
     store = MemoryStore(max_sessions=1)
     socket = Socket('{"type":"session.open"}')
-    async with Sessions({"chat": route}, store, drain_seconds=1) as sessions:
+    async with Sessions(
+        {"chat": route}, store, budget=ByteBudget(1000), drain_seconds=1
+    ) as sessions:
         ended: asyncio.Future[tuple[int, str | None]]
         ended = asyncio.get_running_loop().create_future()
         on_end = lambda *how: ended.set_result(how)  # noqa: E731

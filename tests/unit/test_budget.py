@@ -1,0 +1,64 @@
+"""The bound over all that is held, and who gives way."""
+
+from gateway.budget import ByteBudget
+
+
+class Holder:
+    """Gives back half, each time it is asked."""
+
+    def __init__(self, budget: ByteBudget) -> None:
+        self.budget = budget
+        self.held = 0
+        self.asked = 0
+
+    def has(self, held: int) -> None:
+        self.budget.change(self, held)
+
+    def give_back(self) -> None:
+        self.asked += 1
+        self.has(self.held // 2)
+
+
+def test_the_largest_give_back_until_there_is_room() -> None:
+    budget = ByteBudget(1000)
+    small, large, larger = (Holder(budget) for _ in range(3))
+    small.has(100)
+    large.has(400)
+    larger.has(500)
+    assert budget.total == 1000
+    assert not larger.asked, "that is what there may be"
+    small.has(110)
+    assert (larger.asked, large.asked, small.asked) == (1, 0, 0)
+    assert budget.total == 760
+
+
+def test_it_is_not_asked_for_more_than_there_is_to_give() -> None:
+    budget = ByteBudget(100)
+    first, second = Holder(budget), Holder(budget)
+    first.give_back = lambda: None  # type: ignore[method-assign]
+    first.has(90)
+    second.has(20)
+    assert budget.total == 100
+    assert second.asked == 1
+
+
+def test_who_has_less_than_a_share_may_add() -> None:
+    budget = ByteBudget(1000)
+    small, large = Holder(budget), Holder(budget)
+    small.has(100)
+    large.has(850)
+    assert not budget.refuses(large, 50)
+    assert budget.refuses(large, 51)
+    assert not budget.refuses(small, 400)
+    assert budget.refuses(small, 401)
+
+
+def test_who_has_nothing_does_not_count() -> None:
+    budget = ByteBudget(1000)
+    here, gone = Holder(budget), Holder(budget)
+    gone.has(10)
+    gone.has(0)
+    here.has(600)
+    assert budget.total == 600
+    assert not budget.refuses(here, 400)
+    assert budget.refuses(here, 401)
