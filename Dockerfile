@@ -5,11 +5,13 @@
 
 FROM python:3.13-slim AS build
 WORKDIR /src
+COPY requirements.lock ./
+RUN python -m venv /opt/session-gateway \
+    && /opt/session-gateway/bin/pip install --no-cache-dir --no-deps --require-hashes -r requirements.lock
 COPY pyproject.toml README.md LICENSE ./
 COPY gateway gateway
 COPY static static
-RUN python -m venv /opt/session-gateway \
-    && /opt/session-gateway/bin/pip install --no-cache-dir .
+RUN /opt/session-gateway/bin/pip install --no-cache-dir --no-deps .
 
 FROM python:3.13-slim
 RUN useradd --system --uid 10001 --no-create-home gateway

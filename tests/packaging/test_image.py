@@ -1,12 +1,12 @@
 """The Dockerfile's steps in a clean directory: no Docker here, but all that it would run."""
 
 import json
+import os
 import re
 import shutil
 import signal
 import subprocess
 import sys
-import venv
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,6 +20,7 @@ from tests.support.timing import UNIT
 ROOT = Path(__file__).parents[2]
 DOCKERFILE = (ROOT / "Dockerfile").read_text().replace("\\\n", " ")
 STAGES = re.split(r"^FROM .*$", DOCKERFILE, flags=re.MULTILINE)[1:]
+COMMANDS: list[str] = re.findall(r"^RUN (.*)$", STAGES[0], flags=re.MULTILINE)
 CONFIG = (
     '[aws]\nregion = "us-east-1"\n[routes.chat]\nendpoint_name = "e"\n[server]\nport = {port}\n'
 )
@@ -62,11 +63,13 @@ def wheel(context: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The programs of an environment that holds the wheel and what it asks for."""
+def installed(context: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The programs of the environment that the build's own commands make."""
     folder = tmp_path_factory.mktemp("venv")
-    venv.create(folder, with_pip=True)
-    subprocess.run([folder / "bin/python", "-m", "pip", "--quiet", "install", wheel], check=True)
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    for command in COMMANDS:
+        here = command.replace("/opt/session-gateway", str(folder)).replace(" --no-cache-dir", "")
+        subprocess.run(here, shell=True, check=True, cwd=context, env={**os.environ, "PATH": path})
     return folder / "bin"
 
 
@@ -87,6 +90,12 @@ def test_the_context_holds_no_more_than_the_build_copies(context: Path) -> None:
         if line.startswith("!")
     }
     assert allowed == {path.name for path in context.iterdir()}
+
+
+def test_the_build_takes_no_version_that_is_not_locked() -> None:
+    locked, own = [step for command in COMMANDS for step in command.split("&&") if "pip" in step]
+    assert locked.endswith(" --no-deps --require-hashes -r requirements.lock")
+    assert own.endswith(" --no-deps .")
 
 
 def test_the_wheel_holds_the_page_and_no_tests(wheel: Path) -> None:
