@@ -7,7 +7,7 @@ are the newest everywhere, and warnings are errors as ever.
 """
 
 import os
-import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -104,20 +104,19 @@ def _checked(*command: str) -> str:
 
 def main() -> int:
     """Fill the matrix and print it; returns the exit code."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # and clean up
     oldest, *others = pythons()
     cells = [Cell(oldest, "lowest-direct"), *(Cell(python, "highest") for python in others)]
     lines, failed = ["Python   resolution     result"], False
     for cell in cells:
         begun = time.monotonic()
-        folder = Path(tempfile.mkdtemp(prefix="session-gateway-compat-"))
         try:
-            result = run(cell, folder)
+            with tempfile.TemporaryDirectory(prefix="session-gateway-compat-") as folder:
+                result = run(cell, Path(folder))
         except subprocess.CalledProcessError as error:
             failed = True
             print(*str(error.output).splitlines()[-SHOWN:], sep="\n")  # noqa: T201
             result = "failed"
-        finally:
-            shutil.rmtree(folder)
         version, seconds = ".".join(map(str, cell.python.version)), time.monotonic() - begun
         lines.append(f"{version:8} {cell.resolution:14} {result}, {seconds:.0f} s with installing")
         print(lines[-1], flush=True)  # noqa: T201
