@@ -93,10 +93,10 @@ class AwsSettings(Section):
         default=None,
         description="address of SageMaker Runtime, to speak to something other than AWS",
     )
-    transport: Literal["lean", "aiobotocore"] = Field(
-        default="lean",
-        description='how to call the platform: cheaply, or by "aiobotocore", which is used anyway '
-        "where there is a proxy",
+    transport: Literal["auto", "lean", "aiobotocore"] = Field(
+        default="auto",
+        description='how to call the platform: by "aiobotocore", at a part of its cost by "lean", '
+        'or as "auto" decides: lean, but where there is a proxy or the AWS SDK is not as expected',
     )
     max_pool_connections: Count = Field(default=1000, description="calls to the platform at once")
     connect_timeout_seconds: Positive = Field(

@@ -1,26 +1,27 @@
 """Calls through aiobotocore, which pays for everything that an AWS client can do."""
 
 import asyncio
-from collections.abc import Coroutine
-from contextlib import aclosing
+from collections.abc import Callable, Coroutine
+from contextvars import ContextVar
 from functools import partial
 from typing import Any, TypeVar
 
+import aiohttp
 from aiobotocore.httpsession import AIOHTTPSession
 
-from gateway.sagemaker.parts import payload_parts
+from gateway.sagemaker.budget import ReadBudget
+from gateway.sagemaker.exceptions import NotSentInTime, ReplyFailed
+from gateway.sagemaker.replies import ReplyReader
 from gateway.sagemaker.transport import (
     ERROR_BYTES,
-    Limits,
+    CallLimits,
     OnEnd,
     OnHead,
-    OnPayloads,
-    ReplyFailed,
     StreamedReply,
     streamed_reply,
     too_large,
 )
-from gateway.session.ports import Call, ModelError
+from gateway.session.ports import Call, ModelError, OnParts
 
 T = TypeVar("T")
 
@@ -33,10 +34,11 @@ class AioTransport:
         limits: How long calls may take, and how much they may bring.
     """
 
-    def __init__(self, client: Any, limits: Limits) -> None:
+    def __init__(self, client: Any, limits: CallLimits) -> None:
         self._client = client
         self._tasks: set[asyncio.Task[Any]] = set()
         self.limits = limits
+        self.budget = ReadBudget(asyncio.get_running_loop())
 
     def invoke_endpoint(
         self,
@@ -52,15 +54,23 @@ class AioTransport:
         self,
         parameters: dict[str, Any],
         on_head: OnHead,
-        on_payloads: OnPayloads,
+        on_parts: OnParts,
         on_end: OnEnd[StreamedReply],
         *,
         sha256: bytes | None = None,  # noqa: ARG002
     ) -> Call:
         """See `Transport.invoke_endpoint_with_response_stream`."""
-        return self._run(self._stream(parameters, on_head, on_payloads), on_end)
+        reader = ReplyReader(self.budget, on_head, on_parts, on_end)
 
-    def _run(self, call: Coroutine[Any, Any, T], on_end: OnEnd[T]) -> Call:
+        def ended(result: Exception | None) -> None:
+            reader.end(result)
+
+        source = _Source()
+        reader.source = source
+        source.task = self._run(self._stream(parameters, reader, source), ended)
+        return reader
+
+    def _run(self, call: Coroutine[Any, Any, T], on_end: OnEnd[T]) -> asyncio.Task[T]:
         task = asyncio.get_running_loop().create_task(call)
         self._tasks.add(task)  # the loop itself may forget it
         task.add_done_callback(partial(self._ended, on_end))
@@ -79,41 +89,57 @@ class AioTransport:
             on_end(error)
 
     async def _invoke(self, parameters: dict[str, Any]) -> dict[str, Any]:
-        response: dict[str, Any] | None = None
+        deadline = asyncio.get_running_loop().time() + self.limits.call_timeout
+        response = await self._send(self._client.invoke_endpoint, parameters, deadline)
         try:
-            async with asyncio.timeout(self.limits.call_timeout):
-                response = await self._client.invoke_endpoint(**parameters)
+            async with asyncio.timeout_at(deadline):
                 response["Body"] = await self._read(response["Body"])
         except ModelError:
             raise
-        except Exception as error:
-            if response is None:
-                raise
+        except Exception as error:  # noqa: BLE001 - whatever it is, it means that
             raise ReplyFailed(error) from None
         return response
 
     async def _stream(
-        self, parameters: dict[str, Any], on_head: OnHead, on_payloads: OnPayloads
-    ) -> StreamedReply:
-        async with asyncio.timeout(self.limits.call_timeout):
-            response = await self._client.invoke_endpoint_with_response_stream(**parameters)
+        self, parameters: dict[str, Any], reader: ReplyReader, source: "_Source"
+    ) -> None:
+        deadline = asyncio.get_running_loop().time() + self.limits.call_timeout
+        method = self._client.invoke_endpoint_with_response_stream
+        response = await self._send(method, parameters, deadline)
         body = response["Body"]
-        content = body._raw_stream.content  # noqa: SLF001 - see `gateway.sagemaker.parts`
+        content = body._raw_stream.content  # noqa: SLF001 - see `gateway.sagemaker.payloads`
         try:
-            async with (
-                asyncio.timeout(self.limits.stream_timeout),
-                aclosing(payload_parts(content, read_timeout=self.limits.read_timeout)) as parts,
-            ):
-                reply = streamed_reply(response)
-                on_head(reply)
-                async for data in parts:
-                    on_payloads([data])
-        except TimeoutError as error:
+            async with asyncio.timeout(self.limits.stream_timeout):
+                reader.begin(streamed_reply(response))
+                while data := await self._next(content):
+                    reader.feed(data)
+                    await source.resumed.wait()
+        except Exception as error:  # noqa: BLE001 - whatever it is, it means that
             raise ReplyFailed(error) from None
         finally:
             # Nothing else does it in time: the connection would stay open, and the model at work.
             body.close()
-        return reply
+
+    async def _send(
+        self, method: Callable[..., Any], parameters: dict[str, Any], deadline: float
+    ) -> dict[str, Any]:
+        """Make a call, up to the head of a good reply."""
+        sending = _Sending()
+        _SENDING.set(sending)  # the context is this task's own
+        try:
+            async with asyncio.timeout_at(deadline):
+                response: dict[str, Any] = await method(**parameters)
+        except TimeoutError as error:
+            if sending.begun:
+                raise
+            raise NotSentInTime(error) from None
+        return response
+
+    async def _next(self, content: aiohttp.StreamReader) -> bytes:
+        # aiohttp has this timeout too, but drops it where what follows is no chunk: its C parser
+        # then tells nobody, and the reader would wait for ever.
+        async with asyncio.timeout(self.limits.read_timeout):
+            return await content.readany()
 
     async def _read(self, body: Any) -> bytes:
         whole = bytearray()
@@ -145,6 +171,47 @@ class _ErrorBody:
         return beginning
 
 
+class _Source:
+    """The task that reads a body."""
+
+    def __init__(self) -> None:
+        self.task: asyncio.Task[None]
+        self.resumed = asyncio.Event()
+        self.resumed.set()
+
+    def pause_reading(self) -> None:
+        self.resumed.clear()
+
+    def resume_reading(self) -> None:
+        self.resumed.set()
+
+    def cancel(self) -> None:
+        self.task.cancel()
+
+
+class _Sending:
+    """Whether a request may have been sent, in part at least; until then it waits."""
+
+    begun = False
+
+
+_SENDING: ContextVar[_Sending] = ContextVar("_SENDING")
+
+
+async def _connected(_session: object, context: Any, _parameters: object) -> None:
+    """Called by aiohttp once a request has a connection, before any of it is written."""
+    context.trace_request_ctx.begun = True
+
+
+def _watch(session: aiohttp.ClientSession) -> None:
+    """Have aiohttp tell when requests are given a connection."""
+    trace = aiohttp.TraceConfig()
+    trace.on_connection_create_end.append(_connected)
+    trace.on_connection_reuseconn.append(_connected)
+    trace.freeze()
+    session.trace_configs.append(trace)
+
+
 class _Direct:
     """aiohttp's session, without following redirects: the one call would be made twice."""
 
@@ -152,22 +219,26 @@ class _Direct:
         self._session = session
 
     def request(self, *args: Any, **options: Any) -> Any:
+        options["trace_request_ctx"] = _SENDING.get()
         return self._session.request(*args, allow_redirects=False, **options)
 
 
 class HttpSession(AIOHTTPSession):
     """aiobotocore's, that follows no redirect and reads no error's body without end.
 
-    Attributes:
-        options: What it was made with: ``verify``, ``client_cert``, ``proxies`` and the like.
+    Args:
+        on_options: Called with the rest.
+        options: ``verify``, ``client_cert``, ``proxies`` and the like.
     """
 
-    def __init__(self, **options: Any) -> None:
+    def __init__(self, *, on_options: Callable[[dict[str, Any]], object], **options: Any) -> None:
         super().__init__(**options)
-        self.options = options
+        on_options(options)
 
     async def _get_session(self, proxy_url: str | None) -> Any:
         session = await super()._get_session(proxy_url)  # type: ignore[no-untyped-call]
+        if not session.trace_configs:
+            _watch(session)
         return _Direct(session)
 
     async def send(self, request: Any) -> Any:

@@ -17,20 +17,24 @@ import msgspec
 from aiobotocore.session import AioSession
 from botocore.loaders import create_loader
 
-LOOK_SECONDS = 5.0
-"""How long to look for credentials."""
+CREDENTIALS_SECONDS = 5.0
+"""How long looking for credentials may take."""
 
 _SHOWN = re.compile(r"[a-z]{2,8}(-[a-z0-9]{1,12}){1,4}")
 """A region as it may be repeated; anything else could be a key in the wrong place."""
 
-_OWN_WORDS = (
-    boto.PartialCredentialsError,
-    boto.InvalidConfigError,
-    boto.InfiniteLoopConfigError,
-    boto.SSOTokenLoadError,
-    boto.UnauthorizedSSOTokenError,
-    boto.LoginRefreshRequired,
-    boto.LoginInsufficientPermissions,
+_OWN_WORDS = tuple(
+    getattr(boto, name)
+    for name in (
+        "PartialCredentialsError",
+        "InvalidConfigError",
+        "InfiniteLoopConfigError",
+        "SSOTokenLoadError",
+        "UnauthorizedSSOTokenError",
+        "LoginRefreshRequired",
+        "LoginInsufficientPermissions",
+    )
+    if hasattr(boto, name)
 )
 """What the SDK says in its own words, with names of profiles, variables and addresses."""
 
@@ -66,7 +70,7 @@ async def platform_problems(
     profile: str | None,
     endpoint_url: str | None,
     credentials: bool = True,
-    seconds: float = LOOK_SECONDS,
+    seconds: float = CREDENTIALS_SECONDS,
 ) -> list[PlatformProblem]:
     """What stands in the way of calls, as far as this machine can tell; no endpoint is called.
 

@@ -20,9 +20,17 @@ from msgspec import structs
 from gateway.errors import ErrorCode, Failure, Outcome
 from gateway.formats.streams import StreamError
 from gateway.logs import printable
+from gateway.sagemaker.exceptions import (
+    CallError,
+    ConnectError,
+    InvalidParameters,
+    NoCredentials,
+    NotSentInTime,
+    ReplyFailed,
+    ReplyTimeout,
+)
 from gateway.sagemaker.profiles import Profile
 from gateway.sagemaker.said import loggable
-from gateway.sagemaker.transport import ReplyFailed
 from gateway.session.ports import ModelError
 
 OPERATIONS = frozenset({"InvokeEndpoint", "InvokeEndpointWithResponseStream"})
@@ -44,10 +52,6 @@ BROKEN_OFF = Failure(
 )
 
 
-class NeverConnected(Exception):
-    """What an ``EndpointConnectionError`` holds as its ``error`` where no connection was made."""
-
-
 LOST = Failure(
     code=ErrorCode.SESSION_LOST, message="The model no longer knows the session; open a new one."
 )
@@ -57,6 +61,10 @@ _LATE = Failure(
     code=ErrorCode.TIMEOUT,
     message="The model did not answer in time.",
     outcome=Outcome.UNKNOWN,
+)
+_NOT_IN_TIME = Failure(
+    code=ErrorCode.TIMEOUT,
+    message="The gateway had no connection to the endpoint free in time; nothing was sent.",
 )
 _UNREACHABLE = Failure(code=ErrorCode.UNAVAILABLE, message="The endpoint can't be reached.")
 _NO_SUCH_PARAMETERS = Failure(
@@ -135,42 +143,62 @@ _OTHER = Failure(
     code=ErrorCode.UNAVAILABLE, message="The platform failed.", outcome=Outcome.UNKNOWN
 )
 
-_UNREACHED = (
-    boto.ConnectTimeoutError,
-    boto.ProxyConnectionError,
-    boto.SSLError,
+
+_Kinds = tuple[type[Exception], ...]
+
+
+def _raised_by_botocore(*names: str) -> _Kinds:
+    """Those of its exceptions that this version has; the others it can't raise."""
+    return tuple(getattr(boto, name) for name in names if hasattr(boto, name))
+
+
+_UNREACHED: _Kinds = (
+    ConnectError,
+    *_raised_by_botocore("ConnectTimeoutError", "ProxyConnectionError", "SSLError"),
 )
 # What botocore raises while it looks for credentials, the region or the address, and while it
 # signs: all of it comes before the request is sent.
-_NOT_SENT = (
-    boto.BaseEndpointResolverError,
-    boto.CredentialRetrievalError,
-    boto.EndpointProviderError,
-    boto.InvalidConfigError,
-    boto.LoginError,
-    boto.MetadataRetrievalError,
-    boto.MissingDependencyException,
-    boto.NoAuthTokenError,
-    boto.NoCredentialsError,
-    boto.PartialCredentialsError,
-    boto.RefreshWithMFAUnsupportedError,
-    boto.SSOError,
-    boto.TokenRetrievalError,
-    boto.UnknownCredentialError,
-    boto.UnknownSignatureVersionError,
-    boto.UnsupportedSignatureVersionError,
+_NOT_CALLED: _Kinds = (
+    NoCredentials,
+    *_raised_by_botocore(
+        "BaseEndpointResolverError",
+        "CredentialRetrievalError",
+        "EndpointProviderError",
+        "InvalidConfigError",
+        "LoginError",
+        "MetadataRetrievalError",
+        "MissingDependencyException",
+        "NoAuthTokenError",
+        "NoCredentialsError",
+        "PartialCredentialsError",
+        "RefreshWithMFAUnsupportedError",
+        "SSOError",
+        "TokenRetrievalError",
+        "UnknownCredentialError",
+        "UnknownSignatureVersionError",
+        "UnsupportedSignatureVersionError",
+    ),
 )
-_TIMEOUTS = (boto.ReadTimeoutError, TimeoutError)
-_BROKEN = (
-    boto.ConnectionError,
-    boto.HTTPClientError,
-    boto.IncompleteReadError,
+_NOT_VALID: _Kinds = (InvalidParameters, *_raised_by_botocore("ParamValidationError"))
+_TIMEOUTS: _Kinds = (ReplyTimeout, TimeoutError, *_raised_by_botocore("ReadTimeoutError"))
+_BROKEN: _Kinds = (
+    CallError,
     aiohttp.ClientError,
     OSError,
+    *_raised_by_botocore("ConnectionError", "HTTPClientError", "IncompleteReadError"),
 )
+_MEANINGS: tuple[tuple[_Kinds, Failure], ...] = (
+    ((NotSentInTime,), _NOT_IN_TIME),
+    (_TIMEOUTS, _LATE),
+    (_UNREACHED, _UNREACHABLE),
+    (_NOT_VALID, _NO_SUCH_PARAMETERS),
+    (_NOT_CALLED, _NOT_CONFIGURED),
+    (_BROKEN, _CUT),
+)
+"""The first that fits."""
 
 
-def failure_of(  # noqa: PLR0911 - one a kind
+def failure_of(
     error: Exception,
     profile: Profile,
     *,
@@ -199,17 +227,11 @@ def failure_of(  # noqa: PLR0911 - one a kind
             return with_facts(_NOT_CONFIGURED, **facts, message=loggable(message, NOTHING))
         return _of_response(error.response, profile, in_session, sent, own)
     raised = {"raised": type(error).__name__}
-    if isinstance(error, _TIMEOUTS):
-        return with_facts(_LATE, **raised)
-    if isinstance(error, _UNREACHED) or _never_connected(error):
-        return with_facts(_UNREACHABLE, **raised)
-    if isinstance(error, boto.ParamValidationError):
-        return with_facts(_NO_SUCH_PARAMETERS, **raised)
-    if isinstance(error, _NOT_SENT):
-        return with_facts(_NOT_CONFIGURED, **raised)
-    if isinstance(error, _BROKEN):
-        return with_facts(_CUT, **raised, **_cause(error))
-    return with_facts(_UNFORESEEN, **raised, **_stack(error))
+    meanings = (failure for kinds, failure in _MEANINGS if isinstance(error, kinds))
+    failure = _UNREACHABLE if _never_connected(error) else next(meanings, None)
+    if failure is None:
+        return with_facts(_UNFORESEEN, **raised, **_stack(error))
+    return with_facts(failure, **raised, **_cause(error))
 
 
 def failure_of_reply(error: Exception) -> Failure:
@@ -231,8 +253,10 @@ def with_facts(failure: Failure, **facts: object) -> Failure:
 
 
 def _cause(error: Exception) -> dict[str, object]:
-    """The type of what botocore has wrapped."""
-    cause = getattr(error, "kwargs", {}).get("error")
+    """The type of what was raised first."""
+    cause = (
+        error.cause if isinstance(error, CallError) else getattr(error, "kwargs", {}).get("error")
+    )
     return {} if cause is None else {"cause": type(cause).__name__}
 
 
@@ -247,10 +271,10 @@ def _never_connected(error: Exception) -> bool:
     aiobotocore says ``EndpointConnectionError`` for every ``ClientConnectionError`` of aiohttp, a
     connection reset after the request was sent among them; only what it wraps tells them apart.
     """
-    if not isinstance(error, boto.EndpointConnectionError):
+    if not isinstance(error, _raised_by_botocore("EndpointConnectionError")):
         return False
-    never = aiohttp.ClientConnectorError | socket.gaierror | NeverConnected
-    return isinstance(error.kwargs.get("error"), never)
+    never = aiohttp.ClientConnectorError | socket.gaierror
+    return isinstance(getattr(error, "kwargs", {}).get("error"), never)
 
 
 def _facts(response: Mapping[str, Any]) -> dict[str, object]:

@@ -1,7 +1,7 @@
 """One route's model: turns, and the opening and closing of sessions, as calls of the platform."""
 
 import asyncio
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
@@ -13,7 +13,6 @@ from gateway.errors import ErrorCode, Failure, Outcome
 from gateway.formats.presets import Format
 from gateway.formats.streams import (
     LINE_BYTES,
-    Part,
     Splitter,
     StreamError,
     StreamKind,
@@ -237,39 +236,18 @@ class SageMakerModel:
         on_parts: OnParts,
         on_end: OnEnd,
     ) -> Call:
-        cut: Splitter
-
-        def begin(reply: StreamedReply) -> None:
-            nonlocal cut
-            cut = splitter(
+        def begin(reply: StreamedReply) -> Splitter:
+            return splitter(
                 self._stream_kind,
                 text=self._text,
                 textual=is_textual(reply.content_type),
                 line_bytes=self._line_bytes,
             )
 
-        def take(payloads: list[bytes]) -> None:
-            pass_on(part for payload in payloads for part in cut.feed(payload))
-
-        def pass_on(parts: Iterable[Part | None]) -> None:
-            whole: list[str | bytes] = []
-            try:
-                for part in parts:
-                    if part is not None:
-                        whole.append(part)  # noqa: PERF401 - what came before a fault counts
-            finally:
-                if whole:
-                    on_parts(whole)
-
         def ended(reply: StreamedReply | Exception) -> None:
             in_session = "SessionId" in parameters  # it opens none
             if isinstance(reply, Exception):
                 on_end(self._failure(reply, parameters, in_session=in_session))
-                return
-            try:
-                pass_on(cut.end())
-            except Exception as error:  # noqa: BLE001 - as above
-                on_end(self._named(failure_of_reply(error)))
                 return
             on_end(
                 ModelReply(
@@ -281,7 +259,7 @@ class SageMakerModel:
             )
 
         return self._transport.invoke_endpoint_with_response_stream(
-            parameters, begin, take, ended, sha256=sha256
+            parameters, begin, on_parts, ended, sha256=sha256
         )
 
     def _text_of(self, text: Text, body: bytes, *, streamed: bool) -> str | None:

@@ -3,6 +3,7 @@
 import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
@@ -15,8 +16,9 @@ import gateway
 from gateway.addresses import is_loopback
 from gateway.sagemaker.aio import AioTransport, HttpSession
 from gateway.sagemaker.checks import no_credentials, platform_problems
-from gateway.sagemaker.lean import Clock, NotLean, lean_transport
-from gateway.sagemaker.transport import Limits, Transport
+from gateway.sagemaker.lean import Clock, lean_transport
+from gateway.sagemaker.sdk import NotLean
+from gateway.sagemaker.transport import CallLimits, Transport
 
 log = structlog.stdlib.get_logger("gateway.sagemaker")
 
@@ -45,7 +47,7 @@ async def runtime_client(
     call_timeout: float,
     stream_timeout: float,
     reply_bytes: int,
-    transport: Literal["lean", "aiobotocore"] = "lean",
+    transport: Literal["auto", "lean", "aiobotocore"] = "auto",
     clock: Clock = time.time,
 ) -> AsyncIterator[Transport]:
     """A client that is closed with this context. Credentials come from AWS's usual chain.
@@ -63,13 +65,14 @@ async def runtime_client(
         stream_timeout: For a streamed reply from its first byte to its last, in seconds; SageMaker
             ends one after 480.
         reply_bytes: The largest body of a reply.
-        transport: How the calls are made: cheaply where it can be done, or through aiobotocore.
-        clock: Tells when a cheap one is signed.
+        transport: How the calls are made: ``lean``, through ``aiobotocore``, or ``auto``, which is
+            lean where that can be done.
+        clock: Tells when a lean call is signed.
 
     Raises:
         NotConfigured: It can't be made.
     """
-    limits = Limits(
+    limits = CallLimits(
         connections=max_pool_connections,
         connect_timeout=connect_timeout,
         read_timeout=read_timeout,
@@ -78,6 +81,7 @@ async def runtime_client(
         reply_bytes=reply_bytes,
     )
     session: Any = AioSession(profile=profile)
+    http_options: dict[str, Any] = {}  # as botocore decides on them
     config = AioConfig(
         # One attempt. botocore's default of five sends a turn again after a read timeout or a 5xx,
         # and a stateful model would see it twice. Given here, it wins over AWS_MAX_ATTEMPTS.
@@ -85,7 +89,7 @@ async def runtime_client(
         connect_timeout=connect_timeout,
         read_timeout=read_timeout,
         max_pool_connections=max_pool_connections,
-        http_session_cls=HttpSession,
+        http_session_cls=partial(HttpSession, on_options=http_options.update),
         # None leaves it to the environment, which may name a proxy for this machine's own servers.
         proxies={} if _is_on_this_machine(endpoint_url) else None,
         tcp_keepalive=True,
@@ -115,12 +119,14 @@ async def runtime_client(
         except (BotoCoreError, ValueError) as error:
             raise await refusal(f"[aws]: {error}") from None
         made: Transport = AioTransport(client, limits)
-        if transport == "lean":
-            options = client._endpoint.http_session.options  # noqa: SLF001 - as botocore decided
+        if transport != "aiobotocore":
             try:
                 made = await stack.enter_async_context(
-                    lean_transport(client, credentials, options, limits, clock)
+                    lean_transport(client, credentials, http_options, limits, clock)
                 )
             except NotLean as error:
+                if transport == "lean":
+                    text = f'[aws]: transport = "lean" is not possible: {error}; "auto" is'
+                    raise NotConfigured(text) from None
                 log.warning("calls go through aiobotocore", why=str(error))
         yield made

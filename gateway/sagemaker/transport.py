@@ -1,6 +1,6 @@
 """What makes the calls: `gateway.sagemaker.aio` or, cheaply, `gateway.sagemaker.lean`.
 
-Both raise botocore's exceptions, and `gateway.sagemaker.errors` says what they mean.
+`gateway.sagemaker.errors` says what the exceptions mean that a call ends with.
 """
 
 import asyncio
@@ -10,7 +10,9 @@ from typing import Any, Protocol, TypeVar
 import msgspec
 
 from gateway.errors import ErrorCode, Failure, Outcome
-from gateway.session.ports import Call, ModelError
+from gateway.formats.streams import Splitter
+from gateway.sagemaker.budget import ReadBudget
+from gateway.session.ports import Call, ModelError, OnParts
 
 T = TypeVar("T")
 
@@ -20,11 +22,8 @@ ERROR_BYTES = 1_048_576
 OnBytes = Callable[[bytes], None]
 """Takes bytes as they come."""
 
-OnPayloads = Callable[[list[bytes]], None]
-"""Takes the bytes of each ``PayloadPart`` that has come."""
 
-
-class Limits(msgspec.Struct, frozen=True, kw_only=True):
+class CallLimits(msgspec.Struct, frozen=True, kw_only=True):
     """How long calls may take, and how much they may bring. Times are in seconds.
 
     Attributes:
@@ -58,20 +57,8 @@ class StreamedReply(msgspec.Struct, frozen=True, kw_only=True):
     custom_attributes: str | None = None
 
 
-OnHead = Callable[[StreamedReply], None]
-"""Takes the head of a streamed reply."""
-
-
-class ReplyFailed(Exception):
-    """A call failed after the head of a good reply, when the model had seen it.
-
-    Attributes:
-        error: What happened.
-    """
-
-    def __init__(self, error: Exception) -> None:
-        super().__init__(str(error))
-        self.error = error
+OnHead = Callable[[StreamedReply], Splitter]
+"""Takes the head of a streamed reply, and gives what makes parts of its bytes."""
 
 
 def too_large(reply_bytes: int) -> ModelError:
@@ -96,10 +83,16 @@ OnEnd = Callable[[T | Exception], None]
 class Transport(Protocol):
     """Makes calls, each once. Nothing is heard of one before the method has returned.
 
-    What goes wrong after the head of a good reply ends a call with `ReplyFailed` or `ModelError`,
-    and what goes wrong before that with the exception that botocore would raise. What a callback
-    raises ends it as it is.
+    What goes wrong after the head of a good reply, in a callback too, ends a call with
+    `ReplyFailed` or `ModelError`, and what goes wrong before that with another `CallError` or with
+    an exception of botocore's.
+
+    Attributes:
+        budget: For the work on replies of all its calls.
     """
+
+    @property
+    def budget(self) -> ReadBudget: ...
 
     def invoke_endpoint(
         self,
@@ -121,7 +114,7 @@ class Transport(Protocol):
         self,
         parameters: dict[str, Any],
         on_head: OnHead,
-        on_payloads: OnPayloads,
+        on_parts: OnParts,
         on_end: OnEnd[StreamedReply],
         *,
         sha256: bytes | None = None,
@@ -131,7 +124,7 @@ class Transport(Protocol):
         Args:
             parameters: As in the API model.
             on_head: Called when the reply begins.
-            on_payloads: Called with parts of the body. What it raises ends the call.
+            on_parts: Called with the parts that its splitter makes. What it raises ends the call.
             on_end: Called with the reply's head once more.
             sha256: As above.
         """

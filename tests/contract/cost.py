@@ -21,6 +21,7 @@ import uvloop
 from aiobotocore.config import AioConfig
 from aiobotocore.session import AioSession
 
+from gateway.formats.streams import StreamKind, splitter
 from gateway.sagemaker.runtime import runtime_client
 from gateway.sagemaker.transport import Transport, result_of
 
@@ -132,7 +133,7 @@ async def main(url: str, clients: int) -> None:
                 partial(
                     transport.invoke_endpoint_with_response_stream,
                     CALL,
-                    lambda _: None,
+                    lambda _: splitter(StreamKind.RAW),
                     lambda _: None,
                 )
             )

@@ -20,12 +20,12 @@ import pytest
 from structlog.testing import capture_logs
 
 from gateway.errors import ErrorCode, Outcome
-from gateway.sagemaker import connections
+from gateway.sagemaker import pool
 from gateway.sagemaker.aio import AioTransport, HttpSession
 from gateway.sagemaker.errors import failure_of
 from gateway.sagemaker.lean import LeanTransport
 from gateway.sagemaker.profiles import PROFILES
-from gateway.sagemaker.runtime import runtime_client
+from gateway.sagemaker.runtime import NotConfigured, runtime_client
 from gateway.sagemaker.transport import Transport, result_of
 from gateway.session.ports import ModelError
 from tests.support import transports
@@ -246,7 +246,7 @@ async def test_unsolicited_bytes_end_a_connection() -> None:
 
 @ONLY_LEAN
 async def test_idle_connections_are_closed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connections, "IDLE_SECONDS", 0.2 * UNIT)
+    monkeypatch.setattr(pool, "IDLE_SECONDS", 0.2 * UNIT)
     async with serving() as (server, client):
         await asyncio.gather(call(client), call(client))
         await asyncio.sleep(0.1 * UNIT)
@@ -419,17 +419,16 @@ async def test_the_endpoint_is_the_one_that_aiobotocore_calls(
         lean = client
         assert isinstance(lean, LeanTransport)
         keys = lean._keys_at_hand()
-        head = lean._whole.head(parameters, None, keys, lean._signer, lean._clock()).decode()
-        server = lean._connections._server
+        sdk = lean._sdk
+        head = sdk.whole.head(parameters, None, keys, sdk.signer, lean._clock()).decode()
     (request,) = sent
     url = request.url.removesuffix("/endpoints/e/invocations")
-    assert server.url == url
     scheme, _, rest = url.partition("://")
     authority, _, path = rest.partition("/")
     assert head.startswith(f"POST {'/' if path else ''}{path}/endpoints/e/invocations HTTP/1.1\r\n")
-    assert (server.tls is not None) is (scheme == "https")
+    assert (sdk.origin.tls is not None) is (scheme == "https")
     assert f"\r\nAuthorization: {request.headers['Authorization'].decode()}\r\n" in head
-    assert server.host in authority.lower()
+    assert sdk.origin.host in authority.lower()
 
 
 @pytest.mark.parametrize(("variable", "scheme"), [("https_proxy", "https"), ("http_proxy", "http")])
@@ -437,11 +436,16 @@ async def test_a_proxy_is_left_to_aiobotocore(
     monkeypatch: pytest.MonkeyPatch, variable: str, scheme: str
 ) -> None:
     monkeypatch.setenv(variable, "http://127.0.0.1:9")
-    with capture_logs() as logs:
-        async with runtime(f"{scheme}://sagemaker.invalid") as client:
-            assert isinstance(client, AioTransport)
     lean = transports.chosen == "lean"
+    with capture_logs() as logs:
+        chosen = "auto" if lean else transports.chosen
+        async with runtime(f"{scheme}://sagemaker.invalid", transport=chosen) as client:
+            assert isinstance(client, AioTransport)
     assert [entry.get("why") for entry in logs] == (["there is a proxy"] if lean else [])
+    if lean:
+        with pytest.raises(NotConfigured, match=r"lean.*there is a proxy.*auto"):
+            async with runtime(f"{scheme}://sagemaker.invalid"):
+                pass
     monkeypatch.setenv("no_proxy", "sagemaker.invalid")
     async with runtime(f"{scheme}://sagemaker.invalid") as client:
         assert isinstance(client, LeanTransport if lean else AioTransport)

@@ -23,6 +23,7 @@ from hypothesis import strategies as st
 from msgspec import structs
 
 from gateway.errors import ErrorCode, Failure, Outcome
+from gateway.formats.streams import Part, Splitter, StreamKind, splitter
 from gateway.sagemaker.errors import failure_of
 from gateway.sagemaker.lean import LeanTransport
 from gateway.sagemaker.profiles import PROFILES
@@ -160,8 +161,13 @@ class Both:
 
 async def came_of(runtime: Transport, parameters: dict[str, Any], *, stream: bool) -> Any:
     """What comes of one call, so that it can be compared."""
-    parts: list[bytes] = []
+    parts: list[Part] = []
     heads: list[StreamedReply] = []
+
+    def begin(head: StreamedReply) -> Splitter:
+        heads.append(head)
+        return splitter(StreamKind.RAW)
+
     result: object
     try:
         if stream:
@@ -169,7 +175,7 @@ async def came_of(runtime: Transport, parameters: dict[str, Any], *, stream: boo
                 partial(
                     runtime.invoke_endpoint_with_response_stream,
                     parameters,
-                    heads.append,
+                    begin,
                     parts.extend,
                 )
             )
@@ -189,7 +195,7 @@ async def came_of(runtime: Transport, parameters: dict[str, Any], *, stream: boo
         result = type(error).__name__, error.operation_name, answer, meaning(error)
     except Exception as error:  # noqa: BLE001 - all of them are to mean the same
         result = meaning(error)
-    return result, b"".join(parts)
+    return result, b"".join(part for part in parts if isinstance(part, bytes))
 
 
 def meaning(error: Exception) -> Failure:

@@ -12,7 +12,7 @@ from websockets.server import ServerProtocol
 
 from gateway.config import Settings
 from gateway.runner import SessionRunner
-from gateway.sagemaker.parts import Parts
+from gateway.sagemaker.replies import ReplyReader
 from gateway.serving import Signals, serve
 from gateway.session.session import Session
 from gateway.transports.server import HttpProtocol, WebSocketProtocol
@@ -24,7 +24,7 @@ from tests.support.timing import UNIT
 KINDS = (
     Session,
     SessionRunner,
-    Parts,
+    ReplyReader,
     Connection,
     WebSocketProtocol,
     HttpProtocol,

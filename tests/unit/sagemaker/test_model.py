@@ -9,11 +9,14 @@ import pytest
 from gateway.errors import ErrorCode, Failure, Outcome
 from gateway.formats.presets import Format
 from gateway.formats.streams import StreamKind
+from gateway.local.eventstream import payload_part
 from gateway.protocol.options import CallOptions
+from gateway.sagemaker.budget import ReadBudget
 from gateway.sagemaker.model import SageMakerModel
 from gateway.sagemaker.profiles import PROFILES
-from gateway.sagemaker.transport import OnEnd, StreamedReply, result_of
-from gateway.session.ports import Call, ModelReply, ModelRequest
+from gateway.sagemaker.replies import ReplyReader
+from gateway.sagemaker.transport import OnEnd, OnHead, StreamedReply, result_of
+from gateway.session.ports import Call, ModelReply, ModelRequest, OnParts
 
 
 class Handle:
@@ -28,9 +31,10 @@ class Handle:
 class Transport:
     """Hands out the callbacks that it is given."""
 
-    def __init__(self) -> None:
+    def __init__(self, budget: ReadBudget) -> None:
+        self.budget = budget
         self.end: Callable[[Any], None]
-        self.payloads: Callable[[list[bytes]], None]
+        self.reader: ReplyReader
 
     def invoke_endpoint(
         self,
@@ -46,21 +50,23 @@ class Transport:
     def invoke_endpoint_with_response_stream(
         self,
         parameters: dict[str, Any],
-        on_head: Callable[[StreamedReply], None],
-        on_payloads: Callable[[list[bytes]], None],
+        on_head: OnHead,
+        on_parts: OnParts,
         on_end: OnEnd[StreamedReply],
         *,
         sha256: bytes | None = None,
     ) -> Call:
         del parameters, sha256
-        on_head(StreamedReply())
-        self.payloads, self.end = on_payloads, on_end
-        return Handle()
+        self.reader = ReplyReader(self.budget, on_head, on_parts, on_end)
+        self.reader.source = None
+        self.reader.begin(StreamedReply())
+        return self.reader
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_what_nobody_has_foreseen_ends_the_turn(*, stream: bool) -> None:
-    transport, ends = Transport(), list[ModelReply | Failure]()
+async def test_what_nobody_has_foreseen_ends_the_turn(*, stream: bool) -> None:
+    transport = Transport(ReadBudget(asyncio.get_running_loop()))
+    ends: list[ModelReply | Failure] = []
 
     def on_parts(_parts: object) -> None:
         raise ZeroDivisionError
@@ -72,8 +78,8 @@ def test_what_nobody_has_foreseen_ends_the_turn(*, stream: bool) -> None:
     request = ModelRequest(body=b"{}", content_type="application/json", stream=stream)
     model.invoke(request, None, affinity="a", on_parts=on_parts, on_end=ends.append)
     if stream:
-        transport.payloads([b"the beginning of a line"])
-        transport.end(StreamedReply())
+        transport.reader.feed(payload_part(b"the beginning of a line"))
+        transport.reader.end()
     else:
         transport.end({})  # without a body
     (failure,) = ends

@@ -1,0 +1,73 @@
+"""What is read of replies in one turn of the event loop.
+
+Streamed replies are read in small pieces, so that no other route feels one that is hostile.
+
+A container may write a million empty lines, or a byte at a time, and all of it is there at once.
+However much has come, only so much of it is worked on in one turn of the event loop, over all
+replies and with each in its turn. The rest is kept, and once there is enough of that, nothing more
+is read from the connection.
+"""
+
+import asyncio
+from collections import deque
+from typing import Protocol
+
+TURN_COST = 256
+"""How much is read in one turn of the event loop, over all replies.
+
+An event of a stream costs 1, and so do a line and each 256 bytes.
+"""
+SHARE_COST = 64
+"""How much of that one reply has before the next has its share."""
+
+
+class Readable(Protocol):
+    """What has something to be read in pieces."""
+
+    def read(self, most: int) -> int:
+        """Read on.
+
+        Args:
+            most: How much may be read, about.
+
+        Returns:
+            What it has cost.
+        """
+        ...
+
+    @property
+    def unread(self) -> bool:
+        """Whether there is more."""
+        ...
+
+
+class ReadBudget:
+    """How much is read in one turn of the event loop, by all who share it."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._queue: deque[Readable] = deque()
+        self._left = TURN_COST
+        self._waiting = False
+
+    def read(self, reader: Readable) -> None:
+        """Read on, now or in one of the next turns; once for each time that there is more."""
+        self._queue.append(reader)
+        if not self._waiting:
+            self._run()
+
+    def _run(self) -> None:
+        while self._queue:
+            if self._left <= 0:
+                self._waiting = True
+                self._loop.call_soon(self._next_turn)
+                return
+            reader = self._queue.popleft()
+            self._left -= reader.read(min(SHARE_COST, self._left))
+            if reader.unread:
+                self._queue.append(reader)
+
+    def _next_turn(self) -> None:
+        self._waiting = False
+        self._left = TURN_COST
+        self._run()

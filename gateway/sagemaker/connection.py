@@ -1,0 +1,367 @@
+"""One HTTP/1.1 connection to a server, which carries one request at a time.
+
+It does no more of HTTP than the calls need, and raises nothing but `gateway.sagemaker.exceptions`.
+"""
+
+import asyncio
+import select
+from collections.abc import Callable, Mapping
+from typing import cast
+
+import httptools
+import msgspec
+
+from gateway.sagemaker.exceptions import (
+    CallError,
+    ConnectionLost,
+    MalformedReply,
+    ReplyFailed,
+    ReplyTimeout,
+)
+from gateway.sagemaker.transport import ERROR_BYTES, OnBytes, OnEnd
+
+HEAD_BYTES = 65_536
+"""The largest head of a reply, and the most that may come between two pieces of its body."""
+JOINED_BYTES = 65_536
+"""The largest body that is copied to be written together with its head."""
+
+Headers = Mapping[str, str]
+"""A reply's, by their names in lower case; of several with one name the last."""
+
+OnGoodHead = Callable[[Headers], OnBytes]
+"""Takes the headers of a good reply, and gives what takes its body, which comes in any slices."""
+
+
+class Reply(msgspec.Struct, frozen=True, gc=False):
+    """An answer, whatever its status.
+
+    Attributes:
+        status: Its status.
+        headers: Its headers.
+        body: An error's, or its beginning where it is very large; a good reply's has been taken.
+    """
+
+    status: int
+    headers: Headers
+    body: bytes
+
+
+class Request:
+    """A request, and who hears of its reply.
+
+    Args:
+        body: Its body.
+        on_head: Called when a good reply begins. What it raises, or what it gives, ends the
+            request.
+        on_end: Called once, last, with the answer or with what went wrong: a `CallError`, or what
+            a callback has raised.
+        deadline: When to give up, by the loop's clock.
+        then: In place of that, how long a good reply may take once it has begun, in seconds.
+    """
+
+    __slots__ = (
+        "_on_end",
+        "body",
+        "connection",
+        "deadline",
+        "head",
+        "on_head",
+        "over",
+        "starting",
+        "then",
+    )
+
+    def __init__(
+        self,
+        body: bytes,
+        on_head: OnGoodHead,
+        on_end: OnEnd[Reply],
+        *,
+        deadline: float,
+        then: float | None = None,
+    ) -> None:
+        self.body = body
+        self.head = b""
+        """The request's, by the time that it is sent."""
+        self.on_head = on_head
+        self.deadline = deadline
+        self.then = then
+        self.starting: asyncio.Task[None] | None = None
+        """What it waits for before it can be sent."""
+        self.connection: Connection | None = None
+        """What it was sent over."""
+        self.over = False
+        self._on_end = on_end
+
+    def cancel(self) -> None:
+        """Close its connection; nothing more is heard of it."""
+        if self.over:
+            return
+        self.over = True
+        if self.connection is not None:
+            self.connection.drop()
+        elif self.starting is not None:
+            self.starting.cancel()
+
+    def pause_reading(self) -> None:
+        """Let no more of the reply come."""
+        if self.connection is not None and not self.over:
+            self.connection.pause_reading()
+
+    def resume_reading(self) -> None:
+        """Let it come again."""
+        if self.connection is not None and not self.over:
+            self.connection.resume_reading()
+
+    def end(self, result: Reply | Exception) -> None:
+        """Tell of the end, unless it has been cancelled."""
+        if not self.over:
+            self.over = True
+            self._on_end(result)
+
+
+class Connection(asyncio.Protocol):
+    """See the module.
+
+    Args:
+        on_free: Called whenever a request has ended, before whoever made it hears of that.
+        loop: That it belongs to.
+        read_timeout: How long a server may be silent in the middle of a request, in seconds.
+
+    Attributes:
+        reusable: Whether the last request left it good for another.
+        used_at: When it was last heard from, by the loop's clock.
+    """
+
+    def __init__(
+        self,
+        on_free: Callable[["Connection"], None],
+        loop: asyncio.AbstractEventLoop,
+        read_timeout: float,
+    ) -> None:
+        self.reusable = False
+        self.used_at = 0.0
+        self._on_free = on_free
+        self._loop = loop
+        self._read_timeout = read_timeout
+        self._paused = False
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_at = 0.0
+        self._poll = select.poll()
+        self._transport: asyncio.Transport
+        self._received: dict[bytes, bytes] = {}
+        self.on_header = self._received.__setitem__
+        self._parser = httptools.HttpResponseParser(self)
+        self._names: tuple[bytes, ...] = ()
+        self._lowered: list[str] = []
+        self._request: Request | None = None
+
+    def begin(self, request: Request) -> None:
+        """Send a request."""
+        request.connection = self
+        self._request = request
+        self._take: OnBytes | None = None
+        self._body: list[bytes] = []  # of an error
+        self._size = 0
+        self._slices: list[bytes] = []  # of a good reply, as they come in one read
+        self._status = 0
+        self._headers: Headers = {}
+        self._until_end = False  # the body is over when the connection is
+        self._fruitless = 0  # bytes that came without bringing any of the body
+        self._whole = False
+        self.reusable = False
+        self.used_at = self._loop.time()
+        self._watch_until_due(request)
+        if len(request.body) <= JOINED_BYTES:
+            self._transport.write(request.head + request.body)
+        else:
+            self._transport.write(request.head)
+            self._transport.write(request.body)
+
+    def drop(self) -> None:
+        """Forget the request, and the connection with it."""
+        self._request = self._take = None
+        self.reusable = False
+        self._on_free(self)
+
+    def quiet(self) -> bool:
+        """Whether the server has neither closed it nor sent anything since the last request.
+
+        The event loop may not have told of it yet.
+        """
+        return self.reusable and not self._transport.is_closing() and not self._poll.poll(0)
+
+    def pause_reading(self) -> None:
+        """Let nothing more come for now; the server is not silent meanwhile."""
+        self._paused = True
+        self._transport.pause_reading()
+
+    def resume_reading(self) -> None:
+        """Let it come again."""
+        if self._paused:
+            self._paused = False
+            self.used_at = self._loop.time()
+            self._transport.resume_reading()
+
+    def abort(self) -> None:
+        """Close it at once."""
+        self.reusable = False
+        self._transport.abort()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.Transport", transport)
+        self._poll.register(transport.get_extra_info("socket").fileno(), select.POLLIN)
+
+    def data_received(self, data: bytes) -> None:
+        if self._request is None:
+            self.abort()  # nobody asked
+            return
+        self.used_at = self._loop.time()
+        self._fruitless += len(data)
+        wrong: Exception | None = None
+        try:
+            self._parser.feed_data(data)
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
+            wrong = error
+        # Not while it is parsed: the next request may begin now, and over this connection.
+        if self._slices and self._take is not None:
+            slices, self._slices = self._slices, []
+            try:
+                self._take(slices[0] if len(slices) == 1 else b"".join(slices))
+            except Exception as error:  # noqa: BLE001 - the caller's
+                self._fail(error)
+        if self._whole:
+            self.reusable = self.reusable and wrong is None
+            self._end(self._reply())
+        elif wrong is not None:
+            self._break(MalformedReply(wrong))
+        elif self._fruitless > HEAD_BYTES:
+            self._break(MalformedReply(ValueError("a head without end")))
+
+    def eof_received(self) -> bool:
+        self._ended(None)
+        return False
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._ended(exc)
+        if self._timer is not None:
+            self._timer.cancel()
+        del self._parser, self.on_header  # which refer back to this
+
+    def on_message_begin(self) -> None:
+        self.reusable = False  # where it is more than was asked for
+        self._received.clear()
+
+    def on_headers_complete(self) -> None:
+        status = self._parser.get_status_code()
+        request = self._request
+        if request is None or self._whole or status < 200:
+            return
+        if self._fruitless > HEAD_BYTES and sum(map(_size, self._received.items())) > HEAD_BYTES:
+            self._break(MalformedReply(ValueError("a head too large")))
+            return
+        names = tuple(self._received)
+        if names != self._names:  # one server writes them as the last time
+            self._names, self._lowered = names, [name.decode("ascii").lower() for name in names]
+        try:
+            # A value has no line feed in it.
+            values = b"\n".join(self._received.values()).decode()
+            if " \n" in values or "\t\n" in values or values.endswith((" ", "\t")):
+                values = "\n".join(value.rstrip(" \t") for value in values.split("\n"))
+            headers = dict(zip(self._lowered, values.split("\n"), strict=False))
+        except UnicodeDecodeError as error:
+            self._break(MalformedReply(error))
+            return
+        self._status = status
+        self._headers = headers
+        chunked = headers.get("transfer-encoding", "").lower().endswith("chunked")
+        self._until_end = not chunked and "content-length" not in headers
+        if status < 300:
+            if request.then is not None:
+                request.deadline = self.used_at + request.then
+                self._watch_until_due(request)
+            try:
+                self._take = request.on_head(headers)
+            except Exception as error:  # noqa: BLE001 - the caller's
+                self._fail(error)
+
+    def on_body(self, data: bytes) -> None:
+        self._fruitless = 0
+        if self._request is None or self._whole:
+            return
+        if self._take is not None:
+            self._slices.append(data)
+            return
+        self._body.append(data)
+        self._size += len(data)
+        if self._size >= ERROR_BYTES:
+            self._end(self._reply())
+
+    def on_message_complete(self) -> None:
+        if self._request is None or self._whole or not self._status:
+            return
+        self._whole = True
+        self.reusable = (
+            self._parser.should_keep_alive() and not self._transport.get_write_buffer_size()
+        )
+
+    def _reply(self) -> Reply:
+        return Reply(self._status, self._headers, b"".join(self._body)[:ERROR_BYTES])
+
+    def _end(self, result: Reply | Exception) -> None:
+        request, self._request = self._request, None
+        self._take, self._body = None, []  # an idle connection holds no reply
+        if request is not None:
+            self.resume_reading()  # the next request's reply, or the server's end
+            self._on_free(self)
+            request.end(result)
+
+    def _fail(self, error: Exception) -> None:
+        self.reusable = False
+        self._end(error)
+
+    def _break(self, error: CallError) -> None:
+        """Fail for a reason that means something else once a good reply has begun."""
+        self._fail(error if self._take is None else ReplyFailed(error))
+
+    def _ended(self, error: Exception | None) -> None:
+        self.reusable = False
+        if self._request is None:
+            return
+        if error is not None:
+            self._break(ConnectionLost(error))
+        elif self._status and self._until_end:
+            self._end(self._reply())
+        else:
+            self._break(ConnectionLost())
+
+    def _watch_until_due(self, request: Request) -> None:
+        """See that `_watch` is called in time; often it is set to be called early enough already.
+
+        So there is one timer for many requests, and none is stopped with each.
+        """
+        at = min(self.used_at + self._read_timeout, request.deadline)
+        if self._timer is not None:
+            if self._timer_at <= at:
+                return
+            self._timer.cancel()
+        self._timer = self._loop.call_at(at, self._watch)
+        self._timer_at = at
+
+    def _watch(self) -> None:
+        """Tell of what takes too long."""
+        self._timer = None
+        request = self._request
+        if request is None:
+            return
+        now = self._loop.time()
+        if self._paused:
+            self.used_at = now
+        if now >= min(request.deadline, self.used_at + self._read_timeout):
+            self._break(ReplyTimeout())
+        else:
+            self._watch_until_due(request)
+
+
+def _size(header: tuple[bytes, bytes]) -> int:
+    return len(header[0]) + len(header[1])

@@ -1,0 +1,72 @@
+"""The payload of a streamed reply, out of the event stream that its body is.
+
+The events are not read through botocore's ``EventStream``, which keeps the ``ErrorCode`` of a
+``ModelStreamError`` to itself, and takes a stream that ends in the middle of an event for a whole
+one.
+"""
+
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from typing import Any
+
+import msgspec
+
+from gateway.errors import Failure
+from gateway.logs import printable
+from gateway.sagemaker.errors import BROKEN_OFF, TIMED_OUT, with_facts
+from gateway.sagemaker.eventstream import EventStream, Malformed
+from gateway.session.ports import ModelError
+
+_NAME = 64
+"""How many characters are logged of what an error calls itself."""
+_FAULT_BYTES = 65_536
+"""The largest payload of an error that is read; the platform's own are far smaller."""
+
+
+class Payloads:
+    """The bytes of each ``PayloadPart``, out of a body that is fed to it."""
+
+    def __init__(self) -> None:
+        self._events = EventStream()
+
+    def feed(self, data: bytes) -> Iterator[bytes]:
+        """Take the next bytes of the body, and give what each event in them holds.
+
+        That is nothing for an event that the API does not know. Each is made when it is asked for.
+
+        Raises:
+            ModelError: The stream broke, or the platform ended it with an exception.
+        """
+        try:
+            for headers, payload in self._events.feed(data):
+                if headers.get(":message-type") in {"exception", "error"}:
+                    raise ModelError(_failure(headers, payload))
+                yield payload if headers.get(":event-type") == "PayloadPart" else b""
+        except Malformed as error:
+            raise ModelError(with_facts(BROKEN_OFF, cause=str(error))) from None
+
+    def end(self) -> None:
+        """The body is over.
+
+        Raises:
+            ModelError: The stream was not.
+        """
+        if self._events.pending:
+            cause = "the stream ends in the middle of an event"
+            raise ModelError(with_facts(BROKEN_OFF, cause=cause))
+
+
+class _StreamError(msgspec.Struct, rename="pascal"):
+    """The member of ``ModelStreamError`` that tells one from another."""
+
+    error_code: str = ""
+
+
+def _failure(headers: Mapping[str, Any], payload: bytes) -> Failure:
+    cause = ""
+    if len(payload) <= _FAULT_BYTES:
+        with suppress(msgspec.DecodeError):
+            cause = msgspec.json.decode(payload, type=_StreamError).error_code
+    failure = TIMED_OUT if cause == "ModelInvocationTimeExceeded" else BROKEN_OFF
+    code = headers.get(":exception-type") or headers.get(":error-code") or ""
+    return with_facts(failure, code=printable(str(code), _NAME), cause=printable(cause, _NAME))
