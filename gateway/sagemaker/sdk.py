@@ -7,7 +7,8 @@ aiobotocore, which needs none of it.
 
 import asyncio
 import ssl
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from importlib import import_module
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
@@ -137,6 +138,7 @@ async def _discover(
     def error_of(operation: Operation, reply: Reply) -> Exception:
         return _error_of(client, names["create_parser"], names["HeadersDict"], operation, reply)
 
+    names["validate_parameters"](_PARAMETERS, whole.operation.input_shape)
     sdk = Sdk(
         Origin(at.hostname, port, context),
         Signer(region, service),
@@ -151,13 +153,13 @@ async def _discover(
 def _try(sdk: Sdk) -> None:
     """Put a request together, and read an error, of each operation."""
     for operation in (sdk.whole, sdk.streamed):
-        parameters: dict[str, Any] = {"EndpointName": "e", "Body": b""}
-        operation.head(parameters, None, _NoKeys(), sdk.signer, 0.0)
+        operation.head(_PARAMETERS, None, _NoKeys(), sdk.signer, 0.0)
         error = sdk.error_of(operation, _REFUSAL)
         if getattr(error, "response", {}).get("Error", {}).get("Code") != "ModelError":
             raise NotLean("the AWS SDK reads errors in another way")
 
 
+_PARAMETERS: dict[str, Any] = {"EndpointName": "e", "Body": b""}
 _REFUSAL = Reply(424, {"x-amzn-errortype": "ModelError"}, b'{"OriginalStatusCode": 500}')
 
 
@@ -195,32 +197,43 @@ class _Rehearsal(NamedTuple):
     constant: Mapping[str, str]
 
 
-async def _rehearse(client: Any, name: str, unsigned: Any) -> _Rehearsal:
-    """Let the client make a call up to where it would be signed and sent, which needs no keys."""
+@contextmanager
+def _rehearsing(events: Any, unsigned: Any) -> Iterator[Mapping[str, Any]]:
+    """Have a client's calls end in `_Rehearsed`, and tell how they would have been signed."""
     signing: dict[str, Any] = {}
+    rehearsing = True  # calls are made again afterwards, even if nothing can be unregistered
 
     def choose_signer(**how: Any) -> Any:
         signing.update(how)
-        return unsigned
+        return unsigned if rehearsing else None
 
     def before_send(request: Any, **_: Any) -> None:
-        raise _Rehearsed(request)
+        if rehearsing:
+            raise _Rehearsed(request)
 
-    events, method = client.meta.events, getattr(client, OPERATIONS[name])
-    # The last to be asked, so that anyone who has a say in it comes first, and is then found out.
-    events.register_last("choose-signer", choose_signer)
-    events.register_first("before-send", before_send)
     try:
-        await method(EndpointName="e", Body=b"")
-    except _Rehearsed as call:
-        request = call.request
-    except Exception as error:  # noqa: BLE001 - each call would fail as this one
-        raise NotLean(f"no call can be made: {type(error).__name__}") from None
-    else:
-        raise NotLean("the client does not send its calls")
+        # The last to be asked, so that anyone who has a say in it comes first, and is found out.
+        events.register_last("choose-signer", choose_signer)
+        events.register_first("before-send", before_send)
+        yield signing
     finally:
+        rehearsing = False
         events.unregister("choose-signer", choose_signer)
         events.unregister("before-send", before_send)
+
+
+async def _rehearse(client: Any, name: str, unsigned: Any) -> _Rehearsal:
+    """Let the client make a call up to where it would be signed and sent, which needs no keys."""
+    with _rehearsing(client.meta.events, unsigned) as signing:
+        method = getattr(client, OPERATIONS[name])
+        try:
+            await method(**_PARAMETERS)
+        except _Rehearsed as call:
+            request = call.request
+        except Exception as error:  # noqa: BLE001 - each call would fail as this one
+            raise NotLean(f"no call can be made: {type(error).__name__}") from None
+        else:
+            raise NotLean("the client does not send its calls")
     operation = client.meta.service_model.operation_model(name)
     path = operation.http["requestUri"].replace("{EndpointName}", "e")
     if signing.get("signature_version") != "v4":
