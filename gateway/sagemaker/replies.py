@@ -15,7 +15,7 @@ from gateway.session.ports import OnParts
 SLICE_BYTES = 65_536
 """How much of an event is split at a time."""
 UNREAD_BYTES = 65_536
-"""How much of a body is kept to be read later before its connection is paused."""
+"""How much of a body may be unread before its connection is paused, until half of it is left."""
 PARTS_APART = 16
 """So many parts that have come together are passed on one by one; more are joined."""
 
@@ -128,7 +128,7 @@ class ReplyReader:
         except Exception as error:  # noqa: BLE001 - the caller's
             self._fail(error)
             return self._cost
-        if self._paused and self._size <= UNREAD_BYTES and self.source is not None:
+        if self._paused and self._size * 2 <= UNREAD_BYTES and self.source is not None:
             self._paused = False
             self.source.resume_reading()
         if self._whole and not self.unread:
@@ -151,11 +151,11 @@ class ReplyReader:
         """What there is to be read, step by step."""
         while self._body:
             for payload in self._payloads.feed(self._body[0]):
-                for start in range(0, len(payload), SLICE_BYTES):
+                for start in range(0, len(payload) or 1, SLICE_BYTES):
                     data = payload[start : start + SLICE_BYTES]
                     self._cost += len(data) // _COST_BYTES
                     yield from self._splitter.feed(data)
-                yield None
+                    yield None
             self._size -= len(self._body.popleft())
 
     def _pass_on(self, parts: list[Part]) -> None:
