@@ -50,10 +50,6 @@ def configure_logging(level: str, form: str) -> None:
             ],
         )
     )
-    # It would log a traceback of every text frame that is not UTF-8, which any client can send.
-    logging.getLogger("uvicorn.error").addFilter(
-        lambda record: not str(record.msg).startswith("Invalid UTF-8")
-    )
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel("WARNING")

@@ -18,7 +18,9 @@ from gateway.app import build
 from gateway.config import Settings
 from gateway.logconfig import configure_logging
 from gateway.transports.hosts import Hosts
-from gateway.transports.server import HttpProtocol, Server, WebSocketProtocol
+from gateway.transports.http import HttpProtocol
+from gateway.transports.protocol import WebSocketProtocol
+from gateway.transports.server import DrainingServer
 
 GC_THRESHOLDS = (10_000, 5, 400)
 """Of Python's garbage collector; its own are 700, 10 and 10.
@@ -29,6 +31,9 @@ meanwhile: 50 ms, where 10,000 clients connect at once. A full one comes after 2
 
 SHUTDOWN_SECONDS = 15
 """How long connections may take to go after the gateway has drained."""
+
+SPARE_CONNECTIONS = 100
+"""How many more than `max_connections` are taken, for probes and to say that it is full."""
 
 _ADVICE = {
     errno.EADDRINUSE: ". Stop what listens there, or choose another with --port; 0 takes any free",
@@ -107,6 +112,7 @@ async def serve(
                 loop="none",
                 http=HttpProtocol,
                 ws=WebSocketProtocol,
+                limit_concurrency=settings.server.max_connections + SPARE_CONNECTIONS,
                 ws_max_size=max(route.message_bytes for route in settings.routes.values()),
                 ws_ping_interval=settings.server.heartbeat_seconds,
                 ws_per_message_deflate=False,
@@ -118,7 +124,7 @@ async def serve(
                 server_header=False,
                 date_header=False,
             )
-            server = Server(config, drain=sessions.drain, ready=lambda: on_ready(url))
+            server = DrainingServer(config, drain=sessions.drain, ready=lambda: on_ready(url))
 
             def stop() -> None:
                 if server.should_exit:

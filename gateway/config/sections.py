@@ -44,7 +44,9 @@ class ServerSettings(Section):
         description="ranges of addresses of proxies, such as 127.0.0.1/32, whose Forwarded or "
         "X-Forwarded-For, -Proto and -Host are believed",
     )
-    max_connections: Count = Field(default=10_000, description="connections at once")
+    max_connections: Count = Field(
+        default=10_000, description="connections at once, of every kind and from the first byte on"
+    )
     buffer_bytes: HeldBytes = Field(
         default=268_435_456,
         description="what may be held for all clients: event logs, conversations, messages that "

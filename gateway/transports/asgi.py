@@ -14,7 +14,7 @@ from typing import TypeVar
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from gateway.transports.server import LINK
+from gateway.transports.link import LINK
 
 T = TypeVar("T")
 

@@ -36,10 +36,10 @@ from gateway.session.ports import StoreFull
 from gateway.session.reader import LogReader
 from gateway.sessions import Sessions
 from gateway.transports.closing import Closing
+from gateway.transports.link import LINK, Link
 from gateway.transports.origins import REFUSED, Origins
 from gateway.transports.proxies import Client, Proxies
 from gateway.transports.raw import RawCodec
-from gateway.transports.server import LINK, Link
 
 log = structlog.stdlib.get_logger("gateway.connections")
 

@@ -15,17 +15,13 @@ from structlog.testing import capture_logs
 from gateway.local.builtin import BuiltinModel
 from gateway.local.platform import Endpoint
 from gateway.local.server import running
-from gateway.sagemaker import (
-    PROFILES,
-    Defaults,
-    NotConfigured,
-    SageMakerModel,
-    lean,
-    runtime_client,
-    sdk,
-)
+from gateway.protocol.options import CallOptions
+from gateway.sagemaker import lean
 from gateway.sagemaker.aio import AioTransport
 from gateway.sagemaker.lean import LeanTransport
+from gateway.sagemaker.model import SageMakerModel
+from gateway.sagemaker.profiles import PROFILES
+from gateway.sagemaker.runtime import NotConfigured, runtime_client
 from gateway.sagemaker.transport import Transport
 from gateway.session.ports import ModelRequest
 from tests.support.calls import invoke
@@ -98,7 +94,7 @@ async def works_without(url: str, *says: str) -> None:
         async with runtime(url) as client:
             assert isinstance(client, AioTransport)
             model = SageMakerModel(
-                client, "my-endpoint", PROFILES["container-standards"], Defaults()
+                client, "my-endpoint", PROFILES["container-standards"], CallOptions()
             )
             session = await model.open()
             ask = ModelRequest(body=b'{"text": "hi"}', content_type="application/json")

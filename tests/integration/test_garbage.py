@@ -15,7 +15,9 @@ from gateway.runner import SessionRunner
 from gateway.sagemaker.replies import ReplyReader
 from gateway.serving import Signals, serve
 from gateway.session.session import Session
-from gateway.transports.server import HttpProtocol, WebSocketProtocol
+from gateway.transports.calls import HttpCall, WebSocketCall
+from gateway.transports.http import HttpProtocol
+from gateway.transports.protocol import WebSocketProtocol
 from gateway.transports.websocket import Connection
 from tests.integration.conftest import Start
 from tests.support.client import client, in_time, raw
@@ -27,7 +29,9 @@ KINDS = (
     ReplyReader,
     Connection,
     WebSocketProtocol,
+    WebSocketCall,
     HttpProtocol,
+    HttpCall,
     ServerProtocol,
 )
 

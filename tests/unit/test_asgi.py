@@ -9,7 +9,7 @@ import pytest
 
 from gateway.transports import asgi
 from gateway.transports.asgi import ABNORMAL, DENIAL, NO_CODE, UNSENT_BYTES, AsgiLink, PlainAsgi
-from gateway.transports.server import LINK
+from gateway.transports.link import LINK
 from tests.support.client import in_time
 
 Message = dict[str, Any]

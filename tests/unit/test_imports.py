@@ -58,6 +58,7 @@ FOREIGN = {
     },
     "botocore": {"sagemaker", "local"},
     "cachetools": {"stores", "local"},
+    "h11": {"transports"},
     "jmespath": {"formats"},
     "prompt_toolkit": {"client"},
     "pydantic": {"config"},

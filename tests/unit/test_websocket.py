@@ -12,7 +12,7 @@ from gateway.runner import Route
 from gateway.session.policy import Opening, Policy
 from gateway.sessions import Sessions
 from gateway.stores.memory import MemoryStore
-from gateway.transports.server import LINK
+from gateway.transports.link import LINK
 from gateway.transports.websocket import Coalescer, Connection
 
 

@@ -1,0 +1,385 @@
+"""The ASGI side of connections: the application's call for an HTTP request, or for a WebSocket.
+
+The latter is the handshake, and all of a WebSocket whose frames are not taken by its `Link`.
+"""
+
+import asyncio
+from collections.abc import Mapping, MutableMapping
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote
+
+import h11
+import structlog
+import uvicorn
+from websockets.datastructures import Headers
+from websockets.http11 import Request, Response
+from websockets.protocol import SEND_EOF
+from websockets.server import ServerProtocol
+
+from gateway.errors import CloseCode
+from gateway.transports.checker import forget, websockets_log
+from gateway.transports.link import LINK
+
+if TYPE_CHECKING:
+    from gateway.transports.http import HttpProtocol
+    from gateway.transports.protocol import WebSocketProtocol
+
+Message = MutableMapping[str, Any]
+
+MAX_LINE_BYTES = 8192
+"""The longest line of a request's head that websockets takes."""
+
+log = structlog.stdlib.get_logger("gateway.connections")
+
+BODY_SECONDS = 30.0
+"""How long the body of an HTTP request may pause."""
+
+BODY_BYTES = 65_536
+"""How much of one waits for the application."""
+
+_PHRASES = {status.value: status.phrase.encode() for status in HTTPStatus}
+
+
+class Disconnected(OSError):
+    """The connection was gone when the application wrote to it; ASGI asks for an `OSError`."""
+
+
+def connection_scope(
+    transport: asyncio.Transport, config: uvicorn.Config, app_state: Mapping[str, Any]
+) -> dict[str, Any]:
+    """What an ASGI scope says of a connection."""
+    peer, own = transport.get_extra_info("peername"), transport.get_extra_info("sockname")
+    return {
+        "asgi": {"version": config.asgi_version, "spec_version": "2.4"},
+        "client": tuple(peer[:2]) if isinstance(peer, tuple | list) else None,
+        "server": tuple(own[:2]) if isinstance(own, tuple | list) else None,
+        "root_path": config.root_path,
+        "state": dict(app_state),
+    }
+
+
+def target_scope(target: bytes, root_path: str) -> dict[str, Any]:
+    """What it says of what a request asks for."""
+    raw_path, _, query_string = target.partition(b"?")
+    return {
+        "path": root_path + unquote(raw_path.decode("ascii")),
+        "raw_path": root_path.encode("ascii") + raw_path,
+        "query_string": query_string,
+    }
+
+
+def plain_response(status: int, text: str, *headers: tuple[str, str]) -> bytes:
+    """An HTTP response after which the connection is closed."""
+    body = text.encode()
+    lines = [
+        f"HTTP/1.1 {status} {HTTPStatus(status).phrase}",
+        "Content-Type: text/plain; charset=utf-8",
+        f"Content-Length: {len(body)}",
+        "Connection: close",
+        *(f"{name}: {value}" for name, value in headers),
+    ]
+    return "\r\n".join([*lines, "", ""]).encode() + body
+
+
+class WebSocketCall:
+    """One WebSocket, and the application's call for it.
+
+    Args:
+        protocol: The connection's.
+        config: uvicorn's.
+        scope: As far as it is the connection's.
+    """
+
+    def __init__(
+        self, protocol: "WebSocketProtocol", config: uvicorn.Config, scope: dict[str, Any]
+    ) -> None:
+        self._protocol = protocol
+        self._app = config.loaded_app
+        self._scope = scope
+        self._conn = ServerProtocol(logger=websockets_log)
+        self._response: Response | None = None
+        self._denial: tuple[int, Headers, bytearray] | None = None
+        self._received: asyncio.Queue[Message] = asyncio.Queue()
+        self._writable = asyncio.Event()
+        self.disconnected = False
+
+    def _begin(self, head: bytes) -> bool:
+        """Take a request; False where it is no handshake, and has been answered so."""
+        if self.disconnected:
+            return False
+        self._conn.receive_data(head)
+        request = next(iter(self._conn.events_received()), None)
+        if not isinstance(request, Request):
+            answer = self._to_send()
+            if not answer and max(map(len, head.split(b"\n"))) > MAX_LINE_BYTES:
+                answer = plain_response(431, "A header is too long.\n")
+            self._refuse(answer or plain_response(400, "This is no valid HTTP request.\n"))
+            return False
+        response = self._conn.accept(request)
+        if response.status_code != HTTPStatus.SWITCHING_PROTOCOLS:
+            self._conn.send_response(response)
+            self._refuse(self._to_send())
+            return False
+        del response.headers["Date"]
+        self._response = response
+        self._scope |= {
+            "type": "websocket",
+            "http_version": "1.1",
+            "headers": [
+                (name.lower().encode("ascii"), _encoded(value))
+                for name, value in request.headers.raw_items()
+            ],
+            "subprotocols": [
+                token.strip()
+                for value in request.headers.get_all("Sec-WebSocket-Protocol")
+                for token in value.split(",")
+            ],
+            "extensions": {"websocket.http.response": {}, LINK: self._protocol},
+            **target_scope(request.path.encode("ascii"), self._scope["root_path"]),
+        }
+        self._received.put_nowait({"type": "websocket.connect"})
+        return True
+
+    def _to_send(self) -> bytes:
+        return b"".join(data for data in self._conn.data_to_send() if data != SEND_EOF)
+
+    def _refuse(self, answer: bytes) -> None:
+        self._response = None
+        forget(self._conn)
+        self._protocol.refuse(answer)
+
+    def refuse(self, status: HTTPStatus, text: str) -> None:
+        """Answer the handshake so, unless it has been answered."""
+        if self._response is not None:
+            self._conn.send_response(self._conn.reject(status, text))
+            self._refuse(self._to_send())
+
+    async def run(self, head: bytes) -> None:
+        """Take a request, call the application, and close unless that has taken the frames.
+
+        Args:
+            head: The request's.
+        """
+        code = CloseCode.INTERNAL
+        try:
+            if self._begin(head):
+                await self._app(self._scope, self._receive, self._send)
+            code = CloseCode.NORMAL
+        except Disconnected:
+            pass
+        except Exception:
+            log.exception("a connection failed")
+        finally:
+            self.refuse(HTTPStatus.INTERNAL_SERVER_ERROR, "Internal Server Error\n")
+            self._protocol.end_call(code)
+
+    def deliver(self, message: Message) -> None:
+        """Give the application a message."""
+        self._received.put_nowait(message)
+
+    def take(self) -> list[Message]:
+        """What the application has not received."""
+        messages = []
+        while not self._received.empty():
+            messages.append(self._received.get_nowait())
+        return messages
+
+    def end(self, code: int, reason: str) -> None:
+        """Tell the application that the connection is closed."""
+        self._response = None
+        self.disconnected = True
+        self._writable.set()
+        self.deliver({"type": "websocket.disconnect", "code": code, "reason": reason})
+
+    def resume_writing(self) -> None:
+        """There is room again."""
+        self._writable.set()
+
+    async def _receive(self) -> Message:
+        message = await self._received.get()
+        if self._received.empty():
+            self._protocol.read_on()
+        return message
+
+    async def _send(self, message: Message) -> None:
+        if self._response is not None:
+            self._answer(self._response, message)
+            return
+        while not self._protocol.can_write and not self.disconnected:
+            self._writable.clear()
+            await self._writable.wait()
+        if self.disconnected:
+            raise Disconnected
+        match message:
+            case {"type": "websocket.send", "bytes": bytes(data)}:
+                self._protocol.write_frames([data], text=False)
+            case {"type": "websocket.send", "text": str(text)}:
+                self._protocol.write_frames([text], text=True)
+            case {"type": "websocket.close"}:
+                self._protocol.close(message.get("code", 1000), message.get("reason") or "")
+            case _:
+                raise RuntimeError(f"unexpected ASGI message {message['type']!r}")
+
+    def _answer(self, response: Response, message: Message) -> None:
+        """Accept or refuse the handshake."""
+        match message["type"]:
+            case "websocket.accept" if self._denial is None:
+                for name, value in message.get("headers", ()):
+                    response.headers[name.decode("latin-1")] = value.decode("latin-1")
+                if message.get("subprotocol"):
+                    response.headers["Sec-WebSocket-Protocol"] = message["subprotocol"]
+                self._conn.send_response(response)
+                self._response = None
+                answer = self._to_send()
+                forget(self._conn)
+                self._protocol.accept(answer)
+            case "websocket.close" if self._denial is None:
+                self.refuse(HTTPStatus.FORBIDDEN, "")
+            case "websocket.http.response.start" if self._denial is None:
+                pairs = [(n.decode("latin-1"), v.decode("latin-1")) for n, v in message["headers"]]
+                self._denial = message["status"], Headers(pairs), bytearray()
+            case "websocket.http.response.body" if self._denial is not None:
+                status, headers, body = self._denial
+                body += message.get("body", b"")
+                if not message.get("more_body"):
+                    headers.setdefault("Content-Length", str(len(body)))
+                    headers.setdefault("Connection", "close")
+                    denial = Response(status, HTTPStatus(status).phrase, headers, bytes(body))
+                    self._conn.send_response(denial)
+                    self._refuse(self._to_send())
+            case other:
+                raise RuntimeError(f"unexpected ASGI message {other!r} during a handshake")
+
+
+def _encoded(value: str) -> bytes:
+    """A header's value as it came: websockets decoded it as ASCII, before version 17."""
+    try:
+        return value.encode("latin-1")
+    except UnicodeEncodeError:
+        return value.encode("ascii", errors="surrogateescape")
+
+
+class HttpCall:
+    """One request, and the application's call for it.
+
+    Args:
+        protocol: Its connection's.
+        transport: What is written to.
+        conn: Has had the request's head.
+        scope: Whole.
+    """
+
+    def __init__(
+        self,
+        protocol: "HttpProtocol",
+        transport: asyncio.Transport,
+        conn: h11.Connection,
+        scope: dict[str, Any],
+    ) -> None:
+        self._protocol = protocol
+        self._transport = transport
+        self.conn = conn
+        self._scope = scope
+        self._changed = asyncio.Event()
+        self._body = bytearray()
+        self._body_ended = self._body_received = False
+        self._disconnected = False
+        self.started = self.complete = False
+
+    @property
+    def takes_body(self) -> bool:
+        """Whether there is more of the request's body, and room for it."""
+        return not self._body_ended and len(self._body) < BODY_BYTES
+
+    def take_body(self) -> bool:
+        """Take what h11 has of it; True where that is the end.
+
+        Raises:
+            h11.RemoteProtocolError: It is malformed.
+        """
+        while isinstance(event := self.conn.next_event(), h11.Data):
+            self._body += event.data
+        self._body_ended = isinstance(event, h11.EndOfMessage)
+        self._changed.set()
+        return self._body_ended
+
+    def disconnect(self) -> None:
+        """The connection is no longer this request's."""
+        self._disconnected = True
+        self._changed.set()
+
+    async def run(self, app: Any) -> None:
+        """Call the application."""
+        try:
+            await app(self._scope, self._receive, self._send)
+            if not self.started:
+                await self._fail()
+        except Exception:
+            if self._disconnected:
+                return
+            log.exception("a request failed")
+            if not self.started:
+                await self._fail()
+        finally:
+            self._protocol.end_call(self)
+
+    async def _fail(self) -> None:
+        text = b"Internal Server Error\n"
+        headers = [(b"content-type", b"text/plain"), (b"content-length", b"%d" % len(text))]
+        await self._send({"type": "http.response.start", "status": 500, "headers": headers})
+        await self._send({"type": "http.response.body", "body": text})
+
+    async def _receive(self) -> Message:
+        if self.conn.they_are_waiting_for_100_continue and not self.started:
+            self._write(h11.InformationalResponse(status_code=100, headers=[], reason=b"Continue"))
+        try:
+            async with asyncio.timeout(None if self._body_received else BODY_SECONDS):
+                while not (self._disconnected or self._is_due):
+                    self._changed.clear()
+                    await self._changed.wait()
+        except TimeoutError:
+            self._protocol.refuse(408, answered=self.started)
+        if self._disconnected or self._body_received:
+            return {"type": "http.disconnect"}
+        body, self._body = bytes(self._body), bytearray()
+        self._body_received = self._body_ended
+        self._protocol.read_on()
+        return {"type": "http.request", "body": body, "more_body": not self._body_ended}
+
+    @property
+    def _is_due(self) -> bool:
+        """Whether there is something to receive."""
+        if self._body_received:
+            return self.complete
+        return bool(self._body) or self._body_ended
+
+    async def _send(self, message: Message) -> None:
+        await self._protocol.writable.wait()
+        if self._disconnected:
+            raise Disconnected
+        match message["type"]:
+            case "http.response.start" if not self.started:
+                self.started = True
+                status = message["status"]
+                headers = list(message.get("headers", ()))
+                self._write(
+                    h11.Response(
+                        status_code=status, headers=headers, reason=_PHRASES.get(status, b"")
+                    )
+                )
+            case "http.response.body" if self.started and not self.complete:
+                data = message.get("body", b"")
+                if data and self._scope["method"] != "HEAD":
+                    self._write(h11.Data(data=data))
+                if not message.get("more_body"):
+                    self._write(h11.EndOfMessage())
+                    self.complete = True
+                    self._changed.set()
+            case other:
+                raise RuntimeError(f"unexpected ASGI message {other!r}")
+
+    def _write(self, event: h11.Event) -> None:
+        data = self.conn.send(event)
+        if data:
+            self._transport.write(data)

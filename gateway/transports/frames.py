@@ -1,0 +1,90 @@
+"""Where WebSocket frames begin and end, and how a server writes them (RFC 6455, section 5.2)."""
+
+from struct import Struct
+
+from websockets.frames import CloseCode, Opcode
+
+try:  # in C; no public name of websockets leads to it
+    from websockets.speedups import apply_mask
+except ImportError:
+    from websockets.utils import apply_mask
+
+__all__ = [
+    "BINARY",
+    "CLOSE",
+    "MASKED",
+    "PING",
+    "PONG",
+    "TEXT",
+    "apply_mask",
+    "extent",
+    "fault",
+    "header",
+]
+
+TEXT, BINARY = 0x81, 0x82
+"""The first byte of a frame that is a whole message."""
+
+CLOSE, PING, PONG = 0x88, 0x89, 0x8A
+"""The first byte of a control frame."""
+
+CONTROL_BYTES = 125
+"""The longest payload of a control frame."""
+
+MASKED = 0x80
+"""The bit of the second byte that every frame of a client has."""
+
+_FIN, _RESERVED, _CONTROL = 0x80, 0x70, 0x08
+_OPCODES = frozenset(Opcode)
+_HEADER_16, _HEADER_64 = Struct("!BBH"), Struct("!BBQ")
+
+
+def extent(data: bytes | bytearray, at: int) -> tuple[int, int]:
+    """Where the payload of the frame that begins there begins and ends.
+
+    Both are past the data where the header is not whole; the end is where the payload is not.
+    """
+    size = len(data)
+    if at + 2 > size:
+        return size + 1, size + 1
+    length = data[at + 1] & 0x7F
+    begin = at + 2
+    if length == 126:
+        begin += 2
+        length = int.from_bytes(data[at + 2 : begin], "big")
+    elif length == 127:
+        begin += 8
+        length = int.from_bytes(data[at + 2 : begin], "big")
+    if data[at + 1] & MASKED:
+        begin += 4
+    return (begin, begin + length) if begin <= size else (size + 1, size + 1)
+
+
+def fault(data: bytes | bytearray, at: int, size: int, max_size: int) -> tuple[int, str] | None:
+    """What is wrong with a client's header, as a close code and a reason.
+
+    Args:
+        data: Has two bytes of it, or more.
+        at: Where it begins.
+        size: The payload's, as far as it is known.
+        max_size: The largest payload that is taken.
+    """
+    first = data[at]
+    if first & _RESERVED or first & 0x0F not in _OPCODES:
+        return CloseCode.PROTOCOL_ERROR, "invalid opcode or reserved bits"
+    if not data[at + 1] & MASKED:
+        return CloseCode.PROTOCOL_ERROR, "incorrect masking"
+    if first & _CONTROL and (not first & _FIN or data[at + 1] & 0x7F > CONTROL_BYTES):
+        return CloseCode.PROTOCOL_ERROR, "fragmented or too long control frame"
+    if size > max_size:
+        return CloseCode.MESSAGE_TOO_BIG, f"frame with {size} bytes exceeds limit of {max_size}"
+    return None
+
+
+def header(first: int, size: int) -> bytes:
+    """Of a server's frame: whole, and not masked."""
+    if size < 126:
+        return bytes((first, size))
+    if size < 65_536:
+        return _HEADER_16.pack(first, 126, size)
+    return _HEADER_64.pack(first, 127, size)

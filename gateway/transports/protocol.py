@@ -1,0 +1,341 @@
+"""A WebSocket connection: from the handshake to the end, and its `Link`."""
+
+import asyncio
+from collections.abc import Callable, Iterable
+from http import HTTPStatus
+from typing import Any, cast
+
+import uvicorn
+from uvicorn.server import ServerState
+from websockets.protocol import State
+
+from gateway.errors import CloseCode
+from gateway.transports import sockets
+from gateway.transports.calls import WebSocketCall, connection_scope
+from gateway.transports.frames import BINARY, PING, TEXT, header
+from gateway.transports.reading import FRAME_COST, INVALID_DATA, NOT_UTF_8, FrameReader
+
+WRITE_BUDGET = 131_072
+"""How many bytes are written in one turn of the event loop, with `FRAME_COST` for each frame."""
+
+JOINED_BYTES = 65_536
+"""The largest payload that is copied to be written together with others."""
+
+ABNORMAL = 1006
+"""The code of a connection that was lost without a close frame (RFC 6455, section 7.4.1)."""
+
+_PING = header(PING, 0)
+
+
+class WebSocketProtocol(FrameReader):
+    """One connection, and its own `Link`.
+
+    It is handed over by one of uvicorn's protocols for HTTP, or by the gateway's own, with the
+    whole head of a request.
+
+    Args:
+        config: uvicorn's; ``ws_max_size`` is the largest message, ``ws_ping_interval`` the
+            heartbeat.
+        server_state: uvicorn's.
+        app_state: That of the application's lifespan.
+    """
+
+    __slots__ = (
+        "_app_state",
+        "_call",
+        "_config",
+        "_cut",
+        "_end_code",
+        "_heartbeat",
+        "_on_end",
+        "_on_frame",
+        "_on_writable",
+        "_room",
+        "_server_state",
+        "_unsent_pong",
+        "_write_paused",
+        "can_write",
+    )
+
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        server_state: ServerState,
+        app_state: dict[str, Any],
+        _loop: asyncio.AbstractEventLoop | None = None,
+    ) -> None:
+        super().__init__(_loop or asyncio.get_running_loop(), config.ws_max_size)
+        self._config = config
+        self._server_state = server_state
+        self._app_state = app_state
+        self._call: WebSocketCall | None = None
+        self._on_frame: Callable[[str | bytes], None] | None = None
+        self._on_writable: Callable[[], None] | None = None
+        self._on_end: Callable[[int], None] | None = None
+        self._end_code: int | None = None
+        self._heartbeat: asyncio.TimerHandle | None = None
+        self._cut: asyncio.TimerHandle | None = None
+        self.can_write = True
+        self._write_paused = False
+        self._room = WRITE_BUDGET
+        self._unsent_pong = b""
+
+    # Of asyncio
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Take a connection over."""
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's own does not derive from it
+        self._connections.add(self)
+
+    def eof_received(self) -> None:
+        """The client sends nothing more; what is unsent may still go."""
+        self._cut_later()
+
+    def pause_writing(self) -> None:
+        """There is no room."""
+        self._write_paused = True
+        self.can_write = False
+
+    def resume_writing(self) -> None:
+        """There is room again."""
+        self._write_paused = False
+        pong, self._unsent_pong = self._unsent_pong, b""
+        if pong and self._state is State.OPEN:
+            self._transport.write(pong)
+        if self._room > 0:
+            self._tell_writable()
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
+        """It is gone; there is nothing to cut."""
+        self._connections.discard(self)
+        self._end(ABNORMAL, "")
+        self._dispose()
+
+    # Of uvicorn
+
+    @property
+    def _connections(self) -> set[Any]:
+        return cast(set[Any], self._server_state.connections)
+
+    def shutdown(self) -> None:
+        """Called when the server stops."""
+        if self._state is State.CONNECTING and self._call is not None:
+            self._call.refuse(HTTPStatus.SERVICE_UNAVAILABLE, "The server is restarting.\n")
+        elif self._state is State.OPEN:
+            self.abandon(CloseCode.RESTARTING, "")
+        else:
+            self._transport.close()
+
+    # Of the application's call
+
+    def _receive_early(self, data: bytes) -> None:
+        """Take the handshake's request; keep what a client sends before it has its answer."""
+        if self._call is not None:
+            self._keep(data)
+            self._pause_reading()
+            return
+        head, blank, self._buffer = data.partition(b"\r\n\r\n")
+        scope = connection_scope(self._transport, self._config, self._app_state)
+        scope["scheme"] = "wss" if self._transport.get_extra_info("sslcontext") else "ws"
+        self._call = WebSocketCall(self, self._config, scope)
+        task = self._loop.create_task(self._call.run(head + blank))
+        self._server_state.tasks.add(task)
+        task.add_done_callback(self._server_state.tasks.discard)
+
+    def accept(self, answer: bytes) -> None:
+        """The application has accepted the handshake."""
+        if self._transport.is_closing():
+            return
+        self._transport.write(answer)
+        self._state = State.OPEN
+        self._last_seen = self._loop.time()
+        if self._config.ws_ping_interval:
+            self._check_alive(self._config.ws_ping_interval, False)
+        self.read_on()
+
+    def refuse(self, answer: bytes) -> None:
+        """The handshake is refused with this HTTP response."""
+        if not self._transport.is_closing():
+            self._transport.write(answer)
+            self._half_close(ABNORMAL, "")
+
+    def end_call(self, code: CloseCode) -> None:
+        """The application's call has ended."""
+        if self._call is not None:
+            self.close(code, "")
+            self._cut_later()
+            self._call = None
+
+    # Link
+
+    def take_frames(
+        self,
+        on_frame: Callable[[str | bytes], None],
+        on_writable: Callable[[], None],
+        on_end: Callable[[int], None],
+    ) -> None:
+        """See `Link.take_frames`."""
+        assert self._call is not None  # noqa: S101 - it is what calls this
+        call, self._call = self._call, None
+        for message in call.take():
+            if message["type"] == "websocket.receive":
+                text = message.get("text")
+                on_frame(message["bytes"] if text is None else text)
+        if self._end_code is not None:
+            self._loop.call_soon(on_end, self._end_code)
+            return
+        self._on_frame, self._on_writable, self._on_end = on_frame, on_writable, on_end
+        self.read_on()
+
+    def write_frames(self, frames: Iterable[str | bytes], *, text: bool) -> None:
+        """See `Link.write_frames`."""
+        transport = self._transport
+        if self._state is not State.OPEN or transport.is_closing():
+            return
+        joined: list[bytes] = []
+        spent = 0
+        for frame in frames:
+            if isinstance(frame, str):
+                payload, first = frame.encode(), TEXT
+            else:
+                payload, first = frame, TEXT if text else BINARY
+            size = len(payload)
+            joined.append(header(first, size))
+            if size <= JOINED_BYTES:
+                joined.append(payload)
+            else:
+                transport.write(b"".join(joined))
+                transport.write(payload)
+                joined = []
+                spent += size
+        if joined:
+            data = b"".join(joined)
+            transport.write(data)
+            spent += len(data) + len(joined) // 2 * FRAME_COST
+        room = self._room = self._room - spent
+        if room <= 0 < room + spent:
+            self.can_write = False
+            self._loop.call_soon(self._write_on)
+
+    def close(self, code: int, reason: str) -> None:
+        """See `Link.close`."""
+        # The peer's own close frame comes first: a socket closed with bytes unread is reset, and
+        # what was sent last may be lost with it.
+        if self._send_close(code, reason):
+            self._cut_later()
+
+    def abandon(self, code: int, reason: str) -> None:
+        """See `Link.abandon`."""
+        if self._send_close(code, reason):
+            self._cut_later()
+            self._state = State.CLOSED
+            self._transport.close()
+
+    # What is read
+
+    def _deliver(self, payload: bytes, *, text: bool) -> None:
+        """Hand a message over."""
+        if not text:
+            message: str | bytes = payload
+        else:
+            try:
+                message = payload.decode()
+            except UnicodeDecodeError:
+                self._fail(INVALID_DATA, NOT_UTF_8)
+                return
+        if self._on_frame is not None:
+            self._on_frame(message)
+        elif self._call is not None:
+            self._behind = True
+            kind = "text" if text else "bytes"
+            self._call.deliver({"type": "websocket.receive", kind: message})
+
+    def _answer(self, pongs: list[bytes]) -> None:
+        """Answer pings; who does not read gets the newest answer only (RFC 6455, 5.5.3)."""
+        if self._write_paused:
+            self._unsent_pong = pongs[-1]
+        else:
+            self._transport.write(b"".join(pongs))
+
+    # The end
+
+    def _send_close(self, code: int, reason: str) -> bool:
+        """Send a close frame; False where the connection is closing already."""
+        if self._state is not State.OPEN or self._transport.is_closing():
+            return False
+        checker = self._start_checker()
+        checker.send_close(code, reason)
+        self._send(checker)
+        self._state = State.CLOSING
+        self._end(code, reason)
+        return True
+
+    def _half_close(self, code: int, reason: str, unread: int = 0) -> None:
+        """Write nothing more, and wait for the peer to go."""
+        self._state = State.CLOSED
+        self._end(code, reason)
+        self._dispose()
+        self._connections.discard(self)
+        if not self._transport.is_closing():
+            sockets.HalfClosed(self._transport, self._connections, unread)
+
+    def _end(self, code: int, reason: str) -> None:
+        """Tell whose connection it is that no frame comes any more."""
+        if self._end_code is not None:
+            return
+        self._end_code = code
+        if self._heartbeat is not None:
+            self._heartbeat.cancel()
+            self._heartbeat = None
+        if self._call is not None:
+            self._call.end(code, reason)
+        elif self._on_end is not None:
+            # Not at once: it may come of what its connection is doing at this moment.
+            self._loop.call_soon(self._on_end, code)
+        self._on_frame = self._on_writable = self._on_end = None
+
+    def _dispose(self) -> None:
+        """Leave no cycle that would hold a session, with all of its log, until it is collected."""
+        self._state = State.CLOSED
+        self._stop_checker()
+        self._buffer = b""
+        if self._cut is not None:
+            self._cut.cancel()
+            self._cut = None
+
+    def _cut_later(self) -> None:
+        """Cut the connection if it is still there after a while: a close waits for its buffer."""
+        if self._cut is None and self._state is not State.CLOSED:
+            self._cut = self._loop.call_later(sockets.CLOSE_SECONDS, self._transport.abort)
+
+    # Out
+
+    def _write_on(self) -> None:
+        """The next turn of the event loop has come."""
+        self._room = WRITE_BUDGET
+        if not self._write_paused:
+            self._tell_writable()
+
+    def _tell_writable(self) -> None:
+        self.can_write = True
+        if self._call is not None:
+            self._call.resume_writing()
+        elif self._on_writable is not None:
+            self._on_writable()
+
+    # The heartbeat
+
+    def _check_alive(self, interval: float, pinged: bool) -> None:
+        """Ping after one silent heartbeat, close after another."""
+        now = self._loop.time()
+        due = self._last_seen + interval
+        if due > now:
+            pinged = False
+        elif pinged:
+            self.abandon(CloseCode.SILENT, "silent")
+            return
+        else:
+            self._transport.write(_PING)
+            pinged = True
+            due = now + interval
+        self._heartbeat = self._loop.call_at(due, self._check_alive, interval, pinged)

@@ -1,0 +1,302 @@
+"""How frames come in, however the network cuts them, and how they go out."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
+
+import pytest
+import uvicorn
+from hypothesis import given
+from hypothesis import strategies as st
+from uvicorn.server import ServerState
+from websockets.frames import Close, Frame, Opcode
+
+from gateway.transports.link import LINK, Link
+from gateway.transports.protocol import JOINED_BYTES, WebSocketProtocol
+from tests.support.timing import UNIT
+
+MAX_SIZE = 200_000
+
+REQUEST = (
+    b"GET /ws HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
+)
+
+
+class Wire(asyncio.Transport):
+    """Keeps what is written."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.written: list[bytes] = []
+        self.closing = self.aborted = self.ended = False
+        self.reading = True
+        self.protocol: asyncio.BaseProtocol | None = None
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        self.written.append(bytes(data))
+
+    def is_closing(self) -> bool:
+        return self.closing
+
+    def close(self) -> None:
+        self.closing = True
+
+    def abort(self) -> None:
+        self.closing = self.aborted = True
+
+    def can_write_eof(self) -> bool:
+        return True
+
+    def write_eof(self) -> None:
+        self.ended = True
+
+    def pause_reading(self) -> None:
+        self.reading = False
+
+    def resume_reading(self) -> None:
+        self.reading = True
+
+    def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
+        self.protocol = protocol
+
+    def get_extra_info(self, name: str, default: Any = None) -> Any:
+        return ("127.0.0.1", 1) if name in {"peername", "sockname"} else default
+
+
+class Peer:
+    """A client's side of one connection."""
+
+    def __init__(self) -> None:
+        self.messages: list[str | bytes] = []
+        self.wire = Wire()
+        self.link: Link
+        taken = asyncio.Event()
+
+        async def app(
+            scope: Any,
+            receive: Callable[[], Awaitable[object]],
+            send: Callable[[Any], Awaitable[None]],
+        ) -> None:
+            await receive()
+            await send({"type": "websocket.accept"})
+            self.link = scope["extensions"][LINK]
+            self.link.take_frames(self.messages.append, lambda: None, lambda _code: None)
+            taken.set()
+
+        config = uvicorn.Config(
+            app,
+            ws=WebSocketProtocol,
+            ws_max_size=MAX_SIZE,
+            ws_per_message_deflate=False,
+            ws_ping_interval=1000,
+            log_config=None,
+        )
+        config.load()
+        self.protocol = WebSocketProtocol(config, ServerState(), {})
+        self.taken = taken
+
+    async def connect(self) -> "Peer":
+        self.protocol.connection_made(self.wire)
+        self.protocol.data_received(REQUEST)
+        await self.taken.wait()
+        assert self.wire.written.pop(0).startswith(b"HTTP/1.1 101 ")
+        return self
+
+    @property
+    def closed(self) -> int | None:
+        """The code of the last frame that was written, where that is a close."""
+        last = next((data for data in reversed(self.wire.written) if data), b"")
+        return Close.parse(last[2:]).code if last[:1] == b"\x88" else None
+
+    async def receive(self, data: bytes) -> None:
+        """Have that come, and all of it worked off."""
+        if self.wire.protocol is None:
+            self.protocol.data_received(data)
+        while not self.wire.reading:  # noqa: ASYNC110 - it is but an attribute
+            await asyncio.sleep(0)
+
+    def leave(self) -> None:
+        self.protocol.connection_lost(None)
+
+
+def masked(opcode: Opcode, data: bytes, *, fin: bool = True) -> bytes:
+    return Frame(opcode, data, fin=fin).serialize(mask=True)
+
+
+TEXTS = st.text(max_size=140).map(lambda text: (Opcode.TEXT, text.encode()))
+BINARIES = st.binary(max_size=140).map(lambda data: (Opcode.BINARY, data))
+LARGE = st.sampled_from([125, 126, 127, 65_535, 65_536, MAX_SIZE]).map(
+    lambda size: (Opcode.BINARY, b"x" * size)
+)
+PINGS = st.binary(max_size=125).map(lambda data: (Opcode.PING, data))
+
+
+@given(
+    st.lists(
+        st.tuples(TEXTS | BINARIES | LARGE | PINGS, st.lists(st.integers(0, 140), max_size=2)),
+        min_size=1,
+        max_size=6,
+    ),
+    st.lists(st.integers(0, 300), max_size=12),
+)
+def test_messages_come_whole_however_they_are_cut(
+    sent: list[tuple[tuple[Opcode, bytes], list[int]]], cuts: Sequence[int]
+) -> None:
+    """Fragmented by the client at some places, and by the network at others."""
+    stream = b""
+    messages: list[str | bytes] = []
+    pongs: list[bytes] = []
+    for (opcode, data), places in sent:
+        if opcode is Opcode.PING:
+            stream += masked(opcode, data)
+            pongs.append(Frame(Opcode.PONG, data).serialize(mask=False))
+            continue
+        messages.append(data.decode() if opcode is Opcode.TEXT else data)
+        ends = [*sorted(min(place, len(data)) for place in places), len(data)]
+        begin = 0
+        for number, end in enumerate(ends):
+            fragment = Opcode.CONT if number else opcode
+            stream += masked(fragment, data[begin:end], fin=number == len(ends) - 1)
+            begin = end
+
+    async def feed() -> None:
+        peer = await Peer().connect()
+        at = 0
+        for cut in cuts:
+            await peer.receive(stream[at : at + cut])
+            at += cut
+        await peer.receive(stream[at:])
+        assert peer.messages == messages
+        assert all(type(message) in {str, bytes} for message in peer.messages)
+        assert b"".join(peer.wire.written) == b"".join(pongs)
+        peer.leave()
+
+    asyncio.run(feed())
+
+
+@pytest.mark.parametrize(
+    ("frames", "code"),
+    [
+        (masked(Opcode.TEXT, b"\xff"), 1007),
+        (masked(Opcode.TEXT, b"\xff", fin=False) + masked(Opcode.CONT, b""), 1007),
+        (masked(Opcode.TEXT, b"a", fin=False) + masked(Opcode.TEXT, b"b"), 1002),
+        (masked(Opcode.CONT, b"a"), 1002),
+        (Frame(Opcode.TEXT, b"a").serialize(mask=False), 1002),
+        (b"\xc1\x80\0\0\0\0", 1002),
+        (b"\x83\x80\0\0\0\0", 1002),
+        (b"\x82\xff" + (MAX_SIZE + 1).to_bytes(8, "big") + b"\0\0\0\0", 1009),
+        (masked(Opcode.BINARY, b"x" * (MAX_SIZE + 1)), 1009),
+        (masked(Opcode.TEXT, b"a\xed\xa0\x80", fin=False), 1007),
+        (masked(Opcode.TEXT, b"\xc3", fin=False) + masked(Opcode.CONT, b""), 1007),
+        (
+            masked(Opcode.BINARY, b"x" * MAX_SIZE, fin=False) + masked(Opcode.CONT, b"x"),
+            1009,
+        ),
+        (b"\x09\x80\0\0\0\0", 1002),
+        (b"\x89\xfe\0\x7e\0\0\0\0" + b"x" * 126, 1002),
+        (masked(Opcode.CLOSE, b"\x03\xe8"), 1000),
+        (masked(Opcode.CLOSE, b""), 1005),
+        (masked(Opcode.CLOSE, b"\x03"), 1002),
+        (masked(Opcode.CLOSE, b"\x03\xe8\xff"), 1007),
+        (masked(Opcode.TEXT, b"a", fin=False) + masked(Opcode.CLOSE, b"\x03\xe8"), 1000),
+        *[
+            (masked(Opcode.CLOSE, code.to_bytes(2, "big")), code)
+            for code in (1001, 1003, 1007, 1011, 1014, 3000, 3999, 4000, 4999)
+        ],
+        *[
+            (masked(Opcode.CLOSE, code.to_bytes(2, "big")), 1002)
+            for code in (0, 999, 1004, 1005, 1006, 1015, 1016, 1100, 2000, 2999, 5000, 65535)
+        ],
+    ],
+    ids=[
+        "not-utf-8",
+        "fragments-not-utf-8",
+        "a-message-in-a-message",
+        "a-continuation-of-nothing",
+        "not-masked",
+        "reserved-bit",
+        "reserved-opcode",
+        "announced-too-large",
+        "too-large",
+        "not-utf-8-in-the-first-fragment",
+        "half-a-character",
+        "fragments-too-large",
+        "a-ping-in-fragments",
+        "a-long-ping",
+        "a-close",
+        "a-close-without-a-code",
+        "half-a-code",
+        "a-reason-not-utf-8",
+        "a-close-in-a-message",
+        *[f"code-{code}" for code in (1001, 1003, 1007, 1011, 1014, 3000, 3999, 4000, 4999)],
+        *[
+            f"no-code-{code}"
+            for code in (0, 999, 1004, 1005, 1006, 1015, 1016, 1100, 2000, 2999, 5000, 65535)
+        ],
+    ],
+)
+async def test_what_ends_a_connection(
+    frames: bytes, code: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gateway.transports.sockets.CLOSE_SECONDS", 0)
+    peer = await Peer().connect()
+    await peer.receive(masked(Opcode.TEXT, b"before") + frames)
+    await peer.receive(masked(Opcode.TEXT, b"after"))
+    assert peer.messages == ["before"]
+    assert peer.closed == code
+    peer.link.write_frames([b"too late"], text=True)
+    assert peer.closed == code
+    peer.protocol.shutdown()
+    await asyncio.sleep(0.01 * UNIT)
+    assert peer.wire.aborted, "whoever does not read would keep it for ever"
+    peer.leave()
+
+
+async def test_who_sends_no_more_and_does_not_read_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gateway.transports.sockets.CLOSE_SECONDS", 0)
+    peer = await Peer().connect()
+    peer.protocol.eof_received()
+    await asyncio.sleep(0.01 * UNIT)
+    assert peer.wire.aborted
+    peer.leave()
+
+
+@pytest.mark.parametrize(
+    "frames",
+    [
+        masked(Opcode.TEXT, b"\xff", fin=False) + masked(Opcode.CONT, b""),
+        masked(Opcode.TEXT, b"\xff"),
+    ],
+    ids=["fragments", "whole"],
+)
+async def test_what_comes_in_one_piece_with_a_close(frames: bytes) -> None:
+    peer = await Peer().connect()
+    both = masked(Opcode.TEXT, b"a", fin=False) + masked(Opcode.CONT, b"b")
+    await peer.receive(both + frames + masked(Opcode.CLOSE, b"\x03\xe8"))
+    assert peer.messages == ["ab"]
+    assert peer.closed == 1007
+    peer.leave()
+
+
+async def test_a_ping_ahead_of_a_close_is_answered_and_one_behind_it_is_not() -> None:
+    peer = await Peer().connect()
+    ping, close = masked(Opcode.PING, b"a"), masked(Opcode.CLOSE, b"\x03\xe8")
+    await peer.receive(ping + close + masked(Opcode.PING, b"b"))
+    assert b"".join(peer.wire.written) == b"\x8a\x01a\x88\x02\x03\xe8"
+    peer.leave()
+
+
+async def test_frames_are_written_together_and_large_ones_as_they_are() -> None:
+    peer = await Peer().connect()
+    sizes = [0, 125, 126, JOINED_BYTES, JOINED_BYTES + 1, 3]
+    peer.link.write_frames([b"x" * size for size in sizes], text=False)
+    large = peer.wire.written[1]
+    assert len(peer.wire.written) == 3
+    assert len(large) == JOINED_BYTES + 1
+    expected = b"".join(Frame(Opcode.BINARY, b"x" * size).serialize(mask=False) for size in sizes)
+    assert b"".join(peer.wire.written) == expected
+    peer.wire.written.clear()
+    peer.link.write_frames(["é", b"{}"], text=True)
+    assert b"".join(peer.wire.written) == b"\x81\x02\xc3\xa9\x81\x02{}"
+    peer.leave()
