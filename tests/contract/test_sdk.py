@@ -16,7 +16,7 @@ from gateway.local.builtin import BuiltinModel
 from gateway.local.platform import Endpoint
 from gateway.local.server import running
 from gateway.protocol.options import CallOptions
-from gateway.sagemaker import lean
+from gateway.sagemaker import lean, sdk
 from gateway.sagemaker.aio import AioTransport
 from gateway.sagemaker.lean import LeanTransport
 from gateway.sagemaker.model import SageMakerModel

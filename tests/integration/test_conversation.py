@@ -475,7 +475,7 @@ async def test_a_closed_socket_lets_accepted_turns_finish(own_url: str, platform
 async def test_silence_ends_a_connection_and_any_frame_keeps_it(
     start_gateway: Start, platform: Process
 ) -> None:
-    server = "[server]\nheartbeat_seconds = 1\n"
+    server = f"[server]\nheartbeat_seconds = {UNIT}\n"
     url = start_gateway(platform.url, server + ROUTES).websocket
     async with client(url) as dead, client(url) as alive:
         await alive.open()
@@ -483,7 +483,7 @@ async def test_silence_ends_a_connection_and_any_frame_keeps_it(
         dead.socket.transport.pause_reading()  # neither pings nor the close are answered
         for _ in range(3):  # pings of the gateway are, which keeps this one
             await in_time(alive.socket.ping())
-            assert (await alive.ask("/sleep 1"))["status"] == "completed"
+            assert (await alive.ask(f"/sleep {UNIT}"))["status"] == "completed"
         dead.socket.transport.resume_reading()
         assert (await dead.closed())[0] == 4408
 
