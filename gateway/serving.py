@@ -9,7 +9,8 @@ import resource
 import signal
 import socket
 from collections.abc import Callable
-from typing import Self
+from functools import partial
+from typing import Any, Self, cast
 
 import uvicorn
 from starlette.types import ASGIApp
@@ -111,7 +112,7 @@ async def serve(
                 answering(app, settings),
                 loop="none",
                 http=HttpProtocol,
-                ws=WebSocketProtocol,
+                ws=cast(Any, partial(WebSocketProtocol, budget=sessions.budget)),
                 limit_concurrency=settings.server.max_connections + SPARE_CONNECTIONS,
                 ws_max_size=max(route.message_bytes for route in settings.routes.values()),
                 ws_ping_interval=settings.server.heartbeat_seconds,

@@ -44,6 +44,11 @@ class Checker:
         """Whether a message has begun and not ended."""
         return self._joined is not None
 
+    @property
+    def held(self) -> int:
+        """How many bytes the fragments of a message have that has not ended."""
+        return 0 if self._joined is None else len(self._joined)
+
     def receive(self, data: bytes) -> tuple[bytes, bool] | None:
         """Take a frame; the message that it completes, and whether that is text.
 

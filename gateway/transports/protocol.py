@@ -9,6 +9,7 @@ import uvicorn
 from uvicorn.server import ServerState
 from websockets.protocol import State
 
+from gateway.budget import ByteBudget
 from gateway.errors import CloseCode
 from gateway.transports import sockets
 from gateway.transports.calls import WebSocketCall, connection_scope
@@ -38,6 +39,7 @@ class WebSocketProtocol(FrameReader):
             heartbeat.
         server_state: uvicorn's.
         app_state: That of the application's lifespan.
+        budget: Counts messages that have come in part.
     """
 
     __slots__ = (
@@ -63,8 +65,10 @@ class WebSocketProtocol(FrameReader):
         server_state: ServerState,
         app_state: dict[str, Any],
         _loop: asyncio.AbstractEventLoop | None = None,
+        *,
+        budget: ByteBudget,
     ) -> None:
-        super().__init__(_loop or asyncio.get_running_loop(), config.ws_max_size)
+        super().__init__(_loop or asyncio.get_running_loop(), config.ws_max_size, budget)
         self._config = config
         self._server_state = server_state
         self._app_state = app_state
@@ -229,7 +233,12 @@ class WebSocketProtocol(FrameReader):
         if self._send_close(code, reason):
             self._cut_later()
             self._state = State.CLOSED
+            self._discard()
             self._transport.close()
+
+    def give_back(self) -> None:
+        """Close, where a message has come in part: of all that is held, this is the most."""
+        self.abandon(CloseCode.TOO_MANY, "no room for this message")
 
     # What is read
 
@@ -297,8 +306,7 @@ class WebSocketProtocol(FrameReader):
     def _dispose(self) -> None:
         """Leave no cycle that would hold a session, with all of its log, until it is collected."""
         self._state = State.CLOSED
-        self._stop_checker()
-        self._buffer = b""
+        self._discard()
         if self._cut is not None:
             self._cut.cancel()
             self._cut = None

@@ -14,6 +14,7 @@ from abc import abstractmethod
 from websockets.frames import Close
 from websockets.protocol import State
 
+from gateway.budget import ByteBudget
 from gateway.transports.checker import Checker
 from gateway.transports.frames import (
     BINARY,
@@ -28,6 +29,9 @@ from gateway.transports.frames import (
     header,
 )
 from gateway.transports.sockets import READ_BYTES
+
+COUNTED_BYTES = READ_BYTES
+"""How much of a message may have come in part before the budget for all is told."""
 
 READ_BUDGET = 65_536
 """How many bytes of frames are worked off in one turn of the event loop: 1 to 2 ms."""
@@ -50,11 +54,13 @@ class FrameReader(asyncio.Protocol):
     Args:
         loop: What it runs on.
         max_size: The largest message.
+        budget: Counts what has come and is no whole message yet.
     """
 
     __slots__ = (
         "_at",
         "_behind",
+        "_budget",
         "_buffer",
         "_checker",
         "_last_seen",
@@ -64,11 +70,14 @@ class FrameReader(asyncio.Protocol):
         "_state",
         "_transport",
         "_working",
+        "held",
     )
 
     _transport: asyncio.Transport
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, max_size: int) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, max_size: int, budget: ByteBudget) -> None:
+        self.held = 0
+        self._budget = budget
         self._loop = loop
         self._max_size = max_size
         self._state = State.CONNECTING
@@ -104,6 +113,10 @@ class FrameReader(asyncio.Protocol):
             self._loop.call_soon(self._work)
 
     @abstractmethod
+    def give_back(self) -> None:
+        """See `gateway.budget.Holder`."""
+
+    @abstractmethod
     def _receive_early(self, data: bytes) -> None:
         """Take what comes before frames do."""
 
@@ -125,6 +138,20 @@ class FrameReader(asyncio.Protocol):
             unread: How many bytes the client is in the middle of sending.
         """
 
+    def _count(self) -> None:
+        """Tell the budget of what is held, where that is much."""
+        held = len(self._buffer)
+        if self._checker is not None:
+            held += self._checker.held
+        if held > COUNTED_BYTES or self.held:
+            self._budget.change(self, held if held > COUNTED_BYTES else 0)
+
+    def _discard(self) -> None:
+        """Nothing more is read: hold nothing."""
+        self._stop_checker()
+        self._buffer, self._at = b"", 0
+        self._count()
+
     def _keep(self, data: bytes) -> None:
         """Add it to what is not worked off."""
         if self._at or isinstance(self._buffer, bytes):
@@ -145,6 +172,7 @@ class FrameReader(asyncio.Protocol):
         """
         self._working = False
         spent = self._read_frames()
+        self._count()
         if self._state is State.CLOSED:
             self._buffer, self._at = b"", 0
         elif self._behind:

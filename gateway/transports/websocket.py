@@ -56,6 +56,9 @@ COALESCE_SECONDS = 0.005
 WRITE_BYTES = 65_536
 """About how much is written at once."""
 
+WRITE_MESSAGES = 64
+"""How many messages are, before it is asked whether there is room for more."""
+
 PRINCIPAL = "anonymous"
 """Whose every session is, as long as nobody has to say who they are."""
 
@@ -337,9 +340,13 @@ class Connection:
         link, encode, take = self._link, self._codec.encode, self.reader.take
         while not self._closed and link.can_write:
             frames: list[Frame] = []
-            size = 0
+            size = count = 0
             try:
-                while size < WRITE_BYTES and (message := take()) is not None:
+                while size < WRITE_BYTES and count < WRITE_MESSAGES:
+                    message = take()
+                    if message is None:
+                        break
+                    count += 1
                     frame = encode(message)
                     if frame is not None:
                         frames.append(frame)
@@ -349,7 +356,7 @@ class Connection:
             if frames:
                 link.write_frames(frames, text=self._codec.text)
             self._report()
-            if size >= WRITE_BYTES:
+            if size >= WRITE_BYTES or count == WRITE_MESSAGES:
                 continue
             if self._closing is not None and link.can_write:
                 self._closed = True

@@ -10,6 +10,7 @@ from typing import Any, Self
 import uvicorn
 import uvloop
 
+from gateway.budget import ByteBudget
 from gateway.transports.http import HttpProtocol
 from gateway.transports.protocol import WebSocketProtocol
 from gateway.transports.server import DrainingServer
@@ -110,7 +111,7 @@ async def serving(app: App, **options: Any) -> AsyncIterator[Served]:
     """Serve an application; options are uvicorn's."""
     given: dict[str, Any] = {
         "http": HttpProtocol,
-        "ws": WebSocketProtocol,
+        "ws": functools.partial(WebSocketProtocol, budget=ByteBudget(1_000_000_000)),
         "ws_ping_interval": 1000,
     } | options
     config = uvicorn.Config(

@@ -2,7 +2,8 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any
+from functools import partial
+from typing import Any, cast
 
 import pytest
 import uvicorn
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 from uvicorn.server import ServerState
 from websockets.frames import Close, Frame, Opcode
 
+from gateway.budget import ByteBudget
 from gateway.transports.link import LINK, Link
 from gateway.transports.protocol import JOINED_BYTES, WebSocketProtocol
 from tests.support.timing import UNIT
@@ -67,7 +69,8 @@ class Wire(asyncio.Transport):
 class Peer:
     """A client's side of one connection."""
 
-    def __init__(self) -> None:
+    def __init__(self, budget: ByteBudget | None = None) -> None:
+        self.budget = budget or ByteBudget(1_000_000_000)
         self.messages: list[str | bytes] = []
         self.wire = Wire()
         self.link: Link
@@ -86,14 +89,14 @@ class Peer:
 
         config = uvicorn.Config(
             app,
-            ws=WebSocketProtocol,
+            ws=cast(Any, partial(WebSocketProtocol, budget=self.budget)),
             ws_max_size=MAX_SIZE,
             ws_per_message_deflate=False,
             ws_ping_interval=1000,
             log_config=None,
         )
         config.load()
-        self.protocol = WebSocketProtocol(config, ServerState(), {})
+        self.protocol = WebSocketProtocol(config, ServerState(), {}, budget=self.budget)
         self.taken = taken
 
     async def connect(self) -> "Peer":
@@ -300,3 +303,40 @@ async def test_frames_are_written_together_and_large_ones_as_they_are() -> None:
     peer.link.write_frames(["é", b"{}"], text=True)
     assert b"".join(peer.wire.written) == b"\x81\x02\xc3\xa9\x81\x02{}"
     peer.leave()
+
+
+async def test_a_message_that_has_come_in_part_is_counted_until_it_is_whole() -> None:
+    budget = ByteBudget(10_000_000)
+    peer, other = Peer(budget), Peer(budget)
+    await peer.connect()
+    await other.connect()
+    large = masked(Opcode.BINARY, bytes(150_000))
+    peer.protocol.data_received(large[:100_000])
+    assert budget.total == 100_000
+    other.protocol.data_received(masked(Opcode.BINARY, bytes(120_000), fin=False))
+    await asyncio.sleep(0)
+    assert budget.total == 220_000
+    peer.protocol.data_received(large[100_000:])
+    await asyncio.sleep(0)
+    assert [len(message) for message in peer.messages] == [150_000]
+    assert budget.total == 120_000
+    other.protocol.connection_lost(None)
+    assert budget.total == 0
+
+
+async def test_where_there_is_no_room_the_largest_part_of_a_message_goes_first() -> None:
+    budget = ByteBudget(250_000)
+    small, large = Peer(budget), Peer(budget)
+    await small.connect()
+    await large.connect()
+    frame = masked(Opcode.BINARY, bytes(190_000))
+    small.protocol.data_received(frame[:90_000])
+    large.protocol.data_received(frame[:150_000])
+    closed = [large.closed]
+    await asyncio.sleep(0)
+    large.protocol.data_received(frame[150_000:170_000])
+    assert [*closed, large.closed] == [None, 4429]
+    assert budget.total == 90_000
+    small.protocol.data_received(frame[90_000:])
+    await asyncio.sleep(0)
+    assert [len(message) for message in small.messages] == [190_000]
