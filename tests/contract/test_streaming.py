@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import json
 from binascii import crc32
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from struct import pack
@@ -18,7 +19,9 @@ import pytest
 from gateway.errors import ErrorCode, Outcome
 from gateway.formats.presets import FORMATS, Format
 from gateway.formats.streams import StreamKind
+from gateway.formats.text import Text
 from gateway.protocol.options import CallOptions
+from gateway.sagemaker import budget
 from gateway.sagemaker.model import SageMakerModel
 from gateway.sagemaker.profiles import PROFILES
 from gateway.sagemaker.runtime import runtime_client
@@ -541,3 +544,60 @@ async def test_what_a_format_accepts() -> None:
                 ModelRequest(body=b"{}", content_type="a/b", stream=True, accept="a/message")
             )
             assert talk.parts == [default, "a/message"]
+
+
+async def test_a_hostile_stream_is_read_in_many_turns_of_the_loop(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """In between, everything else goes on."""
+    turn, read = 0, Counter[int]()
+    of = Text.of
+
+    def counted(text: Text, value: object) -> str | None:
+        read[turn] += 1
+        return of(text, value)
+
+    async def handle(request: Connection) -> None:
+        await request.whole(part(b"{}\n" * 20_000), part(token("done")))
+
+    monkeypatch.setattr(Text, "of", counted)
+    async with serving(handle) as (_, client):
+        talk = Talk(model_of(client))
+        call = asyncio.create_task(talk.ask())
+        while not call.done():
+            await asyncio.sleep(0)
+            turn += 1
+        assert talk.parts == ["done"]
+        assert sum(read.values()) == 20_001
+        assert max(read.values()) <= budget.TURN_COST
+
+
+async def test_a_stream_that_is_read_slowly_is_not_silent(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The server waits for the gateway, and for longer than it may be silent itself."""
+    line = token("x" * 1_000)
+    count = 700  # more than is read before the connection is paused
+
+    async def handle(request: Connection) -> None:
+        await request.whole(*[part(line * 10)] * (count // 10))
+
+    async with serving(handle, read_timeout=0.5 * UNIT) as (_, client):
+        clock = Slow(0.25 * UNIT)
+        monkeypatch.setattr(client.budget, "_loop", clock)
+        talk = Talk(model_of(client))
+        await talk.ask()
+        assert "".join(map(str, talk.parts)) == "x" * 1_000 * count
+        assert clock.turns > 10
+
+
+class Slow:
+    """An event loop whose turns are long."""
+
+    def __init__(self, seconds: float) -> None:
+        self.turns = 0
+        self._seconds = seconds
+
+    def call_soon(self, callback: Callable[[], object]) -> None:
+        self.turns += 1
+        asyncio.get_running_loop().call_later(self._seconds, callback)
