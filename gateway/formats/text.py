@@ -64,7 +64,7 @@ def from_json(data: bytes) -> Any:
     """
     try:
         return _decode(data)  # several times as fast, but strict
-    except (ValueError, RecursionError):
+    except (msgspec.DecodeError, ValueError, RecursionError):
         pass
     try:
         return json.loads(data.decode())
