@@ -34,7 +34,7 @@ class Snapshot(Struct, frozen=True, kw_only=True):
     ending: ClosedReason | None
     used_at: float
     last: int
-    timers: Mapping[Timer, float]
+    timers: Mapping[str, float]
     owner: ClientId | None
     readers: tuple[ClientId, ...]
     absent_since: float | None
@@ -88,7 +88,7 @@ def take(session: Session, now: float, wall: float) -> Snapshot:
         ending=None if session.ending is None else session.ending.reason,
         used_at=session.used_at + shift,
         last=session.out.last,
-        timers={timer: at + shift for timer, at in session.out.timers.items()},
+        timers={timer.value: at + shift for timer, at in session.out.timers.items()},
         owner=clients.owner,
         readers=clients.readers,
         absent_since=_moved(clients.absent_since, shift),
@@ -128,7 +128,7 @@ def restore(
     session.ending = None if snapshot.ending is None else ENDINGS[snapshot.ending]
     session.used_at = snapshot.used_at + shift
     session.out.last = snapshot.last
-    session.out.timers = {timer: at + shift for timer, at in snapshot.timers.items()}
+    session.out.timers = {Timer(name): at + shift for name, at in snapshot.timers.items()}
     clients = session.clients
     clients.owner, clients.readers = snapshot.owner, snapshot.readers
     clients.absent_since = _moved(snapshot.absent_since, shift)

@@ -154,7 +154,7 @@ class WebSocketProtocol(FrameReader):
         self._state = State.OPEN
         self._last_seen = self._loop.time()
         if self._config.ws_ping_interval:
-            self._check_alive(self._config.ws_ping_interval, False)
+            self._check_alive(self._config.ws_ping_interval)
         self.read_on()
 
     def refuse(self, answer: bytes) -> None:
@@ -333,17 +333,21 @@ class WebSocketProtocol(FrameReader):
 
     # The heartbeat
 
-    def _check_alive(self, interval: float, pinged: bool) -> None:
-        """Ping after one silent heartbeat, close after another."""
+    def _check_alive(self, interval: float, pinged: float | None = None) -> None:
+        """Ping after one silent heartbeat, close after another.
+
+        Args:
+            interval: The heartbeat, in seconds.
+            pinged: When there was a ping that nothing has come after when this was set.
+        """
         now = self._loop.time()
         due = self._last_seen + interval
-        if due > now:
-            pinged = False
-        elif pinged:
+        if pinged is not None and self._last_seen <= pinged:
             self.abandon(CloseCode.SILENT, "silent")
             return
-        else:
+        if due > now:
+            pinged = None
+        else:  # also where what came after the last ping came so long ago, since this is late
             self._transport.write(_PING)
-            pinged = True
-            due = now + interval
+            pinged, due = now, now + interval
         self._heartbeat = self._loop.call_at(due, self._check_alive, interval, pinged)

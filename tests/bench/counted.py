@@ -22,7 +22,6 @@ import msgspec
 import uvicorn
 import uvloop
 
-from gateway import runner as sessions_runner
 from gateway.config import Settings
 from gateway.serving import Signals, serve
 from gateway.transports import websocket
@@ -337,8 +336,7 @@ async def main(
     # As the other times, see `settings`: what goes on by the clock would be counted more often on a
     # slower machine.
     with (
-        mock.patch.object(websocket, "LINGER_SECONDS", 3600),
-        mock.patch.object(sessions_runner, "SWEEP_SECONDS", 3600),
+        mock.patch.object(websocket, "COALESCE_SECONDS", 3600),
         mock.patch.object(uvicorn.Server, "main_loop", until_told),
     ):
         async with asyncio.timeout(900), asyncio.TaskGroup() as tasks:

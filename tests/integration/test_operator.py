@@ -167,7 +167,7 @@ async def test_a_gateway_without_credentials_says_so_and_serves(
     assert (line["level"], line["about"]) == ("warning", "credentials")
     assert "AWS_ACCESS_KEY_ID" in line["why"]
     (call,) = lines(process, "call failed")
-    assert (call["raised"], call["level"]) == ("NoCredentialsError", "error")
+    assert (call["raised"], call["level"]) == ("NoCredentials", "error")
 
 
 async def test_a_gateway_with_credentials_says_nothing(

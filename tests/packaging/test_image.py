@@ -100,8 +100,8 @@ def test_the_build_takes_no_version_that_is_not_locked() -> None:
 
 def test_the_wheel_holds_the_page_and_no_tests(wheel: Path) -> None:
     names = zipfile.ZipFile(wheel).namelist()
-    for file in (ROOT / "static").iterdir():
-        assert f"gateway/static/{file.name}" in names
+    for file in (ROOT / "static").rglob("*.*"):
+        assert f"gateway/static/{file.relative_to(ROOT / 'static')}" in names
     assert {"gateway/py.typed", "gateway/protocol/PROTOCOL.md"} <= set(names)
     assert {name.partition("/")[0].partition("-")[0] for name in names} == {
         "gateway",

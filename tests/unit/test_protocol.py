@@ -340,3 +340,16 @@ async def test_where_there_is_no_room_the_largest_part_of_a_message_goes_first()
     small.protocol.data_received(frame[90_000:])
     await asyncio.sleep(0)
     assert [len(message) for message in small.messages] == [190_000]
+
+
+@pytest.mark.parametrize(("seen", "closed"), [(-100.0, None), (-200.0, 4408)])
+async def test_who_has_said_something_since_it_was_pinged_is_pinged_again(
+    seen: float, closed: int | None
+) -> None:
+    """However late the gateway looks: it may be itself that was held up."""
+    peer = await Peer().connect()
+    now = asyncio.get_running_loop().time()
+    peer.protocol._last_seen = now + seen
+    peer.protocol._check_alive(10.0, pinged=now - 150)
+    assert peer.closed == closed
+    assert (peer.wire.written[-1][:1] == b"\x89") is (closed is None)
