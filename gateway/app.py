@@ -64,6 +64,7 @@ async def build(settings: Settings) -> AsyncIterator[tuple[Starlette, Sessions]]
                     route.defaults,
                     body_format=route.body_format,
                     line_bytes=aws.stream_line_bytes,
+                    route=name,
                 ),
             )
             for name, route in settings.routes.items()

@@ -46,3 +46,36 @@ class Seldom:
         self._said.add(thing)
         unsaid, self._unsaid = self._unsaid, 0
         return unsaid
+
+
+class LogLimit:
+    """Lets so many lines of a kind be logged in each period, and counts the others.
+
+    Args:
+        most: How many lines of one kind may be logged in one period.
+        seconds: How long that is.
+        clock: Tells the time in seconds.
+    """
+
+    def __init__(
+        self, most: int, seconds: float = 60.0, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._most = most
+        self._seconds = seconds
+        self._clock = clock
+        self._kinds: dict[str, tuple[float, int]] = {}  # when a period ends, and its lines
+
+    def suppressed(self, kind: str) -> int | None:
+        """How many lines of this kind were suppressed before this one; None where it is to be too.
+
+        Args:
+            kind: One of few: each is kept.
+        """
+        now = self._clock()
+        ends, lines = self._kinds.get(kind, (now, 0))
+        suppressed = 0
+        if now >= ends:
+            suppressed = max(0, lines - self._most)
+            ends, lines = now + self._seconds, 0
+        self._kinds[kind] = ends, lines + 1
+        return suppressed if lines < self._most else None

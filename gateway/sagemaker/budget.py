@@ -42,24 +42,28 @@ class Readable(Protocol):
 
 
 class ReadBudget:
-    """How much is read in one turn of the event loop, by all who share it."""
+    """How much is read in one turn of the event loop, by all who share it.
+
+    Attributes:
+        waiting: Whether there is more to be read in the next one.
+    """
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self._queue: deque[Readable] = deque()
         self._left = TURN_COST
-        self._waiting = False
+        self.waiting = False
 
     def read(self, reader: Readable) -> None:
         """Read on, now or in one of the next turns; once for each time that there is more."""
         self._queue.append(reader)
-        if not self._waiting:
+        if not self.waiting:
             self._run()
 
     def _run(self) -> None:
         while self._queue:
             if self._left <= 0:
-                self._waiting = True
+                self.waiting = True
                 self._loop.call_soon(self._next_turn)
                 return
             reader = self._queue.popleft()
@@ -68,6 +72,6 @@ class ReadBudget:
                 self._queue.append(reader)
 
     def _next_turn(self) -> None:
-        self._waiting = False
+        self.waiting = False
         self._left = TURN_COST
         self._run()

@@ -13,18 +13,23 @@ from gateway.errors import ErrorCode, Failure, Outcome
 from gateway.formats.presets import Format
 from gateway.formats.streams import (
     LINE_BYTES,
+    Part,
     Splitter,
     StreamError,
     StreamKind,
     splitter,
 )
 from gateway.formats.text import Text
+from gateway.logs import LogLimit
 from gateway.protocol.options import PARAMETERS, CallOptions
 from gateway.sagemaker.errors import failure_of, failure_of_reply, with_facts
+from gateway.sagemaker.exceptions import ReplyFailed
 from gateway.sagemaker.profiles import JsonObject, Profile
+from gateway.sagemaker.replies import ReplyReader, WholeBody
 from gateway.sagemaker.sessions import (
     NEW_SESSION,
     MalformedSessionId,
+    NotOneObject,
     parse_new_session_id,
     with_session_id,
 )
@@ -44,12 +49,20 @@ log = structlog.stdlib.get_logger("gateway.sagemaker")
 
 AS_IT_IS = Format()
 
+LINES_A_MINUTE = 10
+"""How often a route's model may be complained about in the log, for each reason."""
+
 OPENED_NONE = Failure(
     code=ErrorCode.MODEL_ERROR,
     message="The endpoint opened no session; are stateful sessions on in its container?",
     outcome=Outcome.INVOKED,
 )
 
+
+NOT_ONE_OBJECT = Failure(
+    code=ErrorCode.VALIDATION_ERROR,
+    message="The body has to be one JSON object and nothing more: the session's id goes into it.",
+)
 
 _NOT_STREAMED = frozenset({"TargetModel", "EnableExplanations"})
 """Parameters that InvokeEndpointWithResponseStream does not have."""
@@ -82,6 +95,7 @@ class SageMakerModel:
             close a session too: it is where its turns are.
         body_format: How the model streams, and where the text is in its replies.
         line_bytes: The longest line or event of a stream.
+        route: The route's name, for the log.
     """
 
     def __init__(
@@ -93,7 +107,10 @@ class SageMakerModel:
         *,
         body_format: Format = AS_IT_IS,
         line_bytes: int = LINE_BYTES,
+        route: str | None = None,
     ) -> None:
+        self._route = route
+        self._logged = LogLimit(LINES_A_MINUTE)
         self._transport = transport
         self._endpoint_name = endpoint_name
         self._profile = profile
@@ -116,9 +133,11 @@ class SageMakerModel:
     async def open(self) -> ModelSession:
         """See `Model.open`."""
         response = await self._call(self._profile.open_body or {}, NEW_SESSION)
-        session = _new_session(response.get("NewSessionId"))
+        given = response.get("NewSessionId")
+        session = _new_session(given)
         if session is None:
-            raise ModelError(self._named(OPENED_NONE))
+            facts = {} if given is None else {"cause": "malformed NewSessionId"}
+            raise ModelError(self._named(with_facts(OPENED_NONE, **facts)))
         return session
 
     def invoke(
@@ -143,28 +162,93 @@ class SageMakerModel:
         body, sha256 = request.body, request.sha256
         key = self._profile.session_id_key
         if session is not None and key is not None and is_json(request.content_type):
-            body, sha256 = with_session_id(body, key, session.id), None
+            try:
+                body, sha256 = with_session_id(body, key, session.id), None
+            except NotOneObject:
+                return asyncio.get_running_loop().call_soon(on_end, NOT_ONE_OBJECT)
         parameters["Body"] = body
-        if (
-            request.stream
-            and self._stream_kind is not StreamKind.OFF
-            and parameters.get("SessionId") != NEW_SESSION
-            and _NOT_STREAMED.isdisjoint(parameters)
-        ):
+        in_session = session is not None
+        if not request.stream or self._stream_kind is StreamKind.OFF:
+            return self._whole(parameters, sha256, affinity, on_end, in_session=in_session)
+        if parameters.get("SessionId") != NEW_SESSION and _NOT_STREAMED.isdisjoint(parameters):
             return self._stream(parameters, sha256, on_parts, on_end)
+        if self._text is None:
+            return self._whole(parameters, sha256, affinity, on_end, in_session=in_session)
+        return self._split(self._text, parameters, sha256, affinity, on_end, in_session=in_session)
+
+    def _whole(
+        self,
+        parameters: dict[str, Any],
+        sha256: bytes | None,
+        affinity: str,
+        on_end: OnEnd,
+        *,
+        in_session: bool,
+    ) -> Call:
+        """A turn whose reply comes in one piece."""
 
         def ended(response: dict[str, Any] | Exception) -> None:
             if isinstance(response, Exception):
-                on_end(self._failure(response, parameters, in_session=session is not None))
+                on_end(self._failure(response, parameters, in_session=in_session))
                 return
             try:
-                reply = self._reply(response, streamed=request.stream)
+                text = None if self._text is None else self._text.of_body(response["Body"])
+                reply = self._reply(response, text, affinity)
             except Exception as error:  # noqa: BLE001 - whatever it is, it stops here
                 on_end(self._named(failure_of_reply(error)))
             else:
                 on_end(reply)
 
         return self._transport.invoke_endpoint(parameters, ended, sha256=sha256)
+
+    def _split(
+        self,
+        text: Text,
+        parameters: dict[str, Any],
+        sha256: bytes | None,
+        affinity: str,
+        on_end: OnEnd,
+        *,
+        in_session: bool,
+    ) -> Call:
+        """The same where a stream was asked for.
+
+        The body may be the lines or events of one, all at once; their text is that of the reply.
+        """
+        turn = _Turn()
+
+        def ended(response: dict[str, Any] | Exception) -> None:
+            if isinstance(response, Exception):
+                on_end(self._failure(response, parameters, in_session=in_session))
+                return
+            try:
+                whole = text.of_body(response["Body"])
+            except Exception as error:  # noqa: BLE001 - as above
+                on_end(self._named(failure_of_reply(error)))
+                return
+            if whole is not None:
+                on_end(self._reply(response, whole, affinity))
+                return
+            parts: list[Part] = []
+
+            def split(result: StreamedReply | Exception) -> None:
+                error = result.error if isinstance(result, ReplyFailed) else None
+                if isinstance(error, StreamError) and error.failure.code is ErrorCode.MODEL_ERROR:
+                    on_end(self._named(error.failure))
+                    return
+                found = "".join(part for part in parts if isinstance(part, str))
+                on_end(self._reply(response, None if error else found or None, affinity))
+
+            reader = ReplyReader(
+                self._transport.budget, self._splitter, parts.extend, split, WholeBody()
+            )
+            turn.call = reader
+            reader.begin(StreamedReply())
+            reader.feed(response["Body"])
+            reader.end()
+
+        turn.call = self._transport.invoke_endpoint(parameters, ended, sha256=sha256)
+        return turn
 
     def _parameters(
         self, request: ModelRequest, session: ModelSession | None, affinity: str
@@ -187,11 +271,13 @@ class SageMakerModel:
             parameters["SessionId"] = NEW_SESSION
         return parameters
 
-    def _reply(self, response: dict[str, Any], *, streamed: bool) -> ModelReply:
+    def _reply(self, response: dict[str, Any], text: str | None, affinity: str) -> ModelReply:
         get = response.get
         body = response["Body"]
-        text = None if self._text is None else self._text_of(self._text, body, streamed=streamed)
-        new_session, closed = _new_session(get("NewSessionId")), get("ClosedSessionId")
+        given, closed = get("NewSessionId"), get("ClosedSessionId")
+        new_session = _new_session(given)
+        if given is not None and new_session is None:
+            self._log_malformed(given, affinity)
         return ModelReply(
             body=body if text is None else text.encode(),
             content_type=get("ContentType") if text is None else TEXT,
@@ -236,14 +322,6 @@ class SageMakerModel:
         on_parts: OnParts,
         on_end: OnEnd,
     ) -> Call:
-        def begin(reply: StreamedReply) -> Splitter:
-            return splitter(
-                self._stream_kind,
-                text=self._text,
-                textual=is_textual(reply.content_type),
-                line_bytes=self._line_bytes,
-            )
-
         def ended(reply: StreamedReply | Exception) -> None:
             in_session = "SessionId" in parameters  # it opens none
             if isinstance(reply, Exception):
@@ -259,26 +337,28 @@ class SageMakerModel:
             )
 
         return self._transport.invoke_endpoint_with_response_stream(
-            parameters, begin, on_parts, ended, sha256=sha256
+            parameters, self._splitter, on_parts, ended, sha256=sha256
         )
 
-    def _text_of(self, text: Text, body: bytes, *, streamed: bool) -> str | None:
-        """The text of a reply in one piece; None where it is to be passed on as it is.
+    def _splitter(self, reply: StreamedReply) -> Splitter:
+        return splitter(
+            self._stream_kind,
+            text=self._text,
+            textual=is_textual(reply.content_type),
+            line_bytes=self._line_bytes,
+        )
 
-        A body that asked for a stream gets the lines or events of one, even where the call could
-        not stream; their text is that of the reply.
-        """
-        whole = text.of_body(body)
-        if whole is not None or not streamed or self._stream_kind is StreamKind.OFF:
-            return whole
-        cut = splitter(self._stream_kind, text=text, line_bytes=self._line_bytes)
-        try:
-            parts = [*cut.feed(body), *cut.end()]
-        except StreamError as error:
-            if error.failure.code is ErrorCode.MODEL_ERROR:
-                raise
-            return None
-        return "".join(part for part in parts if isinstance(part, str)) or None
+    def _log_malformed(self, new_session_id: str, affinity: str) -> None:
+        suppressed = self._logged.suppressed("malformed NewSessionId")
+        if suppressed is not None:
+            log.warning(
+                "malformed NewSessionId",
+                route=self._route,
+                session=affinity,
+                endpoint=self._endpoint_name,
+                length=len(new_session_id),
+                suppressed=suppressed,
+            )
 
     async def _call(self, body: JsonObject, session_id: str) -> dict[str, Any]:
         """A call that is no turn."""
@@ -294,6 +374,17 @@ class SageMakerModel:
         except Exception as error:  # noqa: BLE001 - whatever it is, it stops here
             in_session = session_id != NEW_SESSION
             raise ModelError(self._failure(error, parameters, in_session=in_session)) from None
+
+
+class _Turn:
+    """A call, and what is done with its reply."""
+
+    __slots__ = ("call",)
+
+    call: Call
+
+    def cancel(self) -> None:
+        self.call.cancel()
 
 
 def _wrong_field(parameters: Mapping[str, str]) -> Failure:
@@ -314,5 +405,4 @@ def _new_session(value: str | None) -> ModelSession | None:
     try:
         return parse_new_session_id(value)
     except MalformedSessionId:
-        log.warning("malformed NewSessionId", length=len(value))
         return None

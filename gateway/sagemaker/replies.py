@@ -1,7 +1,7 @@
 """Streamed replies, from the bytes of a body to the parts that a client is sent."""
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import groupby
 from typing import Protocol
 
@@ -38,6 +38,29 @@ class Source(Protocol):
         ...
 
 
+class Framing(Protocol):
+    """What the payload of a body is in."""
+
+    def feed(self, data: bytes) -> Iterable[bytes]:
+        """The payloads that are whole with these bytes, each made when it is asked for."""
+        ...
+
+    def end(self) -> None:
+        """The body is over."""
+        ...
+
+
+class WholeBody:
+    """No framing: the body is the payload."""
+
+    def feed(self, data: bytes) -> Iterable[bytes]:
+        """See `Framing.feed`."""
+        return (data,)
+
+    def end(self) -> None:
+        """See `Framing.end`."""
+
+
 class ReplyReader:
     """Reads one streamed reply, as much at a time as its budget allows.
 
@@ -48,13 +71,12 @@ class ReplyReader:
         on_head: See `Transport.invoke_endpoint_with_response_stream`.
         on_parts: Likewise.
         on_end: Likewise. Called once, unless the call is cancelled.
+        framing: Of the body; an event stream unless told otherwise.
 
     Attributes:
-        source: Set before anything is fed.
+        source: Set before anything is fed; None where nothing can be paused.
         unread: Whether there is more to be read of what has been fed.
     """
-
-    source: Source | None
 
     def __init__(
         self,
@@ -62,13 +84,15 @@ class ReplyReader:
         on_head: OnHead,
         on_parts: OnParts,
         on_end: OnEnd[StreamedReply],
+        framing: Framing | None = None,
     ) -> None:
+        self.source: Source | None = None
         self.unread = False
         self._budget = budget
         self._on_head = on_head
         self._on_parts = on_parts
         self._on_end = on_end
-        self._payloads = Payloads()
+        self._framing: Framing = framing or Payloads()
         self._splitter: Splitter
         self._result: StreamedReply | Exception | None = None
         self._body: deque[bytes] = deque()
@@ -150,7 +174,7 @@ class ReplyReader:
     def _all(self) -> Iterator[Part | None]:
         """What there is to be read, step by step."""
         while self._body:
-            for payload in self._payloads.feed(self._body[0]):
+            for payload in self._framing.feed(self._body[0]):
                 for start in range(0, len(payload) or 1, SLICE_BYTES):
                     data = payload[start : start + SLICE_BYTES]
                     self._cost += len(data) // _COST_BYTES
@@ -168,7 +192,7 @@ class ReplyReader:
         result = self._result
         if not isinstance(result, Exception) and not self._over:
             try:
-                self._payloads.end()
+                self._framing.end()
                 self._pass_on([part for part in self._splitter.end() if part is not None])
             except Exception as error:  # noqa: BLE001 - the caller's
                 result = ReplyFailed(error)

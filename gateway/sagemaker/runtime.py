@@ -1,5 +1,6 @@
 """SageMaker Runtime: one client for all routes of a gateway."""
 
+import asyncio
 import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -21,6 +22,10 @@ from gateway.sagemaker.sdk import NotLean
 from gateway.sagemaker.transport import CallLimits, Transport
 
 log = structlog.stdlib.get_logger("gateway.sagemaker")
+
+
+START_SECONDS = 30.0
+"""How long looking for credentials may take before the gateway starts; calls need them anyway."""
 
 
 class NotConfigured(Exception):
@@ -104,7 +109,11 @@ async def runtime_client(
 
     async with AsyncExitStack() as stack:
         try:
-            credentials = await session.get_credentials()
+            async with asyncio.timeout(START_SECONDS):
+                credentials = await session.get_credentials()
+        except TimeoutError:
+            text = f"looking for AWS credentials took longer than {START_SECONDS:g} s"
+            raise await refusal(text) from None
         except Exception as error:  # noqa: BLE001 - of what a program gives, the SDK raises anything
             raise await refusal(no_credentials(error)) from None
         try:

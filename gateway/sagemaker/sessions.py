@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 
 import msgspec
 
+from gateway.formats.text import from_json
 from gateway.session.ports import ModelSession
 
 NEW_SESSION = "NEW_SESSION"
@@ -18,6 +19,7 @@ NEW_SESSION = "NEW_SESSION"
 # at either end is the same language.
 _ID = re.compile(r"(?!-)[a-zA-Z0-9-]{1,256}(?<!-)")
 _YEAR_10000 = 253_402_300_800  # in seconds since the epoch; no date can be written from then on
+_members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _EXPIRES = re.compile(r"\s*expires\s*=\s*(.*?)\s*", re.IGNORECASE | re.DOTALL)
 
 
@@ -55,16 +57,36 @@ def _seconds(text: str) -> float | None:
     return seconds if 0 <= seconds < _YEAR_10000 else None
 
 
+class NotOneObject(Exception):
+    """A body begins like a JSON object and is none, or has something after it."""
+
+
 def with_session_id(body: bytes, key: str, session_id: str) -> bytes:
     """A JSON object's bytes with the session id as a further member.
 
     The rest stays as it was written. The id comes last, so that it wins over one that a client may
-    have put there. A body that is no object is returned as it is.
+    have put there. A body of another kind is returned as it is.
+
+    Raises:
+        NotOneObject: A lenient container might read an id out of it that a client has put there.
     """
     text = body.strip()
-    if not (text.startswith(b"{") and text.endswith(b"}")):
+    if not text.startswith(b"{"):
         return body
+    if not _is_object(text):
+        raise NotOneObject
     members = text[1:-1].rstrip()
     comma = b"," if members else b""
     member = msgspec.json.encode(key) + b":" + msgspec.json.encode(session_id)
     return b"{" + members + comma + member + b"}"
+
+
+def _is_object(text: bytes) -> bool:
+    try:
+        _members(text)
+    except (ValueError, RecursionError):  # strict; Python's servers read `NaN` too
+        try:
+            return isinstance(from_json(text), dict)
+        except ValueError:
+            return False
+    return True

@@ -15,6 +15,7 @@ from struct import pack
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from gateway.errors import ErrorCode, Outcome
 from gateway.formats.presets import FORMATS, Format
@@ -22,7 +23,7 @@ from gateway.formats.streams import StreamKind
 from gateway.formats.text import Text
 from gateway.protocol.options import CallOptions
 from gateway.sagemaker import budget
-from gateway.sagemaker.model import SageMakerModel
+from gateway.sagemaker.model import LINES_A_MINUTE, SageMakerModel
 from gateway.sagemaker.profiles import PROFILES
 from gateway.sagemaker.runtime import runtime_client
 from gateway.sagemaker.transport import Transport
@@ -523,6 +524,85 @@ async def test_a_stream_in_one_piece() -> None:
         with pytest.raises(ModelError) as caught:
             await Talk(model_of(client, profile="first-message")).ask()
         assert caught.value.failure.code is ErrorCode.MODEL_ERROR
+
+
+async def test_a_stream_in_one_piece_is_read_in_many_turns_of_the_loop() -> None:
+    lines = 20_000
+    async with serving(answering(token("x") * lines)) as (_, client):
+        talk = Talk(model_of(client, profile="first-message"))
+        call = asyncio.create_task(talk.ask())
+        turns = 0
+        reading = client.budget
+        while not call.done():
+            await asyncio.sleep(0)
+            turns += reading.waiting
+        assert (await call).body == b"x" * lines
+        assert turns >= lines / budget.TURN_COST - 1
+
+
+async def test_cancelling_what_is_read_in_one_piece() -> None:
+    async with serving(answering(token("x") * 20_000)) as (_, client):
+        model = model_of(client, profile="first-message")
+        ends: list[object] = []
+        call = model.invoke(ASK, None, affinity="a", on_parts=ends.append, on_end=ends.append)
+        await until(lambda: client.budget.waiting)
+        call.cancel()
+        await until(lambda: not client.budget.waiting)
+        assert ends == []
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(20 * UNIT):
+        while not condition():  # noqa: ASYNC110 - each turn of the loop counts
+            await asyncio.sleep(0)
+
+
+async def test_a_malformed_session_id_is_told_of_but_not_too_often() -> None:
+    async def handle(request: Connection) -> None:
+        head = "HTTP/1.1 200 OK\r\nX-Amzn-SageMaker-New-Session-Id: -secret-\r\n"
+        await request.raw(f"{head}content-length: 2\r\n\r\n{{}}".encode())
+
+    async with serving(handle) as (_, client):
+        model = SageMakerModel(
+            client, "my-endpoint", PROFILES["first-message"], CallOptions(), route="chat"
+        )
+        with capture_logs() as logs:
+            for _ in range(LINES_A_MINUTE + 1):
+                assert (await invoke(model, ASK)).new_session is None
+        assert (
+            logs
+            == [
+                {
+                    "event": "malformed NewSessionId",
+                    "log_level": "warning",
+                    "route": "chat",
+                    "session": "a",
+                    "endpoint": "my-endpoint",
+                    "length": 8,
+                    "suppressed": 0,
+                }
+            ]
+            * LINES_A_MINUTE
+        )
+        opening = model_of(client, profile="container-standards")
+        with pytest.raises(ModelError) as caught:
+            await opening.open()
+        assert caught.value.failure.facts["cause"] == "malformed NewSessionId"
+
+
+async def test_a_body_that_is_not_one_object_is_not_sent() -> None:
+    async with serving(answering(b"{}")) as (server, client):
+        model = model_of(client, FORMATS["plain"], "torchserve")
+        for body in (b'{"session_id": "mine"} {}', b"{} x"):
+            request = ModelRequest(body=body, content_type="application/json")
+            with pytest.raises(ModelError) as caught:
+                await invoke(model, request, SESSION)
+            failure = caught.value.failure
+            assert (failure.code, failure.outcome) == (
+                ErrorCode.VALIDATION_ERROR,
+                Outcome.NOT_INVOKED,
+            )
+        assert server.requests == []
 
 
 async def test_what_a_format_accepts() -> None:

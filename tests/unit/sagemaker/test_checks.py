@@ -1,13 +1,15 @@
 """Whether the platform can be called: region, profile and credentials of this machine."""
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import botocore.exceptions as boto
 import pytest
 
 from gateway.local.command import apart_from_aws
+from gateway.sagemaker import runtime
 from gateway.sagemaker.checks import no_credentials, platform_problems
 from gateway.sagemaker.runtime import NotConfigured, runtime_client
 from tests.support.listener import listening
@@ -238,7 +240,9 @@ def test_why_there_are_none(error: Exception, why: str) -> None:
     assert no_credentials(error) == f"AWS credentials can't be had: {why}"
 
 
-async def test_looking_for_credentials_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+@asynccontextmanager
+async def silent_metadata(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[asyncio.Event]:
+    """A metadata service that never answers; set once nobody asks it any more."""
     gone = asyncio.Event()
 
     async def hang(reader: asyncio.StreamReader, _writer: asyncio.StreamWriter) -> None:
@@ -249,8 +253,22 @@ async def test_looking_for_credentials_ends(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setenv("AWS_METADATA_SERVICE_TIMEOUT", "600")
     async with listening(hang) as port:
         monkeypatch.setenv("AWS_EC2_METADATA_SERVICE_ENDPOINT", f"http://127.0.0.1:{port}")
+        yield gone
+
+
+async def test_looking_for_credentials_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with silent_metadata(monkeypatch) as gone:
         ((about, text, certain),) = await problems(credentials=True, seconds=0.5 * UNIT)
         async with asyncio.timeout(5 * UNIT):
             await gone.wait()  # it was asked, and asks no more
     assert (about, certain) == ("credentials", False)
     assert text == f"looking for AWS credentials took longer than {0.5 * UNIT:g} s"
+
+
+async def test_no_client_waits_for_them_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runtime, "START_SECONDS", 0.5 * UNIT)
+    async with silent_metadata(monkeypatch) as gone:
+        with pytest.raises(NotConfigured, match=r"^looking for AWS credentials took longer than"):
+            await make_client("us-east-1")
+        async with asyncio.timeout(5 * UNIT):
+            await gone.wait()

@@ -58,7 +58,6 @@ class Transport:
     ) -> Call:
         del parameters, sha256
         self.reader = ReplyReader(self.budget, on_head, on_parts, on_end)
-        self.reader.source = None
         self.reader.begin(StreamedReply())
         return self.reader
 

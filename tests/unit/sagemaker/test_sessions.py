@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from gateway.sagemaker.sessions import (
     MalformedSessionId,
+    NotOneObject,
     parse_new_session_id,
     with_session_id,
 )
@@ -66,13 +67,26 @@ def test_anything(value: str) -> None:
         (b"{}", {"session_id": "s"}),
         (b' { "a" : 1.0 } ', {"a": 1.0, "session_id": "s"}),
         (b'{"session_id": "mine"}', {"session_id": "s"}),
+        (b'{"a": Infinity}\n', {"a": float("inf"), "session_id": "s"}),
     ],
 )
 def test_ids_in_bodies(body: bytes, result: object) -> None:
     assert json.loads(with_session_id(body, "session_id", "s")) == result
 
 
-@pytest.mark.parametrize("body", [b"", b"[]", b'"x"', b"{", b"text"])
+@pytest.mark.parametrize(
+    "body",
+    [
+        *(b"{", b"{} {}", b"{}{}", b'{"session_id":"mine"} []', b"{} }", b"{,}", b'{"a":1', b"{}x"),
+        *(b'{"a":}', b"{}\x00", b"{" * 100_000),
+    ],
+)
+def test_bodies_that_are_not_one_object_are_refused(body: bytes) -> None:
+    with pytest.raises(NotOneObject):
+        with_session_id(body, "session_id", "s")
+
+
+@pytest.mark.parametrize("body", [b"", b"[]", b'"x"', b"text"])
 def test_bodies_that_are_no_objects_stay_as_they_are(body: bytes) -> None:
     assert with_session_id(body, "session_id", "s") == body
 
