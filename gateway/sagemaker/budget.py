@@ -1,8 +1,7 @@
-"""What is read of replies in one turn of the event loop.
+"""How much of streamed replies is read in one turn of the event loop.
 
-Streamed replies are read in small pieces, so that no other route feels one that is hostile.
-
-A container may write a million empty lines, or a byte at a time, and all of it is there at once.
+They are read in small pieces, so that no other route feels one that is hostile. A
+container may write a million empty lines, or a byte at a time, and all of it is there at once.
 However much has come, only so much of it is worked on in one turn of the event loop, over all
 replies and with each in its turn. The rest is kept, and once there is enough of that, nothing more
 is read from the connection.
@@ -61,15 +60,16 @@ class ReadBudget:
             self._run()
 
     def _run(self) -> None:
-        while self._queue:
-            if self._left <= 0:
+        try:
+            while self._queue and self._left > 0:
+                reader = self._queue.popleft()
+                self._left -= reader.read(min(SHARE_COST, self._left))
+                if reader.unread:
+                    self._queue.append(reader)
+        finally:  # one whose end goes wrong holds up no other
+            if self._queue:
                 self.waiting = True
                 self._loop.call_soon(self._next_turn)
-                return
-            reader = self._queue.popleft()
-            self._left -= reader.read(min(SHARE_COST, self._left))
-            if reader.unread:
-                self._queue.append(reader)
 
     def _next_turn(self) -> None:
         self.waiting = False

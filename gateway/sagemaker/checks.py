@@ -39,7 +39,7 @@ _OWN_WORDS = tuple(
 """What the SDK says in its own words, with names of profiles, variables and addresses."""
 
 _PROFILE_VARIABLES = ("AWS_DEFAULT_PROFILE", "AWS_PROFILE")
-"""In the order in which the SDK looks at them."""
+"""In the order in which the SDK reads them."""
 
 _CODE = re.compile(r"[A-Za-z.]{1,64}")
 

@@ -66,7 +66,7 @@ class Signer:
         if self._made_of != (secret, day):
             self._scope = f"{day}/{self._region}/{self._service}/aws4_request"
             key = _derived(secret, day, self._region, self._service).ljust(64, b"\0")
-            # HMAC (RFC 2104) up to where the message comes in, which is dear to do each time.
+            # HMAC (RFC 2104) up to where the message comes in, which is expensive to do each time.
             self._inner = sha256(key.translate(_INNER))
             self._outer = sha256(key.translate(_OUTER))
             self._made_of = (secret, day)

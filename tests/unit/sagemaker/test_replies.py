@@ -255,3 +255,21 @@ async def test_a_listener_that_cancels(budget: ReadBudget) -> None:
         await asyncio.sleep(0)
     assert 0 < len(reply.text) <= SHARE_COST
     assert (reply.ends, reply.source.told) == ([], ["cancel"])
+
+
+async def test_an_end_that_goes_wrong_holds_up_no_other(budget: ReadBudget) -> None:
+    def fails(_result: object) -> None:
+        raise ZeroDivisionError
+
+    bad = ReplyReader(budget, lambda _: lines(), lambda _parts: None, fails)
+    bad.begin(HEAD)
+    bad.feed(payload_part(b"{}\n" * 2 * TURN_COST))
+    other = Reply(budget, lines())
+    other.reader.feed(payload_part(b'{"a": "x"}\n' * 2 * TURN_COST))
+    other.reader.end()
+    bad.end()
+    failures: list[object] = []
+    loop = asyncio.get_running_loop()
+    loop.set_exception_handler(lambda _, context: failures.append(context["exception"]))
+    await other.ended()
+    assert (other.text, len(failures)) == ("x" * 2 * TURN_COST, 1)
