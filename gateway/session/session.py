@@ -241,18 +241,15 @@ class Session:
         waiting = self.turns.waiting
         signs = self.upstream.handle(Prepare(wanted=waiting))
         if not signs:
-            if waiting:
-                self.state = State.RENEWING if self.upstream.renewal else State.OPENING
-                return
+            self.state = State.RENEWING if self.upstream.renewal else State.OPENING
         elif isinstance(signs[0], Gone):
             self._end(signs[0].reason)
-            return
-        if waiting:
+        elif waiting:
             self.state = State.RUNNING
             self.turns.begin(self.model)
-            return
-        self.used_at = self.out.now
-        self._end_if_abandoned()
+        else:
+            self.used_at = self.out.now
+            self._end_if_abandoned()
 
     def _parts(self, event: on.ReplyParts) -> None:
         """Pass parts of the running turn's reply on."""

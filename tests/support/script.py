@@ -52,12 +52,15 @@ class Script:
     """A session, what it did at the last step, and the invariants of every step.
 
     Args:
+        policy: Its route's, but for the defaults.
+
+    Attributes:
         moves: Take the session down before each step, and set it up again on another clock.
-        policy: Of its route.
     """
 
-    def __init__(self, *, moves: bool = False, **policy: Any) -> None:
-        self.moves = moves
+    moves = False
+
+    def __init__(self, **policy: Any) -> None:
         self.policy = Policy(**{"route": "chat", "resume_seconds": 0.0, **policy})
         self.session = Session(session_id="s-1", principal="anonymous", policy=self.policy)
         self.log = EventLog(self.policy.log_bounds)

@@ -6,7 +6,13 @@ choices, and what must be true when all is over.
 
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 
 from gateway.errors import ErrorCode, Failure, Outcome
 from gateway.protocol import messages as wire
@@ -32,8 +38,6 @@ FAILURES = st.builds(
 
 class Sessions(RuleBasedStateMachine):
     """A client, a model, a clock and an operator, each at its worst."""
-
-    moves = False
 
     def __init__(self) -> None:
         super().__init__()
@@ -65,7 +69,6 @@ class Sessions(RuleBasedStateMachine):
     )
     def start(self, client: int | None, **policy: object) -> None:
         self.script = Script(
-            moves=self.moves,
             idle_seconds=50,
             session_seconds=200,
             expiring_notice_seconds=20,
@@ -232,13 +235,5 @@ class Sessions(RuleBasedStateMachine):
         assert not script.open_models, "what was opened has been closed"
 
 
-class MovingSessions(Sessions):
-    """The same, where the session is taken down and set up again elsewhere at every step."""
-
-    moves = True
-
-
-TestSessions = Sessions.TestCase
-TestSessions.settings = settings(stateful_step_count=40)
-TestMovingSessions = MovingSessions.TestCase
-TestMovingSessions.settings = settings(stateful_step_count=40)
+def test_any_order_of_events() -> None:
+    run_state_machine_as_test(Sessions, settings=settings(stateful_step_count=40))

@@ -186,6 +186,17 @@ class TestLoss:
         with pytest.raises(UnexpectedEvent):
             script.handle(on.ReplyEnded(1, reply()))
 
+    def test_nor_is_that_of_another_step(self) -> None:
+        script = Script(on_lost=Recovery.REPLAY).ready()
+        script.step(send("a"))
+        script.answer()
+        script.step(send("b"))
+        script.fail(LOST)
+        script.step(on.Opened(NEW))
+        step = script.invoking[0].turn
+        with pytest.raises(UnexpectedEvent, match=f"step {step - 1} is not at the model"):
+            script.handle(on.ReplyEnded(step - 1, reply()))
+
     def test_a_message_is_accepted_meanwhile(self) -> None:
         script = Script(on_lost=Recovery.RENEW, resume_seconds=30).ready()
         script.step(send("a"))

@@ -80,6 +80,16 @@ def test_a_session_that_waits_for_its_client_is_not_idle_for_it() -> None:
     assert script.timers[Timer.DETACHED] == START + 70
 
 
+def test_the_one_that_was_displaced_takes_nothing_with_it() -> None:
+    """It was left in the moment in which the other one came, and is said to be gone after it."""
+    script = Script(resume_seconds=30).ready()
+    script.resume(last_event=1)
+    assert script.effects == [do.Displace(1), do.Trim(1), script.last(do.Attach)]
+    assert script.step(on.Detached(1)) == []
+    script.step(on.Detached(2))
+    assert script.timers[Timer.DETACHED] == START + 30
+
+
 def test_the_newest_key_is_confirmed_by_the_first_message() -> None:
     script = Script(resume_seconds=30).ready()
     script.resume(last_event=1)

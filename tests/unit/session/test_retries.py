@@ -8,7 +8,7 @@ from gateway.session import effects as do
 from gateway.session import events as on
 from gateway.session.events import Timer
 from gateway.session.table import State
-from tests.support.script import CLOCK, MODEL, START, Script, failure, send
+from tests.support.script import MODEL, START, Script, failure, send
 
 THROTTLED = Failure(code=ErrorCode.THROTTLED, message="Wait.")
 
@@ -20,7 +20,7 @@ def test_a_turn_is_sent_again_after_a_wait_that_grows() -> None:
     for spread in (0.5, 1.0):
         script.fail(THROTTLED)
         assert script.stands(State.RETRYING)
-        assert script.last(do.SetTimer) == do.SetTimer(Timer.RETRY_TURN, CLOCK, spread)
+        assert script.last(do.SetTimer) == do.SetTimer(Timer.RETRY_TURN, script.clock, spread)
         script.fire(Timer.RETRY_TURN)
         assert [invoke.request.body for invoke in script.invoking] == [b"hello"]
     script.fail(THROTTLED)
