@@ -10,6 +10,7 @@ PYTEST_FLAGS ?= -n $(shell expr 2 \* $$(nproc)) --dist worksteal
 BENCH_FLAGS ?=
 LOCK := $(BIN)/python -m uv pip compile --quiet --no-config --upgrade --universal \
 	--python-version 3.11 --generate-hashes --no-annotate --custom-compile-command 'make lock'
+MUTANTS_FLAGS ?=
 LONG := long or hypothesis or schedules
 export PATH := $(PATH):/usr/sbin
 
@@ -19,10 +20,10 @@ needed = command -v $(1) >/dev/null \
 	|| { echo "$(1) is needed: apt-get install $(1)" >&2; exit 1; }
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test long lint types unit coverage search compat lock bench instructions format clean browser proxies node
+.PHONY: help demo test long lint types unit coverage mutants mutants-short search compat lock bench instructions format clean browser proxies node
 
 help: ## show this text
-	@awk -F':.*## ' '/^[a-z]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import ensurepip, sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
@@ -71,6 +72,12 @@ coverage: $(INSTALLED) ## the coverage that is asked of the protocol and the ses
 	$(BIN)/coverage run -m pytest $(PYTEST_FLAGS) tests/unit
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report --include='gateway/protocol/*,gateway/session/*' --fail-under=100
+
+mutants: $(INSTALLED) ## put faults into the core, and see that its tests notice
+	$(BIN)/python -m tests.mutants $(MUTANTS_FLAGS)
+
+mutants-short: $(INSTALLED) ## the same for a few small modules
+	$(BIN)/python -m tests.mutants --short
 
 search: $(INSTALLED) ## look for failures for as long as it takes
 	$(BIN)/pytest --hypothesis-profile=search -k "machine or codecs" tests/unit

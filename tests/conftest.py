@@ -14,6 +14,7 @@ from tests.support.timing import UNIT
 
 settings.register_profile("test", max_examples=100, deadline=None, derandomize=True)
 settings.register_profile("long", max_examples=400, deadline=None, derandomize=True)
+settings.register_profile("mutants", max_examples=30, deadline=None, derandomize=True)
 settings.register_profile("search", max_examples=20_000, deadline=None, print_blob=True)
 settings.load_profile("test")
 

@@ -5,8 +5,9 @@ import re
 import pytest
 
 from gateway.errors import ErrorCode, Outcome
-from gateway.sagemaker import PROFILES, exceptions
+from gateway.sagemaker import exceptions
 from gateway.sagemaker.errors import failure_of
+from gateway.sagemaker.profiles import PROFILES
 
 assert exceptions.__doc__ is not None
 DRAWN = re.findall(r"^    ([│├└─ ]*)(\w+)", exceptions.__doc__, re.MULTILINE)
