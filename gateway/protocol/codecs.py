@@ -5,7 +5,6 @@ the client.
 """
 
 import binascii
-import re
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -13,12 +12,21 @@ import msgspec
 from msgspec import UNSET, Raw, structs
 
 from gateway.protocol.messages import (
-    MESSAGE_ID,
     ClientMessage,
+    MessageCancel,
     MessageDelta,
     MessageDone,
+    MessageId,
     MessageSend,
     ServerMessage,
+)
+from gateway.protocol.options import OPTIONS
+from gateway.protocol.structure import (
+    MAX_VALUES,
+    NoJsonForm,
+    TooManyValues,
+    check_packed,
+    may_be_built,
 )
 
 Frame = str | bytes
@@ -26,7 +34,11 @@ Frame = str | bytes
 SUBPROTOCOL_JSON = "v1.json.session-gateway"
 SUBPROTOCOL_MSGPACK = "v1.msgpack.session-gateway"
 
+MAX_ERROR_TEXT = 200
+"""How many characters a client is told of what is wrong with its frame; some quote from it."""
+
 _BODIES = "exactly one of `text`, `json`, `base64`"
+_NO_OPTIONS = (UNSET,) * len(OPTIONS)
 # What msgspec raises for input that is not a message: wrong syntax or types, text that is not
 # UTF-8, nesting deeper than the interpreter's recursion limit.
 _BAD_INPUT = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
@@ -40,17 +52,19 @@ class ProtocolError(Exception):
         message_id: The message id that it has, where that is one.
     """
 
-    def __init__(self, text: str, claim: "_Claim | MessageSend | None" = None) -> None:
+    def __init__(
+        self, text: str, *, message_type: str | None = None, message_id: str | None = None
+    ) -> None:
         super().__init__(text)
-        self.message_type = claim.type if isinstance(claim, _Claim) else None
-        message_id = None if claim is None else claim.id
-        good = isinstance(message_id, str) and re.fullmatch(MESSAGE_ID, message_id)
-        self.message_id: str | None = message_id if good else None
+        self.message_type = message_type
+        self.message_id = message_id
 
 
 class _Claim(msgspec.Struct):
+    """What a frame that is no message is asked for; of anything else in it, nothing is built."""
+
     type: str
-    id: Any = None
+    id: Raw = Raw()
 
 
 class Codec(Protocol):
@@ -81,14 +95,24 @@ def _explain(error: Exception) -> str:
         return "nested too deeply"
     if isinstance(error, UnicodeDecodeError):
         return "a string is not UTF-8"
-    return str(error)
+    text = str(error)
+    return text if len(text) <= MAX_ERROR_TEXT else f"{text[:MAX_ERROR_TEXT]}…"
 
 
-def _claimed(decode: Callable[..., _Claim], frame: Frame) -> _Claim | None:
+def _refusal(decode: Callable[..., Any], frame: Frame, error: Exception) -> ProtocolError:
+    """What to raise for a frame that is no message."""
+    text = _explain(error)
     try:
-        return decode(frame, type=_Claim)
+        claim: _Claim = decode(frame, type=_Claim)
     except _BAD_INPUT:
-        return None
+        return ProtocolError(text)
+    try:
+        message_id = decode(claim.id, type=MessageId)
+    except _BAD_INPUT:
+        message_id = ""
+    return ProtocolError(
+        text, message_type=claim.type, message_id=message_id if _is_visible(message_id) else None
+    )
 
 
 class JsonCodec:
@@ -107,15 +131,14 @@ class JsonCodec:
         try:
             message = self._decoder.decode(frame)
         except _BAD_INPUT as error:
-            claim = _claimed(msgspec.json.decode, frame)
-            raise ProtocolError(_explain(error), claim) from None
-        if not isinstance(message, MessageSend):
-            return message
-        if message.data is not UNSET:
-            raise ProtocolError(
-                "`bytes` is for MessagePack only, send `base64` - at `$.bytes`", message
-            )
-        return _one_body(message, _BODIES)
+            raise _refusal(msgspec.json.decode, frame, error) from None
+        if isinstance(message, MessageSend):
+            if message.data is not UNSET:
+                raise _wrong(message, "`bytes` is for MessagePack only, send `base64`", "bytes")
+            return _checked(message, _BODIES)
+        if isinstance(message, MessageCancel):
+            _check_id(message)
+        return message
 
     def encode(self, message: ServerMessage) -> bytes:
         """See `Codec.encode`."""
@@ -140,13 +163,13 @@ class MsgpackCodec:
         try:
             message = self._decoder.decode(frame)
         except _BAD_INPUT as error:
-            claim = _claimed(msgspec.msgpack.decode, frame)
-            raise ProtocolError(_explain(error), claim) from None
-        if not isinstance(message, MessageSend):
-            return message
-        message = _one_body(message, f"{_BODIES}, `bytes`")
-        if message.json is not UNSET:
-            return structs.replace(message, json=Raw(_json_of(message.json, message)))
+            raise _refusal(msgspec.msgpack.decode, frame, error) from None
+        if isinstance(message, MessageSend):
+            message = _checked(message, f"{_BODIES}, `bytes`")
+            if message.json is not UNSET:
+                return structs.replace(message, json=Raw(_json_of(bytes(message.json), message)))
+        elif isinstance(message, MessageCancel):
+            _check_id(message)
         return message
 
     def encode(self, message: ServerMessage) -> bytes:
@@ -161,7 +184,9 @@ class MsgpackCodec:
         return self._encoder.encode(message)
 
     def _repacked(self, message: MessageDone, body: bytes) -> MessageDone:
-        """The message with its JSON as MessagePack, or as text where that can't hold it."""
+        """The message with its JSON as MessagePack; as text where that costs much, or can't be."""
+        if not may_be_built(body):
+            return structs.replace(message, json=UNSET, text=body.decode())
         try:
             packed = self._encoder.encode(msgspec.json.decode(body))
         except (msgspec.DecodeError, OverflowError, RecursionError):
@@ -169,49 +194,58 @@ class MsgpackCodec:
         return structs.replace(message, json=Raw(packed))
 
 
-def _one_body(message: MessageSend, names: str) -> MessageSend:
+def _is_visible(text: str) -> bool:
+    """Whether a string has characters, and all are visible ASCII: no space, and no control."""
+    return text.isascii() and text.isprintable() and bool(text) and " " not in text
+
+
+def _wrong(message: MessageSend | MessageCancel, what: str, field: str) -> ProtocolError:
+    message_id = message.id if _is_visible(message.id) else None
+    return ProtocolError(f"{what} - at `$.{field}`", message_id=message_id)
+
+
+def _check_id(message: MessageSend | MessageCancel) -> None:
+    if not _is_visible(message.id):
+        raise _wrong(message, "Expected visible ASCII characters", "id")
+
+
+def _checked(message: MessageSend, bodies: str) -> MessageSend:
     """The message with its only body, decoded where it came as Base64."""
+    _check_id(message)
+    options = structs.astuple(message)[: len(OPTIONS)]
+    if options != _NO_OPTIONS:
+        for name, value in zip(OPTIONS, options, strict=True):
+            if value is not UNSET and not (value.isascii() and value.isprintable()):
+                raise _wrong(message, "Expected printable ASCII characters", name)
     if (
         (message.text is UNSET)
         + (message.json is UNSET)
         + (message.base64 is UNSET)
         + (message.data is UNSET)
     ) != 3:
-        raise ProtocolError(f"Object needs {names}", message)
+        raise ProtocolError(f"Object needs {bodies}", message_id=message.id)
     if message.base64 is UNSET:
         return message
     try:
         data = binascii.a2b_base64(message.base64, strict_mode=True)
     except ValueError:  # binascii.Error is one, and so is a string that is not ASCII
-        raise ProtocolError("Invalid base64 encoded string - at `$.base64`", message) from None
+        raise _wrong(message, "Invalid base64 encoded string", "base64") from None
     return structs.replace(message, base64=UNSET, data=data)
 
 
-def _json_of(packed: Raw, message: MessageSend) -> bytes:
-    """JSON for a MessagePack value; maps may have string keys only, and nothing may be binary."""
-    try:
-        return msgspec.json.encode(_plain(msgspec.msgpack.decode(packed)))
-    except (*_BAD_INPUT, TypeError, ValueError) as error:
-        reason = _explain(error) if isinstance(error, _BAD_INPUT) else "it has no JSON form"
-        raise ProtocolError(f"{reason} - at `$.json`", message) from None
-
-
-def _plain(value: Any) -> Any:
-    """The value itself, where it is made of nothing but JSON's own types.
+def _json_of(packed: bytes, message: MessageSend) -> bytes:
+    """JSON for a MessagePack value.
 
     msgspec would give ``bytes`` as Base64, and numbers as the strings that they are as keys; the
-    model would then get something else than the client sent.
+    model would then get something else than the client sent. So such a value is refused.
     """
-    if isinstance(value, dict):
-        if not all(isinstance(key, str) for key in value):
-            raise TypeError
-        for item in value.values():
-            _plain(item)
-    elif isinstance(value, list):
-        for item in value:
-            _plain(item)
-    elif not (value is None or isinstance(value, str | bool | int | float)):
-        raise TypeError
-    elif isinstance(value, float) and value - value != 0:  # an infinity or not a number
-        raise ValueError
-    return value
+    try:
+        check_packed(packed)
+        return msgspec.json.encode(msgspec.msgpack.decode(packed))
+    except NoJsonForm:
+        reason = "it has no JSON form"
+    except TooManyValues:
+        reason = f"more than {MAX_VALUES} values; send JSON as `bytes`, with its `content_type`"
+    except _BAD_INPUT as error:
+        reason = _explain(error)
+    raise _wrong(message, reason, "json")

@@ -10,7 +10,8 @@ from typing import Annotated, Literal, get_args
 
 from msgspec import UNSET, Meta, Struct, UnsetType
 
-HeaderText = Annotated[str, Meta(pattern=r"\A[\x20-\x7e]{1,1024}\Z")]
+HeaderText = Annotated[str, Meta(min_length=1, max_length=1024)]
+"""In printable ASCII, which the codecs check."""
 
 
 class CallOptions(Struct, frozen=True, kw_only=True, gc=False):
