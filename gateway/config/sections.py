@@ -53,7 +53,7 @@ class ServerSettings(Section):
         "wait or have come in part; over it, those who hold the most give way",
     )
     open_timeout_seconds: Positive = Field(
-        default=10.0, description="time for a client to send session.open"
+        default=10.0, description="time for a client to send session.open; raw, its first frame"
     )
     heartbeat_seconds: Positive = Field(
         default=30.0, description="twice this long without a sign of life ends a connection"

@@ -24,6 +24,8 @@ from gateway.protocol.codecs import (
 from gateway.protocol.messages import (
     AuthRefresh,
     ErrorMessage,
+    MessageDuplicate,
+    MessageSend,
     Notice,
     Ping,
     Pong,
@@ -49,6 +51,12 @@ CODECS: Mapping[str, Codec] = MappingProxyType(
 
 MAX_BAD_MESSAGES = 20
 """The bad message with this number closes its connection."""
+
+MAX_REFUSED = 1000
+"""So does this many that are refused for whatever reason, one after the other."""
+
+MAX_OPEN_BYTES = 16_384
+"""The largest ``session.open``: a token is the longest that it has to say."""
 
 COALESCE_SECONDS = 0.005
 """How long what nobody waits for, as an acceptance, may wait to be written with what follows."""
@@ -113,6 +121,7 @@ class Connection:
         "_loop",
         "_on_end",
         "_raw",
+        "_refused",
         "_route",
         "_runner",
         "_websocket",
@@ -141,7 +150,7 @@ class Connection:
         self._flushing = False
         self._closing: tuple[CloseCode, str] | None = None
         self._closed = False
-        self._bad_messages = 0
+        self._bad_messages = self._refused = 0
         self._confirmed = True
 
     # What the session asks for
@@ -165,11 +174,19 @@ class Connection:
             self.abort(CloseCode.TOO_SLOW, "too slow")
             return
         self.reader.tell(notice)
-        if isinstance(notice, ErrorMessage) and notice.code is ErrorCode.BAD_MESSAGE:
-            self._bad_messages += 1
-            if self._bad_messages == MAX_BAD_MESSAGES:
-                self.close(CloseCode.PROTOCOL_VIOLATION, "too many bad messages")
+        if isinstance(notice, ErrorMessage | MessageDuplicate):
+            self._count(notice)
         self.wake(soon=True)
+
+    def _count(self, refusal: ErrorMessage | MessageDuplicate) -> None:
+        """Close when the client has been refused often enough."""
+        self._refused += 1
+        if isinstance(refusal, ErrorMessage) and refusal.code is ErrorCode.BAD_MESSAGE:
+            self._bad_messages += 1
+        if self._bad_messages == MAX_BAD_MESSAGES:
+            self.close(CloseCode.PROTOCOL_VIOLATION, "too many bad messages")
+        elif self._refused == MAX_REFUSED:
+            self.close(CloseCode.TOO_MANY, "too many refused messages")
 
     def close(self, code: CloseCode, reason: str) -> None:
         """See `gateway.runner.Subscriber`."""
@@ -218,17 +235,20 @@ class Connection:
 
     async def _begin(self, sessions: Sessions, open_timeout: float) -> None:
         """Open a session, or resume one, with the first frames."""
-        if self._raw:
-            frame = await self._receive()
-            await self._open(sessions)
-            self._frame(frame)
-            return
+        awaited = "frame" if self._raw else "session.open"
+        frame = None
         try:
             async with asyncio.timeout(open_timeout):
-                while not await self._session_open(sessions):
-                    pass
+                if self._raw:
+                    frame = await self._receive()
+                    await self._open(sessions)
+                else:
+                    while not await self._session_open(sessions):
+                        pass
         except TimeoutError:
-            raise Closing(CloseCode.SILENT, "no session.open in time") from None
+            raise Closing(CloseCode.SILENT, f"no {awaited} in time") from None
+        if frame is not None:
+            self._frame(frame)
 
     async def _open(self, sessions: Sessions) -> None:
         if sessions.draining:
@@ -244,6 +264,8 @@ class Connection:
     async def _session_open(self, sessions: Sessions) -> bool:
         """Take a frame that is to open a session, or to resume one; False where it is wrong."""
         frame = await self._receive()
+        if _exceeds(frame, MAX_OPEN_BYTES):
+            raise Closing(CloseCode.PROTOCOL_VIOLATION, "no session.open")
         try:
             message = self._codec.decode(frame)
         except ProtocolError as error:
@@ -304,6 +326,11 @@ class Connection:
                 runner.handle(Confirmed())
             message = self._codec.decode(frame)
             match message:
+                case MessageSend():
+                    refused = self._refused
+                    runner.handle(message, self._client)
+                    if self._refused == refused:
+                        self._refused = 0
                 case Ping():
                     self.tell(Pong(data=message.data))
                 case AuthRefresh():

@@ -10,6 +10,7 @@ import pytest
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
+from gateway.transports.websocket import MAX_OPEN_BYTES, MAX_REFUSED
 from tests.integration.conftest import Start
 from tests.support.client import JSON, MSGPACK, client, in_time, raw
 from tests.support.processes import Process, admin
@@ -259,6 +260,18 @@ class TestBadInput:
                 await chat.socket.send(first)
                 assert (await chat.closed())[0] == 4400
 
+    async def test_a_session_open_is_small(self, url: str) -> None:
+        for size, code in ((MAX_OPEN_BYTES - 100, 4410), (MAX_OPEN_BYTES, 4400)):
+            async with client(url) as chat:
+                await chat.send(
+                    "session.open",
+                    token="x" * size,
+                    session_id="x",
+                    resume_key="y",
+                    last_event=0,
+                )
+                assert (await chat.closed())[0] == code
+
     async def test_a_wrong_session_open_may_be_mended(self, url: str) -> None:
         async with client(url) as chat:
             await chat.send("session.open", extra=1)
@@ -322,6 +335,19 @@ class TestBadInput:
             assert (await chat.until("error", code="queue_full"))["id"] == "3"
             for number in range(3):
                 assert (await chat.until("message.done", id=f"{number}"))["status"] == "completed"
+
+    async def test_too_many_refused_messages(self, url: str) -> None:
+        half = MAX_REFUSED // 2
+        unknown, known = ({"type": "message.cancel", "id": name} for name in ("unknown", "0"))
+        async with client(url, route="stateless") as chat:
+            await chat.open()
+            for number in range(2):  # an accepted message makes good for what was before it
+                await chat.ask("hi", f"{number}")
+                chat.send_at_once(*[unknown] * half)
+            chat.send_at_once(*[known] * (half - 1), {"type": "ping"}, unknown)
+            assert await chat.closed() == (4429, "too many refused messages")
+        kinds = [message["type"] for message in chat.messages if message["type"] != "message.done"]
+        assert kinds[-half - 1 :] == ["message.duplicate"] * (half - 1) + ["pong", "error"]
 
 
 class TestFailures:
@@ -427,8 +453,11 @@ async def test_an_endpoint_that_is_down(start_gateway: Start) -> None:
 
 async def test_limits_of_the_server(start_gateway: Start, platform: Process) -> None:
     impatient = "[server]\nopen_timeout_seconds = 0.2\n"
-    async with client(start_gateway(platform.url, impatient + ROUTES).websocket) as chat:
+    url = start_gateway(platform.url, impatient + ROUTES).websocket
+    async with client(url) as chat, raw(url) as socket:
         assert await chat.closed() == (4408, "no session.open in time")
+        await in_time(socket.wait_closed())
+        assert (socket.close_code, socket.close_reason) == (4408, "no frame in time")
     small = "[server]\nmax_connections = 2\n[store]\nmax_sessions = 1\n"
     url = start_gateway(platform.url, small + ROUTES).websocket
     async with client(url) as first:
