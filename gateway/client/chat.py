@@ -15,7 +15,7 @@ from gateway.addresses import websocket_url
 from gateway.client.errors import MessageFailed, ReplyTooLarge, SessionClosed
 from gateway.client.notices import Disconnected, Notice, Opened, Refused
 from gateway.client.session import SessionClient, connect
-from gateway.client.terminal import Input, Interrupted, Output
+from gateway.client.terminal import Input, Interrupted, TerminalOutput
 from gateway.client.turns import Reply, Turn
 from gateway.client.words import in_words
 from gateway.errors import CloseCode, ErrorCode, Outcome
@@ -53,7 +53,7 @@ class Chat:
         self.failed = False
         self._terminal = sys.stdin.isatty() and sys.stdout.isatty()
         self._input = Input(PROMPT if self._terminal else "")
-        self._output = Output(self._input, terminal=self._terminal)
+        self._output = TerminalOutput(self._input, terminal=self._terminal)
         self._print = self._output.print
         self._typed_for: str | None = None
         self._gone_is_known = False

@@ -226,7 +226,7 @@ def _editor(history: History) -> PromptSession[str]:
     )
 
 
-class Output:
+class TerminalOutput:
     """Replies on the standard output, and everything else on that for errors.
 
     Args:

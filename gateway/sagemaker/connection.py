@@ -88,7 +88,7 @@ class Request:
         self.then = then
         self.starting: asyncio.Task[None] | None = None
         """What it waits for before it can be sent."""
-        self.connection: Connection | None = None
+        self.connection: HttpConnection | None = None
         """What it was sent over."""
         self.over = False
         self._on_end = on_end
@@ -120,7 +120,7 @@ class Request:
             self._on_end(result)
 
 
-class Connection(asyncio.Protocol):
+class HttpConnection(asyncio.Protocol):
     """See the module.
 
     Args:
@@ -135,7 +135,7 @@ class Connection(asyncio.Protocol):
 
     def __init__(
         self,
-        on_free: Callable[["Connection"], None],
+        on_free: Callable[["HttpConnection"], None],
         loop: asyncio.AbstractEventLoop,
         read_timeout: float,
     ) -> None:

@@ -12,7 +12,7 @@ from collections import deque
 import aiohappyeyeballs
 import msgspec
 
-from gateway.sagemaker.connection import Connection, Request
+from gateway.sagemaker.connection import HttpConnection, Request
 from gateway.sagemaker.exceptions import ConnectError, ConnectTimeout, NotSentInTime, TlsError
 from gateway.sagemaker.transport import CallLimits
 
@@ -50,7 +50,7 @@ class ConnectionPool:
         self._loop = asyncio.get_running_loop()
         self._free = limits.connections
         self._waiting: deque[asyncio.Future[None]] = deque()
-        self._idle: deque[Connection] = deque()  # the one used last is the last
+        self._idle: deque[HttpConnection] = deque()  # the one used last is the last
         self._sweeper: asyncio.TimerHandle | None = None
         self._closed = False
 
@@ -70,7 +70,7 @@ class ConnectionPool:
         if self._sweeper is not None:
             self._sweeper.cancel()
 
-    def ended(self, connection: Connection | None) -> None:
+    def ended(self, connection: HttpConnection | None) -> None:
         """Take back a place, and the connection that had it."""
         while self._waiting:
             waiter = self._waiting.popleft()
@@ -117,7 +117,7 @@ class ConnectionPool:
                 self.ended(None)
             raise
 
-    def _usable(self) -> Connection | None:
+    def _usable(self) -> HttpConnection | None:
         while self._idle:
             connection = self._idle.pop()
             if connection.quiet():
@@ -125,7 +125,7 @@ class ConnectionPool:
             connection.abort()
         return None
 
-    def _keep(self, connection: Connection) -> None:
+    def _keep(self, connection: HttpConnection) -> None:
         self._idle.append(connection)
         if self._sweeper is None:
             self._sweeper = self._loop.call_later(IDLE_SECONDS, self._sweep)
@@ -141,7 +141,7 @@ class ConnectionPool:
                 return
             self._idle.popleft().abort()
 
-    async def _connect(self) -> Connection:
+    async def _connect(self) -> HttpConnection:
         try:
             async with asyncio.timeout(self._limits.connect_timeout):
                 return await self._connected()
@@ -152,7 +152,7 @@ class ConnectionPool:
         except (OSError, UnicodeError) as error:
             raise ConnectError(error) from None
 
-    async def _connected(self) -> Connection:
+    async def _connected(self) -> HttpConnection:
         origin, loop = self._origin, self._loop
         addresses = await loop.getaddrinfo(origin.host, origin.port, type=socket.SOCK_STREAM)
         sock = await aiohappyeyeballs.start_connection(
@@ -162,7 +162,7 @@ class ConnectionPool:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
             name = None if origin.tls is None else origin.host
             _, connection = await loop.create_connection(
-                lambda: Connection(self.ended, loop, self._limits.read_timeout),
+                lambda: HttpConnection(self.ended, loop, self._limits.read_timeout),
                 sock=sock,
                 ssl=origin.tls,
                 server_hostname=name,

@@ -41,7 +41,7 @@ BODY_BYTES = 65_536
 _PHRASES = {status.value: status.phrase.encode() for status in HTTPStatus}
 
 
-class Disconnected(OSError):
+class ClientDisconnected(OSError):
     """The connection was gone when the application wrote to it; ASGI asks for an `OSError`."""
 
 
@@ -166,7 +166,7 @@ class WebSocketCall:
             if self._begin(head):
                 await self._app(self._scope, self._receive, self._send)
             code = CloseCode.NORMAL
-        except Disconnected:
+        except ClientDisconnected:
             pass
         except Exception:
             log.exception("a connection failed")
@@ -210,7 +210,7 @@ class WebSocketCall:
             self._writable.clear()
             await self._writable.wait()
         if self.disconnected:
-            raise Disconnected
+            raise ClientDisconnected
         match message:
             case {"type": "websocket.send", "bytes": bytes(data)}:
                 self._protocol.write_frames([data], text=False)
@@ -357,7 +357,7 @@ class HttpCall:
     async def _send(self, message: Message) -> None:
         await self._protocol.writable.wait()
         if self._disconnected:
-            raise Disconnected
+            raise ClientDisconnected
         match message["type"]:
             case "http.response.start" if not self.started:
                 self.started = True

@@ -3,7 +3,7 @@
 from gateway.errors import CloseCode
 
 
-class Closing(Exception):
+class CloseWith(Exception):
     """The connection is to be closed, once what waits for it has been sent."""
 
     def __init__(self, code: CloseCode, reason: str) -> None:

@@ -6,7 +6,7 @@ from gateway.errors import ERRORS
 from gateway.protocol.codecs import Frame
 from gateway.protocol.messages import ErrorMessage, MessageDone, MessageSend, ServerMessage
 from gateway.session.bodies import is_textual
-from gateway.transports.closing import Closing
+from gateway.transports.closing import CloseWith
 
 
 class RawCodec:
@@ -28,14 +28,14 @@ class RawCodec:
         """The frame that a message is; None where it is none.
 
         Raises:
-            Closing: It is an error.
+            CloseWith: It is an error.
         """
         if isinstance(message, ErrorMessage):
-            raise Closing(ERRORS[message.code].close, message.code.value)
+            raise CloseWith(ERRORS[message.code].close, message.code.value)
         if not isinstance(message, MessageDone) or message.status == "cancelled":
             return None
         if message.error is not UNSET:
-            raise Closing(ERRORS[message.error.code].close, message.error.code.value)
+            raise CloseWith(ERRORS[message.error.code].close, message.error.code.value)
         if message.text is not UNSET:
             return message.text
         if message.json is not UNSET:

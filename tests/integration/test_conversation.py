@@ -10,7 +10,7 @@ import pytest
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
-from gateway.transports.websocket import MAX_OPEN_BYTES, MAX_REFUSED
+from gateway.transports.connection import MAX_OPEN_BYTES, MAX_REFUSED
 from tests.integration.conftest import Start
 from tests.support.client import JSON, MSGPACK, client, in_time, raw
 from tests.support.processes import Process, admin

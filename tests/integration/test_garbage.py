@@ -16,9 +16,9 @@ from gateway.sagemaker.replies import ReplyReader
 from gateway.serving import Signals, serve
 from gateway.session.session import Session
 from gateway.transports.calls import HttpCall, WebSocketCall
+from gateway.transports.connection import WebSocketConnection
 from gateway.transports.http import HttpProtocol
 from gateway.transports.protocol import WebSocketProtocol
-from gateway.transports.websocket import Connection
 from tests.integration.conftest import Start
 from tests.support.client import client, in_time, raw
 from tests.support.timing import UNIT
@@ -27,7 +27,7 @@ KINDS = (
     Session,
     SessionRunner,
     ReplyReader,
-    Connection,
+    WebSocketConnection,
     WebSocketProtocol,
     WebSocketCall,
     HttpProtocol,

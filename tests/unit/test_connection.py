@@ -12,8 +12,8 @@ from gateway.runner import Route
 from gateway.session.policy import Opening, Policy
 from gateway.sessions import Sessions
 from gateway.stores.memory import MemoryStore
+from gateway.transports.connection import Coalescer, WebSocketConnection
 from gateway.transports.link import LINK
-from gateway.transports.websocket import Coalescer, Connection
 
 
 class Broken(JsonCodec):
@@ -59,7 +59,7 @@ async def test_a_message_that_can_not_be_written_ends_its_connection_with_a_code
         ended = asyncio.get_running_loop().create_future()
         on_end = lambda *how: ended.set_result(how)  # noqa: E731
         coalescer = Coalescer(asyncio.get_running_loop())
-        connection = Connection(socket, Broken(), route, on_end, coalescer)  # type: ignore[arg-type]
+        connection = WebSocketConnection(socket, Broken(), route, on_end, coalescer)  # type: ignore[arg-type]
         await connection.run(sessions, 1.0)
         code, session = await ended
         assert code == CloseCode.INTERNAL

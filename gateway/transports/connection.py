@@ -1,0 +1,377 @@
+"""A client's WebSocket, from its first frame to the end: messages in, the session's log out."""
+
+import asyncio
+from collections.abc import Callable
+
+import structlog
+from msgspec import UNSET
+from starlette.websockets import WebSocket, WebSocketDisconnect
+
+from gateway.errors import CloseCode, ErrorCode
+from gateway.protocol.codecs import Codec, Frame, ProtocolError
+from gateway.protocol.messages import (
+    AuthRefresh,
+    ErrorMessage,
+    MessageDuplicate,
+    MessageSend,
+    Notice,
+    Ping,
+    Pong,
+    SessionClose,
+    SessionOpen,
+)
+from gateway.runner import Route, SessionRunner
+from gateway.session.events import ClientId, Confirmed, Written
+from gateway.session.ports import StoreFull
+from gateway.session.reader import LogReader
+from gateway.sessions import Sessions
+from gateway.transports.closing import CloseWith
+from gateway.transports.link import LINK, Link
+from gateway.transports.raw import RawCodec
+
+log = structlog.stdlib.get_logger("gateway.connections")
+
+MAX_BAD_MESSAGES = 20
+"""The bad message with this number closes its connection."""
+
+MAX_REFUSED = 1000
+"""So does this many that are refused for whatever reason, one after the other."""
+
+MAX_OPEN_BYTES = 16_384
+"""The largest ``session.open``: a token is the longest that it has to say."""
+
+COALESCE_SECONDS = 0.005
+"""How long what nobody waits for, as an acceptance, may wait to be written with what follows."""
+
+WRITE_BYTES = 65_536
+"""About how much is written at once."""
+
+WRITE_MESSAGES = 64
+"""How many messages are, before it is asked whether there is room for more."""
+
+PRINCIPAL = "anonymous"
+"""Whose every session is, as long as nobody has to say who they are."""
+
+
+class Coalescer:
+    """Wakes connections in a moment, with one timer for all.
+
+    Args:
+        loop: Has the timer.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._waiting: list[WebSocketConnection] = []
+
+    def add(self, connection: "WebSocketConnection") -> None:
+        """Have it woken within `COALESCE_SECONDS`."""
+        if not self._waiting:
+            self._loop.call_later(COALESCE_SECONDS, self._wake)
+        self._waiting.append(connection)
+
+    def _wake(self) -> None:
+        waiting, self._waiting = self._waiting, []
+        for connection in waiting:
+            if connection.reader.is_behind:
+                connection.wake(soon=True)
+
+
+class WebSocketConnection:
+    """One client's socket, which reads its session's log.
+
+    Args:
+        websocket: Accepted.
+        codec: Of the subprotocol agreed on; None for raw.
+        route: Where its session goes.
+        on_end: Called once with the close code, when its socket closes.
+    """
+
+    __slots__ = (
+        "_bad_messages",
+        "_client",
+        "_closed",
+        "_closing",
+        "_coalescer",
+        "_codec",
+        "_confirmed",
+        "_flushing",
+        "_link",
+        "_loop",
+        "_on_end",
+        "_raw",
+        "_refused",
+        "_route",
+        "_runner",
+        "_websocket",
+        "reader",
+    )
+
+    def __init__(
+        self,
+        websocket: WebSocket,
+        codec: Codec | None,
+        route: Route,
+        on_end: Callable[[int, str | None], None],
+        coalescer: Coalescer,
+    ) -> None:
+        self.reader = LogReader()
+        self._websocket = websocket
+        self._link: Link = websocket.scope["extensions"][LINK]
+        self._loop = asyncio.get_running_loop()
+        self._codec: Codec | RawCodec = codec or RawCodec()
+        self._raw = codec is None
+        self._route = route
+        self._on_end = on_end
+        self._coalescer = coalescer
+        self._runner: SessionRunner | None = None
+        self._client: ClientId | None = None
+        self._flushing = False
+        self._closing: tuple[CloseCode, str] | None = None
+        self._closed = False
+        self._bad_messages = self._refused = 0
+        self._confirmed = True
+
+    # What the session asks for
+
+    def wake(self, *, soon: bool) -> None:
+        """See `gateway.runner.Subscriber`."""
+        # Not at once: what the session says in one moment goes out in one piece.
+        if self._flushing:
+            return
+        if soon:
+            self._flushing = True
+            self._loop.call_soon(self.flush)
+        elif not self._raw:  # whose client is told of ends only
+            self._coalescer.add(self)
+
+    def tell(self, notice: Notice) -> None:
+        """See `gateway.runner.Subscriber`."""
+        if self.reader.is_full:
+            self.flush()  # a flood in one piece is no sign of a client that does not read
+        if self.reader.is_full:
+            self.abort(CloseCode.TOO_SLOW, "too slow")
+            return
+        self.reader.tell(notice)
+        if isinstance(notice, ErrorMessage | MessageDuplicate):
+            self._count(notice)
+        self.wake(soon=True)
+
+    def _count(self, refusal: ErrorMessage | MessageDuplicate) -> None:
+        """Close when the client has been refused often enough."""
+        self._refused += 1
+        if isinstance(refusal, ErrorMessage) and refusal.code is ErrorCode.BAD_MESSAGE:
+            self._bad_messages += 1
+        if self._bad_messages == MAX_BAD_MESSAGES:
+            self.close(CloseCode.PROTOCOL_VIOLATION, "too many bad messages")
+        elif self._refused == MAX_REFUSED:
+            self.close(CloseCode.TOO_MANY, "too many refused messages")
+
+    def close(self, code: CloseCode, reason: str) -> None:
+        """See `gateway.runner.Subscriber`."""
+        self._closing = self._closing or (code, reason)
+        self.wake(soon=True)
+
+    def abort(self, code: CloseCode, reason: str) -> None:
+        """See `gateway.runner.Subscriber`."""
+        self._closed = True
+        self._link.abandon(code, reason)
+
+    # In
+
+    async def run(self, sessions: Sessions, open_timeout: float) -> None:
+        """Open the client's session, or resume it; from then on, what comes is handed over."""
+        try:
+            await self._begin(sessions, open_timeout)
+        except WebSocketDisconnect as gone:
+            self._ended(gone.code)
+            return
+        except asyncio.CancelledError:
+            self._ended(CloseCode.INTERNAL)
+            raise
+        except Exception as error:  # noqa: BLE001 - it ends this connection alone
+            self._fail(error)
+        del self._websocket
+        self._link.take_frames(self._frame, self.flush, self._ended)
+
+    def _ended(self, code: int) -> None:
+        """The socket is closed."""
+        self._closed = True
+        if self._runner is not None and self._client is not None:
+            if self._raw:
+                self._runner.handle(SessionClose())
+            else:
+                self._runner.detach(self._client)
+        self._on_end(int(code), None if self._runner is None else self._runner.session.id)
+
+    def _fail(self, error: Exception) -> None:
+        """Close for what was raised."""
+        if isinstance(error, CloseWith):
+            self.close(error.code, error.reason)
+        else:
+            log.error("a connection failed", exc_info=error)
+            self.close(CloseCode.INTERNAL, ErrorCode.INTERNAL)
+
+    async def _begin(self, sessions: Sessions, open_timeout: float) -> None:
+        """Open a session, or resume one, with the first frames."""
+        awaited = "frame" if self._raw else "session.open"
+        frame = None
+        try:
+            async with asyncio.timeout(open_timeout):
+                if self._raw:
+                    frame = await self._receive()
+                    await self._open(sessions)
+                else:
+                    while not await self._session_open(sessions):
+                        pass
+        except TimeoutError:
+            raise CloseWith(CloseCode.SILENT, f"no {awaited} in time") from None
+        if frame is not None:
+            self._frame(frame)
+
+    async def _open(self, sessions: Sessions) -> None:
+        if sessions.draining:
+            raise CloseWith(CloseCode.RESTARTING, ErrorCode.UNAVAILABLE)
+        try:
+            self._runner = await sessions.open(self._route, PRINCIPAL)
+        except StoreFull:
+            if sessions.draining:  # since a moment ago
+                raise CloseWith(CloseCode.RESTARTING, ErrorCode.UNAVAILABLE) from None
+            raise CloseWith(CloseCode.UNAVAILABLE, ErrorCode.UNAVAILABLE) from None
+        self._client = self._runner.start(self)
+
+    async def _session_open(self, sessions: Sessions) -> bool:
+        """Take a frame that is to open a session, or to resume one; False where it is wrong."""
+        frame = await self._receive()
+        if _exceeds(frame, MAX_OPEN_BYTES):
+            raise CloseWith(CloseCode.PROTOCOL_VIOLATION, "no session.open")
+        try:
+            message = self._codec.decode(frame)
+        except ProtocolError as error:
+            self._refuse(str(error))
+            if error.message_type != "session.open":
+                raise CloseWith(CloseCode.PROTOCOL_VIOLATION, "no session.open") from None
+            return False
+        if not isinstance(message, SessionOpen):
+            raise CloseWith(CloseCode.PROTOCOL_VIOLATION, "no session.open")
+        session_id, key, last = message.session_id, message.resume_key, message.last_event
+        if session_id is UNSET and key is UNSET and last is UNSET:
+            await self._open(sessions)
+            return True
+        if session_id is UNSET or key is UNSET or last is UNSET:
+            self._refuse("`session_id`, `resume_key` and `last_event` resume a session together")
+            return False
+        runner = sessions.find(session_id, key, route=self._route, principal=PRINCIPAL)
+        if runner is None:
+            raise CloseWith(CloseCode.GONE, ErrorCode.SESSION_LOST)
+        newest = runner.log.last
+        if last > newest:
+            self._refuse(f"`last_event` is past the newest event, {newest}")
+            return False
+        self._runner = runner
+        self._confirmed = False
+        self._client = runner.attach(self, key, last)
+        return True
+
+    async def _receive(self) -> Frame:
+        """The next frame, before the link hands them over.
+
+        Raises:
+            CloseWith: It is too large.
+            WebSocketDisconnect: There is none any more.
+        """
+        message = await self._websocket.receive()
+        if message["type"] == "websocket.disconnect":
+            raise WebSocketDisconnect(message["code"], message.get("reason"))
+        text: str | None = message.get("text")
+        frame: Frame = message["bytes"] if text is None else text
+        self._check(frame)
+        return frame
+
+    def _check(self, frame: Frame) -> None:
+        if self._closing is None and _exceeds(frame, self._route.policy.message_bytes):
+            raise CloseWith(CloseCode.TOO_LARGE, ErrorCode.TOO_LARGE)
+
+    def _frame(self, frame: Frame) -> None:
+        """Take a frame in."""
+        runner = self._runner
+        client = self._client
+        if self._closed or self._closing is not None or runner is None or client is None:
+            return  # the session has ended, or is another connection's by now
+        try:
+            self._check(frame)
+            if not self._confirmed:
+                self._confirmed = True
+                runner.handle(Confirmed())
+            message = self._codec.decode(frame)
+            match message:
+                case MessageSend():
+                    refused = self._refused
+                    runner.handle(message, self._client)
+                    if self._refused == refused:
+                        self._refused = 0
+                case Ping():
+                    self.tell(Pong(data=message.data))
+                case AuthRefresh():
+                    pass  # nobody has to authenticate, so a token changes nothing
+                case SessionOpen():
+                    self._refuse("`session.open` comes first, and once")
+                case _:
+                    runner.receive(message, client, len(frame))
+        except ProtocolError as error:
+            self._refuse(str(error), error.message_id)
+        except Exception as error:  # noqa: BLE001 - it ends this connection alone
+            self._fail(error)
+
+    def _refuse(self, text: str, message_id: str | None = None) -> None:
+        self.tell(
+            ErrorMessage(
+                code=ErrorCode.BAD_MESSAGE,
+                message=text,
+                id=message_id or UNSET,
+                retryable=False,
+            )
+        )
+
+    # Out
+
+    def _report(self) -> None:
+        """Say what is written, where the log keeps nothing longer than that."""
+        if self._runner is not None and not self._route.policy.resume_seconds:
+            self._runner.handle(Written(self.reader.position))
+
+    def flush(self) -> None:
+        """See `gateway.runner.Subscriber`; and then close, if it is to close."""
+        self._flushing = False
+        link, encode, take = self._link, self._codec.encode, self.reader.take
+        while not self._closed and link.can_write:
+            frames: list[Frame] = []
+            size = count = 0
+            try:
+                while size < WRITE_BYTES and count < WRITE_MESSAGES:
+                    message = take()
+                    if message is None:
+                        break
+                    count += 1
+                    frame = encode(message)
+                    if frame is not None:
+                        frames.append(frame)
+                        size += len(frame)
+            except Exception as error:  # noqa: BLE001 - it ends this connection alone
+                self._fail(error)
+            if frames:
+                link.write_frames(frames, text=self._codec.text)
+            self._report()
+            if size >= WRITE_BYTES or count == WRITE_MESSAGES:
+                continue
+            if self._closing is not None and link.can_write:
+                self._closed = True
+                link.close(*self._closing)
+            return
+
+
+def _exceeds(frame: Frame, limit: int) -> bool:
+    """Whether a frame has more bytes than that; text is encoded only where it must be."""
+    if len(frame) > limit:
+        return True
+    return isinstance(frame, str) and len(frame) * 4 > limit and len(frame.encode()) > limit
