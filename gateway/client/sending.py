@@ -5,6 +5,7 @@ from typing import Any, TypedDict
 import msgspec
 from msgspec import UNSET, Raw, structs
 
+from gateway.protocol.codecs import ProtocolError, check_texts
 from gateway.protocol.messages import MessageSend
 
 Body = str | bytes | bytearray | memoryview | dict[str, Any] | list[Any]
@@ -41,7 +42,8 @@ def message_of(body: Body | None, json: Any, message_id: str, options: Options) 
         message = msgspec.convert(
             {"type": "message.send", "id": message_id, **options}, MessageSend
         )
-    except msgspec.ValidationError as error:
+        check_texts(message)
+    except (msgspec.ValidationError, ProtocolError) as error:
         raise ValueError(str(error)) from None
     match body:
         case str():

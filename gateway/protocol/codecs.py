@@ -209,14 +209,23 @@ def _check_id(message: MessageSend | MessageCancel) -> None:
         raise _wrong(message, "Expected visible ASCII characters", "id")
 
 
-def _checked(message: MessageSend, bodies: str) -> MessageSend:
-    """The message with its only body, decoded where it came as Base64."""
+def check_texts(message: MessageSend) -> None:
+    """Check what a message says beside its body.
+
+    Raises:
+        ProtocolError: Its id has what is not visible, or an option what is not printable.
+    """
     _check_id(message)
     options = structs.astuple(message)[: len(OPTIONS)]
     if options != _NO_OPTIONS:
         for name, value in zip(OPTIONS, options, strict=True):
             if value is not UNSET and not (value.isascii() and value.isprintable()):
                 raise _wrong(message, "Expected printable ASCII characters", name)
+
+
+def _checked(message: MessageSend, bodies: str) -> MessageSend:
+    """The message with its only body, decoded where it came as Base64."""
+    check_texts(message)
     if (
         (message.text is UNSET)
         + (message.json is UNSET)
