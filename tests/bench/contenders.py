@@ -114,18 +114,17 @@ def started(contender: Contender, *, upstream: str, endpoint: str, directory: Pa
 
     Args:
         contender: Which one.
-        upstream: The platform's host and port.
+        upstream: The platform's address.
         endpoint: What it is to call.
         directory: For files.
     """
-    base = f"http://{upstream}"
-    invocations = f"{base}/endpoints/{endpoint}/invocations"
+    invocations = f"{upstream}/endpoints/{endpoint}/invocations"
     log, load_log = directory / "contender.log", directory / "load.log"
     way = contender.way
     scheme, path = "ws", "/"
     match contender.kind:
         case "plain":
-            plain = Process(["tests.bench.plain", base, endpoint], cores=MEASURED, log=log)
+            plain = Process(["tests.bench.plain", upstream, endpoint], cores=MEASURED, log=log)
             return Started(plain, plain)
         case "direct":
             direct = Process(["tests.bench.load", "http", invocations], cores=MEASURED, log=log)
@@ -133,7 +132,7 @@ def started(contender: Contender, *, upstream: str, endpoint: str, directory: Pa
         case "floor":
             process = Process(["tests.bench.floor", invocations], cores=MEASURED, log=log)
         case "forty":
-            environment = {"UPSTREAM": base, "ENDPOINT": endpoint}
+            environment = {"UPSTREAM": upstream, "ENDPOINT": endpoint}
             process = Process(
                 ["tests.bench.forty"], cores=MEASURED, log=log, environment=environment
             )
@@ -146,7 +145,7 @@ def started(contender: Contender, *, upstream: str, endpoint: str, directory: Pa
             scheme, path = "http", "/v1/chat/completions"
         case kind:
             config = directory / "gateway.toml"
-            config.write_text(_config(base, contender.transport))
+            config.write_text(_config(upstream, contender.transport))
             module = "gateway" if kind == "gateway" else "tests.bench.own"
             command = [module, "serve", "--config", str(config), "--port", "0"]
             if kind == "stock":
@@ -154,7 +153,7 @@ def started(contender: Contender, *, upstream: str, endpoint: str, directory: Pa
             process = Process(command, cores=MEASURED, log=log)
             path = f"/ws/{endpoint}"
     try:
-        url = f"{scheme}://{process.address()}{path}"
+        url = process.url().replace("http", scheme, 1) + path
     except BaseException:
         process.__exit__()
         raise

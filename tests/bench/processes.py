@@ -14,7 +14,7 @@ import msgspec
 
 from tests.bench import driver
 
-ADDRESS = re.compile(rb"listening on http://(\S+)")
+ADDRESS = re.compile(rb"(?<=listening on )https?://\S+")
 START_SECONDS = 60.0
 CORES = sorted(os.sched_getaffinity(0))
 MEASURED = {CORES[0]}
@@ -22,15 +22,19 @@ MEASURED = {CORES[0]}
 REST = set(CORES[1:]) or MEASURED
 """The core of what sends and what answers."""
 
+CERTIFICATE = Path(__file__).parents[1] / "contract" / "localhost.pem"
+"""What ``upstream.py`` shows where it is called over TLS; its own authority."""
+
 ENVIRONMENT = {
     "AWS_ACCESS_KEY_ID": "local",
     "AWS_SECRET_ACCESS_KEY": "local-secret",
     "AWS_DEFAULT_REGION": "us-east-1",
     "AWS_EC2_METADATA_DISABLED": "true",
+    "AWS_CA_BUNDLE": str(CERTIFICATE),
     "AWS_CONFIG_FILE": os.devnull,
     "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
 }
-"""Credentials for nobody, and none of this machine's settings."""
+"""Credentials for nobody, trust in `CERTIFICATE`, and none of this machine's settings."""
 
 
 class Failed(Exception):
@@ -84,12 +88,12 @@ class Process:
         self._popen.kill()
         self._popen.communicate()
 
-    def address(self) -> str:
-        """Host and port, once it says where it listens."""
+    def url(self) -> str:
+        """Where it listens, once it says so."""
         match = ADDRESS.search(self._line(START_SECONDS))
         if match is None:
             raise self._failed("said something else")
-        return match[1].decode()
+        return match[0].decode()
 
     def connect(self, clients: int) -> None:
         """See `driver.Connect`."""

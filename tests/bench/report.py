@@ -108,6 +108,7 @@ def tables(results: Results) -> list[str]:
     """All of them, as lines of Markdown."""
     return [
         *_messages(Measured(results, "messages")),
+        *_tls(Measured(results, "tls")),
         *_large(Measured(results, "large")),
         *_streams(Measured(results, "streams")),
         *_idle(Measured(results, "idle")),
@@ -141,6 +142,29 @@ def _messages(of: Measured) -> list[str]:
             ),
         )
     return lines
+
+
+def _tls(of: Measured) -> list[str]:
+    if not of.sizes():
+        return []
+    return [
+        "### 1 KiB there and back, over TLS to the platform",
+        "",
+        *_table(
+            ("", "clients", "CPU, µs a message", "ratio", "messages/s a core", "p50 ratio"),
+            (
+                (
+                    key[0],
+                    str(key[1]),
+                    of.spread(key, _cpu),
+                    of.ratio(key, (PLAIN.name, *key[1:]), _cpu),
+                    f"{of.median(key, _rate):.0f}",
+                    of.ratio(key, (PLAIN.name, *key[1:]), _p50),
+                )
+                for key in of.measured()
+            ),
+        ),
+    ]
 
 
 def _large(of: Measured) -> list[str]:

@@ -14,8 +14,9 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 
@@ -36,7 +37,7 @@ from tests.bench.contenders import (
     started,
 )
 from tests.bench.driver import Run
-from tests.bench.processes import REST, Failed, Process
+from tests.bench.processes import CERTIFICATE, REST, Failed, Process
 
 LIBRARIES = ("aiobotocore", "aiohttp", "msgspec", "picows", "starlette", "uvicorn", "uvloop")
 WARM_UP = 0.4
@@ -100,6 +101,7 @@ class Options(msgspec.Struct, kw_only=True):
         seed: Of the order.
         seconds: Of one measurement.
         clients: Of the workload ``messages``.
+        tls: Clients of the workload ``tls``.
         large: Bytes of the bodies of the workload ``large``.
         streams: Clients of the workload ``streams``.
         idle: Connections of the workload ``idle``.
@@ -112,6 +114,7 @@ class Options(msgspec.Struct, kw_only=True):
     seed: int = 1
     seconds: float = 2.0
     clients: tuple[int, ...] = (1, 64, 512)
+    tls: tuple[int, ...] = (1, 64)
     large: tuple[int, ...] = (1_000_000, 5_000_000)
     streams: tuple[int, ...] = (1, 64)
     idle: tuple[int, ...] = (2000,)
@@ -124,6 +127,7 @@ QUICK = Options(
     rounds=1,
     seconds=0.15,
     clients=(1, 16),
+    tls=(1, 16),
     large=(1_000_000,),
     streams=(4,),
     idle=(60,),
@@ -140,7 +144,14 @@ class Job(msgspec.Struct, frozen=True):
     round: int
 
 
-Measure = Callable[[Job, Options, Path, str], Iterator[Sample]]
+class Upstream(NamedTuple):
+    """Where the platform's stand-in is, without TLS and with it."""
+
+    http: str
+    https: str
+
+
+Measure = Callable[[Job, Options, Path, Upstream], Iterator[Sample]]
 
 
 def measured(job: Job, at: Started, size: int, run: Run, per: int = 1) -> Sample:
@@ -163,11 +174,22 @@ def measured(job: Job, at: Started, size: int, run: Run, per: int = 1) -> Sample
     )
 
 
-def messages(job: Job, options: Options, directory: Path, upstream: str) -> Iterator[Sample]:
+def messages(job: Job, options: Options, directory: Path, upstream: Upstream) -> Iterator[Sample]:
     """1 KiB there and back, from few clients and from many."""
-    at = started(job.contender, upstream=upstream, endpoint="reply-1024", directory=directory)
+    return _messages(job, options, directory, upstream.http, options.clients)
+
+
+def tls(job: Job, options: Options, directory: Path, upstream: Upstream) -> Iterator[Sample]:
+    """The same with the platform called over TLS, as SageMaker always is."""
+    return _messages(job, options, directory, upstream.https, options.tls)
+
+
+def _messages(
+    job: Job, options: Options, directory: Path, url: str, sizes: Iterable[int]
+) -> Iterator[Sample]:
+    at = started(job.contender, upstream=url, endpoint="reply-1024", directory=directory)
     try:
-        for clients in options.clients:
+        for clients in sizes:
             at.load.connect(clients)
             at.load.run(Run(min(WARM_UP, options.seconds), clients, clients))
             yield measured(job, at, clients, Run(options.seconds, clients, clients))
@@ -175,11 +197,11 @@ def messages(job: Job, options: Options, directory: Path, upstream: str) -> Iter
         at.stop()
 
 
-def large(job: Job, options: Options, directory: Path, upstream: str) -> Iterator[Sample]:
+def large(job: Job, options: Options, directory: Path, upstream: Upstream) -> Iterator[Sample]:
     """Large bodies there and back, from four clients."""
     for size in options.large:
         at = started(
-            job.contender, upstream=upstream, endpoint=f"reply-{size}", directory=directory
+            job.contender, upstream=upstream.http, endpoint=f"reply-{size}", directory=directory
         )
         try:
             at.load.connect(4)
@@ -190,7 +212,7 @@ def large(job: Job, options: Options, directory: Path, upstream: str) -> Iterato
             at.stop()
 
 
-def streams(job: Job, options: Options, directory: Path, upstream: str) -> Iterator[Sample]:
+def streams(job: Job, options: Options, directory: Path, upstream: Upstream) -> Iterator[Sample]:
     """Replies that are streamed: 200 parts of 40 bytes that are all there at once."""
     if job.contender in (PARSING, OWN_PARSING):
         measure = parsing.own_seconds_per_part
@@ -204,7 +226,9 @@ def streams(job: Job, options: Options, directory: Path, upstream: str) -> Itera
             cpu=measure(options.seconds),
         )
         return
-    at = started(job.contender, upstream=upstream, endpoint="burst-200-40", directory=directory)
+    at = started(
+        job.contender, upstream=upstream.http, endpoint="burst-200-40", directory=directory
+    )
     try:
         for clients in options.streams:
             at.load.connect(clients)
@@ -214,9 +238,9 @@ def streams(job: Job, options: Options, directory: Path, upstream: str) -> Itera
         at.stop()
 
 
-def idle(job: Job, options: Options, directory: Path, upstream: str) -> Iterator[Sample]:
+def idle(job: Job, options: Options, directory: Path, upstream: Upstream) -> Iterator[Sample]:
     """Connections with their session open, and nothing said."""
-    at = started(job.contender, upstream=upstream, endpoint="reply-1024", directory=directory)
+    at = started(job.contender, upstream=upstream.http, endpoint="reply-1024", directory=directory)
     try:
         first = min(100, *options.idle)
         at.load.connect(first)  # what the first ones make the process load is not theirs
@@ -238,9 +262,9 @@ def idle(job: Job, options: Options, directory: Path, upstream: str) -> Iterator
         at.stop()
 
 
-def growth(job: Job, options: Options, directory: Path, upstream: str) -> Iterator[Sample]:
+def growth(job: Job, options: Options, directory: Path, upstream: Upstream) -> Iterator[Sample]:
     """Messages to one session after the other, of few and of many that are open."""
-    at = started(job.contender, upstream=upstream, endpoint="reply-1024", directory=directory)
+    at = started(job.contender, upstream=upstream.http, endpoint="reply-1024", directory=directory)
     try:
         for sessions in options.growth:
             at.load.connect(sessions)
@@ -258,6 +282,7 @@ OWN_PARSING = Contender(name="this gateway's parsing alone", kind="parsing")
 
 WORKLOADS: dict[str, Measure] = {
     "messages": messages,
+    "tls": tls,
     "large": large,
     "streams": streams,
     "idle": idle,
@@ -273,6 +298,8 @@ def contenders(workload: str, *, few: bool) -> list[Contender]:
             if LITELLM_PYTHON and not few:
                 rest.append(LITELLM)
             return [PLAIN, FORTY, FLOOR, *gateways("json", "msgpack", "raw"), *rest]
+        case "tls":
+            return [PLAIN, *(each for each in gateways("raw") if each.transport == "lean")]
         case "large":
             rest = [] if few else [FLOOR, *gateways("msgpack", "raw")]
             return [PLAIN, *gateways("json"), *rest]
@@ -328,9 +355,13 @@ def bench(options: Options, into: Path) -> Results:
     begun = time.monotonic()
     with tempfile.TemporaryDirectory() as name:
         directory = Path(name)
-        log = directory / "upstream.log"
-        with Process(["tests.bench.upstream"], cores=REST, log=log) as upstream_process:
-            upstream = upstream_process.address()
+        log, tls_log = directory / "upstream.log", directory / "upstream-tls.log"
+        secured = ["tests.bench.upstream", str(CERTIFICATE)]
+        with (
+            Process(["tests.bench.upstream"], cores=REST, log=log) as http,
+            Process(secured, cores=REST, log=tls_log) as https,
+        ):
+            upstream = Upstream(http.url(), https.url())
             for number in range(1, options.rounds + 1):
                 jobs = [
                     Job(workload, contender, number)

@@ -35,6 +35,8 @@ def test_a_quick_run_measures_everything(tmp_path: Path) -> None:
     assert written.endswith("After.\n")
     assert "old" not in written
     assert "| plain aiobotocore call |" in written
+    assert "| gateway, json, stock uvicorn |" in written
+    assert "over TLS to the platform" in written
 
 
 @pytest.mark.parametrize("made", [upstream.json_text, upstream.chat_request, upstream.chat_reply])

@@ -6,11 +6,14 @@ is measured is what stands in front of it. The endpoint's name says what is answ
 ``reply-1024`` gives 1,024 bytes, ``chat-1024`` as many in the form of OpenAI's chat completions,
 ``burst-200-40`` a stream of 200 parts of 40 bytes at once.
 
-Run as a module, it prints its address and serves until it is killed.
+Run as a module, it prints its address and serves until it is killed; with the path of a
+certificate and its key it serves over TLS, as SageMaker does.
 """
 
 import asyncio
 import re
+import ssl
+import sys
 from functools import cache
 from typing import cast
 
@@ -140,14 +143,23 @@ class Runtime(asyncio.Protocol):
             self._transport.write(self._answer)
 
 
-async def main() -> None:
-    """Serve on any free port."""
+async def main(certificate: str | None = None) -> None:
+    """Serve on any free port.
+
+    Args:
+        certificate: For ``localhost``, with its key; None to serve without TLS.
+    """
+    tls = None
+    if certificate is not None:
+        tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        tls.load_cert_chain(certificate)
     loop = asyncio.get_running_loop()
-    server = await loop.create_server(Runtime, "127.0.0.1", 0, backlog=4096)
+    server = await loop.create_server(Runtime, "127.0.0.1", 0, backlog=4096, ssl=tls)
     host, port = server.sockets[0].getsockname()
-    print(f"listening on http://{host}:{port}", flush=True)  # noqa: T201
+    url = f"http://{host}:{port}" if tls is None else f"https://localhost:{port}"
+    print(f"listening on {url}", flush=True)  # noqa: T201
     await server.serve_forever()
 
 
 if __name__ == "__main__":
-    uvloop.run(main())
+    uvloop.run(main(*sys.argv[1:]))
