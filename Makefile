@@ -20,7 +20,7 @@ needed = command -v $(1) >/dev/null \
 	|| { echo "$(1) is needed: apt-get install $(1)" >&2; exit 1; }
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test long lint types unit coverage mutants mutants-short search compat lock bench instructions format clean browser proxies node
+.PHONY: help demo test long hostile lint types unit coverage mutants mutants-short search compat lock bench instructions format clean browser proxies node
 
 help: ## show this text
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -44,6 +44,9 @@ test: lint types unit ## lint, types, and all tests but the longest
 
 long: $(INSTALLED) browser proxies node ## run the longest tests, and try more examples
 	SCHEDULES=200 $(BIN)/pytest $(PYTEST_FLAGS) --hypothesis-profile=long -m '$(LONG)'
+
+hostile: $(INSTALLED) ## attack the gateway, and see what others feel, in 10 minutes
+	$(BIN)/python -m tests.hostile
 
 lint: $(INSTALLED) ## formatting and lint
 	$(BIN)/ruff format --check .
