@@ -2,14 +2,18 @@
 
 Each session and each connection has bounds of its own; ten thousand of them at their bounds would
 be more than a machine has. So there is one bound over all, and a rule that is felt by those who
-hold the most: when it is reached, nobody who holds more than an equal share may add to it, and the
-largest give back what they can. Who holds little notices nothing.
+hold the most: when it is reached, nobody who holds more than an equal share may add to it, and of
+these the largest give back what they can. Who holds less notices nothing, also where that is not
+enough: what they hold comes on top then, and is less than the limit again.
 """
 
 from typing import Protocol
 
 ROOM = 0.9
 """Down to which part of the limit is given back, so that the largest are seldom looked for."""
+
+STEP = 0.01
+"""How much more, as a part of the limit, is held before who had nothing to give is asked again."""
 
 
 class Holder(Protocol):
@@ -41,6 +45,9 @@ class ByteBudget:
         self.total = 0
         self._holders: dict[int, Holder] = {}
         self._giving_back = False
+        # Over how many bytes holders are asked to give back: the limit, or more where some of them
+        # had nothing to give. They are not all asked again for each byte.
+        self._bound = limit
 
     def change(self, holder: Holder, held: int) -> None:
         """Count what a holder has now; see to the bound.
@@ -55,21 +62,34 @@ class ByteBudget:
         else:
             self._holders.pop(id(holder), None)
         holder.held = held
-        if self.total > self.limit and not self._giving_back:
+        if self._giving_back:
+            return
+        if self.total > self._bound:
             self._give_back()
+        elif self.total <= self.limit:
+            self._bound = self.limit
 
     def refuses(self, holder: Holder, size: int) -> bool:
         """Whether a holder may not add so many bytes: there is no room, and it has its share."""
         if self.total + size <= self.limit:
             return False
-        return holder.held + size > self.limit // max(1, len(self._holders))
+        return holder.held + size > self._share
+
+    @property
+    def _share(self) -> int:
+        return self.limit // max(1, len(self._holders))
 
     def _give_back(self) -> None:
+        """Ask those who hold more than an equal share, the largest first."""
+        share = self._share
+        large = [holder for holder in self._holders.values() if holder.held > share]
+        large.sort(key=lambda holder: holder.held, reverse=True)
         self._giving_back = True
         try:
-            for holder in sorted(self._holders.values(), key=lambda one: one.held, reverse=True):
+            for holder in large:
                 if self.total <= self.limit * ROOM:
-                    return
+                    break
                 holder.give_back()
         finally:
             self._giving_back = False
+            self._bound = max(self.limit, self.total + int(self.limit * STEP))

@@ -32,14 +32,38 @@ def test_the_largest_give_back_until_there_is_room() -> None:
     assert budget.total == 760
 
 
-def test_it_is_not_asked_for_more_than_there_is_to_give() -> None:
+def test_who_holds_no_more_than_a_share_gives_nothing_back() -> None:
     budget = ByteBudget(100)
-    first, second = Holder(budget), Holder(budget)
-    first.give_back = lambda: None  # type: ignore[method-assign]
-    first.has(90)
-    second.has(20)
-    assert budget.total == 100
-    assert second.asked == 1
+    large, small = Holder(budget), Holder(budget)
+    large.give_back = lambda: None  # type: ignore[method-assign]
+    large.has(90)
+    small.has(50)
+    assert budget.total == 140
+    assert not small.asked
+    small.has(52)
+    assert small.asked == 1
+
+
+def test_who_has_nothing_to_give_is_asked_again_when_more_is_held_or_some_was_free() -> None:
+    budget = ByteBudget(1000)
+    large, small = Holder(budget), Holder(budget)
+    asked = 0
+
+    def keep() -> None:
+        nonlocal asked
+        asked += 1
+
+    large.give_back = keep  # type: ignore[method-assign]
+    large.has(1001)
+    assert asked == 1
+    small.has(10)
+    assert asked == 1
+    small.has(11)
+    assert asked == 2
+    small.has(0)
+    large.has(1000)
+    large.has(1001)
+    assert asked == 3
 
 
 def test_who_has_less_than_a_share_may_add() -> None:
