@@ -182,15 +182,16 @@ class SessionRunner:
 
     # Events in, effects out
 
-    def receive(self, message: SessionEvent, client: ClientId, size: int) -> None:
-        """Take a client's message in, unless there is no room for it.
+    def receive(self, message: MessageSend, client: ClientId, size: int) -> None:
+        """Take a client's turn in, unless there is no room for it.
 
         Args:
             message: The client's.
             client: Is told what is wrong with it, and nobody else.
             size: About how many bytes it has.
         """
-        if isinstance(message, MessageSend) and self._host.budget.refuses(self, size):
+        # A message that was accepted before is one more only for its client, which asks about it.
+        if self._host.budget.refuses(self, size) and not self.session.knows(message.id):
             subscriber = self._subscribers.get(client)
             if subscriber is not None:
                 subscriber.tell(error_message(NO_ROOM, message.id))

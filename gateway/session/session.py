@@ -114,6 +114,10 @@ class Session:
         """Whether a client that shows this key may come back to the session."""
         return self.clients.accept(resume_key)
 
+    def knows(self, message_id: str) -> bool:
+        """Whether a message with this id was accepted before, and is remembered."""
+        return self.turns.queue.find(message_id) is not None
+
     @property
     def held(self) -> int:
         """How many bytes the messages have that wait or run, and what is kept of those before."""

@@ -307,7 +307,7 @@ class WebSocketConnection:
             match message:
                 case MessageSend():
                     refused = self._refused
-                    runner.handle(message, self._client)
+                    runner.receive(message, client, len(frame))
                     if self._refused == refused:
                         self._refused = 0
                 case Ping():
@@ -317,7 +317,7 @@ class WebSocketConnection:
                 case SessionOpen():
                     self._refuse("`session.open` comes first, and once")
                 case _:
-                    runner.receive(message, client, len(frame))
+                    runner.handle(message, client)
         except ProtocolError as error:
             self._refuse(str(error), error.message_id)
         except Exception as error:  # noqa: BLE001 - it ends this connection alone

@@ -470,6 +470,26 @@ async def test_limits_of_the_server(start_gateway: Start, platform: Process) -> 
             assert held.subprotocol is None
 
 
+async def test_who_fills_what_the_gateway_may_hold_is_refused(
+    start_gateway: Start, platform: Process
+) -> None:
+    narrow = "[server]\nbuffer_bytes = 4_000_000\ndrain_seconds = 0.1\n" + ROUTES.replace(
+        "queued_messages = 2\nmessage_bytes = 100000", "message_bytes = 400000"
+    )
+    url = start_gateway(platform.url, narrow).websocket
+    large = "x" * 390_000
+    async with client(url) as chat:
+        await chat.open()
+        await chat.send("message.send", id="a", text="/sleep 60")
+        for number in range(11):
+            await chat.send("message.send", id=f"{number}", text=large)
+        error = await chat.until("error", id="10")
+        assert error["code"] == "queue_full"
+        assert "The gateway holds as much as it may" in error["message"]
+        await chat.send("message.send", id="1", text=large)
+        assert (await chat.until("message.duplicate", id="1"))["status"] == "queued"
+
+
 async def test_an_unused_session_is_closed_at_the_model(
     start_gateway: Start, platform: Process
 ) -> None:
