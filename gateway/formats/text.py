@@ -13,6 +13,8 @@ import jmespath
 import msgspec
 from jmespath.visitor import TreeInterpreter
 
+from gateway.protocol.structure import may_be_built
+
 Find = Callable[[Any], Any]
 """Finds something in a JSON value; None where it is not there."""
 
@@ -60,8 +62,11 @@ def from_json(data: bytes) -> Any:
     """Read more leniently than the standard is: Python's servers write ``NaN``.
 
     Raises:
-        ValueError: It is no JSON, or nested deeper than can be read.
+        ValueError: It is no JSON, nested deeper than can be read, or has more values than are to
+            be built at once.
     """
+    if not may_be_built(data):
+        raise ValueError("too many values")
     try:
         return _decode(data)  # several times as fast, but strict
     except (msgspec.DecodeError, ValueError, RecursionError):

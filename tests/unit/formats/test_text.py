@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from gateway.formats.presets import FORMATS
 from gateway.formats.text import Text, finder, from_json
+from gateway.protocol.structure import MAX_VALUES
 
 CONTENT = Text("content")
 
@@ -36,6 +37,17 @@ def test_a_body_that_is_no_json_has_no_text() -> None:
     assert CONTENT.of_body(b"<html>") is None
     assert CONTENT.of_body(b"\xff") is None
     assert CONTENT.of_body(b'{"content": ""}') == ""
+
+
+def test_a_body_that_would_take_long_to_build_has_no_text() -> None:
+    """25 MB of empty lists would hold up everyone for ten seconds."""
+    few, many = (b'{"content":"x","a":[' + b"[]," * n + b"0]}" for n in (1000, MAX_VALUES))
+    assert CONTENT.of_body(few) == "x"
+    assert CONTENT.of_body(many) is None
+    with pytest.raises(ValueError, match="too many values"):
+        from_json(many)
+    with pytest.raises(ValueError, match="too many values"):
+        from_json(many[:-1])
 
 
 _KEYS = st.sampled_from(["a", "b", "token", "text", "special", "generated_text", "choices"])

@@ -79,6 +79,7 @@ def test_ids_in_bodies(body: bytes, result: object) -> None:
     [
         *(b"{", b"{} {}", b"{}{}", b'{"session_id":"mine"} []', b"{} }", b"{,}", b'{"a":1', b"{}x"),
         *(b'{"a":}', b"{}\x00", b"{" * 100_000),
+        b'{"a":[' + b"[]," * 100_000,
     ],
 )
 def test_bodies_that_are_not_one_object_are_refused(body: bytes) -> None:
