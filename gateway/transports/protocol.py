@@ -342,7 +342,9 @@ class WebSocketProtocol(FrameReader):
         """
         now = self._loop.time()
         due = self._last_seen + interval
-        if pinged is not None and self._last_seen <= pinged:
+        # uvloop's clock counts milliseconds: what comes in the same one has come after the ping,
+        # for there is none to who has said something within the heartbeat before.
+        if pinged is not None and self._last_seen < pinged:
             self.abandon(CloseCode.SILENT, "silent")
             return
         if due > now:

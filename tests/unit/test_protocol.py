@@ -342,7 +342,7 @@ async def test_where_there_is_no_room_the_largest_part_of_a_message_goes_first()
     assert [len(message) for message in small.messages] == [190_000]
 
 
-@pytest.mark.parametrize(("seen", "closed"), [(-100.0, None), (-200.0, 4408)])
+@pytest.mark.parametrize(("seen", "closed"), [(-100.0, None), (-150.0, None), (-200.0, 4408)])
 async def test_who_has_said_something_since_it_was_pinged_is_pinged_again(
     seen: float, closed: int | None
 ) -> None:
