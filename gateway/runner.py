@@ -129,6 +129,8 @@ class SessionRunner:
         self.held = 0
         self._host = host
         self._subscribers: dict[ClientId, Subscriber] = {}
+        # Those that have been told to close, and read what is in the log before they do.
+        self._leaving: dict[ClientId, Subscriber] = {}
         self._numbers = itertools.count(1)
         self._timers: dict[Timer, asyncio.TimerHandle] = {}
         self._calls: dict[int, Call] = {}
@@ -177,7 +179,9 @@ class SessionRunner:
 
     def detach(self, client: ClientId) -> None:
         """A client is gone; one that the session has closed itself changes nothing."""
-        if self._subscribers.pop(client, None) is not None:
+        if self._leaving.pop(client, None) is not None:
+            self._count()
+        elif self._subscribers.pop(client, None) is not None:
             self.handle(on.Detached(client))
 
     # Events in, effects out
@@ -219,7 +223,8 @@ class SessionRunner:
 
     def _count(self) -> None:
         """Tell the budget what is held now."""
-        held = 0 if self._over else self.log.held + self.session.held
+        is_held = not self._over or self._leaving
+        held = self.log.held + self.session.held if is_held else 0
         if held != self.held:
             self._host.budget.change(self, held)
 
@@ -313,6 +318,10 @@ class SessionRunner:
         self._drop_laggards()
 
     def _drop_laggards(self) -> None:
+        for client, subscriber in [*self._leaving.items()]:
+            if subscriber.reader.lags:
+                del self._leaving[client]
+                subscriber.abort(CloseCode.TOO_SLOW, "too slow")
         for client, subscriber in [*self._subscribers.items()]:
             if subscriber.reader.lags:
                 self._abort(client, CloseCode.TOO_SLOW, "too slow")
@@ -346,6 +355,7 @@ class SessionRunner:
         for client in clients:
             subscriber = self._subscribers.pop(client, None)
             if subscriber is not None:
+                self._leaving[client] = subscriber
                 subscriber.close(effect.code, effect.reason)
 
     def _record(self, effect: do.Persist) -> SessionRecord:

@@ -49,6 +49,9 @@ WRITE_BYTES = 65_536
 WRITE_MESSAGES = 64
 """How many messages are, before it is asked whether there is room for more."""
 
+LEAVE_SECONDS = 30.0
+"""How long a client may take to read what its session has said last, before it is closed."""
+
 PRINCIPAL = "anonymous"
 """Whose every session is, as long as nobody has to say who they are."""
 
@@ -95,6 +98,7 @@ class WebSocketConnection:
         "_coalescer",
         "_codec",
         "_confirmed",
+        "_cut",
         "_flushing",
         "_link",
         "_loop",
@@ -128,6 +132,7 @@ class WebSocketConnection:
         self._client: ClientId | None = None
         self._flushing = False
         self._closing: tuple[CloseCode, str] | None = None
+        self._cut: asyncio.TimerHandle | None = None
         self._closed = False
         self._bad_messages = self._refused = 0
         self._confirmed = True
@@ -169,7 +174,11 @@ class WebSocketConnection:
 
     def close(self, code: CloseCode, reason: str) -> None:
         """See `gateway.runner.Subscriber`."""
-        self._closing = self._closing or (code, reason)
+        if self._closing is None:
+            self._closing = (code, reason)
+            self._cut = self._loop.call_later(
+                LEAVE_SECONDS, self.abort, CloseCode.TOO_SLOW, "too slow"
+            )
         self.wake(soon=True)
 
     def abort(self, code: CloseCode, reason: str) -> None:
@@ -197,11 +206,12 @@ class WebSocketConnection:
     def _ended(self, code: int) -> None:
         """The socket is closed."""
         self._closed = True
+        if self._cut is not None:
+            self._cut.cancel()
         if self._runner is not None and self._client is not None:
             if self._raw:
                 self._runner.handle(SessionClose())
-            else:
-                self._runner.detach(self._client)
+            self._runner.detach(self._client)
         self._on_end(int(code), None if self._runner is None else self._runner.session.id)
 
     def _fail(self, error: Exception) -> None:

@@ -47,23 +47,17 @@ def test_who_holds_no_more_than_a_share_gives_nothing_back() -> None:
 def test_who_has_nothing_to_give_is_asked_again_when_more_is_held_or_some_was_free() -> None:
     budget = ByteBudget(1000)
     large, small = Holder(budget), Holder(budget)
-    asked = 0
-
-    def keep() -> None:
-        nonlocal asked
-        asked += 1
-
-    large.give_back = keep  # type: ignore[method-assign]
+    asked: list[int] = []
+    large.give_back = lambda: asked.append(budget.total)  # type: ignore[method-assign]
     large.has(1001)
-    assert asked == 1
     small.has(10)
-    assert asked == 1
+    assert asked == [1001]
     small.has(11)
-    assert asked == 2
+    assert asked == [1001, 1012]
     small.has(0)
     large.has(1000)
     large.has(1001)
-    assert asked == 3
+    assert asked == [1001, 1012, 1001]
 
 
 def test_who_has_less_than_a_share_may_add() -> None:

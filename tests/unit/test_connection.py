@@ -4,6 +4,8 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
+import pytest
+
 from gateway.budget import ByteBudget
 from gateway.errors import CloseCode
 from gateway.protocol.codecs import JsonCodec
@@ -12,6 +14,7 @@ from gateway.runner import Route
 from gateway.session.policy import Opening, Policy
 from gateway.sessions import Sessions
 from gateway.stores.memory import MemoryStore
+from gateway.transports import connection as connections
 from gateway.transports.connection import Coalescer, WebSocketConnection
 from gateway.transports.link import LINK
 
@@ -35,6 +38,9 @@ class Socket:
         self.incoming: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
         self.incoming.put_nowait({"type": "websocket.receive", "text": frame})
         self.closed: tuple[int, str] | None = None
+
+    def abandon(self, code: int, reason: str) -> None:
+        self.close(code, reason)
 
     async def receive(self) -> dict[str, Any]:
         return await self.incoming.get()
@@ -66,3 +72,25 @@ async def test_a_message_that_can_not_be_written_ends_its_connection_with_a_code
         assert session
         assert len(sessions) == 0
     assert socket.closed == (CloseCode.INTERNAL, "internal")
+
+
+async def test_a_client_that_does_not_read_the_last_of_its_session_is_cut(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(connections, "LEAVE_SECONDS", 0.0)
+    route = Route(Policy(route="chat", opening=Opening.NONE, resume_seconds=0), model=None)  # type: ignore[arg-type]
+    socket = Socket('{"type":"session.open"}')
+    socket.can_write = False
+    async with Sessions(
+        {"chat": route}, MemoryStore(max_sessions=1), budget=ByteBudget(1000), drain_seconds=1
+    ) as sessions:
+        ended: asyncio.Future[tuple[int, str | None]]
+        ended = asyncio.get_running_loop().create_future()
+        on_end = lambda *how: ended.set_result(how)  # noqa: E731
+        coalescer = Coalescer(asyncio.get_running_loop())
+        connection = WebSocketConnection(socket, JsonCodec(), route, on_end, coalescer)  # type: ignore[arg-type]
+        await connection.run(sessions, 1.0)
+        await sessions.drain()
+        code, _ = await ended
+        assert code == CloseCode.TOO_SLOW
+        assert sessions.budget.total == 0

@@ -464,6 +464,37 @@ class TestBudget:
                 await f.until(lambda: done(runner, str(number)) or f.connection.ended)  # noqa: B023
             assert f.connection.ended == [(CloseCode.TOO_SLOW, "too slow")]
 
+    async def test_what_is_unread_of_a_session_that_is_over_is_held(self) -> None:
+        async with running() as f:
+            f.model.answers = ModelReply(body=b"x" * 9000, content_type="text/plain")
+            runner = await f.open(opening=Opening.NONE)
+            for number in range(3):
+                runner.handle(wire.MessageSend(id=str(number), text="x"))
+                await f.until(lambda: done(runner, str(number)))  # noqa: B023
+            runner.handle(wire.SessionClose())
+            assert f.connection.ended == [(CloseCode.NORMAL, "")]
+            assert len(f.sessions) == 0
+            assert f.sessions.budget.total == runner.log.held > 27_000
+            runner.detach(f.connection.client)
+            assert f.sessions.budget.total == 0
+
+    async def test_who_is_slow_to_read_the_last_of_it_is_cut_where_room_is_needed(self) -> None:
+        async with running(budget=30_000) as f:
+            f.model.answers = ModelReply(body=b"x" * 9000, content_type="text/plain")
+            runner = await f.open(opening=Opening.NONE)
+            slow, f.connection = f.connection, Connection()
+            for number in range(3):
+                runner.handle(wire.MessageSend(id=str(number), text="x"))
+                await f.until(lambda: done(runner, str(number)))  # noqa: B023
+            runner.handle(wire.SessionClose())
+            other = await f.open(opening=Opening.NONE)
+            assert len(slow.ended) == 1
+            other.handle(wire.MessageSend(id="a", text="x"))
+            await f.until(lambda: done(other, "a"))
+            assert slow.ended[1:] == [(CloseCode.TOO_SLOW, "too slow")]
+            assert f.sessions.budget.total == other.log.held
+            runner.detach(slow.client)
+
     async def test_nothing_is_held_for_a_session_that_is_over(self) -> None:
         async with running() as f:
             runner = await f.open()
@@ -472,4 +503,5 @@ class TestBudget:
             assert f.sessions.budget.total > 0
             runner.handle(wire.SessionClose())
             await f.until(lambda: len(f.sessions) == 0)
+            runner.detach(f.connection.client)
             assert f.sessions.budget.total == 0
