@@ -254,9 +254,7 @@ class SessionRunner:
         for subscriber in self._subscribers.values():
             subscriber.abort(CloseCode.INTERNAL, ErrorCode.INTERNAL)
         self._subscribers.clear()
-        for timer in self._timers.values():
-            timer.cancel()
-        self._timers.clear()
+        self.stop()
         for call in self._calls.values():
             call.cancel()
         if self._end():
@@ -264,6 +262,12 @@ class SessionRunner:
             model = self.session.model
             if model is not None:
                 self._host.spawn(self._close(do.CloseSession(model)))
+
+    def stop(self) -> None:
+        """Let no timer fire any more."""
+        for timer in self._timers.values():
+            timer.cancel()
+        self._timers.clear()
 
     def _end(self) -> bool:
         """Leave the host, and hold nothing any more; False where that has been done."""

@@ -78,6 +78,8 @@ class Sessions:
             await asyncio.wait(self._running, timeout=LAST_SECONDS)
         for task in self._running:
             task.cancel()
+        for runner in self._runners.values():
+            runner.stop()
         await self._tasks.__aexit__(kind, exception, traceback)
 
     def __len__(self) -> int:
@@ -149,6 +151,7 @@ class Sessions:
                     await asyncio.sleep(pause)
                 await self._empty.wait()
         except TimeoutError:
+            self._time_left = None
             log.warning("the drain time is over", sessions=len(self._runners))
             for runner in list(self._runners.values()):
                 runner.handle(on.Drain(force=True))

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
+from gateway import sessions
 from gateway.budget import ByteBudget
 from gateway.errors import CloseCode, ErrorCode, Failure, Outcome
 from gateway.protocol import messages as wire
@@ -293,6 +294,42 @@ async def test_nobody_opens_a_session_while_the_gateway_drains() -> None:
         with pytest.raises(StoreFull):
             await f.open()
         f.sessions.stop_draining()  # too late to matter
+
+
+async def test_a_second_signal_may_come_when_the_drain_time_is_over(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    closing = asyncio.Event()
+
+    async def close(_: object) -> None:
+        await closing.wait()
+
+    async with running(drain_seconds=0.0) as f:
+        monkeypatch.setattr(f.model, "close", close)
+        await f.open()
+        await f.until(lambda: f.connection.reader.is_behind)
+        with capture_logs() as logs:
+            draining = asyncio.create_task(f.sessions.drain())
+            await f.until(lambda: logs)
+        f.sessions.stop_draining()
+        closing.set()
+        await draining
+
+
+async def test_no_timer_fires_when_all_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sessions, "LAST_SECONDS", 0.0)
+    failed: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: failed.append(context))
+    async with running() as f:
+
+        async def never(_: object) -> None:
+            await asyncio.Event().wait()
+
+        monkeypatch.setattr(f.model, "close", never)
+        runner = await f.open(close_seconds=0.01)
+        await f.until(lambda: runner.log.last)
+    await asyncio.sleep(0.02)
+    assert not failed
 
 
 async def test_a_connection_that_lags_is_left_and_the_session_ends() -> None:
