@@ -56,12 +56,12 @@ class ByteBudget:
             holder: From now on it may be asked to give back, until it holds nothing.
             held: How many bytes it has in all.
         """
-        self.total += held - holder.held
-        if held > 0:
-            self._holders[id(holder)] = holder
-        else:
+        before, holder.held = holder.held, held
+        self.total += held - before
+        if not held:
             self._holders.pop(id(holder), None)
-        holder.held = held
+        elif not before:
+            self._holders[id(holder)] = holder
         if self._giving_back:
             return
         if self.total > self._bound:

@@ -233,7 +233,13 @@ class SessionRunner:
         it, and is so far behind, is too slow.
         """
         self.log.shrink(self.log.held // 2)
-        self._drop_laggards()
+        for client, subscriber in [*self._leaving.items()]:
+            if subscriber.reader.lags:
+                del self._leaving[client]
+                subscriber.abort(CloseCode.TOO_SLOW, "too slow")
+        for client, subscriber in [*self._subscribers.items()]:
+            if subscriber.reader.lags:
+                self._drop_laggard(client)
         self._count()
 
     def _handle(self, event: SessionEvent, client: ClientId | None) -> None:
@@ -278,6 +284,8 @@ class SessionRunner:
         match effect:
             case do.Append():
                 self._append(effect.events)
+            case do.Invoke():
+                self._invoke(effect)
             case do.Trim():
                 self.log.trim(effect.through)
             case do.Tell():
@@ -290,8 +298,6 @@ class SessionRunner:
                 self._abort(effect.client, CloseCode.TAKEN_OVER, "taken over")
             case do.CloseClient():
                 self._close_clients(effect)
-            case do.Invoke():
-                self._invoke(effect)
             case do.CancelInvoke():
                 call = self._calls.pop(effect.turn, None)
                 if call is not None:
@@ -317,19 +323,14 @@ class SessionRunner:
             if isinstance(event, MessageDone) and _log.isEnabledFor(self._host.turn_level):
                 self._log_turn(event)
         soon = not isinstance(events[-1], MessageAccepted)
-        for subscriber in [*self._subscribers.values()]:
-            subscriber.wake(soon=soon)
-        self._drop_laggards()
-
-    def _drop_laggards(self) -> None:
-        for client, subscriber in [*self._leaving.items()]:
-            if subscriber.reader.lags:
-                del self._leaving[client]
-                subscriber.abort(CloseCode.TOO_SLOW, "too slow")
         for client, subscriber in [*self._subscribers.items()]:
+            subscriber.wake(soon=soon)
             if subscriber.reader.lags:
-                self._abort(client, CloseCode.TOO_SLOW, "too slow")
-                self.handle(on.Detached(client))
+                self._drop_laggard(client)
+
+    def _drop_laggard(self, client: ClientId) -> None:
+        self._abort(client, CloseCode.TOO_SLOW, "too slow")
+        self.handle(on.Detached(client))
 
     def _attach(self, effect: do.Attach) -> None:
         subscriber = self._subscribers.get(effect.client)

@@ -94,10 +94,10 @@ def request_of(
 
 def refused_field(options: Iterable[str], policy: Policy) -> str | None:
     """An option that the route does not let clients set, if there is one."""
-    return next(
-        (name for name in options if name in RESTRICTED and name not in policy.client_fields),
-        None,
-    )
+    for name in options:
+        if name in RESTRICTED and name not in policy.client_fields:
+            return name
+    return None
 
 
 def reply_fields(reply: ModelReply, policy: Policy) -> ReplyFields:

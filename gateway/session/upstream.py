@@ -19,7 +19,7 @@ from gateway.session.history import History
 from gateway.session.output import Output
 from gateway.session.policy import Opening, Policy, Recovery
 from gateway.session.ports import ModelReply, ModelRequest, ModelSession
-from gateway.session.transitions import UnexpectedEvent, cause_of
+from gateway.session.transitions import UnexpectedEvent
 from gateway.session.turn_queue import TurnQueue
 from gateway.session.upstream_table import (
     UPSTREAM,
@@ -142,7 +142,8 @@ class Upstream:
         Raises:
             UnexpectedEvent: It can't happen in this state.
         """
-        action = _action_of((self.state, cause_of(event)))
+        cause = event.timer if type(event) is on.TimerFired else type(event)
+        action = _action_of((self.state, cause))
         if action is None:
             raise UnexpectedEvent(f"{type(event).__name__} while {self.state.value} at the model")
         return action(self, event)
