@@ -86,7 +86,7 @@ class Container(Protocol):
         ...
 
     async def close(self) -> None:
-        """Let go of what it holds."""
+        """Close what it holds."""
         ...
 
 

@@ -32,7 +32,7 @@ class Turn(Struct, gc=False):
         status: How far it has come.
         request: What to send; where a template makes its body of `said`, that is in it from when
             it is first sent.
-        started: When it was first sent, in seconds since the epoch.
+        started: When it was first sent, in seconds of the session's clock.
         retries: How often it has been sent again, since the model never saw it.
         renewed: Whether a session has been renewed for it.
         deltas: How many parts of its reply have come.
@@ -168,7 +168,7 @@ class TurnQueue:
         self.waiting.insert(0, turn)
 
     def end(self, turn: Turn, status: Status) -> None:
-        """Let go of a turn that waits or runs, and remember how it ended."""
+        """Drop a turn that waits or runs, and remember how it ended."""
         if turn is self.running:
             self.running = None
         else:

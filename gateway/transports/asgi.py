@@ -45,7 +45,7 @@ def _nothing() -> None:
 
 
 class AsgiLink:
-    """One WebSocket of an ASGI server; see `gateway.transports.server.Link`.
+    """One WebSocket of an ASGI server; see `gateway.transports.link.Link`.
 
     The application's call has to await `run` at its end, and then `finish`, however it ends.
 
