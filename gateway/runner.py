@@ -127,6 +127,8 @@ class SessionRunner:
         self.log = events
         self.route = route
         self.held = 0
+        self._queue = session.turns.queue
+        self._transcript = session.history.transcript
         self._host = host
         self._subscribers: dict[ClientId, Subscriber] = {}
         # Those that have been told to close, and read what is in the log before they do.
@@ -194,8 +196,13 @@ class SessionRunner:
             client: Is told what is wrong with it, and nobody else.
             size: About how many bytes it has.
         """
+        budget = self._host.budget
         # A message that was accepted before is one more only for its client, which asks about it.
-        if self._host.budget.refuses(self, size) and not self.session.knows(message.id):
+        if (
+            budget.total + size > budget.limit
+            and budget.refuses(self, size)
+            and not self.session.knows(message.id)
+        ):
             subscriber = self._subscribers.get(client)
             if subscriber is not None:
                 subscriber.tell(error_message(NO_ROOM, message.id))
@@ -223,8 +230,9 @@ class SessionRunner:
 
     def _count(self) -> None:
         """Tell the budget what is held now."""
-        is_held = not self._over or self._leaving
-        held = self.log.held + self.session.held if is_held else 0
+        held = self.log.held + self._queue.bytes + self._transcript.bytes
+        if self._over and not self._leaving:
+            held = 0
         if held != self.held:
             self._host.budget.change(self, held)
 

@@ -47,6 +47,7 @@ class EventLog:
         "_totals",
         "bounds",
         "first",
+        "held",
         "last",
         "trimmed",
     )
@@ -65,6 +66,7 @@ class EventLog:
         self.first = 1
         self.last = 0
         self.trimmed = 0
+        self.held = 0
 
     def append(self, event: Event, now: float) -> None:
         """See `Log.append`.
@@ -75,7 +77,9 @@ class EventLog:
         if event.event != self.last + 1:
             raise ValueError(f"event {event.event} does not follow {self.last}")
         self.last += 1
-        self._total += size_of(event)
+        size = size_of(event)
+        self._total += size
+        self.held += size
         self._events.append(event)
         self._totals.append(self._total)
         self._times.append(now)
@@ -83,15 +87,10 @@ class EventLog:
         oldest = now - bounds.max_age
         while (
             self.last - self.first >= bounds.max_events
-            or self._total - self._dropped > bounds.max_bytes
+            or self.held > bounds.max_bytes
             or self._times[self.first - self._start] < oldest
         ) and self.first < self.last:
             self._drop()
-
-    @property
-    def held(self) -> int:
-        """See `Log`."""
-        return self._total - self._dropped
 
     def shrink(self, max_bytes: int) -> None:
         """See `Log.shrink`."""
@@ -114,13 +113,14 @@ class EventLog:
     def bytes_after(self, position: int) -> int:
         """See `Log.bytes_after`."""
         if position < self.first:
-            return self._total - self._dropped
+            return self.held
         return self._total - self._totals[position - self._start]
 
     def _drop(self) -> None:
         index = self.first - self._start
         self._events[index] = None
         self._dropped = self._totals[index]
+        self.held = self._total - self._dropped
         self.first += 1
         if index * 2 > len(self._events) + _SPARE:  # not each time: it moves all that follow
             del self._events[: index + 1]

@@ -23,7 +23,7 @@ from gateway.session.table import TABLE, State
 from gateway.session.transitions import UnexpectedEvent
 from gateway.session.turn_queue import TurnQueue
 from gateway.session.turns import Turns
-from gateway.session.upstream import Upstream, UpstreamEvent, retry_later
+from gateway.session.upstream import USABLE, Upstream, UpstreamEvent, retry_later
 from gateway.session.upstream_table import (
     Acquired,
     GiveUp,
@@ -117,11 +117,6 @@ class Session:
     def knows(self, message_id: str) -> bool:
         """Whether a message with this id was accepted before, and is remembered."""
         return self.turns.queue.find(message_id) is not None
-
-    @property
-    def held(self) -> int:
-        """How many bytes the messages have that wait or run, and what is kept of those before."""
-        return self.turns.queue.bytes + self.history.transcript.bytes
 
     @property
     def model(self) -> ModelSession | None:
@@ -242,10 +237,10 @@ class Session:
     def _next(self) -> None:
         """Send the turn that has waited longest, if the session can carry it."""
         self.state = State.READY
-        waiting = self.turns.waiting
-        signs = self.upstream.handle(Prepare(wanted=waiting))
+        waiting, upstream = self.turns.waiting, self.upstream
+        signs = USABLE if upstream.is_usable else upstream.handle(Prepare(wanted=waiting))
         if not signs:
-            self.state = State.RENEWING if self.upstream.renewal else State.OPENING
+            self.state = State.RENEWING if upstream.renewal else State.OPENING
         elif isinstance(signs[0], Gone):
             self._end(signs[0].reason)
         elif waiting:
@@ -262,7 +257,8 @@ class Session:
     def _replied(self, event: on.ReplyEnded) -> None:
         """End the turn with its reply, then go on with what the reply says of the session."""
         self.turns.complete(self.turns.at_model(event.turn), event.reply)
-        self._heed(self.upstream.handle(Replied(event.reply)))
+        if self.upstream.is_changed_by(event.reply):
+            self._heed(self.upstream.handle(Replied(event.reply)))
         if self.ending is None:
             self._next()
 

@@ -127,6 +127,19 @@ class Upstream:
         """The model's ids of sessions that are being closed."""
 
     @property
+    def is_usable(self) -> bool:
+        """Whether there is one that carries turns, and has not expired."""
+        return self.state is Life.OPEN and self._out.now < self.use_until
+
+    def is_changed_by(self, reply: ModelReply) -> bool:
+        """Whether a reply to a turn says anything of it: most do not."""
+        return (
+            reply.new_session is not None
+            or reply.session_closed
+            or (self.model is None and self._policy.opening is Opening.TURN)
+        )
+
+    @property
     def expires_at(self) -> str | None:
         """What a client is told of the expiry; None where the model gave none."""
         if self.model is None or self.model.expires_at is None:
@@ -160,10 +173,8 @@ class Upstream:
             return self._replay()
         return USABLE
 
-    def _check(self, event: Prepare) -> Signs:
-        """Let it be used, unless it has expired; then see to another."""
-        if self._out.now < self.use_until:
-            return USABLE
+    def _replace(self, event: Prepare) -> Signs:
+        """It has expired: see to another, or the conversation is over."""
         return self._expire(event) or self._acquire(event)
 
     def _open(self, _event: object = None) -> Signs:

@@ -37,7 +37,7 @@ class Life(Enum):
 
 
 class Prepare(Struct, frozen=True, gc=False):
-    """No turn is at the model.
+    """No turn is at the model, and it is not open, or has expired.
 
     Attributes:
         wanted: Whether one waits.
@@ -47,7 +47,7 @@ class Prepare(Struct, frozen=True, gc=False):
 
 
 class Replied(Struct, frozen=True, gc=False):
-    """The model has answered a turn, and may have said something of its session."""
+    """The model has answered a turn, and has said something of its session."""
 
     reply: ModelReply
 
@@ -117,7 +117,7 @@ UPSTREAM: Table[Life] = table(
     (
         # while, event, action, then (empty: only the state that it was in)
         ((_absent,), Prepare, "acquire", (_absent, _opening, _replaying)),
-        ((_open,), Prepare, "check", (_open, _absent, _opening, _replaying)),
+        ((_open,), Prepare, "replace", (_open, _absent, _opening, _replaying)),
         ((_opening,), on.Opened, "opened", (_open, _replaying)),
         ((_opening,), on.OpenFailed, "open_failed", (_waiting, _absent)),
         ((_waiting,), Timer.RETRY_OPEN, "open", (_opening,)),

@@ -49,6 +49,12 @@ WRITE_BYTES = 65_536
 WRITE_MESSAGES = 64
 """How many messages are, before it is asked whether there is room for more."""
 
+REPORT_EVENTS = 64
+"""How many events are written before the session hears of it, where it keeps none that are."""
+
+REPORT_BYTES = 65_536
+"""Or how many bytes the log holds."""
+
 LEAVE_SECONDS = 30.0
 """How long a client may take to read what its session has said last, before it is closed."""
 
@@ -105,6 +111,8 @@ class WebSocketConnection:
         "_on_end",
         "_raw",
         "_refused",
+        "_reported",
+        "_reports",
         "_route",
         "_runner",
         "_websocket",
@@ -135,6 +143,8 @@ class WebSocketConnection:
         self._cut: asyncio.TimerHandle | None = None
         self._closed = False
         self._bad_messages = self._refused = 0
+        self._reports = not route.policy.resume_seconds
+        self._reported = 0
         self._confirmed = True
 
     # What the session asks for
@@ -346,9 +356,13 @@ class WebSocketConnection:
     # Out
 
     def _report(self) -> None:
-        """Say what is written, where the log keeps nothing longer than that."""
-        if self._runner is not None and not self._route.policy.resume_seconds:
-            self._runner.handle(Written(self.reader.position))
+        """Say what is written, where the log keeps nothing longer than that; not each time."""
+        runner, position = self._runner, self.reader.position
+        if runner is not None and (
+            position - self._reported >= REPORT_EVENTS or runner.log.held >= REPORT_BYTES
+        ):
+            self._reported = position
+            runner.handle(Written(position))
 
     def flush(self) -> None:
         """See `gateway.runner.Subscriber`; and then close, if it is to close."""
@@ -371,7 +385,8 @@ class WebSocketConnection:
                 self._fail(error)
             if frames:
                 link.write_frames(frames, text=self._codec.text)
-            self._report()
+            if self._reports:
+                self._report()
             if size >= WRITE_BYTES or count == WRITE_MESSAGES:
                 continue
             if self._closing is not None and link.can_write:
