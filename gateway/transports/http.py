@@ -33,6 +33,9 @@ TRAILER_BYTES = 1024
 REQUEST_SECONDS = 10.0
 """How long the head of a request may take: the first from connecting, others from a byte on."""
 
+WRITE_SECONDS = 30.0
+"""How long a client may take no more of a response, while more is to be written."""
+
 CHUNKED_BYTES = 2048
 """How much of a chunked body is parsed in one turn of the event loop: 400 chunks at the worst."""
 
@@ -75,6 +78,7 @@ class HttpProtocol(asyncio.Protocol):
         "_loop",
         "_reading",
         "_server_state",
+        "_stalled",
         "_stopping",
         "_timer",
         "_transport",
@@ -102,6 +106,7 @@ class HttpProtocol(asyncio.Protocol):
         self._left = False
         self._idle = False
         self._timer: asyncio.TimerHandle | None = None
+        self._stalled: asyncio.TimerHandle | None = None
         self.writable = asyncio.Event()
         self.writable.set()
 
@@ -129,10 +134,12 @@ class HttpProtocol(asyncio.Protocol):
     def pause_writing(self) -> None:
         """There is no room."""
         self.writable.clear()
+        self._stalled = self._loop.call_later(WRITE_SECONDS, self._transport.abort)
 
     def resume_writing(self) -> None:
         """There is room again."""
         self.writable.set()
+        self._stop_waiting()
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
         """It is gone."""
@@ -284,15 +291,15 @@ class HttpProtocol(asyncio.Protocol):
         if self._left or self._transport.is_closing():
             return
         if not call.complete:
-            self._transport.close()
+            self._close()
         elif call.takes_body:
             self._half_close(b"")  # what is unread of the request is no other request
         elif self._stopping or call.conn.our_state is not h11.DONE:
-            self._transport.close()
+            self._close()
         else:
             if not self._buffer:
                 idle = self._config.timeout_keep_alive
-                self._timer = self._loop.call_later(idle, self._transport.close)
+                self._timer = self._loop.call_later(idle, self._close)
                 self._idle = True
             self.read_on()
 
@@ -315,6 +322,18 @@ class HttpProtocol(asyncio.Protocol):
         if self._call is not None:
             self._call.disconnect()
         self.writable.set()
+        self._stop_waiting()
+
+    def _stop_waiting(self) -> None:
+        if self._stalled is not None:
+            self._stalled.cancel()
+            self._stalled = None
+
+    def _close(self) -> None:
+        """Close once what is written is gone, or it takes too long to go."""
+        self._set_no_timer()
+        self._timer = self._loop.call_later(sockets.CLOSE_SECONDS, self._transport.abort)
+        self._transport.close()
 
     def _set_no_timer(self) -> None:
         self._idle = False

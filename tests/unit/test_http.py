@@ -243,6 +243,27 @@ async def test_a_body_waits_with_its_sender() -> None:
         await sending
 
 
+@pytest.mark.parametrize("times", [100, 1], ids=["while it is made", "when it is"])
+@on_uvloop
+async def test_who_does_not_read_an_answer_is_cut(
+    times: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A response in one piece is in the transport's buffer, whatever the size of that."""
+    monkeypatch.setattr(http, "WRITE_SECONDS", 0.05 * UNIT)
+    monkeypatch.setattr("gateway.transports.sockets.CLOSE_SECONDS", 0.05 * UNIT)
+
+    async def app(_scope: Any, _receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200})
+        part = {"type": "http.response.body", "body": b"x" * (20_000_000 // times)}
+        for number in range(times):
+            await send({**part, "more_body": number < times - 1})
+
+    async with serving(app, timeout_keep_alive=0) as served, served.peer() as peer:
+        await peer.send(GET)
+        await served.until_connections(1)
+        await served.until_connections(0)
+
+
 @on_uvloop
 async def test_answers_that_nobody_reads_are_not_kept() -> None:
     calls = 0
