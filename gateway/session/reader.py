@@ -23,12 +23,13 @@ class LogReader:
 
     __slots__ = ("_backlog", "_log", "_notices", "position", "resume_key")
 
+    _backlog: int
+
     def __init__(self) -> None:
         self.position = 0
         self.resume_key = ""
         self._log: Log | None = None
         self._notices: list[tuple[int, Notice]] = []
-        self._backlog = 0
 
     def begin(self, log: Log, after: int, resume_key: str | None) -> None:
         """Read a log.

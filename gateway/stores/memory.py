@@ -35,8 +35,7 @@ class MemoryStore:
 
     async def create(self, record: SessionRecord, bounds: LogBounds) -> EventLog:
         """See `Store.create`."""
-        self._records.expire()
-        if len(self._records) >= self._records.maxsize:
+        if len(self._records) >= self._records.maxsize:  # but for those that have expired
             raise StoreFull
         self._records[record.id] = record
         return EventLog(bounds)

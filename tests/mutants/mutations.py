@@ -3,7 +3,7 @@
 mutmut itself changes the bodies of functions without decorators alone. Constants, defaults, tables,
 properties and cached functions are as easy to get wrong, so here a mutant is a module's source with
 one thing changed, wherever that is. Left out is what says nothing of behaviour: annotations,
-decorators, the bases of classes, `__slots__`, docstrings and assertions.
+decorators, names of types, the bases of classes, `__slots__`, docstrings and assertions.
 """
 
 import difflib
@@ -23,6 +23,7 @@ _SILENT = (
     | m.ImportFrom()
     | m.Assert()
     | m.Assign(targets=[m.AssignTarget(m.Name("__slots__"))])
+    | m.Assign(targets=[m.AssignTarget(m.Name(m.MatchRegex("[A-Z][A-Za-z]*[a-z]")))])  # of a type
     | m.Call(func=m.Name("isinstance") | m.Name("len") | m.Name("TypeVar"))
 )
 _ELSEWHERE = m.Attribute() | m.Subscript()

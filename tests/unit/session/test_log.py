@@ -1,5 +1,7 @@
 """The event log: numbers without gaps, and bounds."""
 
+import sys
+
 import pytest
 from msgspec import Raw
 
@@ -30,7 +32,7 @@ def test_events_by_number() -> None:
     log = filled(3)
     assert [log.get(number).event for number in (1, 2, 3)] == [1, 2, 3]
     for number in (0, 4):
-        with pytest.raises(KeyError):
+        with pytest.raises(KeyError, match=str(number)):
             log.get(number)
 
 
@@ -51,7 +53,7 @@ def test_the_oldest_go_when_they_hold_too_much() -> None:
 
 def test_the_oldest_go_when_they_are_too_old() -> None:
     log = filled(3)
-    log.append(accepted(4), 62.5)
+    log.append(accepted(4), 63.0)
     assert (log.first, log.last) == (3, 4)
 
 
@@ -88,6 +90,34 @@ def test_a_long_log_cut_from_the_front() -> None:
         assert log.last - log.first < 300
         assert [log.get(n).event for n in (log.first, number)] == [log.first, number]
         assert log.bytes_after(log.first) == (number - log.first) * OVERHEAD_BYTES
+
+
+def test_a_long_log_in_which_the_oldest_are_too_old() -> None:
+    log = filled(0, max_events=1000)
+    for number in range(1, 501):
+        log.append(accepted(number), float(number))
+        assert log.first == max(1, number - 60)
+
+
+def test_what_is_dropped_is_kept_nowhere() -> None:
+    log = filled(3)
+    event = accepted(4)
+    references = sys.getrefcount(event)
+    log.append(event, 4.0)
+    log.trim(4)
+    assert sys.getrefcount(event) == references
+    for number in range(5, 1005):
+        log.append(accepted(number), 4.0)
+        log.trim(number)
+    assert len(log._events) == len(log._times) == len(log._totals) <= 16
+
+
+def test_what_an_event_takes_is_counted_when_it_is_added() -> None:
+    log = filled(0, max_bytes=3 * OVERHEAD_BYTES)
+    for number in (1, 2):
+        delta = MessageDelta(event=number, id="a", index=0, text="x" * OVERHEAD_BYTES)
+        log.append(delta, 0.0)
+    assert (log.first, log.bytes_after(0)) == (2, 2 * OVERHEAD_BYTES)
 
 
 def test_a_body_counts_in_full() -> None:

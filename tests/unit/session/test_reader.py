@@ -1,7 +1,9 @@
 """A client's place in a log, and what it is told besides."""
 
+import pytest
+
 from gateway.protocol import messages as wire
-from gateway.session.log import EventLog
+from gateway.session.log import OVERHEAD_BYTES, EventLog
 from gateway.session.ports import LogBounds
 from gateway.session.reader import MAX_NOTICES, LogReader
 
@@ -11,8 +13,8 @@ RESUMED = wire.SessionResumed(
 )
 
 
-def filled(count: int, max_events: int = 100) -> EventLog:
-    log = EventLog(LogBounds(max_events=max_events, max_bytes=1_000_000, max_age=60.0))
+def filled(count: int, max_events: int = 100, max_bytes: int = 1_000_000) -> EventLog:
+    log = EventLog(LogBounds(max_events=max_events, max_bytes=max_bytes, max_age=60.0))
     add(log, count)
     return log
 
@@ -32,9 +34,12 @@ def taken(reader: LogReader) -> list[object]:
 
 def test_events_in_their_order_and_notices_where_they_were_said() -> None:
     log, reader = filled(2), LogReader()
+    assert (reader.position, reader.resume_key) == (0, "")
     reader.tell(PONG)
     assert taken(reader) == [PONG], "also before there is a session"
+    reader.tell(PONG)
     reader.begin(log, 0, "key")
+    assert reader.take() is PONG, "ahead of all events"
     reader.tell(PONG)
     add(log, 1)
     assert taken(reader) == [1, 2, PONG, 3]
@@ -89,6 +94,39 @@ def test_a_reader_lags_when_what_it_has_not_taken_fills_half_of_the_log() -> Non
         lags.append(reader.lags)
     assert taken(reader)
     assert [*lags, reader.lags] == [False, False, True, False]
+
+
+@pytest.mark.parametrize(
+    ("sizes", "lags"),
+    [
+        ([1, 2], False),  # the newest is under way, however large
+        ([2, 1], False),  # exactly half
+        ([1, 1, 1], False),
+        ([1, 2, 1], True),
+        ([3, 1], True),
+    ],
+)
+def test_half_of_the_log_is_half_of_its_bytes_too(sizes: list[int], lags: bool) -> None:
+    log, reader = filled(3, max_bytes=4 * OVERHEAD_BYTES), LogReader()
+    reader.begin(log, 3, None)
+    for size in sizes:
+        add_large(log, (size - 1) * OVERHEAD_BYTES)
+    assert reader.lags is lags
+
+
+def add_large(log: EventLog, size: int) -> None:
+    """An event with so many bytes beside what each takes."""
+    log.append(wire.MessageDelta(event=log.last + 1, id="a", index=0, text="x" * size), 0.0)
+
+
+def test_the_newest_event_alone_is_no_lag_however_few_are_kept() -> None:
+    log, reader = filled(4, max_events=1), LogReader()
+    reader.begin(log, 4, None)
+    lags = []
+    for _ in range(2):
+        add(log, 1)
+        lags.append(reader.lags)
+    assert lags == [False, True]
 
 
 def test_what_it_missed_while_it_was_away_does_not_count() -> None:

@@ -23,9 +23,10 @@ class TestKeys:
         keys.rotate("one", "two")
         assert keys.accepts("one")
         assert keys.accepts("two")
-        keys.confirm()
-        assert not keys.accepts("one")
-        assert keys.accepts("two")
+        for _ in range(2):
+            keys.confirm()
+            assert not keys.accepts("one")
+            assert keys.accepts("two")
 
     def test_an_answer_that_was_lost_locks_nobody_out(self) -> None:
         keys = ResumeKeys.first("one")
