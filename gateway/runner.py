@@ -226,6 +226,7 @@ class SessionRunner:
                 self._handle(*self._later.pop(0))
         finally:
             self._handling = False
+            self._later.clear()
         self._count()
 
     def _count(self) -> None:
@@ -245,9 +246,7 @@ class SessionRunner:
             if subscriber.reader.lags:
                 del self._leaving[client]
                 subscriber.abort(CloseCode.TOO_SLOW, "too slow")
-        for client, subscriber in [*self._subscribers.items()]:
-            if subscriber.reader.lags:
-                self._drop_laggard(client)
+        self._drop_laggards()
         self._count()
 
     def _handle(self, event: SessionEvent, client: ClientId | None) -> None:
@@ -296,6 +295,8 @@ class SessionRunner:
                 self._invoke(effect)
             case do.Trim():
                 self.log.trim(effect.through)
+                if len(self._subscribers) > 1:
+                    self._drop_laggards()
             case do.Tell():
                 subscriber = self._subscribers.get(effect.client)
                 if subscriber is not None:
@@ -333,6 +334,11 @@ class SessionRunner:
         soon = not isinstance(events[-1], MessageAccepted)
         for client, subscriber in [*self._subscribers.items()]:
             subscriber.wake(soon=soon)
+            if subscriber.reader.lags:
+                self._drop_laggard(client)
+
+    def _drop_laggards(self) -> None:
+        for client, subscriber in [*self._subscribers.items()]:
             if subscriber.reader.lags:
                 self._drop_laggard(client)
 

@@ -19,15 +19,19 @@ class LogReader:
     Attributes:
         position: The newest event that has been taken.
         resume_key: What the client has to show when it comes back; empty where it can't.
+        lost: The first and the last of the numbers that could no longer be had when it began; None
+            where all could.
     """
 
-    __slots__ = ("_backlog", "_log", "_notices", "position", "resume_key")
+    __slots__ = ("_backlog", "_log", "_notices", "_owns", "lost", "position", "resume_key")
 
     _backlog: int
+    _owns: bool
 
     def __init__(self) -> None:
         self.position = 0
         self.resume_key = ""
+        self.lost: tuple[int, int] | None = None
         self._log: Log | None = None
         self._notices: list[tuple[int, Notice]] = []
 
@@ -37,10 +41,13 @@ class LogReader:
         Args:
             log: A session's.
             after: The event to begin with, exclusive.
-            resume_key: The newest; None where the client keeps the one that it has.
+            resume_key: The newest; None for a client that reads along, and whose
+                acknowledgements those that trim the log are not.
         """
         self._log = log
+        self._owns = resume_key is not None
         self.position = max(after, log.first - 1)
+        self.lost = (after + 1, self.position) if self.position > after else None
         self._backlog = log.last
         self.resume_key = resume_key or self.resume_key
 
@@ -53,9 +60,7 @@ class LogReader:
             resumed: What to say, but for the numbers that are gone.
         """
         self.begin(log, after, resumed.resume_key)
-        if self.position > after:
-            resumed = structs.replace(resumed, lost=(after + 1, self.position))
-        self._notices.append((self.position, resumed))
+        self._notices.append((self.position, structs.replace(resumed, lost=self.lost)))
 
     @property
     def is_behind(self) -> bool:
@@ -74,15 +79,19 @@ class LogReader:
         The other half is for what happens before the client comes back.
         """
         log = self._log
-        if log is None or log.last - self.position <= 1:
+        if log is None or (log.last - self.position <= 1 and self._owns):
             return False
-        if max(self.position, log.trimmed) + 1 < log.first:
+        if self._at(log) + 1 < log.first:
             return True  # what has not been taken is no longer kept
         if self.position < self._backlog:
             return False  # it has come back, and is still taking what it missed
         waiting = log.bytes_after(self.position) - log.bytes_after(log.last - 1)
         bounds = log.bounds
         return waiting * 2 > bounds.max_bytes or (log.last - self.position) * 2 > bounds.max_events
+
+    def _at(self, log: Log) -> int:
+        """The newest event that it has taken, or needs no more: its owner has said so."""
+        return max(self.position, log.trimmed) if self._owns else self.position
 
     def tell(self, notice: Notice) -> None:
         """Say this after the events that are in the log now."""
@@ -93,11 +102,11 @@ class LogReader:
         log, notices = self._log, self._notices
         if log is None:
             return notices.pop(0)[1] if notices else None
-        self.position = max(self.position, log.trimmed)
+        self.position = self._at(log)
         if notices and notices[0][0] <= self.position:
             return notices.pop(0)[1]
-        if self.position == log.last:
-            return None
+        if self.position == log.last or self.position + 1 < log.first:
+            return None  # in the latter case, it lags, and is closed for it
         self.position += 1
         event = log.get(self.position)
         if isinstance(event, SessionOpened):

@@ -12,7 +12,6 @@ from gateway.protocol.codecs import Codec, Frame, ProtocolError
 from gateway.protocol.messages import (
     AuthRefresh,
     ErrorMessage,
-    MessageDuplicate,
     MessageSend,
     Notice,
     Ping,
@@ -168,14 +167,14 @@ class WebSocketConnection:
             self.abort(CloseCode.TOO_SLOW, "too slow")
             return
         self.reader.tell(notice)
-        if isinstance(notice, ErrorMessage | MessageDuplicate):
+        if isinstance(notice, ErrorMessage):
             self._count(notice)
         self.wake(soon=True)
 
-    def _count(self, refusal: ErrorMessage | MessageDuplicate) -> None:
+    def _count(self, refusal: ErrorMessage) -> None:
         """Close when the client has been refused often enough."""
         self._refused += 1
-        if isinstance(refusal, ErrorMessage) and refusal.code is ErrorCode.BAD_MESSAGE:
+        if refusal.code is ErrorCode.BAD_MESSAGE:
             self._bad_messages += 1
         if self._bad_messages == MAX_BAD_MESSAGES:
             self.close(CloseCode.PROTOCOL_VIOLATION, "too many bad messages")

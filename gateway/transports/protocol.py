@@ -293,6 +293,7 @@ class WebSocketProtocol(FrameReader):
         if self._end_code is not None:
             return
         self._end_code = code
+        self.can_write = False
         if self._heartbeat is not None:
             self._heartbeat.cancel()
             self._heartbeat = None
@@ -325,6 +326,8 @@ class WebSocketProtocol(FrameReader):
             self._tell_writable()
 
     def _tell_writable(self) -> None:
+        if self._end_code is not None:
+            return
         self.can_write = True
         if self._call is not None:
             self._call.resume_writing()

@@ -30,7 +30,7 @@ from gateway.transports.frames import (
 )
 from gateway.transports.sockets import READ_BYTES
 
-COUNTED_BYTES = READ_BYTES
+COUNTED_BYTES = 4096
 """How much of a message may have come in part before the budget for all is told."""
 
 READ_BUDGET = 65_536
@@ -140,7 +140,7 @@ class FrameReader(asyncio.Protocol):
 
     def _count(self) -> None:
         """Tell the budget of what is held, where that is much."""
-        held = len(self._buffer)
+        held = len(self._buffer) - self._at
         if self._checker is not None:
             held += self._checker.held
         if held > COUNTED_BYTES or self.held:

@@ -542,3 +542,21 @@ class TestBudget:
             await f.until(lambda: len(f.sessions) == 0)
             runner.detach(f.connection.client)
             assert f.sessions.budget.total == 0
+
+
+async def test_who_reads_along_and_has_not_read_what_another_has_done_with_is_closed() -> None:
+    async with running() as f:
+        runner = await f.open(resume_seconds=30)
+        await f.until(lambda: runner.log.last)
+        slow, quick = Connection(), Connection()
+        runner.subscribe(slow, 0)
+        runner.subscribe(quick, 0)
+        while quick.reader.take() is not None:
+            pass
+        runner.handle(wire.EventAck(event=1), f.connection.client)
+        assert slow.ended == [(CloseCode.TOO_SLOW, "too slow")]
+        assert slow.reader.take() is None, "and skips nothing silently"
+        assert not quick.ended
+        late = Connection()
+        runner.subscribe(late, 0)
+        assert late.reader.lost == (1, 1)

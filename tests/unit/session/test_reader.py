@@ -79,7 +79,7 @@ def test_what_is_lost_is_said_when_it_comes_back() -> None:
 
 def test_what_nobody_needs_any_more_is_passed_over() -> None:
     log, reader = filled(3), LogReader()
-    reader.begin(log, 0, None)
+    reader.begin(log, 0, "key")
     log.trim(2)
     assert taken(reader) == [3]
 
@@ -88,7 +88,7 @@ def test_a_reader_lags_when_what_it_has_not_taken_fills_half_of_the_log() -> Non
     reader = LogReader()
     lags = [reader.lags]
     log = filled(0, max_events=8)
-    reader.begin(log, 0, None)
+    reader.begin(log, 0, "key")
     for count in (4, 1):
         add(log, count)
         lags.append(reader.lags)
@@ -121,7 +121,7 @@ def add_large(log: EventLog, size: int) -> None:
 
 def test_the_newest_event_alone_is_no_lag_however_few_are_kept() -> None:
     log, reader = filled(4, max_events=1), LogReader()
-    reader.begin(log, 4, None)
+    reader.begin(log, 4, "key")
     lags = []
     for _ in range(2):
         add(log, 1)
@@ -150,7 +150,7 @@ def test_notices_are_bounded() -> None:
 def test_whether_it_is_behind() -> None:
     log, reader = filled(1), LogReader()
     behind = [reader.is_behind]
-    reader.begin(log, 0, None)
+    reader.begin(log, 0, "key")
     behind.append(reader.is_behind)
     reader.take()
     assert [*behind, reader.is_behind] == [False, True, False]
