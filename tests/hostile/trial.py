@@ -160,22 +160,30 @@ class Measured:
 
     def work(self) -> float:
         """CPU time so far, in seconds."""
-        # clock_getcpuclockid(3): /proc/PID/stat says the same in hundredths of a second.
-        return time.clock_gettime(~self._pid << 3 | 2)
+        try:
+            # clock_getcpuclockid(3): /proc/PID/stat says the same in hundredths of a second.
+            return time.clock_gettime(~self._pid << 3 | 2)
+        except OSError:  # it is gone, and so is each session
+            return 0
 
     def memory(self) -> int:
         """Resident set, in bytes."""
-        pages = self._folder.joinpath("statm").read_text().split()[1]
-        return int(pages) * os.sysconf("SC_PAGE_SIZE")
+        return self._status("VmRSS")
 
     def forget_peak(self) -> None:
         """Begin anew to note the highest: see proc(5), clear_refs."""
-        self._folder.joinpath("clear_refs").write_text("5")
+        with suppress(OSError):
+            self._folder.joinpath("clear_refs").write_text("5")
 
     def peak(self) -> int:
         """The highest resident set, in bytes."""
-        status = self._folder.joinpath("status").read_text()
-        return int(status.partition("VmHWM:")[2].split()[0]) * 1024
+        return self._status("VmHWM")
+
+    def _status(self, name: str) -> int:
+        with suppress(OSError, IndexError):
+            status = self._folder.joinpath("status").read_text()
+            return int(status.partition(f"{name}:")[2].split()[0]) * 1024
+        return 0
 
 
 class Neighbours:
@@ -202,12 +210,13 @@ class Neighbours:
         while not self._stopped:
             self._number += 1
             began, worked = time.perf_counter(), process.work()
-            done = await self._ask(self._chat, f"m{self._number}")
-            took = time.perf_counter() - began
-            turns = self.turns
-            turns.slowest = max(turns.slowest, took)
-            turns.work = max(turns.work, process.work() - worked)
-            turns.count += 1
+            try:
+                done = await self._ask(self._chat, f"m{self._number}")
+            finally:
+                took, turns = time.perf_counter() - began, self.turns
+                turns.slowest = max(turns.slowest, took)
+                turns.work = max(turns.work, process.work() - worked)
+                turns.count += 1
             if self._number % 16 == 0:
                 await self._chat.send("event.ack", event=done["event"])
             await asyncio.sleep(max(0, EVERY_SECONDS - took))
@@ -244,10 +253,14 @@ async def neighbours(url: str) -> AsyncIterator[Neighbours]:
     """Clients of each kind."""
     async with AsyncExitStack() as stack:
         chat, *still = [
-            await stack.enter_async_context(client(url, subprotocol, route="chat"))
+            await stack.enter_async_context(
+                client(url, subprotocol, route="chat", ping_interval=None)  # patient
+            )
             for subprotocol in (JSON, JSON, MSGPACK)
         ]
-        all_of_them = Neighbours(chat, still, await stack.enter_async_context(raw(url, "chat")))
+        all_of_them = Neighbours(
+            chat, still, await stack.enter_async_context(raw(url, "chat", ping_interval=None))
+        )
         await all_of_them.begin()
         yield all_of_them
 
