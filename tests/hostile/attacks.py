@@ -356,7 +356,7 @@ async def silent_sockets(field: Field) -> None:
     await field.begin()
     for _ in range(field.many(40)):
         await asyncio.gather(*(field.peer() for _ in range(50)))
-    await field.until_end()
+    await field.until_end(more_seconds=10)  # the time that each has to begin
 
 
 async def silent_raw(field: Field) -> None:
@@ -364,7 +364,7 @@ async def silent_raw(field: Field) -> None:
     await field.begin()
     for _ in range(field.many(10)):
         await asyncio.gather(*(field.websocket(subprotocol=None) for _ in range(50)))
-    await field.until_end()
+    await field.until_end(more_seconds=10)  # the time that each has to begin
 
 
 async def _handshake(field: Field, *headers: str, subprotocol: str | None = None) -> None:

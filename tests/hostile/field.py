@@ -90,11 +90,15 @@ class Field:
                 await attempt()
             await asyncio.sleep(0)
 
-    async def until_end(self, peers: list[Peer] | None = None) -> None:
-        """Wait until it is enough, or all these connections are closed."""
+    async def until_end(self, *, more_seconds: float = 0) -> None:
+        """Wait until it is enough, or all connections are closed.
+
+        Args:
+            more_seconds: What it takes longer than others, to scale.
+        """
         with suppress(TimeoutError):
-            async with asyncio.timeout_at(self.end):
-                for peer in self._peers if peers is None else peers:
+            async with asyncio.timeout_at(self.end + more_seconds * self.scale):
+                for peer in self._peers:
                     await peer.closed()
 
     def answers(self) -> dict[str, int]:

@@ -41,18 +41,22 @@ endpoint_name = "reply-200"
 content_type = "text/plain"
 [routes.silent]
 endpoint_name = "silent"
+resume_seconds = 5
 content_type = "text/plain"
 [routes.lines]
 endpoint_name = "lines-1000000"
+resume_seconds = 5
 content_type = "text/plain"
 stream = "lines"
 text = "choices[0].delta.content"
 [routes.crumbs]
 endpoint_name = "crumbs-50000"
+resume_seconds = 5
 content_type = "text/plain"
 stream = "raw"
 [routes.lists]
 endpoint_name = "json-20000000"
+resume_seconds = 5
 content_type = "text/plain"
 body = "json"
 [routes.hoard]
