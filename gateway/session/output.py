@@ -20,14 +20,14 @@ class Output:
 
     __slots__ = ("_client", "_effects", "last", "now", "timers", "wall")
 
+    now: float
+    wall: float
     _effects: list[do.Effect]
+    _client: ClientId | None
 
     def __init__(self) -> None:
-        self.now = 0.0
-        self.wall = 0.0
         self.last = 0
         self.timers: dict[Timer, float] = {}
-        self._client: ClientId | None = None
 
     def begin(self, now: float, wall: float, client: ClientId | None) -> None:
         """Collect anew, at this time; refusals are for this client."""

@@ -102,7 +102,7 @@ class Session:
         kind: type | Timer = type(event)
         if kind is on.TimerFired:
             kind = event.timer  # type: ignore[union-attr] # by its type
-            out.timers.pop(kind, None)
+            del out.timers[kind]
         action = _action_of((self.state, kind))
         if action is None:
             raise UnexpectedEvent(f"{type(event).__name__} while {self.state.value}")
@@ -172,7 +172,6 @@ class Session:
                     self._finish_ending()
 
     def _acquired(self, sign: Acquired) -> None:
-        self.used_at = self.out.now
         self.out.set_timer(Timer.IDLE, self.out.now + self.policy.idle_seconds)
         if not self.announced:
             self._announce()
@@ -342,7 +341,6 @@ class Session:
         """Wait no longer for the model."""
         turn = self.turns.running
         if turn is not None:
-            self.out.do(do.CancelInvoke(turn.number))
             self.turns.cut(turn, self._ended_by)
         self._model_says(GiveUp())
         self._finish_ending()
@@ -418,7 +416,7 @@ class Session:
         """Forget the events that the client has, and the session when it has all."""
         self.clients.acknowledge(message)
         if message.event == self.out.last:
-            self._forget(message)
+            self._forget(None)
 
     def _written(self, event: on.Written) -> None:
         """Forget the events that were written, where no client can come back for them."""

@@ -65,7 +65,7 @@ class Renewal(Struct):
         recovery: What the route asks for.
         expires_at: When the old session expires, by the session's clock; None where it was lost.
         steps: What is still to be told to the new session; None until it is there.
-        step: The number of the step that is at the model.
+        step: The number of the step that is at the model, or was the last there.
     """
 
     recovery: Recovery
@@ -175,7 +175,7 @@ class Upstream:
 
     def _replace(self, event: Prepare) -> Signs:
         """It has expired: see to another, or the conversation is over."""
-        return self._expire(event) or self._acquire(event)
+        return self._expire() or self._acquire(event)
 
     def _open(self, _event: object = None) -> Signs:
         """Ask the model for a session."""
@@ -246,7 +246,7 @@ class Upstream:
         self._renew_later(Renewal(event.recovery, None))
         return ()
 
-    def _expire(self, _event: object) -> Signs:
+    def _expire(self, _event: object = None) -> Signs:
         """Close it, and let the next turn get another; or the conversation is over."""
         if self._policy.on_expiry is Recovery.NONE:
             return (Gone("expired"),)
@@ -329,7 +329,6 @@ class Upstream:
         renewal = self.renewal
         if renewal is None or renewal.step != number:
             raise UnexpectedEvent(f"step {number} is not at the model")
-        renewal.step = None
         return renewal
 
     # The end

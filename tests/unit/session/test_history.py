@@ -321,6 +321,20 @@ class TestReplays:
         assert script.invoking[0].request.body == b"z"
         assert script.last(wire.SessionRenewed).context == context
 
+    def test_nor_is_one_whose_body_is_made_of_words(self) -> None:
+        script = Script(on_lost=Recovery.REPLAY, template={"inputs": "$text"}, streams=True).ready()
+        script.step(send("a", "Count."))
+        assert script.session.turns.queue.waiting == []
+        script.step(send("b", "two"))
+        assert script.session.turns.queue.waiting[0].request.body == b"", "it is made when sent"
+        script.part("1 2 ")
+        script.step(wire.MessageCancel(id="a"))
+        script.step(on.InvokeCancelled(script.invoking[0].turn))
+        script.fail(LOST)
+        script.step(on.Opened(NEW))
+        assert script.invoking[0].request.body == b'{"inputs":"two"}'
+        assert script.last(wire.SessionRenewed).context == "partial"
+
     def test_the_body_made_of_words_is_sent_again(self) -> None:
         script = Script(on_lost=Recovery.REPLAY, template={"inputs": "$text"}).ready()
         script.step(send("a", "one"))

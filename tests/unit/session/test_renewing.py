@@ -12,7 +12,7 @@ from gateway.session.events import Timer
 from gateway.session.policy import Opening, Recovery
 from gateway.session.ports import ModelReply, ModelRequest, ModelSession
 from gateway.session.table import State
-from gateway.session.transcript import Exchange, Transcript
+from gateway.session.transcript import Exchange, Line, Transcript, told
 from gateway.session.transitions import UnexpectedEvent
 from tests.support.script import MODEL, START, Script, failure, reply, send
 
@@ -194,8 +194,23 @@ class TestLoss:
         script.fail(LOST)
         script.step(on.Opened(NEW))
         step = script.invoking[0].turn
-        with pytest.raises(UnexpectedEvent, match=f"step {step - 1} is not at the model"):
-            script.handle(on.ReplyEnded(step - 1, reply()))
+        for late in (on.ReplyEnded(step - 1, reply()), on.InvokeFailed(step - 1, LOST)):
+            with pytest.raises(UnexpectedEvent, match=f"step {step - 1} is not at the model"):
+                script.handle(late)
+
+    def test_the_timers_of_the_old_session_go_with_it(self) -> None:
+        script = Script(on_lost=Recovery.RENEW).ready()
+        script.step(send("a"))
+        script.fail(LOST)
+        assert script.timers == {Timer.IDLE: START + 600}
+
+    def test_after_a_renewal_a_session_is_as_any_other(self) -> None:
+        script = Script(on_lost=Recovery.RENEW).ready()
+        script.step(send("a"))
+        script.fail(LOST)
+        script.step(on.Opened(NEW))
+        script.answer(new_session=MODEL)
+        assert script.last(wire.SessionUpdated).expires_at == "2027-01-15T08:20:00Z"
 
     def test_a_message_is_accepted_meanwhile(self) -> None:
         script = Script(on_lost=Recovery.RENEW, resume_seconds=30).ready()
@@ -219,10 +234,11 @@ class TestExpiry:
         script.step(on.Opened(NEW))
         assert script.last(wire.SessionRenewed).reason == "expiring"
 
-    def test_long_after(self) -> None:
+    @pytest.mark.parametrize("after", [5, 105])
+    def test_long_after(self, after: int) -> None:
         script = Script(on_expiry=Recovery.RENEW, idle_seconds=5000).ready()
         script.fire(Timer.EXPIRY)
-        script.step(send("a"), after=105)
+        script.step(send("a"), after=after)
         script.step(on.Opened(NEW))
         assert script.last(wire.SessionRenewed).reason == "expired"
 
@@ -232,6 +248,7 @@ class TestExpiry:
         script.step(send("b"))
         script.fire(Timer.EXPIRY)
         assert script.stands(State.RUNNING)
+        assert script.effects == [do.Persist(MODEL, None)], "the store may not drop it meanwhile"
         script.answer()
         assert script.done["a"].status == "completed"
         assert script.closing_models == [MODEL]
@@ -273,13 +290,31 @@ class TestExpiry:
         script.fire(Timer.EXPIRY)
         assert script.error("b").outcome is Outcome.NOT_INVOKED
 
-    def test_the_end_waits_for_the_old_session_to_close(self) -> None:
+    def test_the_end_waits_for_the_old_sessions_to_close(self) -> None:
+        script = Script(on_expiry=Recovery.RENEW, idle_seconds=5000).ready()
+        script.fire(Timer.EXPIRY)
+        script.step(send("a"))
+        script.step(on.Opened(NEW))
+        script.answer()
+        script.fire(Timer.EXPIRY)
+        assert script.closing_models == [MODEL, NEW]
+        script.step(wire.SessionClose())
+        for _ in range(2):
+            assert script.stands(State.CLOSING)
+            script.closed()
+        assert script.stands(State.CLOSED)
+
+    def test_but_not_for_those_that_are_closed(self) -> None:
         script = Script(on_expiry=Recovery.RENEW).ready()
         script.fire(Timer.EXPIRY)
-        script.step(wire.SessionClose())
-        assert script.stands(State.CLOSING)
         script.closed()
+        script.step(wire.SessionClose())
         assert script.stands(State.CLOSED)
+
+    def test_the_session_is_of_no_use_from_the_moment_in_which_it_expires(self) -> None:
+        script = Script().start()
+        script.step(on.Opened(ModelSession("m", expires_at=START + 5)))
+        assert script.last(do.CloseSession).model.id == "m"
 
 
 class TestSeed:
@@ -297,6 +332,8 @@ class TestSeed:
         script.fail(LOST)
         script.step(on.Opened(NEW))
         assert said(script) == [b"We said:\nUser: one\nAssistant: 1!\nUser: two\nAssistant: 2"]
+        told = script.invoking[0].request
+        assert (told.stream, told.sha256) == (False, None), "it is another body"
         script.answer()
         assert said(script) == [b"three"]
 
@@ -317,6 +354,19 @@ class TestSeed:
             "max_tokens": 1,
         }
         assert script.invoking[0].request.content_type == "application/json"
+
+    def test_a_text_is_sent_as_one_whatever_the_turns_are_sent_as(self) -> None:
+        script = Script(
+            on_lost=Recovery.REPLAY, seed="$transcript", template={"all": "$messages"}
+        ).ready()
+        script.step(send("a", "one"))
+        script.answer("1")
+        script.step(send("b", "two"))
+        assert said(script) == [b'{"all":[{"role":"user","content":"two"}]}']
+        assert script.invoking[0].request.content_type == "application/json"
+        script.fail(LOST)
+        script.step(on.Opened(NEW))
+        assert script.invoking[0].request.content_type == "text/plain; charset=utf-8"
 
     def test_what_is_no_text_can_not_be_told(self) -> None:
         script = Script(on_lost=Recovery.REPLAY, seed="$transcript").ready()
@@ -340,6 +390,17 @@ class TestSeed:
 
 
 class TestTranscript:
+    def test_what_an_exchange_holds(self) -> None:
+        request = ModelRequest(body=b"12345", content_type="text/plain")
+        assert Exchange(request).size == 5
+        assert Exchange(request, "木", "ab").size == 10
+
+    def test_what_a_template_has_no_place_for_is_not_told(self) -> None:
+        lines: list[Line] = [("user", "Hi."), ("assistant", "Hello.")]
+        assert told(lines, ["$transcript"]) == {"transcript": "User: Hi.\nAssistant: Hello."}
+        messages = [{"role": role, "content": content} for role, content in lines]
+        assert told(lines, {"all": "$messages"}) == {"messages": messages}
+
     def exchange(self, text: str) -> Exchange:
         return Exchange(ModelRequest(body=text.encode(), content_type="text/plain"), text, "")
 

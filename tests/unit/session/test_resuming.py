@@ -1,5 +1,7 @@
 """Coming back: keys, missed events, taking over, and what is left after the end."""
 
+import pytest
+
 from gateway.errors import CloseCode
 from gateway.protocol import messages as wire
 from gateway.session import effects as do
@@ -91,6 +93,55 @@ def test_the_one_that_was_displaced_takes_nothing_with_it() -> None:
     assert script.timers[Timer.DETACHED] == START + 30
 
 
+def test_a_newer_connection_takes_the_place_of_the_one_before() -> None:
+    script = Script(resume_seconds=30).ready()
+    script.resume(last_event=1)
+    script.detach()
+    assert script.timers[Timer.DETACHED] == START + 30
+    script.resume(last_event=1)
+    assert not [effect for effect in script.effects if isinstance(effect, do.Displace)]
+
+
+def test_who_reads_along_takes_nothing_over() -> None:
+    script = Script(resume_seconds=30).ready()
+    script.step(on.Subscribed(1000, 0))
+    assert script.effects == [do.Attach(1000, 0)]
+    script.step(on.Detached(1000), after=40)
+    assert Timer.DETACHED not in script.timers
+    script.step(on.Subscribed(1001, 0))
+    script.resume(last_event=1)
+    assert do.Displace(1) in script.effects
+    script.detach()
+    assert Timer.DETACHED not in script.timers, "one still reads"
+    script.step(on.Detached(1001))
+    assert Timer.DETACHED in script.timers
+
+
+def test_a_client_that_is_there_is_not_awaited() -> None:
+    script = Script(resume_seconds=30).ready()
+    script.detach()
+    script.resume(last_event=1)
+    script.step(send("a"), after=60)
+    script.answer()
+    assert script.state is State.READY
+    assert Timer.DETACHED not in script.timers
+
+
+def test_who_is_said_to_be_gone_late_has_been_gone_for_as_long() -> None:
+    script = Script(resume_seconds=30).ready()
+    script.resume(last_event=1)
+    script.detach()
+    script.step(on.Detached(1), after=10)
+    script.fire(Timer.DETACHED)
+    assert script.closing_models == [MODEL]
+
+
+@pytest.mark.parametrize("open_on_connect", [True, False])
+def test_a_session_that_nobody_reads_waits_for_a_client(open_on_connect: bool) -> None:
+    script = Script(resume_seconds=30, open_on_connect=open_on_connect).start(None)
+    assert script.timers == {Timer.DETACHED: START + 30}
+
+
 def test_the_newest_key_is_confirmed_by_the_first_message() -> None:
     script = Script(resume_seconds=30).ready()
     script.resume(last_event=1)
@@ -111,6 +162,8 @@ class TestAfterTheEnd:
         script.step(on.Detached(script.client))
         script.answer(session_closed=True)
         assert script.state is State.ENDED
+        assert do.CloseClient(CloseCode.GONE, "session_lost") in script.effects
+        assert script.timers == {Timer.DETACHED: START + 30}
         assert script.last(do.Persist).expires_at == START + 30
         return script
 
@@ -127,6 +180,7 @@ class TestAfterTheEnd:
         assert script.last(wire.MessageDuplicate).status == "completed"
         script.step(wire.EventAck(event=3))
         assert script.state is State.ENDED
+        assert script.effects == [do.Trim(3)]
         script.step(wire.EventAck(event=4))
         assert script.effects[-1] == do.Forget()
 

@@ -1,5 +1,6 @@
 """The session core, as scripts of events and the effects that must follow."""
 
+import sys
 from hashlib import sha256
 
 import pytest
@@ -43,6 +44,8 @@ def test_a_session_opens_at_the_model_and_says_so() -> None:
         Timer.EXPIRING: START + 1135,
         Timer.IDLE: START + 600,
     }
+    timers = [effect for effect in script.effects if isinstance(effect, do.SetTimer)]
+    assert {timer.spread for timer in timers} == {0.0}
     assert repr(script.session) == "<Session s-1 ready turns=0>"
 
 
@@ -58,7 +61,7 @@ def test_a_turn_goes_to_the_model_and_its_reply_to_the_client() -> None:
     assert script.last(do.Invoke) == do.Invoke(
         1, request(b"hello", "text/plain; charset=utf-8"), MODEL
     )
-    script.answer("hi", after=0.25, variant="v1", custom_attributes="x=1")
+    script.answer("hi", after=2.25, variant="v1", custom_attributes="x=1")
     assert script.done["a"] == wire.MessageDone(
         event=3,
         id="a",
@@ -68,9 +71,10 @@ def test_a_turn_goes_to_the_model_and_its_reply_to_the_client() -> None:
         invoked_production_variant="v1",
         custom_attributes="x=1",
         deltas=0,
-        duration_ms=250,
+        duration_ms=2250,
     )
     assert script.state is State.READY
+    assert script.session.history.transcript.exchanges == (), "nobody needs it again"
 
 
 def test_turns_go_one_at_a_time_in_the_order_accepted() -> None:
@@ -121,6 +125,7 @@ class TestOpenedByTheFirstMessage:
         assert script.state is State.READY
         script.step(send("a"))
         assert script.effects[-1] == do.OpenSession()
+        assert script.stands(State.OPENING)
         script.step(on.Opened(MODEL))
         assert script.last(wire.SessionUpdated).expires_at == "2027-01-15T08:20:00Z"
         assert script.last(do.Invoke).model == MODEL
@@ -161,6 +166,18 @@ class TestOpenedByTheFirstMessage:
         assert script.error("a").outcome is Outcome.UNKNOWN
         assert script.error("b").outcome is Outcome.NOT_INVOKED
         assert script.state is State.READY
+
+    @pytest.mark.parametrize("opening", [Opening.TURN, Opening.NONE])
+    def test_a_later_turn_that_fails_fails_alone(self, opening: Opening) -> None:
+        script = Script(opening=opening).start()
+        script.step(send("a"))
+        script.answer(new_session=MODEL if opening is Opening.TURN else None)
+        script.step(send("b"))
+        script.step(send("c"))
+        script.fail(failure(ErrorCode.TIMEOUT, Outcome.UNKNOWN))
+        assert script.error("b").outcome is Outcome.UNKNOWN
+        script.answer()
+        assert script.done["c"].status == "completed"
 
     def test_a_late_reply_may_have_closed_what_it_opened(self) -> None:
         script = Script(opening=Opening.TURN).start()
@@ -248,9 +265,45 @@ class TestRefusals:
     def test_an_id_used_for_another_body(self) -> None:
         script = Script().ready()
         script.step(send("a"))
-        script.step(send("a", "other"))
-        assert script.last(wire.ErrorMessage).code is ErrorCode.BAD_MESSAGE
-        assert script.last(wire.ErrorMessage).id == "a"
+        for _ in range(2):
+            script.step(send("a", "other"))
+            assert script.effects == [
+                do.Tell(
+                    1,
+                    wire.ErrorMessage(
+                        code=ErrorCode.BAD_MESSAGE,
+                        message="`id` was used for another body",
+                        id="a",
+                        retryable=False,
+                    ),
+                )
+            ]
+            if script.invoking:
+                script.answer()  # and the same of a turn that has ended
+
+    def test_little_is_kept_of_a_turn_that_has_ended(self) -> None:
+        script = Script().ready()
+        script.step(send("a"))
+        running = script.session.turns.running
+        assert running is not None
+        assert running.said is None
+        script.answer()
+        ended = script.session.turns.queue.find("a")
+        assert ended is not None
+        assert ended.digest == sha256(b"hello").digest()[:14]
+        ((_, kept),) = script.session.turns.queue.ended
+        assert sys.getsizeof(kept) <= sys.getsizeof(b"") + 15, "48 bytes, as memory is handed out"
+
+    def test_a_message_that_is_refused_is_no_use_of_the_session(self) -> None:
+        script = Script(idle_seconds=100).ready()
+        script.step(send("a", target_model="m"), after=60)
+        assert script.last(wire.ErrorMessage).code is ErrorCode.FORBIDDEN
+        script.fire(Timer.IDLE)
+        assert script.closing_models == [MODEL]
+
+    def test_nobody_is_told_where_nobody_asked(self) -> None:
+        script = Script(resume_seconds=30).start(None)
+        assert script.step(wire.MessageCancel(id="a")) == []
 
     def test_an_id_seen_before_is_not_invoked_again(self) -> None:
         script = Script().ready()
@@ -266,16 +319,14 @@ class TestRefusals:
         assert len(script.invoking) == 1
 
     def test_ids_are_remembered_up_to_a_bound(self) -> None:
-        script = Script(remembered_messages=2).ready()
+        script = Script(remembered_messages=3).ready()
         for message_id in "abcde":
             script.step(send(message_id))
             script.answer()
-        for message_id in "de":
             script.step(send(message_id))
             assert script.last(wire.MessageDuplicate).id == message_id
-        assert [
-            message_id for message_id in "abc" if script.session.turns.queue.find(message_id)
-        ] == []
+        find = script.session.turns.queue.find
+        assert [message_id for message_id in "abcde" if find(message_id)] == ["c", "d", "e"]
 
     def test_a_turn_that_has_not_ended_is_never_forgotten(self) -> None:
         script = Script(remembered_messages=0).ready()
@@ -285,12 +336,14 @@ class TestRefusals:
         script.step(send("c"))
         script.step(send("a"))
         assert script.last(wire.MessageDuplicate).status == "running"
+        assert script.session.turns.queue.find("b") is None
 
     def test_messages_to_a_session_that_closes(self) -> None:
         script = Script().ready()
         script.step(wire.SessionClose())
         script.step(send("a"))
-        assert script.last(wire.ErrorMessage).code is ErrorCode.SESSION_LOST
+        error = script.last(wire.ErrorMessage)
+        assert (error.code, error.message) == (ErrorCode.SESSION_LOST, "Closed as asked.")
         script.closed()
         assert script.step(send("b")) == []
 
@@ -304,7 +357,13 @@ class TestAcknowledging:
     def test_a_number_past_the_newest_is_refused(self) -> None:
         script = Script().ready()
         script.step(wire.EventAck(event=2))
-        assert script.last(wire.ErrorMessage).code is ErrorCode.BAD_MESSAGE
+        error = script.last(wire.ErrorMessage)
+        assert error.code is ErrorCode.BAD_MESSAGE
+        assert error.message == "`event` is past the newest event, 1"
+
+    def test_what_was_written_is_forgotten_where_nobody_can_come_back_for_it(self) -> None:
+        assert Script().ready().step(on.Written(1)) == [do.Trim(1)]
+        assert Script(resume_seconds=30).ready().step(on.Written(1)) == []
 
 
 class TestCancelling:
@@ -313,8 +372,14 @@ class TestCancelling:
         script.step(send("a"))
         script.step(send("b"))
         script.step(wire.MessageCancel(id="b"))
-        assert script.done["b"].status == "cancelled"
-        assert script.done["b"].outcome is Outcome.NOT_INVOKED
+        assert script.done["b"] == wire.MessageDone(
+            event=4,
+            id="b",
+            status="cancelled",
+            deltas=0,
+            duration_ms=0,
+            outcome=Outcome.NOT_INVOKED,
+        )
         script.answer()
         assert not script.invoking
 
@@ -338,11 +403,18 @@ class TestCancelling:
     def test_unknown_and_finished_turns(self) -> None:
         script = Script().ready()
         script.step(wire.MessageCancel(id="a"))
-        assert script.last(wire.ErrorMessage).code is ErrorCode.UNKNOWN_MESSAGE
+        assert script.last(wire.ErrorMessage) == wire.ErrorMessage(
+            code=ErrorCode.UNKNOWN_MESSAGE,
+            message="No message has this `id`.",
+            id="a",
+            retryable=False,
+        )
         script.step(send("a"))
         script.answer()
         script.step(wire.MessageCancel(id="a"))
-        assert script.last(wire.MessageDuplicate).status == "completed"
+        assert script.last(wire.MessageDuplicate) == wire.MessageDuplicate(
+            id="a", status="completed"
+        )
 
 
 class TestClosing:
@@ -361,6 +433,8 @@ class TestClosing:
         script.step(send("a"))
         script.step(send("b"))
         script.step(wire.SessionClose())
+        assert do.CancelInvoke(1) in script.effects
+        assert script.timers == {Timer.CLOSING: START + 10}
         assert script.done["b"].outcome is Outcome.NOT_INVOKED
         script.step(wire.MessageCancel(id="a"))
         script.step(on.InvokeCancelled(1))
@@ -582,6 +656,7 @@ class TestDraining:
     def test_an_unused_session_closes(self) -> None:
         script = Script().ready()
         script.step(on.Drain())
+        assert script.timers == {Timer.CLOSING: START + 10}
         script.closed()
         assert script.last(wire.SessionClosed).reason == "operator"
         assert script.socket == do.CloseClient(CloseCode.RESTARTING, "unavailable")
@@ -593,10 +668,18 @@ class TestDraining:
         script.step(on.Drain())
         assert script.error("b").retryable
         assert Timer.CLOSING not in script.timers
-        script.step(on.Drain())
-        script.answer()
+        assert script.step(on.Drain()) == []
+        script.answer(after=7)
         assert script.done["a"].status == "completed"
         assert script.closing_models == [MODEL]
+        assert script.timers == {Timer.CLOSING: START + 17}
+
+    def test_nobody_comes_back_to_a_gateway_that_goes(self) -> None:
+        script = Script(resume_seconds=30).ready()
+        script.detach()
+        script.step(on.Drain())
+        script.closed()
+        assert script.state is State.CLOSED
 
     def test_when_time_is_up_it_is_cancelled(self) -> None:
         script = Script().ready()
@@ -636,6 +719,8 @@ class TestBodies:
             (b"{}", None, True, "json", b"{}"),
             (b"{", "application/json", True, "text", "{"),
             (b'"\xff"', "application/json", True, "base64", b'"\xff"'),
+            (b"1e999", "application/json", True, "json", b"1e999"),
+            (b"hi", " text/plain", False, "text", "hi"),
             (b"\xff", "text/plain", False, "base64", b"\xff"),
             (b"hi", "application/octet-stream", False, "base64", b"hi"),
             (b"hi", None, False, "base64", b"hi"),
@@ -680,6 +765,17 @@ class TestTheTable:
         row = ((State.READY,), on.Drain, "drain", ())
         with pytest.raises(ValueError, match="twice"):
             table([row, row])
+
+    def test_nothing_to_follow_is_the_state_that_it_was_in(self) -> None:
+        live = (State.READY, State.RUNNING)
+        made = table([(live, on.Drain, "drain", ()), (live, on.Written, "written", live)])
+        assert [made[state, on.Drain].to for state in live] == [{state} for state in live]
+        assert [made[state, on.Written].to for state in live] == [{*live}, {*live}]
+
+    def test_nothing_is_asked_for_but_in_answer_to_an_event(self) -> None:
+        """What was asked for is kept no longer, for it may hold large bodies."""
+        with pytest.raises(AttributeError):
+            Script().ready().session.out.do(do.OpenSession())
 
     def test_nothing_happens_at_the_model_that_can_not(self) -> None:
         with pytest.raises(UnexpectedEvent, match="Lost while opening at the model"):

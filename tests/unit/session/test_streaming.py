@@ -27,6 +27,27 @@ def test_parts_are_passed_on_and_the_end_has_no_body() -> None:
     ]
 
 
+def test_parts_that_come_together_are_numbered_one_by_one() -> None:
+    script = Script(streams=True).ready()
+    script.step(send("a"))
+    assert script.step(on.ReplyParts(1, ["a", "b", b"c", b"d"])) == [
+        do.Append(
+            (
+                wire.MessageDelta(event=3, id="a", index=0, text="a"),
+                wire.MessageDelta(event=4, id="a", index=1, text="b"),
+                wire.MessageDelta(event=5, id="a", index=2, base64=b"c"),
+                wire.MessageDelta(event=6, id="a", index=3, base64=b"d"),
+            )
+        )
+    ]
+    running = script.session.turns.running
+    assert running is not None
+    assert running.heard is None, "nobody needs it again"
+    script.step(wire.MessageCancel(id="a"))
+    script.step(on.InvokeCancelled(1))
+    assert script.session.history.transcript.whole
+
+
 def test_a_client_may_want_the_reply_in_one_piece() -> None:
     script = Script(streams=True).ready()
     script.step(send("a", stream=False))
