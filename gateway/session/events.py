@@ -45,7 +45,7 @@ class Start(Struct, frozen=True, gc=False):
     """
 
     resume_key: str
-    client: ClientId | None = None
+    client: ClientId | None
 
 
 class Attached(Struct, frozen=True, gc=False):

@@ -25,6 +25,8 @@ TESTS = (
     "tests/unit/session",
     "tests/unit/stores",
     "tests/unit/formats",
+    "tests/unit/test_config.py",
+    "tests/unit/test_history_settings.py",
     "tests/unit/test_runner.py",
 )
 ENOUGH = 0.95

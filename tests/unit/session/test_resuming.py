@@ -60,6 +60,7 @@ def test_a_client_comes_back_to_what_it_missed() -> None:
     )
     assert script.log.first == 4, "what it has is forgotten"
     assert Timer.DETACHED not in script.timers
+    assert script.last(do.SetTimer) == do.SetTimer(Timer.DETACHED, None, 0.0)
     script.answer()
     assert script.done["a"].deltas == 2
 
@@ -105,7 +106,7 @@ def test_a_newer_connection_takes_the_place_of_the_one_before() -> None:
 def test_who_reads_along_takes_nothing_over() -> None:
     script = Script(resume_seconds=30).ready()
     script.step(on.Subscribed(1000, 0))
-    assert script.effects == [do.Attach(1000, 0)]
+    assert script.effects == [do.Attach(1000, 0, None, False, None)]
     script.step(on.Detached(1000), after=40)
     assert Timer.DETACHED not in script.timers
     script.step(on.Subscribed(1001, 0))

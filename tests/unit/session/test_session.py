@@ -747,7 +747,7 @@ class TestBodies:
 class TestTheTable:
     def test_a_pair_that_is_not_there_is_an_error(self) -> None:
         with pytest.raises(UnexpectedEvent, match="Start while ready"):
-            Script().ready().handle(on.Start(resume_key=""))
+            Script().ready().handle(on.Start(resume_key="", client=1))
 
     def test_a_completion_of_no_turn_is_an_error(self) -> None:
         script = Script().ready()
