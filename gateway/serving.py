@@ -22,6 +22,7 @@ from gateway.transports.hosts import Hosts
 from gateway.transports.http import HttpProtocol
 from gateway.transports.protocol import WebSocketProtocol
 from gateway.transports.server import DrainingServer
+from gateway.transports.sockets import Turnstile
 
 GC_THRESHOLDS = (10_000, 5, 400)
 """Of Python's garbage collector; its own are 700, 10 and 10.
@@ -112,7 +113,10 @@ async def serve(
                 answering(app, settings),
                 loop="none",
                 http=HttpProtocol,
-                ws=cast(Any, partial(WebSocketProtocol, budget=sessions.budget)),
+                ws=cast(
+                    Any,
+                    partial(WebSocketProtocol, budget=sessions.budget, turnstile=Turnstile()),
+                ),
                 limit_concurrency=settings.server.max_connections + SPARE_CONNECTIONS,
                 ws_max_size=max(route.message_bytes for route in settings.routes.values()),
                 ws_ping_interval=settings.server.heartbeat_seconds,

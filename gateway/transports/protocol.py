@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Iterable
+from functools import partial
 from http import HTTPStatus
 from typing import Any, cast
 
@@ -40,6 +41,7 @@ class WebSocketProtocol(FrameReader):
         server_state: uvicorn's.
         app_state: That of the application's lifespan.
         budget: Counts messages that have come in part.
+        turnstile: Lets handshakes begin.
     """
 
     __slots__ = (
@@ -54,6 +56,7 @@ class WebSocketProtocol(FrameReader):
         "_on_writable",
         "_room",
         "_server_state",
+        "_turnstile",
         "_unsent_pong",
         "_write_paused",
         "can_write",
@@ -67,8 +70,10 @@ class WebSocketProtocol(FrameReader):
         _loop: asyncio.AbstractEventLoop | None = None,
         *,
         budget: ByteBudget,
+        turnstile: sockets.Turnstile,
     ) -> None:
         super().__init__(_loop or asyncio.get_running_loop(), config.ws_max_size, budget)
+        self._turnstile = turnstile
         self._config = config
         self._server_state = server_state
         self._app_state = app_state
@@ -142,7 +147,13 @@ class WebSocketProtocol(FrameReader):
         scope = connection_scope(self._transport, self._config, self._app_state)
         scope["scheme"] = "wss" if self._transport.get_extra_info("sslcontext") else "ws"
         self._call = WebSocketCall(self, self._config, scope)
-        task = self._loop.create_task(self._call.run(head + blank))
+        self._turnstile.enter(partial(self._run, self._call, head + blank))
+
+    def _run(self, call: WebSocketCall, request: bytes) -> None:
+        """Have the application called."""
+        if self._transport.is_closing():
+            return
+        task = self._loop.create_task(call.run(request))
         self._server_state.tasks.add(task)
         task.add_done_callback(self._server_state.tasks.discard)
 

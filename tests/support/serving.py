@@ -14,6 +14,7 @@ from gateway.budget import ByteBudget
 from gateway.transports.http import HttpProtocol
 from gateway.transports.protocol import WebSocketProtocol
 from gateway.transports.server import DrainingServer
+from gateway.transports.sockets import Turnstile
 from tests.support.timing import UNIT
 
 App = Callable[[Any, Any, Any], Awaitable[None]]
@@ -111,7 +112,9 @@ async def serving(app: App, **options: Any) -> AsyncIterator[Served]:
     """Serve an application; options are uvicorn's."""
     given: dict[str, Any] = {
         "http": HttpProtocol,
-        "ws": functools.partial(WebSocketProtocol, budget=ByteBudget(1_000_000_000)),
+        "ws": functools.partial(
+            WebSocketProtocol, budget=ByteBudget(1_000_000_000), turnstile=Turnstile()
+        ),
         "ws_ping_interval": 1000,
     } | options
     config = uvicorn.Config(

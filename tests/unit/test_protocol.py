@@ -15,6 +15,7 @@ from websockets.frames import Close, Frame, Opcode
 from gateway.budget import ByteBudget
 from gateway.transports.link import LINK, Link
 from gateway.transports.protocol import JOINED_BYTES, WebSocketProtocol
+from gateway.transports.sockets import HANDSHAKES, Turnstile
 from tests.support.timing import UNIT
 
 MAX_SIZE = 200_000
@@ -89,14 +90,16 @@ class Peer:
 
         config = uvicorn.Config(
             app,
-            ws=cast(Any, partial(WebSocketProtocol, budget=self.budget)),
+            ws=cast(Any, partial(WebSocketProtocol, budget=self.budget, turnstile=Turnstile())),
             ws_max_size=MAX_SIZE,
             ws_per_message_deflate=False,
             ws_ping_interval=1000,
             log_config=None,
         )
         config.load()
-        self.protocol = WebSocketProtocol(config, ServerState(), {}, budget=self.budget)
+        self.protocol = WebSocketProtocol(
+            config, ServerState(), {}, budget=self.budget, turnstile=Turnstile()
+        )
         self.taken = taken
 
     async def connect(self) -> "Peer":
@@ -353,3 +356,30 @@ async def test_who_has_said_something_since_it_was_pinged_is_pinged_again(
     peer.protocol._check_alive(10.0, pinged=now - 150)
     assert peer.closed == closed
     assert (peer.wire.written[-1][:1] == b"\x89") is (closed is None)
+
+
+async def test_a_crowd_of_handshakes_is_let_in_a_few_at_a_time_and_in_order() -> None:
+    turnstile, begun = Turnstile(), list[int]()
+    count = 2 * HANDSHAKES + 1
+    for number in range(count):
+        turnstile.enter(lambda number=number: begun.append(number))  # type: ignore[misc]
+    turns = [len(begun)]
+    for _ in range(3):
+        await asyncio.sleep(0)
+        turns.append(len(begun))
+    assert turns == [HANDSHAKES, 2 * HANDSHAKES, count, count]
+    assert begun == [*range(count)]
+
+
+async def test_who_has_gone_before_its_turn_is_not_let_in() -> None:
+    peer, turnstile = Peer(), Turnstile()
+    for _ in range(HANDSHAKES):
+        turnstile.enter(lambda: None)
+    peer.protocol._turnstile = turnstile
+    peer.protocol.connection_made(peer.wire)
+    peer.protocol.data_received(REQUEST)
+    peer.wire.close()
+    peer.protocol.connection_lost(None)
+    for _ in range(3):
+        await asyncio.sleep(0)
+    assert not peer.taken.is_set()
