@@ -13,6 +13,7 @@ import resource
 import signal
 import sys
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -31,9 +32,9 @@ from tests.mutants.mutations import Mutant
 Verdict = Literal["killed", "timeout", "survived"]
 
 CPU_SECONDS = 5
-"""What the tests of a mutant may take beside three times what they take without it."""
-WALL_SECONDS = 120.0
-"""For tests that wait, and for a busy machine."""
+"""What the tests of a mutant may take of a core, beside three times what they take without it."""
+WALL_SECONDS = 20.0
+"""How long they may take, beside ten times that: some wait, and the machine may be busy."""
 MEMORY_BYTES = 2 << 30
 
 OPTIONS = ("-q", "-x", "-p", "no:cacheprovider", "--assert=plain", "--hypothesis-profile=mutants")
@@ -168,26 +169,21 @@ def trials(
     mutants: Iterable[Mutant], reach: Reach, workers: int
 ) -> Iterator[tuple[Mutant, Verdict]]:
     """What becomes of mutants, as it turns out."""
-    running: dict[int, tuple[Mutant, float]] = {}
-    waiting = iter(mutants)
-    left = True
-    while left or running:
-        while left and len(running) < workers:
-            mutant = next(waiting, None)
-            if mutant is None:
-                left = False
-                break
+    running: dict[int, tuple[Mutant, float]] = {}  # with when its time is up
+    waiting = deque(mutants)
+    while waiting or running:
+        while waiting and len(running) < workers:
+            mutant = waiting.popleft()
             wanted = {test: reach.seconds[test] for test in reach.of(mutant)}
-            if wanted:
-                running[_fork(partial(_try, mutant, wanted))] = mutant, time.monotonic()
-            else:
-                yield mutant, "survived"
-        for process, (mutant, began) in [*running.items()]:
+            limit = WALL_SECONDS + 10 * sum(wanted.values())
+            process = _fork(partial(_try, mutant, wanted))
+            running[process] = mutant, time.monotonic() + limit
+        for process, (mutant, due) in [*running.items()]:
             ended, status = os.waitpid(process, os.WNOHANG)
             if ended:
                 del running[process]
                 yield mutant, _verdict(os.waitstatus_to_exitcode(status))
-            elif time.monotonic() - began > WALL_SECONDS:
+            elif time.monotonic() > due:
                 os.kill(process, signal.SIGKILL)
         time.sleep(0.005)
 
@@ -205,7 +201,7 @@ def check(path: Path, reach: Reach) -> None:
 
 
 def _verdict(code: int) -> Verdict:
-    if code == 0:
+    if code in {pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED}:
         return "survived"
     return "timeout" if -code in {signal.SIGXCPU, signal.SIGKILL} else "killed"
 
