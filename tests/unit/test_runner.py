@@ -1,159 +1,32 @@
-"""The runner where its surroundings fail: a model, a store or a session that breaks its promise.
-
-The model and the store here stand for what no real one can be made to do.
-"""
+"""The runner where its surroundings fail: a model, a store or a session that breaks its promise."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
-from typing import Any
+import random
 
 import pytest
 from structlog.testing import capture_logs
 
-from gateway import sessions
-from gateway.budget import ByteBudget
 from gateway.errors import CloseCode, ErrorCode, Failure, Outcome
 from gateway.protocol import messages as wire
-from gateway.runner import Route, SessionRunner
+from gateway.runner import Route
+from gateway.session import effects as do
+from gateway.session import events as on
+from gateway.session.events import Timer
 from gateway.session.policy import Opening, Policy
-from gateway.session.ports import (
-    Call,
-    ModelError,
-    ModelReply,
-    ModelRequest,
-    ModelSession,
-    OnEnd,
-    OnParts,
-    SessionRecord,
-    StoreFull,
-)
-from gateway.session.reader import LogReader
+from gateway.session.ports import ModelReply, ModelSession, SessionRecord
 from gateway.session.session import Session
-from gateway.sessions import Sessions
-from gateway.stores.memory import MemoryStore
+from tests.support.sessions import (
+    BUSY,
+    REFUSED,
+    BrokenStore,
+    Connection,
+    WatchedStore,
+    breaks,
+    done,
+    refuses,
+    running,
+)
 from tests.support.timing import UNIT
-
-
-class Model:
-    """Answers until it is told to do something else."""
-
-    def __init__(self) -> None:
-        self.opens: Callable[[], ModelSession] = lambda: ModelSession("m")
-        self.waits = asyncio.Event()
-        self.waits.set()
-        self.closed: list[str] = []
-        self.closes: Callable[[], object] = lambda: None
-        self.answers: ModelReply | Failure = ModelReply(body=b"hi")
-        self.invoked = 0
-
-    async def open(self) -> ModelSession:
-        return self.opens()
-
-    def invoke(
-        self,
-        request: ModelRequest,
-        session: ModelSession | None,
-        *,
-        affinity: str,
-        on_parts: OnParts,
-        on_end: OnEnd,
-    ) -> Call:
-        del request, session, on_parts
-        assert len(affinity) == 32
-        self.invoked += 1
-        return asyncio.create_task(self._answer(on_end))
-
-    async def _answer(self, on_end: OnEnd) -> None:
-        await self.waits.wait()
-        on_end(self.answers)
-
-    async def close(self, session: ModelSession) -> None:
-        self.closed.append(session.id)
-        self.closes()
-
-
-class Connection:
-    """Reads nothing by itself, and keeps what it is told."""
-
-    def __init__(self) -> None:
-        self.reader = LogReader()
-        self.client = 0
-        self.notices: list[wire.Notice] = []
-        self.ended: list[tuple[CloseCode, str]] = []
-        self.woken = asyncio.Event()
-
-    def wake(self, *, soon: bool) -> None:
-        del soon
-        self.woken.set()
-
-    def flush(self) -> None:
-        self.woken.set()
-
-    def tell(self, notice: wire.Notice) -> None:
-        self.notices.append(notice)
-
-    def close(self, code: CloseCode, reason: str) -> None:
-        self.ended.append((code, reason))
-
-    def abort(self, code: CloseCode, reason: str) -> None:
-        self.ended.append((code, reason))
-
-
-class BrokenStore(MemoryStore):
-    """Fails at whatever is asked of it, once it has a session."""
-
-    async def put(self, record: SessionRecord) -> None:
-        raise ConnectionError(record.id)
-
-    async def delete(self, session_id: str) -> None:
-        raise ConnectionError(session_id)
-
-
-class Fixture:
-    def __init__(self, sessions: Sessions, model: Model) -> None:
-        self.sessions = sessions
-        self.model = model
-        self.connection = Connection()
-
-    async def open(self, **policy: Any) -> SessionRunner:
-        policy.setdefault("resume_seconds", 0.0)
-        route = Route(Policy(route="chat", **policy), self.model)
-        runner = await self.sessions.open(route, "anonymous")
-        self.connection.client = runner.start(self.connection) or 0
-        return runner
-
-    async def until(self, condition: Callable[[], object]) -> None:
-        async with asyncio.timeout(10 * UNIT):
-            while not condition():
-                self.connection.woken.clear()
-                await asyncio.sleep(0)
-
-
-def done(runner: SessionRunner, message_id: str) -> wire.MessageDone | None:
-    for number in range(runner.log.first, runner.log.last + 1):
-        event = runner.log.get(number)
-        if isinstance(event, wire.MessageDone) and event.id == message_id:
-            return event
-    return None
-
-
-@asynccontextmanager
-async def running(
-    store: MemoryStore | None = None,
-    *,
-    budget: int = 1_000_000,
-    drain_seconds: float = 10.0,
-) -> AsyncIterator[Fixture]:
-    kept = MemoryStore(max_sessions=10) if store is None else store
-    async with Sessions(
-        {}, kept, budget=ByteBudget(budget), drain_seconds=drain_seconds
-    ) as sessions:
-        yield Fixture(sessions, Model())
-
-
-def breaks() -> Any:
-    raise ZeroDivisionError
 
 
 async def test_an_adapter_that_breaks_its_promise_fails_the_turn(
@@ -177,22 +50,6 @@ async def test_an_adapter_that_breaks_when_it_opens() -> None:
         await f.until(lambda: f.connection.ended)
         assert f.connection.ended == [(CloseCode.UNAVAILABLE, "internal")]
         assert len(f.sessions) == 0
-
-
-def refuses(failure: Failure) -> Callable[[], Any]:
-    def refuse() -> Any:
-        raise ModelError(failure)
-
-    return refuse
-
-
-REFUSED = Failure(
-    code=ErrorCode.UNAVAILABLE,
-    message="Its operator must mend this.",
-    retryable=False,
-    facts={"status": 403, "message": "ada is not authorized"},
-)
-BUSY = Failure(code=ErrorCode.THROTTLED, message="Wait a bit.", retry_after=0.01)
 
 
 async def test_a_call_that_fails_is_one_line_for_the_operator() -> None:
@@ -276,60 +133,6 @@ async def test_a_store_that_fails_is_survived() -> None:
         runner.handle(wire.SessionClose())
         await f.until(lambda: f.connection.ended)
         assert f.model.closed == ["m"]
-
-
-async def test_a_full_store_takes_no_session() -> None:
-    async with running(MemoryStore(max_sessions=1)) as f:
-        await f.open()
-        with pytest.raises(StoreFull):
-            await f.open()
-        assert len(f.sessions) == 1
-
-
-async def test_nobody_opens_a_session_while_the_gateway_drains() -> None:
-    async with running() as f:
-        await f.open()
-        await f.sessions.drain()
-        assert f.connection.ended == [(CloseCode.RESTARTING, "unavailable")]
-        with pytest.raises(StoreFull):
-            await f.open()
-        f.sessions.stop_draining()  # too late to matter
-
-
-async def test_a_second_signal_may_come_when_the_drain_time_is_over(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    closing = asyncio.Event()
-
-    async def close(_: object) -> None:
-        await closing.wait()
-
-    async with running(drain_seconds=0.0) as f:
-        monkeypatch.setattr(f.model, "close", close)
-        await f.open()
-        await f.until(lambda: f.connection.reader.is_behind)
-        with capture_logs() as logs:
-            draining = asyncio.create_task(f.sessions.drain())
-            await f.until(lambda: logs)
-        f.sessions.stop_draining()
-        closing.set()
-        await draining
-
-
-async def test_no_timer_fires_when_all_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sessions, "LAST_SECONDS", 0.0)
-    failed: list[dict[str, Any]] = []
-    asyncio.get_running_loop().set_exception_handler(lambda _, context: failed.append(context))
-    async with running() as f:
-
-        async def never(_: object) -> None:
-            await asyncio.Event().wait()
-
-        monkeypatch.setattr(f.model, "close", never)
-        runner = await f.open(close_seconds=0.01)
-        await f.until(lambda: runner.log.last)
-    await asyncio.sleep(0.02)
-    assert not failed
 
 
 async def test_a_connection_that_lags_is_left_and_the_session_ends() -> None:
@@ -560,3 +363,329 @@ async def test_who_reads_along_and_has_not_read_what_another_has_done_with_is_cl
         late = Connection()
         runner.subscribe(late, 0)
         assert late.reader.lost == (1, 1)
+
+
+async def test_what_the_model_is_given() -> None:
+    async with running() as f:
+        runner = await f.open(streams=True)
+        await f.until(lambda: runner.log.last)
+        f.model.parts = ["a", "b"]
+        f.model.answers = ModelReply(body=None, content_type="text/plain")
+        runner.handle(wire.MessageSend(id="a", text="x"))
+        await f.until(lambda: done(runner, "a"))
+        ((request, session, affinity),) = f.model.asked
+        assert (request.body, request.stream) == (b"x", True)
+        assert session == ModelSession("m")
+        assert affinity == runner.session.id
+        parts = [runner.log.get(number) for number in (3, 4)]
+        assert [part.text for part in parts if isinstance(part, wire.MessageDelta)] == ["a", "b"]
+
+
+async def test_what_is_said_of_an_adapter_that_breaks(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with running() as f:
+        runner = await f.open()
+        await f.until(lambda: runner.log.last)
+        f.model.closes = breaks
+        monkeypatch.setattr(f.model, "invoke", lambda *_, **__: breaks())
+        with capture_logs() as logs:
+            runner.handle(wire.MessageSend(id="a", text="x"))
+            runner.handle(wire.SessionClose())
+            await f.until(lambda: f.connection.ended)
+            f.model.opens = breaks
+            f.connection = Connection()
+            other = await f.open(retries=0)
+            await f.until(lambda: f.connection.ended)
+        failed = done(runner, "a")
+        assert failed is not None
+        assert failed.error
+        assert failed.error.message == (
+            "The gateway failed; its operator finds the reason in its log."
+        )
+        notice = f.connection.notices[0]
+        assert isinstance(notice, wire.ErrorMessage)
+        assert notice.code is ErrorCode.INTERNAL
+        same = {"event": "an adapter failed", "exc_info": True, "log_level": "error"}
+        assert logs == [
+            same | {"session": runner.session.id},
+            same | {"session": runner.session.id},
+            same | {"session": other.session.id},
+        ]
+
+
+async def test_what_is_said_of_a_store_that_fails() -> None:
+    async with running(BrokenStore(max_sessions=10)) as f:
+        with capture_logs() as logs:
+            runner = await f.open(opening=Opening.NONE)
+            runner.handle(wire.SessionClose())
+            await f.until(lambda: logs)
+        assert logs == [
+            {
+                "event": "the store failed",
+                "exc_info": True,
+                "log_level": "error",
+                "session": runner.session.id,
+            }
+        ]
+
+
+@pytest.mark.parametrize("code", [ErrorCode.INTERNAL, ErrorCode.MODEL_ERROR])
+async def test_what_the_gateway_has_done_itself_is_an_error(code: ErrorCode) -> None:
+    async with running() as f:
+        f.model.answers = Failure(code=code, message="x", outcome=Outcome.INVOKED)
+        runner = await f.open()
+        with capture_logs() as logs:
+            runner.handle(wire.MessageSend(id="a", text="x"))
+            await f.until(lambda: done(runner, "a"))
+        assert [entry["log_level"] for entry in logs] == [
+            "error" if code is ErrorCode.INTERNAL else "warning"
+        ]
+
+
+class TestTurnLines:
+    async def test_one_for_each_that_ends(self, caplog: pytest.LogCaptureFixture) -> None:
+        caplog.set_level("INFO", "gateway.sessions")
+        async with running(log_turns=True) as f:
+            runner = await f.open()
+            await f.until(lambda: runner.log.last)
+            f.model.answers = Failure(code=ErrorCode.MODEL_ERROR, message="x")
+            with capture_logs() as logs:
+                runner.handle(wire.MessageSend(id="a", text="x"))
+                await f.until(lambda: done(runner, "a"))
+                f.model.answers = ModelReply(body=b"hi")
+                runner.handle(wire.MessageSend(id="b", text="x"))
+                await f.until(lambda: done(runner, "b"))
+        same = {
+            "event": "turn",
+            "log_level": "info",
+            "route": "chat",
+            "session": runner.session.id,
+            "deltas": 0,
+        }
+        lines = [entry for entry in logs if entry["event"] == "turn"]
+        assert all(0 <= line.pop("duration_ms") < 60_000 * UNIT for line in lines)
+        assert lines == [
+            same | {"id": "a", "status": "failed", "error": "model_error"},
+            same | {"id": "b", "status": "completed"},
+        ]
+
+    async def test_none_where_nobody_reads_them(self, caplog: pytest.LogCaptureFixture) -> None:
+        caplog.set_level("INFO", "gateway.sessions")
+        async with running() as f:
+            runner = await f.open()
+            with capture_logs() as logs:
+                runner.handle(wire.MessageSend(id="a", text="x"))
+                await f.until(lambda: done(runner, "a"))
+        assert logs == []
+
+
+class TestCrash:
+    async def test_nothing_of_it_goes_on(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        async with running(store := WatchedStore()) as f:
+            f.model.waits.clear()
+            runner = await f.open(resume_seconds=30)
+            await f.until(lambda: runner.log.last)
+            runner.handle(wire.MessageSend(id="a", text="x"))
+            await f.until(lambda: f.model.invoked)
+            listener = Connection()
+            runner.subscribe(listener, 0)
+            timers = [*runner._timers.values()]
+            assert timers
+            monkeypatch.setattr(runner.session, "policy", None)  # so that it breaks
+            with capture_logs() as logs:
+                runner.handle(wire.SessionClose())
+            assert [(entry["event"], entry["session"]) for entry in logs] == [
+                ("a session failed", runner.session.id)
+            ]
+            assert logs[0]["state"] == str(runner.session)
+            for connection in (f.connection, listener):
+                assert connection.ended == [(CloseCode.INTERNAL, "internal")]
+                assert connection.aborted
+            assert all(timer.cancelled() for timer in timers)
+            await f.until(lambda: f.model.closed)
+            assert f.model.calls[0].cancelled()
+            assert f.model.closed == ["m"]
+            assert len(f.sessions) == len(store) == 0
+            assert store.done[-1] == runner.session.id
+            last = runner.log.last
+            runner.handle(wire.MessageSend(id="b", text="x"))
+            runner.handle(on.Drain(force=True))
+            runner.detach(f.connection.client)
+            assert (runner.log.last, f.model.closed) == (last, ["m"])
+
+    async def test_what_the_model_opens_for_it_is_closed(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        async with running() as f:
+            opens = asyncio.Event()
+
+            async def open_late() -> ModelSession:
+                await opens.wait()
+                return ModelSession("late")
+
+            monkeypatch.setattr(f.model, "open", open_late)
+            runner = await f.open()
+            monkeypatch.setattr(runner.session, "policy", None)
+            runner.handle(wire.SessionClose())
+            assert f.connection.aborted
+            opens.set()
+            await f.until(lambda: f.model.closed)
+            assert f.model.closed == ["late"]
+
+    async def test_one_that_has_ended_breaks_without_an_echo(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        async with running(store := WatchedStore()) as f:
+            runner = await f.open()
+            await f.until(lambda: runner.log.last)
+            runner.handle(wire.SessionClose())
+            await f.until(lambda: f.connection.ended and len(store) == 0)
+            written = len(store.done)
+            monkeypatch.setattr(Session, "handle", lambda *_: breaks())
+            runner.handle(on.Drain())
+            await asyncio.sleep(0)
+            assert (len(store.done), f.model.closed) == (written, ["m"])
+
+
+class TestOrder:
+    async def test_what_follows_from_an_event_comes_before_the_next_one(self) -> None:
+        """Where a connection has something to say in the middle of it."""
+        async with running() as f:
+            runner = await f.open(resume_seconds=30)
+            await f.until(lambda: runner.log.last)
+            states: list[int] = []
+
+            def wake(*, soon: bool) -> None:
+                del soon
+                if not states:
+                    states.append(runner.log.last)
+                    runner.handle(wire.MessageCancel(id="a"), f.connection.client)
+                    runner.handle(wire.MessageCancel(id="b"), f.connection.client)
+                    states.append(runner.log.last)
+
+            f.connection.wake = wake  # type: ignore[method-assign]
+            runner.handle(wire.MessageSend(id="a", text="x"), f.connection.client)
+            assert states == [2, 2], "neither is heard before the turn has begun"
+            ended = done(runner, "a")
+            assert ended is not None
+            assert ended.outcome is Outcome.UNKNOWN, "it was at the model"
+            (notice,) = f.connection.notices
+            assert isinstance(notice, wire.ErrorMessage)
+            assert notice.id == "b"
+            runner.handle(wire.MessageCancel(id="c"), f.connection.client)
+            assert len(f.connection.notices) == 2, "and it goes on"
+
+    async def test_records_reach_the_store_in_order(self) -> None:
+        async with running(store := WatchedStore()) as f:
+            store.waits.clear()
+            runner = await f.open()
+            await f.until(lambda: runner.log.last)
+            runner.handle(wire.SessionClose())
+            await f.until(lambda: f.connection.ended)
+            assert store.done == []
+            store.waits.set()
+            await f.until(lambda: len(store.done) == 2)
+            record, deleted = store.done
+            assert isinstance(record, SessionRecord)
+            assert (record.id, record.route) == (runner.session.id, "chat")
+            assert (record.principal, record.model) == ("anonymous", ModelSession("m"))
+            assert record.expires_at is not None
+            assert deleted == runner.session.id
+            assert len(store) == 0
+
+
+class TestTimers:
+    async def test_a_timer_is_spread_as_far_as_it_may_be(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        asked = []
+
+        def uniform(least: float, most: float) -> float:
+            asked.append((least, most))
+            return most / 2
+
+        async with running() as f:
+            monkeypatch.setattr(random, "uniform", uniform)
+            f.model.answers = BUSY
+            runner = await f.open(retry_seconds=4.0, retry_max_seconds=4.0)
+            await f.until(lambda: runner.log.last)
+            asked.clear()
+            now = asyncio.get_running_loop().time()
+            runner.handle(wire.MessageSend(id="a", text="x"))
+            await f.until(lambda: Timer.RETRY_TURN in runner._timers)
+            assert asked == [(0, 4.0)]
+            assert BUSY.retry_after is not None
+            due = runner._timers[Timer.RETRY_TURN].when() - now - BUSY.retry_after
+            assert 2.0 <= due < 2.0 + UNIT
+
+    async def test_one_that_is_moved_or_cleared_does_not_fire(self) -> None:
+        async with running() as f:
+            runner = await f.open()
+            await f.until(lambda: runner.log.last)
+            now = asyncio.get_running_loop().time()
+            first = runner._timers[Timer.IDLE]
+            runner._perform(do.SetTimer(Timer.IDLE, now + 1000.0))
+            second = runner._timers[Timer.IDLE]
+            assert (first.cancelled(), second.cancelled(), second.when()) == (
+                True,
+                False,
+                now + 1000.0,
+            )
+            runner._perform(do.SetTimer(Timer.IDLE, None))
+            assert second.cancelled()
+            assert Timer.IDLE not in runner._timers
+            runner._perform(do.SetTimer(Timer.IDLE, None))
+
+    async def test_one_that_is_due_fires(self) -> None:
+        async with running() as f:
+            await f.open(idle_seconds=0.01)
+            await f.until(lambda: f.connection.ended)
+            assert f.connection.ended == [(CloseCode.GONE, "session_lost")]
+            assert f.model.closed == ["m"]
+
+
+class TestWaking:
+    async def test_what_is_waited_for_is_said_soon(self) -> None:
+        async with running() as f:
+            f.model.waits.clear()
+            runner = await f.open(resume_seconds=30)
+            await f.until(lambda: runner.log.last)
+            assert f.connection.news == ["later", "soon"], "it reads; it is opened"
+            runner.handle(wire.MessageSend(id="a", text="x"))
+            assert f.connection.news[2:] == ["later"]
+            f.model.waits.set()
+            await f.until(lambda: done(runner, "a"))
+            assert f.connection.news[3:] == ["soon"]
+            again = Connection()
+            runner.attach(again, f.connection.reader.resume_key, 1)
+            assert again.news == ["now"]
+            resumed = again.reader.take()
+            assert isinstance(resumed, wire.SessionResumed)
+            assert (resumed.session_id, resumed.last_event) == (runner.session.id, 3)
+            assert (resumed.expires_at, resumed.lost) == (None, None)
+            assert len(resumed.resume_key) == 43, "32 bytes"
+            assert isinstance(again.reader.take(), wire.MessageAccepted)
+
+    async def test_an_end_is_told_first(self) -> None:
+        async with running() as f:
+            runner = await f.open()
+            await f.until(lambda: runner.log.last)
+            runner.handle(wire.SessionClose())
+            await f.until(lambda: f.connection.ended)
+            assert f.connection.ended == [(CloseCode.NORMAL, "")]
+            assert not f.connection.aborted
+            assert runner._subscribers == {}
+
+    async def test_who_comes_back_to_what_has_ended_is_told_and_closed_alone(self) -> None:
+        async with running() as f:
+            f.model.answers = ModelReply(body=b"hi", session_closed=True)
+            runner = await f.open(resume_seconds=30)
+            await f.until(lambda: runner.log.last)
+            key = f.connection.reader.resume_key
+            runner.handle(wire.MessageSend(id="a", text="x"))
+            await f.until(lambda: f.connection.ended)
+            first, second = Connection(), Connection()
+            runner.subscribe(first, 0)
+            assert first.ended == [(CloseCode.GONE, "session_lost")]
+            runner.attach(second, key, 0)
+            assert second.ended == [(CloseCode.GONE, "session_lost")]
+            assert len(f.connection.ended) == len(first.ended) == 1

@@ -31,7 +31,6 @@ def test_what_a_reason_means(
 
 @pytest.mark.parametrize("ending", ENDINGS.values())
 def test_a_message_is_a_sentence_that_says_what_to_do(ending: Ending) -> None:
-
     assert re.fullmatch(r"[A-Z][a-z ]+(; (open a new one|connect again))?\.", ending.message)
 
 

@@ -299,9 +299,9 @@ class TestExpiry:
         script.fire(Timer.EXPIRY)
         assert script.closing_models == [MODEL, NEW]
         script.step(wire.SessionClose())
-        for _ in range(2):
+        for model in (NEW, MODEL):
             assert script.stands(State.CLOSING)
-            script.closed()
+            script.step(on.CloseEnded(model))
         assert script.stands(State.CLOSED)
 
     def test_but_not_for_those_that_are_closed(self) -> None:
@@ -312,9 +312,10 @@ class TestExpiry:
         assert script.stands(State.CLOSED)
 
     def test_the_session_is_of_no_use_from_the_moment_in_which_it_expires(self) -> None:
-        script = Script().start()
+        script = Script(on_expiry=Recovery.RENEW).start()
         script.step(on.Opened(ModelSession("m", expires_at=START + 5)))
         assert script.last(do.CloseSession).model.id == "m"
+        assert script.stands(State.CLOSING)
 
 
 class TestSeed:

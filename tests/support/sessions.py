@@ -1,0 +1,198 @@
+"""All sessions of a gateway, with a model, a store and clients that do as a test tells them.
+
+They stand for what no real one can be made to do.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+from gateway.budget import ByteBudget
+from gateway.errors import CloseCode, ErrorCode, Failure
+from gateway.protocol import messages as wire
+from gateway.runner import Route, SessionRunner
+from gateway.session.policy import Policy
+from gateway.session.ports import (
+    Call,
+    ModelError,
+    ModelReply,
+    ModelRequest,
+    ModelSession,
+    OnEnd,
+    OnParts,
+    SessionRecord,
+)
+from gateway.session.reader import LogReader
+from gateway.sessions import Sessions
+from gateway.stores.memory import MemoryStore
+from tests.support.timing import UNIT
+
+
+class Model:
+    """Answers until it is told to do something else."""
+
+    def __init__(self) -> None:
+        self.opens: Callable[[], ModelSession] = lambda: ModelSession("m")
+        self.waits = asyncio.Event()
+        self.waits.set()
+        self.closed: list[str] = []
+        self.closes: Callable[[], object] = lambda: None
+        self.waits_to_close = asyncio.Event()
+        self.waits_to_close.set()
+        self.answers: ModelReply | Failure = ModelReply(body=b"hi")
+        self.parts: list[str | bytes] = []
+        self.calls: list[asyncio.Task[None]] = []
+        self.asked: list[tuple[ModelRequest, ModelSession | None, str]] = []
+
+    @property
+    def invoked(self) -> int:
+        """How many turns it has been sent."""
+        return len(self.calls)
+
+    async def open(self) -> ModelSession:
+        return self.opens()
+
+    def invoke(
+        self,
+        request: ModelRequest,
+        session: ModelSession | None,
+        *,
+        affinity: str,
+        on_parts: OnParts,
+        on_end: OnEnd,
+    ) -> Call:
+        self.asked.append((request, session, affinity))
+        self.calls.append(asyncio.create_task(self._answer(on_parts, on_end)))
+        return self.calls[-1]
+
+    async def _answer(self, on_parts: OnParts, on_end: OnEnd) -> None:
+        await self.waits.wait()
+        if self.parts:
+            on_parts(self.parts)
+        on_end(self.answers)
+
+    async def close(self, session: ModelSession) -> None:
+        self.closed.append(session.id)
+        self.closes()
+        await self.waits_to_close.wait()
+
+
+class Connection:
+    """Reads nothing by itself, and keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.reader = LogReader()
+        self.client = 0
+        self.notices: list[wire.Notice] = []
+        self.ended: list[tuple[CloseCode, str]] = []
+        self.aborted = False
+        self.woken = asyncio.Event()
+        self.news: list[str] = []
+
+    def wake(self, *, soon: bool) -> None:
+        self.news.append("soon" if soon else "later")
+        self.woken.set()
+
+    def flush(self) -> None:
+        self.news.append("now")
+        self.woken.set()
+
+    def tell(self, notice: wire.Notice) -> None:
+        self.notices.append(notice)
+
+    def close(self, code: CloseCode, reason: str) -> None:
+        self.ended.append((code, reason))
+
+    def abort(self, code: CloseCode, reason: str) -> None:
+        self.ended.append((code, reason))
+        self.aborted = True
+
+
+class BrokenStore(MemoryStore):
+    """Fails at whatever is asked of it, once it has a session."""
+
+    async def put(self, record: SessionRecord) -> None:
+        raise ConnectionError(record.id)
+
+    async def delete(self, session_id: str) -> None:
+        raise ConnectionError(session_id)
+
+
+class WatchedStore(MemoryStore):
+    """Takes its time, and notes what is done."""
+
+    def __init__(self) -> None:
+        super().__init__(max_sessions=10)
+        self.waits = asyncio.Event()
+        self.waits.set()
+        self.done: list[SessionRecord | str] = []
+
+    async def put(self, record: SessionRecord) -> None:
+        await self.waits.wait()
+        await super().put(record)
+        self.done.append(record)
+
+    async def delete(self, session_id: str) -> None:
+        await super().delete(session_id)
+        self.done.append(session_id)
+
+
+class Fixture:
+    """A gateway's sessions, their model, and one client."""
+
+    def __init__(self, sessions: Sessions, model: Model) -> None:
+        self.sessions = sessions
+        self.model = model
+        self.connection = Connection()
+
+    async def open(self, **policy: Any) -> SessionRunner:
+        policy.setdefault("resume_seconds", 0.0)
+        route = Route(Policy(route="chat", **policy), self.model)
+        runner = await self.sessions.open(route, "anonymous")
+        self.connection.client = runner.start(self.connection) or 0
+        return runner
+
+    async def until(self, condition: Callable[[], object]) -> None:
+        async with asyncio.timeout(10 * UNIT):
+            while not condition():
+                self.connection.woken.clear()
+                await asyncio.sleep(0)
+
+
+def done(runner: SessionRunner, message_id: str) -> wire.MessageDone | None:
+    for number in range(runner.log.first, runner.log.last + 1):
+        event = runner.log.get(number)
+        if isinstance(event, wire.MessageDone) and event.id == message_id:
+            return event
+    return None
+
+
+@asynccontextmanager
+async def running(
+    store: MemoryStore | None = None, *, budget: int = 1_000_000, **options: Any
+) -> AsyncIterator[Fixture]:
+    kept = MemoryStore(max_sessions=10) if store is None else store
+    given = {"budget": ByteBudget(budget), "drain_seconds": 10.0, **options}
+    async with Sessions({}, kept, **given) as sessions:
+        yield Fixture(sessions, Model())
+
+
+def breaks() -> Any:
+    raise ZeroDivisionError
+
+
+def refuses(failure: Failure) -> Callable[[], Any]:
+    def refuse() -> Any:
+        raise ModelError(failure)
+
+    return refuse
+
+
+REFUSED = Failure(
+    code=ErrorCode.UNAVAILABLE,
+    message="Its operator must mend this.",
+    retryable=False,
+    facts={"status": 403, "message": "ada is not authorized"},
+)
+BUSY = Failure(code=ErrorCode.THROTTLED, message="Wait a bit.", retry_after=0.01)

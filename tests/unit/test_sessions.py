@@ -1,0 +1,227 @@
+"""All sessions of a gateway: that there is room for them, and how they end with it."""
+
+import asyncio
+import logging
+import time
+from typing import Any
+
+import pytest
+from structlog.testing import capture_logs
+
+from gateway import sessions as module
+from gateway.budget import ByteBudget
+from gateway.errors import CloseCode, Outcome
+from gateway.protocol import messages as wire
+from gateway.runner import Route
+from gateway.session.log import EventLog
+from gateway.session.policy import Policy
+from gateway.session.ports import LogBounds, SessionRecord, StoreFull
+from gateway.sessions import Sessions
+from gateway.stores.memory import MemoryStore
+from tests.support.sessions import Connection, Model, WatchedStore, done, running
+
+
+async def test_a_full_store_takes_no_session() -> None:
+    async with running(MemoryStore(max_sessions=1)) as f:
+        await f.open()
+        with pytest.raises(StoreFull):
+            await f.open()
+        assert len(f.sessions) == 1
+
+
+async def test_nobody_opens_a_session_while_the_gateway_drains() -> None:
+    async with running() as f:
+        await f.open()
+        await f.sessions.drain()
+        assert f.connection.ended == [(CloseCode.RESTARTING, "unavailable")]
+        with pytest.raises(StoreFull):
+            await f.open()
+        f.sessions.stop_draining()  # too late to matter
+
+
+async def test_a_session_that_was_asked_for_when_the_gateway_began_to_drain() -> None:
+    async with running(store := WatchedStore()) as f:
+        f.sessions.draining = True
+        with pytest.raises(StoreFull):
+            await f.open()
+        assert len(f.sessions) == len(store) == 0
+
+
+async def test_what_the_store_is_told_of_a_session() -> None:
+    class Store(MemoryStore):
+        async def create(self, record: SessionRecord, bounds: LogBounds) -> EventLog:
+            assert record.route == "chat"
+            assert (record.principal, record.model, record.expires_at) == ("anonymous", None, None)
+            assert len(record.id) == 32
+            assert bounds.max_events == 7
+            return await super().create(record, bounds)
+
+    async with running(Store(max_sessions=1)) as f:
+        runner = await f.open(log_events=7)
+        assert runner.session.principal == "anonymous"
+        assert runner.log.bounds.max_events == 7
+
+
+async def test_running_turns_finish_before_the_gateway_ends() -> None:
+    async with running(drain_seconds=3600.0) as f:
+        f.model.waits.clear()
+        runner = await f.open()
+        await f.until(lambda: runner.log.last)
+        runner.handle(wire.MessageSend(id="a", text="x"))
+        draining = asyncio.create_task(f.sessions.drain())
+        await f.until(lambda: f.sessions.draining)
+        await asyncio.sleep(2 * module.SPREAD_SECONDS)
+        assert not draining.done()
+        f.model.waits.set()
+        with capture_logs() as logs:
+            await draining
+        assert logs == []
+        ended = done(runner, "a")
+        assert ended is not None
+        assert ended.status == "completed"
+        assert len(f.sessions) == 0
+        await f.sessions.drain()
+
+
+async def test_those_that_do_not_finish_in_time_are_cancelled() -> None:
+    async with running(drain_seconds=0.01) as f:
+        f.model.waits.clear()
+        runner = await f.open()
+        await f.until(lambda: runner.log.last)
+        runner.handle(wire.MessageSend(id="a", text="x"))
+        with capture_logs() as logs:
+            await f.sessions.drain()
+        assert logs == [{"event": "the drain time is over", "log_level": "warning", "sessions": 1}]
+        ended = done(runner, "a")
+        assert ended is not None
+        assert ended.error
+        assert ended.error.outcome is Outcome.UNKNOWN
+        assert len(f.sessions) == 0
+
+
+async def test_an_operator_need_not_wait() -> None:
+    async with running(drain_seconds=3600.0) as f:
+        f.model.waits.clear()
+        runner = await f.open()
+        await f.until(lambda: runner.log.last)
+        runner.handle(wire.MessageSend(id="a", text="x"))
+        draining = asyncio.create_task(f.sessions.drain())
+        await f.until(lambda: f.sessions.draining)
+        await asyncio.sleep(0)
+        f.sessions.stop_draining()
+        await draining
+        assert f.connection.ended == [(CloseCode.RESTARTING, "unavailable")]
+        f.sessions.stop_draining()
+
+
+@pytest.mark.parametrize(("spread", "pause"), [(module.SPREAD_SECONDS, 0.01), (1000.0, 450.0)])
+async def test_sessions_end_one_after_the_other_within_half_of_the_time(
+    spread: float, pause: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "SPREAD_SECONDS", spread)
+    async with running(drain_seconds=3600.0) as f:
+        connections = []
+        for _ in range(4):
+            runner = await f.open()
+            connections.append(f.connection)
+            f.connection = Connection()
+            await f.until(lambda runner=runner: runner.log.last)  # type: ignore[misc]
+        sleep, paused = asyncio.sleep, []
+
+        async def sleeping(seconds: float) -> None:
+            paused.append((seconds, sum(bool(connection.ended) for connection in connections)))
+            for _ in range(10):
+                await sleep(0)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(asyncio, "sleep", sleeping)
+            await f.sessions.drain()
+    assert paused == [(pause, ended) for ended in range(4)]
+
+
+async def test_a_gateway_without_sessions_has_nothing_to_wait_for() -> None:
+    async with running(drain_seconds=3600.0) as f:
+        await f.sessions.drain()
+        assert f.sessions.draining
+
+
+async def test_leaving_ends_all_and_waits_for_the_last_words() -> None:
+    async with running(store := WatchedStore()) as f:
+        f.model.waits.clear()
+        runner = await f.open()
+        await f.until(lambda: runner.log.last)
+        runner.handle(wire.MessageSend(id="a", text="x"))
+        f.model.waits_to_close.clear()
+        asyncio.get_running_loop().call_later(0.01, f.model.waits_to_close.set)
+    assert f.sessions.draining
+    assert f.connection.ended == [(CloseCode.RESTARTING, "unavailable")]
+    assert f.model.closed == ["m"]
+    assert f.model.calls[0].cancelled()
+    assert store.done[-1] == runner.session.id
+    assert len(store) == 0
+
+
+async def test_a_model_that_is_slow_to_close_does_not_hold_the_gateway_up(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "LAST_SECONDS", 0.01)
+    async with running() as f:
+        runner = await f.open()
+        await f.until(lambda: runner.log.last)
+        f.model.waits_to_close.clear()
+        before = time.monotonic()
+    assert time.monotonic() - before >= 0.01
+    assert f.model.closed == ["m"]
+    assert not f.model.waits_to_close.is_set()
+
+
+async def test_turns_are_logged_as_loudly_as_is_asked_for() -> None:
+    quiet = Sessions({}, MemoryStore(max_sessions=1), budget=ByteBudget(1000), drain_seconds=1.0)
+    loud = Sessions(
+        {}, MemoryStore(max_sessions=1), budget=ByteBudget(1000), drain_seconds=1.0, log_turns=True
+    )
+    assert (quiet.turn_level, loud.turn_level) == (logging.DEBUG, logging.INFO)
+
+
+async def test_routes_are_those_that_were_given() -> None:
+    routes = {"chat": Route(Policy(route="chat"), Model())}
+    sessions = Sessions(
+        routes, MemoryStore(max_sessions=1), budget=ByteBudget(1000), drain_seconds=1.0
+    )
+    assert sessions.routes is routes
+
+
+async def test_a_second_signal_may_come_when_the_drain_time_is_over(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    closing = asyncio.Event()
+
+    async def close(_: object) -> None:
+        await closing.wait()
+
+    async with running(drain_seconds=0.0) as f:
+        monkeypatch.setattr(f.model, "close", close)
+        await f.open()
+        await f.until(lambda: f.connection.reader.is_behind)
+        with capture_logs() as logs:
+            draining = asyncio.create_task(f.sessions.drain())
+            await f.until(lambda: logs)
+        f.sessions.stop_draining()
+        closing.set()
+        await draining
+
+
+async def test_no_timer_fires_when_all_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "LAST_SECONDS", 0.0)
+    failed: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: failed.append(context))
+    async with running() as f:
+
+        async def never(_: object) -> None:
+            await asyncio.Event().wait()
+
+        monkeypatch.setattr(f.model, "close", never)
+        runner = await f.open(close_seconds=0.01)
+        await f.until(lambda: runner.log.last)
+    await asyncio.sleep(0.02)
+    assert not failed
