@@ -35,11 +35,15 @@ class History:
         """Whether a turn's text is needed beside its body."""
         return self.keeps_words or self._policy.template is not None
 
-    def compose(self, turn: Turn) -> None:
-        """Make the body of a turn that has words, where the route has a template for them."""
+    def compose(self, turn: Turn) -> bool:
+        """Make the body of a turn that has words, where the route has a template for them.
+
+        Returns:
+            Whether it has.
+        """
         policy, said = self._policy, turn.said
         if said is None or policy.template is None:
-            return
+            return False
         lines: list[Line] = []
         if policy.sends_history:
             if policy.system is not None:
@@ -50,6 +54,7 @@ class History:
         values = {"text": said, "stream": turn.request.stream, **told(lines, policy.template)}
         body = msgspec.json.encode(fill(policy.template, values))
         turn.request = structs.replace(turn.request, body=body)
+        return True
 
     def hear(self, turn: Turn, parts: list[str | bytes]) -> None:
         """Keep parts of a turn's reply."""

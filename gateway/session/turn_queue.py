@@ -40,7 +40,7 @@ class Turn(Struct, gc=False):
         dropped: How many of the oldest turns were missing in the history that it was sent with.
         heard: The parts of its reply's text so far, where that is kept to be sent again.
         heard_size: How many characters these are.
-        size: How many bytes the message had.
+        size: How many bytes its request and the user's words have.
     """
 
     number: int
@@ -146,7 +146,7 @@ class TurnQueue:
         self, message_id: str, said: str | None, body_digest: bytes, request: ModelRequest
     ) -> None:
         """Let a new turn wait."""
-        size = len(request.body) + (0 if said is None else utf8_size(said))
+        size = _size(request, said)
         turn = Turn(self.number(), message_id, body_digest, said, request, size=size)
         self.bytes += size
         self._live[message_id] = turn
@@ -159,6 +159,12 @@ class TurnQueue:
         if turn.started is None:
             turn.started = now
         return turn
+
+    def resize(self, turn: Turn) -> None:
+        """Count anew what a turn holds: its request has been made of its words."""
+        size = _size(turn.request, turn.said)
+        self.bytes += size - turn.size
+        turn.size = size
 
     def put_back(self, turn: Turn) -> None:
         """Let the running turn wait again, ahead of the others; its next call has a new number."""
@@ -211,3 +217,7 @@ class TurnQueue:
         self.bytes = sum(turn.size for turn in live)
         for message_id, kept in ended:
             self._remember(message_id, kept)
+
+
+def _size(request: ModelRequest, said: str | None) -> int:
+    return len(request.body) + (0 if said is None else utf8_size(said))

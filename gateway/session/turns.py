@@ -97,7 +97,8 @@ class Turns:
     def begin(self, model: ModelSession | None) -> None:
         """Send the turn that has waited longest."""
         turn = self.queue.begin(self._out.now)
-        self._history.compose(turn)
+        if self._history.compose(turn):
+            self.queue.resize(turn)
         self._out.do(do.Invoke(turn.number, turn.request, model))
 
     def at_model(self, number: int) -> Turn:

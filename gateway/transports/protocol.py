@@ -104,10 +104,14 @@ class WebSocketProtocol(FrameReader):
         """There is no room."""
         self._write_paused = True
         self.can_write = False
+        self._unsent = self._transport.get_write_buffer_size()
+        self._count()
 
     def resume_writing(self) -> None:
         """There is room again."""
         self._write_paused = False
+        self._unsent = 0
+        self._count()
         pong, self._unsent_pong = self._unsent_pong, b""
         if pong and self._state is State.OPEN:
             self._transport.write(pong)
@@ -248,8 +252,11 @@ class WebSocketProtocol(FrameReader):
             self._transport.close()
 
     def give_back(self) -> None:
-        """Close, where a message has come in part: of all that is held, this is the most."""
-        self.abandon(CloseCode.TOO_MANY, "no room for this message")
+        """Close: of all that is held, what it does not read, or has sent in part, is the most."""
+        if self._unsent:
+            self.abandon(CloseCode.TOO_SLOW, "too slow")
+        else:
+            self.abandon(CloseCode.TOO_MANY, "no room for this message")
 
     # What is read
 
@@ -318,6 +325,7 @@ class WebSocketProtocol(FrameReader):
     def _dispose(self) -> None:
         """Leave no cycle that would hold a session, with all of its log, until it is collected."""
         self._state = State.CLOSED
+        self._unsent = 0
         self._discard()
         if self._cut is not None:
             self._cut.cancel()

@@ -69,6 +69,7 @@ class FrameReader(asyncio.Protocol):
         "_reading",
         "_state",
         "_transport",
+        "_unsent",
         "_working",
         "held",
     )
@@ -78,6 +79,7 @@ class FrameReader(asyncio.Protocol):
     def __init__(self, loop: asyncio.AbstractEventLoop, max_size: int, budget: ByteBudget) -> None:
         self.held = 0
         self._budget = budget
+        self._unsent = 0
         self._loop = loop
         self._max_size = max_size
         self._state = State.CONNECTING
@@ -140,7 +142,7 @@ class FrameReader(asyncio.Protocol):
 
     def _count(self) -> None:
         """Tell the budget of what is held, where that is much."""
-        held = len(self._buffer) - self._at
+        held = len(self._buffer) - self._at + self._unsent
         if self._checker is not None:
             held += self._checker.held
         if held > COUNTED_BYTES or self.held:

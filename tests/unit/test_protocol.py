@@ -34,6 +34,7 @@ class Wire(asyncio.Transport):
         self.written: list[bytes] = []
         self.closing = self.aborted = self.ended = False
         self.reading = True
+        self.unsent = 0
         self.protocol: asyncio.BaseProtocol | None = None
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
@@ -53,6 +54,9 @@ class Wire(asyncio.Transport):
 
     def write_eof(self) -> None:
         self.ended = True
+
+    def get_write_buffer_size(self) -> int:
+        return self.unsent
 
     def pause_reading(self) -> None:
         self.reading = False
@@ -383,3 +387,22 @@ async def test_who_has_gone_before_its_turn_is_not_let_in() -> None:
     for _ in range(3):
         await asyncio.sleep(0)
     assert not peer.taken.is_set()
+
+
+async def test_what_a_client_does_not_read_is_counted_too() -> None:
+    budget = ByteBudget(300_000)
+    peer, other = Peer(budget), Peer(budget)
+    await peer.connect()
+    await other.connect()
+    for one, unsent in ((peer, 200_000), (other, 90_000)):
+        one.wire.unsent = unsent
+        one.protocol.pause_writing()
+    assert budget.total == 290_000
+    other.protocol.resume_writing()
+    assert budget.total == 200_000
+    other.protocol.data_received(masked(Opcode.BINARY, bytes(150_000))[:120_000])
+    assert peer.closed == 4413
+    assert other.closed is None
+    for one in (peer, other):
+        one.protocol.connection_lost(None)
+    assert budget.total == 0

@@ -345,3 +345,12 @@ class TestReplays:
         assert script.invoking[0].request.body == b'{"inputs":"one"}'
         script.answer()
         assert script.invoking[0].request.body == b'{"inputs":"two"}'
+
+
+def test_what_is_made_of_the_users_words_counts_as_held() -> None:
+    script = Script(sends_history=True, template={"all": "$messages"}).ready()
+    script.step(send("a", "hello"))
+    body = script.invoking[0].request.body
+    assert script.session.turns.queue.bytes == len(body) + len("hello")
+    script.answer()
+    assert script.session.turns.queue.bytes == 0
