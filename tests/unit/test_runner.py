@@ -574,6 +574,39 @@ class TestOrder:
             runner.handle(wire.MessageCancel(id="c"), f.connection.client)
             assert len(f.connection.notices) == 2, "and it goes on"
 
+    async def test_a_call_that_is_cancelled_twice_at_once_ends_once(self) -> None:
+        async with running() as f:
+            runner = await f.open(resume_seconds=30)
+            await f.until(lambda: runner.log.last)
+
+            def wake(*, soon: bool) -> None:
+                del soon
+                f.connection.wake = Connection().wake  # type: ignore[method-assign]
+                runner.handle(wire.MessageCancel(id="a"), f.connection.client)
+                runner.handle(wire.MessageCancel(id="a"), f.connection.client)
+
+            f.connection.wake = wake  # type: ignore[method-assign]
+            runner.handle(wire.MessageSend(id="a", text="x"), f.connection.client)
+            assert done(runner, "a") is runner.log.get(runner.log.last)
+            assert f.connection.notices == []
+
+    async def test_who_comes_and_goes_in_the_moment_of_the_end_is_told_nothing(self) -> None:
+        async with running() as f:
+            f.model.answers = ModelReply(body=b"hi", session_closed=True)
+            runner = await f.open(resume_seconds=30)
+            await f.until(lambda: runner.log.last)
+            runner.handle(wire.MessageSend(id="a", text="x"))
+            late = Connection()
+
+            def wake(*, soon: bool) -> None:
+                del soon
+                f.connection.wake = Connection().wake  # type: ignore[method-assign]
+                runner.detach(runner.subscribe(late, 0))
+
+            f.connection.wake = wake  # type: ignore[method-assign]
+            await f.until(lambda: f.connection.ended)
+            assert (late.ended, late.news, late.reader.take()) == ([], [], None)
+
     async def test_records_reach_the_store_in_order(self) -> None:
         async with running(store := WatchedStore()) as f:
             store.waits.clear()

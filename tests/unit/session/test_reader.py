@@ -87,8 +87,8 @@ def test_what_nobody_needs_any_more_is_passed_over() -> None:
 def test_a_reader_lags_when_what_it_has_not_taken_fills_half_of_the_log() -> None:
     reader = LogReader()
     lags = [reader.lags]
-    log = filled(0, max_events=8)
-    reader.begin(log, 0, "key")
+    log = filled(4, max_events=8)
+    reader.begin(log, 4, "key")
     for count in (4, 1):
         add(log, count)
         lags.append(reader.lags)
