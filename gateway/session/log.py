@@ -39,7 +39,6 @@ class EventLog:
     """
 
     __slots__ = (
-        "_dropped",
         "_events",
         "_start",
         "_times",
@@ -62,7 +61,6 @@ class EventLog:
         self._times = array("d")
         self._start = 1
         self._total = 0
-        self._dropped = 0
         self.first = 1
         self.last = 0
         self.trimmed = 0
@@ -119,8 +117,7 @@ class EventLog:
     def _drop(self) -> None:
         index = self.first - self._start
         self._events[index] = None
-        self._dropped = self._totals[index]
-        self.held = self._total - self._dropped
+        self.held = self._total - self._totals[index]
         self.first += 1
         if index * 2 > len(self._events) + _SPARE:  # not each time: it moves all that follow
             del self._events[: index + 1]

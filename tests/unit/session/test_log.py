@@ -132,3 +132,27 @@ def test_a_body_counts_in_full() -> None:
     for part in ({"text": "x" * 10}, {"text": "ä" * 5}, {"base64": b"x" * 10}):
         delta = MessageDelta(event=1, id="a", index=0, **part)
         assert size_of(delta) == OVERHEAD_BYTES + 10
+
+
+def test_what_it_holds() -> None:
+    log = filled(4)
+    assert log.held == 4 * OVERHEAD_BYTES
+    log.trim(1)
+    assert log.held == 3 * OVERHEAD_BYTES
+    log.trim(4)
+    assert log.held == 0
+    log.append(accepted(5), 5.0)
+    assert log.held == OVERHEAD_BYTES
+
+
+def test_it_is_shortened_from_the_front_as_far_as_need_be() -> None:
+    log = filled(4)
+    log.shrink(2 * OVERHEAD_BYTES)
+    assert (log.first, log.last, log.trimmed) == (3, 4, 0)
+    log.shrink(2 * OVERHEAD_BYTES)
+    assert log.first == 3
+    log.shrink(0)
+    assert (log.first, log.last) == (4, 4), "the newest stays"
+    log.trim(4)
+    log.shrink(0)
+    assert (log.first, log.last) == (5, 4)

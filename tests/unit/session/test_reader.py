@@ -147,6 +147,15 @@ def test_notices_are_bounded() -> None:
     assert reader.is_full
 
 
+def test_what_could_no_longer_be_had_when_it_began() -> None:
+    log, reader = filled(4, max_events=2), LogReader()
+    lost = [reader.lost]
+    for after in (0, 1, 2):
+        reader.begin(log, after, None)
+        lost.append(reader.lost)
+    assert lost == [None, (1, 2), (2, 2), None]
+
+
 def test_whether_it_is_behind() -> None:
     log, reader = filled(1), LogReader()
     behind = [reader.is_behind]
