@@ -24,7 +24,8 @@ _SILENT = (
     | m.Assert()
     | m.Assign(targets=[m.AssignTarget(m.Name("__slots__"))])
     | m.Assign(targets=[m.AssignTarget(m.Name(m.MatchRegex("[A-Z][A-Za-z]*[a-z]")))])  # of a type
-    | m.Call(func=m.Name("isinstance") | m.Name("len") | m.Name("TypeVar"))
+    | m.Assign(value=m.Call(func=m.Name("TypeVar")))
+    | m.Call(func=m.Name("isinstance") | m.Name("len"))
 )
 _ELSEWHERE = m.Attribute() | m.Subscript()
 _DISPENSABLE = (

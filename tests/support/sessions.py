@@ -40,6 +40,7 @@ class Model:
         self.closes: Callable[[], object] = lambda: None
         self.waits_to_close = asyncio.Event()
         self.waits_to_close.set()
+        self.gave_up_closing = False
         self.answers: ModelReply | Failure = ModelReply(body=b"hi")
         self.parts: list[str | bytes] = []
         self.calls: list[asyncio.Task[None]] = []
@@ -75,7 +76,11 @@ class Model:
     async def close(self, session: ModelSession) -> None:
         self.closed.append(session.id)
         self.closes()
-        await self.waits_to_close.wait()
+        try:
+            await self.waits_to_close.wait()
+        except asyncio.CancelledError:
+            self.gave_up_closing = True
+            raise
 
 
 class Connection:
