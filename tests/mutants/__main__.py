@@ -33,6 +33,7 @@ TESTS = (
     "tests/unit/test_config.py",
     "tests/unit/test_history_settings.py",
     "tests/unit/test_runner.py",
+    "tests/unit/test_running.py",
     "tests/unit/test_sessions.py",
 )
 ENOUGH = 0.95

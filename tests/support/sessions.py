@@ -96,7 +96,7 @@ class Connection:
         self.news: list[str] = []
 
     def wake(self, *, soon: bool) -> None:
-        self.news.append("soon" if soon else "later")
+        self.news.append({True: "soon", False: "later"}[soon])
         self.woken.set()
 
     def flush(self) -> None:

@@ -1,7 +1,6 @@
 """The runner where its surroundings fail: a model, a store or a session that breaks its promise."""
 
 import asyncio
-import random
 
 import pytest
 from structlog.testing import capture_logs
@@ -9,24 +8,20 @@ from structlog.testing import capture_logs
 from gateway.errors import CloseCode, ErrorCode, Failure, Outcome
 from gateway.protocol import messages as wire
 from gateway.runner import Route
-from gateway.session import effects as do
-from gateway.session import events as on
 from gateway.session.events import Timer
 from gateway.session.policy import Opening, Policy
-from gateway.session.ports import ModelReply, ModelSession, SessionRecord
+from gateway.session.ports import ModelReply, ModelSession
 from gateway.session.session import Session
 from tests.support.sessions import (
     BUSY,
     REFUSED,
     BrokenStore,
     Connection,
-    WatchedStore,
     breaks,
     done,
     refuses,
     running,
 )
-from tests.support.timing import UNIT
 
 
 async def test_an_adapter_that_breaks_its_promise_fails_the_turn(
@@ -231,6 +226,7 @@ async def test_a_session_without_a_connection_answers_who_asks() -> None:
         runner.detach(client)
         runner.handle(wire.MessageCancel(id="unknown"), client)
         assert len(asks.notices) == 1, "it is gone"
+        assert not listens.ended
 
 
 async def test_who_has_gone_before_the_session_could_take_it_in_is_not_read_to() -> None:
@@ -247,6 +243,32 @@ async def test_who_has_gone_before_the_session_could_take_it_in_is_not_read_to()
         f.connection.wake = leave  # type: ignore[method-assign]
         runner.handle(wire.MessageSend(id="a", text="x"), f.connection.client)
         assert late.reader.take() is None
+        assert not f.connection.ended
+
+
+async def test_who_is_gone_is_awaited() -> None:
+    async with running() as f:
+        runner = await f.open(resume_seconds=30)
+        await f.until(lambda: runner.log.last)
+        runner.handle(wire.EventAck(event=1), f.connection.client)
+        assert runner.log.first == 2, "what it has is dropped"
+        runner.detach(f.connection.client)
+        awaited = runner._timers[Timer.DETACHED]
+        runner.detach(f.connection.client)
+        assert runner._timers[Timer.DETACHED] is awaited
+
+
+async def test_what_is_over_is_kept_nowhere() -> None:
+    async with running() as f:
+        f.model.answers = BUSY
+        runner = await f.open(retry_seconds=0.01)
+        await f.until(lambda: runner.log.last)
+        runner.handle(wire.MessageSend(id="a", text="x"))
+        await f.until(lambda: Timer.RETRY_TURN in runner._timers)
+        f.model.answers = ModelReply(body=b"hi")
+        await f.until(lambda: done(runner, "a"))
+        assert runner._calls == {}
+        assert Timer.RETRY_TURN not in runner._timers
 
 
 class TestBudget:
@@ -439,286 +461,3 @@ async def test_what_the_gateway_has_done_itself_is_an_error(code: ErrorCode) -> 
         assert [entry["log_level"] for entry in logs] == [
             "error" if code is ErrorCode.INTERNAL else "warning"
         ]
-
-
-class TestTurnLines:
-    async def test_one_for_each_that_ends(self, caplog: pytest.LogCaptureFixture) -> None:
-        caplog.set_level("INFO", "gateway.sessions")
-        async with running(log_turns=True) as f:
-            runner = await f.open()
-            await f.until(lambda: runner.log.last)
-            f.model.answers = Failure(code=ErrorCode.MODEL_ERROR, message="x")
-            with capture_logs() as logs:
-                runner.handle(wire.MessageSend(id="a", text="x"))
-                await f.until(lambda: done(runner, "a"))
-                f.model.answers = ModelReply(body=b"hi")
-                runner.handle(wire.MessageSend(id="b", text="x"))
-                await f.until(lambda: done(runner, "b"))
-        same = {
-            "event": "turn",
-            "log_level": "info",
-            "route": "chat",
-            "session": runner.session.id,
-            "deltas": 0,
-        }
-        lines = [entry for entry in logs if entry["event"] == "turn"]
-        assert all(0 <= line.pop("duration_ms") < 60_000 * UNIT for line in lines)
-        assert lines == [
-            same | {"id": "a", "status": "failed", "error": "model_error"},
-            same | {"id": "b", "status": "completed"},
-        ]
-
-    async def test_none_where_nobody_reads_them(self, caplog: pytest.LogCaptureFixture) -> None:
-        caplog.set_level("INFO", "gateway.sessions")
-        async with running() as f:
-            runner = await f.open()
-            with capture_logs() as logs:
-                runner.handle(wire.MessageSend(id="a", text="x"))
-                await f.until(lambda: done(runner, "a"))
-        assert logs == []
-
-
-class TestCrash:
-    async def test_nothing_of_it_goes_on(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        async with running(store := WatchedStore()) as f:
-            f.model.waits.clear()
-            runner = await f.open(resume_seconds=30)
-            await f.until(lambda: runner.log.last)
-            runner.handle(wire.MessageSend(id="a", text="x"))
-            await f.until(lambda: f.model.invoked)
-            listener = Connection()
-            runner.subscribe(listener, 0)
-            timers = [*runner._timers.values()]
-            assert timers
-            monkeypatch.setattr(runner.session, "policy", None)  # so that it breaks
-            with capture_logs() as logs:
-                runner.handle(wire.SessionClose())
-            assert [(entry["event"], entry["session"]) for entry in logs] == [
-                ("a session failed", runner.session.id)
-            ]
-            assert logs[0]["state"] == str(runner.session)
-            for connection in (f.connection, listener):
-                assert connection.ended == [(CloseCode.INTERNAL, "internal")]
-                assert connection.aborted
-            assert all(timer.cancelled() for timer in timers)
-            await f.until(lambda: f.model.closed)
-            assert f.model.calls[0].cancelled()
-            assert f.model.closed == ["m"]
-            assert len(f.sessions) == len(store) == 0
-            assert store.done[-1] == runner.session.id
-            last = runner.log.last
-            runner.handle(wire.MessageSend(id="b", text="x"))
-            runner.handle(on.Drain(force=True))
-            runner.detach(f.connection.client)
-            assert (runner.log.last, f.model.closed) == (last, ["m"])
-
-    async def test_what_the_model_opens_for_it_is_closed(
-        self, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        async with running() as f:
-            opens = asyncio.Event()
-
-            async def open_late() -> ModelSession:
-                await opens.wait()
-                return ModelSession("late")
-
-            monkeypatch.setattr(f.model, "open", open_late)
-            runner = await f.open()
-            monkeypatch.setattr(runner.session, "policy", None)
-            runner.handle(wire.SessionClose())
-            assert f.connection.aborted
-            opens.set()
-            await f.until(lambda: f.model.closed)
-            assert f.model.closed == ["late"]
-
-    async def test_one_that_has_ended_breaks_without_an_echo(
-        self, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        async with running(store := WatchedStore()) as f:
-            runner = await f.open()
-            await f.until(lambda: runner.log.last)
-            runner.handle(wire.SessionClose())
-            await f.until(lambda: f.connection.ended and len(store) == 0)
-            written = len(store.done)
-            monkeypatch.setattr(Session, "handle", lambda *_: breaks())
-            runner.handle(on.Drain())
-            await asyncio.sleep(0)
-            assert (len(store.done), f.model.closed) == (written, ["m"])
-
-
-class TestOrder:
-    async def test_what_follows_from_an_event_comes_before_the_next_one(self) -> None:
-        """Where a connection has something to say in the middle of it."""
-        async with running() as f:
-            runner = await f.open(resume_seconds=30)
-            await f.until(lambda: runner.log.last)
-            states: list[int] = []
-
-            def wake(*, soon: bool) -> None:
-                del soon
-                if not states:
-                    states.append(runner.log.last)
-                    runner.handle(wire.MessageCancel(id="a"), f.connection.client)
-                    runner.handle(wire.MessageCancel(id="b"), f.connection.client)
-                    states.append(runner.log.last)
-
-            f.connection.wake = wake  # type: ignore[method-assign]
-            runner.handle(wire.MessageSend(id="a", text="x"), f.connection.client)
-            assert states == [2, 2], "neither is heard before the turn has begun"
-            ended = done(runner, "a")
-            assert ended is not None
-            assert ended.outcome is Outcome.UNKNOWN, "it was at the model"
-            (notice,) = f.connection.notices
-            assert isinstance(notice, wire.ErrorMessage)
-            assert notice.id == "b"
-            runner.handle(wire.MessageCancel(id="c"), f.connection.client)
-            assert len(f.connection.notices) == 2, "and it goes on"
-
-    async def test_a_call_that_is_cancelled_twice_at_once_ends_once(self) -> None:
-        async with running() as f:
-            runner = await f.open(resume_seconds=30)
-            await f.until(lambda: runner.log.last)
-
-            def wake(*, soon: bool) -> None:
-                del soon
-                f.connection.wake = Connection().wake  # type: ignore[method-assign]
-                runner.handle(wire.MessageCancel(id="a"), f.connection.client)
-                runner.handle(wire.MessageCancel(id="a"), f.connection.client)
-
-            f.connection.wake = wake  # type: ignore[method-assign]
-            runner.handle(wire.MessageSend(id="a", text="x"), f.connection.client)
-            assert done(runner, "a") is runner.log.get(runner.log.last)
-            assert f.connection.notices == []
-
-    async def test_who_comes_and_goes_in_the_moment_of_the_end_is_told_nothing(self) -> None:
-        async with running() as f:
-            f.model.answers = ModelReply(body=b"hi", session_closed=True)
-            runner = await f.open(resume_seconds=30)
-            await f.until(lambda: runner.log.last)
-            runner.handle(wire.MessageSend(id="a", text="x"))
-            late = Connection()
-
-            def wake(*, soon: bool) -> None:
-                del soon
-                f.connection.wake = Connection().wake  # type: ignore[method-assign]
-                runner.detach(runner.subscribe(late, 0))
-
-            f.connection.wake = wake  # type: ignore[method-assign]
-            await f.until(lambda: f.connection.ended)
-            assert (late.ended, late.news, late.reader.take()) == ([], [], None)
-
-    async def test_records_reach_the_store_in_order(self) -> None:
-        async with running(store := WatchedStore()) as f:
-            store.waits.clear()
-            runner = await f.open()
-            await f.until(lambda: runner.log.last)
-            runner.handle(wire.SessionClose())
-            await f.until(lambda: f.connection.ended)
-            assert store.done == []
-            store.waits.set()
-            await f.until(lambda: len(store.done) == 2)
-            record, deleted = store.done
-            assert isinstance(record, SessionRecord)
-            assert (record.id, record.route) == (runner.session.id, "chat")
-            assert (record.principal, record.model) == ("anonymous", ModelSession("m"))
-            assert record.expires_at is not None
-            assert deleted == runner.session.id
-            assert len(store) == 0
-
-
-class TestTimers:
-    async def test_a_timer_is_spread_as_far_as_it_may_be(
-        self, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        asked = []
-
-        def uniform(least: float, most: float) -> float:
-            asked.append((least, most))
-            return most / 2
-
-        async with running() as f:
-            monkeypatch.setattr(random, "uniform", uniform)
-            f.model.answers = BUSY
-            runner = await f.open(retry_seconds=4.0, retry_max_seconds=4.0)
-            await f.until(lambda: runner.log.last)
-            asked.clear()
-            now = asyncio.get_running_loop().time()
-            runner.handle(wire.MessageSend(id="a", text="x"))
-            await f.until(lambda: Timer.RETRY_TURN in runner._timers)
-            assert asked == [(0, 4.0)]
-            assert BUSY.retry_after is not None
-            due = runner._timers[Timer.RETRY_TURN].when() - now - BUSY.retry_after
-            assert 2.0 <= due < 2.0 + UNIT
-
-    async def test_one_that_is_moved_or_cleared_does_not_fire(self) -> None:
-        async with running() as f:
-            runner = await f.open()
-            await f.until(lambda: runner.log.last)
-            now = asyncio.get_running_loop().time()
-            first = runner._timers[Timer.IDLE]
-            runner._perform(do.SetTimer(Timer.IDLE, now + 1000.0))
-            second = runner._timers[Timer.IDLE]
-            assert (first.cancelled(), second.cancelled(), second.when()) == (
-                True,
-                False,
-                now + 1000.0,
-            )
-            runner._perform(do.SetTimer(Timer.IDLE, None))
-            assert second.cancelled()
-            assert Timer.IDLE not in runner._timers
-            runner._perform(do.SetTimer(Timer.IDLE, None))
-
-    async def test_one_that_is_due_fires(self) -> None:
-        async with running() as f:
-            await f.open(idle_seconds=0.01)
-            await f.until(lambda: f.connection.ended)
-            assert f.connection.ended == [(CloseCode.GONE, "session_lost")]
-            assert f.model.closed == ["m"]
-
-
-class TestWaking:
-    async def test_what_is_waited_for_is_said_soon(self) -> None:
-        async with running() as f:
-            f.model.waits.clear()
-            runner = await f.open(resume_seconds=30)
-            await f.until(lambda: runner.log.last)
-            assert f.connection.news == ["later", "soon"], "it reads; it is opened"
-            runner.handle(wire.MessageSend(id="a", text="x"))
-            assert f.connection.news[2:] == ["later"]
-            f.model.waits.set()
-            await f.until(lambda: done(runner, "a"))
-            assert f.connection.news[3:] == ["soon"]
-            again = Connection()
-            runner.attach(again, f.connection.reader.resume_key, 1)
-            assert again.news == ["now"]
-            resumed = again.reader.take()
-            assert isinstance(resumed, wire.SessionResumed)
-            assert (resumed.session_id, resumed.last_event) == (runner.session.id, 3)
-            assert (resumed.expires_at, resumed.lost) == (None, None)
-            assert len(resumed.resume_key) == 43, "32 bytes"
-            assert isinstance(again.reader.take(), wire.MessageAccepted)
-
-    async def test_an_end_is_told_first(self) -> None:
-        async with running() as f:
-            runner = await f.open()
-            await f.until(lambda: runner.log.last)
-            runner.handle(wire.SessionClose())
-            await f.until(lambda: f.connection.ended)
-            assert f.connection.ended == [(CloseCode.NORMAL, "")]
-            assert not f.connection.aborted
-            assert runner._subscribers == {}
-
-    async def test_who_comes_back_to_what_has_ended_is_told_and_closed_alone(self) -> None:
-        async with running() as f:
-            f.model.answers = ModelReply(body=b"hi", session_closed=True)
-            runner = await f.open(resume_seconds=30)
-            await f.until(lambda: runner.log.last)
-            key = f.connection.reader.resume_key
-            runner.handle(wire.MessageSend(id="a", text="x"))
-            await f.until(lambda: f.connection.ended)
-            first, second = Connection(), Connection()
-            runner.subscribe(first, 0)
-            assert first.ended == [(CloseCode.GONE, "session_lost")]
-            runner.attach(second, key, 0)
-            assert second.ended == [(CloseCode.GONE, "session_lost")]
-            assert len(f.connection.ended) == len(first.ended) == 1
