@@ -4,6 +4,7 @@ import asyncio
 import random
 
 import pytest
+from msgspec import UNSET
 from structlog.testing import capture_logs
 
 from gateway.errors import CloseCode, ErrorCode, Failure, Outcome
@@ -30,6 +31,9 @@ class TestTurnLines:
                 f.model.answers = ModelReply(body=b"hi")
                 runner.handle(wire.MessageSend(id="b", text="x"))
                 await f.until(lambda: done(runner, "b"))
+                last = done(runner, "b")
+                assert last is not None
+                assert last.content_type is UNSET, "the model named none"
         same = {
             "event": "turn",
             "log_level": "info",
