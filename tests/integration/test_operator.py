@@ -167,7 +167,8 @@ async def test_a_gateway_without_credentials_says_so_and_serves(
     assert (line["level"], line["about"]) == ("warning", "credentials")
     assert "AWS_ACCESS_KEY_ID" in line["why"]
     (call,) = lines(process, "call failed")
-    assert (call["raised"], call["level"]) == ("NoCredentials", "error")
+    assert call["raised"].startswith("NoCredentials")
+    assert call["level"] == "error"
 
 
 async def test_a_gateway_with_credentials_says_nothing(
