@@ -1,4 +1,4 @@
-"""What is stored of a session. That it is all of it, every script shows that is run a second time."""
+"""What is stored of a session. That this is all of it, each script shows that is run twice."""
 
 from typing import Any
 
