@@ -13,7 +13,9 @@ ROOM = 0.9
 """Down to which part of the limit is given back, so that the largest are seldom looked for."""
 
 STEP = 0.01
-"""How much more, as a part of the limit, is held before who had nothing to give is asked again."""
+"""How much more than the limit, as a part of it, is held before who had nothing to give is asked
+again; how much less, before the limit is the bound again.
+"""
 
 
 class Holder(Protocol):
@@ -66,28 +68,43 @@ class ByteBudget:
             return
         if self.total > self._bound:
             self._give_back()
-        elif self.total <= self.limit:
+        elif self.total <= self.limit * (1 - STEP):
             self._bound = self.limit
 
-    def refuses(self, holder: Holder, size: int) -> bool:
-        """Whether a holder may not add so many bytes: there is no room, and it has its share."""
-        if self.total + size <= self.limit:
+    def admits(self, holder: Holder, size: int) -> bool:
+        """Whether a holder may add so many bytes, for which others give back what they can first.
+
+        Args:
+            holder: May do so in any case where it then has no more than its share.
+            size: How many bytes it would add.
+        """
+        if self._fits(holder, size):
+            return True
+        if self.total + size <= self._bound or self._giving_back:
             return False
-        return holder.held + size > self._share
+        self._give_back(size)
+        return self._fits(holder, size)
+
+    def _fits(self, holder: Holder, size: int) -> bool:
+        return self.total + size <= self.limit or holder.held + size <= self._share
 
     @property
     def _share(self) -> int:
         return self.limit // max(1, len(self._holders))
 
-    def _give_back(self) -> None:
-        """Ask those who hold more than an equal share, the largest first."""
+    def _give_back(self, size: int = 0) -> None:
+        """Ask those who hold more than an equal share, the largest first.
+
+        Args:
+            size: How many bytes are to come.
+        """
         share = self._share
         large = [holder for holder in self._holders.values() if holder.held > share]
         large.sort(key=lambda holder: holder.held, reverse=True)
         self._giving_back = True
         try:
             for holder in large:
-                if self.total <= self.limit * ROOM:
+                if self.total + size <= self.limit * ROOM:
                     break
                 holder.give_back()
         finally:

@@ -40,6 +40,11 @@ class _Running:
         """Whether it has ended, or could not start."""
         return self._task.done() or self.loop.is_closed()
 
+    @property
+    def is_ending(self) -> bool:
+        """Whether it takes no new sessions any more."""
+        return self._end.is_set()
+
     async def _run(self, settings: Settings) -> None:
         try:
             async with build(settings) as (app, sessions):
@@ -97,6 +102,10 @@ class Gateway:
         Raises:
             ConfigError: The platform can't be called with the settings.
         """
+        if self._running is not None and self._running.is_ending:
+            self._running = (
+                None  # it answers until it has ended those sessions, and takes no new ones
+            )
         running = self._start()
         running.users += 1
         try:

@@ -19,6 +19,7 @@ from msgspec import UNSET
 
 from gateway.budget import ByteBudget
 from gateway.errors import CloseCode, ErrorCode, Failure, Outcome
+from gateway.logs import LogLimit
 from gateway.protocol.messages import (
     Event,
     MessageAccepted,
@@ -43,6 +44,9 @@ NO_ROOM = Failure(
     message="The gateway holds as much as it may, and much of it is yours; send it again later.",
 )
 """What a message is answered with where it would be more than an equal share of what is held."""
+
+FAILURES_A_MINUTE = 60
+"""How many lines a route logs of its calls that fail for one reason."""
 
 log = structlog.stdlib.get_logger("gateway.sessions")
 _log = logging.getLogger("gateway.sessions")  # which knows its level without being asked for it
@@ -82,13 +86,14 @@ class Subscriber(Protocol):
 
 
 class Route:
-    """A route as sessions use it: its rules, and the way to its model."""
+    """A route as sessions use it: its rules, the way to its model, and what it may log."""
 
-    __slots__ = ("model", "policy")
+    __slots__ = ("failures", "model", "policy")
 
     def __init__(self, policy: Policy, model: Model) -> None:
         self.policy = policy
         self.model = model
+        self.failures = LogLimit(FAILURES_A_MINUTE)
 
 
 class Host(Protocol):
@@ -200,7 +205,7 @@ class SessionRunner:
         # A message that was accepted before is one more only for its client, which asks about it.
         if (
             budget.total + size > budget.limit
-            and budget.refuses(self, size)
+            and not budget.admits(self, size)
             and not self.session.knows(message.id)
         ):
             subscriber = self._subscribers.get(client)
@@ -241,6 +246,8 @@ class SessionRunner:
         """Drop the older half of the log. Who comes back for it is told what is lost; who reads
         it, and is so far behind, is too slow.
         """
+        for subscriber in [*self._subscribers.values(), *self._leaving.values()]:
+            subscriber.flush()  # who has only waited for company is not behind
         self.log.shrink(self.log.held // 2)
         for client, subscriber in [*self._leaving.items()]:
             if subscriber.reader.lags:
@@ -428,7 +435,12 @@ class SessionRunner:
         log.log(self._host.turn_level, "turn", **about)
 
     def _log_failure(self, call: str, failure: Failure) -> None:
-        """One line for each call that fails; what the operator has to mend is an error."""
+        """One line for each call that fails, but for a flood of them; what the operator has to mend
+        is an error.
+        """
+        suppressed = self.route.failures.suppressed(f"{call} {failure.code}")
+        if suppressed is None:
+            return
         theirs = failure.retryable is False or failure.code is ErrorCode.INTERNAL
         about: dict[str, object] = {
             "call": call,
@@ -438,6 +450,8 @@ class SessionRunner:
             "outcome": failure.outcome.value,
             "message": failure.message,
         }
+        if suppressed:
+            about["suppressed"] = suppressed
         level = logging.ERROR if theirs else logging.WARNING
         log.log(level, "call failed", **{**about, **failure.facts})
 

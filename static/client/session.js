@@ -162,7 +162,7 @@ export class SessionClient extends EventTarget {
         // A model may take its time to open a session; the gateway has none to take to find one.
         if (!this.#conversation.session) clearTimeout(this.#deadline);
       },
-      message: (/** @type {any} */ { data }) => this.#received(JSON.parse(data)),
+      message: (/** @type {any} */ { data }) => this.#received(data),
       error: () => {}, // its close follows; but ws throws what nobody listens to
       close: async (/** @type {any} */ { code }) => {
         const refused = reached ? null : await refusal(this.url);
@@ -233,10 +233,12 @@ export class SessionClient extends EventTarget {
 
   // In and out
 
-  /** @param {any} message */
-  #received(message) {
+  /** @param {unknown} frame */
+  #received(frame) {
     this.#heartbeat.heard();
-    if (!this.#windows?.hold(message)) this.#take(message);
+    const message = parsed(frame);
+    if (message === null) this.#violated(new ProtocolError("The gateway has sent no message."));
+    else if (!this.#windows?.hold(message)) this.#take(message);
   }
 
   /** @param {any} message */
@@ -396,5 +398,18 @@ export class SessionClient extends EventTarget {
    */
   #notify(type, detail) {
     this.dispatchEvent(new CustomEvent(type, { detail }));
+  }
+}
+
+/**
+ * A message of the gateway; null where it is none.
+ * @param {unknown} frame
+ */
+function parsed(frame) {
+  try {
+    const message = JSON.parse(String(frame));
+    return typeof message?.type === "string" ? message : null;
+  } catch {
+    return null;
   }
 }

@@ -285,6 +285,17 @@ async def test_a_loss_that_leaves_events_out_skips_them(app: App) -> None:
     assert await app.told("gap") == []
 
 
+@pytest.mark.parametrize("frame", ["{", "null", "5", "[]", b"\x80"])
+async def test_a_gateway_that_sends_no_message_is_left(app: App, frame: str | bytes) -> None:
+    await app.wait("client.state === 'open'")
+    app.wire.socket.route.send(frame)
+    await app.wait("client.state === 'closed'")
+    assert await app.run("[client.code, client.reason]") == [
+        4400,
+        "The gateway has sent no message.",
+    ]
+
+
 async def test_a_gateway_that_resumes_an_older_session_is_left(app: App) -> None:
     await app.wait("client.state === 'open'")
     await app.run("await client.send('Count.'); return 1")

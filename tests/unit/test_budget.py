@@ -55,7 +55,10 @@ def test_who_has_nothing_to_give_is_asked_again_when_more_is_held_or_some_was_fr
     small.has(11)
     assert asked == [1001, 1012]
     small.has(0)
-    large.has(1000)
+    large.has(991)
+    large.has(1001)
+    assert asked == [1001, 1012], "it was no less than a hundredth that was free"
+    large.has(990)
     large.has(1001)
     assert asked == [1001, 1012, 1001]
 
@@ -63,20 +66,48 @@ def test_who_has_nothing_to_give_is_asked_again_when_more_is_held_or_some_was_fr
 def test_who_has_less_than_a_share_may_add() -> None:
     budget = ByteBudget(1000)
     small, large = Holder(budget), Holder(budget)
+    large.give_back = lambda: None  # type: ignore[method-assign]
     small.has(100)
     large.has(850)
-    assert not budget.refuses(large, 50)
-    assert budget.refuses(large, 51)
-    assert not budget.refuses(small, 400)
-    assert budget.refuses(small, 401)
+    assert budget.admits(large, 50)
+    assert not budget.admits(large, 51)
+    assert budget.admits(small, 400)
+    assert not budget.admits(small, 401)
+
+
+def test_who_may_not_add_gives_back_first() -> None:
+    budget = ByteBudget(1000)
+    small, large = Holder(budget), Holder(budget)
+    small.has(100)
+    large.has(800)
+    assert budget.admits(large, 101)
+    assert (small.asked, large.asked) == (0, 1)
+    assert budget.total == 500
+    assert budget.admits(large, 500)
+    assert not budget.admits(large, 801), "not all of it can be given back"
+    assert (small.asked, large.asked) == (0, 1), "it holds less than a share now"
+
+
+def test_who_had_nothing_to_give_is_not_asked_for_each_message() -> None:
+    budget = ByteBudget(1000)
+    small, here = Holder(budget), Holder(budget)
+    asked: list[int] = []
+    here.give_back = lambda: asked.append(budget.total)  # type: ignore[method-assign]
+    small.has(100)
+    here.has(900)
+    assert [budget.admits(here, size) for size in (5, 6, 10)] == [False] * 3
+    assert asked == [1000]
+    assert not budget.admits(here, 11)
+    assert asked == [1000] * 2
 
 
 def test_who_has_nothing_does_not_count() -> None:
     budget = ByteBudget(1000)
     here, gone = Holder(budget), Holder(budget)
+    here.give_back = lambda: None  # type: ignore[method-assign]
     gone.has(10)
     gone.has(0)
     here.has(600)
     assert budget.total == 600
-    assert not budget.refuses(here, 400)
-    assert budget.refuses(here, 401)
+    assert budget.admits(here, 400)
+    assert not budget.admits(here, 401)

@@ -13,6 +13,7 @@ import gateway
 from gateway import ConfigError, Settings
 from gateway.embedding import Gateway
 from gateway.sagemaker.checks import platform_problems
+from gateway.sessions import Sessions
 
 FILE = """
 [aws]
@@ -71,6 +72,37 @@ async def test_it_runs_for_as_long_as_its_lifespan(app: Gateway, starts: list[ob
     async with app.lifespan():
         assert await get(app) == "ok\n"
         await asyncio.sleep(0)
+        assert len(starts) == 2
+    assert await others() == set()
+
+
+async def test_a_lifespan_that_begins_while_another_ends(
+    app: Gateway, starts: list[object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drains, drained = asyncio.Event(), asyncio.Event()
+    drain = Sessions.drain
+
+    async def slowly(sessions: Sessions) -> None:
+        draining = asyncio.create_task(drain(sessions))
+        await asyncio.sleep(0)
+        drains.set()
+        await drained.wait()
+        await draining
+
+    monkeypatch.setattr(Sessions, "drain", slowly)
+
+    async def run_once() -> None:
+        async with app.lifespan():
+            pass
+
+    first = asyncio.create_task(run_once())
+    await drains.wait()
+    assert await get(app) == "draining\n"
+    async with app.lifespan():
+        assert await get(app) == "ok\n"
+        drained.set()
+        await first
+        assert await get(app) == "ok\n"
         assert len(starts) == 2
     assert await others() == set()
 

@@ -1,13 +1,14 @@
 """The runner where its surroundings fail: a model, a store or a session that breaks its promise."""
 
 import asyncio
+from functools import partial
 
 import pytest
 from structlog.testing import capture_logs
 
 from gateway.errors import CloseCode, ErrorCode, Failure, Outcome
 from gateway.protocol import messages as wire
-from gateway.runner import Route
+from gateway.runner import FAILURES_A_MINUTE, Route
 from gateway.session.events import Timer
 from gateway.session.policy import Opening, Policy
 from gateway.session.ports import ModelReply, ModelSession
@@ -83,6 +84,17 @@ async def test_a_call_that_fails_is_one_line_for_the_operator() -> None:
             refused | {"call": "open", "session": other.session.id},
             refused | {"call": "close", "session": runner.session.id},
         ]
+
+
+async def test_of_a_flood_of_calls_that_fail_not_each_is_logged() -> None:
+    async with running() as f:
+        runner = await f.open()
+        with capture_logs() as logs:
+            for number in range(FAILURES_A_MINUTE + 5):
+                f.model.answers = REFUSED
+                runner.handle(wire.MessageSend(id=str(number), text="x"))
+                await f.until(partial(done, runner, str(number)))
+        assert len([line for line in logs if line["call"] == "turn"]) == FAILURES_A_MINUTE
 
 
 async def test_a_turn_that_is_cancelled_before_it_begins_ends_at_once() -> None:
@@ -281,6 +293,7 @@ class TestBudget:
             connection, f.connection = f.connection, Connection()
             small = await f.open(resume_seconds=30)
             await f.until(lambda: large.log.last and small.log.last)
+            assert connection.reader.take(), "it is not behind"
             first = wire.MessageSend(id="a", text="x" * 15_000)
             large.receive(first, connection.client, 15_000)
             large.receive(wire.MessageSend(id="b", text="x" * 9000), connection.client, 9000)
@@ -325,6 +338,23 @@ class TestBudget:
                 runner.handle(wire.MessageSend(id=str(number), text="x"))
                 await f.until(lambda: done(runner, str(number)) or f.connection.ended)  # noqa: B023
             assert f.connection.ended == [(CloseCode.TOO_SLOW, "too slow")]
+
+    async def test_who_has_only_waited_for_company_is_not_behind(self) -> None:
+        class Waiting(Connection):
+            def flush(self) -> None:
+                while self.reader.take():
+                    pass
+
+        async with running(budget=30_000) as f:
+            f.connection = Waiting()
+            f.model.answers = ModelReply(body=b"x" * 3000, content_type="text/plain")
+            runner = await f.open(resume_seconds=30)
+            await f.until(lambda: runner.log.last)
+            for number in range(12):
+                runner.handle(wire.MessageSend(id=str(number), text="x"))
+                await f.until(partial(done, runner, str(number)))
+            assert runner.log.first > 1
+            assert not f.connection.ended
 
     async def test_what_is_unread_of_a_session_that_is_over_is_held(self) -> None:
         async with running() as f:
