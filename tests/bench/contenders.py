@@ -5,8 +5,10 @@ from pathlib import Path
 
 import msgspec
 
-from gateway.config import AwsSettings
 from tests.bench.processes import MEASURED, REST, Process
+
+TRANSPORTS = ("aiobotocore", "lean")
+"""The gateway's ways to the platform, by the setting ``aws.transport``."""
 
 ENDPOINTS = ("reply-1024", "reply-1000000", "reply-5000000", "burst-200-40")
 
@@ -19,7 +21,7 @@ max_sessions = 50000
 [aws]
 region = "us-east-1"
 endpoint_url = "{url}"
-{transport}
+transport = "{transport}"
 """
 _ROUTE = """\
 [routes.{endpoint}]
@@ -36,7 +38,7 @@ class Contender(msgspec.Struct, frozen=True, kw_only=True):
         name: In results and tables.
         way: How clients speak to it, see ``load.py``; None where it is its own client.
         kind: How it is started, see `started`.
-        transport: The gateway's way to the platform; None where it has no such setting.
+        transport: The gateway's way to the platform, `aws.transport`; None where it is no gateway.
     """
 
     name: str
@@ -58,38 +60,30 @@ It can be no extra of this project: it wants other versions of what the gateway 
 """
 
 
-def transports() -> tuple[str | None, ...]:
-    """The gateway's ways to the platform."""
-    return ("aiobotocore", "lean") if "transport" in AwsSettings.model_fields else (None,)
-
-
 def gateways(*ways: str) -> list[Contender]:
     """This gateway, with each of its transports."""
     return [
         Contender(
-            name=f"gateway, {way}, {transport or 'aiobotocore'}",
+            name=f"gateway, {way}, {transport}",
             kind="gateway",
             way=way,
             transport=transport,
         )
-        for transport in transports()
+        for transport in TRANSPORTS
         for way in ways
     ]
 
 
 def own(way: str) -> Contender:
     """This gateway without any platform: what its own path costs."""
-    return Contender(name=f"gateway, {way}, no platform", kind="own", way=way)
+    return Contender(name=f"gateway, {way}, no platform", kind="own", way=way, transport="lean")
 
 
 def left_out() -> list[str]:
     """What is not compared, and why."""
-    notes = []
-    if "transport" not in AwsSettings.model_fields:
-        notes.append("the gateway's lean transport: there is no setting `aws.transport`")
-    if not LITELLM_PYTHON:
-        notes.append(f"{LITELLM.name}: LITELLM_PYTHON does not say where it is installed")
-    return notes
+    if LITELLM_PYTHON:
+        return []
+    return [f"{LITELLM.name}: LITELLM_PYTHON does not say where it is installed"]
 
 
 class Started(msgspec.Struct, frozen=True):
@@ -145,6 +139,7 @@ def started(contender: Contender, *, upstream: str, endpoint: str, directory: Pa
             scheme, path = "http", "/v1/chat/completions"
         case kind:
             config = directory / "gateway.toml"
+            assert contender.transport
             config.write_text(_config(upstream, contender.transport))
             module = "gateway" if kind == "gateway" else "tests.bench.own"
             command = [module, "serve", "--config", str(config), "--port", "0"]
@@ -161,10 +156,9 @@ def started(contender: Contender, *, upstream: str, endpoint: str, directory: Pa
     return Started(process, Process(["tests.bench.load", way, url], cores=REST, log=load_log))
 
 
-def _config(url: str, transport: str | None) -> str:
+def _config(url: str, transport: str) -> str:
     routes = [
         _ROUTE.format(endpoint=name, stream="raw" if name.startswith("burst") else "off")
         for name in ENDPOINTS
     ]
-    setting = f'transport = "{transport}"' if transport else ""
-    return _CONFIG.format(url=url, transport=setting) + "".join(routes)
+    return _CONFIG.format(url=url, transport=transport) + "".join(routes)

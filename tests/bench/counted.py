@@ -269,11 +269,13 @@ class Client:
         await self.answered.wait()
 
 
-def settings(transport: str | None) -> Settings:
+def settings(transport: str) -> Settings:
     """The gateway's."""
-    aws: dict[str, object] = {"region": "us-east-1", "endpoint_url": "http://127.0.0.1:9"}
-    if transport:
-        aws["transport"] = transport
+    aws = {
+        "region": "us-east-1",
+        "endpoint_url": "http://127.0.0.1:9",
+        "transport": "auto" if transport == OWN else transport,
+    }
     routes = {
         endpoint: {
             "endpoint_name": endpoint,
@@ -304,7 +306,7 @@ async def until_told(server: uvicorn.Server) -> None:
 
 
 async def main(
-    transport: str | None,
+    transport: str,
     *,
     phases: Iterable[str] = tuple(PHASES),
     between: Callable[[], None] = boundary,
@@ -312,7 +314,7 @@ async def main(
     """Run the gateway, and all phases against it.
 
     Args:
-        transport: The gateway's way to the platform; None where it has no such setting.
+        transport: The gateway's way to the platform, or `OWN`.
         phases: Some of `PHASES`.
         between: Called before each of them, and after each.
     """
@@ -350,4 +352,4 @@ if __name__ == "__main__":
     if given == OWN:
         leave_the_platform_out()
     with asyncio.Runner(loop_factory=Loop) as runner:
-        runner.run(main(None if given in {"-", OWN} else given))
+        runner.run(main(given))

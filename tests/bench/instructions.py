@@ -20,7 +20,7 @@ from pathlib import Path
 import msgspec
 
 from tests.bench import counted
-from tests.bench.contenders import transports
+from tests.bench.contenders import TRANSPORTS
 from tests.bench.own import leave_the_platform_out
 from tests.bench.processes import ENVIRONMENT
 from tests.bench.run import LIBRARIES, PARTS, processor
@@ -57,12 +57,11 @@ def versions() -> dict[str, str]:
     }
 
 
-def count(transport: str | None) -> dict[str, int]:
+def count(transport: str) -> dict[str, int]:
     """Instructions per message by phase; takes half a minute or more.
 
     Args:
-        transport: The gateway's way to the platform; None where it has no such setting, and
-            `counted.OWN` for none at all.
+        transport: The gateway's way to the platform, or `counted.OWN` for none at all.
     """
     with tempfile.TemporaryDirectory() as directory:
         out = Path(directory) / "out"
@@ -75,7 +74,7 @@ def count(transport: str | None) -> dict[str, int]:
                 sys.executable,
                 "-m",
                 "tests.bench.counted",
-                transport or "-",
+                transport,
             ],
             env=os.environ | ENVIRONMENT | {"PYTHONHASHSEED": "0"},
             capture_output=True,
@@ -108,10 +107,9 @@ def check(*, store: bool, profile: int) -> int:
     """
     if profile:
         return _profile(profile)
-    ways = (*transports(), counted.OWN) if store else GATED
+    ways = (*TRANSPORTS, counted.OWN) if store else GATED
     with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
-        names = [way or "aiobotocore" for way in ways]
-        counts = dict(zip(names, pool.map(count, ways), strict=True))
+        counts = dict(zip(ways, pool.map(count, ways), strict=True))
     if store:
         data = msgspec.json.encode(Stored(versions(), counts))
         STORED.write_bytes(msgspec.json.format(data, indent=2) + b"\n")
@@ -144,11 +142,11 @@ def check(*, store: bool, profile: int) -> int:
 
 def _profile(top: int) -> int:
     os.environ |= ENVIRONMENT
-    for transport in (*transports(), counted.OWN):
+    for transport in (*TRANSPORTS, counted.OWN):
         if transport == counted.OWN:
             leave_the_platform_out()
         for phase in counted.PHASES:
-            print(f"\n{transport or 'aiobotocore'}, {phase}")  # noqa: T201
+            print(f"\n{transport}, {phase}")  # noqa: T201
             profiler = cProfile.Profile()
             running = False
 
@@ -161,7 +159,6 @@ def _profile(top: int) -> int:
                     profiler.disable()
 
             with asyncio.Runner(loop_factory=counted.Loop) as runner:
-                setting = None if transport == counted.OWN else transport
-                runner.run(counted.main(setting, phases=[phase], between=between))
+                runner.run(counted.main(transport, phases=[phase], between=between))
             pstats.Stats(profiler).sort_stats("tottime").print_stats(top)
     return 0

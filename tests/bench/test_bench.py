@@ -48,7 +48,7 @@ def test_bodies_are_json_of_the_size_that_is_asked_for(made: Callable[[int], byt
 def test_every_phase_that_is_counted_goes_through() -> None:
     boundaries: list[None] = []
     with asyncio.Runner(loop_factory=counted.Loop) as runner:
-        runner.run(counted.main(None, between=lambda: boundaries.append(None)))
+        runner.run(counted.main("lean", between=lambda: boundaries.append(None)))
     assert len(boundaries) == 2 * len(counted.PHASES)
 
 
