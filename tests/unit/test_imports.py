@@ -21,7 +21,7 @@ ALLOWED = {
     "protocol": {"errors"},
     "formats": {"protocol", "errors"},
     "session": {"formats", "protocol", "errors"},
-    "runner": {"budget", "session", "protocol", "errors"},
+    "runner": {"budget", "logs", "session", "protocol", "errors"},
     "stores": {"session"},
     "sessions": {"budget", "runner", "session", "errors"},
     "sagemaker": {"formats", "session", "protocol", "errors", "addresses", "logs"},
