@@ -12,17 +12,24 @@ from starlette.routing import Route as HttpRoute
 from starlette.routing import WebSocketRoute
 
 from gateway.budget import ByteBudget
-from gateway.config import AwsSettings, ConfigError, Settings
+from gateway.admission import Admission
+from gateway.config import AwsSettings, ConfigError, JwtSettings, Settings
 from gateway.runner import Route
 from gateway.sagemaker.checks import platform_problems
 from gateway.sagemaker.model import SageMakerModel
 from gateway.sagemaker.runtime import NotConfigured, runtime_client
+from gateway.security.door import Door
+from gateway.security.keys import KeyFileError, Keys
+from gateway.security.keysets import FetchedKeys, FileKeys, KeySet, KeysUnavailable, Spawn
+from gateway.security.limits import LocalAccounts
+from gateway.security.tokens import Secret, Tokens
 from gateway.sessions import Sessions
 from gateway.stores.memory import MemoryStore
 from gateway.transports.asgi import PlainAsgi
 from gateway.transports.origins import Origins
 from gateway.transports.pages import SecurityHeaders, pages
 from gateway.transports.proxies import Proxies
+from gateway.transports.tickets import TicketEndpoint
 from gateway.transports.websocket import WebSocketEndpoint
 
 log = structlog.stdlib.get_logger("gateway.app")
@@ -69,18 +76,31 @@ async def build(settings: Settings) -> AsyncIterator[tuple[Starlette, Sessions]]
             )
             for name, route in settings.routes.items()
         }
+        store = MemoryStore(max_sessions=settings.store.max_sessions)
+        limits = settings.limits
+        accounts = LocalAccounts(limits.of_principals)
         sessions = await stack.enter_async_context(
             Sessions(
                 routes,
-                MemoryStore(max_sessions=settings.store.max_sessions),
+                store,
                 budget=ByteBudget(server.buffer_bytes),
+                quota=accounts,
                 drain_seconds=server.drain_seconds,
                 log_turns=server.log_turns,
             )
         )
         problems = sessions.spawn(log_problems(settings.aws))
         stack.callback(problems.cancel)
-        yield application(settings, sessions), sessions
+        keys, tokens = verifiers(settings, sessions.spawn)
+        door = Door(
+            keys=keys,
+            tokens=tokens,
+            tickets=store,
+            accounts=accounts,
+            connections_per_address=limits.connections_per_address,
+            handshakes_per_second=limits.handshakes_per_second,
+        )
+        yield application(settings, sessions, door), sessions
 
 
 async def log_problems(aws: AwsSettings) -> None:
@@ -102,15 +122,54 @@ async def log_problems(aws: AwsSettings) -> None:
         log.warning(event, about=problem.about, why=problem.text)
 
 
-def application(settings: Settings, sessions: Sessions) -> Starlette:
+def verifiers(settings: Settings, spawn: Spawn) -> tuple[Keys | None, Tokens | None]:
+    """What recognises keys and tokens, each where it is configured.
+
+    Raises:
+        ConfigError: A file of theirs can't be used.
+    """
+    auth = settings.auth
+    try:
+        keys = None if auth.keys is None else Keys(auth.keys.file, settings.limits.of_principals)
+        return keys, None if auth.jwt is None else _tokens(auth.jwt, spawn)
+    except (KeyFileError, KeysUnavailable, ValueError) as error:
+        raise ConfigError(str(error)) from None
+
+
+def _tokens(jwt: JwtSettings, spawn: Spawn) -> Tokens:
+    keys: KeySet | Secret
+    if jwt.secret_file is not None:
+        keys = Secret(jwt.secret_file)
+    elif jwt.jwks_file is not None:
+        keys = FileKeys(jwt.jwks_file)
+    else:
+        assert jwt.jwks_url is not None
+        keys = FetchedKeys(jwt.jwks_url, spawn)
+    return Tokens(
+        issuer=jwt.issuer,
+        audience=jwt.audience,
+        algorithms=jwt.algorithms,
+        keys=keys,
+        leeway=jwt.leeway_seconds,
+        principal_claim=jwt.principal_claim,
+        routes_claim=jwt.routes_claim,
+    )
+
+
+def application(settings: Settings, sessions: Sessions, admission: Admission) -> Starlette:
     """The ASGI application."""
+    origins = Origins(
+        {name: route.allowed_origins for name, route in settings.routes.items()},
+        public=settings.server.public_origin,
+        any_name=settings.auth.required,
+    )
+    proxies = Proxies(settings.server.trusted_proxies)
+    tickets = TicketEndpoint(admission, origins=origins, proxies=proxies)
     endpoint = WebSocketEndpoint(
         sessions,
-        origins=Origins(
-            {name: route.allowed_origins for name, route in settings.routes.items()},
-            public=settings.server.public_origin,
-        ),
-        proxies=Proxies(settings.server.trusted_proxies),
+        admission=admission,
+        origins=origins,
+        proxies=proxies,
         max_connections=settings.server.max_connections,
         open_timeout=settings.server.open_timeout_seconds,
     )
@@ -129,6 +188,7 @@ def application(settings: Settings, sessions: Sessions) -> Starlette:
             WebSocketRoute("/ws/{route:path}", endpoint.serve),
             HttpRoute("/ws", endpoint.explain, methods=["GET", "POST"]),
             HttpRoute("/ws/{route:path}", endpoint.explain, methods=["GET", "POST"]),
+            HttpRoute("/v1/tickets", tickets.serve, methods=["POST", "OPTIONS"]),
             HttpRoute("/healthz", healthz),
             HttpRoute("/readyz", readyz),
             *pages(list(settings.routes)),

@@ -5,7 +5,7 @@ import logging
 import secrets
 from collections.abc import Coroutine, Mapping
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Protocol, Self, TypeVar
 
 import structlog
 
@@ -26,6 +26,22 @@ LAST_SECONDS = 5.0
 """How long work that outlives its session may take when the gateway ends."""
 
 
+class TooManySessions(Exception):
+    """A principal has as many sessions as it may."""
+
+
+class SessionQuota(Protocol):
+    """How many sessions each principal may have."""
+
+    async def open_session(self, name: str) -> bool:
+        """Count a session of that principal; False where it has as many as it may."""
+        ...
+
+    def end_session(self, name: str) -> None:
+        """A session is over."""
+        ...
+
+
 class Sessions:
     """All sessions of this gateway. An asynchronous context: leaving it ends them.
 
@@ -33,6 +49,7 @@ class Sessions:
         routes: By name; the first is the default one.
         store: Where they live.
         budget: How much they may hold together.
+        quota: How many a principal may have.
         drain_seconds: How long the turns at the model may take to finish when the gateway shuts
             down.
         log_turns: Log a line for each turn that ends at the level INFO; otherwise it is DEBUG.
@@ -44,6 +61,7 @@ class Sessions:
         store: Store,
         *,
         budget: ByteBudget,
+        quota: SessionQuota,
         drain_seconds: float,
         log_turns: bool = False,
     ) -> None:
@@ -51,6 +69,7 @@ class Sessions:
         self.turn_level = logging.INFO if log_turns else logging.DEBUG
         self.store = store
         self.budget = budget
+        self._quota = quota
         self.draining = False
         self._drain_seconds = drain_seconds
         self._runners: dict[str, SessionRunner] = {}
@@ -90,7 +109,17 @@ class Sessions:
 
         Raises:
             StoreFull: There are as many as there may be, or the gateway is shutting down.
+            TooManySessions: Its principal has as many as it may.
         """
+        if not await self._quota.open_session(principal):
+            raise TooManySessions
+        try:
+            return await self._create(route, principal)
+        except BaseException:
+            self._quota.end_session(principal)
+            raise
+
+    async def _create(self, route: Route, principal: str) -> SessionRunner:
         policy = route.policy
         session = Session(session_id=secrets.token_hex(16), principal=principal, policy=policy)
         record = SessionRecord(
@@ -132,6 +161,8 @@ class Sessions:
     def ended(self, runner: SessionRunner) -> bool:
         """Drop a session that has ended; False where that has been done."""
         known = self._runners.pop(runner.session.id, None) is not None
+        if known:
+            self._quota.end_session(runner.session.principal)
         if not self._runners:
             self._empty.set()
         return known

@@ -2,8 +2,8 @@
 
 import difflib
 import re
-from collections.abc import Iterator
-from typing import Any, NamedTuple, cast, get_args
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple, get_args, get_origin
 
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
@@ -39,7 +39,8 @@ def problems_of(details: Any, sources: Sources, schema: type[BaseModel]) -> Iter
     if kind == "too_small":
         yield from (_together(setting, sources) for setting in context["small"])
         return
-    if location[-1] == "[key]":
+    location = context.get("at", location)
+    if location[-1:] == ("[key]",):
         location = location[:-1]
     if kind == "within":  # a key of a table that pydantic knows nothing of
         location += tuple(re.findall(r"[^.\[\]`]+", context["key"]))
@@ -70,7 +71,7 @@ def _together(small: TooSmall, sources: Sources) -> str:
 def _wanted(location: Location, schema: type[BaseModel]) -> str:
     if len(location) == 1:
         return f" - {ROUTE_EXAMPLE}"
-    return f" - expected {_route(schema)[str(location[-1])].description}"
+    return f" - expected {_fields(location[:-1], schema)[str(location[-1])].description}"
 
 
 def _shown(kind: str, value: Any, context: Tree) -> str:
@@ -87,10 +88,21 @@ def _shown(kind: str, value: Any, context: Tree) -> str:
     return f"{got}; did you mean {close[0]}?" if close else got
 
 
-def _route(schema: type[BaseModel]) -> dict[str, FieldInfo]:
-    """The keys of a route."""
-    _, route = get_args(schema.model_fields["routes"].annotation)
-    return cast("dict[str, FieldInfo]", route.model_fields)
+def _fields(table: Location, schema: type[BaseModel]) -> Mapping[str, FieldInfo]:
+    """The keys that a table may have; none where it is no table of the schema."""
+    kind: Any = schema
+    for key in table:
+        if get_origin(kind) is dict:
+            kind = get_args(kind)[1]
+            continue
+        fields = getattr(kind, "model_fields", {})
+        annotation = fields[key].annotation if key in fields else None
+        kind = next((each for each in (annotation, *get_args(annotation)) if _is_table(each)), None)
+    return getattr(kind, "model_fields", {})
+
+
+def _is_table(kind: Any) -> bool:
+    return get_origin(kind) is dict or hasattr(kind, "model_fields")
 
 
 def _keys_beside(location: Location, schema: type[BaseModel]) -> list[str]:
@@ -98,12 +110,8 @@ def _keys_beside(location: Location, schema: type[BaseModel]) -> list[str]:
     match location:
         case ("routes", _, "session", *_):
             return list(Profile.__struct_fields__)
-        case ("routes", *_):
-            return list(_route(schema))
-        case (str(section), _):
-            return list(getattr(schema.model_fields[section].annotation, "model_fields", {}))
         case _:
-            return list(schema.model_fields)
+            return list(_fields(location[:-1], schema))
 
 
 def suggest(name: str, known: list[str]) -> str:

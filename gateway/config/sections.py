@@ -3,21 +3,25 @@
 Each setting has its help here; ``docs/configuration.md`` is printed from it.
 """
 
-from typing import Literal
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from gateway.addresses import origin_of
 from gateway.config.values import (
     AddressRange,
     Bytes,
+    Claim,
     Count,
     EndpointUrl,
     Header,
     HeldBytes,
-    LoopbackHost,
+    Host,
+    KeysUrl,
     Name,
     Positive,
+    PositiveBytes,
     PublicUrl,
     Seconds,
     Section,
@@ -28,8 +32,8 @@ from gateway.config.values import (
 class ServerSettings(Section):
     """``[server]``: the clients' side."""
 
-    host: LoopbackHost = Field(
-        default="127.0.0.1", description="address to listen on; a loopback address"
+    host: Host = Field(
+        default="127.0.0.1", description="address to listen on; without [auth], a loopback address"
     )
     port: Whole = Field(
         default=8080, ge=0, le=65_535, description="port to listen on; 0 takes a free one"
@@ -75,6 +79,119 @@ class ServerSettings(Section):
     def public_origin(self) -> str | None:
         """The origin of the pages at `public_url`, as browsers write it."""
         return None if self.public_url is None else origin_of(self.public_url)
+
+
+class KeySettings(Section):
+    """``[auth.keys]``: API keys."""
+
+    file: Path = Field(
+        description="file of names, digests, routes and limits; `session-gateway key add` writes it"
+    )
+
+
+Algorithm = Literal[
+    "HS256", "RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"
+]
+
+
+class JwtSettings(Section):
+    """``[auth.jwt]``: JSON Web Tokens of one issuer."""
+
+    issuer: Claim = Field(description="who makes them: their claim iss")
+    audience: Claim = Field(description="for whom they are: their claim aud")
+    jwks_url: KeysUrl | None = Field(
+        default=None, description="address of the issuer's public keys, a JWK set"
+    )
+    jwks_file: Path | None = Field(default=None, description="the same as a file")
+    secret_file: Path | None = Field(
+        default=None, description="file of the secret that is shared with the issuer, for HS256"
+    )
+    algorithms: tuple[Algorithm, ...] = Field(
+        default=("RS256", "ES256", "EdDSA"),
+        min_length=1,
+        description="the algorithms that may be used; with secret_file, HS256",
+    )
+    leeway_seconds: Annotated[Seconds, Field(le=300)] = Field(
+        default=30.0, description="by how much the issuer's clock may differ"
+    )
+    principal_claim: Claim = Field(default="sub", description="the claim that says whose it is")
+    routes_claim: Claim = Field(
+        default="routes",
+        description="the claim with the routes that may be used; all where a token has none",
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _secrets_are_for_hs256(cls, values: Any) -> Any:
+        if isinstance(values, dict) and "secret_file" in values:
+            return {"algorithms": ("HS256",), **values}
+        return values
+
+    @model_validator(mode="after")
+    def _keys_of_one_kind(self) -> Self:
+        given = [name for name in KEYS if getattr(self, name) is not None]
+        if len(given) != 1:
+            raise ValueError(f"expected one of {', '.join(KEYS)}")
+        if (self.secret_file is not None) != ("HS256" in self.algorithms):
+            raise ValueError("HS256 goes with secret_file, and the other algorithms with public keys")
+        if self.secret_file is not None and self.algorithms != ("HS256",):
+            raise ValueError("secret_file goes with HS256 alone")
+        return self
+
+
+KEYS = ("jwks_url", "jwks_file", "secret_file")
+
+
+class AuthSettings(Section):
+    """``[auth]``: who may come in. Without it, whoever reaches the gateway."""
+
+    keys: KeySettings | None = Field(default=None, description="API keys")
+    jwt: JwtSettings | None = Field(default=None, description="JSON Web Tokens")
+
+    @property
+    def required(self) -> bool:
+        """Whether everybody has to say who they are."""
+        return self.keys is not None or self.jwt is not None
+
+
+class TlsSettings(Section):
+    """``[tls]``: TLS in this process. Both files are read again on SIGHUP and when they change."""
+
+    cert_file: Path = Field(description="certificate, and those between it and the root, as PEM")
+    key_file: Path = Field(description="its private key, as PEM, without a password")
+
+
+class LimitSettings(Section):
+    """``[limits]``: how much each may use. What is over them is refused; nobody else feels it.
+
+    Those of a principal count where there is ``[auth]``; those of addresses, for all but this
+    machine's own, which are its proxies'.
+    """
+
+    connections_per_principal: Count = Field(default=100, description="connections at once")
+    connections_per_address: Count = Field(
+        default=200, description="connections at once from one address"
+    )
+    handshakes_per_second: Positive = Field(
+        default=200.0, description="connections that may come in a second, in all; twice as many at once"
+    )
+    sessions_per_principal: Count = Field(default=200, description="sessions at once")
+    messages_per_second: Positive = Field(
+        default=20.0, description="messages of a principal in a second; twice as many at once"
+    )
+    bytes_per_second: PositiveBytes = Field(
+        default=4_000_000.0, description="the same in bytes"
+    )
+
+    @property
+    def of_principals(self) -> PrincipalLimits:
+        """Those of each principal that has none of its own."""
+        return PrincipalLimits(
+            connections=self.connections_per_principal,
+            sessions=self.sessions_per_principal,
+            messages_per_second=self.messages_per_second,
+            bytes_per_second=self.bytes_per_second,
+        )
 
 
 class StoreSettings(Section):

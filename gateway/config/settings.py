@@ -13,9 +13,17 @@ from pydantic import ValidationError, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from gateway.addresses import is_loopback
 from gateway.config.mistakes import ROUTE_EXAMPLE, TooSmall, problems_of, suggest
 from gateway.config.routes import RouteSettings
-from gateway.config.sections import AwsSettings, ServerSettings, StoreSettings
+from gateway.config.sections import (
+    AuthSettings,
+    AwsSettings,
+    LimitSettings,
+    ServerSettings,
+    StoreSettings,
+    TlsSettings,
+)
 from gateway.config.sources import (
     ENVIRONMENT_PREFIX,
     ConfigError,
@@ -44,6 +52,9 @@ class Settings(Section):
 
     server: ServerSettings = ServerSettings()
     store: StoreSettings = StoreSettings()
+    auth: AuthSettings = AuthSettings()
+    tls: TlsSettings | None = None
+    limits: LimitSettings = LimitSettings()
     aws: AwsSettings = AwsSettings()
     routes: dict[RouteName, RouteSettings]
 
@@ -65,6 +76,18 @@ class Settings(Section):
         if not routes:
             raise ValueError(f"expected at least one route; {ROUTE_EXAMPLE}")
         return routes
+
+    @model_validator(mode="after")
+    def _serves_others_only_with_auth(self) -> Self:
+        if not self.auth.required and not is_loopback(self.server.host):
+            raise PydanticCustomError(
+                "at",
+                "must be a loopback address such as 127.0.0.1 without [auth.keys] or [auth.jwt]: "
+                "whoever reaches this gateway may use its models; say who may with [auth], or put "
+                "a proxy that authenticates on the same machine in front of it",
+                {"at": ("server", "host")},
+            )
+        return self
 
     @model_validator(mode="after")
     def _logs_hold_what_they_must(self) -> Self:

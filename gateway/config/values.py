@@ -23,13 +23,16 @@ class Section(BaseModel):
 
 
 def _host(value: str) -> str:
-    if not is_loopback(value):
-        raise ValueError(
-            "must be a loopback address such as 127.0.0.1: this gateway authenticates nobody, so "
-            "it serves this machine only; put a proxy that authenticates on the same machine in "
-            "front of it"
-        )
+    if not re.fullmatch(r"[A-Za-z0-9.:_-]{1,255}", value):
+        raise ValueError("expected an address or the name of a host, without a port")
     return value
+
+
+def _keys_url(value: str) -> str:
+    parts = _url(value)
+    if parts.scheme != "https" and not is_loopback(parts.hostname or ""):
+        raise ValueError("must begin with https://: whoever can change the keys can make tokens")
+    return _endpoint_url(value)
 
 
 def _origin(value: str) -> str:
@@ -177,6 +180,9 @@ def with_place(template: Any, names: tuple[str, ...], what: str) -> Any:
 
 Seconds = Annotated[float, BeforeValidator(_number), Field(ge=0, le=86_400, allow_inf_nan=False)]
 Positive = Annotated[float, BeforeValidator(_number), Field(gt=0, le=86_400, allow_inf_nan=False)]
+PositiveBytes = Annotated[
+    float, BeforeValidator(_number), Field(gt=0, le=1e12, allow_inf_nan=False)
+]
 Whole = Annotated[int, BeforeValidator(_number)]
 Count = Annotated[Whole, Field(ge=1, le=1_000_000)]
 Bytes = Annotated[Whole, Field(ge=1, le=1_073_741_824)]
@@ -191,7 +197,9 @@ RouteName = Annotated[
 ]
 Expression = Annotated[str, AfterValidator(_expression)]
 SessionProfile = Annotated[Any, BeforeValidator(_profile)]
-LoopbackHost = Annotated[str, AfterValidator(_host)]
+Host = Annotated[str, AfterValidator(_host)]
+KeysUrl = Annotated[str, AfterValidator(_keys_url)]
+Claim = Annotated[str, Field(min_length=1, max_length=1024)]
 AddressRange = Annotated[str, AfterValidator(_range)]
 EndpointUrl = Annotated[str, AfterValidator(_endpoint_url)]
 PublicUrl = Annotated[str, AfterValidator(_public_url)]

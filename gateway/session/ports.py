@@ -233,3 +233,21 @@ class Store(Protocol):
     async def delete(self, session_id: str) -> None:
         """Forget a session; one that is not there is no error."""
         ...
+
+
+class TicketStore(Protocol):
+    """Where tickets are until they are used. What is kept recognises a ticket, and is none."""
+
+    async def add_ticket(self, digest: str, holder: bytes, expires_at: float) -> None:
+        """Keep whose ticket it is.
+
+        Args:
+            digest: Of the ticket.
+            holder: What is given to whoever shows it.
+            expires_at: When it is void, in seconds since the epoch.
+        """
+        ...
+
+    async def take_ticket(self, digest: str) -> bytes | None:
+        """Whose ticket it is, once; None where there is none, or it is used or void."""
+        ...

@@ -10,6 +10,10 @@ from gateway.session.log import EventLog
 from gateway.session.ports import LogBounds, SessionRecord, StoreFull
 
 
+MAX_TICKETS = 10_000
+"""How many there may be at once; the oldest are void then."""
+
+
 class MemoryStore:
     """A bounded store whose records expire each at its own time.
 
@@ -29,6 +33,9 @@ class MemoryStore:
             ),
             timer=clock,
         )
+        self._tickets: TLRUCache[str, tuple[bytes, float]] = TLRUCache(
+            MAX_TICKETS, ttu=lambda _digest, ticket, _now: ticket[1], timer=clock
+        )
 
     def __len__(self) -> int:
         return len(self._records)
@@ -47,3 +54,12 @@ class MemoryStore:
     async def delete(self, session_id: str) -> None:
         """See `Store.delete`."""
         self._records.pop(session_id, None)
+
+    async def add_ticket(self, digest: str, holder: bytes, expires_at: float) -> None:
+        """See `TicketStore.add_ticket`."""
+        self._tickets[digest] = holder, expires_at
+
+    async def take_ticket(self, digest: str) -> bytes | None:
+        """See `TicketStore.take_ticket`."""
+        kept = self._tickets.pop(digest, None)
+        return None if kept is None else kept[0]

@@ -1,13 +1,15 @@
 """A client's WebSocket, from its first frame to the end: messages in, the session's log out."""
 
 import asyncio
+import time
 from collections.abc import Callable
 
 import structlog
 from msgspec import UNSET
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from gateway.errors import CloseCode, ErrorCode
+from gateway.admission import Credentials, Refused, Visitor
+from gateway.errors import ERRORS, CloseCode, ErrorCode
 from gateway.protocol.codecs import Codec, Frame, ProtocolError
 from gateway.protocol.messages import (
     AuthRefresh,
@@ -23,7 +25,7 @@ from gateway.runner import Route, SessionRunner
 from gateway.session.events import ClientId, Confirmed, Written
 from gateway.session.ports import StoreFull
 from gateway.session.reader import LogReader
-from gateway.sessions import Sessions
+from gateway.sessions import Sessions, TooManySessions
 from gateway.transports.closing import CloseWith
 from gateway.transports.link import LINK, Link
 from gateway.transports.raw import RawCodec
@@ -57,9 +59,6 @@ REPORT_BYTES = 65_536
 LEAVE_SECONDS = 30.0
 """How long a client may take to read what its session has said last, before it is closed."""
 
-PRINCIPAL = "anonymous"
-"""Whose every session is, as long as nobody has to say who they are."""
-
 
 class Coalescer:
     """Wakes connections in a moment, with one timer for all.
@@ -92,6 +91,7 @@ class WebSocketConnection:
         websocket: Accepted.
         codec: Of the subprotocol agreed on; None for raw.
         route: Where its session goes.
+        visitor: Who it is; is released with the connection.
         on_end: Called once with the close code, when its socket closes.
     """
 
@@ -104,16 +104,20 @@ class WebSocketConnection:
         "_codec",
         "_confirmed",
         "_cut",
+        "_expiry",
         "_flushing",
         "_link",
         "_loop",
         "_on_end",
         "_raw",
+        "_refreshing",
         "_refused",
         "_reported",
         "_reports",
         "_route",
         "_runner",
+        "_spawn",
+        "_visitor",
         "_websocket",
         "reader",
     )
@@ -123,6 +127,7 @@ class WebSocketConnection:
         websocket: WebSocket,
         codec: Codec | None,
         route: Route,
+        visitor: Visitor,
         on_end: Callable[[int, str | None], None],
         coalescer: Coalescer,
     ) -> None:
@@ -133,6 +138,7 @@ class WebSocketConnection:
         self._codec: Codec | RawCodec = codec or RawCodec()
         self._raw = codec is None
         self._route = route
+        self._visitor = visitor
         self._on_end = on_end
         self._coalescer = coalescer
         self._runner: SessionRunner | None = None
@@ -140,6 +146,8 @@ class WebSocketConnection:
         self._flushing = False
         self._closing: tuple[CloseCode, str] | None = None
         self._cut: asyncio.TimerHandle | None = None
+        self._expiry: asyncio.TimerHandle | None = None
+        self._refreshing = False
         self._closed = False
         self._bad_messages = self._refused = 0
         self._reports = not route.policy.resume_seconds
@@ -197,10 +205,19 @@ class WebSocketConnection:
 
     # In
 
-    async def run(self, sessions: Sessions, open_timeout: float) -> None:
-        """Open the client's session, or resume it; from then on, what comes is handed over."""
+    async def run(
+        self, sessions: Sessions, credentials: Credentials, open_timeout: float
+    ) -> None:
+        """Open the client's session, or resume it; from then on, what comes is handed over.
+
+        Args:
+            sessions: Where it is.
+            credentials: What the handshake has shown.
+            open_timeout: Seconds within which a client has to send ``session.open``.
+        """
+        self._spawn = sessions.spawn
         try:
-            await self._begin(sessions, open_timeout)
+            await self._begin(sessions, credentials, open_timeout)
         except WebSocketDisconnect as gone:
             self._ended(gone.code)
             return
@@ -215,8 +232,10 @@ class WebSocketConnection:
     def _ended(self, code: int) -> None:
         """The socket is closed."""
         self._closed = True
-        if self._cut is not None:
-            self._cut.cancel()
+        self._visitor.release()
+        for timer in (self._cut, self._expiry):
+            if timer is not None:
+                timer.cancel()
         if self._runner is not None and self._client is not None:
             if self._raw:
                 self._runner.handle(SessionClose())
@@ -227,17 +246,24 @@ class WebSocketConnection:
         """Close for what was raised."""
         if isinstance(error, CloseWith):
             self.close(error.code, error.reason)
+        elif isinstance(error, Refused):
+            self.tell(_told(error))
+            self.close(ERRORS[error.code].close, error.code)
         else:
             log.error("a connection failed", exc_info=error)
             self.close(CloseCode.INTERNAL, ErrorCode.INTERNAL)
 
-    async def _begin(self, sessions: Sessions, open_timeout: float) -> None:
+    async def _begin(
+        self, sessions: Sessions, credentials: Credentials, open_timeout: float
+    ) -> None:
         """Open a session, or resume one, with the first frames."""
         awaited = "frame" if self._raw else "session.open"
         frame = None
         try:
             async with asyncio.timeout(open_timeout):
+                await self._identify(credentials)
                 if self._raw:
+                    self._principal()  # which no frame of it could say
                     frame = await self._receive()
                     await self._open(sessions)
                 else:
@@ -248,11 +274,52 @@ class WebSocketConnection:
         if frame is not None:
             self._frame(frame)
 
+    async def _identify(self, credentials: Credentials) -> None:
+        await self._visitor.identify(credentials, route=self._route.policy.route)
+        self._expire()
+
+    def _principal(self) -> str:
+        """Whose session it is to be.
+
+        Raises:
+            Refused: It has not said who it is.
+        """
+        if self._visitor.principal is None:
+            raise Refused(ErrorCode.UNAUTHENTICATED, "This needs a key, a token or a ticket.")
+        return self._visitor.principal
+
+    def _expire(self) -> None:
+        """End when the client is no longer known, unless it shows another token before."""
+        expires_at = self._visitor.expires_at
+        if self._expiry is not None:
+            self._expiry.cancel()
+            self._expiry = None
+        if expires_at is not None:
+            text = "Your token has expired."
+            self._expiry = self._loop.call_later(
+                max(0.0, expires_at - time.time()),
+                self._fail,
+                Refused(ErrorCode.UNAUTHENTICATED, text),
+            )
+
+    async def _refresh(self, token: str) -> None:
+        try:
+            await self._visitor.refresh(token)
+        except Refused as error:
+            self.tell(_told(error))
+        else:
+            self._expire()
+        finally:
+            self._refreshing = False
+
     async def _open(self, sessions: Sessions) -> None:
         if sessions.draining:
             raise CloseWith(CloseCode.RESTARTING, ErrorCode.UNAVAILABLE)
         try:
-            self._runner = await sessions.open(self._route, PRINCIPAL)
+            self._runner = await sessions.open(self._route, self._principal())
+        except TooManySessions:
+            text = "You have as many sessions as you may."
+            raise Refused(ErrorCode.RATE_LIMITED, text, retry_after=1.0) from None
         except StoreFull:
             if sessions.draining:  # since a moment ago
                 raise CloseWith(CloseCode.RESTARTING, ErrorCode.UNAVAILABLE) from None
@@ -273,6 +340,9 @@ class WebSocketConnection:
             return False
         if not isinstance(message, SessionOpen):
             raise CloseWith(CloseCode.PROTOCOL_VIOLATION, "no session.open")
+        if message.token is not UNSET and self._visitor.principal is None:
+            await self._identify(Credentials(message.token))
+        principal = self._principal()
         session_id, key, last = message.session_id, message.resume_key, message.last_event
         if session_id is UNSET and key is UNSET and last is UNSET:
             await self._open(sessions)
@@ -280,7 +350,7 @@ class WebSocketConnection:
         if session_id is UNSET or key is UNSET or last is UNSET:
             self._refuse("`session_id`, `resume_key` and `last_event` resume a session together")
             return False
-        runner = sessions.find(session_id, key, route=self._route, principal=PRINCIPAL)
+        runner = sessions.find(session_id, key, route=self._route, principal=principal)
         if runner is None:
             raise CloseWith(CloseCode.GONE, ErrorCode.SESSION_LOST)
         newest = runner.log.last
@@ -326,13 +396,18 @@ class WebSocketConnection:
             match message:
                 case MessageSend():
                     refused = self._refused
-                    runner.receive(message, client, len(frame))
+                    if wait := self._visitor.take(len(frame)):
+                        self.tell(_told(_too_fast(wait), message.id))
+                    else:
+                        runner.receive(message, client, len(frame))
                     if self._refused == refused:
                         self._refused = 0
                 case Ping():
                     self.tell(Pong(data=message.data))
                 case AuthRefresh():
-                    pass  # nobody has to authenticate, so a token changes nothing
+                    if not self._refreshing:  # one after the other
+                        self._refreshing = True
+                        self._spawn(self._refresh(message.token))
                 case SessionOpen():
                     self._refuse("`session.open` comes first, and once")
                 case _:
@@ -392,6 +467,22 @@ class WebSocketConnection:
                 self._closed = True
                 link.close(*self._closing)
             return
+
+
+def _too_fast(wait: float) -> Refused:
+    return Refused(ErrorCode.RATE_LIMITED, "You send more than you may; wait a little.", wait)
+
+
+def _told(refused: Refused, message_id: str | None = None) -> ErrorMessage:
+    """What a client is told of a refusal."""
+    after = refused.retry_after
+    return ErrorMessage(
+        code=refused.code,
+        message=refused.text,
+        id=message_id or UNSET,
+        retryable=ERRORS[refused.code].retryable,
+        retry_after=UNSET if after is None else round(after, 3),
+    )
 
 
 def _exceeds(frame: Frame, limit: int) -> bool:

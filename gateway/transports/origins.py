@@ -35,28 +35,41 @@ class Origins:
     Args:
         allowed: Further origins by route, ``scheme://host[:port]``.
         public: That of the address that browsers see, where a proxy is in front.
+        any_name: Whether the gateway's own pages may be at any name that leads to it: where
+            everybody has to say who they are, an attacker's name for it gains nothing.
     """
 
-    def __init__(self, allowed: Mapping[str, Collection[str]], *, public: str | None) -> None:
+    def __init__(
+        self,
+        allowed: Mapping[str, Collection[str]],
+        *,
+        public: str | None,
+        any_name: bool = False,
+    ) -> None:
         self._allowed = allowed
+        self._anywhere = frozenset().union(*allowed.values())
         self._public = public
+        self._any_name = any_name
         self._seldom = Seldom(_LINES, _SECONDS)
 
-    def allow(self, origin: str | None, host: str | None, *, route: str, client: Client) -> bool:
+    def allow(
+        self, origin: str | None, host: str | None, *, route: str | None, client: Client
+    ) -> bool:
         """Whether a handshake may go on.
 
         Args:
             origin: Its ``Origin`` header; None where there is none, as from clients that are no
                 browsers.
             host: Its ``Host`` header.
-            route: The name of the route that it asks for.
+            route: The name of the route that it asks for; None where any will do.
             client: Who has sent it.
         """
-        if origin is None or origin == self._public or origin in self._allowed.get(route, ()):
+        allowed = self._anywhere if route is None else self._allowed.get(route, ())
+        if origin is None or origin == self._public or origin in allowed:
             return True
         if self._is_own(origin, host, client):
             return True
-        self._tell(origin, host or "", route, client)
+        self._tell(origin, host or "", route or next(iter(self._allowed)), client)
         return False
 
     def _is_own(self, origin: str, host: str | None, client: Client) -> bool:
@@ -68,7 +81,9 @@ class Origins:
             return False
         if client.host is not None:
             return page.netloc == client.host and self._public is None
-        return page.netloc == own.netloc and own.hostname is not None and is_loopback(own.hostname)
+        if page.netloc != own.netloc or own.hostname is None:
+            return False
+        return self._any_name or is_loopback(own.hostname)
 
     def _tell(self, origin: str, host: str, route: str, client: Client) -> None:
         shown = printable(origin, _SHOWN)

@@ -11,6 +11,7 @@ from starlette.requests import HTTPConnection
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.websockets import WebSocket
 
+from gateway.admission import Admission
 from gateway.errors import CloseCode, ErrorCode
 from gateway.protocol.codecs import (
     SUBPROTOCOL_JSON,
@@ -22,6 +23,7 @@ from gateway.protocol.codecs import (
 from gateway.runner import Route
 from gateway.sessions import Sessions
 from gateway.transports.connection import Coalescer, WebSocketConnection
+from gateway.transports.credentials import CREDENTIALS, credentials_of
 from gateway.transports.origins import REFUSED, Origins
 from gateway.transports.proxies import Client, Proxies
 
@@ -31,8 +33,6 @@ CODECS: Mapping[str, Codec] = MappingProxyType(
     {SUBPROTOCOL_JSON: JsonCodec(), SUBPROTOCOL_MSGPACK: MsgpackCodec()}
 )
 
-CREDENTIALS = ("bearer.", "ticket.")
-"""How offered subprotocols begin that are none, and are never echoed."""
 
 
 def _raw(route: Route) -> Route:
@@ -57,6 +57,7 @@ class WebSocketEndpoint:
 
     Args:
         sessions: Where they lead to.
+        admission: Lets their clients in.
         origins: Which pages may connect.
         proxies: Finds out who does.
         max_connections: How many there may be at once.
@@ -67,12 +68,14 @@ class WebSocketEndpoint:
         self,
         sessions: Sessions,
         *,
+        admission: Admission,
         origins: Origins,
         proxies: Proxies,
         max_connections: int,
         open_timeout: float,
     ) -> None:
         self._sessions = sessions
+        self._admission = admission
         self._raw_routes = {name: _raw(route) for name, route in sessions.routes.items()}
         self._origins = origins
         self._proxies = proxies
@@ -138,8 +141,10 @@ class WebSocketEndpoint:
         )
         codec = CODECS[subprotocol] if subprotocol else None
         on_end = partial(self._ended, name, spoken, address)
-        connection = WebSocketConnection(websocket, codec, route, on_end, self._coalescer)
-        await connection.run(self._sessions, self._open_timeout)
+        connection = WebSocketConnection(
+            websocket, codec, route, self._admission.arrive(address), on_end, self._coalescer
+        )
+        await connection.run(self._sessions, credentials_of(websocket), self._open_timeout)
 
     def _ended(
         self, route: str, subprotocol: str, client: str, code: int, session: str | None

@@ -1,0 +1,218 @@
+"""The door: who comes in, as `gateway.admission` has it."""
+
+import secrets
+import time
+from collections import Counter
+from collections.abc import Callable
+from hashlib import sha256
+
+import msgspec
+import structlog
+
+from gateway.addresses import is_loopback
+from gateway.admission import ANONYMOUS, Credentials, Refused, Ticket
+from gateway.errors import ErrorCode
+from gateway.logs import LogLimit
+from gateway.security.keys import Keys, looks_like_a_key
+from gateway.security.keysets import KeysUnavailable
+from gateway.security.limits import Accounts, Bucket
+from gateway.security.principals import Principal
+from gateway.security.tokens import BadToken, Tokens
+from gateway.session.ports import TicketStore
+
+log = structlog.stdlib.get_logger("gateway.security")
+
+TICKET_SECONDS = 30.0
+"""How long a ticket is good."""
+
+REFUSALS_A_MINUTE = 60
+"""How many lines are logged of those who may not come in, for each reason."""
+
+_NOBODY = Refused(ErrorCode.UNAUTHENTICATED, "This needs a valid key, token or ticket.")
+
+
+class Guest:
+    """See `gateway.admission.Visitor`."""
+
+    __slots__ = ("_address", "_door", "_known", "_left", "_refused")
+
+    def __init__(self, door: "Door", address: str, refused: Refused | None) -> None:
+        self._door = door
+        self._address = address
+        self._refused = refused
+        self._known: Principal | None = None
+        self._left = False
+
+    @property
+    def principal(self) -> str | None:
+        """See `gateway.admission.Visitor`."""
+        if self._known is not None:
+            return self._known.name
+        return None if self._door.required else ANONYMOUS
+
+    @property
+    def expires_at(self) -> float | None:
+        """See `gateway.admission.Visitor`."""
+        return None if self._known is None else self._known.expires_at
+
+    async def identify(self, credentials: Credentials, *, route: str | None) -> None:
+        """See `gateway.admission.Visitor`."""
+        if self._refused is not None:
+            raise self._refused
+        if not self._door.required or not credentials:
+            return
+        known = await self._door.identify(credentials, self._address)
+        if route is not None and not known.may_use(route):
+            raise Refused(ErrorCode.FORBIDDEN, "You may not use this route.")
+        if not await self._door.accounts.connect(known):
+            text = "You have as many connections as you may."
+            raise Refused(ErrorCode.RATE_LIMITED, text, retry_after=1.0)
+        if self._left:  # meanwhile
+            self._door.accounts.disconnect(known.name)
+            raise _NOBODY
+        self._known = known
+
+    async def refresh(self, token: str) -> None:
+        """See `gateway.admission.Visitor`."""
+        before = self._known
+        if before is None:
+            return
+        known = await self._door.identify(Credentials(token), self._address)
+        if known.name != before.name:
+            raise Refused(ErrorCode.FORBIDDEN, "This token is not of the same principal.")
+        self._known = known
+
+    def take(self, size: int) -> float:
+        """See `gateway.admission.Visitor`."""
+        return 0.0 if self._known is None else self._door.accounts.take(self._known.name, size)
+
+    def release(self) -> None:
+        """See `gateway.admission.Visitor`."""
+        if not self._left:
+            self._left = True
+            self._door.left(self._address, self._known)
+
+    async def ticket(self) -> Ticket:
+        """See `gateway.admission.Visitor`."""
+        if self._known is None:
+            raise _NOBODY
+        return await self._door.issue(self._known)
+
+
+class Door:
+    """See `gateway.admission.Admission`.
+
+    Args:
+        keys: API keys; None where there are none.
+        tokens: Checks tokens; None where none are taken.
+        tickets: Keeps tickets.
+        accounts: What principals use.
+        connections_per_address: How many at once from one address.
+        handshakes_per_second: How fast connections may come, from all addresses together.
+        wall: Seconds since the epoch.
+        clock: Seconds of a clock that is never set.
+    """
+
+    def __init__(
+        self,
+        *,
+        keys: Keys | None,
+        tokens: Tokens | None,
+        tickets: TicketStore,
+        accounts: Accounts,
+        connections_per_address: int,
+        handshakes_per_second: float,
+        wall: Callable[[], float] = time.time,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.accounts = accounts
+        self._keys = keys
+        self._tokens = tokens
+        self._tickets = tickets
+        self._connections: Counter[str] = Counter()
+        self._connections_per_address = connections_per_address
+        self._handshakes = Bucket(handshakes_per_second, clock())
+        self._wall = wall
+        self._clock = clock
+        self._logged = LogLimit(REFUSALS_A_MINUTE)
+
+    @property
+    def required(self) -> bool:
+        """See `gateway.admission.Admission`."""
+        return self._keys is not None or self._tokens is not None
+
+    def arrive(self, address: str) -> Guest:
+        """See `gateway.admission.Admission`."""
+        refused = None
+        if not is_loopback(address):  # whence come proxies, which speak for many, and the operator
+            refused = self._too_many(address)
+        self._connections[address] += 1
+        return Guest(self, address, refused)
+
+    def _too_many(self, address: str) -> Refused | None:
+        wait = self._handshakes.wait(1, self._clock())
+        if wait:
+            self._log("too many handshakes", address)
+            return Refused(ErrorCode.RATE_LIMITED, "Too many connect at once.", wait)
+        self._handshakes.take(1)
+        if self._connections[address] < self._connections_per_address:
+            return None
+        self._log("too many connections from one address", address)
+        return Refused(ErrorCode.RATE_LIMITED, "Too many connections from your address.", 1.0)
+
+    def left(self, address: str, known: Principal | None) -> None:
+        """Somebody has left."""
+        self._connections[address] -= 1
+        if not self._connections[address]:
+            del self._connections[address]
+        if known is not None:
+            self.accounts.disconnect(known.name)
+
+    async def identify(self, credentials: Credentials, address: str) -> Principal:
+        """Whose these are.
+
+        Raises:
+            Refused: They are nobody's.
+        """
+        if credentials.ticket is not None:
+            known, why = await self._redeem(credentials.ticket), "a ticket that is used or expired"
+        else:
+            known, why = await self._check(credentials.token or "")
+        if known is None or (known.expires_at is not None and known.expires_at <= self._wall()):
+            self._log(why, address)
+            raise _NOBODY
+        return known
+
+    async def _check(self, token: str) -> tuple[Principal | None, str]:
+        """Whose key or token this is; None, and why."""
+        if looks_like_a_key(token):
+            return (None if self._keys is None else self._keys.find(token)), "an unknown key"
+        if self._tokens is None:
+            return None, "a token where only keys are taken"
+        try:
+            return await self._tokens.check(token), "a token: expired"
+        except BadToken as error:
+            return None, f"a token: {error}"
+        except KeysUnavailable:
+            text = "Tokens can't be checked at the moment."
+            raise Refused(ErrorCode.UNAVAILABLE, text, retry_after=5.0) from None
+
+    async def issue(self, known: Principal) -> Ticket:
+        """A ticket for somebody who is known."""
+        expires_at = self._wall() + TICKET_SECONDS
+        value = secrets.token_urlsafe(32)
+        await self._tickets.add_ticket(_digest(value), msgspec.json.encode(known), expires_at)
+        return Ticket(value, expires_at)
+
+    async def _redeem(self, ticket: str) -> Principal | None:
+        kept = await self._tickets.take_ticket(_digest(ticket))
+        return None if kept is None else msgspec.json.decode(kept, type=Principal)
+
+    def _log(self, why: str, address: str) -> None:
+        suppressed = self._logged.suppressed(why)
+        if suppressed is not None:
+            log.info("visitor refused", why=why, client=address, suppressed=suppressed)
+
+
+def _digest(ticket: str) -> str:
+    return sha256(ticket.encode()).hexdigest()

@@ -1,0 +1,190 @@
+"""API keys: a file of names and of what recognises each one's key, which is in no file at all.
+
+::
+
+    [ada]
+    sha256 = "0ab3…"          # of the key
+    routes = ["chat"]         # those it may use; all where absent
+    messages_per_second = 50  # limits of its own, where it has any
+
+A key is 256 random bits. A fast digest is enough for those: there is nothing to be guessed that
+slowness would protect, as there is with passwords.
+"""
+
+import contextlib
+import os
+import re
+import secrets
+import tempfile
+import tomllib
+from collections.abc import Mapping, Sequence
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from gateway.security.principals import Principal, PrincipalLimits
+
+PREFIX = "sgk_"
+"""How keys begin, so that they are recognised where they should not be."""
+
+NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
+
+
+class KeyFileError(Exception):
+    """The file of keys can't be used; the text names it, and says why."""
+
+
+class Entry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A table of the file; see this module."""
+
+    sha256: str
+    routes: list[str] | None = None
+    connections: int | None = None
+    sessions: int | None = None
+    messages_per_second: float | None = None
+    bytes_per_second: float | None = None
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"[0-9a-f]{64}", self.sha256):
+            raise ValueError("`sha256` is no digest")
+        for limit in PrincipalLimits.__struct_fields__:
+            value = getattr(self, limit)
+            if value is not None and not 0 < value < float("inf"):
+                raise ValueError(f"`{limit}` must be more than 0")
+
+
+def digest(key: str) -> str:
+    """What recognises a key."""
+    return sha256(key.encode()).hexdigest()
+
+
+def looks_like_a_key(token: str) -> bool:
+    """Whether a token claims to be a key of this kind, and not one of another."""
+    return token.startswith(PREFIX)
+
+
+class Keys:
+    """The keys of a file.
+
+    Args:
+        path: The file.
+        limits: Of everybody; an entry may differ.
+
+    Raises:
+        KeyFileError: It can't be read.
+    """
+
+    def __init__(self, path: Path, limits: PrincipalLimits) -> None:
+        self._path = path
+        self._limits = limits
+        self._principals: Mapping[str, Principal] = {}
+        self.reload()
+
+    def __len__(self) -> int:
+        return len(self._principals)
+
+    def reload(self) -> None:
+        """Read the file again. Where it can't be used, what was read before stays.
+
+        Raises:
+            KeyFileError: It can't be read.
+        """
+        entries = read(self._path)
+        self._principals = {
+            entry.sha256: Principal(
+                name=f"key:{name}",
+                routes=None if entry.routes is None else frozenset(entry.routes),
+                limits=_own(entry, self._limits),
+            )
+            for name, entry in entries.items()
+        }
+
+    def find(self, key: str) -> Principal | None:
+        """Whose key this is; None where it is nobody's."""
+        # By its digest: how long that takes says nothing of the key.
+        return self._principals.get(digest(key))
+
+
+def _own(entry: Entry, limits: PrincipalLimits) -> PrincipalLimits | None:
+    own = {name: getattr(entry, name) for name in PrincipalLimits.__struct_fields__}
+    own = {name: value for name, value in own.items() if value is not None}
+    return msgspec.structs.replace(limits, **own) if own else None
+
+
+def read(path: Path) -> dict[str, Entry]:
+    """What is in the file, by name.
+
+    Raises:
+        KeyFileError: It can't be read, or has something wrong in it.
+    """
+    try:
+        tables: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise KeyFileError(f"{path}: {error.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise KeyFileError(f"{path}: {error}") from None
+    entries: dict[str, Entry] = {}
+    seen: dict[str, str] = {}
+    for name, table in tables.items():
+        if not NAME.fullmatch(name):
+            raise KeyFileError(f"{path}: a name has 1 to 64 letters, digits, `-` and `_`")
+        try:
+            entry = entries[name] = msgspec.convert(table, Entry)
+        except msgspec.ValidationError as error:
+            raise KeyFileError(f"{path}: [{name}]: {error}") from None
+        if entry.sha256 in seen:
+            raise KeyFileError(f"{path}: [{name}] and [{seen[entry.sha256]}] have the same key")
+        seen[entry.sha256] = name
+    return entries
+
+
+def add(path: Path, name: str, routes: Sequence[str] | None) -> str:
+    """Add a name to the file, which is made where there is none; returns its key.
+
+    The key is in no file, and can't be had again.
+
+    Args:
+        path: The file.
+        name: Whose key it is.
+        routes: Those it may use; None for all.
+
+    Raises:
+        KeyFileError: The name is taken or is none, or the file can't be used.
+    """
+    if not NAME.fullmatch(name):
+        raise KeyFileError("a name has 1 to 64 letters, digits, `-` and `_`")
+    text = ""
+    if path.exists():
+        if name in read(path):
+            raise KeyFileError(
+                f"{path}: there is a key of {name} already; to replace it, remove its table first"
+            )
+        text = path.read_text(encoding="utf-8").rstrip("\n") + "\n\n"
+    key = PREFIX + secrets.token_urlsafe(32)
+    text += f'[{name}]\nsha256 = "{digest(key)}"\n'
+    if routes is not None:
+        text += f"routes = [{', '.join(f'"{route}"' for route in routes)}]\n"
+    _write(path, text)
+    return key
+
+
+def _write(path: Path, text: str) -> None:
+    """All of it or nothing: a gateway may read the file at any moment."""
+    mode = path.stat().st_mode & 0o777 if path.exists() else 0o600
+    try:
+        number, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        try:
+            with open(number, "w", encoding="utf-8") as file:  # noqa: PTH123 - a descriptor
+                file.write(text)
+                file.flush()
+                os.fchmod(file.fileno(), mode)
+                os.fsync(file.fileno())
+            Path(temporary).replace(path)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                Path(temporary).unlink()
+            raise
+    except OSError as error:
+        raise KeyFileError(f"{path}: {error.strerror}") from None

@@ -1,0 +1,196 @@
+"""The public keys that tokens are signed with: a JWK set (RFC 7517) of a file or of an address."""
+
+import asyncio
+import json
+import time
+from collections.abc import Callable, Coroutine
+from http import HTTPStatus
+from pathlib import Path
+from typing import Any, Protocol
+
+import aiohttp
+import jwt
+import structlog
+
+from gateway.logs import printable
+
+log = structlog.stdlib.get_logger("gateway.security")
+
+FRESH_SECONDS = 600.0
+"""For how long a set that was fetched is good without being asked for again."""
+
+REFETCH_SECONDS = 60.0
+"""How often it is fetched at most, however many keys it is asked for that it has not."""
+
+RETRY_SECONDS = 5.0
+"""The same while there is no set at all."""
+
+FETCH_SECONDS = 5.0
+MAX_BYTES = 1_000_000
+MAX_KEYS = 100
+
+
+Spawn = Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]]
+"""Starts work that ends with the gateway."""
+
+
+class KeysUnavailable(Exception):
+    """There is no set of keys; the text says why."""
+
+
+class KeySet(Protocol):
+    """Has keys by their id."""
+
+    async def get(self, key_id: str | None) -> jwt.PyJWK | None:
+        """The key of that id; of a token that names none, the only key. None where there is none.
+
+        Raises:
+            KeysUnavailable: That can't be told.
+        """
+        ...
+
+
+class Jwks:
+    """A JWK set as it was read.
+
+    Args:
+        document: The set.
+
+    Raises:
+        ValueError: It is none, or has no key that can be used.
+    """
+
+    def __init__(self, document: Any) -> None:
+        listed = document.get("keys") if isinstance(document, dict) else None
+        if not isinstance(listed, list) or len(listed) > MAX_KEYS:
+            raise ValueError(f"expected a JWK set, of at most {MAX_KEYS} keys")
+        self._keys: dict[str | None, jwt.PyJWK] = {}
+        for each in listed:
+            key = _usable(each)
+            if key is not None:
+                self._keys[key.key_id] = key
+        if not self._keys:
+            raise ValueError("has no public key for signatures")
+
+    def find(self, key_id: str | None) -> jwt.PyJWK | None:
+        """See `KeySet.get`."""
+        if key_id is None:
+            return next(iter(self._keys.values())) if len(self._keys) == 1 else None
+        return self._keys.get(key_id)
+
+
+def _usable(each: Any) -> jwt.PyJWK | None:
+    """A key for signatures that is public; others are passed over, as RFC 7517, 5 wants it."""
+    if not isinstance(each, dict) or each.get("use", "sig") != "sig" or each.get("kty") == "oct":
+        return None
+    try:
+        return jwt.PyJWK(each)
+    except (jwt.PyJWTError, ValueError, TypeError, KeyError):
+        return None
+
+
+class FileKeys:
+    """The keys of a file, which is read when the gateway starts, and at each reload.
+
+    Args:
+        path: The file.
+
+    Raises:
+        KeysUnavailable: It can't be used.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self.reload()
+
+    def reload(self) -> None:
+        """Read it again; where it can't be used, what was read before stays.
+
+        Raises:
+            KeysUnavailable: It can't be used.
+        """
+        try:
+            self._keys = Jwks(json.loads(self._path.read_bytes()))
+        except OSError as error:
+            raise KeysUnavailable(f"{self._path}: {error.strerror}") from None
+        except (ValueError, RecursionError) as error:
+            raise KeysUnavailable(f"{self._path}: {error}") from None
+
+    async def get(self, key_id: str | None) -> jwt.PyJWK | None:
+        """See `KeySet.get`."""
+        return self._keys.find(key_id)
+
+
+class FetchedKeys:
+    """The keys of an address.
+
+    They are fetched when they are first needed, again when they are old, and when there is a token
+    of a key that they have not, as after a rotation; for that, not more than once a minute. Where
+    they can't be fetched, the old ones are used on.
+
+    Args:
+        url: The address.
+        spawn: Runs a fetch, which nobody's leaving may cancel: others wait for it too.
+        clock: Seconds of a clock that is never set.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        spawn: Spawn,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._url = url
+        self._spawn = spawn
+        self._clock = clock
+        self._keys: Jwks | None = None
+        self._next = float("-inf")  # when it may be fetched again
+        self._stale = float("-inf")
+        self._fetching: asyncio.Task[None] | None = None
+
+    async def get(self, key_id: str | None) -> jwt.PyJWK | None:
+        """See `KeySet.get`."""
+        key = None if self._keys is None else self._keys.find(key_id)
+        if key is None or self._clock() >= self._stale:
+            fetching = self._fetch()
+            if key is None and fetching is not None:  # else the old ones are good meanwhile
+                await asyncio.shield(fetching)
+                key = None if self._keys is None else self._keys.find(key_id)
+        if self._keys is None:
+            raise KeysUnavailable("the keys can't be fetched")
+        return key
+
+    def _fetch(self) -> asyncio.Task[None] | None:
+        """A fetch that is under way; None where it is too early for another one."""
+        if self._fetching is None or self._fetching.done():
+            now = self._clock()
+            if now < self._next:
+                return None
+            self._next = now + (RETRY_SECONDS if self._keys is None else REFETCH_SECONDS)
+            self._fetching = self._spawn(self._load())
+        return self._fetching
+
+    async def _load(self) -> None:
+        try:
+            self._keys = Jwks(json.loads(await self._read()))
+        except (aiohttp.ClientError, TimeoutError, OSError, ValueError, RecursionError) as error:
+            why = str(error) if isinstance(error, ValueError) else type(error).__name__
+            log.warning("keys can't be fetched", url=self._url, why=printable(why, 200))
+        else:
+            self._stale = self._clock() + FRESH_SECONDS
+
+    async def _read(self) -> bytes:
+        timeout = aiohttp.ClientTimeout(total=FETCH_SECONDS)
+        async with (
+            aiohttp.ClientSession(timeout=timeout, trust_env=True) as session,
+            # Where it is said to be, and nowhere else.
+            session.get(self._url, allow_redirects=False) as response,
+        ):
+            if response.status != HTTPStatus.OK:
+                raise ValueError(f"answered with status {response.status}")
+            body = await response.content.read(MAX_BYTES + 1)
+            while len(body) <= MAX_BYTES and not response.content.at_eof():
+                body += await response.content.read(MAX_BYTES + 1 - len(body))
+        if len(body) > MAX_BYTES:
+            raise ValueError(f"is longer than {MAX_BYTES} bytes")
+        return body

@@ -1,0 +1,167 @@
+"""How many and how fast: what each principal has and uses at this moment."""
+
+import time
+from collections.abc import Callable
+from typing import Protocol
+
+from cachetools import TTLCache
+
+from gateway.security.principals import Principal, PrincipalLimits
+
+BURST_SECONDS = 2.0
+"""How much may come at once where nothing came before: as much as in this time."""
+
+RESTING = 10_000
+"""How many principals are remembered that have nothing any more, until their buckets are full."""
+
+
+class Bucket:
+    """A token bucket: lets so much through in a second, and at once what was not used before.
+
+    Args:
+        rate: How much in a second.
+        now: The time, in seconds of a clock that is never set.
+    """
+
+    __slots__ = ("_level", "_since", "rate")
+
+    def __init__(self, rate: float, now: float) -> None:
+        self.rate = rate
+        self._level = rate * BURST_SECONDS
+        self._since = now
+
+    def wait(self, amount: float, now: float) -> float:
+        """The seconds until there is room for so much; 0 where there is.
+
+        What is more than may come at once has room where nothing else came before it.
+        """
+        burst = self.rate * BURST_SECONDS
+        self._level = min(burst, self._level + (now - self._since) * self.rate)
+        self._since = now
+        return max(0.0, (min(amount, burst) - self._level) / self.rate)
+
+    def take(self, amount: float) -> None:
+        """Count it; what follows waits the longer."""
+        self._level -= amount
+
+
+class Accounts(Protocol):
+    """What principals use, by their names. A store that replicas share can keep it."""
+
+    async def connect(self, principal: Principal) -> bool:
+        """Count a connection; False where it has as many as it may."""
+        ...
+
+    def disconnect(self, name: str) -> None:
+        """A connection has gone."""
+        ...
+
+    async def open_session(self, name: str) -> bool:
+        """Count a session; False where it has as many as it may."""
+        ...
+
+    def end_session(self, name: str) -> None:
+        """A session is over."""
+        ...
+
+    def take(self, name: str, size: int) -> float:
+        """Count a message; returns 0, or the seconds to wait where there were too many.
+
+        Where it is kept elsewhere, this takes from a part that was fetched before: it may not wait.
+
+        Args:
+            name: Whose it is.
+            size: About how many bytes it has.
+        """
+        ...
+
+
+class _Account:
+    """What one principal uses."""
+
+    __slots__ = ("bytes", "connections", "limits", "messages", "sessions")
+
+    def __init__(self, limits: PrincipalLimits, now: float) -> None:
+        self.limits = limits
+        self.connections = 0
+        self.sessions = 0
+        self.messages = Bucket(limits.messages_per_second, now)
+        self.bytes = Bucket(limits.bytes_per_second, now)
+
+    def change(self, limits: PrincipalLimits) -> None:
+        """They are others, since the file of keys is read again."""
+        self.limits = limits
+        self.messages.rate = limits.messages_per_second
+        self.bytes.rate = limits.bytes_per_second
+
+
+class LocalAccounts:
+    """`Accounts` in this process.
+
+    Args:
+        limits: Of whoever has none of its own.
+        clock: Seconds of a clock that is never set.
+    """
+
+    def __init__(
+        self, limits: PrincipalLimits, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._limits = limits
+        self._clock = clock
+        self._accounts: dict[str, _Account] = {}
+        # By then their buckets are full, and a new account is the same.
+        self._resting: TTLCache[str, _Account] = TTLCache(RESTING, BURST_SECONDS, timer=clock)
+
+    def __len__(self) -> int:
+        return len(self._accounts)
+
+    async def connect(self, principal: Principal) -> bool:
+        """See `Accounts.connect`."""
+        limits = principal.limits or self._limits
+        account = self._account(principal.name, limits)
+        if account.limits != limits:
+            account.change(limits)
+        if account.connections >= limits.connections:
+            return False
+        account.connections += 1
+        return True
+
+    def disconnect(self, name: str) -> None:
+        """See `Accounts.disconnect`."""
+        self._accounts[name].connections -= 1
+        self._rest(name)
+
+    async def open_session(self, name: str) -> bool:
+        """See `Accounts.open_session`."""
+        account = self._account(name, self._limits)
+        if account.sessions >= account.limits.sessions:
+            return False
+        account.sessions += 1
+        return True
+
+    def end_session(self, name: str) -> None:
+        """See `Accounts.end_session`."""
+        self._accounts[name].sessions -= 1
+        self._rest(name)
+
+    def take(self, name: str, size: int) -> float:
+        """See `Accounts.take`."""
+        account = self._accounts[name]
+        now = self._clock()
+        wait = max(account.messages.wait(1, now), account.bytes.wait(size, now))
+        if not wait:
+            account.messages.take(1)
+            account.bytes.take(size)
+        return wait
+
+    def _account(self, name: str, limits: PrincipalLimits) -> _Account:
+        account = self._accounts.get(name) or self._resting.pop(name, None)
+        if account is None:
+            account = _Account(limits, self._clock())
+        self._accounts[name] = account
+        return account
+
+    def _rest(self, name: str) -> None:
+        account = self._accounts[name]
+        if not account.connections and not account.sessions:
+            self._resting[name] = self._accounts.pop(name)

@@ -1,0 +1,175 @@
+"""JSON Web Tokens (RFC 7519): whose they are, checked as RFC 8725 wants it.
+
+A token never says how it is to be checked: the algorithms are pinned by the configuration, the keys
+come from there too, and each key serves its own kind of algorithm alone. Headers that point to keys
+(``jku``, ``x5u``, ``jwk``, ``x5c``) are not looked at, and one with ``crit`` is refused.
+"""
+
+import time
+from collections.abc import Callable, Collection, Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import jwt
+
+from gateway.security.keysets import KeySet
+from gateway.security.principals import Principal
+
+MAX_TOKEN = 8192
+"""Characters of the longest token that is looked at."""
+
+MAX_NAME = 256
+"""Of the longest name of a principal."""
+
+KINDS: Mapping[str, str] = MappingProxyType(
+    {
+        **dict.fromkeys(("RS256", "RS384", "RS512", "PS256", "PS384", "PS512"), "RSA"),
+        **dict.fromkeys(("ES256", "ES384", "ES512"), "EC"),
+        "EdDSA": "OKP",
+    }
+)
+"""Algorithms for public keys, each with the kind of key it takes (RFC 7518, 3.1; RFC 8037)."""
+
+MIN_SECRET = 32
+"""Bytes of the shortest secret for HS256 (RFC 7518, 3.2)."""
+
+
+class BadToken(Exception):
+    """A token lets nobody in; the text says why, for the operator, and repeats nothing of it."""
+
+
+class Secret:
+    """A shared secret for HS256, of a file.
+
+    Args:
+        path: The file; white space at its end is not part of it.
+
+    Raises:
+        ValueError: It can't be read, or is too short.
+    """
+
+    def __init__(self, path: Path) -> None:
+        try:
+            self.value = path.read_bytes().rstrip()
+        except OSError as error:
+            raise ValueError(f"{path}: {error.strerror}") from None
+        if len(self.value) < MIN_SECRET:
+            raise ValueError(f"{path}: a secret for HS256 has {MIN_SECRET} bytes at least")
+
+    def __repr__(self) -> str:
+        return "<Secret>"
+
+
+class Tokens:
+    """Checks tokens of one issuer.
+
+    Args:
+        issuer: Who makes them; ``iss``.
+        audience: For whom they have to be; ``aud``.
+        algorithms: Those that may be used.
+        keys: Its public keys; or the secret that it shares with this gateway.
+        leeway: Seconds by which its clock may differ.
+        principal_claim: The claim that says whose it is.
+        routes_claim: The claim with the names of the routes that may be used; all without it.
+        clock: Seconds since the epoch.
+    """
+
+    def __init__(
+        self,
+        *,
+        issuer: str,
+        audience: str,
+        algorithms: Collection[str],
+        keys: KeySet | Secret,
+        leeway: float,
+        principal_claim: str = "sub",
+        routes_claim: str = "routes",
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._issuer = issuer
+        self._audience = audience
+        self._algorithms = frozenset(algorithms)
+        self._keys = keys
+        self._leeway = leeway
+        self._principal_claim = principal_claim
+        self._routes_claim = routes_claim
+        self._clock = clock
+
+    async def check(self, token: str) -> Principal:
+        """Whose token this is.
+
+        Raises:
+            BadToken: It lets nobody in.
+            KeysUnavailable: That can't be told now.
+        """
+        if len(token) > MAX_TOKEN:
+            raise BadToken("longer than a token may be")
+        try:
+            header = jwt.get_unverified_header(token)
+        except (jwt.PyJWTError, ValueError, RecursionError):
+            raise BadToken("no JSON Web Token") from None
+        algorithm = header.get("alg")
+        if not isinstance(algorithm, str) or algorithm not in self._algorithms:
+            raise BadToken("signed with an algorithm that is not in `algorithms`")
+        if "crit" in header:
+            raise BadToken("has a critical header that is not known")
+        key = await self._key(algorithm, header.get("kid"))
+        try:
+            claims = jwt.decode(
+                token,
+                key,
+                algorithms=[algorithm],
+                audience=self._audience,
+                issuer=self._issuer,
+                leeway=self._leeway,
+                options={"require": ["exp", "iss", "aud"], "verify_sub": False},
+            )
+        except jwt.PyJWTError as error:
+            raise BadToken(_why(error)) from None
+        except (ValueError, TypeError, OverflowError, RecursionError):
+            raise BadToken("malformed") from None
+        return self._principal(claims)
+
+    async def _key(self, algorithm: str, key_id: object) -> Any:
+        if isinstance(self._keys, Secret):
+            return self._keys.value
+        if key_id is not None and not isinstance(key_id, str):
+            raise BadToken("names its key by no text")
+        key = await self._keys.get(key_id)
+        if key is None:
+            raise BadToken("signed with a key that is not known")
+        if key.key_type != KINDS[algorithm] or key.algorithm_name != algorithm:
+            raise BadToken("signed with another algorithm than its key is for")
+        return key
+
+    def _principal(self, claims: Mapping[str, Any]) -> Principal:
+        name = claims.get(self._principal_claim)
+        if not isinstance(name, str) or not name or len(name) > MAX_NAME or not name.isprintable():
+            raise BadToken(f"its claim {self._principal_claim} names nobody")
+        routes = claims.get(self._routes_claim)
+        if isinstance(routes, str):
+            routes = routes.split()
+        if routes is not None and not (
+            isinstance(routes, list) and all(isinstance(route, str) for route in routes)
+        ):
+            raise BadToken(f"its claim {self._routes_claim} is no list of names")
+        return Principal(
+            name=f"jwt:{name}",
+            routes=None if routes is None else frozenset(routes),
+            expires_at=float(claims["exp"]) + self._leeway,
+        )
+
+
+def _why(error: jwt.PyJWTError) -> str:
+    """What was wrong, in words that repeat nothing of the token."""
+    reasons: dict[type[jwt.PyJWTError], str] = {
+        jwt.ExpiredSignatureError: "expired",
+        jwt.ImmatureSignatureError: "not valid yet",
+        jwt.InvalidAudienceError: "for another audience",
+        jwt.InvalidIssuerError: "of another issuer",
+        jwt.InvalidIssuedAtError: "issued in the future",
+        jwt.MissingRequiredClaimError: "lacks exp, iss or aud",
+        jwt.InvalidSignatureError: "its signature is wrong",
+    }
+    return next((text for kind, text in reasons.items() if isinstance(error, kind)), "malformed")

@@ -1,0 +1,34 @@
+"""What a handshake or a request shows of who sends it. Never in its address, which logs keep."""
+
+import base64
+import binascii
+
+from starlette.requests import HTTPConnection
+
+from gateway.admission import Credentials
+
+BEARER, TICKET = CREDENTIALS = ("bearer.", "ticket.")
+"""How offered subprotocols begin that are credentials; they are never echoed."""
+
+
+def credentials_of(connection: HTTPConnection) -> Credentials:
+    """What a handshake or a request shows, the strongest of it: a header, then subprotocols."""
+    scheme, _, token = connection.headers.get("authorization", "").partition(" ")
+    if scheme.lower() == "bearer":
+        return Credentials(token=token.strip())
+    offered: list[str] = connection.scope.get("subprotocols", [])
+    for protocol in offered:
+        if protocol.startswith(BEARER):
+            return Credentials(token=_decoded(protocol.removeprefix(BEARER)))
+    for protocol in offered:
+        if protocol.startswith(TICKET):
+            return Credentials(ticket=protocol.removeprefix(TICKET))
+    return Credentials()
+
+
+def _decoded(text: str) -> str:
+    """A token from base64url without padding; an empty one, which is nobody's, from what is none."""
+    try:
+        return base64.b64decode(text + "=" * (-len(text) % 4), b"-_", validate=True).decode()
+    except (binascii.Error, ValueError):
+        return ""
