@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import AsyncIterator
+from typing import NamedTuple
 
 import structlog
 from starlette.applications import Starlette
@@ -22,6 +23,7 @@ from gateway.security.door import Door
 from gateway.security.keys import KeyFileError, Keys
 from gateway.security.keysets import FetchedKeys, FileKeys, KeySet, KeysUnavailable, Spawn
 from gateway.security.limits import LocalAccounts
+from gateway.security.reloading import Reloader
 from gateway.security.tokens import Secret, Tokens
 from gateway.sessions import Sessions
 from gateway.stores.memory import MemoryStore
@@ -35,8 +37,22 @@ from gateway.transports.websocket import WebSocketEndpoint
 log = structlog.stdlib.get_logger("gateway.app")
 
 
+class Built(NamedTuple):
+    """What there is to be served.
+
+    Attributes:
+        app: The application.
+        sessions: All of them.
+        reloader: Reads files again.
+    """
+
+    app: Starlette
+    sessions: Sessions
+    reloader: Reloader
+
+
 @contextlib.asynccontextmanager
-async def build(settings: Settings) -> AsyncIterator[tuple[Starlette, Sessions]]:
+async def build(settings: Settings) -> AsyncIterator[Built]:
     """The application and its sessions, which end with this context.
 
     Raises:
@@ -84,14 +100,15 @@ async def build(settings: Settings) -> AsyncIterator[tuple[Starlette, Sessions]]
                 routes,
                 store,
                 budget=ByteBudget(server.buffer_bytes),
-                quota=accounts,
+                quota=accounts if settings.auth.required else None,
                 drain_seconds=server.drain_seconds,
                 log_turns=server.log_turns,
             )
         )
-        problems = sessions.spawn(log_problems(settings.aws))
-        stack.callback(problems.cancel)
-        keys, tokens = verifiers(settings, sessions.spawn)
+        reloader = Reloader()
+        keys, tokens = verifiers(settings, sessions.spawn, reloader)
+        for task in (log_problems(settings.aws), reloader.run()):
+            stack.callback(sessions.spawn(task).cancel)
         door = Door(
             keys=keys,
             tokens=tokens,
@@ -100,7 +117,7 @@ async def build(settings: Settings) -> AsyncIterator[tuple[Starlette, Sessions]]
             connections_per_address=limits.connections_per_address,
             handshakes_per_second=limits.handshakes_per_second,
         )
-        yield application(settings, sessions, door), sessions
+        yield Built(application(settings, sessions, door), sessions, reloader)
 
 
 async def log_problems(aws: AwsSettings) -> None:
@@ -122,26 +139,40 @@ async def log_problems(aws: AwsSettings) -> None:
         log.warning(event, about=problem.about, why=problem.text)
 
 
-def verifiers(settings: Settings, spawn: Spawn) -> tuple[Keys | None, Tokens | None]:
+def verifiers(
+    settings: Settings, spawn: Spawn, reloader: Reloader
+) -> tuple[Keys | None, Tokens | None]:
     """What recognises keys and tokens, each where it is configured.
+
+    Args:
+        settings: All of them.
+        spawn: Runs what goes on beside requests.
+        reloader: Reads their files again.
 
     Raises:
         ConfigError: A file of theirs can't be used.
     """
     auth = settings.auth
     try:
-        keys = None if auth.keys is None else Keys(auth.keys.file, settings.limits.of_principals)
-        return keys, None if auth.jwt is None else _tokens(auth.jwt, spawn)
+        keys = tokens = None
+        if auth.keys is not None:
+            keys = Keys(auth.keys.file, settings.limits.of_principals)
+            reloader.add([auth.keys.file], keys.reload)
+        if auth.jwt is not None:
+            tokens = _tokens(auth.jwt, spawn, reloader)
+        return keys, tokens
     except (KeyFileError, KeysUnavailable, ValueError) as error:
         raise ConfigError(str(error)) from None
 
 
-def _tokens(jwt: JwtSettings, spawn: Spawn) -> Tokens:
+def _tokens(jwt: JwtSettings, spawn: Spawn, reloader: Reloader) -> Tokens:
     keys: KeySet | Secret
     if jwt.secret_file is not None:
         keys = Secret(jwt.secret_file)
+        reloader.add([jwt.secret_file], keys.reload)
     elif jwt.jwks_file is not None:
         keys = FileKeys(jwt.jwks_file)
+        reloader.add([jwt.jwks_file], keys.reload)
     else:
         assert jwt.jwks_url is not None
         keys = FetchedKeys(jwt.jwks_url, spawn)

@@ -133,6 +133,34 @@ def check(path: Path | None, offline: bool) -> None:
     click.echo("ok")
 
 
+@main.group()
+def key() -> None:
+    """API keys, which `[auth.keys]` takes."""
+
+
+@key.command()
+@click.argument("name")
+@click.option(
+    "--file",
+    "path",
+    required=True,
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Where names and digests are kept; it is made where there is none.",
+)
+@click.option("--routes", help="Those it may use, with commas between them; all where absent.")
+def add(name: str, path: Path, routes: str | None) -> None:
+    """Make a key for NAME and print it, once: the file can only recognise it.
+
+    A gateway that runs takes it within seconds. To withdraw a key, remove its table from the file.
+    """
+    from gateway.security.keys import KeyFileError, add as add_key  # noqa: PLC0415
+
+    try:
+        click.echo(add_key(path, name, None if routes is None else routes.split(",")))
+    except KeyFileError as error:
+        raise fail(f"session-gateway: {error}", WRONG) from None
+
+
 @main.command()
 @click.option(
     "--port", default=8080, type=PORT, show_default=True, help="Of the page; 0 takes a free one."

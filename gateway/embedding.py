@@ -47,10 +47,10 @@ class _Running:
 
     async def _run(self, settings: Settings) -> None:
         try:
-            async with build(settings) as (app, sessions):
-                self.app.set_result(app)
+            async with build(settings) as built:
+                self.app.set_result(built.app)
                 await self._end.wait()
-                await sessions.drain()
+                await built.sessions.drain()
         except Exception as error:
             if self.app.done():
                 raise

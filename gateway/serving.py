@@ -8,6 +8,7 @@ import os
 import resource
 import signal
 import socket
+import ssl
 from collections.abc import Callable
 from functools import partial
 from typing import Any, Self, cast
@@ -16,8 +17,9 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from gateway.app import build
-from gateway.config import Settings
+from gateway.config import ConfigError, Settings, TlsSettings
 from gateway.logconfig import configure_logging
+from gateway.security.reloading import Reloader
 from gateway.transports.hosts import Hosts
 from gateway.transports.http import HttpProtocol
 from gateway.transports.protocol import WebSocketProtocol
@@ -46,24 +48,28 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Signals:
-    """SIGINT and SIGTERM, for as long as this context lasts.
+    """SIGINT and SIGTERM, and SIGHUP, for as long as this context lasts.
 
     Attributes:
-        received: Whether there has been one.
-        handle: Called for each.
+        received: Whether there has been one of the first two.
+        handle: Called for each of those.
+        reload: Called for SIGHUP.
     """
 
     def __init__(self, handle: Callable[[], None] = lambda: None) -> None:
         self.received = False
         self.handle = handle
+        self.reload: Callable[[], None] = lambda: None
 
     def __enter__(self) -> Self:
+        loop = asyncio.get_running_loop()
         for number in _SIGNALS:
-            asyncio.get_running_loop().add_signal_handler(number, self._receive)
+            loop.add_signal_handler(number, self._receive)
+        loop.add_signal_handler(signal.SIGHUP, lambda: self.reload())
         return self
 
     def __exit__(self, *_: object) -> None:
-        for number in _SIGNALS:
+        for number in (*_SIGNALS, signal.SIGHUP):
             asyncio.get_running_loop().remove_signal_handler(number)
 
     def _receive(self) -> None:
@@ -74,10 +80,10 @@ class Signals:
 def answering(app: ASGIApp, settings: Settings) -> ASGIApp:
     """The application, at the names that are its own.
 
-    Behind a proxy that is trusted to say its own name, that is for the proxy to see to.
+    Where everybody has to say who they are, another's name for it gains nothing. Behind a proxy that is trusted to say its own name, that is for the proxy to see to.
     """
     server = settings.server
-    if server.trusted_proxies and server.public_url is None:
+    if settings.auth.required or (server.trusted_proxies and server.public_url is None):
         return app
     origins = {origin for route in settings.routes.values() for origin in route.allowed_origins}
     return Hosts(app, origins if server.public_origin is None else {*origins, server.public_origin})
@@ -107,8 +113,9 @@ async def serve(
             signals = stack.enter_context(Signals())
         listener = stack.enter_context(listen(settings.server.host, settings.server.port))
         host, port = listener.getsockname()[:2]
-        url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-        async with build(settings) as (app, sessions):
+        scheme = "http" if settings.tls is None else "https"
+        url = f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
+        async with build(settings) as (app, sessions, reloader):
             config = uvicorn.Config(
                 answering(app, settings),
                 loop="none",
@@ -129,6 +136,8 @@ async def serve(
                 server_header=False,
                 date_header=False,
             )
+            if settings.tls is not None:
+                config.ssl = _encrypted(settings.tls, reloader)
             server = DrainingServer(config, drain=sessions.drain, ready=lambda: on_ready(url))
 
             def stop() -> None:
@@ -136,9 +145,37 @@ async def serve(
                     sessions.stop_draining()
                 server.should_exit = True
 
-            signals.handle = stop
+            signals.handle, signals.reload = stop, reloader.load
             if not signals.received:
                 await server.serve(sockets=[listener])
+
+
+def _encrypted(tls: TlsSettings, reloader: Reloader) -> ssl.SSLContext:
+    """How connections are encrypted; those that come after its files have changed, with the new.
+
+    Raises:
+        ConfigError: The files can't be used.
+    """
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.set_alpn_protocols(["http/1.1"])
+
+    def load() -> None:
+        # First elsewhere: what fails halfway would leave a certificate with another one's key.
+        for each in (ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), context):
+            each.load_cert_chain(tls.cert_file, tls.key_file, password=_no_password)
+
+    try:
+        load()
+    except OSError as error:
+        files = f"{tls.cert_file}, {tls.key_file}"
+        raise ConfigError(f"tls: {files}: {error.strerror or error}") from None
+    reloader.add([tls.cert_file, tls.key_file], load)
+    return context
+
+
+def _no_password() -> bytes:
+    """Nobody is here to be asked for one."""
+    return b""
 
 
 def tune_garbage_collection() -> None:

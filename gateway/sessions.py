@@ -49,7 +49,7 @@ class Sessions:
         routes: By name; the first is the default one.
         store: Where they live.
         budget: How much they may hold together.
-        quota: How many a principal may have.
+        quota: How many a principal may have; None where nobody has to say who they are.
         drain_seconds: How long the turns at the model may take to finish when the gateway shuts
             down.
         log_turns: Log a line for each turn that ends at the level INFO; otherwise it is DEBUG.
@@ -61,7 +61,7 @@ class Sessions:
         store: Store,
         *,
         budget: ByteBudget,
-        quota: SessionQuota,
+        quota: SessionQuota | None = None,
         drain_seconds: float,
         log_turns: bool = False,
     ) -> None:
@@ -111,12 +111,15 @@ class Sessions:
             StoreFull: There are as many as there may be, or the gateway is shutting down.
             TooManySessions: Its principal has as many as it may.
         """
-        if not await self._quota.open_session(principal):
+        quota = self._quota
+        if quota is None:
+            return await self._create(route, principal)
+        if not await quota.open_session(principal):
             raise TooManySessions
         try:
             return await self._create(route, principal)
         except BaseException:
-            self._quota.end_session(principal)
+            quota.end_session(principal)
             raise
 
     async def _create(self, route: Route, principal: str) -> SessionRunner:
@@ -161,7 +164,7 @@ class Sessions:
     def ended(self, runner: SessionRunner) -> bool:
         """Drop a session that has ended; False where that has been done."""
         known = self._runners.pop(runner.session.id, None) is not None
-        if known:
+        if known and self._quota is not None:
             self._quota.end_session(runner.session.principal)
         if not self._runners:
             self._empty.set()

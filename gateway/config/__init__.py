@@ -8,7 +8,13 @@
 """
 
 from gateway.config.routes import RouteSettings
-from gateway.config.sections import AwsSettings, ServerSettings, StoreSettings
+from gateway.config.sections import (
+    AwsSettings,
+    JwtSettings,
+    ServerSettings,
+    StoreSettings,
+    TlsSettings,
+)
 from gateway.config.settings import EXAMPLE, Configuration, Settings, read
 from gateway.config.sources import ConfigError
 
@@ -17,9 +23,11 @@ __all__ = [
     "AwsSettings",
     "ConfigError",
     "Configuration",
+    "JwtSettings",
     "RouteSettings",
     "ServerSettings",
     "Settings",
     "StoreSettings",
+    "TlsSettings",
     "read",
 ]

@@ -27,6 +27,7 @@ from gateway.config.values import (
     Section,
     Whole,
 )
+from gateway.security.principals import PrincipalLimits
 
 
 class ServerSettings(Section):

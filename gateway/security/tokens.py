@@ -50,12 +50,22 @@ class Secret:
     """
 
     def __init__(self, path: Path) -> None:
+        self._path = path
+        self.reload()
+
+    def reload(self) -> None:
+        """Read it again; where it can't be used, what was read before stays.
+
+        Raises:
+            ValueError: It can't be used.
+        """
         try:
-            self.value = path.read_bytes().rstrip()
+            value = self._path.read_bytes().rstrip()
         except OSError as error:
-            raise ValueError(f"{path}: {error.strerror}") from None
-        if len(self.value) < MIN_SECRET:
-            raise ValueError(f"{path}: a secret for HS256 has {MIN_SECRET} bytes at least")
+            raise ValueError(f"{self._path}: {error.strerror}") from None
+        if len(value) < MIN_SECRET:
+            raise ValueError(f"{self._path}: a secret for HS256 has {MIN_SECRET} bytes at least")
+        self.value = value
 
     def __repr__(self) -> str:
         return "<Secret>"
