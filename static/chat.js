@@ -4,7 +4,7 @@
  * @module
  */
 
-import { describeClose, SessionClient, TAKEN_OVER, Turn } from "./client.js";
+import { describeClose, SessionClient, TAKEN_OVER, Turn, UNAUTHENTICATED } from "./client.js";
 import { Log } from "./log.js";
 import {
   beginsToForget,
@@ -51,6 +51,9 @@ const page = {
   anyway: element("anyway", HTMLButtonElement),
   edit: element("edit", HTMLButtonElement),
   discard: element("discard", HTMLButtonElement),
+  signin: element("signin", HTMLFormElement),
+  token: element("token", HTMLInputElement),
+  known: element("known", HTMLElement),
   form: element("form", HTMLFormElement),
   text: element("text", HTMLTextAreaElement),
   stop: element("stop", HTMLButtonElement),
@@ -163,6 +166,25 @@ function discard() {
   answered();
 }
 
+/** @param {boolean} needed */
+function showSignIn(needed) {
+  if (needed === !page.signin.hidden) return;
+  page.signin.hidden = !needed;
+  if (!needed) return;
+  if (client?.token !== undefined) {
+    page.known.textContent = "You are not signed in, or no longer: sign in again.";
+  }
+  page.token.focus();
+}
+
+function signIn() {
+  if (client === null) return;
+  client.token = page.token.value.trim();
+  page.token.value = "";
+  client.connect();
+  page.text.focus();
+}
+
 /** @param {SessionClient} started */
 function follow(started) {
   const on = (/** @type {string} */ type, /** @type {(detail: any) => void} */ handle) =>
@@ -183,6 +205,7 @@ function follow(started) {
     const closed = state === "closed";
     const taken = closed && started.code === TAKEN_OVER;
     page.elsewhere.hidden = !taken;
+    showSignIn(closed && started.code === UNAUTHENTICATED);
     const useless = describeClose(started.code).error !== undefined;
     page.send.disabled = closed && (taken || useless);
     if (closed && !taken) {
@@ -291,6 +314,10 @@ function restart(name) {
   answered();
 }
 
+page.signin.addEventListener("submit", (event) => {
+  event.preventDefault();
+  signIn();
+});
 page.form.addEventListener("submit", (event) => {
   event.preventDefault();
   sendText();

@@ -42,6 +42,7 @@ export const CLOSE_CODES = new Map([
 
 export const LOST = 1006;
 export const VIOLATION = 4400;
+export const UNAUTHENTICATED = 4401;
 export const FORBIDDEN = 4403;
 export const SILENT = 4408;
 /** Another window has taken the session. */

@@ -13,6 +13,7 @@ import {
   refusal,
   SILENT,
   TAKEN_OVER,
+  UNAUTHENTICATED,
   VIOLATION,
   whyLost,
 } from "./closing.js";
@@ -22,10 +23,12 @@ import { ProtocolError, SkippedEvents } from "./errors.js";
 import { Heartbeat } from "./heartbeat.js";
 import { Saved } from "./saved.js";
 import { newId, sendable } from "./sending.js";
+import { NoTicket, ticketFor } from "./tickets.js";
 import { Windows } from "./windows.js";
 
 /** @typedef {import("./turns.js").Body} Body */
 /** @typedef {import("./turns.js").Turn} Turn */
+/** @typedef {string | (() => string | Promise<string>)} Token A key or a token, or what asks for it. */
 /** @typedef {"connecting" | "open" | "waiting" | "closed"} State */
 /**
  * @typedef {object} Options
@@ -34,7 +37,10 @@ import { Windows } from "./windows.js";
  * @property {string} [storageKey] Under which name.
  * @property {boolean} [hold] Whether a message that was meant for a session that is gone is held
  *   until {@link Turn#release}. Left out: it goes to the next session, which knows nothing.
- * @property {new (url: string, protocol: string) => any} [WebSocket] What makes the connections,
+ * @property {Token} [token] Who this is, where the gateway asks for that. It is exchanged for a
+ *   ticket before each connection, and kept nowhere. A function is asked each time, and once more
+ *   where what it gave is not, or no longer, valid.
+ * @property {new (url: string, protocols: string[]) => any} [WebSocket] What makes the connections,
  *   where there is no global `WebSocket`: that of the package `ws`.
  */
 
@@ -70,6 +76,10 @@ export class SessionClient extends EventTarget {
   #conversation;
   #heartbeat;
   #attempt = 0;
+  /** What asks for a ticket at the moment: a later connection has another. @type {object | null} */
+  #asking = null;
+  /** How often the gateway has not known the user since the last session. */
+  #refused = 0;
   /** When the connection got its session; 0 if it has not. */
   #openedAt = 0;
   /** Whether the session's end is for good. */
@@ -94,7 +104,7 @@ export class SessionClient extends EventTarget {
   constructor(url, options = {}) {
     super();
     const { WebSocket = globalThis.WebSocket, hold = false } = options;
-    const { storage, storageKey = "session-gateway" } = options;
+    const { storage, storageKey = "session-gateway", token } = options;
     if (!WebSocket) {
       throw new TypeError(
         "There is no global WebSocket: Node has one from version 22 on. Before that, install the " +
@@ -103,6 +113,7 @@ export class SessionClient extends EventTarget {
       );
     }
     this.url = url;
+    this.token = token;
     this.#WebSocket = WebSocket;
     this.#heartbeat = new Heartbeat(
       () => this.#write({ type: "ping" }),
@@ -144,12 +155,55 @@ export class SessionClient extends EventTarget {
   connect() {
     this.#drop();
     this.#listen();
-    const socket = new this.#WebSocket(this.url, SUBPROTOCOL);
-    this.#socket = socket;
     this.#openedAt = 0;
     this.#final = false;
     this.#deadline = setTimeout(() => this.#lost(SILENT), ANSWER);
     this.#become("connecting");
+    if (this.token === undefined) this.#open([SUBPROTOCOL]);
+    else this.#openWith(this.token);
+  }
+
+  /**
+   * Show another token, of the same user, before the one that was shown expires; further
+   * connections show it too.
+   * @param {string} token
+   */
+  refresh(token) {
+    if (typeof this.token !== "function") this.token = token;
+    this.#write({ type: "auth.refresh", token });
+  }
+
+  /** @param {Token} token */
+  async #openWith(token) {
+    const attempt = (this.#asking = {});
+    const { url } = this;
+    try {
+      const value = typeof token === "function" ? await token() : token;
+      const ticket = await ticketFor(url, value);
+      if (attempt === this.#asking) this.#open([SUBPROTOCOL, `ticket.${ticket}`]);
+    } catch (error) {
+      if (attempt !== this.#asking) return;
+      if (!(error instanceof NoTicket)) this.#stop(UNAUTHENTICATED, `No token: ${error}`);
+      else if (error.final) this.#unknown(error.message);
+      else this.#lost(LOST, error.message);
+    }
+  }
+
+  /**
+   * What was shown is not valid, or no longer. A function may have another token, once.
+   * @param {string} [words]
+   */
+  #unknown(words) {
+    const again = typeof this.token === "function" && this.#refused === 0;
+    this.#refused += 1;
+    if (again) this.connect();
+    else this.#stop(UNAUTHENTICATED, words);
+  }
+
+  /** @param {string[]} protocols */
+  #open(protocols) {
+    const socket = new this.#WebSocket(this.url, protocols);
+    this.#socket = socket;
     // A socket that has been replaced may still speak; it is not listened to.
     const mine = (/** @type {(event: any) => void} */ handle) => (/** @type {any} */ event) => {
       if (socket === this.#socket) handle(event);
@@ -167,7 +221,8 @@ export class SessionClient extends EventTarget {
       close: async (/** @type {any} */ { code }) => {
         const refused = reached ? null : await refusal(this.url);
         if (socket !== this.#socket) return;
-        if (refused === null) this.#lost(code);
+        if (refused === null && code === UNAUTHENTICATED) this.#unknown();
+        else if (refused === null) this.#lost(code);
         else this.#stop(FORBIDDEN, refused);
       },
     };
@@ -275,6 +330,7 @@ export class SessionClient extends EventTarget {
     clearTimeout(this.#deadline);
     this.#openedAt = Date.now();
     this.#heartbeat.start(heartbeat);
+    this.#refused = 0;
     if (this.state !== "open") this.#become("open");
   }
 
