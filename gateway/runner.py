@@ -45,6 +45,9 @@ NO_ROOM = Failure(
 )
 """What a message is answered with where it would be more than an equal share of what is held."""
 
+COUNTED_BYTES = 4096
+"""How much more or less a session may hold before the budget for all is told."""
+
 FAILURES_A_MINUTE = 60
 """How many lines a route logs of its calls that fail for one reason."""
 
@@ -221,18 +224,22 @@ class SessionRunner:
             event: What has happened.
             client: Who is told what is wrong with it, where it is a client's message.
         """
+        later = self._later
         if self._handling:
-            self._later.append((event, client))  # what follows from the one before comes first
+            later.append((event, client))  # what follows from the one before comes first
             return
         self._handling = True
         try:
             self._handle(event, client)
-            while self._later:
-                self._handle(*self._later.pop(0))
+            while later:
+                self._handle(*later.pop(0))
         finally:
             self._handling = False
-            self._later.clear()
-        self._count()
+            if later:
+                later.clear()
+        held = self.log.held + self._queue.bytes + self._transcript.bytes
+        if self._over or not -COUNTED_BYTES < held - self.held < COUNTED_BYTES:
+            self._count()
 
     def _count(self) -> None:
         """Tell the budget what is held now."""
@@ -263,7 +270,10 @@ class SessionRunner:
             return
         try:
             for effect in self.session.handle(event, self._loop.time(), time.time(), client):
-                self._perform(effect)
+                if type(effect) is do.Append:  # by far the most
+                    self._append(effect.events)
+                else:
+                    self._perform(effect)
         except Exception:
             log.exception("a session failed", session=self.session.id, state=str(self.session))
             self._crash()
@@ -296,8 +306,6 @@ class SessionRunner:
 
     def _perform(self, effect: do.Effect) -> None:  # noqa: C901, PLR0912 - a case for each effect
         match effect:
-            case do.Append():
-                self._append(effect.events)
             case do.Invoke():
                 self._invoke(effect)
             case do.Trim():
@@ -333,15 +341,16 @@ class SessionRunner:
                 self._end()
 
     def _append(self, events: tuple[Event, ...]) -> None:
-        now = self._loop.time()
+        now, append = self._loop.time(), self.log.append
         for event in events:
-            self.log.append(event, now)
-            if isinstance(event, MessageDone) and _log.isEnabledFor(self._host.turn_level):
+            append(event, now)
+            if type(event) is MessageDone and _log.isEnabledFor(self._host.turn_level):
                 self._log_turn(event)
-        soon = not isinstance(events[-1], MessageAccepted)
+        soon = type(events[-1]) is not MessageAccepted
+        late = self.log.last - 1  # who has all before the newest event does not lag
         for client, subscriber in [*self._subscribers.items()]:
             subscriber.wake(soon=soon)
-            if subscriber.reader.lags:
+            if subscriber.reader.position < late and subscriber.reader.lags:
                 self._drop_laggard(client)
 
     def _drop_laggards(self) -> None:

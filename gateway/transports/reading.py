@@ -174,7 +174,8 @@ class FrameReader(asyncio.Protocol):
         """
         self._working = False
         spent = self._read_frames()
-        self._count()
+        if self._buffer or self.held or self._checker is not None:
+            self._count()
         if self._state is State.CLOSED:
             self._buffer, self._at = b"", 0
         elif self._behind:
@@ -227,7 +228,8 @@ class FrameReader(asyncio.Protocol):
                     pongs.append(header(PONG, len(payload)) + payload)
                 budget -= PING_COST + stop - at
             at = stop
-        self._flush(pongs)
+        if pongs:
+            self._flush(pongs)
         if budget <= 0:
             self._buffer, self._at = data, at
             return True
