@@ -22,6 +22,7 @@ from gateway.errors import CloseCode, ErrorCode, Failure, Outcome
 from gateway.logs import LogLimit
 from gateway.protocol.messages import (
     Event,
+    EventAck,
     MessageAccepted,
     MessageDone,
     MessageSend,
@@ -47,6 +48,9 @@ NO_ROOM = Failure(
 
 COUNTED_BYTES = 4096
 """How much more or less a session may hold before the budget for all is told."""
+
+LARGE_BYTES = 262_144
+"""A larger reply takes its turn with others: to read it and to write it takes milliseconds."""
 
 FAILURES_A_MINUTE = 60
 """How many lines a route logs of its calls that fail for one reason."""
@@ -113,6 +117,10 @@ class Host(Protocol):
 
     def spawn(self, work: Coroutine[Any, Any, object]) -> object:
         """Run work that ends with the gateway."""
+        ...
+
+    def in_turn(self, work: Callable[[], None]) -> None:
+        """Do large work, of which there is one in each turn of the event loop."""
         ...
 
     def ended(self, runner: "SessionRunner") -> bool:
@@ -193,6 +201,14 @@ class SessionRunner:
             self._count()
         elif self._subscribers.pop(client, None) is not None:
             self.handle(on.Detached(client))
+
+    def read_by(self, reader: LogReader) -> None:
+        """A client has received all that its reader has taken: a session that is over, and all of
+        whose events it has, is kept for nobody. One that reads along does not decide that.
+        """
+        has_all = reader.resume_key and reader.position == self.log.last
+        if has_all and self.session.has_ended:
+            self.handle(EventAck(event=reader.position))
 
     # Events in, effects out
 
@@ -468,12 +484,18 @@ class SessionRunner:
         self.handle(on.ReplyParts(turn, parts))
 
     def _ended(self, turn: int, result: ModelReply | Failure) -> None:
-        del self._calls[turn]
         if isinstance(result, Failure):
+            del self._calls[turn]
             self._log_failure("turn", result)
             self.handle(on.InvokeFailed(turn, result))
+        elif result.body is not None and len(result.body) > LARGE_BYTES:
+            self._host.in_turn(partial(self._replied, turn, result))
         else:
-            self.handle(on.ReplyEnded(turn, result))
+            self._replied(turn, result)
+
+    def _replied(self, turn: int, reply: ModelReply) -> None:
+        if self._calls.pop(turn, None) is not None:  # else it was cancelled meanwhile
+            self.handle(on.ReplyEnded(turn, reply))
 
     async def _open(self) -> None:
         event: SessionEvent

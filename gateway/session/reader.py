@@ -9,7 +9,7 @@ from msgspec import structs
 from gateway.protocol.messages import Notice, ServerMessage, SessionOpened, SessionResumed
 from gateway.session.ports import Log
 
-MAX_NOTICES = 256
+MAX_NOTICES = 64
 """How many answers may wait for a client that sends and does not read."""
 
 

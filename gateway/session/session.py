@@ -119,6 +119,11 @@ class Session:
         return self.turns.queue.find(message_id) is not None
 
     @property
+    def has_ended(self) -> bool:
+        """Whether it is over, and its last events are kept for who comes back."""
+        return self.state is State.ENDED
+
+    @property
     def model(self) -> ModelSession | None:
         """Its session at the model."""
         return self.upstream.model
@@ -365,11 +370,7 @@ class Session:
 
     @property
     def _may_come_back(self) -> bool:
-        """Whether a client may want the last events: not one that asked for the end and is there
-        to see it, nor when the gateway itself goes.
-        """
-        if self._ended_by.reason == "client":
-            return self.clients.absent_since is not None
+        """Whether the gateway is there for a client that wants the last events."""
         return self._ended_by.reason != "operator"
 
     def _finish(self, close: CloseCode, reason: str) -> None:
