@@ -149,7 +149,7 @@ class SessionRunner:
         self._subscribers: dict[ClientId, Subscriber] = {}
         # Those that have been told to close, and read what is in the log before they do.
         self._leaving: dict[ClientId, Subscriber] = {}
-        self._numbers = itertools.count(1)
+        self._numbers = itertools.count(max(session.clients.readers, default=0) + 1)
         self._timers: dict[Timer, asyncio.TimerHandle] = {}
         self._calls: dict[int, Call] = {}
         self._loop = asyncio.get_running_loop()
@@ -203,11 +203,11 @@ class SessionRunner:
             self.handle(on.Detached(client))
 
     def read_by(self, reader: LogReader) -> None:
-        """A client has received all that its reader has taken: a session that is over, and all of
-        whose events it has, is kept for nobody. One that reads along does not decide that.
+        """A client has received all that its reader has taken: a session that it has closed, and
+        all of whose events it has, is kept for nobody. One that reads along does not decide that.
         """
         has_all = reader.resume_key and reader.position == self.log.last
-        if has_all and self.session.has_ended:
+        if has_all and self.session.is_closed_by_client:
             self.handle(EventAck(event=reader.position))
 
     # Events in, effects out
@@ -491,7 +491,8 @@ class SessionRunner:
         elif result.body is not None and len(result.body) > LARGE_BYTES:
             self._host.in_turn(partial(self._replied, turn, result))
         else:
-            self._replied(turn, result)
+            del self._calls[turn]
+            self.handle(on.ReplyEnded(turn, result))
 
     def _replied(self, turn: int, reply: ModelReply) -> None:
         if self._calls.pop(turn, None) is not None:  # else it was cancelled meanwhile

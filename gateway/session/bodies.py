@@ -140,7 +140,8 @@ def _shared(text: str) -> str:
 
 def _parses(body: bytes) -> bool:
     try:
-        body.decode()  # the parser passes over strings without looking at their encoding
+        if not body.isascii():
+            body.decode()  # the parser passes over strings without looking at their encoding
         msgspec.json.decode(body, type=Raw)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return False

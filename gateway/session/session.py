@@ -119,9 +119,9 @@ class Session:
         return self.turns.queue.find(message_id) is not None
 
     @property
-    def has_ended(self) -> bool:
-        """Whether it is over, and its last events are kept for who comes back."""
-        return self.state is State.ENDED
+    def is_closed_by_client(self) -> bool:
+        """Whether a client has ended it, who may not have seen the last events yet."""
+        return self.state is State.ENDED and self._ended_by.reason == "client"
 
     @property
     def model(self) -> ModelSession | None:

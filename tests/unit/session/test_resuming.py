@@ -199,10 +199,10 @@ class TestAfterTheEnd:
         script = Script(resume_seconds=30).ready()
         script.step(wire.SessionClose())
         script.closed()
-        assert script.session.has_ended
+        assert script.session.is_closed_by_client
         script.step(wire.EventAck(event=2))
         assert script.state is State.CLOSED
-        assert not script.session.has_ended
+        assert not script.session.is_closed_by_client
 
     def test_a_client_that_closes_may_lose_its_connection_before_it_is_told(self) -> None:
         script = Script(resume_seconds=30).ready()
