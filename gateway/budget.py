@@ -72,7 +72,9 @@ class ByteBudget:
             self._bound = self.limit
 
     def admits(self, holder: Holder, size: int) -> bool:
-        """Whether a holder may add so many bytes, for which others give back what they can first.
+        """Whether a holder may add so many bytes; it gives back what it can for them.
+
+        The others give nothing: what is refused in the end is to cost its sender alone.
 
         Args:
             holder: May do so in any case where it then has no more than its share.
@@ -80,9 +82,7 @@ class ByteBudget:
         """
         if self._fits(holder, size):
             return True
-        if self.total + size <= self._bound or self._giving_back:
-            return False
-        self._give_back(size)
+        holder.give_back()
         return self._fits(holder, size)
 
     def _fits(self, holder: Holder, size: int) -> bool:
@@ -92,19 +92,15 @@ class ByteBudget:
     def _share(self) -> int:
         return self.limit // max(1, len(self._holders))
 
-    def _give_back(self, size: int = 0) -> None:
-        """Ask those who hold more than an equal share, the largest first.
-
-        Args:
-            size: How many bytes are to come.
-        """
+    def _give_back(self) -> None:
+        """Ask those who hold more than an equal share, the largest first."""
         share = self._share
         large = [holder for holder in self._holders.values() if holder.held > share]
         large.sort(key=lambda holder: holder.held, reverse=True)
         self._giving_back = True
         try:
             for holder in large:
-                if self.total + size <= self.limit * ROOM:
+                if self.total <= self.limit * ROOM:
                     break
                 holder.give_back()
         finally:

@@ -22,6 +22,7 @@ from gateway.errors import CloseCode, ErrorCode, Failure, Outcome
 from gateway.logs import LogLimit
 from gateway.protocol.messages import (
     Event,
+    EventAck,
     MessageAccepted,
     MessageDone,
     MessageSend,
@@ -44,6 +45,12 @@ NO_ROOM = Failure(
     message="The gateway holds as much as it may, and much of it is yours; send it again later.",
 )
 """What a message is answered with where it would be more than an equal share of what is held."""
+
+COUNTED_BYTES = 4096
+"""How much more or less a session may hold before the budget for all is told."""
+
+LARGE_BYTES = 262_144
+"""A larger reply takes its turn with others: to read it and to write it takes milliseconds."""
 
 FAILURES_A_MINUTE = 60
 """How many lines a route logs of its calls that fail for one reason."""
@@ -112,6 +119,10 @@ class Host(Protocol):
         """Run work that ends with the gateway."""
         ...
 
+    def in_turn(self, work: Callable[[], None]) -> None:
+        """Do large work, of which there is one in each turn of the event loop."""
+        ...
+
     def ended(self, runner: "SessionRunner") -> bool:
         """Drop a session that has ended; False where that has been done."""
         ...
@@ -138,7 +149,7 @@ class SessionRunner:
         self._subscribers: dict[ClientId, Subscriber] = {}
         # Those that have been told to close, and read what is in the log before they do.
         self._leaving: dict[ClientId, Subscriber] = {}
-        self._numbers = itertools.count(1)
+        self._numbers = itertools.count(max(session.clients.readers, default=0) + 1)
         self._timers: dict[Timer, asyncio.TimerHandle] = {}
         self._calls: dict[int, Call] = {}
         self._loop = asyncio.get_running_loop()
@@ -191,6 +202,14 @@ class SessionRunner:
         elif self._subscribers.pop(client, None) is not None:
             self.handle(on.Detached(client))
 
+    def read_by(self, reader: LogReader) -> None:
+        """A client has received all that its reader has taken: a session that it has closed, and
+        all of whose events it has, is kept for nobody. One that reads along does not decide that.
+        """
+        has_all = reader.resume_key and reader.position == self.log.last
+        if has_all and self.session.is_closed_by_client:
+            self.handle(EventAck(event=reader.position))
+
     # Events in, effects out
 
     def receive(self, message: MessageSend, client: ClientId, size: int) -> None:
@@ -221,18 +240,22 @@ class SessionRunner:
             event: What has happened.
             client: Who is told what is wrong with it, where it is a client's message.
         """
+        later = self._later
         if self._handling:
-            self._later.append((event, client))  # what follows from the one before comes first
+            later.append((event, client))  # what follows from the one before comes first
             return
         self._handling = True
         try:
             self._handle(event, client)
-            while self._later:
-                self._handle(*self._later.pop(0))
+            while later:
+                self._handle(*later.pop(0))
         finally:
             self._handling = False
-            self._later.clear()
-        self._count()
+            if later:
+                later.clear()
+        held = self.log.held + self._queue.bytes + self._transcript.bytes
+        if self._over or not -COUNTED_BYTES < held - self.held < COUNTED_BYTES:
+            self._count()
 
     def _count(self) -> None:
         """Tell the budget what is held now."""
@@ -263,7 +286,10 @@ class SessionRunner:
             return
         try:
             for effect in self.session.handle(event, self._loop.time(), time.time(), client):
-                self._perform(effect)
+                if type(effect) is do.Append:  # by far the most
+                    self._append(effect.events)
+                else:
+                    self._perform(effect)
         except Exception:
             log.exception("a session failed", session=self.session.id, state=str(self.session))
             self._crash()
@@ -296,8 +322,6 @@ class SessionRunner:
 
     def _perform(self, effect: do.Effect) -> None:  # noqa: C901, PLR0912 - a case for each effect
         match effect:
-            case do.Append():
-                self._append(effect.events)
             case do.Invoke():
                 self._invoke(effect)
             case do.Trim():
@@ -333,15 +357,16 @@ class SessionRunner:
                 self._end()
 
     def _append(self, events: tuple[Event, ...]) -> None:
-        now = self._loop.time()
+        now, append = self._loop.time(), self.log.append
         for event in events:
-            self.log.append(event, now)
-            if isinstance(event, MessageDone) and _log.isEnabledFor(self._host.turn_level):
+            append(event, now)
+            if type(event) is MessageDone and _log.isEnabledFor(self._host.turn_level):
                 self._log_turn(event)
-        soon = not isinstance(events[-1], MessageAccepted)
+        soon = type(events[-1]) is not MessageAccepted
+        late = self.log.last - 1  # who has all before the newest event does not lag
         for client, subscriber in [*self._subscribers.items()]:
             subscriber.wake(soon=soon)
-            if subscriber.reader.lags:
+            if subscriber.reader.position < late and subscriber.reader.lags:
                 self._drop_laggard(client)
 
     def _drop_laggards(self) -> None:
@@ -459,12 +484,19 @@ class SessionRunner:
         self.handle(on.ReplyParts(turn, parts))
 
     def _ended(self, turn: int, result: ModelReply | Failure) -> None:
-        del self._calls[turn]
         if isinstance(result, Failure):
+            del self._calls[turn]
             self._log_failure("turn", result)
             self.handle(on.InvokeFailed(turn, result))
+        elif result.body is not None and len(result.body) > LARGE_BYTES:
+            self._host.in_turn(partial(self._replied, turn, result))
         else:
+            del self._calls[turn]
             self.handle(on.ReplyEnded(turn, result))
+
+    def _replied(self, turn: int, reply: ModelReply) -> None:
+        if self._calls.pop(turn, None) is not None:  # else it was cancelled meanwhile
+            self.handle(on.ReplyEnded(turn, reply))
 
     async def _open(self) -> None:
         event: SessionEvent

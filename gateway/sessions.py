@@ -3,7 +3,8 @@
 import asyncio
 import logging
 import secrets
-from collections.abc import Coroutine, Mapping
+from collections import deque
+from collections.abc import Callable, Coroutine, Mapping
 from types import TracebackType
 from typing import Any, Protocol, Self, TypeVar
 
@@ -19,7 +20,7 @@ T = TypeVar("T")
 
 log = structlog.stdlib.get_logger("gateway.sessions")
 
-SPREAD_SECONDS = 0.01
+SPREAD_SECONDS = 0.1
 """The longest pause between the ends of two sessions when the gateway shuts down."""
 
 LAST_SECONDS = 5.0
@@ -76,6 +77,7 @@ class Sessions:
         self._tasks = asyncio.TaskGroup()
         self._running: set[asyncio.Task[Any]] = set()
         self._time_left: asyncio.Timeout | None = None
+        self._large: deque[Callable[[], None]] = deque()
         self._empty = asyncio.Event()
         self._empty.set()
 
@@ -160,6 +162,20 @@ class Sessions:
         self._running.add(task)
         task.add_done_callback(self._running.discard)
         return task
+
+    def in_turn(self, work: Callable[[], None]) -> None:
+        """Do large work, of which there is one in each turn of the event loop."""
+        self._large.append(work)
+        if len(self._large) == 1:
+            asyncio.get_running_loop().call_soon(self._do_large)
+
+    def _do_large(self) -> None:
+        try:
+            self._large[0]()
+        finally:
+            self._large.popleft()
+            if self._large:
+                asyncio.get_running_loop().call_soon(self._do_large)
 
     def ended(self, runner: SessionRunner) -> bool:
         """Drop a session that has ended; False where that has been done."""

@@ -37,6 +37,7 @@ class Closing(NamedTuple):
 CLOSINGS: Mapping[int, Closing] = MappingProxyType(
     {
         1000: Closing("the session was closed", ComeBack.NO),
+        1002: Closing("the client sent frames that are none", ComeBack.NO),
         1007: Closing("a message was not valid text", ComeBack.NO),
         1009: Closing("a message was too large", ComeBack.NO),
         1011: Closing("the gateway had an internal error", ComeBack.LATER),

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
+from types import MappingProxyType
 from typing import Any, TypedDict
 
 import msgspec
@@ -15,6 +16,7 @@ from gateway.session.ports import ModelReply, ModelRequest
 _COUNT = len(OPTIONS)
 """Of the fields of a message, which begin with the options."""
 _NO_OPTIONS = (UNSET,) * _COUNT
+_NONE: Mapping[str, str] = MappingProxyType({})
 
 TEXT = "text/plain; charset=utf-8"
 JSON = "application/json"
@@ -54,11 +56,11 @@ def body_of(message: MessageSend) -> tuple[bytes, str]:
     return message.data or b"", BINARY
 
 
-def options_of(message: MessageSend) -> dict[str, str]:
+def options_of(message: MessageSend) -> Mapping[str, str]:
     """The options that a message sets, by name."""
     options = structs.astuple(message)[:_COUNT]
     if options == _NO_OPTIONS:
-        return {}
+        return _NONE
     named = zip(OPTIONS, options, strict=True)
     return {name: value for name, value in named if value is not UNSET}
 
@@ -88,7 +90,10 @@ def request_of(
     stream = policy.streams and message.stream is not False
     if message.text is not UNSET and policy.template is not None:
         body, kind, sha256 = b"", JSON, None
-    given: dict[str, Any] = {"content_type": policy.content_type or kind, **options}
+    kind = policy.content_type or kind
+    if not options:
+        return ModelRequest(body=body, content_type=kind, sha256=sha256, stream=stream)
+    given: dict[str, Any] = {"content_type": kind, **options}
     return ModelRequest(body=body, sha256=sha256, stream=stream, **given)
 
 
@@ -135,7 +140,8 @@ def _shared(text: str) -> str:
 
 def _parses(body: bytes) -> bool:
     try:
-        body.decode()  # the parser passes over strings without looking at their encoding
+        if not body.isascii():
+            body.decode()  # the parser passes over strings without looking at their encoding
         msgspec.json.decode(body, type=Raw)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return False

@@ -19,21 +19,18 @@ class History:
         transcript: What was said so far; nothing where it is left out.
     """
 
-    __slots__ = ("_keeps_turns", "_policy", "keeps_words", "transcript")
+    __slots__ = ("_keeps_turns", "_policy", "keeps_words", "needs_words", "transcript")
 
     def __init__(self, policy: Policy, transcript: Transcript | None = None) -> None:
         self._policy = policy
         self._keeps_turns = Recovery.REPLAY in (policy.on_expiry, policy.on_lost)
         self.keeps_words = policy.sends_history or policy.seed is not None
         """Whether what is kept of a turn is what was said in it, and not its request."""
+        self.needs_words = self.keeps_words or policy.template is not None
+        """Whether a turn's text is needed beside its body."""
         self.transcript = transcript or Transcript(
             max_turns=policy.transcript_turns, max_bytes=policy.transcript_bytes
         )
-
-    @property
-    def needs_words(self) -> bool:
-        """Whether a turn's text is needed beside its body."""
-        return self.keeps_words or self._policy.template is not None
 
     def compose(self, turn: Turn) -> bool:
         """Make the body of a turn that has words, where the route has a template for them.

@@ -46,11 +46,6 @@ class Output:
         """Ask for something."""
         self._effects.append(effect)
 
-    @property
-    def next_event(self) -> int:
-        """The number that the next event has to have."""
-        return self.last + 1
-
     def emit(self, *events: wire.Event) -> None:
         """Say something that the client must not miss."""
         self.last = events[-1].event

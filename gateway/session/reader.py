@@ -9,7 +9,7 @@ from msgspec import structs
 from gateway.protocol.messages import Notice, ServerMessage, SessionOpened, SessionResumed
 from gateway.session.ports import Log
 
-MAX_NOTICES = 256
+MAX_NOTICES = 64
 """How many answers may wait for a client that sends and does not read."""
 
 
@@ -81,17 +81,15 @@ class LogReader:
         log = self._log
         if log is None or (log.last - self.position <= 1 and self._owns):
             return False
-        if self._at(log) + 1 < log.first:
+        # What its owner has acknowledged is not needed any more.
+        at = max(self.position, log.trimmed) if self._owns else self.position
+        if at + 1 < log.first:
             return True  # what has not been taken is no longer kept
         if self.position < self._backlog:
             return False  # it has come back, and is still taking what it missed
         waiting = log.bytes_after(self.position) - log.bytes_after(log.last - 1)
         bounds = log.bounds
         return waiting * 2 > bounds.max_bytes or (log.last - self.position) * 2 > bounds.max_events
-
-    def _at(self, log: Log) -> int:
-        """The newest event that it has taken, or needs no more: its owner has said so."""
-        return max(self.position, log.trimmed) if self._owns else self.position
 
     def tell(self, notice: Notice) -> None:
         """Say this after the events that are in the log now."""
@@ -102,13 +100,15 @@ class LogReader:
         log, notices = self._log, self._notices
         if log is None:
             return notices.pop(0)[1] if notices else None
-        self.position = self._at(log)
-        if notices and notices[0][0] <= self.position:
+        position = self.position
+        if self._owns and position < log.trimmed:
+            position = self.position = log.trimmed
+        if notices and notices[0][0] <= position:
             return notices.pop(0)[1]
-        if self.position == log.last or self.position + 1 < log.first:
+        if position == log.last or position + 1 < log.first:
             return None  # in the latter case, it lags, and is closed for it
-        self.position += 1
-        event = log.get(self.position)
+        position = self.position = position + 1
+        event = log.get(position)
         if isinstance(event, SessionOpened):
             return structs.replace(event, resume_key=self.resume_key)
         return event

@@ -1,6 +1,6 @@
 """Why a session does not accept a message that is none of the protocol's mistakes."""
 
-from collections.abc import Iterable
+from collections.abc import Collection
 
 from msgspec import UNSET
 
@@ -11,7 +11,7 @@ from gateway.session.policy import Policy
 
 
 def refusal(
-    message: MessageSend, options: Iterable[str], policy: Policy, *, queued: int
+    message: MessageSend, options: Collection[str], policy: Policy, *, queued: int
 ) -> tuple[ErrorCode, str] | None:
     """The error to answer a message with, and its text; None where it is to be accepted.
 
@@ -21,7 +21,7 @@ def refusal(
         policy: The route's rules.
         queued: How many turns wait.
     """
-    refused = refused_field(options, policy)
+    refused = refused_field(options, policy) if options else None
     if refused is not None:
         text = f"The route {policy.route} does not let clients set `{refused}`."
         return ErrorCode.FORBIDDEN, text

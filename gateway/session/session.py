@@ -119,6 +119,11 @@ class Session:
         return self.turns.queue.find(message_id) is not None
 
     @property
+    def is_closed_by_client(self) -> bool:
+        """Whether a client has ended it, who may not have seen the last events yet."""
+        return self.state is State.ENDED and self._ended_by.reason == "client"
+
+    @property
     def model(self) -> ModelSession | None:
         """Its session at the model."""
         return self.upstream.model
@@ -139,7 +144,7 @@ class Session:
         policy = self.policy
         self.out.emit(
             wire.SessionOpened(
-                event=self.out.next_event,
+                event=self.out.last + 1,
                 session_id=self.id,
                 resume_key="",  # its reader puts in its own: the log outlives it
                 expires_at=self.upstream.expires_at,
@@ -177,7 +182,7 @@ class Session:
             self._announce()
         elif not sign.renewed:
             ends = self.upstream.expires_at
-            self.out.emit(wire.SessionUpdated(event=self.out.next_event, expires_at=ends))
+            self.out.emit(wire.SessionUpdated(event=self.out.last + 1, expires_at=ends))
 
     def _unavailable(self, failure: Failure) -> None:
         """Fail what waits; without any session yet, end the connection."""
@@ -208,8 +213,9 @@ class Session:
 
     def _send_ready(self, message: wire.MessageSend) -> None:
         """Accept the message and send it, or say why not."""
-        self._send(message)
-        if self.turns.waiting:
+        self.clients.seen()
+        self.turns.accept(message)
+        if self.turns.queue.waiting:
             self._next()
 
     def _send_late(self, message: wire.MessageSend) -> None:
@@ -236,7 +242,7 @@ class Session:
     def _next(self) -> None:
         """Send the turn that has waited longest, if the session can carry it."""
         self.state = State.READY
-        waiting, upstream = self.turns.waiting, self.upstream
+        waiting, upstream = bool(self.turns.queue.waiting), self.upstream
         signs = USABLE if upstream.is_usable else upstream.handle(Prepare(wanted=waiting))
         if not signs:
             self.state = State.RENEWING if upstream.renewal else State.OPENING
@@ -247,7 +253,8 @@ class Session:
             self.turns.begin(self.model)
         else:
             self.used_at = self.out.now
-            self._end_if_abandoned()
+            if not self.clients.readers:
+                self._end_if_abandoned()
 
     def _parts(self, event: on.ReplyParts) -> None:
         """Pass parts of the running turn's reply on."""
@@ -350,7 +357,7 @@ class Session:
         if not self.announced:
             self._finish(ending.close, ending.close_reason)
             return
-        self.out.emit(wire.SessionClosed(event=self.out.next_event, reason=ending.reason))
+        self.out.emit(wire.SessionClosed(event=self.out.last + 1, reason=ending.reason))
         if not self.policy.resume_seconds or not self._may_come_back:
             self._finish(ending.close, ending.close_reason)
             return
@@ -363,11 +370,7 @@ class Session:
 
     @property
     def _may_come_back(self) -> bool:
-        """Whether a client may want the last events: not one that asked for the end and is there
-        to see it, nor when the gateway itself goes.
-        """
-        if self._ended_by.reason == "client":
-            return self.clients.absent_since is not None
+        """Whether the gateway is there for a client that wants the last events."""
         return self._ended_by.reason != "operator"
 
     def _finish(self, close: CloseCode, reason: str) -> None:

@@ -1,6 +1,8 @@
 """A session as a value: all that it is but its event log, to be stored and set up again elsewhere.
 
-Times are in seconds since the epoch, since another process has another clock.
+Times are in seconds since the epoch, since another process has another clock. Clients have the
+numbers that they had, and the turn that was at the model still is: whoever sets a session up where
+neither is true says so, by `Detached` for each client and `InvokeFailed` for the turn.
 """
 
 from collections.abc import Mapping

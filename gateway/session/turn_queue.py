@@ -11,6 +11,9 @@ from gateway.protocol.messages import Status
 from gateway.session.ports import ModelRequest
 from gateway.session.sizes import utf8_size
 
+REMEMBERED_BYTES = 200
+"""About how much memory it takes to remember a turn that has ended."""
+
 _KEPT_BYTES = 14  # with one for the status, as much as Python puts into 48 bytes of memory
 _STATUSES: tuple[Status, ...] = ("completed", "cancelled", "failed")
 
@@ -109,7 +112,7 @@ class TurnQueue:
         self._order: list[str] = []  # their ids; once full, the oldest is at `_oldest`
         self._oldest = 0
         self.bytes = 0
-        """How many the messages have that have not ended."""
+        """How many the messages have that have not ended, with what is remembered of the others."""
         self.count = 0
         """How many calls have had a number."""
         self.waiting: list[Turn] = []
@@ -186,6 +189,7 @@ class TurnQueue:
     def _remember(self, message_id: str, kept: bytes) -> None:
         if len(self._order) < self._remembered:
             self._order.append(message_id)
+            self.bytes += REMEMBERED_BYTES
         elif self._remembered:
             del self._ended[self._order[self._oldest]]
             self._order[self._oldest] = message_id

@@ -35,11 +35,6 @@ class Turns:
         self.queue = queue
 
     @property
-    def waiting(self) -> bool:
-        """Whether one waits."""
-        return bool(self.queue.waiting)
-
-    @property
     def running(self) -> Turn | None:
         """The one at the model."""
         return self.queue.running
@@ -48,9 +43,10 @@ class Turns:
 
     def accept(self, message: wire.MessageSend) -> None:
         """Let a turn wait for a message, or say why not."""
-        if self.is_known(message):
+        queue = self.queue
+        if queue.find(message.id) is not None and self.is_known(message):
             return
-        options, queue = options_of(message), self.queue
+        options = options_of(message)
         refused = refusal(message, options, self._policy, queued=len(queue.waiting))
         if refused is not None:
             self._out.refuse(*refused, message.id)
@@ -64,8 +60,8 @@ class Turns:
             message, self._policy, options=options, body=body, kind=kind, sha256=body_digest
         )
         queue.add(message.id, said, body_digest, request)
-        accepted = wire.MessageAccepted(event=self._out.next_event, id=message.id, queued=ahead)
-        self._out.emit(accepted)
+        out = self._out
+        out.emit(wire.MessageAccepted(event=out.last + 1, id=message.id, queued=ahead))
 
     def is_known(self, message: wire.MessageSend) -> bool:
         """Whether the id was accepted before; the client is then told what became of it."""
@@ -97,7 +93,7 @@ class Turns:
     def begin(self, model: ModelSession | None) -> None:
         """Send the turn that has waited longest."""
         turn = self.queue.begin(self._out.now)
-        if self._history.compose(turn):
+        if turn.said is not None and self._history.compose(turn):
             self.queue.resize(turn)
         self._out.do(do.Invoke(turn.number, turn.request, model))
 
@@ -117,7 +113,7 @@ class Turns:
         turn = self.queue.running
         if turn is None or turn.number != number:
             return
-        first, index = self._out.next_event, turn.deltas
+        first, index = self._out.last + 1, turn.deltas
         self._out.emit(
             *[
                 wire.MessageDelta(event=first + number, id=turn.id, index=index + number, text=part)
@@ -188,7 +184,7 @@ class Turns:
         duration = 0.0 if turn.started is None else self._out.now - turn.started
         self._out.emit(
             wire.MessageDone(
-                event=self._out.next_event,
+                event=self._out.last + 1,
                 id=turn.id,
                 status=status,
                 deltas=turn.deltas,

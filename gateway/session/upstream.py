@@ -262,7 +262,7 @@ class Upstream:
     def _warn(self, _event: on.TimerFired) -> Signs:
         """Tell the client that it is about to expire."""
         ends = rfc3339(self.ends_at)
-        self._out.emit(wire.SessionExpiring(event=self._out.next_event, expires_at=ends))
+        self._out.emit(wire.SessionExpiring(event=self._out.last + 1, expires_at=ends))
         return ()
 
     def _drop_model(self) -> None:
@@ -293,7 +293,7 @@ class Upstream:
         self._rest()
         self._out.emit(
             wire.SessionRenewed(
-                event=self._out.next_event,
+                event=self._out.last + 1,
                 reason=renewal.reason(self._out.now),
                 context=self._history.context_after(renewal.recovery),
                 expires_at=self.expires_at,

@@ -49,7 +49,9 @@ class MemoryStore:
 
     async def put(self, record: SessionRecord) -> None:
         """See `Store.put`."""
-        self._records[record.id] = record
+        # One that has expired meanwhile, and whose place another has got, is to drop none.
+        if record.id in self._records or len(self._records) < self._records.maxsize:
+            self._records[record.id] = record
 
     async def delete(self, session_id: str) -> None:
         """See `Store.delete`."""

@@ -66,7 +66,7 @@ class AsgiLink:
         self._closing: Message | None = None
         self._code = ABNORMAL
         self._on_frame: Callable[[str | bytes], None] | None = None
-        self._on_writable = _nothing
+        self._on_writable = self._on_answer = _nothing
         self._on_end: Callable[[int], None] | None = None
 
     @property
@@ -104,9 +104,13 @@ class AsgiLink:
         if self._writer is None:
             self._writer = self._loop.create_task(self._write())
 
-    def close(self, code: int, reason: str) -> None:
+    def finish(self) -> None:
+        """See `Link.finish`; here that is the server's affair."""
+
+    def close(self, code: int, reason: str, on_answer: Callable[[], None] | None = None) -> None:
         """See `Link.close`."""
         if self._is_open:
+            self._on_answer = on_answer or _nothing
             self._closing = {"type": "websocket.close", "code": code, "reason": reason}
             self._end(code)
             self._stop_reading(0)
@@ -197,9 +201,10 @@ class AsgiLink:
         with contextlib.suppress(Exception):  # it is gone; see above
             await self._send(closing)
             async with asyncio.timeout(ANSWER_SECONDS):
-                await self._read()
+                if await self._read() == closing["code"]:
+                    self._on_answer()
 
-    async def finish(self) -> None:
+    async def aclose(self) -> None:
         """Stop writing, and say that this is the end where nothing else has."""
         self._end(self._code)
         if self._writer is not None:
@@ -230,7 +235,7 @@ class PlainAsgi:
             await self._app({**scope, "extensions": extensions}, link.receive, handshake)
             await link.run()
         finally:
-            await link.finish()
+            await link.aclose()
 
 
 def _closing(send: Send) -> Send:

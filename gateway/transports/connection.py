@@ -14,6 +14,7 @@ from gateway.protocol.codecs import Codec, Frame, ProtocolError
 from gateway.protocol.messages import (
     AuthRefresh,
     ErrorMessage,
+    MessageDuplicate,
     MessageSend,
     Notice,
     Ping,
@@ -175,14 +176,14 @@ class WebSocketConnection:
             self.abort(CloseCode.TOO_SLOW, "too slow")
             return
         self.reader.tell(notice)
-        if isinstance(notice, ErrorMessage):
+        if isinstance(notice, ErrorMessage | MessageDuplicate):
             self._count(notice)
         self.wake(soon=True)
 
-    def _count(self, refusal: ErrorMessage) -> None:
+    def _count(self, refusal: ErrorMessage | MessageDuplicate) -> None:
         """Close when the client has been refused often enough."""
         self._refused += 1
-        if refusal.code is ErrorCode.BAD_MESSAGE:
+        if isinstance(refusal, ErrorMessage) and refusal.code is ErrorCode.BAD_MESSAGE:
             self._bad_messages += 1
         if self._bad_messages == MAX_BAD_MESSAGES:
             self.close(CloseCode.PROTOCOL_VIOLATION, "too many bad messages")
@@ -193,6 +194,7 @@ class WebSocketConnection:
         """See `gateway.runner.Subscriber`."""
         if self._closing is None:
             self._closing = (code, reason)
+            self._link.finish()
             self._cut = self._loop.call_later(
                 LEAVE_SECONDS, self.abort, CloseCode.TOO_SLOW, "too slow"
             )
@@ -268,7 +270,8 @@ class WebSocketConnection:
                     await self._open(sessions)
                 else:
                     while not await self._session_open(sessions):
-                        pass
+                        if self._closing is not None:
+                            return
         except TimeoutError:
             raise CloseWith(CloseCode.SILENT, f"no {awaited} in time") from None
         if frame is not None:
@@ -378,7 +381,8 @@ class WebSocketConnection:
         return frame
 
     def _check(self, frame: Frame) -> None:
-        if self._closing is None and _exceeds(frame, self._route.policy.message_bytes):
+        limit = self._route.policy.message_bytes
+        if len(frame) * 4 > limit and self._closing is None and _exceeds(frame, limit):
             raise CloseWith(CloseCode.TOO_LARGE, ErrorCode.TOO_LARGE)
 
     def _frame(self, frame: Frame) -> None:
@@ -465,8 +469,13 @@ class WebSocketConnection:
                 continue
             if self._closing is not None and link.can_write:
                 self._closed = True
-                link.close(*self._closing)
+                link.close(*self._closing, self._has_all)
             return
+
+    def _has_all(self) -> None:
+        """The client has answered the close, so that it has whatever it was sent before."""
+        if self._runner is not None:
+            self._runner.read_by(self.reader)
 
 
 def _too_fast(wait: float) -> Refused:

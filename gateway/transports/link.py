@@ -42,8 +42,19 @@ class Link(Protocol):
         """
         ...
 
-    def close(self, code: int, reason: str) -> None:
-        """Close once what has been written is gone."""
+    def finish(self) -> None:
+        """It is about to be closed: a server that stops waits until it is."""
+        ...
+
+    def close(self, code: int, reason: str, on_answer: Callable[[], None] | None = None) -> None:
+        """Close once what has been written is gone.
+
+        Args:
+            code: The close code.
+            reason: Why, for people.
+            on_answer: Called when the peer answers: it has then received all that was written. It
+                may not be called, nor soon.
+        """
         ...
 
     def abandon(self, code: int, reason: str) -> None:

@@ -51,6 +51,8 @@ class WebSocketProtocol(FrameReader):
         "_cut",
         "_end_code",
         "_heartbeat",
+        "_is_finishing",
+        "_on_answer",
         "_on_end",
         "_on_frame",
         "_on_writable",
@@ -81,6 +83,8 @@ class WebSocketProtocol(FrameReader):
         self._on_frame: Callable[[str | bytes], None] | None = None
         self._on_writable: Callable[[], None] | None = None
         self._on_end: Callable[[int], None] | None = None
+        self._on_answer: Callable[[], None] | None = None
+        self._is_finishing = False
         self._end_code: int | None = None
         self._heartbeat: asyncio.TimerHandle | None = None
         self._cut: asyncio.TimerHandle | None = None
@@ -104,8 +108,10 @@ class WebSocketProtocol(FrameReader):
         """There is no room."""
         self._write_paused = True
         self.can_write = False
-        self._unsent = self._transport.get_write_buffer_size()
-        self._count()
+        if self._state is not State.CLOSED:
+            self._unsent = self._transport.get_write_buffer_size()
+            # Not at once: what follows from it may close the connection in the middle of a frame.
+            self._loop.call_soon(self._count)
 
     def resume_writing(self) -> None:
         """There is room again."""
@@ -134,6 +140,8 @@ class WebSocketProtocol(FrameReader):
         """Called when the server stops."""
         if self._state is State.CONNECTING and self._call is not None:
             self._call.refuse(HTTPStatus.SERVICE_UNAVAILABLE, "The server is restarting.\n")
+        elif self._is_finishing:
+            pass  # it closes when what its client is still to read is written
         elif self._state is State.OPEN:
             self.abandon(CloseCode.RESTARTING, "")
         else:
@@ -223,8 +231,7 @@ class WebSocketProtocol(FrameReader):
             if size <= JOINED_BYTES:
                 joined.append(payload)
             else:
-                transport.write(b"".join(joined))
-                transport.write(payload)
+                transport.writelines((b"".join(joined), payload))
                 joined = []
                 spent += size
         if joined:
@@ -236,18 +243,26 @@ class WebSocketProtocol(FrameReader):
             self.can_write = False
             self._loop.call_soon(self._write_on)
 
-    def close(self, code: int, reason: str) -> None:
+    def finish(self) -> None:
+        """See `Link.finish`."""
+        self._is_finishing = True
+
+    def close(self, code: int, reason: str, on_answer: Callable[[], None] | None = None) -> None:
         """See `Link.close`."""
+        self._is_finishing = False
         # The peer's own close frame comes first: a socket closed with bytes unread is reset, and
         # what was sent last may be lost with it.
         if self._send_close(code, reason):
+            self._on_answer = on_answer
             self._cut_later()
 
     def abandon(self, code: int, reason: str) -> None:
         """See `Link.abandon`."""
+        self._is_finishing = False
         if self._send_close(code, reason):
             self._cut_later()
             self._state = State.CLOSED
+            self._unsent = 0  # it is on its way out of memory
             self._discard()
             self._transport.close()
 
@@ -276,6 +291,11 @@ class WebSocketProtocol(FrameReader):
             self._behind = True
             kind = "text" if text else "bytes"
             self._call.deliver({"type": "websocket.receive", kind: message})
+
+    def _answered(self) -> None:
+        """The client has answered the close."""
+        if self._on_answer is not None:
+            self._loop.call_soon(self._on_answer)
 
     def _answer(self, pongs: list[bytes]) -> None:
         """Answer pings; who does not read gets the newest answer only (RFC 6455, 5.5.3)."""
@@ -326,6 +346,7 @@ class WebSocketProtocol(FrameReader):
         """Leave no cycle that would hold a session, with all of its log, until it is collected."""
         self._state = State.CLOSED
         self._unsent = 0
+        self._on_answer = None
         self._discard()
         if self._cut is not None:
             self._cut.cancel()

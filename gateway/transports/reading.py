@@ -131,6 +131,10 @@ class FrameReader(asyncio.Protocol):
         """Answer pings."""
 
     @abstractmethod
+    def _answered(self) -> None:
+        """The peer has answered the close frame that it was sent."""
+
+    @abstractmethod
     def _half_close(self, code: int, reason: str, unread: int = 0) -> None:
         """Write nothing more: the state is CLOSED now.
 
@@ -174,10 +178,13 @@ class FrameReader(asyncio.Protocol):
         """
         self._working = False
         spent = self._read_frames()
-        self._count()
         if self._state is State.CLOSED:
             self._buffer, self._at = b"", 0
-        elif self._behind:
+        if self._buffer or self.held or self._checker is not None:
+            self._count()
+        if self._state is State.CLOSED:
+            return
+        if self._behind:
             self._pause_reading()
         elif spent or received >= READ_BYTES:
             self._pause_reading()
@@ -227,7 +234,8 @@ class FrameReader(asyncio.Protocol):
                     pongs.append(header(PONG, len(payload)) + payload)
                 budget -= PING_COST + stop - at
             at = stop
-        self._flush(pongs)
+        if pongs:
+            self._flush(pongs)
         if budget <= 0:
             self._buffer, self._at = data, at
             return True
@@ -258,6 +266,8 @@ class FrameReader(asyncio.Protocol):
         # A client may close in the middle of a message; websockets takes that for an error.
         if checker is None or (frame[0] == CLOSE and checker.has_fragments):
             checker = self._start_checker()
+        if frame[0] == CLOSE and self._state is State.CLOSING:
+            self._answered()
         try:
             message = checker.receive(frame)
         except UnicodeDecodeError:

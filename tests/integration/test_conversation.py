@@ -10,7 +10,7 @@ import pytest
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
-from gateway.transports.connection import MAX_OPEN_BYTES, MAX_REFUSED
+from gateway.transports.connection import MAX_BAD_MESSAGES, MAX_OPEN_BYTES, MAX_REFUSED
 from tests.integration.conftest import Start
 from tests.support.client import JSON, MSGPACK, client, in_time, raw
 from tests.support.processes import Process, admin
@@ -348,6 +348,21 @@ class TestBadInput:
             assert await chat.closed() == (4429, "too many refused messages")
         kinds = [message["type"] for message in chat.messages if message["type"] != "message.done"]
         assert kinds[-half - 1 :] == ["error"] * (half - 1) + ["pong", "error"]
+
+    async def test_a_message_that_is_sent_again_and_again(self, url: str) -> None:
+        message = {"type": "message.send", "id": "a", "text": "hi"}
+        async with client(url, route="stateless") as chat:
+            await chat.open()
+            await chat.ask("hi", "a")
+            chat.send_at_once(*[message] * MAX_REFUSED)
+            assert await chat.closed() == (4429, "too many refused messages")
+
+    async def test_nothing_is_opened_after_too_many_bad_messages(self, url: str) -> None:
+        bad, good = {"type": "session.open", "x": 1}, {"type": "session.open"}
+        async with client(url, route="stateless") as chat:
+            chat.send_at_once(*[bad] * MAX_BAD_MESSAGES, good)
+            assert await chat.closed() == (4400, "too many bad messages")
+        assert {message["type"] for message in chat.messages} == {"error"}
 
 
 class TestFailures:

@@ -41,6 +41,20 @@ async def test_the_running_turn_finishes_and_sessions_are_closed(
     assert sum(instance["closed"] for instance in state) == 2
 
 
+async def test_who_still_reads_gets_all_of_it(start_local: Start, start_gateway: Start) -> None:
+    platform = start_local()
+    process = start_gateway(platform.url, ROUTE.format(drain=20))
+    async with client(process.websocket, max_queue=1) as chat:
+        await chat.open()
+        await chat.send("message.send", id="1", text="/bytes 20000000")
+        await chat.until("message.accepted")
+        process.popen.send_signal(signal.SIGTERM)
+        assert (await chat.until("message.done"))["status"] == "completed"
+        assert (await chat.until("session.closed"))["reason"] == "operator"
+        assert (await chat.closed())[0] == 1012
+    assert process.wait() == 0
+
+
 @pytest.mark.parametrize("drain", [0.2, 3600])
 async def test_time_runs_out_by_itself_or_by_a_second_signal(
     start_local: Start, start_gateway: Start, drain: float

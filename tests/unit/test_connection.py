@@ -49,7 +49,10 @@ class Socket:
         """There are no more."""
         self.on_end = on_end
 
-    def close(self, code: int, reason: str) -> None:
+    def finish(self) -> None:
+        """Nothing waits for it."""
+
+    def close(self, code: int, reason: str, *_: object) -> None:
         self.closed = (code, reason)
         self.on_end(code)
 

@@ -1,7 +1,7 @@
 """How frames come in, however the network cuts them, and how they go out."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from functools import partial
 from typing import Any, cast
 
@@ -39,6 +39,10 @@ class Wire(asyncio.Transport):
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
         self.written.append(bytes(data))
+
+    def writelines(self, list_of_data: Iterable[bytes | bytearray | memoryview]) -> None:
+        for data in list_of_data:
+            self.write(data)
 
     def is_closing(self) -> bool:
         return self.closing
@@ -389,6 +393,56 @@ async def test_who_has_gone_before_its_turn_is_not_let_in() -> None:
     assert not peer.taken.is_set()
 
 
+@pytest.mark.parametrize(
+    "last",
+    [masked(Opcode.TEXT, b"\xff"), b"\x83\x80", masked(Opcode.CLOSE, b"\x03\xe8")],
+    ids=["not-text", "bad-opcode", "close"],
+)
+async def test_nothing_is_counted_of_what_comes_behind_the_last_frame(last: bytes) -> None:
+    budget = ByteBudget(300_000)
+    peer = await Peer(budget).connect()
+    peer.protocol.data_received(last + bytes(200_000))
+    assert budget.total == 0
+    peer.protocol.connection_lost(None)
+    assert budget.total == 0
+
+
+async def test_room_is_made_by_no_close_in_the_middle_of_a_frame() -> None:
+    budget = ByteBudget(300_000)
+    peer, other = Peer(budget), Peer(budget)
+    await peer.connect()
+    await other.connect()
+    other.protocol.data_received(masked(Opcode.BINARY, bytes(150_000))[:140_000])
+    write = peer.wire.write
+
+    def full(data: bytes | bytearray | memoryview) -> None:
+        write(data)
+        peer.wire.unsent = 290_000
+        peer.protocol.pause_writing()
+
+    peer.wire.write = full  # type: ignore[method-assign]
+    payload = bytes(JOINED_BYTES + 1)
+    peer.link.write_frames([payload], text=False)
+    written = b"".join(peer.wire.written)
+    assert written == Frame(Opcode.BINARY, payload).serialize(mask=False)
+    await asyncio.sleep(0)
+    assert peer.closed == 4413
+    assert budget.total == 140_000, "what is on its way out of memory makes no others give way"
+    for one in (peer, other):
+        one.protocol.connection_lost(None)
+    assert budget.total == 0
+
+
+async def test_a_server_that_stops_waits_for_who_is_to_be_closed() -> None:
+    peer = await Peer().connect()
+    peer.link.finish()
+    peer.protocol.shutdown()
+    assert [peer.closed, *peer.wire.written] == [None]
+    peer.link.close(1012, "restarting")
+    assert Close.parse(peer.wire.written[-1][2:]).code == 1012
+    peer.leave()
+
+
 async def test_what_a_client_does_not_read_is_counted_too() -> None:
     budget = ByteBudget(300_000)
     peer, other = Peer(budget), Peer(budget)
@@ -397,6 +451,7 @@ async def test_what_a_client_does_not_read_is_counted_too() -> None:
     for one, unsent in ((peer, 200_000), (other, 90_000)):
         one.wire.unsent = unsent
         one.protocol.pause_writing()
+    await asyncio.sleep(0)
     assert budget.total == 290_000
     other.protocol.resume_writing()
     assert budget.total == 200_000

@@ -247,13 +247,16 @@ async def test_a_close_comes_behind_what_was_written_and_waits_for_the_peers() -
         await opened(peer)
         await app.taken.wait()
         app.link.write_frames(["a"], text=True)
-        app.link.close(CloseCode.GONE, "gone")
+        answered = asyncio.Event()
+        app.link.close(CloseCode.GONE, "gone", answered.set)
         app.link.close(CloseCode.NORMAL, "twice")
         app.link.write_frames(["b"], text=True)
         assert await app.ended == CloseCode.GONE
         await peer.until(close(4410, "gone"))
+        assert not answered.is_set()
         await peer.send(masked(Opcode.TEXT, b"late") + masked(Opcode.CLOSE, b"\x11\x3a"))
         assert await peer.closed() == frame(Opcode.TEXT, b"a") + close(4410, "gone")
+        await answered.wait()
 
 
 FLOODS = [

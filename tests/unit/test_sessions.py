@@ -120,7 +120,7 @@ async def test_an_operator_need_not_wait() -> None:
 
 
 @pytest.mark.parametrize(
-    ("spread", "count", "pause"), [(None, 4, 0.01), (9999.0, 4, 450.0), (9999.0, 1, 1800.0)]
+    ("spread", "count", "pause"), [(None, 4, 0.1), (9999.0, 4, 450.0), (9999.0, 1, 1800.0)]
 )
 async def test_sessions_end_one_after_the_other_within_half_of_the_time(
     spread: float | None, count: int, pause: float, monkeypatch: pytest.MonkeyPatch

@@ -195,11 +195,21 @@ class TestAfterTheEnd:
         script.step(on.Drain())
         assert script.state is State.CLOSED
 
-    def test_a_client_that_closes_and_is_there_needs_none(self) -> None:
+    def test_a_client_that_closes_and_has_seen_the_end_needs_none(self) -> None:
         script = Script(resume_seconds=30).ready()
         script.step(wire.SessionClose())
         script.closed()
+        assert script.session.is_closed_by_client
+        script.step(wire.EventAck(event=2))
         assert script.state is State.CLOSED
+        assert not script.session.is_closed_by_client
+
+    def test_a_client_that_closes_may_lose_its_connection_before_it_is_told(self) -> None:
+        script = Script(resume_seconds=30).ready()
+        script.step(wire.SessionClose())
+        script.closed()
+        script.step(on.Detached(script.client))
+        assert script.resume(last_event=1).last_event == 2
 
     def test_one_that_left_before_it_was_told_may_ask(self) -> None:
         script = Script(resume_seconds=30).ready()

@@ -50,6 +50,21 @@ async def test_a_full_store_takes_no_new_session_and_keeps_those_that_it_has() -
     await f.create("c")
 
 
+async def test_what_has_expired_takes_no_room_from_others_again() -> None:
+    f = Fixture(max_sessions=2)
+    await f.create("a", "b")
+    await f.store.put(record("a", 2000.0))
+    f.now = 2000.0
+    await f.create("c")
+    await f.store.put(record("a", 3000.0))
+    assert len(f.store) == 2
+    with pytest.raises(StoreFull):
+        await f.create("d")
+    await f.store.delete("b")
+    await f.store.delete("c")
+    assert len(f.store) == 0
+
+
 async def test_what_has_expired_makes_room() -> None:
     f = Fixture(max_sessions=1)
     await f.create("a")
