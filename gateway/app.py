@@ -12,8 +12,8 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route as HttpRoute
 from starlette.routing import WebSocketRoute
 
-from gateway.budget import ByteBudget
 from gateway.admission import Admission
+from gateway.budget import ByteBudget
 from gateway.config import AwsSettings, ConfigError, JwtSettings, Settings
 from gateway.runner import Route
 from gateway.sagemaker.checks import platform_problems
@@ -160,9 +160,9 @@ def verifiers(
             reloader.add([auth.keys.file], keys.reload)
         if auth.jwt is not None:
             tokens = _tokens(auth.jwt, spawn, reloader)
-        return keys, tokens
     except (KeyFileError, KeysUnavailable, ValueError) as error:
         raise ConfigError(str(error)) from None
+    return keys, tokens
 
 
 def _tokens(jwt: JwtSettings, spawn: Spawn, reloader: Reloader) -> Tokens:
@@ -174,8 +174,7 @@ def _tokens(jwt: JwtSettings, spawn: Spawn, reloader: Reloader) -> Tokens:
         keys = FileKeys(jwt.jwks_file)
         reloader.add([jwt.jwks_file], keys.reload)
     else:
-        assert jwt.jwks_url is not None
-        keys = FetchedKeys(jwt.jwks_url, spawn)
+        keys = FetchedKeys(str(jwt.jwks_url), spawn)
     return Tokens(
         issuer=jwt.issuer,
         audience=jwt.audience,

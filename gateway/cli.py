@@ -153,11 +153,11 @@ def add(name: str, path: Path, routes: str | None) -> None:
 
     A gateway that runs takes it within seconds. To withdraw a key, remove its table from the file.
     """
-    from gateway.security.keys import KeyFileError, add as add_key  # noqa: PLC0415
+    from gateway.security import keys  # noqa: PLC0415
 
     try:
-        click.echo(add_key(path, name, None if routes is None else routes.split(",")))
-    except KeyFileError as error:
+        click.echo(keys.add(path, name, None if routes is None else routes.split(",")))
+    except keys.KeyFileError as error:
         raise fail(f"session-gateway: {error}", WRONG) from None
 
 

@@ -65,12 +65,15 @@ class Signals:
         loop = asyncio.get_running_loop()
         for number in _SIGNALS:
             loop.add_signal_handler(number, self._receive)
-        loop.add_signal_handler(signal.SIGHUP, lambda: self.reload())
+        loop.add_signal_handler(signal.SIGHUP, self._hang_up)
         return self
 
     def __exit__(self, *_: object) -> None:
         for number in (*_SIGNALS, signal.SIGHUP):
             asyncio.get_running_loop().remove_signal_handler(number)
+
+    def _hang_up(self) -> None:
+        self.reload()
 
     def _receive(self) -> None:
         self.received = True
@@ -80,7 +83,8 @@ class Signals:
 def answering(app: ASGIApp, settings: Settings) -> ASGIApp:
     """The application, at the names that are its own.
 
-    Where everybody has to say who they are, another's name for it gains nothing. Behind a proxy that is trusted to say its own name, that is for the proxy to see to.
+    Where everybody has to say who they are, another's name for it gains nothing. Behind a proxy
+    that is trusted to say its own name, that is for the proxy to see to.
     """
     server = settings.server
     if settings.auth.required or (server.trusted_proxies and server.public_url is None):

@@ -11,6 +11,8 @@ from gateway.config.routes import RouteSettings
 from gateway.config.sections import (
     AwsSettings,
     JwtSettings,
+    KeySettings,
+    LimitSettings,
     ServerSettings,
     StoreSettings,
     TlsSettings,
@@ -24,6 +26,8 @@ __all__ = [
     "ConfigError",
     "Configuration",
     "JwtSettings",
+    "KeySettings",
+    "LimitSettings",
     "RouteSettings",
     "ServerSettings",
     "Settings",

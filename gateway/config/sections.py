@@ -91,7 +91,17 @@ class KeySettings(Section):
 
 
 Algorithm = Literal[
-    "HS256", "RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"
+    "HS256",
+    "RS256",
+    "RS384",
+    "RS512",
+    "PS256",
+    "PS384",
+    "PS512",
+    "ES256",
+    "ES384",
+    "ES512",
+    "EdDSA",
 ]
 
 
@@ -134,7 +144,9 @@ class JwtSettings(Section):
         if len(given) != 1:
             raise ValueError(f"expected one of {', '.join(KEYS)}")
         if (self.secret_file is not None) != ("HS256" in self.algorithms):
-            raise ValueError("HS256 goes with secret_file, and the other algorithms with public keys")
+            raise ValueError(
+                "HS256 goes with secret_file, and the other algorithms with public keys"
+            )
         if self.secret_file is not None and self.algorithms != ("HS256",):
             raise ValueError("secret_file goes with HS256 alone")
         return self
@@ -163,26 +175,24 @@ class TlsSettings(Section):
 
 
 class LimitSettings(Section):
-    """``[limits]``: how much each may use. What is over them is refused; nobody else feels it.
-
-    Those of a principal count where there is ``[auth]``; those of addresses, for all but this
-    machine's own, which are its proxies'.
-    """
+    """``[limits]``: how much a principal may use, where there is ``[auth]``, and an address."""
 
     connections_per_principal: Count = Field(default=100, description="connections at once")
     connections_per_address: Count = Field(
-        default=200, description="connections at once from one address"
+        default=200,
+        description="connections at once from one address, but for this machine's, which are those "
+        "of its proxies",
     )
     handshakes_per_second: Positive = Field(
-        default=200.0, description="connections that may come in a second, in all; twice as many at once"
+        default=200.0,
+        description="connections that may come in a second from other machines, in all; twice as "
+        "many at once",
     )
     sessions_per_principal: Count = Field(default=200, description="sessions at once")
     messages_per_second: Positive = Field(
         default=20.0, description="messages of a principal in a second; twice as many at once"
     )
-    bytes_per_second: PositiveBytes = Field(
-        default=4_000_000.0, description="the same in bytes"
-    )
+    bytes_per_second: PositiveBytes = Field(default=4_000_000.0, description="the same in bytes")
 
     @property
     def of_principals(self) -> PrincipalLimits:

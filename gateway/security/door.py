@@ -96,6 +96,8 @@ class Guest:
         """See `gateway.admission.Visitor`."""
         if self._known is None:
             raise _NOBODY
+        if wait := self.take(0):
+            raise Refused(ErrorCode.RATE_LIMITED, "You ask for more tickets than you may.", wait)
         return await self._door.issue(self._known)
 
 

@@ -12,6 +12,7 @@ slowness would protect, as there is with passwords.
 """
 
 import contextlib
+import json
 import os
 import re
 import secrets
@@ -165,7 +166,7 @@ def add(path: Path, name: str, routes: Sequence[str] | None) -> str:
     key = PREFIX + secrets.token_urlsafe(32)
     text += f'[{name}]\nsha256 = "{digest(key)}"\n'
     if routes is not None:
-        text += f"routes = [{', '.join(f'"{route}"' for route in routes)}]\n"
+        text += f"routes = {json.dumps(list(routes))}\n"
     _write(path, text)
     return key
 

@@ -62,7 +62,11 @@ class Reloader:
             try:
                 each.load()
             except Exception as error:  # noqa: BLE001 - whatever it is, the old ones are good
-                log.error("files can't be read again; what was read before stays", files=names, why=str(error))
+                log.error(  # noqa: TRY400 - no defect
+                    "files can't be read again; what was read before stays",
+                    files=names,
+                    why=str(error),
+                )
             else:
                 log.info("files read again", files=names)
 

@@ -5,8 +5,7 @@ come from there too, and each key serves its own kind of algorithm alone. Header
 (``jku``, ``x5u``, ``jwk``, ``x5c``) are not looked at, and one with ``crit`` is refused.
 """
 
-import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -82,7 +81,6 @@ class Tokens:
         leeway: Seconds by which its clock may differ.
         principal_claim: The claim that says whose it is.
         routes_claim: The claim with the names of the routes that may be used; all without it.
-        clock: Seconds since the epoch.
     """
 
     def __init__(
@@ -95,7 +93,6 @@ class Tokens:
         leeway: float,
         principal_claim: str = "sub",
         routes_claim: str = "routes",
-        clock: Callable[[], float] = time.time,
     ) -> None:
         self._issuer = issuer
         self._audience = audience
@@ -104,7 +101,6 @@ class Tokens:
         self._leeway = leeway
         self._principal_claim = principal_claim
         self._routes_claim = routes_claim
-        self._clock = clock
 
     async def check(self, token: str) -> Principal:
         """Whose token this is.

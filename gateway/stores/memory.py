@@ -9,7 +9,6 @@ from cachetools import TLRUCache
 from gateway.session.log import EventLog
 from gateway.session.ports import LogBounds, SessionRecord, StoreFull
 
-
 MAX_TICKETS = 10_000
 """How many there may be at once; the oldest are void then."""
 

@@ -128,6 +128,7 @@ class WebSocketConnection:
         websocket: WebSocket,
         codec: Codec | None,
         route: Route,
+        *,
         visitor: Visitor,
         on_end: Callable[[int, str | None], None],
         coalescer: Coalescer,
@@ -207,9 +208,7 @@ class WebSocketConnection:
 
     # In
 
-    async def run(
-        self, sessions: Sessions, credentials: Credentials, open_timeout: float
-    ) -> None:
+    async def run(self, sessions: Sessions, credentials: Credentials, open_timeout: float) -> None:
         """Open the client's session, or resume it; from then on, what comes is handed over.
 
         Args:
@@ -305,7 +304,13 @@ class WebSocketConnection:
                 Refused(ErrorCode.UNAUTHENTICATED, text),
             )
 
-    async def _refresh(self, token: str) -> None:
+    def _refresh(self, token: str) -> None:
+        """Check another token, unless one is being checked."""
+        if not self._refreshing:
+            self._refreshing = True
+            self._spawn(self._refreshed(token))
+
+    async def _refreshed(self, token: str) -> None:
         try:
             await self._visitor.refresh(token)
         except Refused as error:
@@ -399,19 +404,11 @@ class WebSocketConnection:
             message = self._codec.decode(frame)
             match message:
                 case MessageSend():
-                    refused = self._refused
-                    if wait := self._visitor.take(len(frame)):
-                        self.tell(_told(_too_fast(wait), message.id))
-                    else:
-                        runner.receive(message, client, len(frame))
-                    if self._refused == refused:
-                        self._refused = 0
+                    self._turn(message, runner, client, len(frame))
                 case Ping():
                     self.tell(Pong(data=message.data))
                 case AuthRefresh():
-                    if not self._refreshing:  # one after the other
-                        self._refreshing = True
-                        self._spawn(self._refresh(message.token))
+                    self._refresh(message.token)
                 case SessionOpen():
                     self._refuse("`session.open` comes first, and once")
                 case _:
@@ -420,6 +417,18 @@ class WebSocketConnection:
             self._refuse(str(error), error.message_id)
         except Exception as error:  # noqa: BLE001 - it ends this connection alone
             self._fail(error)
+
+    def _turn(
+        self, message: MessageSend, runner: SessionRunner, client: ClientId, size: int
+    ) -> None:
+        """Pass a turn on, unless there were too many."""
+        refused = self._refused
+        if wait := self._visitor.take(size):
+            self.tell(_told(_too_fast(wait), message.id))
+        else:
+            runner.receive(message, client, size)
+        if self._refused == refused:
+            self._refused = 0
 
     def _refuse(self, text: str, message_id: str | None = None) -> None:
         self.tell(

@@ -27,7 +27,7 @@ def credentials_of(connection: HTTPConnection) -> Credentials:
 
 
 def _decoded(text: str) -> str:
-    """A token from base64url without padding; an empty one, which is nobody's, from what is none."""
+    """A token from base64url without padding; from what is none, an empty one: nobody's."""
     try:
         return base64.b64decode(text + "=" * (-len(text) % 4), b"-_", validate=True).decode()
     except (binascii.Error, ValueError):

@@ -46,8 +46,6 @@ class TicketEndpoint:
         visitor = self._admission.arrive(client.address)
         try:
             await visitor.identify(credentials_of(request), route=None)
-            if wait := visitor.take(0):
-                raise Refused(ErrorCode.RATE_LIMITED, "You ask more than you may.", wait)
             ticket = await visitor.ticket()
         except Refused as refused:
             return problem(refused, shared)

@@ -34,7 +34,6 @@ CODECS: Mapping[str, Codec] = MappingProxyType(
 )
 
 
-
 def _raw(route: Route) -> Route:
     """The same for raw connections: since none can come back, nothing is kept for when it does.
 
@@ -142,7 +141,12 @@ class WebSocketEndpoint:
         codec = CODECS[subprotocol] if subprotocol else None
         on_end = partial(self._ended, name, spoken, address)
         connection = WebSocketConnection(
-            websocket, codec, route, self._admission.arrive(address), on_end, self._coalescer
+            websocket,
+            codec,
+            route,
+            visitor=self._admission.arrive(address),
+            on_end=on_end,
+            coalescer=self._coalescer,
         )
         await connection.run(self._sessions, credentials_of(websocket), self._open_timeout)
 

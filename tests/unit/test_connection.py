@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from gateway.admission import Credentials
 from gateway.budget import ByteBudget
 from gateway.errors import CloseCode
 from gateway.protocol.codecs import JsonCodec
@@ -17,6 +18,7 @@ from gateway.stores.memory import MemoryStore
 from gateway.transports import connection as connections
 from gateway.transports.connection import Coalescer, WebSocketConnection
 from gateway.transports.link import LINK
+from tests.support.visitors import anybody
 
 
 class Broken(JsonCodec):
@@ -68,8 +70,15 @@ async def test_a_message_that_can_not_be_written_ends_its_connection_with_a_code
         ended = asyncio.get_running_loop().create_future()
         on_end = lambda *how: ended.set_result(how)  # noqa: E731
         coalescer = Coalescer(asyncio.get_running_loop())
-        connection = WebSocketConnection(socket, Broken(), route, on_end, coalescer)  # type: ignore[arg-type]
-        await connection.run(sessions, 1.0)
+        connection = WebSocketConnection(
+            socket,  # type: ignore[arg-type]
+            Broken(),
+            route,
+            visitor=anybody(),
+            on_end=on_end,
+            coalescer=coalescer,
+        )
+        await connection.run(sessions, Credentials(), 1.0)
         code, session = await ended
         assert code == CloseCode.INTERNAL
         assert session
@@ -91,8 +100,15 @@ async def test_a_client_that_does_not_read_the_last_of_its_session_is_cut(
         ended = asyncio.get_running_loop().create_future()
         on_end = lambda *how: ended.set_result(how)  # noqa: E731
         coalescer = Coalescer(asyncio.get_running_loop())
-        connection = WebSocketConnection(socket, JsonCodec(), route, on_end, coalescer)  # type: ignore[arg-type]
-        await connection.run(sessions, 1.0)
+        connection = WebSocketConnection(
+            socket,  # type: ignore[arg-type]
+            JsonCodec(),
+            route,
+            visitor=anybody(),
+            on_end=on_end,
+            coalescer=coalescer,
+        )
+        await connection.run(sessions, Credentials(), 1.0)
         await sessions.drain()
         code, _ = await ended
         assert code == CloseCode.TOO_SLOW

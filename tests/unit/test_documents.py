@@ -11,10 +11,14 @@ from pydantic_core import PydanticUndefined
 from gateway.config import (
     EXAMPLE,
     AwsSettings,
+    JwtSettings,
+    KeySettings,
+    LimitSettings,
     RouteSettings,
     ServerSettings,
     Settings,
     StoreSettings,
+    TlsSettings,
 )
 from gateway.sagemaker.profiles import PROFILES, Profile
 
@@ -73,6 +77,10 @@ def printed() -> str:
     parts = [INTRODUCTION]
     for title, section in (
         ("[server]", ServerSettings),
+        ("[auth.keys]", KeySettings),
+        ("[auth.jwt]", JwtSettings),
+        ("[tls]", TlsSettings),
+        ("[limits]", LimitSettings),
         ("[store]", StoreSettings),
         ("[aws]", AwsSettings),
         ("[routes.NAME]", RouteSettings),

@@ -1,0 +1,242 @@
+"""Who comes in."""
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pytest
+from structlog.testing import capture_logs
+
+from gateway.admission import Credentials, Refused
+from gateway.errors import ErrorCode
+from gateway.security.door import TICKET_SECONDS, Door, Guest
+from gateway.security.keys import Keys, add
+from gateway.security.keysets import FileKeys, KeysUnavailable
+from gateway.security.limits import LocalAccounts
+from gateway.security.principals import PrincipalLimits
+from gateway.security.tokens import Tokens
+from gateway.stores.memory import MemoryStore
+from tests.support.tokens import AUDIENCE, ISSUER, Signer, write_key_set
+
+ADDRESS = "203.0.113.9"
+SIGNER = Signer("one")
+LIMITS = PrincipalLimits(connections=3, sessions=2, messages_per_second=10, bytes_per_second=1000)
+
+
+class Fixture:
+    def __init__(
+        self, path: Path, *, keys: bool = True, tokens: bool = True, **limits: Any
+    ) -> None:
+        self.now = 1000.0
+        clock = self.clock
+        file = path / "keys.toml"
+        self.key = add(file, "ada", ["chat"])
+        self.other = add(file, "bob", None)
+        sets = FileKeys(write_key_set(path / "jwks.json", SIGNER))
+        self.accounts = LocalAccounts(LIMITS, clock)
+        self.tokens = Tokens(
+            issuer=ISSUER, audience=AUDIENCE, keys=sets, algorithms=["ES256"], leeway=0.0
+        )
+        self.door = Door(
+            keys=Keys(file, LIMITS) if keys else None,
+            tokens=self.tokens if tokens else None,
+            tickets=MemoryStore(max_sessions=1, clock=clock),
+            accounts=self.accounts,
+            wall=clock,
+            clock=clock,
+            **{"connections_per_address": 5, "handshakes_per_second": 10.0, **limits},
+        )
+
+    def clock(self) -> float:
+        return self.now
+
+    async def enter(
+        self, credentials: Credentials, route: str | None = "chat", address: str = ADDRESS
+    ) -> Guest:
+        guest = self.door.arrive(address)
+        try:
+            await guest.identify(credentials, route=route)
+        except BaseException:
+            guest.release()
+            raise
+        return guest
+
+
+async def refused(fixture: Fixture, credentials: Credentials, **where: Any) -> Refused:
+    with pytest.raises(Refused) as caught:
+        await fixture.enter(credentials, **where)
+    return caught.value
+
+
+async def test_without_authentication_everybody_is_the_same(tmp_path: Path) -> None:
+    f = Fixture(tmp_path, keys=False, tokens=False)
+    guest = await f.enter(Credentials("whatever"))
+    assert (guest.principal, guest.expires_at, guest.take(10**9)) == ("anonymous", None, 0.0)
+    with pytest.raises(Refused):
+        await guest.ticket()
+    await guest.refresh("whatever")
+
+
+async def test_keys_tokens_and_tickets(tmp_path: Path) -> None:
+    f = Fixture(tmp_path)
+    guest = await f.enter(Credentials(f.key))
+    assert (guest.principal, guest.expires_at) == ("key:ada", None)
+    token = SIGNER.token(exp=4_000_000_000)
+    guest = await f.enter(Credentials(token))
+    assert (guest.principal, guest.expires_at) == ("jwt:ada", 4_000_000_000.0)
+    ticket = await guest.ticket()
+    assert ticket.value not in repr(ticket)
+    assert ticket.expires_at == f.now + TICKET_SECONDS
+    again = await f.enter(Credentials(ticket=ticket.value))
+    assert (again.principal, again.expires_at) == ("jwt:ada", 4_000_000_000.0)
+
+
+async def test_who_shows_nothing_is_nobody_yet(tmp_path: Path) -> None:
+    f = Fixture(tmp_path)
+    guest = await f.enter(Credentials())
+    assert guest.principal is None
+    await guest.identify(Credentials(f.key), route="chat")
+    assert guest.principal == "key:ada"
+
+
+@pytest.mark.parametrize(
+    "shown",
+    [
+        Credentials(""),
+        Credentials("sgk_" + "x" * 43),
+        Credentials("x.y.z"),
+        Credentials(ticket=""),
+        Credentials(ticket="x" * 43),
+        Credentials(SIGNER.token(exp=1)),
+    ],
+    ids=["empty", "key", "token", "empty-ticket", "ticket", "expired"],
+)
+async def test_what_is_nobodys_is_refused_alike(shown: Credentials, tmp_path: Path) -> None:
+    f = Fixture(tmp_path)
+    with capture_logs() as logs:
+        error = await refused(f, shown)
+    assert error.code is ErrorCode.UNAUTHENTICATED
+    assert error.text == "This needs a valid key, token or ticket."
+    (line,) = logs
+    assert (line["event"], line["client"]) == ("visitor refused", ADDRESS)
+    for secret in filter(None, shown):
+        assert secret not in repr((error, error.args, shown, logs))
+
+
+async def test_a_ticket_is_good_once_and_not_for_long(tmp_path: Path) -> None:
+    f = Fixture(tmp_path)
+    guest = await f.enter(Credentials(f.key))
+    first, second = await guest.ticket(), await guest.ticket()
+    raced = await asyncio.gather(
+        *[f.enter(Credentials(ticket=first.value)) for _ in range(2)], return_exceptions=True
+    )
+    assert sorted(type(each).__name__ for each in raced) == ["Guest", "Refused"]
+    assert (await refused(f, Credentials(ticket=first.value))).code is ErrorCode.UNAUTHENTICATED
+    f.now += TICKET_SECONDS
+    assert (await refused(f, Credentials(ticket=second.value))).code is ErrorCode.UNAUTHENTICATED
+
+
+async def test_a_ticket_outlives_no_token(tmp_path: Path) -> None:
+    f = Fixture(tmp_path)
+    guest = await f.enter(Credentials(SIGNER.token(exp=4_000_000_000)))
+    ticket = await guest.ticket()
+    f.now = 4_000_000_000.0 - 1
+    guest = await f.enter(Credentials(f.other))
+    later = await guest.ticket()
+    f.now += 1
+    assert (await refused(f, Credentials(ticket=ticket.value))).code is ErrorCode.UNAUTHENTICATED
+    await f.enter(Credentials(ticket=later.value))
+
+
+async def test_routes(tmp_path: Path) -> None:
+    f = Fixture(tmp_path)
+    assert (await refused(f, Credentials(f.key), route="other")).code is ErrorCode.FORBIDDEN
+    await f.enter(Credentials(f.other), route="other")
+    await f.enter(Credentials(f.key), route=None)
+    assert len(f.accounts) == 2, "who is refused is not counted"
+
+
+async def test_another_token_has_to_be_of_the_same(tmp_path: Path) -> None:
+    f = Fixture(tmp_path)
+    guest = await f.enter(Credentials(SIGNER.token(exp=4_000_000_000)))
+    await guest.refresh(SIGNER.token(exp=4_000_000_100))
+    assert guest.expires_at == 4_000_000_100.0
+    for token, code in (
+        (SIGNER.token(sub="bob"), ErrorCode.FORBIDDEN),
+        (f.key, ErrorCode.FORBIDDEN),
+        ("x", ErrorCode.UNAUTHENTICATED),
+    ):
+        with pytest.raises(Refused) as error:
+            await guest.refresh(token)
+        assert error.value.code is code
+    assert (guest.principal, guest.expires_at) == ("jwt:ada", 4_000_000_100.0)
+
+
+async def test_only_so_many_of_one_principal(tmp_path: Path) -> None:
+    f = Fixture(tmp_path)
+    guests = [await f.enter(Credentials(f.key), address=f"198.51.100.{n}") for n in range(3)]
+    error = await refused(f, Credentials(f.key), address="198.51.100.9")
+    assert error.code is ErrorCode.RATE_LIMITED
+    assert error.retry_after
+    await f.enter(Credentials(f.other), address="198.51.100.9")
+    for _ in range(2):
+        guests[0].release()
+    await f.enter(Credentials(f.key), address="198.51.100.9")
+    assert (await refused(f, Credentials(f.key))).code is ErrorCode.RATE_LIMITED
+
+
+async def test_only_so_many_from_one_address_but_for_this_machine(tmp_path: Path) -> None:
+    f = Fixture(tmp_path)
+    guests = [await f.enter(Credentials()) for _ in range(5)]
+    assert (await refused(f, Credentials())).code is ErrorCode.RATE_LIMITED
+    await f.enter(Credentials(), address="198.51.100.9")
+    guests[0].release()
+    await f.enter(Credentials())
+    for _ in range(100):
+        await f.enter(Credentials(), address="127.0.0.1")
+
+
+async def test_only_so_many_in_a_second(tmp_path: Path) -> None:
+    f = Fixture(tmp_path)
+    for number in range(20):
+        await f.enter(Credentials(), address=f"198.51.100.{number}")
+    with capture_logs() as logs:
+        error = await refused(f, Credentials())
+    assert error.code is ErrorCode.RATE_LIMITED
+    assert error.retry_after == pytest.approx(0.1)
+    assert logs[0]["why"] == "too many handshakes"
+    f.now += 0.1
+    await f.enter(Credentials())
+
+
+async def test_messages_and_tickets_count(tmp_path: Path) -> None:
+    f = Fixture(tmp_path)
+    guest = await f.enter(Credentials(f.key))
+    assert [guest.take(10) for _ in range(19)] == [0.0] * 19
+    await guest.ticket()
+    assert guest.take(10) > 0
+    with pytest.raises(Refused, match="rate_limited"):
+        await guest.ticket()
+
+
+async def test_who_has_left_while_it_was_looked_at_is_not_counted(tmp_path: Path) -> None:
+    f = Fixture(tmp_path)
+    guest = f.door.arrive(ADDRESS)
+    coming = asyncio.create_task(guest.identify(Credentials(f.key), route="chat"))
+    guest.release()
+    with pytest.raises(Refused):
+        await coming
+    assert len(f.accounts) == 0
+
+
+async def test_keys_that_can_not_be_had_are_nobodys_fault(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    f = Fixture(tmp_path)
+
+    async def check(_token: str) -> None:
+        raise KeysUnavailable("the keys can't be fetched")
+
+    monkeypatch.setattr(f.tokens, "check", check)
+    error = await refused(f, Credentials("x.y.z"))
+    assert (error.code, error.retry_after) == (ErrorCode.UNAVAILABLE, 5.0)

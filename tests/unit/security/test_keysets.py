@@ -1,0 +1,211 @@
+"""The keys that tokens are signed with, of a file and of an address."""
+
+import asyncio
+import contextlib
+import json
+from collections.abc import AsyncIterator, Coroutine
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiohttp import web
+from structlog.testing import capture_logs
+
+from gateway.security.keysets import (
+    FRESH_SECONDS,
+    MAX_BYTES,
+    REFETCH_SECONDS,
+    RETRY_SECONDS,
+    FetchedKeys,
+    FileKeys,
+    Jwks,
+    KeysUnavailable,
+)
+from tests.support.tokens import Signer, key_set, write_key_set
+
+ONE, TWO = Signer("one"), Signer("two")
+
+
+class Provider:
+    """Gives its keys over HTTP, and counts how often it is asked."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+        self.now = 1000.0
+        self.answer: Any = json.dumps(key_set(ONE))
+        self.status = 200
+        self.headers: dict[str, str] = {}
+        self.waits = asyncio.Event()
+        self.waits.set()
+        self.called = asyncio.Event()
+        self.tasks: list[asyncio.Task[None]] = []
+        self.keys: FetchedKeys
+
+    async def serve(self, _request: web.Request) -> web.Response:
+        self.asked += 1
+        self.called.set()
+        await self.waits.wait()
+        return web.Response(text=self.answer, status=self.status, headers=self.headers)
+
+    def spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        self.tasks.append(asyncio.create_task(work))
+        return self.tasks[-1]
+
+    async def settled(self) -> None:
+        await asyncio.gather(*self.tasks)
+
+
+@contextlib.asynccontextmanager
+async def providing() -> AsyncIterator[Provider]:
+    provider = Provider()
+    app = web.Application()
+    app.router.add_get("/jwks.json", provider.serve)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    port = runner.addresses[0][1]
+    provider.keys = FetchedKeys(
+        f"http://127.0.0.1:{port}/jwks.json", provider.spawn, clock=lambda: provider.now
+    )
+    try:
+        yield provider
+    finally:
+        await provider.settled()
+        await runner.cleanup()
+
+
+async def test_they_are_fetched_when_they_are_needed_and_then_kept() -> None:
+    async with providing() as provider:
+        assert provider.asked == 0
+        found = await asyncio.gather(*[provider.keys.get("one") for _ in range(5)])
+        assert all(key is not None for key in found)
+        assert provider.asked == 1
+        assert await provider.keys.get(None) is not None
+        assert provider.asked == 1
+
+
+async def test_an_unknown_key_has_them_fetched_again_once_a_minute() -> None:
+    async with providing() as provider:
+        await provider.keys.get("one")
+        assert [await provider.keys.get(f"x{number}") for number in range(5)] == [None] * 5
+        assert provider.asked == 1
+        provider.answer = json.dumps(key_set(ONE, TWO))
+        provider.now += REFETCH_SECONDS
+        found = await asyncio.gather(*[provider.keys.get("two") for _ in range(5)])
+        assert all(key is not None for key in found)
+        assert provider.asked == 2
+        assert await provider.keys.get("three") is None
+        assert provider.asked == 2
+
+
+async def test_old_ones_are_good_while_others_are_fetched_and_where_they_can_not_be() -> None:
+    async with providing() as provider:
+        await provider.keys.get("one")
+        provider.now += FRESH_SECONDS
+        provider.waits.clear()
+        assert await provider.keys.get("one") is not None, "nobody waits for it"
+        provider.status = 500
+        provider.waits.set()
+        with capture_logs() as logs:
+            await provider.settled()
+        (line,) = logs
+        assert (line["event"], line["why"]) == (
+            "keys can't be fetched",
+            "answered with status 500",
+        )
+        assert await provider.keys.get("one") is not None
+        assert provider.asked == 2, "not before a minute has passed"
+        provider.status, provider.answer = 200, json.dumps(key_set(TWO))
+        provider.now += REFETCH_SECONDS
+        assert await provider.keys.get("one") is not None
+        await provider.settled()
+        assert await provider.keys.get("one") is None, "it was withdrawn"
+
+
+@pytest.mark.parametrize(
+    ("status", "answer", "why"),
+    [
+        (404, "", "answered with status 404"),
+        (302, "", "answered with status 302"),
+        (200, "<html>", "Expecting value"),
+        (200, "[]", "expected a JWK set"),
+        (200, '{"keys": 5}', "expected a JWK set"),
+        (200, '{"keys": []}', "no public key"),
+        (200, json.dumps({"keys": [{"kty": "oct", "k": "AAAA", "kid": "one"}]}), "no public key"),
+        (200, " " * (MAX_BYTES + 1), "longer than"),
+        (200, "[" * 100_000, ""),
+    ],
+    ids=lambda value: str(value)[:12],
+)
+async def test_what_is_no_set_is_told_and_asked_for_again(
+    status: int, answer: str, why: str
+) -> None:
+    async with providing() as provider:
+        provider.status, provider.answer = status, answer
+        provider.headers = {"Location": "/jwks.json"}
+        with capture_logs() as logs:
+            for _ in range(3):
+                with pytest.raises(KeysUnavailable):
+                    await provider.keys.get("one")
+        (line,) = logs
+        assert why in line["why"]
+        assert provider.asked == 1
+        provider.status, provider.answer = 200, json.dumps(key_set(ONE))
+        provider.now += RETRY_SECONDS
+        assert await provider.keys.get("one") is not None
+
+
+async def test_nobody_is_there() -> None:
+    tasks: list[asyncio.Task[None]] = []
+
+    def spawn(work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        tasks.append(asyncio.create_task(work))
+        return tasks[-1]
+
+    keys = FetchedKeys("http://127.0.0.1:9/jwks.json", spawn)
+    with pytest.raises(KeysUnavailable):
+        await keys.get("one")
+
+
+async def test_who_leaves_does_not_end_what_others_wait_for() -> None:
+    async with providing() as provider:
+        provider.waits.clear()
+        first = asyncio.create_task(provider.keys.get("one"))
+        second = asyncio.create_task(provider.keys.get("one"))
+        await provider.called.wait()
+        first.cancel()
+        provider.waits.set()
+        assert await second is not None
+
+
+async def test_a_file(tmp_path: Path) -> None:
+    path = write_key_set(tmp_path / "jwks.json", ONE)
+    keys = FileKeys(path)
+    assert await keys.get("one") is not None
+    path.write_text("{")
+    with pytest.raises(KeysUnavailable, match=r"jwks\.json: Expecting"):
+        keys.reload()
+    assert await keys.get("one") is not None
+    write_key_set(path, TWO)
+    keys.reload()
+    assert await keys.get("one") is None
+    path.unlink()
+    with pytest.raises(KeysUnavailable, match="No such file"):
+        FileKeys(path)
+
+
+def test_only_public_keys_for_signatures_are_used() -> None:
+    one = ONE.public()
+    unusable = [
+        {"kty": "oct", "k": "AAAA", "kid": "secret"},
+        TWO.public(use="enc"),
+        {"kty": "EC", "kid": "half"},
+        {"kty": "new", "kid": "new"},
+        5,
+    ]
+    keys = Jwks({"keys": [*unusable, one]})
+    assert keys.find("one") is not None
+    assert [keys.find(name) for name in ("secret", "two", "half", "new")] == [None] * 4
+    with pytest.raises(ValueError, match="at most"):
+        Jwks({"keys": [one] * 101})

@@ -1,0 +1,96 @@
+"""How many and how fast."""
+
+import pytest
+
+from gateway.security.limits import RESTING, Bucket, LocalAccounts
+from gateway.security.principals import Principal, PrincipalLimits
+
+LIMITS = PrincipalLimits(connections=2, sessions=1, messages_per_second=10.0, bytes_per_second=1000)
+ADA, BOB = Principal(name="key:ada"), Principal(name="key:bob")
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_a_bucket_lets_a_burst_through_and_then_its_rate() -> None:
+    bucket = Bucket(10.0, 0.0)
+    assert bucket.wait(20, 0.0) == 0
+    bucket.take(20)
+    assert bucket.wait(1, 0.0) == pytest.approx(0.1)
+    assert bucket.wait(1, 0.1) == pytest.approx(0.0)
+    assert bucket.wait(5, 0.1) == pytest.approx(0.4)
+    assert bucket.wait(20, 1000.0) == 0, "it holds no more than a burst"
+    bucket.take(20)
+    assert bucket.wait(1, 1000.0) > 0
+
+
+def test_what_is_more_than_a_burst_has_room_where_nothing_came_before() -> None:
+    bucket = Bucket(10.0, 0.0)
+    assert bucket.wait(1000, 0.0) == 0
+    bucket.take(1000)
+    assert bucket.wait(1, 0.0) == pytest.approx(98.1)
+
+
+async def test_connections_and_sessions_are_counted_for_each() -> None:
+    accounts = LocalAccounts(LIMITS)
+    assert [await accounts.connect(ADA) for _ in range(3)] == [True, True, False]
+    assert await accounts.connect(BOB)
+    assert [await accounts.open_session(ADA.name) for _ in range(2)] == [True, False]
+    assert await accounts.open_session(BOB.name)
+    accounts.disconnect(ADA.name)
+    accounts.end_session(ADA.name)
+    assert await accounts.connect(ADA)
+    assert await accounts.open_session(ADA.name)
+
+
+async def test_messages_and_bytes_are_counted_for_each() -> None:
+    clock = Clock()
+    accounts = LocalAccounts(LIMITS, clock)
+    await accounts.connect(ADA)
+    await accounts.connect(BOB)
+    assert [accounts.take(ADA.name, 10) for _ in range(20)] == [0.0] * 20
+    assert accounts.take(ADA.name, 10) == pytest.approx(0.1)
+    assert accounts.take(BOB.name, 2000) == 0
+    assert accounts.take(BOB.name, 500) == pytest.approx(0.5), "which counts no message"
+    clock.now += 0.5
+    assert [accounts.take(BOB.name, 500), accounts.take(ADA.name, 0)] == [0, 0]
+
+
+async def test_who_has_nothing_is_forgotten_when_its_buckets_are_full() -> None:
+    clock = Clock()
+    accounts = LocalAccounts(LIMITS, clock)
+    await accounts.connect(ADA)
+    for _ in range(20):
+        accounts.take(ADA.name, 10)
+    accounts.disconnect(ADA.name)
+    assert len(accounts) == 0
+    await accounts.connect(ADA)
+    assert accounts.take(ADA.name, 10) > 0, "coming back makes nothing good"
+    accounts.disconnect(ADA.name)
+    clock.now += 2.0
+    await accounts.connect(ADA)
+    assert accounts.take(ADA.name, 10) == 0
+
+
+async def test_limits_of_its_own_hold_from_its_next_connection() -> None:
+    accounts = LocalAccounts(LIMITS)
+    await accounts.connect(ADA)
+    large = PrincipalLimits(connections=9, sessions=9, messages_per_second=1000, bytes_per_second=9)
+    assert await accounts.connect(Principal(name=ADA.name, limits=large))
+    assert await accounts.connect(Principal(name=ADA.name, limits=large))
+    assert [await accounts.open_session(ADA.name) for _ in range(2)] == [True, True]
+
+
+async def test_no_more_than_so_many_are_remembered() -> None:
+    accounts = LocalAccounts(LIMITS)
+    for number in range(RESTING + 10):
+        name = f"key:{number}"
+        await accounts.connect(Principal(name=name))
+        accounts.disconnect(name)
+    assert len(accounts) == 0
+    assert len(accounts._resting) == RESTING
