@@ -139,6 +139,14 @@ def test_what_it_missed_while_it_was_away_does_not_count() -> None:
     assert lags == [False, True], "the second time, what it has not taken is no longer kept"
 
 
+def test_what_its_owner_has_acknowledged_was_taken_before() -> None:
+    log, owner, other = filled(6), LogReader(), LogReader()
+    owner.begin(log, 0, "key")
+    other.begin(log, 0, None)
+    log.trim(4)
+    assert [owner.lags, other.lags] == [False, True]
+
+
 def test_notices_are_bounded() -> None:
     reader = LogReader()
     for _ in range(MAX_NOTICES):
