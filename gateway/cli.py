@@ -7,7 +7,7 @@ import signal
 import sys
 from collections.abc import Callable, Coroutine
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 
@@ -198,7 +198,13 @@ def demo(port: int, model: Path | None, builtin: bool, browse: bool) -> None:
 @main.command()
 @click.argument("address", default="http://127.0.0.1:8080")
 @click.option("--route", help="Its name; the gateway's default route unless given.")
-def chat(address: str, route: str | None) -> None:
+@click.option(
+    "--token-file",
+    type=click.File(encoding="utf-8"),
+    help="Where your key or token is, if the gateway asks who you are; else it is taken from "
+    "SESSION_GATEWAY_TOKEN.",
+)
+def chat(address: str, route: str | None, token_file: TextIO | None) -> None:
     """Chat with a model in the terminal, or line by line from a pipe.
 
     ADDRESS is the gateway's, http://127.0.0.1:8080 unless given, with its prefix where a proxy
@@ -214,8 +220,10 @@ def chat(address: str, route: str | None) -> None:
     from gateway.client import ConnectionFailed  # noqa: PLC0415
     from gateway.client.chat import chat as run_chat  # noqa: PLC0415
 
+    token = os.environ.get("SESSION_GATEWAY_TOKEN") if token_file is None else token_file.read()
+
     async def talk() -> None:
-        if not await run_chat(address, route):
+        if not await run_chat(address, route, token=token and token.strip()):
             raise click.exceptions.Exit(1)
 
     if sys.stdin.isatty():

@@ -171,9 +171,7 @@ function showSignIn(needed) {
   if (needed === !page.signin.hidden) return;
   page.signin.hidden = !needed;
   if (!needed) return;
-  if (client?.token !== undefined) {
-    page.known.textContent = "You are not signed in, or no longer: sign in again.";
-  }
+  if (client?.token !== undefined) page.known.textContent = `${client.reason} Sign in again.`;
   page.token.focus();
 }
 

@@ -22,7 +22,14 @@
  * @module
  */
 
-export { backoff, CLOSE_CODES, describeClose, MAX_BACKOFF, TAKEN_OVER } from "./client/closing.js";
+export {
+  backoff,
+  CLOSE_CODES,
+  describeClose,
+  MAX_BACKOFF,
+  TAKEN_OVER,
+  UNAUTHENTICATED,
+} from "./client/closing.js";
 export { MessageError } from "./client/errors.js";
 export { SessionClient, SUBPROTOCOL } from "./client/session.js";
 export { Turn } from "./client/turns.js";

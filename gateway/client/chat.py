@@ -45,12 +45,16 @@ class End(Enum):
 class Chat:
     """Conversations, one after the other.
 
+    Args:
+        token: A key or a token; None where nobody asks for one.
+
     Attributes:
         failed: Whether a message did.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, token: str | None) -> None:
         self.failed = False
+        self._token = token
         self._terminal = sys.stdin.isatty() and sys.stdout.isatty()
         self._input = Input(PROMPT if self._terminal else "")
         self._output = TerminalOutput(self._input, terminal=self._terminal)
@@ -74,7 +78,11 @@ class Chat:
         while end is End.NEW:
             self._typed_for, self._gone_is_known = None, False
             async with connect(
-                url, on_notice=self.notice, reopen=self._terminal, carry_over=False
+                url,
+                token=self._token,
+                on_notice=self.notice,
+                reopen=self._terminal,
+                carry_over=False,
             ) as session:
                 with self._input.watching() if self._terminal else contextlib.nullcontext():
                     if self._terminal and hint:
@@ -243,17 +251,18 @@ class Chat:
         self._print(*in_words(notice))
 
 
-async def chat(address: str, route: str | None = None) -> bool:
+async def chat(address: str, route: str | None = None, token: str | None = None) -> bool:
     """Chat until the end of the input; whether every message was answered.
 
     Args:
         address: The gateway's, or of one of its WebSockets: see `websocket_url`.
         route: Its name.
+        token: A key or a token, where the gateway asks who this is.
 
     Raises:
         ConnectionFailed: No session could be opened.
         ValueError: The address is none.
     """
-    conversations = Chat()
+    conversations = Chat(token)
     await conversations.run(websocket_url(address, route))
     return not conversations.failed

@@ -389,8 +389,10 @@ export class SessionClient extends EventTarget {
     this.#drop();
     this.reason = words;
     this.code = code;
+    // Who shows another token may come back to the session, and to what is under way in it.
+    const stays = code === UNAUTHENTICATED && this.#conversation.session !== null;
     if (code === TAKEN_OVER) this.#conversation.adopt();
-    else this.#conversation.leave(this.#notSent(), words.replace(/\.$/, ""));
+    else if (!stays) this.#conversation.leave(this.#notSent(), words.replace(/\.$/, ""));
     this.#become("closed");
   }
 
