@@ -15,6 +15,7 @@ from starlette.routing import WebSocketRoute
 from gateway.admission import Admission
 from gateway.budget import ByteBudget
 from gateway.config import AwsSettings, ConfigError, JwtSettings, Settings
+from gateway.guard import GuardedModel
 from gateway.runner import Route
 from gateway.sagemaker.checks import platform_problems
 from gateway.sagemaker.model import SageMakerModel
@@ -80,14 +81,17 @@ async def build(settings: Settings) -> AsyncIterator[Built]:
         routes = {
             name: Route(
                 route.policy(name, server),
-                SageMakerModel(
-                    runtime,
-                    route.endpoint_name,
-                    route.profile,
-                    route.defaults,
-                    body_format=route.body_format,
-                    line_bytes=aws.stream_line_bytes,
-                    route=name,
+                GuardedModel(
+                    SageMakerModel(
+                        runtime,
+                        route.endpoint_name,
+                        route.profile,
+                        route.defaults,
+                        body_format=route.body_format,
+                        line_bytes=aws.stream_line_bytes,
+                        route=name,
+                    ),
+                    route.max_turns_in_flight,
                 ),
             )
             for name, route in settings.routes.items()

@@ -34,7 +34,7 @@ from gateway.session import events as on
 from gateway.session.events import ClientId, SessionEvent, Timer
 from gateway.session.output import error_message
 from gateway.session.policy import Policy
-from gateway.session.ports import Call, Log, Model, ModelError, ModelReply, SessionRecord, Store
+from gateway.session.ports import NOT_SENT, Call, Log, Model, ModelError, ModelReply, SessionRecord, Store
 from gateway.session.reader import LogReader
 from gateway.session.session import Session
 
@@ -45,6 +45,9 @@ NO_ROOM = Failure(
     message="The gateway holds as much as it may, and much of it is yours; send it again later.",
 )
 """What a message is answered with where it would be more than an equal share of what is held."""
+
+NEVER_SENT = Failure(code=ErrorCode.UNAVAILABLE, message="It was not sent.")
+"""What became of a turn that was cancelled while it waited for its endpoint."""
 
 COUNTED_BYTES = 4096
 """How much more or less a session may hold before the budget for all is told."""
@@ -339,10 +342,7 @@ class SessionRunner:
             case do.CloseClient():
                 self._close_clients(effect)
             case do.CancelInvoke():
-                call = self._calls.pop(effect.turn, None)
-                if call is not None:
-                    call.cancel()
-                    self.handle(on.InvokeCancelled(effect.turn))
+                self._cancel(effect.turn)
             case do.SetTimer():
                 self._set_timer(effect)
             case do.OpenSession():
@@ -439,12 +439,22 @@ class SessionRunner:
                 effect.request,
                 effect.model,
                 affinity=self.session.id,
+                principal=self.session.principal,
                 on_parts=partial(self._parts, turn),
                 on_end=partial(self._ended, turn),
             )
         except Exception:
             log.exception("an adapter failed", session=self.session.id)
             self.handle(on.InvokeFailed(turn, _internal(Outcome.UNKNOWN)))
+
+    def _cancel(self, turn: int) -> None:
+        call = self._calls.pop(turn, None)
+        if call is None:
+            return
+        if call.cancel() is NOT_SENT:
+            self.handle(on.InvokeFailed(turn, NEVER_SENT))
+        else:
+            self.handle(on.InvokeCancelled(turn))
 
     def _log_turn(self, done: MessageDone) -> None:
         about = {

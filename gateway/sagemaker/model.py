@@ -146,6 +146,7 @@ class SageMakerModel:
         session: ModelSession | None,
         *,
         affinity: str,
+        principal: str,  # noqa: ARG002 - the platform knows the gateway alone
         on_parts: OnParts,
         on_end: OnEnd,
     ) -> Call:

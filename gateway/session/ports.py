@@ -80,11 +80,19 @@ OnEnd = Callable[[ModelReply | Failure], None]
 """Takes what has become of a turn: its reply, or why there is none."""
 
 
+NOT_SENT = object()
+"""What `Call.cancel` returns where the model has certainly seen nothing."""
+
+
 class Call(Protocol):
     """A call that is under way."""
 
     def cancel(self) -> object:
-        """Close its request. Nothing more is heard of it."""
+        """Close its request. Nothing more is heard of it.
+
+        Returns:
+            `NOT_SENT` where it was none yet; else anything.
+        """
         ...
 
 
@@ -101,6 +109,7 @@ class Model(Protocol):
         session: ModelSession | None,
         *,
         affinity: str,
+        principal: str,
         on_parts: OnParts,
         on_end: OnEnd,
     ) -> Call:
@@ -112,6 +121,7 @@ class Model(Protocol):
                 it with the first turn.
             affinity: A name for the conversation, at most 64 characters, for models that have no
                 sessions but route by prefix.
+            principal: Whose turn it is.
             on_parts: Called with the parts of a streamed reply as they come, in order: text, or
                 bytes where the reply is no text.
             on_end: Called once, last.
