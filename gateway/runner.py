@@ -254,8 +254,6 @@ class SessionRunner:
                 self._handle(*later.pop(0))
         finally:
             self._handling = False
-            if later:
-                later.clear()
         held = self.log.held + self._queue.bytes + self._transcript.bytes
         if self._over or not -COUNTED_BYTES < held - self.held < COUNTED_BYTES:
             self._count()
@@ -265,8 +263,7 @@ class SessionRunner:
         held = self.log.held + self._queue.bytes + self._transcript.bytes
         if self._over and not self._leaving:
             held = 0
-        if held != self.held:
-            self._host.budget.change(self, held)
+        self._host.budget.change(self, held)
 
     def give_back(self) -> None:
         """Drop the older half of the log. Who comes back for it is told what is lost; who reads

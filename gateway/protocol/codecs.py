@@ -180,17 +180,17 @@ class MsgpackCodec:
             if message.base64 is not UNSET:
                 message = structs.replace(message, base64=UNSET, data=message.base64)
             elif message.json is not UNSET:
-                message = self._repacked(message, bytes(message.json))
+                message = self._repacked(message, memoryview(message.json))
         return self._encoder.encode(message)
 
-    def _repacked(self, message: MessageDone, body: bytes) -> MessageDone:
+    def _repacked(self, message: MessageDone, body: memoryview) -> MessageDone:
         """The message with its JSON as MessagePack; as text where that costs much, or can't be."""
         if not may_be_built(body):
-            return structs.replace(message, json=UNSET, text=body.decode())
+            return structs.replace(message, json=UNSET, text=str(body, "utf-8"))
         try:
             packed = self._encoder.encode(msgspec.json.decode(body))
         except (msgspec.DecodeError, OverflowError, RecursionError):
-            return structs.replace(message, json=UNSET, text=body.decode())
+            return structs.replace(message, json=UNSET, text=str(body, "utf-8"))
         return structs.replace(message, json=Raw(packed))
 
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
-from types import MappingProxyType
 from typing import Any, TypedDict
 
 import msgspec
@@ -16,7 +15,6 @@ from gateway.session.ports import ModelReply, ModelRequest
 _COUNT = len(OPTIONS)
 """Of the fields of a message, which begin with the options."""
 _NO_OPTIONS = (UNSET,) * _COUNT
-_NONE: Mapping[str, str] = MappingProxyType({})
 
 TEXT = "text/plain; charset=utf-8"
 JSON = "application/json"
@@ -60,7 +58,7 @@ def options_of(message: MessageSend) -> Mapping[str, str]:
     """The options that a message sets, by name."""
     options = structs.astuple(message)[:_COUNT]
     if options == _NO_OPTIONS:
-        return _NONE
+        return {}
     named = zip(OPTIONS, options, strict=True)
     return {name: value for name, value in named if value is not UNSET}
 

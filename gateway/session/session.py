@@ -253,7 +253,7 @@ class Session:
             self.turns.begin(self.model)
         else:
             self.used_at = self.out.now
-            if not self.clients.readers:
+            if self.clients.absent_since is not None:
                 self._end_if_abandoned()
 
     def _parts(self, event: on.ReplyParts) -> None:

@@ -8,10 +8,11 @@ import pytest
 from structlog.testing import capture_logs
 
 from gateway.errors import CloseCode, ErrorCode, Failure, Outcome
+from gateway.logs import LogLimit
 from gateway.protocol import messages as wire
-from gateway.runner import COUNTED_BYTES, FAILURES_A_MINUTE, LARGE_BYTES, Route
+from gateway.runner import COUNTED_BYTES, FAILURES_A_MINUTE, LARGE_BYTES, Route, SessionRunner
 from gateway.session.events import Timer
-from gateway.session.policy import Opening, Policy
+from gateway.session.policy import Opening, Policy, Recovery
 from gateway.session.ports import ModelReply, ModelSession
 from gateway.session.session import Session
 from tests.support.sessions import (
@@ -98,6 +99,27 @@ async def test_of_a_flood_of_calls_that_fail_not_each_is_logged() -> None:
         assert len([line for line in logs if line["call"] == "turn"]) == FAILURES_A_MINUTE
 
 
+async def test_what_was_not_logged_is_counted_for_each_reason() -> None:
+    async with running() as f:
+        runner = await f.open(retries=0)
+        now = [0.0]
+        runner.route.failures = LogLimit(1, 60, clock=lambda: now[0])
+        with capture_logs() as logs:
+            for number, failure in enumerate([REFUSED, REFUSED, REFUSED, BUSY]):
+                f.model.answers = failure
+                runner.handle(wire.MessageSend(id=str(number), text="x"))
+                await f.until(partial(done, runner, str(number)))
+            now[0] = 60.0
+            f.model.answers = REFUSED
+            runner.handle(wire.MessageSend(id="last", text="x"))
+            await f.until(lambda: done(runner, "last"))
+        assert [(line["error"], line.get("suppressed")) for line in logs] == [
+            ("unavailable", None),
+            ("throttled", None),
+            ("unavailable", 2),
+        ]
+
+
 async def test_a_turn_that_is_cancelled_before_it_begins_ends_at_once() -> None:
     async with running() as f:
         runner = await f.open(opening=Opening.NONE)
@@ -107,6 +129,9 @@ async def test_a_turn_that_is_cancelled_before_it_begins_ends_at_once() -> None:
         ended = done(runner, "a")
         assert ended is not None
         assert ended.status == "cancelled"
+        f.model.answers = ModelReply(body=b"small")
+        runner.handle(wire.MessageSend(id="b", text="x"))
+        await f.until(lambda: done(runner, "b"))
 
 
 async def test_a_session_that_breaks_ends_alone(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -301,11 +326,21 @@ class TestBudget:
             (refused,) = connection.notices
             assert isinstance(refused, wire.ErrorMessage)
             assert (refused.code, refused.id) == (ErrorCode.QUEUE_FULL, "b")
+            assert refused.message == (
+                "The gateway holds as much as it may, and much of it is yours; send it again later."
+            )
             assert refused.retryable
-            small.receive(wire.MessageSend(id="c", text="x" * 5000), f.connection.client, 5000)
+            assert not large.session.knows("b")
+            large.receive(wire.MessageSend(id="b", text="x" * 9000), 99, 9000)  # who has gone
+            large.receive(first, connection.client, 15_000)
+            assert isinstance(connection.notices[-1], wire.MessageDuplicate)
+            small.receive(wire.MessageSend(id="c", text=""), f.connection.client, 0)
+            small.receive(wire.MessageSend(id="c", text="y"), f.connection.client, 1)
+            assert isinstance(f.connection.notices.pop(), wire.ErrorMessage)
+            small.receive(wire.MessageSend(id="d", text="x" * 5000), f.connection.client, 5000)
             assert not f.connection.notices, "it has its share"
             f.model.waits.set()
-            await f.until(lambda: done(large, "a") and done(small, "c"))
+            await f.until(lambda: done(large, "a") and done(small, "d"))
             large.receive(wire.MessageSend(id="b", text="x" * 9000), connection.client, 9000)
             await f.until(lambda: done(large, "b"))
 
@@ -339,6 +374,58 @@ class TestBudget:
                 runner.handle(wire.MessageSend(id=str(number), text="x"))
                 await f.until(lambda: done(runner, str(number)) or f.connection.ended)  # noqa: B023
             assert f.connection.ended == [(CloseCode.TOO_SLOW, "too slow")]
+
+    async def test_all_that_a_session_holds_is_counted(self) -> None:
+        async with running() as f:
+            f.model.answers = ModelReply(body=b"y" * 5000, content_type="text/plain")
+            runner = await f.open(resume_seconds=30, on_lost=Recovery.REPLAY)
+            runner.handle(wire.MessageSend(id="a", text="x" * 6000))
+            await f.until(lambda: done(runner, "a"))
+            f.model.waits.clear()
+            runner.handle(wire.MessageSend(id="b", text="x" * 7000))
+            kept = runner.session.history.transcript.bytes
+            assert kept >= 6000
+            held = runner.log.held + runner.session.turns.queue.bytes + kept
+            assert f.sessions.budget.total == pytest.approx(held, abs=COUNTED_BYTES)
+            assert held > 18_000
+            runner.give_back()
+            held = runner.log.held + runner.session.turns.queue.bytes + kept
+            assert f.sessions.budget.total == held
+            f.model.waits.set()
+
+    async def test_half_of_the_log_is_given_back(self) -> None:
+        async with running() as f:
+            f.model.answers = ModelReply(body=b"y" * 3000, content_type="text/plain")
+            runner = await f.open(resume_seconds=30)
+            for number in range(8):
+                runner.handle(wire.MessageSend(id=str(number), text="x"))
+                await f.until(partial(done, runner, str(number)))
+            whole = runner.log.held
+            quick = Connection()
+            runner.subscribe(quick, 0)
+            while quick.reader.take() is not None:
+                pass
+            runner.give_back()
+            assert whole * 0.35 < runner.log.held <= whole / 2
+            assert f.connection.ended == [(CloseCode.TOO_SLOW, "too slow")]
+            assert not quick.ended
+
+    async def test_who_leaves_and_has_read_on_is_not_cut(self) -> None:
+        async with running() as f:
+            f.model.answers = ModelReply(body=b"y" * 3000, content_type="text/plain")
+            runner = await f.open()
+            quick, slow = f.connection, Connection()
+            runner.subscribe(slow, 0)
+            for number in range(4):
+                runner.handle(wire.MessageSend(id=str(number), text="x"))
+                await f.until(partial(done, runner, str(number)))
+            while quick.reader.take() is not None:
+                pass
+            runner.handle(wire.SessionClose())
+            await f.until(lambda: quick.ended)
+            runner.give_back()
+            assert slow.ended[1:] == [(CloseCode.TOO_SLOW, "too slow")]
+            assert len(quick.ended) == 1
 
     async def test_who_has_only_waited_for_company_is_not_behind(self) -> None:
         class Waiting(Connection):
@@ -420,16 +507,80 @@ async def test_who_reads_along_and_has_not_read_what_another_has_done_with_is_cl
         assert late.reader.lost == (1, 1)
 
 
+async def test_one_of_two_that_has_not_read_what_the_other_has_done_with_is_closed() -> None:
+    async with running() as f:
+        runner = await f.open(resume_seconds=30)
+        await f.until(lambda: runner.log.last)
+        slow = Connection()
+        runner.subscribe(slow, 0)
+        runner.handle(wire.EventAck(event=1), f.connection.client)
+        assert slow.ended == [(CloseCode.TOO_SLOW, "too slow")]
+
+
+async def test_who_is_behind_is_closed_at_the_next_event() -> None:
+    async with running() as f:
+        f.model.answers = ModelReply(body=b"y" * 6000, content_type="text/plain")
+        runner = await f.open(resume_seconds=30, log_bytes=10_000)
+        runner.handle(wire.MessageSend(id="a", text="x"))
+        while f.connection.reader.take() is not None:
+            pass
+        await f.until(lambda: done(runner, "a"))
+        assert not f.connection.ended, "one is under way, however large"
+        f.model.waits.clear()
+        runner.handle(wire.MessageSend(id="b", text="x"))
+        assert f.connection.ended == [(CloseCode.TOO_SLOW, "too slow")]
+        f.model.waits.set()
+
+
+async def test_the_end_is_kept_until_who_has_asked_for_it_has_received_it() -> None:
+    async with running() as f:
+        runner = await f.open(resume_seconds=30)
+        await f.until(lambda: runner.log.last)
+        along = Connection()
+        runner.subscribe(along, 0)
+        runner.handle(wire.SessionClose())
+        await f.until(lambda: f.connection.ended)
+        runner.read_by(f.connection.reader)
+        assert len(f.sessions) == 1, "it has not read it"
+        for reader in (along.reader, f.connection.reader):
+            while reader.take() is not None:
+                pass
+        runner.read_by(along.reader)
+        assert len(f.sessions) == 1, "who reads along decides nothing"
+        runner.read_by(f.connection.reader)
+        assert len(f.sessions) == 0
+
+
+async def test_an_end_that_nobody_has_asked_for_is_kept() -> None:
+    async with running() as f:
+        f.model.answers = ModelReply(body=b"x", session_closed=True)
+        runner = await f.open(resume_seconds=30)
+        runner.handle(wire.MessageSend(id="a", text="x"))
+        await f.until(lambda: f.connection.ended)
+        while f.connection.reader.take() is not None:
+            pass
+        runner.read_by(f.connection.reader)
+        assert len(f.sessions) == 1
+
+
+async def test_clients_of_a_session_that_was_set_up_again_have_other_numbers() -> None:
+    async with running() as f:
+        runner = await f.open()
+        runner.subscribe(Connection(), 0)
+        again = SessionRunner(runner.session, runner.log, runner.route, f.sessions)
+        assert again.subscribe(Connection(), 0) == 3
+
+
 async def test_what_the_model_is_given() -> None:
     async with running() as f:
         runner = await f.open(streams=True)
         await f.until(lambda: runner.log.last)
         f.model.parts = ["a", "b"]
         f.model.answers = ModelReply(body=None, content_type="text/plain")
-        runner.handle(wire.MessageSend(id="a", text="x"))
+        runner.handle(wire.MessageSend(id="a", text="x", accept="text/plain"))
         await f.until(lambda: done(runner, "a"))
         ((request, session, affinity),) = f.model.asked
-        assert (request.body, request.stream) == (b"x", True)
+        assert (request.body, request.accept, request.stream) == (b"x", "text/plain", True)
         assert session == ModelSession("m")
         assert affinity == runner.session.id
         parts = [runner.log.get(number) for number in (3, 4)]
@@ -519,6 +670,32 @@ async def test_large_replies_take_turns() -> None:
         assert turns == [0, 1, 2, 3]
 
 
+async def test_a_large_reply_alone_is_not_held_up() -> None:
+    wrong: list[object] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _loop, what: wrong.append(what))
+    async with running() as f:
+        f.model.answers = ModelReply(body=bytes(LARGE_BYTES + 1), content_type="text/plain")
+        runner = await f.open()
+        for name in ("a", "b"):
+            runner.handle(wire.MessageSend(id=name, text="x"))
+            await f.until(partial(done, runner, name))
+    assert not wrong
+
+
+@pytest.mark.parametrize("body", [b"small", None])
+async def test_other_replies_take_no_turn(
+    body: bytes | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with running() as f:
+        f.model.answers = ModelReply(body=body)
+        runner = await f.open()
+        waiting: list[Callable[[], None]] = []
+        monkeypatch.setattr(f.sessions, "in_turn", waiting.append)
+        runner.handle(wire.MessageSend(id="a", text="x"))
+        await f.until(lambda: done(runner, "a"))
+        assert not waiting
+
+
 async def test_a_large_reply_that_is_cancelled_before_its_turn_is_dropped(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -534,3 +711,6 @@ async def test_a_large_reply_that_is_cancelled_before_its_turn_is_dropped(
         ended = done(runner, "a")
         assert ended is not None
         assert ended.status == "cancelled"
+        f.model.answers = ModelReply(body=b"small")
+        runner.handle(wire.MessageSend(id="b", text="x"))
+        await f.until(lambda: done(runner, "b"))

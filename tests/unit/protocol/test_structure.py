@@ -112,6 +112,8 @@ def test_json_with_as_many_values() -> None:
         for count, few in (((MAX_VALUES - 1) // each, True), (MAX_VALUES, False)):
             assert may_be_built(f"[{','.join([item] * count)}]".encode()) is few
     assert may_be_built(b'"' + b"x" * MAX_VALUES + b'"')
+    assert may_be_built(b'"' + b"x" * 1_000_000 + b'"' + b"," * (MAX_VALUES - 1))
+    assert not may_be_built(memoryview(b'"' + b"x" * 1_000_000 + b'"' + b"," * MAX_VALUES))
 
 
 @given(

@@ -210,6 +210,7 @@ class TestAfterTheEnd:
         script.closed()
         script.step(on.Detached(script.client))
         assert script.resume(last_event=1).last_event == 2
+        assert not [effect for effect in script.effects if isinstance(effect, do.Displace)]
 
     def test_one_that_left_before_it_was_told_may_ask(self) -> None:
         script = Script(resume_seconds=30).ready()
