@@ -1,10 +1,11 @@
-"""What stands between sessions and their endpoint, so that neither a sick one nor a greedy principal
-is felt more than it must: how many turns are at the model, in whose turn, and whether to ask at all.
+"""What stands between sessions and their endpoint: how many turns are at the model, in whose turn,
+and whether to ask at all. So neither a sick endpoint nor a greedy principal is felt more than it
+must.
 
-- A limit on turns at the model that adapts (`AdaptiveLimit`), so that an endpoint that throttles or
-  slows down is asked less, and what waits does so here, where it costs nothing.
-- A queue with a line for each principal (`FairQueue`), served in turns: one with a thousand sessions
-  waits as long for its next turn as one with a single session.
+- A limit on turns at the model that adapts (`AdaptiveLimit`): an endpoint that throttles or slows
+  down is asked less, and what waits does so here, where it costs nothing.
+- A queue with a line for each principal (`FairQueue`), served in turns: one with a thousand
+  sessions waits as long for its next turn as one with a single session.
 - A circuit breaker (`Breaker`): while an endpoint fails, it is asked by probes alone, and clients
   are told at once when to come back.
 """
@@ -48,6 +49,7 @@ OPEN_SECONDS, MAX_OPEN_SECONDS = 1.0, 30.0
 
 _OVERLOADED = frozenset({ErrorCode.THROTTLED, ErrorCode.MODEL_NOT_READY, ErrorCode.TIMEOUT})
 _SICK = frozenset({ErrorCode.UNAVAILABLE, ErrorCode.MODEL_NOT_READY, ErrorCode.TIMEOUT})
+
 
 class AdaptiveLimit:
     """How many turns may be at the model: additive increase, multiplicative decrease.

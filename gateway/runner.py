@@ -34,7 +34,16 @@ from gateway.session import events as on
 from gateway.session.events import ClientId, SessionEvent, Timer
 from gateway.session.output import error_message
 from gateway.session.policy import Policy
-from gateway.session.ports import NOT_SENT, Call, Log, Model, ModelError, ModelReply, SessionRecord, Store
+from gateway.session.ports import (
+    NOT_SENT,
+    Call,
+    Log,
+    Model,
+    ModelError,
+    ModelReply,
+    SessionRecord,
+    Store,
+)
 from gateway.session.reader import LogReader
 from gateway.session.session import Session
 

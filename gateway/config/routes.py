@@ -116,7 +116,8 @@ class RouteSettings(Section):
         default=6_291_456, description="largest message; SageMaker's limit for a body"
     )
     max_turns_in_flight: Count = Field(
-        default=200, description="turns at the model at once; fewer while it throttles or slows down"
+        default=200,
+        description="turns at the model at once; fewer while it throttles or slows down",
     )
     queued_messages: Count = Field(default=16, description="messages that may wait in a session")
     remembered_messages: Count = Field(

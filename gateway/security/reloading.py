@@ -62,7 +62,7 @@ class Reloader:
             try:
                 each.load()
             except Exception as error:  # noqa: BLE001 - whatever it is, the old ones are good
-                log.error(  # noqa: TRY400 - no defect
+                log.warning(
                     "files can't be read again; what was read before stays",
                     files=names,
                     why=str(error),

@@ -37,6 +37,7 @@ class AtOnce(SageMakerModel):
         session: ModelSession | None,  # noqa: ARG002 - the port's
         *,
         affinity: str,  # noqa: ARG002
+        principal: str,  # noqa: ARG002
         on_parts: OnParts,
         on_end: OnEnd,
     ) -> Call:

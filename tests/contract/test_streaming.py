@@ -544,7 +544,9 @@ async def test_cancelling_what_is_read_in_one_piece() -> None:
     async with serving(answering(token("x") * 20_000)) as (_, client):
         model = model_of(client, profile="first-message")
         ends: list[object] = []
-        call = model.invoke(ASK, None, affinity="a", on_parts=ends.append, on_end=ends.append)
+        call = model.invoke(
+            ASK, None, affinity="a", principal="p", on_parts=ends.append, on_end=ends.append
+        )
         await until(lambda: client.budget.waiting)
         call.cancel()
         await until(lambda: not client.budget.waiting)

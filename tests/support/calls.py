@@ -29,6 +29,8 @@ async def invoke(
         def ended(result: ModelReply | Failure) -> None:
             on_end(ModelError(result) if isinstance(result, Failure) else result)
 
-        return model.invoke(request, session, affinity="a", on_parts=on_parts, on_end=ended)
+        return model.invoke(
+            request, session, affinity="a", principal="p", on_parts=on_parts, on_end=ended
+        )
 
     return await result_of(start)

@@ -60,6 +60,7 @@ class Model:
         session: ModelSession | None,
         *,
         affinity: str,
+        principal: str,  # noqa: ARG002 - nobody's in particular
         on_parts: OnParts,
         on_end: OnEnd,
     ) -> Call:

@@ -19,6 +19,7 @@ ALLOWED = {
     "logs": set[str](),
     "budget": set[str](),
     "admission": {"errors"},
+    "guard": {"errors", "session"},
     "security": {"addresses", "admission", "errors", "logs", "session"},
     "protocol": {"errors"},
     "formats": {"protocol", "errors"},
@@ -45,6 +46,7 @@ ALLOWED = {
         "admission",
         "budget",
         "config",
+        "guard",
         "runner",
         "security",
         "sessions",
@@ -67,6 +69,7 @@ FOREIGN = {
     "aiobotocore": {"sagemaker"},
     "aiohttp": {"local", "sagemaker", "security"},
     "asyncio": {
+        "guard",
         "runner",
         "sessions",
         "cli",
