@@ -333,14 +333,23 @@ class _Turn:
     def _end(self, result: ModelReply | Failure) -> None:
         if not self._over:
             self._over = True
-            self._on_end(result)
+            on_end = self._on_end
+            self._forget()
+            on_end(result)
+
+    def _forget(self) -> None:
+        """Leave no cycle that would hold a session until it is collected."""
+        self.call = None
+        del self._send, self._on_end
 
     def cancel(self) -> object:
         """See `Call.cancel`."""
         if self._over:
             return None
         self._over = True
-        return self._guard.cancelled(self)
+        outcome = self._guard.cancelled(self)
+        self._forget()
+        return outcome
 
 
 def _busy() -> Failure:

@@ -28,7 +28,9 @@ TICKET_SECONDS = 30.0
 REFUSALS_A_MINUTE = 60
 """How many lines are logged of those who may not come in, for each reason."""
 
-_NOBODY = Refused(ErrorCode.UNAUTHENTICATED, "This needs a valid key, token or ticket.")
+
+def _nobody() -> Refused:
+    return Refused(ErrorCode.UNAUTHENTICATED, "This needs a valid key, token or ticket.")
 
 
 class Guest:
@@ -58,7 +60,8 @@ class Guest:
     async def identify(self, credentials: Credentials, *, route: str | None) -> None:
         """See `gateway.admission.Visitor`."""
         if self._refused is not None:
-            raise self._refused
+            refused, self._refused = self._refused, None  # which leaves with what raised it
+            raise refused
         if not self._door.required or not credentials:
             return
         known = await self._door.identify(credentials, self._address)
@@ -69,7 +72,7 @@ class Guest:
             raise Refused(ErrorCode.RATE_LIMITED, text, retry_after=1.0)
         if self._left:  # meanwhile
             self._door.accounts.disconnect(known.name)
-            raise _NOBODY
+            raise _nobody()
         self._known = known
 
     async def refresh(self, token: str) -> None:
@@ -95,7 +98,7 @@ class Guest:
     async def ticket(self) -> Ticket:
         """See `gateway.admission.Visitor`."""
         if self._known is None:
-            raise _NOBODY
+            raise _nobody()
         if wait := self.take(0):
             raise Refused(ErrorCode.RATE_LIMITED, "You ask for more tickets than you may.", wait)
         return await self._door.issue(self._known)
@@ -182,7 +185,7 @@ class Door:
             known, why = await self._check(credentials.token or "")
         if known is None or (known.expires_at is not None and known.expires_at <= self._wall()):
             self._log(why, address)
-            raise _NOBODY
+            raise _nobody()
         return known
 
     async def _check(self, token: str) -> tuple[Principal | None, str]:
