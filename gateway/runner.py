@@ -159,6 +159,7 @@ class SessionRunner:
         self._transcript = session.history.transcript
         self._host = host
         self._subscribers: dict[ClientId, Subscriber] = {}
+        self._readers: tuple[tuple[ClientId, Subscriber], ...] = ()  # the same, to be gone through
         # Those that have been told to close, and read what is in the log before they do.
         self._leaving: dict[ClientId, Subscriber] = {}
         self._numbers = itertools.count(max(session.clients.readers, default=0) + 1)
@@ -205,13 +206,20 @@ class SessionRunner:
     def _add(self, subscriber: Subscriber) -> ClientId:
         client = next(self._numbers)
         self._subscribers[client] = subscriber
+        self._readers = (*self._subscribers.items(),)
         return client
+
+    def _remove(self, client: ClientId) -> Subscriber | None:
+        subscriber = self._subscribers.pop(client, None)
+        if subscriber is not None:
+            self._readers = (*self._subscribers.items(),)
+        return subscriber
 
     def detach(self, client: ClientId) -> None:
         """A client is gone; one that the session has closed itself changes nothing."""
         if self._leaving.pop(client, None) is not None:
             self._count()
-        elif self._subscribers.pop(client, None) is not None:
+        elif self._remove(client) is not None:
             self.handle(on.Detached(client))
 
     def read_by(self, reader: LogReader) -> None:
@@ -244,6 +252,8 @@ class SessionRunner:
                 subscriber.tell(error_message(NO_ROOM, message.id))
             return
         self.handle(message, client)
+        if size > COUNTED_BYTES:
+            self._weigh()
 
     def handle(self, event: SessionEvent, client: ClientId | None = None) -> None:
         """Let an event in, and do what follows from it.
@@ -258,13 +268,21 @@ class SessionRunner:
             return
         self._handling = True
         try:
-            self._handle(event, client)
-            while later:
-                self._handle(*later.pop(0))
+            while True:
+                if self._crashed:
+                    self._handle_late(event)
+                else:
+                    self._handle(event, client)
+                if not later:
+                    break
+                event, client = later.pop(0)
         finally:
             self._handling = False
+
+    def _weigh(self) -> None:
+        """Tell the budget what is held now, if that is much more or less than it knows."""
         held = self.log.held + self._queue.bytes + self._transcript.bytes
-        if self._over or not -COUNTED_BYTES < held - self.held < COUNTED_BYTES:
+        if not -COUNTED_BYTES < held - self.held < COUNTED_BYTES:
             self._count()
 
     def _count(self) -> None:
@@ -289,26 +307,27 @@ class SessionRunner:
         self._count()
 
     def _handle(self, event: SessionEvent, client: ClientId | None) -> None:
-        if self._crashed:
-            if isinstance(event, on.Opened):  # nobody else knows of it
-                self._host.spawn(self._close(do.CloseSession(event.model)))
-            return
         try:
-            for effect in self.session.handle(event, self._loop.time(), time.time(), client):
+            now = self._loop.time()
+            for effect in self.session.handle(event, now, time.time(), client):
                 if type(effect) is do.Append:  # by far the most
-                    self._append(effect.events)
+                    self._append(effect.events, now)
                 else:
                     self._perform(effect)
         except Exception:
             log.exception("a session failed", session=self.session.id, state=str(self.session))
             self._crash()
 
+    def _handle_late(self, event: SessionEvent) -> None:
+        """The session has crashed: of what it has opened at the model, nobody else knows."""
+        if isinstance(event, on.Opened):
+            self._host.spawn(self._close(do.CloseSession(event.model)))
+
     def _crash(self) -> None:
         """End a session whose state can't be trusted; the others live on."""
         self._crashed = True
-        for subscriber in self._subscribers.values():
-            subscriber.abort(CloseCode.INTERNAL, ErrorCode.INTERNAL)
-        self._subscribers.clear()
+        for client in [*self._subscribers]:
+            self._abort(client, CloseCode.INTERNAL, ErrorCode.INTERNAL)
         self.stop()
         for call in self._calls.values():
             call.cancel()
@@ -327,6 +346,7 @@ class SessionRunner:
     def _end(self) -> bool:
         """Leave the host, and hold nothing any more; False where that has been done."""
         self._over = True
+        self._count()
         return self._host.ended(self)
 
     def _perform(self, effect: do.Effect) -> None:  # noqa: C901, PLR0912 - a case for each effect
@@ -335,6 +355,7 @@ class SessionRunner:
                 self._invoke(effect)
             case do.Trim():
                 self.log.trim(effect.through)
+                self._weigh()
                 if len(self._subscribers) > 1:
                     self._drop_laggards()
             case do.Tell():
@@ -362,21 +383,23 @@ class SessionRunner:
                 self._host.spawn(self._store(self._host.store.delete, self.session.id))
                 self._end()
 
-    def _append(self, events: tuple[Event, ...]) -> None:
-        now, append = self._loop.time(), self.log.append
+    def _append(self, events: tuple[Event, ...], now: float) -> None:
+        log = self.log
         for event in events:
-            append(event, now)
+            log.append(event, now)
             if type(event) is MessageDone and _log.isEnabledFor(self._host.turn_level):
                 self._log_turn(event)
         soon = type(events[-1]) is not MessageAccepted
-        late = self.log.last - 1  # who has all before the newest event does not lag
-        for client, subscriber in [*self._subscribers.items()]:
+        late = log.last - 1  # who has all before the newest event does not lag
+        for client, subscriber in self._readers:
             subscriber.wake(soon=soon)
             if subscriber.reader.position < late and subscriber.reader.lags:
                 self._drop_laggard(client)
+        if soon:
+            self._weigh()
 
     def _drop_laggards(self) -> None:
-        for client, subscriber in [*self._subscribers.items()]:
+        for client, subscriber in self._readers:
             if subscriber.reader.lags:
                 self._drop_laggard(client)
 
@@ -403,14 +426,14 @@ class SessionRunner:
         subscriber.flush()  # at once: it is to come forward, however fast the log goes on
 
     def _abort(self, client: ClientId, code: CloseCode, reason: str) -> None:
-        subscriber = self._subscribers.pop(client, None)
+        subscriber = self._remove(client)
         if subscriber is not None:
             subscriber.abort(code, reason)
 
     def _close_clients(self, effect: do.CloseClient) -> None:
         clients = [*self._subscribers] if effect.client is None else [effect.client]
         for client in clients:
-            subscriber = self._subscribers.pop(client, None)
+            subscriber = self._remove(client)
             if subscriber is not None:
                 self._leaving[client] = subscriber
                 subscriber.close(effect.code, effect.reason)

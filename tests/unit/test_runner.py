@@ -382,7 +382,8 @@ class TestBudget:
             runner.handle(wire.MessageSend(id="a", text="x" * 6000))
             await f.until(lambda: done(runner, "a"))
             f.model.waits.clear()
-            runner.handle(wire.MessageSend(id="b", text="x" * 7000))
+            large = wire.MessageSend(id="b", text="x" * 7000)
+            runner.receive(large, f.connection.client, 7000)
             kept = runner.session.history.transcript.bytes
             assert kept >= 6000
             held = runner.log.held + runner.session.turns.queue.bytes + kept
