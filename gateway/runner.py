@@ -37,6 +37,7 @@ from gateway.session.policy import Policy
 from gateway.session.ports import Call, Log, Model, ModelError, ModelReply, SessionRecord, Store
 from gateway.session.reader import LogReader
 from gateway.session.session import Session
+from gateway.turnstile import Turnstile
 
 A = TypeVar("A")
 
@@ -111,16 +112,17 @@ class Host(Protocol):
     @property
     def budget(self) -> ByteBudget: ...
     @property
+    def large(self) -> Turnstile:
+        """Lets large replies be worked on, one in each turn of the event loop."""
+        ...
+
+    @property
     def turn_level(self) -> int:
         """The level at which turns are logged."""
         ...
 
     def spawn(self, work: Coroutine[Any, Any, object]) -> object:
         """Run work that ends with the gateway."""
-        ...
-
-    def in_turn(self, work: Callable[[], None]) -> None:
-        """Do large work, of which there is one in each turn of the event loop."""
         ...
 
     def ended(self, runner: "SessionRunner") -> bool:
@@ -509,7 +511,7 @@ class SessionRunner:
             self._log_failure("turn", result)
             self.handle(on.InvokeFailed(turn, result))
         elif result.body is not None and len(result.body) > LARGE_BYTES:
-            self._host.in_turn(partial(self._replied, turn, result))
+            self._host.large.enter(partial(self._replied, turn, result))
         else:
             del self._calls[turn]
             self.handle(on.ReplyEnded(turn, result))

@@ -691,7 +691,7 @@ async def test_other_replies_take_no_turn(
         f.model.answers = ModelReply(body=body)
         runner = await f.open()
         waiting: list[Callable[[], None]] = []
-        monkeypatch.setattr(f.sessions, "in_turn", waiting.append)
+        monkeypatch.setattr(f.sessions.large, "enter", waiting.append)
         runner.handle(wire.MessageSend(id="a", text="x"))
         await f.until(lambda: done(runner, "a"))
         assert not waiting
@@ -704,7 +704,7 @@ async def test_a_large_reply_that_is_cancelled_before_its_turn_is_dropped(
         f.model.answers = ModelReply(body=bytes(LARGE_BYTES + 1), content_type="text/plain")
         runner = await f.open()
         waiting: list[Callable[[], None]] = []
-        monkeypatch.setattr(f.sessions, "in_turn", waiting.append)
+        monkeypatch.setattr(f.sessions.large, "enter", waiting.append)
         runner.handle(wire.MessageSend(id="a", text="x"))
         await f.until(lambda: waiting)
         runner.handle(wire.MessageCancel(id="a"))
