@@ -13,7 +13,7 @@ from starlette.routing import WebSocketRoute
 
 from gateway.budget import ByteBudget
 from gateway.config import AwsSettings, ConfigError, Settings
-from gateway.runner import Route
+from gateway.route import Route
 from gateway.sagemaker.checks import platform_problems
 from gateway.sagemaker.model import SageMakerModel
 from gateway.sagemaker.runtime import NotConfigured, runtime_client

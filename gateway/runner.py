@@ -10,16 +10,14 @@ import logging
 import random
 import secrets
 import time
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from functools import partial
 from typing import Any, Protocol, TypeVar
 
 import structlog
-from msgspec import UNSET
 
 from gateway.budget import ByteBudget
 from gateway.errors import CloseCode, ErrorCode, Failure, Outcome
-from gateway.logs import LogLimit
 from gateway.protocol.messages import (
     Event,
     EventAck,
@@ -29,12 +27,12 @@ from gateway.protocol.messages import (
     Notice,
     SessionResumed,
 )
+from gateway.route import Route
 from gateway.session import effects as do
 from gateway.session import events as on
 from gateway.session.events import ClientId, SessionEvent, Timer
 from gateway.session.output import error_message
-from gateway.session.policy import Policy
-from gateway.session.ports import Call, Log, Model, ModelError, ModelReply, SessionRecord, Store
+from gateway.session.ports import Call, Log, ModelError, ModelReply, SessionRecord, Store
 from gateway.session.reader import LogReader
 from gateway.session.session import Session
 from gateway.turnstile import Turnstile
@@ -52,9 +50,6 @@ COUNTED_BYTES = 4096
 
 LARGE_BYTES = 262_144
 """A larger reply takes its turn with others: to read it and to write it takes milliseconds."""
-
-FAILURES_A_MINUTE = 60
-"""How many lines a route logs of its calls that fail for one reason."""
 
 log = structlog.stdlib.get_logger("gateway.sessions")
 _log = logging.getLogger("gateway.sessions")  # which knows its level without being asked for it
@@ -91,17 +86,6 @@ class Subscriber(Protocol):
     def abort(self, code: CloseCode, reason: str) -> None:
         """Close without sending anything more."""
         ...
-
-
-class Route:
-    """A route as sessions use it: its rules, the way to its model, and what it may log."""
-
-    __slots__ = ("failures", "model", "policy")
-
-    def __init__(self, policy: Policy, model: Model) -> None:
-        self.policy = policy
-        self.model = model
-        self.failures = LogLimit(FAILURES_A_MINUTE)
 
 
 class Host(Protocol):
@@ -148,8 +132,8 @@ class SessionRunner:
         self._queue = session.turns.queue
         self._transcript = session.history.transcript
         self._host = host
-        self._subscribers: dict[ClientId, Subscriber] = {}
-        self._readers: tuple[tuple[ClientId, Subscriber], ...] = ()  # the same, to be gone through
+        # Replaced and never changed: it is gone through while some of them leave.
+        self._subscribers: Mapping[ClientId, Subscriber] = {}
         # Those that have been told to close, and read what is in the log before they do.
         self._leaving: dict[ClientId, Subscriber] = {}
         self._numbers = itertools.count(max(session.clients.readers, default=0) + 1)
@@ -195,14 +179,13 @@ class SessionRunner:
 
     def _add(self, subscriber: Subscriber) -> ClientId:
         client = next(self._numbers)
-        self._subscribers[client] = subscriber
-        self._readers = (*self._subscribers.items(),)
+        self._subscribers = {**self._subscribers, client: subscriber}
         return client
 
     def _remove(self, client: ClientId) -> Subscriber | None:
-        subscriber = self._subscribers.pop(client, None)
-        if subscriber is not None:
-            self._readers = (*self._subscribers.items(),)
+        others = dict(self._subscribers)
+        subscriber = others.pop(client, None)
+        self._subscribers = others
         return subscriber
 
     def detach(self, client: ClientId) -> None:
@@ -242,8 +225,6 @@ class SessionRunner:
                 subscriber.tell(error_message(NO_ROOM, message.id))
             return
         self.handle(message, client)
-        if size > COUNTED_BYTES:
-            self._weigh()
 
     def handle(self, event: SessionEvent, client: ClientId | None = None) -> None:
         """Let an event in, and do what follows from it.
@@ -269,18 +250,17 @@ class SessionRunner:
         finally:
             self._handling = False
 
-    def _weigh(self) -> None:
-        """Tell the budget what is held now, if that is much more or less than it knows."""
-        held = self.log.held + self._queue.bytes + self._transcript.bytes
-        if not -COUNTED_BYTES < held - self.held < COUNTED_BYTES:
-            self._count()
+    def _count(self, grain: int = 0) -> None:
+        """Tell the budget what is held now.
 
-    def _count(self) -> None:
-        """Tell the budget what is held now."""
+        Args:
+            grain: By how many bytes it has to differ from what the budget knows.
+        """
         held = self.log.held + self._queue.bytes + self._transcript.bytes
         if self._over and not self._leaving:
             held = 0
-        self._host.budget.change(self, held)
+        if abs(held - self.held) >= grain:
+            self._host.budget.change(self, held)
 
     def give_back(self) -> None:
         """Drop the older half of the log. Who comes back for it is told what is lost; who reads
@@ -316,7 +296,7 @@ class SessionRunner:
     def _crash(self) -> None:
         """End a session whose state can't be trusted; the others live on."""
         self._crashed = True
-        for client in [*self._subscribers]:
+        for client in self._subscribers:
             self._abort(client, CloseCode.INTERNAL, ErrorCode.INTERNAL)
         self.stop()
         for call in self._calls.values():
@@ -345,7 +325,7 @@ class SessionRunner:
                 self._invoke(effect)
             case do.Trim():
                 self.log.trim(effect.through)
-                self._weigh()
+                self._count(COUNTED_BYTES)
                 if len(self._subscribers) > 1:
                     self._drop_laggards()
             case do.Tell():
@@ -381,18 +361,17 @@ class SessionRunner:
         for event in events:
             log.append(event, now)
             if type(event) is MessageDone and _log.isEnabledFor(self._host.turn_level):
-                self._log_turn(event)
+                self.route.log_turn(self._host.turn_level, self.session.id, event)
         soon = type(events[-1]) is not MessageAccepted
         late = log.last - 1  # who has all before the newest event does not lag
-        for client, subscriber in self._readers:
+        for client, subscriber in self._subscribers.items():
             subscriber.wake(soon=soon)
             if subscriber.reader.position < late and subscriber.reader.lags:
                 self._drop_laggard(client)
-        if soon:
-            self._weigh()
+        self._count(COUNTED_BYTES)
 
     def _drop_laggards(self) -> None:
-        for client, subscriber in self._readers:
+        for client, subscriber in self._subscribers.items():
             if subscriber.reader.lags:
                 self._drop_laggard(client)
 
@@ -424,7 +403,7 @@ class SessionRunner:
             subscriber.abort(code, reason)
 
     def _close_clients(self, effect: do.CloseClient) -> None:
-        clients = [*self._subscribers] if effect.client is None else [effect.client]
+        clients = self._subscribers if effect.client is None else [effect.client]
         for client in clients:
             subscriber = self._remove(client)
             if subscriber is not None:
@@ -468,53 +447,18 @@ class SessionRunner:
             log.exception("an adapter failed", session=self.session.id)
             self.handle(on.InvokeFailed(turn, _internal(Outcome.UNKNOWN)))
 
-    def _log_turn(self, done: MessageDone) -> None:
-        about = {
-            "route": self.session.policy.route,
-            "session": self.session.id,
-            "id": done.id,
-            "status": done.status,
-            "deltas": done.deltas,
-            "duration_ms": done.duration_ms,
-        }
-        if done.error is not UNSET:
-            about["error"] = done.error.code.value
-        log.log(self._host.turn_level, "turn", **about)
-
-    def _log_failure(self, call: str, failure: Failure) -> None:
-        """One line for each call that fails, but for a flood of them; what the operator has to mend
-        is an error.
-        """
-        suppressed = self.route.failures.suppressed(f"{call} {failure.code}")
-        if suppressed is None:
-            return
-        theirs = failure.retryable is False or failure.code is ErrorCode.INTERNAL
-        about: dict[str, object] = {
-            "call": call,
-            "route": self.session.policy.route,
-            "session": self.session.id,
-            "error": failure.code.value,
-            "outcome": failure.outcome.value,
-            "message": failure.message,
-        }
-        if suppressed:
-            about["suppressed"] = suppressed
-        level = logging.ERROR if theirs else logging.WARNING
-        log.log(level, "call failed", **{**about, **failure.facts})
-
     def _parts(self, turn: int, parts: list[str | bytes]) -> None:
         self.handle(on.ReplyParts(turn, parts))
 
     def _ended(self, turn: int, result: ModelReply | Failure) -> None:
         if isinstance(result, Failure):
             del self._calls[turn]
-            self._log_failure("turn", result)
+            self.route.log_failure("turn", self.session.id, result)
             self.handle(on.InvokeFailed(turn, result))
         elif result.body is not None and len(result.body) > LARGE_BYTES:
             self._host.large.enter(partial(self._replied, turn, result))
         else:
-            del self._calls[turn]
-            self.handle(on.ReplyEnded(turn, result))
+            self._replied(turn, result)
 
     def _replied(self, turn: int, reply: ModelReply) -> None:
         if self._calls.pop(turn, None) is not None:  # else it was cancelled meanwhile
@@ -525,7 +469,7 @@ class SessionRunner:
         try:
             event = on.Opened(await self.route.model.open())
         except ModelError as error:
-            self._log_failure("open", error.failure)
+            self.route.log_failure("open", self.session.id, error.failure)
             event = on.OpenFailed(error.failure)
         except Exception:
             log.exception("an adapter failed", session=self.session.id)
@@ -536,7 +480,7 @@ class SessionRunner:
         try:
             await self.route.model.close(effect.model)
         except ModelError as error:
-            self._log_failure("close", error.failure)
+            self.route.log_failure("close", self.session.id, error.failure)
         except Exception:
             log.exception("an adapter failed", session=self.session.id)
         self.handle(on.CloseEnded(effect.model))

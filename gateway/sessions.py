@@ -10,7 +10,8 @@ from typing import Any, Self, TypeVar
 import structlog
 
 from gateway.budget import ByteBudget
-from gateway.runner import Route, SessionRunner
+from gateway.route import Route
+from gateway.runner import SessionRunner
 from gateway.session import events as on
 from gateway.session.ports import SessionRecord, Store, StoreFull
 from gateway.session.session import Session

@@ -20,7 +20,8 @@ from gateway.protocol.messages import (
     SessionClose,
     SessionOpen,
 )
-from gateway.runner import Route, SessionRunner
+from gateway.route import Route
+from gateway.runner import SessionRunner
 from gateway.session.events import ClientId, Confirmed, Written
 from gateway.session.ports import StoreFull
 from gateway.session.reader import LogReader

@@ -14,8 +14,10 @@ from tests.mutants.trials import Verdict, check, measure, trials
 
 MODULES = (
     "gateway/session/*.py",
+    "gateway/route.py",
     "gateway/runner.py",
     "gateway/sessions.py",
+    "gateway/turnstile.py",
     "gateway/stores/*.py",
     "gateway/formats/templates.py",
 )

@@ -11,7 +11,8 @@ from typing import Any
 from gateway.budget import ByteBudget
 from gateway.errors import CloseCode, ErrorCode, Failure
 from gateway.protocol import messages as wire
-from gateway.runner import Route, SessionRunner
+from gateway.route import Route
+from gateway.runner import SessionRunner
 from gateway.session.policy import Policy
 from gateway.session.ports import (
     Call,

@@ -10,7 +10,8 @@ from structlog.testing import capture_logs
 from gateway.errors import CloseCode, ErrorCode, Failure, Outcome
 from gateway.logs import LogLimit
 from gateway.protocol import messages as wire
-from gateway.runner import COUNTED_BYTES, FAILURES_A_MINUTE, LARGE_BYTES, Route, SessionRunner
+from gateway.route import FAILURES_A_MINUTE, Route
+from gateway.runner import COUNTED_BYTES, LARGE_BYTES, SessionRunner
 from gateway.session.events import Timer
 from gateway.session.policy import Opening, Policy, Recovery
 from gateway.session.ports import ModelReply, ModelSession
