@@ -50,7 +50,7 @@ WRITE_BYTES = 65_536
 WRITE_MESSAGES = 64
 """How many messages are, before it is asked whether there is room for more."""
 
-REPORT_EVENTS = 64
+REPORT_EVENTS = 16
 """How many events are written before the session hears of it, where it keeps none that are."""
 
 REPORT_BYTES = 65_536
