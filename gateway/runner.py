@@ -16,7 +16,7 @@ from typing import Any, Protocol, TypeVar
 
 import structlog
 
-from gateway.budget import ByteBudget
+from gateway.budget import COUNTED_BYTES, ByteBudget
 from gateway.errors import CloseCode, ErrorCode, Failure, Outcome
 from gateway.protocol.messages import (
     Event,
@@ -44,9 +44,6 @@ NO_ROOM = Failure(
     message="The gateway holds as much as it may, and much of it is yours; send it again later.",
 )
 """What a message is answered with where it would be more than an equal share of what is held."""
-
-COUNTED_BYTES = 4096
-"""How much more or less a session may hold before the budget for all is told."""
 
 LARGE_BYTES = 262_144
 """A larger reply takes its turn with others: to read it and to write it takes milliseconds."""

@@ -312,8 +312,7 @@ class WebSocketConnection:
         return frame
 
     def _check(self, frame: Frame) -> None:
-        limit = self._route.policy.message_bytes
-        if len(frame) * 4 > limit and self._closing is None and _exceeds(frame, limit):
+        if self._closing is None and _exceeds(frame, self._route.policy.message_bytes):
             raise CloseWith(CloseCode.TOO_LARGE, ErrorCode.TOO_LARGE)
 
     def _frame(self, frame: Frame) -> None:

@@ -37,6 +37,7 @@ TESTS = (
     "tests/unit/test_runner.py",
     "tests/unit/test_running.py",
     "tests/unit/test_sessions.py",
+    "tests/unit/test_turnstile.py",
 )
 ENOUGH = 0.95
 """The share of all mutants that the tests have to notice."""

@@ -104,6 +104,11 @@ class Connection:
         self.news.append("now")
         self.woken.set()
 
+    def read(self) -> None:
+        """Take all that there is."""
+        while self.reader.take() is not None:
+            pass
+
     def tell(self, notice: wire.Notice) -> None:
         self.notices.append(notice)
 

@@ -369,19 +369,6 @@ async def test_who_has_said_something_since_it_was_pinged_is_pinged_again(
     assert (peer.wire.written[-1][:1] == b"\x89") is (closed is None)
 
 
-async def test_a_crowd_of_handshakes_is_let_in_a_few_at_a_time_and_in_order() -> None:
-    turnstile, begun = Turnstile(HANDSHAKES), list[int]()
-    count = 2 * HANDSHAKES + 1
-    for number in range(count):
-        turnstile.enter(lambda number=number: begun.append(number))  # type: ignore[misc]
-    turns = [len(begun)]
-    for _ in range(3):
-        await asyncio.sleep(0)
-        turns.append(len(begun))
-    assert turns == [HANDSHAKES, 2 * HANDSHAKES, count, count]
-    assert begun == [*range(count)]
-
-
 async def test_who_has_gone_before_its_turn_is_not_let_in() -> None:
     peer, turnstile = Peer(), Turnstile(HANDSHAKES)
     for _ in range(HANDSHAKES):
