@@ -16,7 +16,7 @@ from gateway.admission import Admission
 from gateway.budget import ByteBudget
 from gateway.config import AwsSettings, ConfigError, JwtSettings, Settings
 from gateway.guard import GuardedModel
-from gateway.runner import Route
+from gateway.route import Route
 from gateway.sagemaker.checks import platform_problems
 from gateway.sagemaker.model import SageMakerModel
 from gateway.sagemaker.runtime import NotConfigured, runtime_client

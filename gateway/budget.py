@@ -9,6 +9,9 @@ enough: what they hold comes on top then, and is less than the limit again.
 
 from typing import Protocol
 
+COUNTED_BYTES = 4096
+"""How much more or less somebody may hold before the budget is told."""
+
 ROOM = 0.9
 """Down to which part of the limit is given back, so that the largest are seldom looked for."""
 

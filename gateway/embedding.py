@@ -103,9 +103,8 @@ class Gateway:
             ConfigError: The platform can't be called with the settings.
         """
         if self._running is not None and self._running.is_ending:
-            self._running = (
-                None  # it answers until it has ended those sessions, and takes no new ones
-            )
+            # It answers until it has ended its sessions, and takes no new ones.
+            self._running = None
         running = self._start()
         running.users += 1
         try:

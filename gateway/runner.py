@@ -10,16 +10,14 @@ import logging
 import random
 import secrets
 import time
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from functools import partial
 from typing import Any, Protocol, TypeVar
 
 import structlog
-from msgspec import UNSET
 
-from gateway.budget import ByteBudget
+from gateway.budget import COUNTED_BYTES, ByteBudget
 from gateway.errors import CloseCode, ErrorCode, Failure, Outcome
-from gateway.logs import LogLimit
 from gateway.protocol.messages import (
     Event,
     EventAck,
@@ -29,16 +27,15 @@ from gateway.protocol.messages import (
     Notice,
     SessionResumed,
 )
+from gateway.route import Route
 from gateway.session import effects as do
 from gateway.session import events as on
 from gateway.session.events import ClientId, SessionEvent, Timer
 from gateway.session.output import error_message
-from gateway.session.policy import Policy
 from gateway.session.ports import (
     NOT_SENT,
     Call,
     Log,
-    Model,
     ModelError,
     ModelReply,
     SessionRecord,
@@ -46,6 +43,7 @@ from gateway.session.ports import (
 )
 from gateway.session.reader import LogReader
 from gateway.session.session import Session
+from gateway.turnstile import Turnstile
 
 A = TypeVar("A")
 
@@ -58,14 +56,8 @@ NO_ROOM = Failure(
 NEVER_SENT = Failure(code=ErrorCode.UNAVAILABLE, message="It was not sent.")
 """What became of a turn that was cancelled while it waited for its endpoint."""
 
-COUNTED_BYTES = 4096
-"""How much more or less a session may hold before the budget for all is told."""
-
 LARGE_BYTES = 262_144
 """A larger reply takes its turn with others: to read it and to write it takes milliseconds."""
-
-FAILURES_A_MINUTE = 60
-"""How many lines a route logs of its calls that fail for one reason."""
 
 log = structlog.stdlib.get_logger("gateway.sessions")
 _log = logging.getLogger("gateway.sessions")  # which knows its level without being asked for it
@@ -104,17 +96,6 @@ class Subscriber(Protocol):
         ...
 
 
-class Route:
-    """A route as sessions use it: its rules, the way to its model, and what it may log."""
-
-    __slots__ = ("failures", "model", "policy")
-
-    def __init__(self, policy: Policy, model: Model) -> None:
-        self.policy = policy
-        self.model = model
-        self.failures = LogLimit(FAILURES_A_MINUTE)
-
-
 class Host(Protocol):
     """What a session's runner needs of whoever has all of them."""
 
@@ -123,16 +104,17 @@ class Host(Protocol):
     @property
     def budget(self) -> ByteBudget: ...
     @property
+    def large(self) -> Turnstile:
+        """Lets large replies be worked on, one in each turn of the event loop."""
+        ...
+
+    @property
     def turn_level(self) -> int:
         """The level at which turns are logged."""
         ...
 
     def spawn(self, work: Coroutine[Any, Any, object]) -> object:
         """Run work that ends with the gateway."""
-        ...
-
-    def in_turn(self, work: Callable[[], None]) -> None:
-        """Do large work, of which there is one in each turn of the event loop."""
         ...
 
     def ended(self, runner: "SessionRunner") -> bool:
@@ -158,8 +140,8 @@ class SessionRunner:
         self._queue = session.turns.queue
         self._transcript = session.history.transcript
         self._host = host
-        self._subscribers: dict[ClientId, Subscriber] = {}
-        self._readers: tuple[tuple[ClientId, Subscriber], ...] = ()  # the same, to be gone through
+        # Replaced and never changed: it is gone through while some of them leave.
+        self._subscribers: Mapping[ClientId, Subscriber] = {}
         # Those that have been told to close, and read what is in the log before they do.
         self._leaving: dict[ClientId, Subscriber] = {}
         self._numbers = itertools.count(max(session.clients.readers, default=0) + 1)
@@ -205,14 +187,13 @@ class SessionRunner:
 
     def _add(self, subscriber: Subscriber) -> ClientId:
         client = next(self._numbers)
-        self._subscribers[client] = subscriber
-        self._readers = (*self._subscribers.items(),)
+        self._subscribers = {**self._subscribers, client: subscriber}
         return client
 
     def _remove(self, client: ClientId) -> Subscriber | None:
-        subscriber = self._subscribers.pop(client, None)
-        if subscriber is not None:
-            self._readers = (*self._subscribers.items(),)
+        others = dict(self._subscribers)
+        subscriber = others.pop(client, None)
+        self._subscribers = others
         return subscriber
 
     def detach(self, client: ClientId) -> None:
@@ -252,8 +233,6 @@ class SessionRunner:
                 subscriber.tell(error_message(NO_ROOM, message.id))
             return
         self.handle(message, client)
-        if size > COUNTED_BYTES:
-            self._weigh()
 
     def handle(self, event: SessionEvent, client: ClientId | None = None) -> None:
         """Let an event in, and do what follows from it.
@@ -279,18 +258,17 @@ class SessionRunner:
         finally:
             self._handling = False
 
-    def _weigh(self) -> None:
-        """Tell the budget what is held now, if that is much more or less than it knows."""
-        held = self.log.held + self._queue.bytes + self._transcript.bytes
-        if not -COUNTED_BYTES < held - self.held < COUNTED_BYTES:
-            self._count()
+    def _count(self, grain: int = 0) -> None:
+        """Tell the budget what is held now.
 
-    def _count(self) -> None:
-        """Tell the budget what is held now."""
+        Args:
+            grain: By how many bytes it has to differ from what the budget knows.
+        """
         held = self.log.held + self._queue.bytes + self._transcript.bytes
         if self._over and not self._leaving:
             held = 0
-        self._host.budget.change(self, held)
+        if abs(held - self.held) >= grain:
+            self._host.budget.change(self, held)
 
     def give_back(self) -> None:
         """Drop the older half of the log. Who comes back for it is told what is lost; who reads
@@ -326,7 +304,7 @@ class SessionRunner:
     def _crash(self) -> None:
         """End a session whose state can't be trusted; the others live on."""
         self._crashed = True
-        for client in [*self._subscribers]:
+        for client in self._subscribers:
             self._abort(client, CloseCode.INTERNAL, ErrorCode.INTERNAL)
         self.stop()
         for call in self._calls.values():
@@ -355,7 +333,7 @@ class SessionRunner:
                 self._invoke(effect)
             case do.Trim():
                 self.log.trim(effect.through)
-                self._weigh()
+                self._count(COUNTED_BYTES)
                 if len(self._subscribers) > 1:
                     self._drop_laggards()
             case do.Tell():
@@ -388,18 +366,17 @@ class SessionRunner:
         for event in events:
             log.append(event, now)
             if type(event) is MessageDone and _log.isEnabledFor(self._host.turn_level):
-                self._log_turn(event)
+                self.route.log_turn(self._host.turn_level, self.session.id, event)
         soon = type(events[-1]) is not MessageAccepted
         late = log.last - 1  # who has all before the newest event does not lag
-        for client, subscriber in self._readers:
+        for client, subscriber in self._subscribers.items():
             subscriber.wake(soon=soon)
             if subscriber.reader.position < late and subscriber.reader.lags:
                 self._drop_laggard(client)
-        if soon:
-            self._weigh()
+        self._count(COUNTED_BYTES)
 
     def _drop_laggards(self) -> None:
-        for client, subscriber in self._readers:
+        for client, subscriber in self._subscribers.items():
             if subscriber.reader.lags:
                 self._drop_laggard(client)
 
@@ -431,7 +408,7 @@ class SessionRunner:
             subscriber.abort(code, reason)
 
     def _close_clients(self, effect: do.CloseClient) -> None:
-        clients = [*self._subscribers] if effect.client is None else [effect.client]
+        clients = self._subscribers if effect.client is None else [effect.client]
         for client in clients:
             subscriber = self._remove(client)
             if subscriber is not None:
@@ -485,53 +462,18 @@ class SessionRunner:
         else:
             self.handle(on.InvokeCancelled(turn))
 
-    def _log_turn(self, done: MessageDone) -> None:
-        about = {
-            "route": self.session.policy.route,
-            "session": self.session.id,
-            "id": done.id,
-            "status": done.status,
-            "deltas": done.deltas,
-            "duration_ms": done.duration_ms,
-        }
-        if done.error is not UNSET:
-            about["error"] = done.error.code.value
-        log.log(self._host.turn_level, "turn", **about)
-
-    def _log_failure(self, call: str, failure: Failure) -> None:
-        """One line for each call that fails, but for a flood of them; what the operator has to mend
-        is an error.
-        """
-        suppressed = self.route.failures.suppressed(f"{call} {failure.code}")
-        if suppressed is None:
-            return
-        theirs = failure.retryable is False or failure.code is ErrorCode.INTERNAL
-        about: dict[str, object] = {
-            "call": call,
-            "route": self.session.policy.route,
-            "session": self.session.id,
-            "error": failure.code.value,
-            "outcome": failure.outcome.value,
-            "message": failure.message,
-        }
-        if suppressed:
-            about["suppressed"] = suppressed
-        level = logging.ERROR if theirs else logging.WARNING
-        log.log(level, "call failed", **{**about, **failure.facts})
-
     def _parts(self, turn: int, parts: list[str | bytes]) -> None:
         self.handle(on.ReplyParts(turn, parts))
 
     def _ended(self, turn: int, result: ModelReply | Failure) -> None:
         if isinstance(result, Failure):
             del self._calls[turn]
-            self._log_failure("turn", result)
+            self.route.log_failure("turn", self.session.id, result)
             self.handle(on.InvokeFailed(turn, result))
         elif result.body is not None and len(result.body) > LARGE_BYTES:
-            self._host.in_turn(partial(self._replied, turn, result))
+            self._host.large.enter(partial(self._replied, turn, result))
         else:
-            del self._calls[turn]
-            self.handle(on.ReplyEnded(turn, result))
+            self._replied(turn, result)
 
     def _replied(self, turn: int, reply: ModelReply) -> None:
         if self._calls.pop(turn, None) is not None:  # else it was cancelled meanwhile
@@ -542,7 +484,7 @@ class SessionRunner:
         try:
             event = on.Opened(await self.route.model.open())
         except ModelError as error:
-            self._log_failure("open", error.failure)
+            self.route.log_failure("open", self.session.id, error.failure)
             event = on.OpenFailed(error.failure)
         except Exception:
             log.exception("an adapter failed", session=self.session.id)
@@ -553,7 +495,7 @@ class SessionRunner:
         try:
             await self.route.model.close(effect.model)
         except ModelError as error:
-            self._log_failure("close", error.failure)
+            self.route.log_failure("close", self.session.id, error.failure)
         except Exception:
             log.exception("an adapter failed", session=self.session.id)
         self.handle(on.CloseEnded(effect.model))

@@ -24,7 +24,8 @@ from gateway.transports.hosts import Hosts
 from gateway.transports.http import HttpProtocol
 from gateway.transports.protocol import WebSocketProtocol
 from gateway.transports.server import DrainingServer
-from gateway.transports.sockets import Turnstile
+from gateway.transports.sockets import HANDSHAKES
+from gateway.turnstile import Turnstile
 
 GC_THRESHOLDS = (10_000, 5, 400)
 """Of Python's garbage collector; its own are 700, 10 and 10.
@@ -126,7 +127,9 @@ async def serve(
                 http=HttpProtocol,
                 ws=cast(
                     Any,
-                    partial(WebSocketProtocol, budget=sessions.budget, turnstile=Turnstile()),
+                    partial(
+                        WebSocketProtocol, budget=sessions.budget, turnstile=Turnstile(HANDSHAKES)
+                    ),
                 ),
                 limit_concurrency=settings.server.max_connections + SPARE_CONNECTIONS,
                 ws_max_size=max(route.message_bytes for route in settings.routes.values()),

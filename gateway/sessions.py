@@ -3,18 +3,19 @@
 import asyncio
 import logging
 import secrets
-from collections import deque
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Coroutine, Mapping
 from types import TracebackType
 from typing import Any, Protocol, Self, TypeVar
 
 import structlog
 
 from gateway.budget import ByteBudget
-from gateway.runner import Route, SessionRunner
+from gateway.route import Route
+from gateway.runner import SessionRunner
 from gateway.session import events as on
 from gateway.session.ports import SessionRecord, Store, StoreFull
 from gateway.session.session import Session
+from gateway.turnstile import Turnstile
 
 T = TypeVar("T")
 
@@ -77,7 +78,7 @@ class Sessions:
         self._tasks = asyncio.TaskGroup()
         self._running: set[asyncio.Task[Any]] = set()
         self._time_left: asyncio.Timeout | None = None
-        self._large: deque[Callable[[], None]] = deque()
+        self.large = Turnstile(1)
         self._empty = asyncio.Event()
         self._empty.set()
 
@@ -162,20 +163,6 @@ class Sessions:
         self._running.add(task)
         task.add_done_callback(self._running.discard)
         return task
-
-    def in_turn(self, work: Callable[[], None]) -> None:
-        """Do large work, of which there is one in each turn of the event loop."""
-        self._large.append(work)
-        if len(self._large) == 1:
-            asyncio.get_running_loop().call_soon(self._do_large)
-
-    def _do_large(self) -> None:
-        try:
-            self._large[0]()
-        finally:
-            self._large.popleft()
-            if self._large:
-                asyncio.get_running_loop().call_soon(self._do_large)
 
     def ended(self, runner: SessionRunner) -> bool:
         """Drop a session that has ended; False where that has been done."""

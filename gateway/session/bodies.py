@@ -88,10 +88,7 @@ def request_of(
     stream = policy.streams and message.stream is not False
     if message.text is not UNSET and policy.template is not None:
         body, kind, sha256 = b"", JSON, None
-    kind = policy.content_type or kind
-    if not options:
-        return ModelRequest(body=body, content_type=kind, sha256=sha256, stream=stream)
-    given: dict[str, Any] = {"content_type": kind, **options}
+    given: dict[str, Any] = {"content_type": policy.content_type or kind, **options}
     return ModelRequest(body=body, sha256=sha256, stream=stream, **given)
 
 

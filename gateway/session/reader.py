@@ -87,9 +87,13 @@ class LogReader:
             return True  # what has not been taken is no longer kept
         if self.position < self._backlog:
             return False  # it has come back, and is still taking what it missed
-        waiting = log.bytes_after(self.position) - log.bytes_after(log.last - 1)
         bounds = log.bounds
-        return waiting * 2 > bounds.max_bytes or (log.last - self.position) * 2 > bounds.max_events
+        if (log.last - self.position) * 2 > bounds.max_events:
+            return True
+        if log.held * 2 <= bounds.max_bytes:
+            return False
+        waiting = log.bytes_after(self.position) - log.bytes_after(log.last - 1)
+        return waiting * 2 > bounds.max_bytes
 
     def tell(self, notice: Notice) -> None:
         """Say this after the events that are in the log now."""

@@ -21,7 +21,7 @@ def refusal(
         policy: The route's rules.
         queued: How many turns wait.
     """
-    refused = refused_field(options, policy) if options else None
+    refused = refused_field(options, policy)
     if refused is not None:
         text = f"The route {policy.route} does not let clients set `{refused}`."
         return ErrorCode.FORBIDDEN, text

@@ -213,8 +213,7 @@ class Session:
 
     def _send_ready(self, message: wire.MessageSend) -> None:
         """Accept the message and send it, or say why not."""
-        self.clients.seen()
-        self.turns.accept(message)
+        self._send(message)
         if self.turns.queue.waiting:
             self._next()
 

@@ -149,9 +149,8 @@ class TurnQueue:
         self, message_id: str, said: str | None, body_digest: bytes, request: ModelRequest
     ) -> None:
         """Let a new turn wait."""
-        size = len(request.body) if said is None else _size(request, said)
-        self.count += 1
-        turn = Turn(self.count, message_id, body_digest, said, request, size=size)
+        size = _size(request, said)
+        turn = Turn(self.number(), message_id, body_digest, said, request, size=size)
         self.bytes += size
         self._live[message_id] = turn
         self.waiting.append(turn)
@@ -166,7 +165,7 @@ class TurnQueue:
 
     def resize(self, turn: Turn) -> None:
         """Count anew what a turn holds: its request has been made of its words."""
-        size = _size(turn.request, turn.said or "")
+        size = _size(turn.request, turn.said)
         self.bytes += size - turn.size
         turn.size = size
 
@@ -224,5 +223,5 @@ class TurnQueue:
             self._remember(message_id, kept)
 
 
-def _size(request: ModelRequest, said: str) -> int:
-    return len(request.body) + utf8_size(said)
+def _size(request: ModelRequest, said: str | None) -> int:
+    return len(request.body) + (0 if said is None else utf8_size(said))

@@ -43,9 +43,9 @@ class Turns:
 
     def accept(self, message: wire.MessageSend) -> None:
         """Let a turn wait for a message, or say why not."""
-        queue = self.queue
-        if queue.find(message.id) is not None and self.is_known(message):
+        if self.is_known(message):
             return
+        queue = self.queue
         options = options_of(message)
         refused = refusal(message, options, self._policy, queued=len(queue.waiting))
         if refused is not None:
@@ -93,7 +93,7 @@ class Turns:
     def begin(self, model: ModelSession | None) -> None:
         """Send the turn that has waited longest."""
         turn = self.queue.begin(self._out.now)
-        if turn.said is not None and self._history.compose(turn):
+        if self._history.compose(turn):
             self.queue.resize(turn)
         self._out.do(do.Invoke(turn.number, turn.request, model))
 

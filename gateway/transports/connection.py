@@ -22,7 +22,8 @@ from gateway.protocol.messages import (
     SessionClose,
     SessionOpen,
 )
-from gateway.runner import Route, SessionRunner
+from gateway.route import Route
+from gateway.runner import SessionRunner
 from gateway.session.events import ClientId, Confirmed, Written
 from gateway.session.ports import StoreFull
 from gateway.session.reader import LogReader
@@ -51,7 +52,7 @@ WRITE_BYTES = 65_536
 WRITE_MESSAGES = 64
 """How many messages are, before it is asked whether there is room for more."""
 
-REPORT_EVENTS = 64
+REPORT_EVENTS = 16
 """How many events are written before the session hears of it, where it keeps none that are."""
 
 REPORT_BYTES = 65_536
@@ -386,8 +387,7 @@ class WebSocketConnection:
         return frame
 
     def _check(self, frame: Frame) -> None:
-        limit = self._route.policy.message_bytes
-        if len(frame) * 4 > limit and self._closing is None and _exceeds(frame, limit):
+        if self._closing is None and _exceeds(frame, self._route.policy.message_bytes):
             raise CloseWith(CloseCode.TOO_LARGE, ErrorCode.TOO_LARGE)
 
     def _frame(self, frame: Frame) -> None:

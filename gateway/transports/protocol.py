@@ -16,6 +16,7 @@ from gateway.transports import sockets
 from gateway.transports.calls import WebSocketCall, connection_scope
 from gateway.transports.frames import BINARY, PING, TEXT, header
 from gateway.transports.reading import FRAME_COST, INVALID_DATA, NOT_UTF_8, FrameReader
+from gateway.turnstile import Turnstile
 
 WRITE_BUDGET = 131_072
 """How many bytes are written in one turn of the event loop, with `FRAME_COST` for each frame."""
@@ -72,7 +73,7 @@ class WebSocketProtocol(FrameReader):
         _loop: asyncio.AbstractEventLoop | None = None,
         *,
         budget: ByteBudget,
-        turnstile: sockets.Turnstile,
+        turnstile: Turnstile,
     ) -> None:
         super().__init__(_loop or asyncio.get_running_loop(), config.ws_max_size, budget)
         self._turnstile = turnstile

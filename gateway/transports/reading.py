@@ -14,7 +14,7 @@ from abc import abstractmethod
 from websockets.frames import Close
 from websockets.protocol import State
 
-from gateway.budget import ByteBudget
+from gateway.budget import COUNTED_BYTES, ByteBudget
 from gateway.transports.checker import Checker
 from gateway.transports.frames import (
     BINARY,
@@ -29,9 +29,6 @@ from gateway.transports.frames import (
     header,
 )
 from gateway.transports.sockets import READ_BYTES
-
-COUNTED_BYTES = 4096
-"""How much of a message may have come in part before the budget for all is told."""
 
 READ_BUDGET = 65_536
 """How many bytes of frames are worked off in one turn of the event loop: 1 to 2 ms."""

@@ -1,8 +1,6 @@
 """What connections of every kind have in common: how much they do at once, and how they end."""
 
 import asyncio
-from collections import deque
-from collections.abc import Callable
 from typing import Any
 
 CLOSE_SECONDS = 10.0
@@ -11,35 +9,8 @@ CLOSE_SECONDS = 10.0
 READ_BYTES = 65_536
 """What comes in larger pieces is read in one turn of the event loop, and the next in another."""
 
-
 HANDSHAKES = 16
 """How many WebSockets are taken in one turn of the event loop: each takes half a millisecond."""
-
-
-class Turnstile:
-    """Lets so many begin in one turn of the event loop, and the others in later ones, in order.
-
-    One for all connections: a crowd that comes at once is not felt by those who are there.
-    """
-
-    def __init__(self) -> None:
-        self._waiting: deque[Callable[[], object]] = deque()
-        self._room = HANDSHAKES
-
-    def enter(self, begin: Callable[[], object]) -> None:
-        """Call this now, or when its turn has come."""
-        if self._room == HANDSHAKES:
-            asyncio.get_running_loop().call_soon(self._turn)
-        if self._room > 0:
-            self._room -= 1
-            begin()
-        else:
-            self._waiting.append(begin)
-
-    def _turn(self) -> None:
-        self._room = HANDSHAKES
-        for _ in range(min(HANDSHAKES, len(self._waiting))):
-            self.enter(self._waiting.popleft())
 
 
 class HalfClosed(asyncio.Protocol):

@@ -20,7 +20,7 @@ from gateway.protocol.codecs import (
     JsonCodec,
     MsgpackCodec,
 )
-from gateway.runner import Route
+from gateway.route import Route
 from gateway.sessions import Sessions
 from gateway.transports.connection import Coalescer, WebSocketConnection
 from gateway.transports.credentials import CREDENTIALS, credentials_of

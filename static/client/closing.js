@@ -19,8 +19,8 @@
 export const CLOSE_CODES = new Map([
   [1000, { words: "The session was closed.", comeBack: "no" }],
   [1001, { words: "The gateway went away.", comeBack: "later" }],
-  [1006, { words: "The connection was lost.", comeBack: "later" }],
   [1002, { words: "The client sent frames that are none.", comeBack: "no" }],
+  [1006, { words: "The connection was lost.", comeBack: "later" }],
   [1007, { words: "A message was not valid text.", comeBack: "no" }],
   [1009, { words: "A message was too large.", comeBack: "no" }],
   [1011, { words: "The gateway had an internal error.", comeBack: "later" }],

@@ -181,6 +181,18 @@ async def test_a_cancelled_call_frees_its_place() -> None:
         assert await call(client) == b"{}"
 
 
+async def test_what_is_cancelled_at_once_is_not_sent() -> None:
+    async with serving() as (server, client):
+        assert await call(client) == b"{}"
+        ends: list[object] = []
+        for _ in range(3):
+            client.invoke_endpoint({"EndpointName": "e", "Body": b"{}"}, ends.append).cancel()
+            await asyncio.sleep(0)
+        assert await call(client) == b"{}"
+        assert not ends
+        assert (server.connections, len(server.heads)) == (1, 2)
+
+
 async def test_what_the_server_has_closed_is_not_used() -> None:
     async def closes(writer: asyncio.StreamWriter) -> None:
         writer.write(GOOD)

@@ -14,8 +14,10 @@ from tests.mutants.trials import Verdict, check, measure, trials
 
 MODULES = (
     "gateway/session/*.py",
+    "gateway/route.py",
     "gateway/runner.py",
     "gateway/sessions.py",
+    "gateway/turnstile.py",
     "gateway/stores/*.py",
     "gateway/formats/templates.py",
 )
@@ -35,6 +37,7 @@ TESTS = (
     "tests/unit/test_runner.py",
     "tests/unit/test_running.py",
     "tests/unit/test_sessions.py",
+    "tests/unit/test_turnstile.py",
 )
 ENOUGH = 0.95
 """The share of all mutants that the tests have to notice."""

@@ -14,7 +14,8 @@ from gateway.budget import ByteBudget
 from gateway.transports.http import HttpProtocol
 from gateway.transports.protocol import WebSocketProtocol
 from gateway.transports.server import DrainingServer
-from gateway.transports.sockets import Turnstile
+from gateway.transports.sockets import HANDSHAKES
+from gateway.turnstile import Turnstile
 from tests.support.timing import UNIT
 
 App = Callable[[Any, Any, Any], Awaitable[None]]
@@ -113,7 +114,7 @@ async def serving(app: App, **options: Any) -> AsyncIterator[Served]:
     given: dict[str, Any] = {
         "http": HttpProtocol,
         "ws": functools.partial(
-            WebSocketProtocol, budget=ByteBudget(1_000_000_000), turnstile=Turnstile()
+            WebSocketProtocol, budget=ByteBudget(1_000_000_000), turnstile=Turnstile(HANDSHAKES)
         ),
         "ws_ping_interval": 1000,
     } | options

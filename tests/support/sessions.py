@@ -11,7 +11,8 @@ from typing import Any
 from gateway.budget import ByteBudget
 from gateway.errors import CloseCode, ErrorCode, Failure
 from gateway.protocol import messages as wire
-from gateway.runner import Route, SessionRunner
+from gateway.route import Route
+from gateway.runner import SessionRunner
 from gateway.session.policy import Policy
 from gateway.session.ports import (
     Call,
@@ -103,6 +104,11 @@ class Connection:
     def flush(self) -> None:
         self.news.append("now")
         self.woken.set()
+
+    def read(self) -> None:
+        """Take all that there is."""
+        while self.reader.take() is not None:
+            pass
 
     def tell(self, notice: wire.Notice) -> None:
         self.notices.append(notice)

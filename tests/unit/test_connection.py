@@ -11,7 +11,7 @@ from gateway.budget import ByteBudget
 from gateway.errors import CloseCode
 from gateway.protocol.codecs import JsonCodec
 from gateway.protocol.messages import ServerMessage
-from gateway.runner import Route
+from gateway.route import Route
 from gateway.session.policy import Opening, Policy
 from gateway.sessions import Sessions
 from gateway.stores.memory import MemoryStore

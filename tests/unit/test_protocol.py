@@ -15,7 +15,8 @@ from websockets.frames import Close, Frame, Opcode
 from gateway.budget import ByteBudget
 from gateway.transports.link import LINK, Link
 from gateway.transports.protocol import JOINED_BYTES, WebSocketProtocol
-from gateway.transports.sockets import HANDSHAKES, Turnstile
+from gateway.transports.sockets import HANDSHAKES
+from gateway.turnstile import Turnstile
 from tests.support.timing import UNIT
 
 MAX_SIZE = 200_000
@@ -98,7 +99,9 @@ class Peer:
 
         config = uvicorn.Config(
             app,
-            ws=cast(Any, partial(WebSocketProtocol, budget=self.budget, turnstile=Turnstile())),
+            ws=cast(
+                Any, partial(WebSocketProtocol, budget=self.budget, turnstile=Turnstile(HANDSHAKES))
+            ),
             ws_max_size=MAX_SIZE,
             ws_per_message_deflate=False,
             ws_ping_interval=1000,
@@ -106,7 +109,7 @@ class Peer:
         )
         config.load()
         self.protocol = WebSocketProtocol(
-            config, ServerState(), {}, budget=self.budget, turnstile=Turnstile()
+            config, ServerState(), {}, budget=self.budget, turnstile=Turnstile(HANDSHAKES)
         )
         self.taken = taken
 
@@ -366,21 +369,8 @@ async def test_who_has_said_something_since_it_was_pinged_is_pinged_again(
     assert (peer.wire.written[-1][:1] == b"\x89") is (closed is None)
 
 
-async def test_a_crowd_of_handshakes_is_let_in_a_few_at_a_time_and_in_order() -> None:
-    turnstile, begun = Turnstile(), list[int]()
-    count = 2 * HANDSHAKES + 1
-    for number in range(count):
-        turnstile.enter(lambda number=number: begun.append(number))  # type: ignore[misc]
-    turns = [len(begun)]
-    for _ in range(3):
-        await asyncio.sleep(0)
-        turns.append(len(begun))
-    assert turns == [HANDSHAKES, 2 * HANDSHAKES, count, count]
-    assert begun == [*range(count)]
-
-
 async def test_who_has_gone_before_its_turn_is_not_let_in() -> None:
-    peer, turnstile = Peer(), Turnstile()
+    peer, turnstile = Peer(), Turnstile(HANDSHAKES)
     for _ in range(HANDSHAKES):
         turnstile.enter(lambda: None)
     peer.protocol._turnstile = turnstile

@@ -7,10 +7,12 @@ from functools import partial
 import pytest
 from structlog.testing import capture_logs
 
+from gateway.budget import COUNTED_BYTES
 from gateway.errors import CloseCode, ErrorCode, Failure, Outcome
 from gateway.logs import LogLimit
 from gateway.protocol import messages as wire
-from gateway.runner import COUNTED_BYTES, FAILURES_A_MINUTE, LARGE_BYTES, Route, SessionRunner
+from gateway.route import FAILURES_A_MINUTE, Route
+from gateway.runner import LARGE_BYTES, SessionRunner
 from gateway.session.events import Timer
 from gateway.session.policy import Opening, Policy, Recovery
 from gateway.session.ports import ModelReply, ModelSession
@@ -404,8 +406,7 @@ class TestBudget:
             whole = runner.log.held
             quick = Connection()
             runner.subscribe(quick, 0)
-            while quick.reader.take() is not None:
-                pass
+            quick.read()
             runner.give_back()
             assert whole * 0.35 < runner.log.held <= whole / 2
             assert f.connection.ended == [(CloseCode.TOO_SLOW, "too slow")]
@@ -420,8 +421,7 @@ class TestBudget:
             for number in range(4):
                 runner.handle(wire.MessageSend(id=str(number), text="x"))
                 await f.until(partial(done, runner, str(number)))
-            while quick.reader.take() is not None:
-                pass
+            quick.read()
             runner.handle(wire.SessionClose())
             await f.until(lambda: quick.ended)
             runner.give_back()
@@ -497,8 +497,7 @@ async def test_who_reads_along_and_has_not_read_what_another_has_done_with_is_cl
         slow, quick = Connection(), Connection()
         runner.subscribe(slow, 0)
         runner.subscribe(quick, 0)
-        while quick.reader.take() is not None:
-            pass
+        quick.read()
         runner.handle(wire.EventAck(event=1), f.connection.client)
         assert slow.ended == [(CloseCode.TOO_SLOW, "too slow")]
         assert slow.reader.take() is None, "and skips nothing silently"
@@ -523,8 +522,7 @@ async def test_who_is_behind_is_closed_at_the_next_event() -> None:
         f.model.answers = ModelReply(body=b"y" * 6000, content_type="text/plain")
         runner = await f.open(resume_seconds=30, log_bytes=10_000)
         runner.handle(wire.MessageSend(id="a", text="x"))
-        while f.connection.reader.take() is not None:
-            pass
+        f.connection.read()
         await f.until(lambda: done(runner, "a"))
         assert not f.connection.ended, "one is under way, however large"
         f.model.waits.clear()
@@ -543,9 +541,8 @@ async def test_the_end_is_kept_until_who_has_asked_for_it_has_received_it() -> N
         await f.until(lambda: f.connection.ended)
         runner.read_by(f.connection.reader)
         assert len(f.sessions) == 1, "it has not read it"
-        for reader in (along.reader, f.connection.reader):
-            while reader.take() is not None:
-                pass
+        along.read()
+        f.connection.read()
         runner.read_by(along.reader)
         assert len(f.sessions) == 1, "who reads along decides nothing"
         runner.read_by(f.connection.reader)
@@ -558,8 +555,7 @@ async def test_an_end_that_nobody_has_asked_for_is_kept() -> None:
         runner = await f.open(resume_seconds=30)
         runner.handle(wire.MessageSend(id="a", text="x"))
         await f.until(lambda: f.connection.ended)
-        while f.connection.reader.take() is not None:
-            pass
+        f.connection.read()
         runner.read_by(f.connection.reader)
         assert len(f.sessions) == 1
 
@@ -691,7 +687,7 @@ async def test_other_replies_take_no_turn(
         f.model.answers = ModelReply(body=body)
         runner = await f.open()
         waiting: list[Callable[[], None]] = []
-        monkeypatch.setattr(f.sessions, "in_turn", waiting.append)
+        monkeypatch.setattr(f.sessions.large, "enter", waiting.append)
         runner.handle(wire.MessageSend(id="a", text="x"))
         await f.until(lambda: done(runner, "a"))
         assert not waiting
@@ -704,7 +700,7 @@ async def test_a_large_reply_that_is_cancelled_before_its_turn_is_dropped(
         f.model.answers = ModelReply(body=bytes(LARGE_BYTES + 1), content_type="text/plain")
         runner = await f.open()
         waiting: list[Callable[[], None]] = []
-        monkeypatch.setattr(f.sessions, "in_turn", waiting.append)
+        monkeypatch.setattr(f.sessions.large, "enter", waiting.append)
         runner.handle(wire.MessageSend(id="a", text="x"))
         await f.until(lambda: waiting)
         runner.handle(wire.MessageCancel(id="a"))

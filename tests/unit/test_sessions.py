@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from gateway import runner
+from gateway import route, runner
 from gateway import sessions as module
 from gateway.budget import ByteBudget
 from gateway.errors import CloseCode, Outcome
 from gateway.protocol import messages as wire
-from gateway.runner import Route
+from gateway.route import Route
 from gateway.session.log import EventLog
 from gateway.session.policy import Policy
 from gateway.session.ports import LogBounds, SessionRecord, StoreFull
@@ -208,7 +208,7 @@ async def test_what_goes_wrong_meanwhile_is_not_hidden() -> None:
     assert connections[0].ended
 
 
-@pytest.mark.parametrize("log", [module.log, runner.log])
+@pytest.mark.parametrize("log", [module.log, route.log, runner.log])
 def test_lines_are_of_the_logger_that_levels_are_set_for(log: Any) -> None:
     assert log._logger_factory_args == (runner._log.name,) == ("gateway.sessions",)
 
