@@ -5,12 +5,11 @@ event loop's thread only and never waits, so its events are in one order and nee
 """
 
 import asyncio
-import itertools
 import logging
 import random
 import secrets
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Coroutine
 from functools import partial
 from typing import Any, Protocol, TypeVar
 
@@ -43,6 +42,7 @@ from gateway.session.ports import (
 )
 from gateway.session.reader import LogReader
 from gateway.session.session import Session
+from gateway.subscribers import Subscriber, Subscribers
 from gateway.turnstile import Turnstile
 
 A = TypeVar("A")
@@ -61,39 +61,6 @@ LARGE_BYTES = 262_144
 
 log = structlog.stdlib.get_logger("gateway.sessions")
 _log = logging.getLogger("gateway.sessions")  # which knows its level without being asked for it
-
-
-class Subscriber(Protocol):
-    """What a session asks of a client's connection, be it a WebSocket or a request."""
-
-    @property
-    def reader(self) -> LogReader:
-        """The client's place in the session's log."""
-        ...
-
-    def wake(self, *, soon: bool) -> None:
-        """The log has news.
-
-        Args:
-            soon: Whether somebody waits for it.
-        """
-        ...
-
-    def flush(self) -> None:
-        """Send what there is, as far as the client takes it."""
-        ...
-
-    def tell(self, notice: Notice) -> None:
-        """Send this after the events that are in the log now."""
-        ...
-
-    def close(self, code: CloseCode, reason: str) -> None:
-        """Send what is in the log now, then close."""
-        ...
-
-    def abort(self, code: CloseCode, reason: str) -> None:
-        """Close without sending anything more."""
-        ...
 
 
 class Host(Protocol):
@@ -140,11 +107,8 @@ class SessionRunner:
         self._queue = session.turns.queue
         self._transcript = session.history.transcript
         self._host = host
-        # Replaced and never changed: it is gone through while some of them leave.
-        self._subscribers: Mapping[ClientId, Subscriber] = {}
-        # Those that have been told to close, and read what is in the log before they do.
-        self._leaving: dict[ClientId, Subscriber] = {}
-        self._numbers = itertools.count(max(session.clients.readers, default=0) + 1)
+        first = max(session.clients.readers, default=0) + 1
+        self._subscribers = Subscribers(events, first, self._lost)
         self._timers: dict[Timer, asyncio.TimerHandle] = {}
         self._calls: dict[int, Call] = {}
         self._loop = asyncio.get_running_loop()
@@ -158,7 +122,7 @@ class SessionRunner:
 
     def start(self, subscriber: Subscriber | None = None) -> ClientId | None:
         """Open the session; returns the number of who reads it, if somebody does."""
-        client = None if subscriber is None else self._add(subscriber)
+        client = None if subscriber is None else self._subscribers.add(subscriber)
         self.handle(on.Start(_new_key(), client))
         return client
 
@@ -170,7 +134,7 @@ class SessionRunner:
             resume_key: What it has shown, and the session accepts.
             last_event: The newest event that it has; no greater than the log's.
         """
-        client = self._add(subscriber)
+        client = self._subscribers.add(subscriber)
         self.handle(on.Attached(client, resume_key, _new_key(), last_event))
         return client
 
@@ -181,27 +145,19 @@ class SessionRunner:
             subscriber: Its connection. It has shown a key that the session accepts.
             last_event: The newest event that it has; no greater than the log's.
         """
-        client = self._add(subscriber)
+        client = self._subscribers.add(subscriber)
         self.handle(on.Subscribed(client, last_event))
         return client
 
-    def _add(self, subscriber: Subscriber) -> ClientId:
-        client = next(self._numbers)
-        self._subscribers = {**self._subscribers, client: subscriber}
-        return client
-
-    def _remove(self, client: ClientId) -> Subscriber | None:
-        others = dict(self._subscribers)
-        subscriber = others.pop(client, None)
-        self._subscribers = others
-        return subscriber
-
     def detach(self, client: ClientId) -> None:
         """A client is gone; one that the session has closed itself changes nothing."""
-        if self._leaving.pop(client, None) is not None:
+        if self._subscribers.has_left(client):
             self._count()
-        elif self._remove(client) is not None:
-            self.handle(on.Detached(client))
+        elif self._subscribers.remove(client) is not None:
+            self._lost(client)
+
+    def _lost(self, client: ClientId) -> None:
+        self.handle(on.Detached(client))
 
     def read_by(self, reader: LogReader) -> None:
         """A client has received all that its reader has taken: a session that it has closed, and
@@ -228,9 +184,7 @@ class SessionRunner:
             and not budget.admits(self, size)
             and not self.session.knows(message.id)
         ):
-            subscriber = self._subscribers.get(client)
-            if subscriber is not None:
-                subscriber.tell(error_message(NO_ROOM, message.id))
+            self._tell(client, error_message(NO_ROOM, message.id))
             return
         self.handle(message, client)
 
@@ -265,7 +219,7 @@ class SessionRunner:
             grain: By how many bytes it has to differ from what the budget knows.
         """
         held = self.log.held + self._queue.bytes + self._transcript.bytes
-        if self._over and not self._leaving:
+        if self._over and not self._subscribers.are_leaving:
             held = 0
         if abs(held - self.held) >= grain:
             self._host.budget.change(self, held)
@@ -274,14 +228,9 @@ class SessionRunner:
         """Drop the older half of the log. Who comes back for it is told what is lost; who reads
         it, and is so far behind, is too slow.
         """
-        for subscriber in [*self._subscribers.values(), *self._leaving.values()]:
-            subscriber.flush()  # who has only waited for company is not behind
+        self._subscribers.flush()
         self.log.shrink(self.log.held // 2)
-        for client, subscriber in [*self._leaving.items()]:
-            if subscriber.reader.lags:
-                del self._leaving[client]
-                subscriber.abort(CloseCode.TOO_SLOW, "too slow")
-        self._drop_laggards()
+        self._subscribers.drop_laggards()
         self._count()
 
     def _handle(self, event: SessionEvent, client: ClientId | None) -> None:
@@ -304,8 +253,7 @@ class SessionRunner:
     def _crash(self) -> None:
         """End a session whose state can't be trusted; the others live on."""
         self._crashed = True
-        for client in self._subscribers:
-            self._abort(client, CloseCode.INTERNAL, ErrorCode.INTERNAL)
+        self._subscribers.abort(None, CloseCode.INTERNAL, ErrorCode.INTERNAL)
         self.stop()
         for call in self._calls.values():
             call.cancel()
@@ -335,17 +283,15 @@ class SessionRunner:
                 self.log.trim(effect.through)
                 self._count(COUNTED_BYTES)
                 if len(self._subscribers) > 1:
-                    self._drop_laggards()
+                    self._subscribers.drop_laggards()
             case do.Tell():
-                subscriber = self._subscribers.get(effect.client)
-                if subscriber is not None:
-                    subscriber.tell(effect.notice)
+                self._tell(effect.client, effect.notice)
             case do.Attach():
                 self._attach(effect)
             case do.Displace():
-                self._abort(effect.client, CloseCode.TAKEN_OVER, "taken over")
+                self._subscribers.abort(effect.client, CloseCode.TAKEN_OVER, "taken over")
             case do.CloseClient():
-                self._close_clients(effect)
+                self._subscribers.close(effect.client, effect.code, effect.reason)
             case do.CancelInvoke():
                 self._cancel(effect.turn)
             case do.SetTimer():
@@ -367,22 +313,13 @@ class SessionRunner:
             log.append(event, now)
             if type(event) is MessageDone and _log.isEnabledFor(self._host.turn_level):
                 self.route.log_turn(self._host.turn_level, self.session.id, event)
-        soon = type(events[-1]) is not MessageAccepted
-        late = log.last - 1  # who has all before the newest event does not lag
-        for client, subscriber in self._subscribers.items():
-            subscriber.wake(soon=soon)
-            if subscriber.reader.position < late and subscriber.reader.lags:
-                self._drop_laggard(client)
+        self._subscribers.wake(soon=type(events[-1]) is not MessageAccepted)
         self._count(COUNTED_BYTES)
 
-    def _drop_laggards(self) -> None:
-        for client, subscriber in self._subscribers.items():
-            if subscriber.reader.lags:
-                self._drop_laggard(client)
-
-    def _drop_laggard(self, client: ClientId) -> None:
-        self._abort(client, CloseCode.TOO_SLOW, "too slow")
-        self.handle(on.Detached(client))
+    def _tell(self, client: ClientId, notice: Notice) -> None:
+        subscriber = self._subscribers.get(client)
+        if subscriber is not None:
+            subscriber.tell(notice)
 
     def _attach(self, effect: do.Attach) -> None:
         subscriber = self._subscribers.get(effect.client)
@@ -401,19 +338,6 @@ class SessionRunner:
         )
         subscriber.reader.resume(self.log, effect.after, resumed)
         subscriber.flush()  # at once: it is to come forward, however fast the log goes on
-
-    def _abort(self, client: ClientId, code: CloseCode, reason: str) -> None:
-        subscriber = self._remove(client)
-        if subscriber is not None:
-            subscriber.abort(code, reason)
-
-    def _close_clients(self, effect: do.CloseClient) -> None:
-        clients = self._subscribers if effect.client is None else [effect.client]
-        for client in clients:
-            subscriber = self._remove(client)
-            if subscriber is not None:
-                self._leaving[client] = subscriber
-                subscriber.close(effect.code, effect.reason)
 
     def _record(self, effect: do.Persist) -> SessionRecord:
         session = self.session

@@ -5,6 +5,8 @@ The gateway lets Python's collector of cyclic garbage run seldom, and a session'
 
 import asyncio
 import gc
+import subprocess
+import sys
 import time
 
 import pytest
@@ -36,6 +38,31 @@ KINDS = (
 )
 
 
+LARGE_AND_SMALL = """
+import random
+from pathlib import Path
+from resource import getpagesize
+from gateway.serving import return_large_blocks
+
+
+def resident():
+    return int(Path("/proc/self/statm").read_text().split()[1]) * getpagesize()
+
+
+return_large_blocks()
+before = resident()
+large, small = [], []
+for _ in range(400):
+    for kept, limit, low, high in (large, 20, 5_000_000, 7_000_000), (small, 50, 1_000, 100_000):
+        kept.append(b"x" * random.randrange(low, high))
+        if len(kept) > limit:
+            kept.pop(random.randrange(limit))
+large.clear()
+print(resident() - before)
+"""
+"""As replies do in logs, of which some are dropped; prints how many bytes are not given back."""
+
+
 def there() -> list[object]:
     return [one for one in gc.get_objects() if type(one) in KINDS]
 
@@ -65,7 +92,7 @@ async def test_nothing_is_left_of_connections(
 ) -> None:
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "local")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "local-secret")
-    for name in ("configure_logging", "tune_garbage_collection"):
+    for name in ("configure_logging", "tune_garbage_collection", "return_large_blocks"):
         monkeypatch.setattr(f"gateway.serving.{name}", lambda *_: None)  # they change this process
     aws = {"region": "us-east-1", "endpoint_url": start_local().url}
     chat = {"endpoint_name": "my-endpoint", "content_type": "text/plain"}
@@ -90,3 +117,10 @@ async def test_nothing_is_left_of_connections(
         finally:
             gc.enable()
         signals.handle()
+
+
+def test_the_memory_of_large_bodies_goes_with_them() -> None:
+    """Where they leave it to the process, a hundred megabytes stay behind."""
+    program = [sys.executable, "-c", LARGE_AND_SMALL]
+    left = subprocess.run(program, capture_output=True, check=True, text=True)
+    assert int(left.stdout) < 30_000_000

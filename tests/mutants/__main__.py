@@ -17,6 +17,7 @@ MODULES = (
     "gateway/route.py",
     "gateway/runner.py",
     "gateway/sessions.py",
+    "gateway/subscribers.py",
     "gateway/turnstile.py",
     "gateway/stores/*.py",
     "gateway/formats/templates.py",

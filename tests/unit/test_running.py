@@ -86,7 +86,7 @@ class TestCrash:
             assert f.model.closed == ["m"]
             assert len(f.sessions) == len(store) == 0
             assert store.done[-1] == runner.session.id
-            assert (runner._subscribers, runner._timers) == ({}, {})
+            assert (len(runner._subscribers), runner._timers) == (0, {})
             last = runner.log.last
             with capture_logs() as logs:
                 runner.handle(wire.MessageSend(id="b", text="x"))
@@ -312,7 +312,7 @@ class TestWaking:
             await f.until(lambda: f.connection.ended)
             assert f.connection.ended == [(CloseCode.NORMAL, "")]
             assert not f.connection.aborted
-            assert runner._subscribers == {}
+            assert len(runner._subscribers) == 0
 
     async def test_who_comes_back_to_what_has_ended_is_told_and_closed_alone(self) -> None:
         async with running() as f:
