@@ -13,6 +13,7 @@ from gateway.budget import ByteBudget
 from gateway.route import Route
 from gateway.runner import SessionRunner
 from gateway.session import events as on
+from gateway.session.keys import ResumeKeys
 from gateway.session.ports import SessionRecord, Store, StoreFull
 from gateway.session.session import Session
 from gateway.turnstile import Turnstile
@@ -23,6 +24,9 @@ log = structlog.stdlib.get_logger("gateway.sessions")
 
 SPREAD_SECONDS = 0.1
 """The longest pause between the ends of two sessions when the gateway shuts down."""
+
+NOBODYS = ResumeKeys.first(secrets.token_urlsafe())
+"""The keys that are compared where there is no session: none that anybody has."""
 
 LAST_SECONDS = 5.0
 """How long work that outlives its session may take when the gateway ends."""
@@ -152,6 +156,7 @@ class Sessions:
         """
         runner = self._runners.get(session_id)
         if runner is None:
+            NOBODYS.accepts(resume_key)  # takes as long as to look at another's
             return None
         session = runner.session
         theirs = session.policy is route.policy and session.principal == principal

@@ -14,6 +14,7 @@ from gateway.budget import ByteBudget
 from gateway.errors import CloseCode, Outcome
 from gateway.protocol import messages as wire
 from gateway.route import Route
+from gateway.session import keys
 from gateway.session.log import EventLog
 from gateway.session.policy import Policy
 from gateway.session.ports import LogBounds, SessionRecord, StoreFull
@@ -61,6 +62,46 @@ async def test_what_the_store_is_told_of_a_session() -> None:
         runner = await f.open(log_events=7)
         assert runner.session.principal == "anonymous"
         assert runner.log.bounds.max_events == 7
+
+
+async def test_another_s_session_is_looked_for_like_one_that_is_not_there(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    work: list[str] = []
+
+    def count(name: str) -> None:
+        does = getattr(keys, name)
+
+        def counted(*args: Any) -> Any:
+            work.append(name)
+            return does(*args)
+
+        monkeypatch.setattr(keys, name, counted)
+
+    count("sha256")
+    count("compare_digest")
+    async with running() as f:
+        runner = await f.open(resume_seconds=30)
+        route, others = runner.route, Route(Policy(route="other"), f.model)
+        key = f.connection.reader.resume_key
+
+        def find(session: str, key: str, principal: str = "anonymous") -> object:
+            work.clear()
+            return f.sessions.find(session, key, route=route, principal=principal)
+
+        assert find(runner.session.id, key) is runner
+        found = [*work]
+        assert len(found) == 2
+        for tried in (
+            ("absent", key),
+            (runner.session.id, key, "eve"),
+            (runner.session.id, "guessed"),
+        ):
+            assert find(*tried) is None
+            assert work == found
+        route = others
+        assert find(runner.session.id, key) is None
+        assert work == found
 
 
 async def test_running_turns_finish_before_the_gateway_ends() -> None:
