@@ -20,6 +20,7 @@ from gateway.session.ports import (
     NOT_SENT,
     Call,
     Model,
+    ModelError,
     ModelReply,
     ModelRequest,
     ModelSession,
@@ -215,8 +216,20 @@ class GuardedModel:
         self._in_flight = 0
 
     async def open(self) -> ModelSession:
-        """See `Model.open`."""
-        return await self._model.open()
+        """See `Model.open`. It is no turn, and yet the endpoint is asked."""
+        wait = self._breaker.wait()
+        if wait:
+            raise ModelError(_sick(wait))
+        try:
+            session = await self._model.open()
+        except ModelError as error:
+            self._judge(error.failure)
+            raise
+        except BaseException:
+            self._breaker.unknown()
+            raise
+        self._breaker.succeeded()
+        return session
 
     async def close(self, session: ModelSession) -> None:
         """See `Model.close`."""
@@ -268,12 +281,8 @@ class GuardedModel:
         if not isinstance(result, Failure):
             self._breaker.succeeded()
             self._limit.replied(now - turn.begun, now, in_flight)
-        elif result.code in _SICK:
-            self._breaker.failed()
         else:
-            self._breaker.succeeded()
-        if isinstance(result, Failure) and result.code in _OVERLOADED:
-            self._limit.overloaded(now)
+            self._judge(result)
         self._send_more()
 
     def cancelled(self, turn: "_Turn") -> object:
@@ -288,6 +297,15 @@ class GuardedModel:
         self._breaker.unknown()
         self._send_more()
         return None
+
+    def _judge(self, failure: Failure) -> None:
+        """What a call that has failed says of the endpoint."""
+        if failure.code in _SICK:
+            self._breaker.failed()
+        else:
+            self._breaker.succeeded()
+        if failure.code in _OVERLOADED:
+            self._limit.overloaded(self._loop.time())
 
     def _send_more(self) -> None:
         while self._queue and self._in_flight < self._limit.limit:

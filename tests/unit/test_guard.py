@@ -20,6 +20,7 @@ from gateway.guard import (
 from gateway.session.ports import (
     NOT_SENT,
     Call,
+    ModelError,
     ModelReply,
     ModelRequest,
     ModelSession,
@@ -53,8 +54,13 @@ class Model:
         self.pending: list[Pending] = []
         self.served: Counter[str] = Counter()
         self.closed: list[ModelSession] = []
+        self.opened = 0
+        self.fails: BaseException | None = None
 
     async def open(self) -> ModelSession:
+        self.opened += 1
+        if self.fails is not None:
+            raise self.fails
         return ModelSession("m")
 
     def invoke(
@@ -185,6 +191,32 @@ async def test_sessions_are_opened_and_closed_as_ever() -> None:
     session = await f.guard.open()
     await f.guard.close(session)
     assert f.model.closed == [session]
+
+
+async def test_openings_tell_of_a_sick_endpoint_and_are_kept_from_it() -> None:
+    f = Fixture(10)
+    f.model.fails = ModelError(SICK)
+    for _ in range(FAILURES):
+        with pytest.raises(ModelError):
+            await f.guard.open()
+    with pytest.raises(ModelError) as refused:
+        await f.guard.open()
+    assert f.model.opened == FAILURES
+    failure = refused.value.failure
+    assert (failure.code, failure.outcome) == (ErrorCode.UNAVAILABLE, Outcome.NOT_INVOKED)
+    assert 0 < (failure.retry_after or 0) <= OPEN_SECONDS
+
+
+@pytest.mark.parametrize("fails", [ModelError(INVALID), asyncio.CancelledError()])
+async def test_openings_that_say_nothing_of_the_endpoint(fails: BaseException) -> None:
+    f = Fixture(10)
+    f.model.fails = fails
+    for _ in range(2 * FAILURES):
+        with pytest.raises(type(fails)):
+            await f.guard.open()
+    assert f.model.opened == 2 * FAILURES
+    f.model.fails = None
+    assert await f.guard.open() == ModelSession("m")
 
 
 class Clock:
