@@ -17,7 +17,6 @@ from typing import Generic, TypeVar
 
 from gateway.errors import ErrorCode, Failure, Outcome
 from gateway.session.ports import (
-    NOT_SENT,
     Call,
     Model,
     ModelError,
@@ -289,10 +288,10 @@ class GuardedModel:
         """Nobody waits for a turn any more."""
         if turn.call is None:
             self._queue.remove(turn.principal, turn)
-            return NOT_SENT
+            return Outcome.NOT_INVOKED
         turn.call.cancel()
         if turn.is_refused:
-            return NOT_SENT
+            return Outcome.NOT_INVOKED
         self._in_flight -= 1
         self._breaker.unknown()
         self._send_more()

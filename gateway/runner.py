@@ -32,7 +32,6 @@ from gateway.session import events as on
 from gateway.session.events import ClientId, SessionEvent, Timer
 from gateway.session.output import error_message
 from gateway.session.ports import (
-    NOT_SENT,
     Call,
     Log,
     ModelError,
@@ -381,7 +380,7 @@ class SessionRunner:
         call = self._calls.pop(turn, None)
         if call is None:
             return
-        if call.cancel() is NOT_SENT:
+        if call.cancel() is Outcome.NOT_INVOKED:
             self.handle(on.InvokeFailed(turn, NEVER_SENT))
         else:
             self.handle(on.InvokeCancelled(turn))

@@ -80,10 +80,6 @@ OnEnd = Callable[[ModelReply | Failure], None]
 """Takes what has become of a turn: its reply, or why there is none."""
 
 
-NOT_SENT = object()
-"""What `Call.cancel` returns where the model has certainly seen nothing."""
-
-
 class Call(Protocol):
     """A call that is under way."""
 
@@ -91,7 +87,7 @@ class Call(Protocol):
         """Close its request. Nothing more is heard of it.
 
         Returns:
-            `NOT_SENT` where it was none yet; else anything.
+            `Outcome.NOT_INVOKED` where the model has certainly seen nothing; else anything.
         """
         ...
 

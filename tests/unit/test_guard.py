@@ -18,7 +18,6 @@ from gateway.guard import (
     GuardedModel,
 )
 from gateway.session.ports import (
-    NOT_SENT,
     Call,
     ModelError,
     ModelReply,
@@ -145,10 +144,10 @@ async def test_what_waits_too_long_is_refused_of_who_has_most() -> None:
 async def test_one_that_waits_may_be_cancelled() -> None:
     f = Fixture(1)
     first, second = f.ask(), f.ask()
-    assert second.cancel() is NOT_SENT
+    assert second.cancel() is Outcome.NOT_INVOKED
     assert second.cancel() is None
     (sent,) = f.model.pending
-    assert first.cancel() is not NOT_SENT
+    assert first.cancel() is not Outcome.NOT_INVOKED
     assert sent.cancelled
     third = f.ask()
     assert len(f.model.pending) == 2, "there is room again"
@@ -172,7 +171,7 @@ async def test_an_endpoint_that_fails_is_asked_by_probes_alone() -> None:
     assert (failure.code, failure.outcome) == (ErrorCode.UNAVAILABLE, Outcome.NOT_INVOKED)
     assert 0 < (failure.retry_after or 0) <= OPEN_SECONDS
     refused = f.ask()
-    assert refused.cancel() is NOT_SENT
+    assert refused.cancel() is Outcome.NOT_INVOKED
     await asyncio.sleep(0)
     assert len(f.ended) == FAILURES + 1
 
