@@ -13,6 +13,7 @@ must.
 import asyncio
 from collections import OrderedDict, deque
 from collections.abc import Callable
+from functools import partial
 from typing import Generic, TypeVar
 
 from gateway.errors import ErrorCode, Failure, Outcome
@@ -66,15 +67,11 @@ class AdaptiveLimit:
     """
 
     def __init__(self, most: int) -> None:
+        self.limit = most
         self._most = float(most)
-        self._limit = float(most)
+        self._exact = float(most)
         self._short = self._long = 0.0
         self._decreased = 0.0
-
-    @property
-    def limit(self) -> int:
-        """How many there may be now."""
-        return max(1, int(self._limit))
 
     def replied(self, seconds: float, now: float, in_flight: int) -> None:
         """A turn was answered.
@@ -88,38 +85,45 @@ class AdaptiveLimit:
             self._short = self._long = seconds
         self._short += (seconds - self._short) * SHORT
         self._long += (seconds - self._long) * LONG
-        if self._short > SLOW * self._long and in_flight * 2 > self._limit:
+        if in_flight * 2 < self._exact:
+            return  # it has not been tried
+        if self._short > SLOW * self._long:
             self.overloaded(now)
-        elif in_flight * 2 >= self._limit:  # else it has not been tried
-            self._limit = min(self._most, self._limit + 1 / self._limit)
+        else:
+            self._set(min(self._most, self._exact + 1 / self._exact))
 
     def overloaded(self, now: float) -> None:
         """The endpoint was asked too much; what it says of one moment counts once."""
         if now - self._decreased >= max(self._short, 0.1):
             self._decreased = now
-            self._limit = max(1.0, self._limit * BACKOFF)
+            self._set(max(1.0, self._exact * BACKOFF))
+
+    def _set(self, limit: float) -> None:
+        self._exact = limit
+        self.limit = int(limit)
 
 
 class FairQueue(Generic[T]):
-    """What waits, with a line for each principal, and each line served in its turn."""
+    """What waits, with a line for each principal, and each line served in its turn.
+
+    Attributes:
+        size: How many wait.
+    """
 
     def __init__(self) -> None:
+        self.size = 0
         self._lines: OrderedDict[str, deque[T]] = OrderedDict()
-        self._size = 0
-
-    def __len__(self) -> int:
-        return self._size
 
     def add(self, principal: str, item: T) -> None:
         """Let it wait."""
         self._lines.setdefault(principal, deque()).append(item)
-        self._size += 1
+        self.size += 1
 
     def pop(self) -> T:
         """The first of the line whose turn it is."""
         principal, line = next(iter(self._lines.items()))
         item = line.popleft()
-        self._size -= 1
+        self.size -= 1
         if line:
             self._lines.move_to_end(principal)
         else:
@@ -130,7 +134,7 @@ class FairQueue(Generic[T]):
         """It waits no longer."""
         line = self._lines[principal]
         line.remove(item)
-        self._size -= 1
+        self.size -= 1
         if not line:
             del self._lines[principal]
 
@@ -159,16 +163,11 @@ class Breaker:
         self._seconds = OPEN_SECONDS
         self._probing = False
 
-    @property
-    def is_open(self) -> bool:
-        """Whether too many calls have failed."""
-        return self._failures >= FAILURES
-
     def wait(self) -> float:
-        """The seconds until it may be asked; 0 where it may. Then a probe is under way, if it is
-        open.
+        """The seconds until it may be asked; 0 where it may. Then a probe is under way, if too many
+        calls have failed.
         """
-        if not self.is_open:
+        if self._failures < FAILURES:
             return 0.0
         left = self._until - self._clock()
         if left > 0:
@@ -187,7 +186,7 @@ class Breaker:
     def failed(self) -> None:
         """It has not, and not because of what it was asked."""
         self._failures += 1
-        if self.is_open:
+        if self._failures >= FAILURES:
             if self._probing:
                 self._seconds = min(MAX_OPEN_SECONDS, self._seconds * 2)
             self._probing = False
@@ -246,22 +245,20 @@ class GuardedModel:
     ) -> Call:
         """See `Model.invoke`."""
 
-        def send(ended: OnEnd) -> Call:
-            return self._model.invoke(
-                request,
-                session,
-                affinity=affinity,
-                principal=principal,
-                on_parts=on_parts,
-                on_end=ended,
-            )
-
+        send = partial(
+            self._model.invoke,
+            request,
+            session,
+            affinity=affinity,
+            principal=principal,
+            on_parts=on_parts,
+        )
         turn = _Turn(self, principal, send, on_end)
-        if self._in_flight < self._limit.limit and not self._queue:
+        if self._in_flight < self._limit.limit and not self._queue.size:
             self._send(turn)
         else:
             self._queue.add(principal, turn)
-            if len(self._queue) > QUEUED * self._limit.limit:
+            if self._queue.size > QUEUED * self._limit.limit:
                 self._queue.drop(self._queue.longest()).refuse(_busy())
         return turn
 
@@ -282,7 +279,8 @@ class GuardedModel:
             self._limit.replied(now - turn.begun, now, in_flight)
         else:
             self._judge(result)
-        self._send_more()
+        if self._queue.size:
+            self._send_more()
 
     def cancelled(self, turn: "_Turn") -> object:
         """Nobody waits for a turn any more."""
@@ -307,7 +305,7 @@ class GuardedModel:
             self._limit.overloaded(self._loop.time())
 
     def _send_more(self) -> None:
-        while self._queue and self._in_flight < self._limit.limit:
+        while self._queue.size and self._in_flight < self._limit.limit:
             self._send(self._queue.pop())
 
 
@@ -320,7 +318,7 @@ class _Turn:
         self,
         guard: GuardedModel,
         principal: str,
-        send: Callable[[OnEnd], Call],
+        send: Callable[..., Call],
         on_end: OnEnd,
     ) -> None:
         self.principal = principal
@@ -335,7 +333,7 @@ class _Turn:
     def send(self, now: float) -> None:
         """Let it go to the model."""
         self.begun = now
-        self.call = self._send(self._ended)
+        self.call = self._send(on_end=self._ended)
 
     def refuse(self, failure: Failure) -> None:
         """End it; nothing is heard before `Model.invoke` has returned."""
@@ -345,14 +343,13 @@ class _Turn:
     def _ended(self, result: ModelReply | Failure) -> None:
         if not self._over:
             self._guard.ended(self, result)
-        self._end(result)
+            self._end(result)
 
     def _end(self, result: ModelReply | Failure) -> None:
-        if not self._over:
-            self._over = True
-            on_end = self._on_end
-            self._forget()
-            on_end(result)
+        self._over = True
+        on_end = self._on_end
+        self._forget()
+        on_end(result)
 
     def _forget(self) -> None:
         """Leave no cycle that would hold a session until it is collected."""

@@ -301,10 +301,10 @@ def test_lines(who: str) -> None:
         queue.add("a", number)
     queue.add("b", 10)
     queue.add("b", 11)
-    assert (len(queue), queue.longest()) == (6, "a")
+    assert (queue.size, queue.longest()) == (6, "a")
     queue.remove(who, {"a": 1, "b": 10}[who])
     expected = {"a": [0, 10, 2, 11, 3], "b": [0, 11, 1, 2, 3]}[who]
     assert [queue.pop() for _ in range(5)] == expected
     queue.add("c", 1)
     assert queue.drop("c") == 1
-    assert len(queue) == 0
+    assert queue.size == 0
