@@ -36,9 +36,9 @@ class Bucket:
         What is more than may come at once has room where nothing else came before it.
         """
         burst = self.rate * BURST_SECONDS
-        self._level = min(burst, self._level + (now - self._since) * self.rate)
+        level = self._level = min(burst, self._level + (now - self._since) * self.rate)
         self._since = now
-        return max(0.0, (min(amount, burst) - self._level) / self.rate)
+        return 0.0 if amount <= level else max(0.0, (min(amount, burst) - level) / self.rate)
 
     def take(self, amount: float) -> None:
         """Count it; what follows waits the longer."""
