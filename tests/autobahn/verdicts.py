@@ -6,6 +6,8 @@ from enum import StrEnum
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
+from gateway.errors import CloseCode
+
 GROUPS: Mapping[int, str] = MappingProxyType(
     {
         1: "framing",
@@ -23,9 +25,6 @@ GROUPS: Mapping[int, str] = MappingProxyType(
 )
 """The suite's groups of cases; there is no 8, and no 11."""
 
-TOO_LARGE = 1009
-"""The code for a message larger than the route takes."""
-
 _BEYOND_THE_LIMIT = (
     "8 and 16 MB; SageMaker takes bodies of up to 6 MB, and so does a route by default"
 )
@@ -35,7 +34,7 @@ _OVERTAKEN = (
 )
 
 EXPECTED: Mapping[str, tuple[int, str]] = MappingProxyType(
-    dict.fromkeys(("9.1.5", "9.1.6", "9.2.5", "9.2.6"), (TOO_LARGE, _BEYOND_THE_LIMIT))
+    dict.fromkeys(("9.1.5", "9.1.6", "9.2.5", "9.2.6"), (CloseCode.TOO_LARGE, _BEYOND_THE_LIMIT))
 )
 """Cases that can't pass: with which code the gateway closes them, and why."""
 
