@@ -11,6 +11,7 @@ BENCH_FLAGS ?=
 LOCK := $(BIN)/python -m uv pip compile --quiet --no-config --upgrade --universal \
 	--python-version 3.11 --generate-hashes --no-annotate --custom-compile-command 'make lock'
 MUTANTS_FLAGS ?=
+AUTOBAHN_FLAGS ?=
 LONG := long or hypothesis or schedules
 export PATH := $(PATH):/usr/sbin
 
@@ -20,7 +21,7 @@ needed = command -v $(1) >/dev/null \
 	|| { echo "$(1) is needed: apt-get install $(1)" >&2; exit 1; }
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test long hostile lint types unit coverage mutants mutants-short search compat lock bench instructions format clean browser proxies node
+.PHONY: help demo test long hostile autobahn lint types unit coverage mutants mutants-short search compat lock bench instructions format clean browser proxies node
 
 help: ## show this text
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -47,6 +48,9 @@ long: $(INSTALLED) browser proxies node ## run the longest tests, and try more e
 
 hostile: $(INSTALLED) ## attack the gateway, and see what others feel, in 10 minutes
 	$(BIN)/python -m tests.hostile
+
+autobahn: $(INSTALLED) ## the Autobahn test suite of WebSocket, which needs Python 2.7
+	$(BIN)/python -m tests.autobahn $(AUTOBAHN_FLAGS)
 
 lint: $(INSTALLED) ## formatting and lint
 	$(BIN)/ruff format --check .

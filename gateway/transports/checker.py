@@ -8,6 +8,8 @@ from websockets.frames import Frame, Opcode
 from websockets.protocol import SEND_EOF, State
 from websockets.server import ServerProtocol
 
+from gateway.transports.frames import apply_mask
+
 # Its debug lines quote frames, which are never logged, whatever the level of the root logger.
 websockets_log = logging.getLogger("gateway.websockets")
 websockets_log.setLevel(logging.WARNING)
@@ -20,6 +22,48 @@ def forget(conn: ServerProtocol) -> None:
     """
     with contextlib.suppress(TypeError):  # where it has slots, there is no such dictionary
         vars(conn).clear()
+
+
+def _check(decoder: codecs.IncrementalDecoder, data: bytes, *, final: bool = False) -> None:
+    """Check the next piece of a text.
+
+    Raises:
+        UnicodeDecodeError: It is not UTF-8 so far.
+    """
+    decoder.decode(data, final=final)
+    pending = decoder.getstate()[0]
+    if pending[:1] == b"\xed" and pending[1:] >= b"\xa0":  # which Python sees a byte later
+        raise UnicodeDecodeError("utf-8", pending, 0, 2, "half of a surrogate pair")
+
+
+class PartialText:
+    """The text of a frame that has come in part, checked as it comes (RFC 6455, section 8.1).
+
+    Args:
+        state: Of the decoder of the fragments before it.
+    """
+
+    __slots__ = ("_decoder", "_seen")
+
+    def __init__(self, state: tuple[bytes, int] = (b"", 0)) -> None:
+        self._decoder = codecs.getincrementaldecoder("utf-8")()
+        self._decoder.setstate(state)
+        self._seen = 0
+
+    def check(self, data: bytes | bytearray, begin: int) -> None:
+        """Check what has come since the last time.
+
+        Args:
+            data: Ends with what has come of the frame.
+            begin: Where its payload begins.
+
+        Raises:
+            UnicodeDecodeError: It is not UTF-8 so far.
+        """
+        turn = self._seen % 4
+        mask = data[begin - 4 + turn : begin] + data[begin - 4 : begin - 4 + turn]
+        _check(self._decoder, apply_mask(memoryview(data)[begin + self._seen :], mask))
+        self._seen = len(data) - begin
 
 
 class Checker:
@@ -49,6 +93,10 @@ class Checker:
         """How many bytes the fragments of a message have that has not ended."""
         return 0 if self._joined is None else len(self._joined)
 
+    def next_part(self) -> PartialText | None:
+        """For a fragment that has come in part; None where its message is no text."""
+        return None if self._decoder is None else PartialText(self._decoder.getstate())
+
     def receive(self, data: bytes) -> tuple[bytes, bool] | None:
         """Take a frame; the message that it completes, and whether that is text.
 
@@ -72,7 +120,7 @@ class Checker:
         if self._joined is None or frame.opcode >= Opcode.CLOSE:
             return False
         if self._decoder is not None:
-            self._decoder.decode(bytes(frame.data), final=frame.fin)
+            _check(self._decoder, bytes(frame.data), final=frame.fin)
         self._joined += frame.data
         return frame.fin
 

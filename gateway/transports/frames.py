@@ -13,6 +13,7 @@ __all__ = [
     "BINARY",
     "CLOSE",
     "MASKED",
+    "OPCODE",
     "PING",
     "PONG",
     "TEXT",
@@ -33,6 +34,9 @@ CONTROL_BYTES = 125
 
 MASKED = 0x80
 """The bit of the second byte that every frame of a client has."""
+
+OPCODE = 0x0F
+"""The bits of the first byte that say what a frame is."""
 
 _FIN, _RESERVED, _CONTROL = 0x80, 0x70, 0x08
 _OPCODES = frozenset(Opcode)
@@ -70,7 +74,7 @@ def fault(data: bytes | bytearray, at: int, size: int, max_size: int) -> tuple[i
         max_size: The largest payload that is taken.
     """
     first = data[at]
-    if first & _RESERVED or first & 0x0F not in _OPCODES:
+    if first & _RESERVED or first & OPCODE not in _OPCODES:
         return CloseCode.PROTOCOL_ERROR, "invalid opcode or reserved bits"
     if not data[at + 1] & MASKED:
         return CloseCode.PROTOCOL_ERROR, "incorrect masking"

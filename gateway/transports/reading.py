@@ -11,15 +11,16 @@ uvloop reads on within a turn, 8 MB if there are as many.
 import asyncio
 from abc import abstractmethod
 
-from websockets.frames import Close
+from websockets.frames import Close, Opcode
 from websockets.protocol import State
 
 from gateway.budget import COUNTED_BYTES, ByteBudget
-from gateway.transports.checker import Checker
+from gateway.transports.checker import Checker, PartialText
 from gateway.transports.frames import (
     BINARY,
     CLOSE,
     MASKED,
+    OPCODE,
     PING,
     PONG,
     TEXT,
@@ -63,6 +64,7 @@ class FrameReader(asyncio.Protocol):
         "_last_seen",
         "_loop",
         "_max_size",
+        "_partial",
         "_reading",
         "_state",
         "_transport",
@@ -88,6 +90,7 @@ class FrameReader(asyncio.Protocol):
         self._reading = True
         self._behind = False
         self._checker: Checker | None = None
+        self._partial: PartialText | None = None  # of the frame at `_at`
 
     def data_received(self, data: bytes) -> None:
         """Work off what has come."""
@@ -197,6 +200,7 @@ class FrameReader(asyncio.Protocol):
         size, max_size = len(data), self._max_size
         budget = READ_BUDGET
         pongs: list[bytes] = []
+        partial, self._partial = self._partial, None
         while at + 1 < size and budget > 0 and not self._behind:
             first = data[at]
             begin, stop = extent(data, at)
@@ -215,8 +219,9 @@ class FrameReader(asyncio.Protocol):
                 continue
             if self._state is State.CLOSED:
                 break
-            wrong = fault(data, at, stop - begin, max_size)
+            wrong = fault(data, at, stop - begin, max_size) or self._check_part(data, at, partial)
             if wrong is not None:
+                self._flush(pongs)
                 self._fail(*wrong, unread=stop - size)
                 break
             if stop > size:
@@ -238,6 +243,36 @@ class FrameReader(asyncio.Protocol):
             return True
         self._buffer, self._at = data[at:] if at else data, 0  # no copy of what is not whole
         return False
+
+    def _check_part(
+        self, data: bytes | bytearray, at: int, partial: PartialText | None
+    ) -> tuple[int, str] | None:
+        """Check the text of a frame that has come in part; what is wrong with it, as `fault`.
+
+        Args:
+            data: Has a valid header of it.
+            at: Where it begins.
+            partial: Of the frame at `_at`, where that has been checked before.
+        """
+        begin, stop = extent(data, at)
+        if not begin < len(data) < stop or self._state is not State.OPEN:
+            return None
+        if partial is None or at != self._at:
+            partial = self._begin_part(data[at] & OPCODE)
+        if partial is not None:
+            try:
+                partial.check(data, begin)
+            except UnicodeDecodeError:
+                return INVALID_DATA, NOT_UTF_8
+        self._partial = partial
+        return None
+
+    def _begin_part(self, opcode: int) -> PartialText | None:
+        if opcode == Opcode.TEXT:
+            return PartialText()
+        if opcode == Opcode.CONT and self._checker is not None:
+            return self._checker.next_part()
+        return None
 
     def _flush(self, pongs: list[bytes]) -> None:
         """Answer the pings that have been read."""

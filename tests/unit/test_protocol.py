@@ -13,9 +13,10 @@ from uvicorn.server import ServerState
 from websockets.frames import Close, Frame, Opcode
 
 from gateway.budget import ByteBudget
+from gateway.transports.frames import apply_mask
 from gateway.transports.link import LINK, Link
 from gateway.transports.protocol import JOINED_BYTES, WebSocketProtocol
-from gateway.transports.sockets import HANDSHAKES
+from gateway.transports.sockets import HANDSHAKES, HalfClosed
 from gateway.turnstile import Turnstile
 from tests.support.timing import UNIT
 
@@ -217,6 +218,12 @@ def test_messages_come_whole_however_they_are_cut(
         (masked(Opcode.CLOSE, b"\x03"), 1002),
         (masked(Opcode.CLOSE, b"\x03\xe8\xff"), 1007),
         (masked(Opcode.TEXT, b"a", fin=False) + masked(Opcode.CLOSE, b"\x03\xe8"), 1000),
+        (
+            masked(Opcode.TEXT, b"a", fin=False)
+            + masked(Opcode.CLOSE, b"\x03\xe8")
+            + masked(Opcode.CONT, b"b"),
+            1000,
+        ),
         *[
             (masked(Opcode.CLOSE, code.to_bytes(2, "big")), code)
             for code in (1001, 1003, 1007, 1011, 1014, 3000, 3999, 4000, 4999)
@@ -246,6 +253,7 @@ def test_messages_come_whole_however_they_are_cut(
         "half-a-code",
         "a-reason-not-utf-8",
         "a-close-in-a-message",
+        "a-close-between-fragments",
         *[f"code-{code}" for code in (1001, 1003, 1007, 1011, 1014, 3000, 3999, 4000, 4999)],
         *[
             f"no-code-{code}"
@@ -301,6 +309,93 @@ async def test_a_ping_ahead_of_a_close_is_answered_and_one_behind_it_is_not() ->
     ping, close = masked(Opcode.PING, b"a"), masked(Opcode.CLOSE, b"\x03\xe8")
     await peer.receive(ping + close + masked(Opcode.PING, b"b"))
     assert b"".join(peer.wire.written) == b"\x8a\x01a\x88\x02\x03\xe8"
+    peer.leave()
+
+
+@pytest.mark.parametrize(
+    "last", [b"\xc1\x80", masked(Opcode.TEXT, b"\xff..")[:7]], ids=["reserved-bit", "not-utf-8"]
+)
+async def test_a_ping_ahead_of_what_is_wrong_is_answered(last: bytes) -> None:
+    peer = await Peer().connect()
+    await peer.receive(masked(Opcode.PING, b"a") + last)
+    assert peer.wire.written[0] == b"\x8a\x01a"
+    assert peer.closed in {1002, 1007}
+    peer.leave()
+
+
+@pytest.mark.parametrize("piece", [1, 3, 1000])
+@pytest.mark.parametrize("fragment", [0, 1, 2, 11])
+@pytest.mark.parametrize(
+    ("text", "wrong"),
+    [
+        ("κόσμε".encode() + b"\xf4\x90\x80\x80edited", 11),
+        ("κόσμε".encode() + b"\xed\xa0\x80edited", 11),
+        (b"seven, a\xc3, b\xc3", 9),
+        (b"\xff" * 20, 0),
+    ],
+    ids=["past-the-last-character", "half-a-pair", "half-a-character", "no-utf-8"],
+)
+async def test_text_is_refused_at_its_first_wrong_byte(
+    text: bytes, wrong: int, fragment: int, piece: int
+) -> None:
+    fragment = min(fragment, wrong)
+    begun = masked(Opcode.TEXT, text[:fragment], fin=False)
+    rest = masked(Opcode.CONT, text[fragment:])
+    at = len(rest) - len(text) + wrong
+    pieces = [rest[:at][place : place + piece] for place in range(0, at, piece)]
+    peer = await Peer().connect()
+    for data in (begun, *pieces):
+        await peer.receive(data)
+    assert [peer.closed, *peer.wire.written] == [None]
+    await peer.receive(rest[at : at + 1])
+    assert [peer.closed, *peer.messages] == [1007]
+    half_closed = peer.wire.protocol
+    assert isinstance(half_closed, HalfClosed)
+    ended = [peer.wire.ended]
+    half_closed.data_received(rest[at + 1 :])
+    assert [*ended, peer.wire.ended] == [False, True], "the client is let finish its frame"
+    peer.leave()
+
+
+async def test_each_byte_of_a_text_in_pieces_is_checked_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Whoever sends a large text byte by byte would have the gateway read it over and over."""
+    sizes: list[int] = []
+
+    def counted(data: memoryview, mask: bytes) -> bytes:
+        sizes.append(len(data))
+        return apply_mask(data, mask)
+
+    monkeypatch.setattr("gateway.transports.checker.apply_mask", counted)
+    peer = await Peer().connect()
+    for opcode, fin in ((Opcode.TEXT, False), (Opcode.CONT, True), (Opcode.TEXT, True)):
+        frame = masked(opcode, b"x" * 1000, fin=fin)
+        for at in range(len(frame)):
+            await peer.receive(frame[at : at + 1])
+    assert sizes == [1] * 3 * 999
+    assert peer.messages == ["x" * 2000, "x" * 1000]
+    peer.leave()
+
+
+async def test_what_is_no_text_may_be_anything() -> None:
+    peer = await Peer().connect()
+    begun, rest = masked(Opcode.BINARY, b"\xff", fin=False), masked(Opcode.CONT, b"\xff" * 9)
+    for data in (begun, rest[:-1], rest[-1:]):
+        await peer.receive(data)
+    frame = masked(Opcode.BINARY, b"\xff" * 9)
+    for data in (frame[:-1], frame[-1:]):
+        await peer.receive(data)
+    assert peer.messages == [b"\xff" * 10, b"\xff" * 9]
+    peer.leave()
+
+
+async def test_what_comes_in_part_behind_the_gateways_close_is_not_looked_at() -> None:
+    peer = await Peer().connect()
+    peer.link.close(1000, "")
+    await peer.receive(masked(Opcode.TEXT, b"\xff" * 9)[:-1])
+    assert peer.closed == 1000
+    assert len(peer.wire.written) == 1
     peer.leave()
 
 
