@@ -107,7 +107,7 @@ class SessionRunner:
         self._transcript = session.history.transcript
         self._host = host
         first = max(session.clients.readers, default=0) + 1
-        self._subscribers = Subscribers(events, first, self._lost)
+        self._subscribers = Subscribers(events, first)
         self._timers: dict[Timer, asyncio.TimerHandle] = {}
         self._calls: dict[int, Call] = {}
         self._loop = asyncio.get_running_loop()
@@ -153,10 +153,11 @@ class SessionRunner:
         if self._subscribers.has_left(client):
             self._count()
         elif self._subscribers.remove(client) is not None:
-            self._lost(client)
+            self._detached([client])
 
-    def _lost(self, client: ClientId) -> None:
-        self.handle(on.Detached(client))
+    def _detached(self, clients: list[ClientId]) -> None:
+        for client in clients:
+            self.handle(on.Detached(client))
 
     def read_by(self, reader: LogReader) -> None:
         """A client has received all that its reader has taken: a session that it has closed, and
@@ -229,7 +230,7 @@ class SessionRunner:
         """
         self._subscribers.flush()
         self.log.shrink(self.log.held // 2)
-        self._subscribers.drop_laggards()
+        self._detached(self._subscribers.drop_laggards())
         self._count()
 
     def _handle(self, event: SessionEvent, client: ClientId | None) -> None:
@@ -282,7 +283,7 @@ class SessionRunner:
                 self.log.trim(effect.through)
                 self._count(COUNTED_BYTES)
                 if len(self._subscribers) > 1:
-                    self._subscribers.drop_laggards()
+                    self._detached(self._subscribers.drop_laggards())
             case do.Tell():
                 self._tell(effect.client, effect.notice)
             case do.Attach():
@@ -312,7 +313,8 @@ class SessionRunner:
             log.append(event, now)
             if type(event) is MessageDone and _log.isEnabledFor(self._host.turn_level):
                 self.route.log_turn(self._host.turn_level, self.session.id, event)
-        self._subscribers.wake(soon=type(events[-1]) is not MessageAccepted)
+        soon = type(events[-1]) is not MessageAccepted
+        self._detached(self._subscribers.wake(soon=soon))
         self._count(COUNTED_BYTES)
 
     def _tell(self, client: ClientId, notice: Notice) -> None:

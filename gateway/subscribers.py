@@ -1,7 +1,7 @@
 """Those who read a session's log."""
 
 import itertools
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Protocol
 
 from gateway.errors import CloseCode
@@ -50,15 +50,13 @@ class Subscribers:
     Args:
         log: What they read.
         first: The number of the first.
-        on_lag: Told of each that has been closed because it was too slow.
     """
 
-    __slots__ = ("_leaving", "_log", "_numbers", "_on_lag", "_there")
+    __slots__ = ("_leaving", "_log", "_numbers", "_there")
 
-    def __init__(self, log: Log, first: ClientId, on_lag: Callable[[ClientId], None]) -> None:
+    def __init__(self, log: Log, first: ClientId) -> None:
         self._log = log
         self._numbers = itertools.count(first)
-        self._on_lag = on_lag
         # Replaced and never changed: it is gone through while some of them leave.
         self._there: Mapping[ClientId, Subscriber] = {}
         # Those that have been told to close, and read what is in the log before they do.
@@ -94,13 +92,19 @@ class Subscribers:
         """Take note that it is closed; whether it had been told to."""
         return self._leaving.pop(client, None) is not None
 
-    def wake(self, *, soon: bool) -> None:
-        """Tell all of news in the log; see `Subscriber.wake`. Who is too slow for it is closed."""
+    def wake(self, *, soon: bool) -> list[ClientId]:
+        """Tell all of news in the log; see `Subscriber.wake`.
+
+        Returns:
+            Those that have been closed because they were too slow for it.
+        """
         late = self._log.last - 1  # who has all before the newest event does not lag
+        laggards = []
         for client, subscriber in self._there.items():
             subscriber.wake(soon=soon)
             if subscriber.reader.position < late and subscriber.reader.lags:
-                self._drop(client)
+                laggards.append(client)
+        return self._drop(laggards)
 
     def flush(self) -> None:
         """Have all send what there is: who has only waited for company is not behind."""
@@ -122,16 +126,19 @@ class Subscribers:
             if subscriber is not None:
                 subscriber.abort(code, reason)
 
-    def drop_laggards(self) -> None:
-        """Close those who are too slow: what they have not read is not kept any longer."""
+    def drop_laggards(self) -> list[ClientId]:
+        """Close those who are too slow: what they have not read is not kept any longer.
+
+        Returns:
+            Those of them that had not been told to close before.
+        """
         for client, subscriber in [*self._leaving.items()]:
             if subscriber.reader.lags:
                 del self._leaving[client]
                 subscriber.abort(CloseCode.TOO_SLOW, "too slow")
-        for client, subscriber in self._there.items():
-            if subscriber.reader.lags:
-                self._drop(client)
+        return self._drop([client for client, one in self._there.items() if one.reader.lags])
 
-    def _drop(self, client: ClientId) -> None:
-        self.abort(client, CloseCode.TOO_SLOW, "too slow")
-        self._on_lag(client)
+    def _drop(self, laggards: list[ClientId]) -> list[ClientId]:
+        for client in laggards:
+            self.abort(client, CloseCode.TOO_SLOW, "too slow")
+        return laggards

@@ -38,6 +38,7 @@ TESTS = (
     "tests/unit/test_runner.py",
     "tests/unit/test_running.py",
     "tests/unit/test_sessions.py",
+    "tests/unit/test_subscribers.py",
     "tests/unit/test_turnstile.py",
 )
 ENOUGH = 0.95

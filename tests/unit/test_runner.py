@@ -13,6 +13,7 @@ from gateway.logs import LogLimit
 from gateway.protocol import messages as wire
 from gateway.route import FAILURES_A_MINUTE, Route
 from gateway.runner import LARGE_BYTES, SessionRunner
+from gateway.session import events as on
 from gateway.session.events import Timer
 from gateway.session.policy import Opening, Policy, Recovery
 from gateway.session.ports import ModelReply, ModelSession
@@ -395,6 +396,27 @@ class TestBudget:
             held = runner.log.held + runner.session.turns.queue.bytes + kept
             assert f.sessions.budget.total == held
             f.model.waits.set()
+
+    async def test_what_a_client_has_acknowledged_is_counted_no_longer(self) -> None:
+        async with running() as f:
+            f.model.answers = ModelReply(body=b"y" * 20_000, content_type="text/plain")
+            runner = await f.open(opening=Opening.NONE, resume_seconds=30)
+            runner.handle(wire.MessageSend(id="a", text="x"))
+            await f.until(lambda: done(runner, "a"))
+            assert f.sessions.budget.total > 20_000
+            runner.handle(wire.EventAck(event=runner.log.last))
+            assert f.sessions.budget.total < COUNTED_BYTES
+
+    async def test_nothing_is_counted_of_a_session_that_ends_while_nobody_is_there(self) -> None:
+        async with running() as f:
+            f.model.answers = ModelReply(body=b"y" * 20_000, content_type="text/plain")
+            runner = await f.open(opening=Opening.NONE, resume_seconds=30)
+            runner.handle(wire.MessageSend(id="a", text="x"))
+            await f.until(lambda: done(runner, "a"))
+            runner.detach(f.connection.client)
+            runner.handle(on.Drain(force=True))
+            assert len(f.sessions) == 0
+            assert f.sessions.budget.total == 0
 
     async def test_half_of_the_log_is_given_back(self) -> None:
         async with running() as f:
