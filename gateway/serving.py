@@ -49,7 +49,7 @@ _ADVICE = {
     errno.EACCES: ". Choose one from 1024 on with --port; 0 takes any free",
 }
 
-_M_MMAP_THRESHOLD = -3  # in glibc's malloc.h
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # in glibc's malloc.h
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -205,10 +205,14 @@ def return_large_blocks() -> None:
     """Let go of the memory of large bodies with them, where the C library is glibc.
 
     It raises by itself the size from which it does, up to 32 MiB, with each such block that is
-    freed; a size that is set stays (mallopt(3), M_MMAP_THRESHOLD).
+    freed; a size that is set stays. What it keeps at hand of the heap's end is twice that, as where
+    it chooses by itself; otherwise it would be 128 KiB, to be fetched again with each message
+    (mallopt(3), M_MMAP_THRESHOLD and M_TRIM_THRESHOLD).
     """
     with contextlib.suppress(OSError, AttributeError, TypeError):  # there is another, or none
-        ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, MAPPED_BYTES)
+        malloc = ctypes.CDLL(None)
+        malloc.mallopt(_M_MMAP_THRESHOLD, MAPPED_BYTES)
+        malloc.mallopt(_M_TRIM_THRESHOLD, 2 * MAPPED_BYTES)
 
 
 def raise_file_limit() -> None:
