@@ -4,7 +4,6 @@ import asyncio
 import base64
 import time
 from pathlib import Path
-from signal import SIGHUP
 from typing import Any
 
 import httpx
@@ -261,26 +260,17 @@ async def test_an_address_is_limited_also_before_it_says_who_it_is(limited: Guar
             await near.open()
 
 
-async def hang_up(guarded: Guarded, event: str) -> None:
-    """Have files read again, and wait for what is said of that."""
-    before = guarded.process.output.count(event)
-    guarded.process.popen.send_signal(SIGHUP)
-    async with asyncio.timeout(20 * UNIT):
-        while guarded.process.output.count(event) == before:  # noqa: ASYNC110 - a thread reads it
-            await asyncio.sleep(0.01)
-
-
 async def test_keys_are_taken_and_withdrawn_while_it_runs(guarded: Guarded) -> None:
     file = guarded.path / "keys.toml"
     eve = add(file, "eve", None)
-    await hang_up(guarded, "files read again")
+    await guarded.process.hang_up("files read again")
     async with client(guarded.url, route="chat", **bearer(eve)) as chat:
         await chat.open()
     file.write_text("[")
-    await hang_up(guarded, "files can't be read again")
+    await guarded.process.hang_up("files can't be read again")
     async with client(guarded.url, route="chat", **bearer(eve)) as chat:
         await chat.open()
     file.write_text("")
-    await hang_up(guarded, "files read again")
+    await guarded.process.hang_up("files read again")
     async with client(guarded.url, route="chat", **bearer(eve)) as chat:
         assert (await chat.closed())[0] == 4401
