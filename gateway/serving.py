@@ -12,12 +12,14 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, Self, cast
 
+import structlog
 import uvicorn
 from starlette.types import ASGIApp
 
 from gateway.app import build
 from gateway.config import ConfigError, Settings, TlsSettings
 from gateway.logconfig import configure_logging
+from gateway.logs import printable
 from gateway.security.certificates import Certificate, CertificateError
 from gateway.transports.hosts import Hosts
 from gateway.transports.http import HttpProtocol
@@ -25,6 +27,8 @@ from gateway.transports.protocol import WebSocketProtocol
 from gateway.transports.server import DrainingServer
 from gateway.transports.sockets import HANDSHAKES
 from gateway.turnstile import Turnstile
+
+log = structlog.stdlib.get_logger("gateway.serving")
 
 GC_THRESHOLDS = (10_000, 5, 400)
 """Of Python's garbage collector; its own are 700, 10 and 10.
@@ -110,6 +114,7 @@ async def serve(
         OSError: The address can't be listened on.
     """
     configure_logging(settings.server.log_level, settings.server.log_format)
+    asyncio.get_running_loop().set_exception_handler(_report)
     certificate = _certificate(settings.tls)
     raise_file_limit()
     tune_garbage_collection()
@@ -160,6 +165,13 @@ async def serve(
             signals.handle, signals.reload = stop, reloader.load
             if not signals.received:
                 await server.serve(sockets=[listener])
+
+
+def _report(_loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """Log what no code has handled; asyncio would print the arguments of a callback too."""
+    error = context.get("exception")
+    about = {} if error is not None else {"about": printable(context["message"], 200)}
+    log.error("an error was not handled", exc_info=error, **about)
 
 
 def _certificate(tls: TlsSettings | None) -> Certificate | None:

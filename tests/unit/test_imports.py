@@ -59,7 +59,7 @@ ALLOWED = {
         "transports",
     },
     "embedding": {"app", "config", "logconfig"},
-    "serving": {"app", "config", "logconfig", "security", "transports", "turnstile"},
+    "serving": {"app", "config", "logconfig", "logs", "security", "transports", "turnstile"},
     "client": {"protocol", "errors", "addresses"},
     "local": set[str](),
     "demo": {"config", "local", "serving"},
