@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 from playwright.async_api import expect
 
-from gateway.security.keys import add
 from tests.browser.conftest import Chat
 from tests.support.processes import Process
+from tests.support.tokens import add_key
 
 Start = Callable[..., Process]
 NewChat = Callable[..., Awaitable[Chat]]
@@ -20,7 +20,7 @@ def key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """A key, which the gateway that is started takes."""
     file = tmp_path / "keys.toml"
     monkeypatch.setenv("GATEWAY_AUTH__KEYS__FILE", str(file))
-    return add(file, "ada", None)
+    return add_key(file, "ada")
 
 
 @pytest.fixture

@@ -10,13 +10,13 @@ import httpx
 import pytest
 from websockets.exceptions import InvalidStatus
 
-from gateway.security.keys import add
 from tests.integration.conftest import AWS, Start
 from tests.support.certificates import certificate, trusting
 from tests.support.client import client, in_time, raw
 from tests.support.forks import Fork
 from tests.support.processes import Process
 from tests.support.timing import UNIT
+from tests.support.tokens import add_key
 
 FIRST, SECOND = certificate(), certificate()
 CONFIG = """
@@ -83,7 +83,7 @@ async def test_the_pages_own_origin_has_the_same_scheme(process: Process) -> Non
 
 
 async def test_tickets(files: Path, start_local: Start, start_gateway: Start) -> None:
-    key = add(files / "keys.toml", "ada", None)
+    key = add_key(files / "keys.toml", "ada")
     config = f'[auth.keys]\nfile = "{files}/keys.toml"\n' + CONFIG.format(path=files)
     process = start_gateway(start_local().url, config)
     async with httpx.AsyncClient(verify=CLIENT, timeout=20 * UNIT) as http:

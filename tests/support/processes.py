@@ -13,6 +13,7 @@ from typing import Any
 
 import httpx
 
+from tests.support import secrets
 from tests.support.forks import Fork
 from tests.support.timing import UNIT
 
@@ -81,9 +82,14 @@ class Process:
             self.popen.kill()
 
     def wait(self) -> int:
-        """Wait for its end; returns its exit code."""
+        """Wait for its end; returns its exit code.
+
+        Raises:
+            AssertionError: It has written a secret.
+        """
         code = self.popen.wait(30 * UNIT)
         self._reader.join()
+        secrets.check(self.output)
         return code
 
 
