@@ -44,7 +44,7 @@ ALLOWED = {
         "turnstile",
     },
     "config": {"sagemaker", "security", "formats", "session", "protocol", "addresses"},
-    "checks": {"config", "formats", "sagemaker"},
+    "checks": {"config", "formats", "sagemaker", "security"},
     "logconfig": set[str](),
     "app": {
         "admission",
