@@ -53,8 +53,10 @@ def found(text: str) -> set[str]:
 
 def check(text: str) -> None:
     """Fail where there is a secret in it."""
-    there = found(text)
-    assert not there, f"written, and may not be: {', '.join(sorted(there))}"
+    there = [
+        f"{', '.join(sorted(what))}: {line}" for line in text.splitlines() if (what := found(line))
+    ]
+    assert not there, "\n".join(["written, and may not be", *there])
 
 
 def _forms(secret: str) -> Iterator[str]:
