@@ -154,7 +154,7 @@ def _not_toml(path: Path, text: str, why: str) -> str:
 
 def _line(text: str, name: str) -> int:
     """The number of the line that a name's table begins in; of the first where it is not found."""
-    header = re.compile(rf"\s*\[?\s*[\"']?{re.escape(name)}\b")
+    header = re.compile(rf"\s*\[?\s*[\"']?{re.escape(name)}[\"'\s\].=]")
     lines = enumerate(text.splitlines(), 1)
     return next((number for number, line in lines if header.match(line)), 1)
 

@@ -48,6 +48,8 @@ def test_an_audit_that_can_not_ask_does_not_pass(tmp_path: Path) -> None:
         **os.environ,
         "HTTPS_PROXY": nowhere,
         "https_proxy": nowhere,
+        "NO_PROXY": "",
+        "no_proxy": "",
         "XDG_CACHE_HOME": str(tmp_path),
         "HOME": str(tmp_path),
     }

@@ -82,8 +82,9 @@ def test_what_was_read_before_stays_where_the_file_is_no_longer_good(path: Path)
         (f'[ada]\nsha256 = "{"0" * 64}"\nroute = ["x"]', "unknown key; known are sha256, routes"),
         (f'[ada]\nsha256 = "{"0" * 64}"\nsessions = 0', "`sessions` must be more than 0"),
         (
-            f'[a]\nsha256 = "{"0" * 64}"\n[b]\nsha256 = "{"0" * 64}"',
-            r"keys\.toml:3: .* have the same key",
+            f'[b-2]\nsha256 = "{"1" * 64}"\n'
+            f'["a"]\nsha256 = "{"0" * 64}"\n[b]\nsha256 = "{"0" * 64}"',
+            r"keys\.toml:5: \[b\] and \[a\] have the same key",
         ),
     ],
 )
