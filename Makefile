@@ -21,7 +21,7 @@ needed = command -v $(1) >/dev/null \
 	|| { echo "$(1) is needed: apt-get install $(1)" >&2; exit 1; }
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test long hostile autobahn lint types unit coverage mutants mutants-short search compat lock bench instructions format clean browser proxies node
+.PHONY: help demo test long hostile autobahn lint types unit coverage mutants mutants-short search compat lock licences sbom audit bench instructions format clean browser proxies node
 
 help: ## show this text
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -97,8 +97,24 @@ lock: | $(BIN)/python ## resolve the versions that the image and this file insta
 	$(BIN)/python -m pip install --quiet 'uv>=0.9'
 	$(LOCK) pyproject.toml --all-extras --output-file requirements-dev.lock
 	$(LOCK) pyproject.toml --constraint requirements-dev.lock --output-file requirements.lock
+	echo cyclonedx-bom | $(LOCK) - --constraint requirements-dev.lock --output-file requirements-sbom.lock
 	# Its one dependency compiles another llama.cpp, which the weights do not need.
 	echo '$(WEIGHTS)' | $(LOCK) - --no-deps --no-header >> requirements-dev.lock
+
+licences: $(INSTALLED) ## list the licences of what is shipped, in docs/licences.md
+	$(BIN)/python -m tests.packaging.licences
+
+sbom: $(INSTALLED) ## list what the image is made of, in artifacts/sbom.cdx.json
+	$(BIN)/python -m venv --clear $(VENV)/image
+	$(VENV)/image/bin/pip install --quiet --no-deps --require-hashes -r requirements.lock
+	$(VENV)/image/bin/pip install --quiet --no-deps .
+	@mkdir -p artifacts
+	$(BIN)/cyclonedx-py environment $(VENV)/image --pyproject pyproject.toml --output-reproducible \
+		--output-file artifacts/sbom.cdx.json
+
+audit: $(INSTALLED) ## ask PyPI which weaknesses are known of what the image installs
+	@$(BIN)/pip-audit --strict --disable-pip --require-hashes -r requirements.lock \
+		|| { echo "Not audited, or not passed: see above. It asks https://pypi.org." >&2; exit 1; }
 
 bench: $(INSTALLED) ## compare what a message costs, here and in other ways, in 15 minutes
 	$(BIN)/python -m tests.bench run $(BENCH_FLAGS)

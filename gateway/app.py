@@ -99,18 +99,18 @@ async def build(settings: Settings) -> AsyncIterator[Built]:
         store = MemoryStore(max_sessions=settings.store.max_sessions)
         limits = settings.limits
         accounts = LocalAccounts(limits.of_principals)
-        sessions = await stack.enter_async_context(
-            Sessions(
-                routes,
-                store,
-                budget=ByteBudget(server.buffer_bytes),
-                quota=accounts if settings.auth.required else None,
-                drain_seconds=server.drain_seconds,
-                log_turns=server.log_turns,
-            )
+        sessions = Sessions(
+            routes,
+            store,
+            budget=ByteBudget(server.buffer_bytes),
+            quota=accounts if settings.auth.required else None,
+            drain_seconds=server.drain_seconds,
+            log_turns=server.log_turns,
         )
         reloader = Reloader()
+        # Before sessions have their tasks, whose group would wrap what is wrong with a file.
         keys, tokens = verifiers(settings, sessions.spawn, reloader)
+        await stack.enter_async_context(sessions)
         for task in (log_problems(settings.aws), reloader.run()):
             stack.callback(sessions.spawn(task).cancel)
         door = Door(

@@ -8,6 +8,10 @@ from gateway.config.tomlfile import Location
 from gateway.formats.presets import FORMATS
 from gateway.formats.templates import tells_history
 from gateway.sagemaker.checks import platform_problems
+from gateway.security.certificates import Certificate, CertificateError
+from gateway.security.keys import KeyFileError, read
+from gateway.security.keysets import FileKeys, KeysUnavailable
+from gateway.security.tokens import Secret
 
 
 class Finding(NamedTuple):
@@ -30,7 +34,7 @@ async def findings(configuration: Configuration, *, offline: bool) -> list[Findi
         offline: Do not look for credentials, which may ask other machines.
     """
     aws, sources = configuration.settings.aws, configuration.sources
-    found = [*_server(configuration), *_routes(configuration)]
+    found = [*_server(configuration), *_files(configuration), *_routes(configuration)]
     for problem in await platform_problems(
         region=aws.region,
         profile=aws.profile,
@@ -56,6 +60,37 @@ def _server(configuration: Configuration) -> Iterator[Finding]:
             '"https://chat.example.com"'
         )
         yield _warning(configuration, ("server", "trusted_proxies"), text)
+
+
+def _files(configuration: Configuration) -> Iterator[Finding]:
+    """Those that are read when the gateway starts."""
+    settings, told = configuration.settings, configuration.sources.told
+    try:
+        keys = {} if settings.auth.keys is None else read(settings.auth.keys.file)
+    except KeyFileError as error:
+        yield Finding(told(("auth", "keys", "file"), str(error)), certain=True)
+    else:
+        for name, entry in keys.items():
+            for route in {*(entry.routes or ())} - settings.routes.keys():
+                text = f"[{name}] may use {route}, and there is no such route"
+                yield _warning(configuration, ("auth", "keys", "file"), text)
+    jwt = settings.auth.jwt
+    try:
+        if jwt is not None and jwt.secret_file is not None:
+            Secret(jwt.secret_file)
+        elif jwt is not None and jwt.jwks_file is not None:
+            FileKeys(jwt.jwks_file)
+    except (KeysUnavailable, ValueError) as error:
+        key = "jwks_file" if isinstance(error, KeysUnavailable) else "secret_file"
+        yield Finding(told(("auth", "jwt", key), str(error)), certain=True)
+    tls = settings.tls
+    if tls is None:
+        return
+    try:
+        Certificate(tls.cert_file, tls.key_file)
+    except CertificateError as error:
+        key = "cert_file" if error.file == tls.cert_file else "key_file"
+        yield Finding(told(("tls", key), str(error)), certain=True)
 
 
 def _routes(configuration: Configuration) -> Iterator[Finding]:

@@ -2,6 +2,9 @@
 
 import logging
 import sys
+import textwrap
+import traceback
+from collections.abc import Iterator
 from typing import Any
 
 import structlog
@@ -19,15 +22,12 @@ def configure_logging(level: str, form: str) -> None:
         structlog.stdlib.add_logger_name,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
-    renderer: list[structlog.typing.Processor] = (
-        [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
+    renderer: structlog.typing.Processor = (
+        structlog.processors.JSONRenderer()
         if form == "json"
-        else [
-            # The default shows local variables where rich is installed: bodies and credentials.
-            structlog.dev.ConsoleRenderer(
-                colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback
-            )
-        ]
+        else structlog.dev.ConsoleRenderer(
+            colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback
+        )
     )
     structlog.configure(
         processors=[
@@ -40,13 +40,13 @@ def configure_logging(level: str, form: str) -> None:
         cache_logger_on_first_use=True,
     )
     handler = logging.StreamHandler()
-    handler.addFilter(_without_the_sdks_tracebacks)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=shared,
             processors=[
                 structlog.stdlib.ProcessorFormatter.remove_processors_meta,
-                *renderer,
+                structlog.processors.ExceptionRenderer(_traceback),
+                renderer,
             ],
         )
     )
@@ -56,13 +56,27 @@ def configure_logging(level: str, form: str) -> None:
     logging.getLogger("gateway").setLevel(level)
 
 
-def _without_the_sdks_tracebacks(record: logging.LogRecord) -> bool:
-    """Theirs are of credentials, and quote what a program that was to give them has written."""
-    sdk = record.name.startswith(("botocore.", "aiobotocore."))
-    if sdk and record.exc_info and record.exc_info[0]:
-        record.msg = f"{record.msg} ({record.exc_info[0].__name__})"
-        record.exc_info = None
-    return True
+def _traceback(exc_info: structlog.typing.ExcInfo) -> str:
+    """Where an exception was raised, and after which others; but not what it says.
+
+    That may quote whatever was at hand: a body, a key, what a program has printed that was to give
+    credentials. What the operating system says does not.
+    """
+    return "".join(_lines(exc_info[1])).rstrip()
+
+
+def _lines(error: BaseException) -> Iterator[str]:
+    before = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+    if before is not None:
+        yield from _lines(before)
+        yield "\nThen:\n\n"
+    yield "Traceback (most recent call last):\n"
+    yield from traceback.format_tb(error.__traceback__)
+    said = f": {error.strerror}" if isinstance(error, OSError) and error.strerror else ""
+    yield f"{type(error).__qualname__}{said}\n"
+    if isinstance(error, BaseExceptionGroup):
+        for each in error.exceptions:
+            yield textwrap.indent("".join(_lines(each)), "  ")
 
 
 def log_to_logging() -> None:

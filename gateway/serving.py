@@ -9,24 +9,27 @@ import os
 import resource
 import signal
 import socket
-import ssl
 from collections.abc import Callable
 from functools import partial
 from typing import Any, Self, cast
 
+import structlog
 import uvicorn
 from starlette.types import ASGIApp
 
 from gateway.app import build
 from gateway.config import ConfigError, Settings, TlsSettings
 from gateway.logconfig import configure_logging
-from gateway.security.reloading import Reloader
+from gateway.logs import printable
+from gateway.security.certificates import Certificate, CertificateError
 from gateway.transports.hosts import Hosts
 from gateway.transports.http import HttpProtocol
 from gateway.transports.protocol import WebSocketProtocol
 from gateway.transports.server import DrainingServer
 from gateway.transports.sockets import HANDSHAKES
 from gateway.turnstile import Turnstile
+
+log = structlog.stdlib.get_logger("gateway.serving")
 
 GC_THRESHOLDS = (10_000, 5, 400)
 """Of Python's garbage collector; its own are 700, 10 and 10.
@@ -112,10 +115,12 @@ async def serve(
         signals: Those of whoever does more than serve; one that was received before counts.
 
     Raises:
-        ConfigError: The platform can't be called with these settings.
+        ConfigError: The platform can't be called with these settings, or a file can't be used.
         OSError: The address can't be listened on.
     """
     configure_logging(settings.server.log_level, settings.server.log_format)
+    asyncio.get_running_loop().set_exception_handler(_report)
+    certificate = _certificate(settings.tls)
     raise_file_limit()
     tune_garbage_collection()
     return_large_blocks()
@@ -124,9 +129,11 @@ async def serve(
             signals = stack.enter_context(Signals())
         listener = stack.enter_context(listen(settings.server.host, settings.server.port))
         host, port = listener.getsockname()[:2]
-        scheme = "http" if settings.tls is None else "https"
+        scheme = "http" if certificate is None else "https"
         url = f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
         async with build(settings) as (app, sessions, reloader):
+            if certificate is not None:
+                reloader.add(certificate.files, certificate.reload)
             config = uvicorn.Config(
                 answering(app, settings),
                 loop="none",
@@ -149,9 +156,12 @@ async def serve(
                 server_header=False,
                 date_header=False,
             )
-            if settings.tls is not None:
-                config.ssl = _encrypted(settings.tls, reloader)
-            server = DrainingServer(config, drain=sessions.drain, ready=lambda: on_ready(url))
+            server = DrainingServer(
+                config,
+                drain=sessions.drain,
+                ready=lambda: on_ready(url),
+                encryption=None if certificate is None else certificate.context,
+            )
 
             def stop() -> None:
                 if server.should_exit:
@@ -163,32 +173,25 @@ async def serve(
                 await server.serve(sockets=[listener])
 
 
-def _encrypted(tls: TlsSettings, reloader: Reloader) -> ssl.SSLContext:
-    """How connections are encrypted; those that come after its files have changed, with the new.
+def _report(_loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """Log what no code has handled; asyncio would print the arguments of a callback too."""
+    error = context.get("exception")
+    about = {} if error is not None else {"about": printable(context["message"], 200)}
+    log.error("an error was not handled", exc_info=error, **about)
+
+
+def _certificate(tls: TlsSettings | None) -> Certificate | None:
+    """What connections are encrypted with; None where they are not.
 
     Raises:
         ConfigError: The files can't be used.
     """
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    context.set_alpn_protocols(["http/1.1"])
-
-    def load() -> None:
-        # First elsewhere: what fails halfway would leave a certificate with another one's key.
-        for each in (ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), context):
-            each.load_cert_chain(tls.cert_file, tls.key_file, password=_no_password)
-
+    if tls is None:
+        return None
     try:
-        load()
-    except OSError as error:
-        files = f"{tls.cert_file}, {tls.key_file}"
-        raise ConfigError(f"tls: {files}: {error.strerror or error}") from None
-    reloader.add([tls.cert_file, tls.key_file], load)
-    return context
-
-
-def _no_password() -> bytes:
-    """Nobody is here to be asked for one."""
-    return b""
+        return Certificate(tls.cert_file, tls.key_file)
+    except CertificateError as error:
+        raise ConfigError(str(error)) from None
 
 
 def tune_garbage_collection() -> None:

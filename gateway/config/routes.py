@@ -48,7 +48,7 @@ REPLAY_BYTES = 1_048_576
 class RouteSettings(Section):
     """``[routes.NAME]``: one endpoint, and how to talk to it. The first is the default route."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True)
+    model_config = ConfigDict(arbitrary_types_allowed=True)
 
     endpoint_name: EndpointName = Field(description="the SageMaker endpoint")
     session: SessionProfile = Field(
@@ -81,6 +81,7 @@ class RouteSettings(Section):
     )
     request: Any = Field(
         default=None,
+        repr=False,
         description="what the model is sent for a client's text: a table with $text, or $messages "
         "or $transcript for all of the conversation, and $stream in it",
     )
@@ -92,13 +93,16 @@ class RouteSettings(Section):
     )
     system: Annotated[str, Field(min_length=1)] | None = Field(
         default=None,
+        repr=False,
         description="what the model is told ahead of the conversation that the gateway keeps",
     )
     allow: frozenset[RestrictedOption] = Field(
         default=frozenset(), description="message fields that clients may set"
     )
     accept: Header | None = Field(default=None, description="Accept, where a message has none")
-    custom_attributes: Header | None = Field(default=None, description="CustomAttributes, likewise")
+    custom_attributes: Header | None = Field(
+        default=None, repr=False, description="CustomAttributes, likewise"
+    )
     inference_id: Id | None = Field(default=None, description="InferenceId, likewise")
     target_model: Header | None = Field(default=None, description="TargetModel, likewise")
     target_variant: Name | None = Field(default=None, description="TargetVariant, likewise")
@@ -139,6 +143,7 @@ class RouteSettings(Section):
     )
     replay_seed: Any = Field(
         default=None,
+        repr=False,
         description="replay by one message: text, or a table, with $transcript or $messages in it",
     )
     transcript_turns: Count = Field(

@@ -33,6 +33,9 @@ class Statement(NamedTuple):
     line: str
     says: Tree
 
+    def __repr__(self) -> str:
+        return f"<Statement of line {self.number}>"
+
 
 def statements(text: str) -> Iterator[Statement]:
     """The statements of a file that is TOML."""

@@ -10,13 +10,12 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
-import msgspec
-
 from gateway.formats.streams import StreamKind
 from gateway.formats.text import Text
+from gateway.protocol.discretion import Discreet
 
 
-class Format(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Format(Discreet, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What a model takes and gives.
 
     Attributes:

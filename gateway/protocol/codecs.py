@@ -11,6 +11,7 @@ from typing import Any, Protocol
 import msgspec
 from msgspec import UNSET, Raw, structs
 
+from gateway.protocol.discretion import Discreet
 from gateway.protocol.messages import (
     ClientMessage,
     MessageCancel,
@@ -60,7 +61,7 @@ class ProtocolError(Exception):
         self.message_id = message_id
 
 
-class _Claim(msgspec.Struct):
+class _Claim(Discreet, frozen=True):
     """What a frame that is no message is asked for; of anything else in it, nothing is built."""
 
     type: str

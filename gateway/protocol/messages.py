@@ -14,6 +14,7 @@ from typing import Annotated, Literal
 from msgspec import UNSET, Meta, Raw, Struct, UnsetType, field
 
 from gateway.errors import ErrorCode, Outcome
+from gateway.protocol.discretion import Discreet
 from gateway.protocol.options import CallOptions
 
 MessageId = Annotated[str, Meta(min_length=1, max_length=64)]
@@ -26,7 +27,7 @@ Context = Literal["lost", "replayed", "partial"]
 
 
 class _Client(
-    Struct,
+    Discreet,
     frozen=True,
     kw_only=True,
     gc=False,
@@ -93,7 +94,7 @@ ClientMessage = (
 )
 
 
-class _Server(Struct, frozen=True, kw_only=True, gc=False, omit_defaults=True):
+class _Server(Discreet, frozen=True, kw_only=True, gc=False, omit_defaults=True):
     """A message to a client."""
 
 

@@ -8,13 +8,15 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Annotated, Literal, get_args
 
-from msgspec import UNSET, Meta, Struct, UnsetType
+from msgspec import UNSET, Meta, UnsetType
+
+from gateway.protocol.discretion import Discreet
 
 HeaderText = Annotated[str, Meta(min_length=1, max_length=1024)]
 """In printable ASCII, which the codecs check."""
 
 
-class CallOptions(Struct, frozen=True, kw_only=True, gc=False):
+class CallOptions(Discreet, frozen=True, kw_only=True, gc=False):
     """The options of one call; what is ``UNSET`` is left to the route, or out of the call."""
 
     content_type: HeaderText | UnsetType = UNSET

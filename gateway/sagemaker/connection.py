@@ -9,8 +9,8 @@ from collections.abc import Callable, Mapping
 from typing import cast
 
 import httptools
-import msgspec
 
+from gateway.protocol.discretion import Discreet
 from gateway.sagemaker.exceptions import (
     CallError,
     ConnectionLost,
@@ -32,7 +32,7 @@ OnGoodHead = Callable[[Headers], OnBytes]
 """Takes the headers of a good reply, and gives what takes its body, which comes in any slices."""
 
 
-class Reply(msgspec.Struct, frozen=True, gc=False):
+class Reply(Discreet, frozen=True, gc=False):
     """An answer, whatever its status.
 
     Attributes:

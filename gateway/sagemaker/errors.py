@@ -30,7 +30,7 @@ from gateway.sagemaker.exceptions import (
     ReplyTimeout,
 )
 from gateway.sagemaker.profiles import Profile
-from gateway.sagemaker.said import loggable
+from gateway.sagemaker.said import error_name, loggable
 from gateway.session.ports import ModelError
 
 OPERATIONS = frozenset({"InvokeEndpoint", "InvokeEndpointWithResponseStream"})
@@ -281,7 +281,7 @@ def _facts(response: Mapping[str, Any]) -> dict[str, object]:
     """What an answer says of itself."""
     metadata = response.get("ResponseMetadata", {})
     return {
-        "code": printable(str(response.get("Error", {}).get("Code", "")), _NAME),
+        "code": error_name(str(response.get("Error", {}).get("Code", ""))),
         "status": metadata.get("HTTPStatusCode", 0),
         "request_id": printable(str(metadata.get("RequestId", "")), _NAME),
     }

@@ -12,13 +12,11 @@ from typing import Any
 import msgspec
 
 from gateway.errors import Failure
-from gateway.logs import printable
 from gateway.sagemaker.errors import BROKEN_OFF, TIMED_OUT, with_facts
 from gateway.sagemaker.eventstream import EventStream, Malformed
+from gateway.sagemaker.said import error_name
 from gateway.session.ports import ModelError
 
-_NAME = 64
-"""How many characters are logged of what an error calls itself."""
 _FAULT_BYTES = 65_536
 """The largest payload of an error that is read; the platform's own are far smaller."""
 
@@ -69,4 +67,4 @@ def _failure(headers: Mapping[str, Any], payload: bytes) -> Failure:
             cause = msgspec.json.decode(payload, type=_StreamError).error_code
     failure = TIMED_OUT if cause == "ModelInvocationTimeExceeded" else BROKEN_OFF
     code = headers.get(":exception-type") or headers.get(":error-code") or ""
-    return with_facts(failure, code=printable(str(code), _NAME), cause=printable(cause, _NAME))
+    return with_facts(failure, code=error_name(str(code)), cause=error_name(cause))

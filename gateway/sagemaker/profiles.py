@@ -11,13 +11,14 @@ from typing import Annotated, Any
 
 import msgspec
 
+from gateway.protocol.discretion import Discreet
 from gateway.session.policy import Opening
 
 JsonObject = dict[str, Any]
 Status = Annotated[int, msgspec.Meta(ge=400, le=599)]
 
 
-class Profile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Profile(Discreet, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How a container keeps sessions.
 
     Attributes:

@@ -31,6 +31,7 @@ _FIELD = re.compile(rf"at '(\w+)' {_CONSTRAINT}")
 # The paragraphs that follow "The request signature we calculated does not match" hold all that was
 # signed; other messages about signatures quote the header.
 _SIGNED = re.compile(r"\r|\n|the canonical string|the string-to-sign|authorization=", re.IGNORECASE)
+_NAME = re.compile(r"[A-Za-z.]{0,64}|[1-5][0-9]{2}")
 _KEY_ID = re.compile(r"\bA[KS]IA[A-Z0-9]{12,}")
 
 
@@ -52,6 +53,11 @@ def loggable(message: str, sent: Mapping[str, str], own: Iterable[str] = ()) -> 
     for value in sorted(quotable, key=len, reverse=True):
         text = _without(text, value)
     return printable(text, MOST)
+
+
+def error_name(text: str) -> str:
+    """What AWS calls an error. What answers in its place may quote a call there."""
+    return text if _NAME.fullmatch(text) else "…"
 
 
 def _unsigned(text: str) -> str:

@@ -11,6 +11,7 @@ import msgspec
 
 from gateway.errors import ErrorCode, Failure, Outcome
 from gateway.formats.streams import Splitter
+from gateway.protocol.discretion import Discreet
 from gateway.sagemaker.budget import ReadBudget
 from gateway.session.ports import Call, ModelError, OnParts
 
@@ -43,7 +44,7 @@ class CallLimits(msgspec.Struct, frozen=True, kw_only=True):
     reply_bytes: int
 
 
-class StreamedReply(msgspec.Struct, frozen=True, kw_only=True):
+class StreamedReply(Discreet, frozen=True, kw_only=True):
     """The head of a streamed reply.
 
     Attributes:

@@ -31,6 +31,7 @@ PREFIX = "sgk_"
 """How keys begin, so that they are recognised where they should not be."""
 
 NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
+_NAMES = "a name has 1 to 64 letters, digits, `-` and `_`"
 
 
 class KeyFileError(Exception):
@@ -120,25 +121,49 @@ def read(path: Path) -> dict[str, Entry]:
     Raises:
         KeyFileError: It can't be read, or has something wrong in it.
     """
+    text = ""
     try:
-        tables: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        tables: dict[str, Any] = tomllib.loads(text)
     except OSError as error:
         raise KeyFileError(f"{path}: {error.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise KeyFileError(f"{path}: {error}") from None
+    except (ValueError, RecursionError) as error:
+        raise KeyFileError(_not_toml(path, text, str(error))) from None
     entries: dict[str, Entry] = {}
     seen: dict[str, str] = {}
     for name, table in tables.items():
+        place = f"{path}:{_line(text, name)}"
         if not NAME.fullmatch(name):
-            raise KeyFileError(f"{path}: a name has 1 to 64 letters, digits, `-` and `_`")
+            raise KeyFileError(f"{place}: {_NAMES}")
         try:
             entry = entries[name] = msgspec.convert(table, Entry)
         except msgspec.ValidationError as error:
-            raise KeyFileError(f"{path}: [{name}]: {error}") from None
+            raise KeyFileError(f"{place}: [{name}]: {_wrong(str(error))}") from None
         if entry.sha256 in seen:
-            raise KeyFileError(f"{path}: [{name}] and [{seen[entry.sha256]}] have the same key")
+            raise KeyFileError(f"{place}: [{name}] and [{seen[entry.sha256]}] have the same key")
         seen[entry.sha256] = name
     return entries
+
+
+def _not_toml(path: Path, text: str, why: str) -> str:
+    place = re.fullmatch(r"(.*) \(at (?:line (\d+), column \d+|end of document)\)", why, re.DOTALL)
+    if place is None:
+        return f"{path}: not TOML: {why}"
+    return f"{path}:{place[2] or len(text.splitlines())}: not TOML: {place[1]}"
+
+
+def _line(text: str, name: str) -> int:
+    """The number of the line that a name's table begins in; of the first where it is not found."""
+    header = re.compile(rf"\s*\[?\s*[\"']?{re.escape(name)}[\"'\s\].=]")
+    lines = enumerate(text.splitlines(), 1)
+    return next((number for number, line in lines if header.match(line)), 1)
+
+
+def _wrong(text: str) -> str:
+    """What msgspec says of an entry; but a key that there is none of may be one to come in with."""
+    if text.startswith("Object contains unknown field"):
+        return f"has an unknown key; known are {', '.join(Entry.__struct_fields__)}"
+    return text
 
 
 def add(path: Path, name: str, routes: Sequence[str] | None) -> str:
@@ -155,7 +180,7 @@ def add(path: Path, name: str, routes: Sequence[str] | None) -> str:
         KeyFileError: The name is taken or is none, or the file can't be used.
     """
     if not NAME.fullmatch(name):
-        raise KeyFileError("a name has 1 to 64 letters, digits, `-` and `_`")
+        raise KeyFileError(_NAMES)
     text = ""
     if path.exists():
         if name in read(path):

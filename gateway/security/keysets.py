@@ -113,6 +113,9 @@ class FileKeys:
             self._keys = Jwks(json.loads(self._path.read_bytes()))
         except OSError as error:
             raise KeysUnavailable(f"{self._path}: {error.strerror}") from None
+        except json.JSONDecodeError as error:
+            why = f"{self._path}:{error.lineno}: not JSON: {error.msg}"
+            raise KeysUnavailable(why) from None
         except (ValueError, RecursionError) as error:
             raise KeysUnavailable(f"{self._path}: {error}") from None
 

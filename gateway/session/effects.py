@@ -3,6 +3,7 @@
 from msgspec import Struct
 
 from gateway.errors import CloseCode
+from gateway.protocol.discretion import Discreet
 from gateway.protocol.messages import Event, Notice
 from gateway.session.events import ClientId, Timer
 from gateway.session.ports import ModelRequest, ModelSession
@@ -27,7 +28,7 @@ class Tell(Struct, frozen=True, gc=False):
     notice: Notice
 
 
-class Attach(Struct, frozen=True, gc=False):
+class Attach(Discreet, frozen=True, gc=False):
     """Let a client read the log.
 
     Attributes:

@@ -5,6 +5,7 @@ from enum import Enum
 from msgspec import Struct
 
 from gateway.errors import Failure
+from gateway.protocol.discretion import Discreet
 from gateway.protocol.messages import EventAck, MessageCancel, MessageSend, SessionClose
 from gateway.session.ports import ModelReply, ModelSession
 
@@ -35,7 +36,7 @@ class Timer(Enum):
     """The model takes too long to close."""
 
 
-class Start(Struct, frozen=True, gc=False):
+class Start(Discreet, frozen=True, gc=False):
     """Somebody asks for the session.
 
     Attributes:
@@ -48,7 +49,7 @@ class Start(Struct, frozen=True, gc=False):
     client: ClientId | None
 
 
-class Attached(Struct, frozen=True, gc=False):
+class Attached(Discreet, frozen=True, gc=False):
     """The client has come back over a new connection, which takes the session over.
 
     Attributes:
@@ -104,7 +105,7 @@ class OpenFailed(Struct, frozen=True, gc=False):
     failure: Failure
 
 
-class ReplyParts(Struct, frozen=True, gc=False):
+class ReplyParts(Discreet, frozen=True, gc=False):
     """Parts of a streamed reply have come, together."""
 
     turn: int

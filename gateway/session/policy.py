@@ -3,8 +3,7 @@
 from enum import Enum
 from typing import Any
 
-import msgspec
-
+from gateway.protocol.discretion import Discreet
 from gateway.session.ports import LogBounds
 
 
@@ -30,7 +29,7 @@ class Recovery(Enum):
     """It goes on in a new session, which is told again what was said."""
 
 
-class Policy(msgspec.Struct, frozen=True, kw_only=True):
+class Policy(Discreet, frozen=True, kw_only=True):
     """A route's rules and bounds. Times are in seconds, sizes in bytes.
 
     Attributes:

@@ -11,11 +11,12 @@ from typing import Protocol
 import msgspec
 
 from gateway.errors import Failure
+from gateway.protocol.discretion import Discreet
 from gateway.protocol.messages import Event
 from gateway.protocol.options import CallOptions
 
 
-class ModelSession(msgspec.Struct, frozen=True, gc=False):
+class ModelSession(Discreet, frozen=True, gc=False):
     """A session that is open at the model.
 
     Attributes:
@@ -26,6 +27,9 @@ class ModelSession(msgspec.Struct, frozen=True, gc=False):
 
     id: str
     expires_at: float | None = None
+
+    def __repr__(self) -> str:
+        return "<ModelSession>"
 
 
 class ModelRequest(CallOptions, frozen=True, kw_only=True, gc=False):
@@ -43,7 +47,7 @@ class ModelRequest(CallOptions, frozen=True, kw_only=True, gc=False):
     stream: bool = False
 
 
-class ModelReply(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+class ModelReply(Discreet, frozen=True, kw_only=True, gc=False):
     """What the model answered to one turn.
 
     Attributes:

@@ -8,8 +8,9 @@ neither is true says so, by `Detached` for each client and `InvokeFailed` for th
 from collections.abc import Mapping
 
 import msgspec
-from msgspec import Struct, structs
+from msgspec import structs
 
+from gateway.protocol.discretion import Discreet
 from gateway.protocol.messages import ClosedReason
 from gateway.session import effects as do
 from gateway.session.endings import ENDINGS
@@ -25,7 +26,7 @@ from gateway.session.upstream import Renewal
 from gateway.session.upstream_table import Life
 
 
-class Snapshot(Struct, frozen=True, kw_only=True):
+class Snapshot(Discreet, frozen=True, kw_only=True):
     """A session as it stood: the attributes of `Session` and of what it is made of."""
 
     id: str

@@ -8,9 +8,10 @@ from collections.abc import Iterable
 from typing import Any, Literal
 
 import msgspec
-from msgspec import Struct, structs
+from msgspec import structs
 
 from gateway.formats.templates import fill, placeholders
+from gateway.protocol.discretion import Discreet
 from gateway.session.bodies import JSON, TEXT
 from gateway.session.ports import ModelRequest
 from gateway.session.sizes import utf8_size
@@ -19,7 +20,7 @@ Line = tuple[Literal["system", "user", "assistant"], str]
 """Who says something, and what."""
 
 
-class Exchange(Struct, frozen=True, gc=False):
+class Exchange(Discreet, frozen=True, gc=False):
     """A turn that the model has answered: the request to send again, or what was said in it.
 
     Attributes:

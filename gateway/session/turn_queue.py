@@ -62,6 +62,9 @@ class Turn(Struct, gc=False):
     heard_size: int = 0
     size: int = 0
 
+    def __repr__(self) -> str:
+        return f"<Turn {self.number} {self.id!r} {self.status}>"
+
     @property
     def outcome_if_cut(self) -> Outcome:
         """What is known where its request is closed: a part of its reply proves that it arrived."""

@@ -1,17 +1,19 @@
 """A gateway that asks who is there, and the page and the client in front of it."""
 
+import re
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.async_api import expect
+from playwright.async_api import Error, expect
 
-from gateway.security.keys import add
 from tests.browser.conftest import Chat
 from tests.support.processes import Process
+from tests.support.tokens import add_key
 
 Start = Callable[..., Process]
+ROOT = Path(__file__).parents[2]
 NewChat = Callable[..., Awaitable[Chat]]
 
 
@@ -20,7 +22,7 @@ def key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """A key, which the gateway that is started takes."""
     file = tmp_path / "keys.toml"
     monkeypatch.setenv("GATEWAY_AUTH__KEYS__FILE", str(file))
-    return add(file, "ada", None)
+    return add_key(file, "ada")
 
 
 @pytest.fixture
@@ -93,6 +95,28 @@ CONNECT = """async ([url, tokens]) => {
   client.close();
   return { state, code, reason, text, asked };
 }"""
+
+
+async def test_the_documents_script(guarded: Process, key: str, new_chat: NewChat) -> None:
+    """With a browser's own WebSocket."""
+    document = (ROOT / "docs" / "authentication.md").read_text()
+    (script,) = re.findall(r"```js\n(.*?)```", document, re.DOTALL)
+    script = script.replace("127.0.0.1:8080", guarded.url.removeprefix("http://"))
+    chat = await new_chat()
+    await chat.page.goto(guarded.url)
+    opened = await chat.page.evaluate(
+        f"""async (token) => {{
+          {script}
+          const socket = await connect(token);
+          socket.onopen = () => socket.send('{{"type": "session.open"}}');
+          return JSON.parse((await new Promise((resolve) => socket.onmessage = resolve)).data).type;
+        }}""",
+        key,
+    )
+    assert opened == "session.opened"
+    with pytest.raises(Error, match="This needs a valid key, token or ticket"):
+        await chat.page.evaluate(f"async (token) => {{ {script}; await connect(token); }}", "bad")
+    refusals(chat)
 
 
 @pytest.mark.parametrize(

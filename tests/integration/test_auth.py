@@ -4,19 +4,18 @@ import asyncio
 import base64
 import time
 from pathlib import Path
-from signal import SIGHUP
 from typing import Any
 
 import httpx
 import pytest
 from websockets.exceptions import ConnectionClosed
 
-from gateway.security.keys import add
 from tests.integration.conftest import Start
 from tests.support.client import client, raw
 from tests.support.processes import Process
+from tests.support.secrets import register
 from tests.support.timing import UNIT
-from tests.support.tokens import AUDIENCE, ISSUER, Signer, write_key_set
+from tests.support.tokens import AUDIENCE, ISSUER, Signer, add_key, write_key_set
 
 SIGNER = Signer("one")
 CONFIG = """
@@ -45,8 +44,8 @@ class Guarded:
 
     def __init__(self, path: Path, start: Start, platform: Process, more: str = "") -> None:
         self.path = path
-        self.ada = add(path / "keys.toml", "ada", ["chat"])
-        self.bob = add(path / "keys.toml", "bob", None)
+        self.ada = add_key(path / "keys.toml", "ada", ["chat"])
+        self.bob = add_key(path / "keys.toml", "bob")
         write_key_set(path / "jwks.json", SIGNER)
         config = CONFIG.format(path=path, issuer=ISSUER, audience=AUDIENCE) + more
         self.process = start(platform.url, config)
@@ -56,7 +55,10 @@ class Guarded:
         if token is not None:
             headers["Authorization"] = f"Bearer {token}"
         async with httpx.AsyncClient(verify=False) as http:
-            return await http.post(f"{self.process.url}/v1/tickets", headers=headers)
+            answer = await http.post(f"{self.process.url}/v1/tickets", headers=headers)
+        if answer.status_code == 201:
+            register(answer.json()["ticket"], "a ticket")
+        return answer
 
 
 @pytest.fixture
@@ -261,26 +263,17 @@ async def test_an_address_is_limited_also_before_it_says_who_it_is(limited: Guar
             await near.open()
 
 
-async def hang_up(guarded: Guarded, event: str) -> None:
-    """Have files read again, and wait for what is said of that."""
-    before = guarded.process.output.count(event)
-    guarded.process.popen.send_signal(SIGHUP)
-    async with asyncio.timeout(20 * UNIT):
-        while guarded.process.output.count(event) == before:  # noqa: ASYNC110 - a thread reads it
-            await asyncio.sleep(0.01)
-
-
 async def test_keys_are_taken_and_withdrawn_while_it_runs(guarded: Guarded) -> None:
     file = guarded.path / "keys.toml"
-    eve = add(file, "eve", None)
-    await hang_up(guarded, "files read again")
+    eve = add_key(file, "eve")
+    await guarded.process.hang_up("files read again")
     async with client(guarded.url, route="chat", **bearer(eve)) as chat:
         await chat.open()
     file.write_text("[")
-    await hang_up(guarded, "files can't be read again")
+    await guarded.process.hang_up("files can't be read again")
     async with client(guarded.url, route="chat", **bearer(eve)) as chat:
         await chat.open()
     file.write_text("")
-    await hang_up(guarded, "files read again")
+    await guarded.process.hang_up("files read again")
     async with client(guarded.url, route="chat", **bearer(eve)) as chat:
         assert (await chat.closed())[0] == 4401

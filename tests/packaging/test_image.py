@@ -14,6 +14,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from tests.packaging.licences import shipped
 from tests.support.processes import Process
 from tests.support.timing import UNIT
 
@@ -65,12 +66,12 @@ def wheel(context: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def installed(context: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The programs of the environment that the build's own commands make."""
-    folder = tmp_path_factory.mktemp("venv")
+    folder = tmp_path_factory.mktemp("opt")
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     for command in COMMANDS:
-        here = command.replace("/opt/session-gateway", str(folder)).replace(" --no-cache-dir", "")
+        here = command.replace("/opt/", f"{folder}/").replace(" --no-cache-dir", "")
         subprocess.run(here, shell=True, check=True, cwd=context, env={**os.environ, "PATH": path})
-    return folder / "bin"
+    return folder / "session-gateway" / "bin"
 
 
 def test_the_final_stage_is_small_and_safe() -> None:
@@ -93,9 +94,11 @@ def test_the_context_holds_no_more_than_the_build_copies(context: Path) -> None:
 
 
 def test_the_build_takes_no_version_that_is_not_locked() -> None:
-    locked, own = [step for command in COMMANDS for step in command.split("&&") if "pip" in step]
+    steps = [step for command in COMMANDS for step in command.split("&&") if "pip" in step]
+    locked, own, sbom = (step.strip() for step in steps)
     assert locked.endswith(" --no-deps --require-hashes -r requirements.lock")
     assert own.endswith(" --no-deps .")
+    assert sbom.endswith(" --no-deps --require-hashes -r requirements-sbom.lock")
 
 
 def test_the_wheel_holds_the_page_and_no_tests(wheel: Path) -> None:
@@ -130,6 +133,18 @@ def test_its_command_starts_serves_the_page_and_stops(server: Process, installed
     assert server.stop(signal.SIGTERM) == 0
     failed = subprocess.run([installed / check[0], *check[1:]], check=False, capture_output=True)
     assert failed.returncode != 0
+
+
+@pytest.mark.long
+def test_it_says_what_it_is_made_of(installed: Path) -> None:
+    bill = json.loads((installed.parent / "sbom.cdx.json").read_text())
+    assert bill["bomFormat"] == "CycloneDX"
+    assert bill["metadata"]["component"]["name"] == "session-gateway"
+    parts = {part["name"].lower().replace("_", "-"): part for part in bill["components"]}
+    for each in shipped():
+        part = parts[each.name]
+        assert part["version"] == each.version
+        assert part["licenses"]
 
 
 def health() -> list[str]:

@@ -2,16 +2,15 @@
 
 import ast
 import importlib.metadata
-import re
 import sys
 import tomllib
-from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name as canonical
 
-ROOT = Path(__file__).parents[2]
+from tests.packaging.locks import ROOT, pins, version
+
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 DEPENDENCIES = [*map(Requirement, PROJECT["dependencies"])]
 EXTRAS = {
@@ -22,27 +21,7 @@ PART_OF = {"pydantic-core": "pydantic"}
 """A package whose names are in the documents of another, which asks for one version of it."""
 
 
-def pins(name: str) -> dict[str, list[Requirement]]:
-    """What a lock file holds by package, which may have one version for some machines each."""
-    found: dict[str, list[Requirement]] = {}
-    for entry in re.split(r"\n(?=\S)", (ROOT / name).read_text()):
-        if entry.startswith("#"):
-            continue
-        text, *hashes = entry.replace("\\\n", "").split("--hash=")
-        assert hashes, f"{text} has no hash"
-        assert all(value.startswith("sha256:") for value in hashes)
-        pin = Requirement(text.strip())
-        assert re.fullmatch(r"==[^*,]+", str(pin.specifier)), text
-        found.setdefault(canonical(pin.name), []).append(pin)
-    return found
-
-
 RUNTIME, EVERYTHING = pins("requirements.lock"), pins("requirements-dev.lock")
-
-
-def version(pin: Requirement) -> str:
-    (specifier,) = pin.specifier
-    return specifier.version
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from websockets.exceptions import ConnectionClosed
 from websockets.frames import Frame, Opcode
 from websockets.typing import Subprotocol
 
+from tests.support.secrets import register
 from tests.support.timing import UNIT
 
 JSON = "v1.json.session-gateway"
@@ -46,6 +47,8 @@ class Client:
         message: Message = (
             json.loads(frame) if isinstance(frame, str) else msgspec.msgpack.decode(frame)
         )
+        if "resume_key" in message:
+            register(message["resume_key"], "a resume key")
         self.messages.append(message)
         return message
 

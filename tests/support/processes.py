@@ -13,10 +13,11 @@ from typing import Any
 
 import httpx
 
+from tests.support import secrets
 from tests.support.forks import Fork
 from tests.support.timing import UNIT
 
-ADDRESS = re.compile(r"(?i:listening|running) (?:on|at:) (http://\S+?:\d+)")
+ADDRESS = re.compile(r"(?i:listening|running) (?:on|at:) (https?://\S+?:\d+)")
 
 
 class Process:
@@ -54,11 +55,17 @@ class Process:
         """Everything that it has written."""
         return "".join(self.lines)
 
-    async def says(self, text: str) -> None:
-        """Wait until it has written that."""
+    async def says(self, text: str, times: int = 1) -> None:
+        """Wait until it has written that so often."""
         async with asyncio.timeout(20 * UNIT):
-            while text not in self.output:  # noqa: ASYNC110 - a thread reads it
+            while self.output.count(text) < times:  # noqa: ASYNC110 - a thread reads it
                 await asyncio.sleep(0.01)
+
+    async def hang_up(self, text: str) -> None:
+        """Have it read its files again, and wait for what it says of that."""
+        before = self.output.count(text)
+        self.popen.send_signal(signal.SIGHUP)
+        await self.says(text, before + 1)
 
     @property
     def websocket(self) -> str:
@@ -75,9 +82,14 @@ class Process:
             self.popen.kill()
 
     def wait(self) -> int:
-        """Wait for its end; returns its exit code."""
+        """Wait for its end; returns its exit code.
+
+        Raises:
+            AssertionError: It has written a secret.
+        """
         code = self.popen.wait(30 * UNIT)
         self._reader.join()
+        secrets.check(self.output)
         return code
 
 

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import functools
 import socket
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from typing import Any, Self
 
@@ -109,7 +110,9 @@ class Served:
 
 
 @contextlib.asynccontextmanager
-async def serving(app: App, **options: Any) -> AsyncIterator[Served]:
+async def serving(
+    app: App, *, encryption: ssl.SSLContext | None = None, **options: Any
+) -> AsyncIterator[Served]:
     """Serve an application; options are uvicorn's."""
     given: dict[str, Any] = {
         "http": HttpProtocol,
@@ -134,7 +137,7 @@ async def serving(app: App, **options: Any) -> AsyncIterator[Served]:
     async def drain() -> None:
         pass
 
-    server = DrainingServer(config, drain=drain, ready=ready.set)
+    server = DrainingServer(config, drain=drain, ready=ready.set, encryption=encryption)
     with socket.create_server(("127.0.0.1", 0)) as listener:
         running = asyncio.create_task(server.serve(sockets=[listener]))
         await ready.wait()

@@ -2,11 +2,15 @@
 
 import json
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import jwt
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+
+from gateway.security import keys
+from tests.support.secrets import register
 
 ISSUER, AUDIENCE = "https://id.example.com", "chat"
 
@@ -23,6 +27,11 @@ def claims(**changes: object) -> dict[str, Any]:
         **changes,
     }
     return {name: value for name, value in all_of_it.items() if value is not None}
+
+
+def add_key(path: Path, name: str, routes: Sequence[str] | None = None) -> str:
+    """Add an API key to a file; see `gateway.security.keys.add`."""
+    return register(keys.add(path, name, routes), "an API key")
 
 
 class Signer:
@@ -53,7 +62,11 @@ class Signer:
     def token(self, *, headers: dict[str, Any] | None = None, **changes: object) -> str:
         """A token; see `claims`."""
         given = {"kid": self.key_id, **(headers or {})}
-        return jwt.encode(claims(**changes), self.key, self.algorithm, headers=given)
+        token = jwt.encode(claims(**changes), self.key, self.algorithm, headers=given)
+        _, body, signature = token.split(".")  # the head is the same in many that are no secret
+        register(body, "a token's claims")
+        register(signature, "a token's signature")
+        return token
 
 
 def key_set(*signers: Signer) -> dict[str, Any]:

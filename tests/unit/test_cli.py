@@ -14,6 +14,8 @@ from click.testing import CliRunner, Result
 
 from gateway.cli import main
 from gateway.local import command, faults, server, stateful
+from gateway.security.keys import add
+from tests.support.certificates import certificate
 
 ROUTE = '[aws]\nregion = "us-east-1"\n[routes.chat]\nendpoint_name = "e"\n'
 
@@ -125,30 +127,61 @@ def test_local_variables_are_not_logged(form: str) -> None:
         text=True,
         check=True,
     )
-    assert done.stderr.count("RuntimeError: it broke") == 2
+    assert done.stderr.count("RuntimeError") == 2
     assert "2469134" not in done.stderr
     if form == "json":
         assert [json.loads(line)["event"] for line in done.stderr.splitlines()] == ["oh", "oh"]
 
 
+RAISES = """
+import asyncio, logging, structlog
+from functools import partial
+from gateway.logconfig import configure_logging
+from gateway.serving import _report
+
+configure_logging("DEBUG", {form!r})
+
+def fail(text):
+    try:
+        raise OSError(2, "No such file", text)
+    except OSError:
+        try:
+            raise KeyError(text)
+        except KeyError as error:
+            raise ExceptionGroup(text, [ValueError(text), KeyError(text)]) from error
+
+async def fail_later(text):
+    fail(text)
+
+async def main():
+    loop = asyncio.get_running_loop()
+    loop.set_exception_handler(_report)
+    loop.call_soon(partial(fail, SECRET))
+    asyncio.create_task(fail_later(SECRET))
+    loop.call_exception_handler(dict(message="Unclosed something", what=SECRET))
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+
+SECRET = "SWORD" + "FISH"
+asyncio.run(main())
+for log in structlog.stdlib.get_logger("gateway.x"), logging.getLogger("botocore.credentials"):
+    try:
+        fail(SECRET)
+    except ExceptionGroup:
+        log.exception("oh")
+"""
+
+
 @pytest.mark.parametrize("form", ["console", "json"])
-def test_what_a_program_writes_that_gives_no_credentials_is_not_logged(form: str) -> None:
-    script = (
-        "import logging\n"
-        "from gateway.logconfig import configure_logging\n"
-        f"configure_logging('INFO', '{form}')\n"
-        "for name in 'botocore.tokens', 'aiobotocore.credentials', 'other':\n"
-        "    try:\n"
-        "        raise RuntimeError('SWORD' + 'FISH' * (name != 'other'))\n"
-        "    except RuntimeError:\n"
-        "        logging.getLogger(name).warning('refreshing failed, %s', name, exc_info=True)\n"
-    )
-    command = [sys.executable, "-c", script]
+def test_what_an_exception_says_is_not_logged(form: str) -> None:
+    command = [sys.executable, "-c", RAISES.format(form=form)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert "SWORDFISH" not in done.stderr
-    assert "RuntimeError: SWORD" in done.stderr, "what is not the SDK's is logged as it is"
-    for name in ("botocore.tokens", "aiobotocore.credentials"):
-        assert f"refreshing failed, {name} (RuntimeError)" in done.stderr
+    written = done.stderr.replace("\\n", "\n")
+    for line in ("KeyError", "  ValueError", "FileNotFoundError: No such file", "ExceptionGroup"):
+        assert f"\n{line}\n" in written
+    assert written.count("in fail\n") > 4
+    assert "Unclosed something" in written
 
 
 def test_serve_without_a_configuration_says_what_to_write() -> None:
@@ -172,6 +205,64 @@ def test_check_without_a_configuration_says_what_to_write() -> None:
     result = invoke("check")
     assert result.exit_code == 2
     assert "Write gateway.toml, for example" in result.output
+
+
+HS256 = """[auth.jwt]
+issuer = "https://id.example.com"
+audience = "chat"
+secret_file = "file"
+"""
+JWKS = HS256.replace("secret_file", "jwks_file")
+KEYS = '[auth.keys]\nfile = "file"\n'
+TLS = '[tls]\ncert_file = "cert.pem"\nkey_file = "file"\n'
+ABSENT = "file: No such file or directory"
+
+
+@pytest.mark.parametrize("command", ["check", "serve"])
+@pytest.mark.parametrize(
+    ("section", "file", "setting", "says"),
+    [
+        (KEYS, None, "2: auth.keys.file", ABSENT),
+        (KEYS, "\n[", "2: auth.keys.file", "file:2: not TOML: Invalid initial character for a"),
+        (KEYS, "\n[ada]", "2: auth.keys.file", "file:2: [ada]: Object missing required field"),
+        (JWKS, None, "4: auth.jwt.jwks_file", ABSENT),
+        (JWKS, '{\n"keys"', "4: auth.jwt.jwks_file", "file:2: not JSON: Expecting ':' delimiter"),
+        (JWKS, "{}", "4: auth.jwt.jwks_file", "file: expected a JWK set"),
+        (JWKS, '{"keys": []}', "4: auth.jwt.jwks_file", "file: has no public key"),
+        (HS256, None, "4: auth.jwt.secret_file", ABSENT),
+        (HS256, "short", "4: auth.jwt.secret_file", "file: a secret for HS256 has 32 bytes"),
+        (TLS, None, "3: tls.key_file", ABSENT),
+        (TLS, "x", "3: tls.key_file", "file: no private key as PEM"),
+        (TLS.replace("cert.pem", "file"), "x", "2: tls.cert_file", "file: no certificate as PEM"),
+    ],
+)
+def test_files_that_can_not_be_used(
+    command: str, section: str, file: str | None, setting: str, says: str
+) -> None:
+    certificate().write(Path.cwd())
+    if file is not None:
+        Path("file").write_text(file)
+    Path("gateway.toml").write_text(section + ROUTE)
+    result = invoke("check", "--offline") if command == "check" else invoke("serve", "--port", "0")
+    assert result.exit_code == 2
+    first, *shown = result.output.splitlines()
+    if command == "check":
+        assert first.startswith(f"gateway.toml:{setting}: {says}")
+        line = int(setting.partition(":")[0])
+        assert shown == [f"    {section.splitlines()[line - 1]}"]
+    else:
+        assert first.startswith(says)
+        assert not shown
+
+
+def test_check_warns_of_a_key_for_a_route_that_there_is_none_of() -> None:
+    Path("gateway.toml").write_text(KEYS + ROUTE)
+    add(Path("file"), "ada", ["chat", "games"])
+    result = invoke("check", "--offline")
+    assert result.exit_code == 0
+    assert result.output.startswith(
+        "gateway.toml:2: warning: auth.keys.file: [ada] may use games, and there is no such route\n"
+    )
 
 
 @pytest.mark.usefixtures("keys")

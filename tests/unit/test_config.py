@@ -128,6 +128,9 @@ def test_the_first_route_stays_first(file: Path, monkeypatch: pytest.MonkeyPatch
     assert got.routes["b"].accept == "a/b"
 
 
+JWT = "[auth.jwt]\nissuer = 'https://id.example.com'\naudience = 'chat'\n"
+
+
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
@@ -227,6 +230,31 @@ def test_the_first_route_stays_first(file: Path, monkeypatch: pytest.MonkeyPatch
         (ROUTE + "allow = 3", "FILE: routes.chat.allow: expected a list"),
         ("routes = 3", "FILE: routes: expected a table"),
         ("routes.chat = 3", "FILE: routes.chat: expected a table"),
+        ("[auth.keys]\n" + ROUTE, "FILE: auth.keys.file: missing - expected file of names"),
+        ("[auth]\nkey = 1\n" + ROUTE, "FILE: auth.key: unknown key; did you mean keys?"),
+        ("[auth]\nkeys = 'x'\n" + ROUTE, "FILE: auth.keys: expected a table"),
+        ("[auth.jwt]\naudience = 'chat'\n" + ROUTE, "FILE: auth.jwt.issuer: missing"),
+        (JWT + ROUTE, "FILE: auth.jwt: expected one of jwks_url, jwks_file, secret_file"),
+        (JWT + "jwks_file = 'a'\nsecret_file = 'b'\n" + ROUTE, "FILE: auth.jwt: expected one of"),
+        (JWT + "jwks_url = 'http://x'\n" + ROUTE, "FILE: auth.jwt.jwks_url: must begin with https"),
+        (
+            JWT + "secret_file = 'b'\nalgorithms = ['RS256']\n" + ROUTE,
+            "FILE: auth.jwt: HS256 goes with secret_file",
+        ),
+        (JWT + "jwks_file = 'b'\nalgorithms = []\n" + ROUTE, "FILE: auth.jwt.algorithms: "),
+        (
+            JWT + "jwks_file = 'b'\nleeway_seconds = 3600\n" + ROUTE,
+            "FILE: auth.jwt.leeway_seconds: Input should be less than or equal to 300",
+        ),
+        ("[tls]\ncert_file = 'a'\n" + ROUTE, "FILE: tls.key_file: missing - expected its private"),
+        (
+            "[limits]\nmessages_per_secnd = 1\n" + ROUTE,
+            "FILE: limits.messages_per_secnd: unknown key; did you mean messages_per_second?",
+        ),
+        (
+            "[limits]\nbytes_per_second = 0\n" + ROUTE,
+            "FILE: limits.bytes_per_second: Input should be greater than 0",
+        ),
         ("x = " + "[" * 10_000, "FILE: tables or lists are too deep"),
         ("x = " + "1" * 10_000, "FILE: not TOML: Exceeds the limit"),
         ("x = ", "FILE: not TOML: Invalid value; texts stand in quotes (at end of document)"),

@@ -6,8 +6,13 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
+import pytest
+from click.testing import CliRunner
+from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
+from gateway import guard
+from gateway.cli import main
 from gateway.config import (
     EXAMPLE,
     AwsSettings,
@@ -20,11 +25,17 @@ from gateway.config import (
     StoreSettings,
     TlsSettings,
 )
+from gateway.errors import CloseCode, ErrorCode
 from gateway.sagemaker.profiles import PROFILES, Profile
+from gateway.security import door, keysets, limits, reloading, tokens
+from gateway.security.keys import Entry, read
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
 OPERATIONS = (ROOT / "docs" / "operations.md").read_text()
+AUTHENTICATION = (ROOT / "docs" / "authentication.md").read_text()
+LIMITS = (ROOT / "docs" / "limits.md").read_text()
+SECURITY = (ROOT / "SECURITY.md").read_text()
 CONFIGURATION = ROOT / "docs" / "configuration.md"
 
 INTRODUCTION = """\
@@ -61,6 +72,20 @@ full = ["too many conversations"]        # and when it has no room for another
 statuses = [404, 503]                    # the statuses of errors that are read for these
 ```
 """
+
+
+SECTIONS: dict[str, type[BaseModel]] = {
+    "limits": LimitSettings,
+    "routes": RouteSettings,
+    "server": ServerSettings,
+    "store": StoreSettings,
+}
+
+
+def anchors(document: Path) -> set[str]:
+    """What its headings are called in addresses."""
+    headings = re.findall(r"^#+ (.*)$", document.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", each.lower()).replace(" ", "-") for each in headings}
 
 
 def default(value: Any) -> str:
@@ -105,6 +130,89 @@ def test_the_readmes_configurations_are_ones() -> None:
     assert f"```toml\n{EXAMPLE}```" in README, "what a command shows that finds no configuration"
 
 
+def test_the_documents_configurations_are_ones() -> None:
+    files = 0
+    for document in (AUTHENTICATION, OPERATIONS):
+        for example in re.findall(r"```toml\n(.*?)```", document, re.DOTALL):
+            said = tomllib.loads(example)
+            if "ada" in said:
+                files += 1
+                continue
+            Settings.model_validate({"routes": {"chat": {"endpoint_name": "e"}}, **said})
+    assert files == 1
+
+
+def test_the_documents_file_of_keys_is_one(tmp_path: Path) -> None:
+    (example,) = re.findall(r"```toml\n(\[ada\].*?)```", AUTHENTICATION, re.DOTALL)
+    file = tmp_path / "keys.toml"
+    file.write_text(example)
+    assert set(Entry.__struct_fields__) == set(tomllib.loads(example)["ada"])
+    assert read(file)["ada"].connections == 10
+
+
+def test_the_documents_command_makes_a_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    command = "key add ada --file keys.toml --routes chat"
+    for document in (README, AUTHENTICATION):
+        assert f"session-gateway {command}" in document
+    done = CliRunner().invoke(main, command.split())
+    assert done.exit_code == 0, done.output
+    assert re.fullmatch(r"sgk_.{43}\n", done.output)
+
+
+def test_the_numbers_of_authentication() -> None:
+    for number in (
+        f"within {door.TICKET_SECONDS:.0f} seconds",
+        f"looked every {reloading.LOOK_SECONDS:.0f} seconds",
+        f"again after {keysets.FRESH_SECONDS / 60:.0f}\nminutes",
+        f"{tokens.MAX_TOKEN:,} characters",
+        f"{tokens.MIN_SECRET} bytes",
+    ):
+        assert number in AUTHENTICATION, number
+    assert keysets.REFETCH_SECONDS == 60, "once a minute"
+
+
+def test_the_limits_are_in_the_document() -> None:
+    table = LIMITS.partition("| --- |")[2].partition("\n\n")[0]
+    rows = [re.split(r" ?\| ?", row)[1:-1] for row in table.splitlines()[1:]]
+    named = set()
+    for name, shown, answer, _ in rows:
+        section, key = name.strip("`").replace("routes.*", "routes").split(".")
+        field = SECTIONS[section].model_fields[key]
+        assert shown == default(field.default), name
+        named.add((section, key))
+        codes = {int(code) for code in re.findall(r"\b4\d{3}\b|\b1\d{3}\b", answer)}
+        assert codes <= {*CloseCode}, name
+        for code in re.findall(r"`([a-z_]+)`", answer):
+            assert code in {*ErrorCode}, name
+    assert named >= {("limits", key) for key in LimitSettings.model_fields}
+
+
+def test_the_numbers_of_overload() -> None:
+    most = RouteSettings.model_fields["max_turns_in_flight"].default
+    assert f"`routes.*.max_turns_in_flight` ({most})" in LIMITS
+    for number in (
+        f"After {guard.FAILURES} calls in a row",
+        f"up to {guard.MAX_OPEN_SECONDS:.0f} seconds",
+    ):
+        assert number in LIMITS, number
+    assert (guard.BACKOFF, guard.SLOW, guard.QUEUED, guard.OPEN_SECONDS) == (0.9, 2.0, 10, 1.0), (
+        "a tenth less, twice as long, ten for each, a second"
+    )
+    assert limits.BURST_SECONDS == 2, "twice the rate"
+
+
+def test_each_threat_has_a_test() -> None:
+    table = SECURITY.partition("| threat |")[2].partition("\n\n")[0]
+    rows = [row.split("|")[1:-1] for row in table.splitlines()[2:]]
+    assert len(rows) > 20
+    for threat, _, tested in rows:
+        paths = re.findall(r"`([\w./-]+/[\w./-]+)`", tested)
+        assert any(path.startswith("tests/") for path in paths), threat
+        for path in paths:
+            assert (ROOT / path).exists(), path
+
+
 def test_the_profiles_own_example_is_one() -> None:
     (example,) = re.findall(r"```toml\n(.*?)```", PROFILE, re.DOTALL)
     route = tomllib.loads(example)["routes"]["chat"]
@@ -112,10 +220,11 @@ def test_the_profiles_own_example_is_one() -> None:
 
 
 def test_the_readme_names_what_there_is() -> None:
-    for link in re.findall(r"\]\(([^)#:]+)\)", README):
-        assert (ROOT / link).exists(), link
-    for link in re.findall(r"\]\(([^)#:]+)\)", OPERATIONS):
-        assert (ROOT / "docs" / link).exists(), link
+    for file in (*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")):
+        for link, anchor in re.findall(r"\]\(([^)#:]*)(?:#([^):]+))?\)", file.read_text()):
+            target = file.parent / link if link else file
+            assert target.exists(), (file, link)
+            assert not anchor or anchor in anchors(target), (file, link, anchor)
     assert all(f"| `{name}` |" in README for name in PROFILES)
     (policy,) = re.findall(r"```json\n(.*?)```", README, re.DOTALL)
     assert json.loads(policy)["Statement"][0]["Action"] == [

@@ -45,7 +45,7 @@ ALLOWED = {
         "turnstile",
     },
     "config": {"sagemaker", "security", "formats", "session", "protocol", "addresses"},
-    "checks": {"config", "formats", "sagemaker"},
+    "checks": {"config", "formats", "sagemaker", "security"},
     "logconfig": set[str](),
     "app": {
         "admission",
@@ -60,7 +60,7 @@ ALLOWED = {
         "transports",
     },
     "embedding": {"app", "config", "logconfig"},
-    "serving": {"app", "config", "logconfig", "security", "transports", "turnstile"},
+    "serving": {"app", "config", "logconfig", "logs", "security", "transports", "turnstile"},
     "client": {"protocol", "errors", "addresses"},
     "local": set[str](),
     "demo": {"config", "local", "serving"},

@@ -74,14 +74,18 @@ def test_what_was_read_before_stays_where_the_file_is_no_longer_good(path: Path)
 @pytest.mark.parametrize(
     ("text", "why"),
     [
-        ("[ada", "keys.toml: "),
-        ("x = 5", r"\[x\]"),
-        ('["a b"]\nsha256 = ""', "letters, digits"),
-        ("[ada]", "`sha256`"),
+        ("\n[ada", r"keys\.toml:2: not TOML: "),
+        ("\nx = 5", r"keys\.toml:2: \[x\]"),
+        ('["a b"]\nsha256 = ""', r"keys\.toml:1: .*letters, digits"),
+        ("# ada\n\n[ada]", r"keys\.toml:3: \[ada\]: .*`sha256`"),
         ('[ada]\nsha256 = "12"', "`sha256` is no digest"),
-        (f'[ada]\nsha256 = "{"0" * 64}"\nroute = ["x"]', "unknown field `route`"),
+        (f'[ada]\nsha256 = "{"0" * 64}"\nroute = ["x"]', "unknown key; known are sha256, routes"),
         (f'[ada]\nsha256 = "{"0" * 64}"\nsessions = 0', "`sessions` must be more than 0"),
-        (f'[a]\nsha256 = "{"0" * 64}"\n[b]\nsha256 = "{"0" * 64}"', "have the same key"),
+        (
+            f'[b-2]\nsha256 = "{"1" * 64}"\n'
+            f'["a"]\nsha256 = "{"0" * 64}"\n[b]\nsha256 = "{"0" * 64}"',
+            r"keys\.toml:5: \[b\] and \[a\] have the same key",
+        ),
     ],
 )
 def test_what_is_wrong_with_a_file(path: Path, text: str, why: str) -> None:

@@ -184,7 +184,7 @@ async def test_a_file(tmp_path: Path) -> None:
     keys = FileKeys(path)
     assert await keys.get("one") is not None
     path.write_text("{")
-    with pytest.raises(KeysUnavailable, match=r"jwks\.json: Expecting"):
+    with pytest.raises(KeysUnavailable, match=r"jwks\.json:1: not JSON: Expecting"):
         keys.reload()
     assert await keys.get("one") is not None
     write_key_set(path, TWO)

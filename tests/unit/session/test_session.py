@@ -16,6 +16,7 @@ from gateway.session.ports import ModelReply, ModelRequest, ModelSession
 from gateway.session.session import Session
 from gateway.session.table import TABLE, State
 from gateway.session.transitions import UnexpectedEvent, table
+from gateway.session.turn_queue import Turn
 from gateway.session.upstream import Upstream
 from gateway.session.upstream_table import UPSTREAM, Lost
 from tests.support.script import MODEL, START, Script, failure, reply, send
@@ -47,6 +48,13 @@ def test_a_session_opens_at_the_model_and_says_so() -> None:
     timers = [effect for effect in script.effects if isinstance(effect, do.SetTimer)]
     assert {timer.spread for timer in timers} == {0.0}
     assert repr(script.session) == "<Session s-1 ready turns=0>"
+
+
+def test_what_is_said_is_not_printed() -> None:
+    assert repr(MODEL) == "<ModelSession>"
+    turn = Turn(1, "m1", b"secret", "secret", request(b"secret", "text/plain"))
+    assert repr(turn) == "<Turn 1 'm1' queued>"
+    assert repr(turn.request).startswith("ModelRequest(content_type=<10>, body=<6>, ")
 
 
 def request(body: bytes, content_type: str, **fields: str) -> ModelRequest:
