@@ -20,6 +20,7 @@ from gateway.session.ports import (
     NOT_SENT,
     Call,
     Model,
+    ModelError,
     ModelReply,
     ModelRequest,
     ModelSession,
@@ -213,14 +214,41 @@ class GuardedModel:
         self._breaker = Breaker(self._loop.time)
         self._queue: FairQueue[_Turn] = FairQueue()
         self._in_flight = 0
+        # Those that open and close sessions: else an endpoint that stalls would have as many calls
+        # as there are sessions, and with them the connections of all other routes.
+        self._places = asyncio.Semaphore(most)
+        self._opening = 0
+        self._most_opening = (1 + QUEUED) * most
 
     async def open(self) -> ModelSession:
         """See `Model.open`."""
-        return await self._model.open()
+        if self._opening >= self._most_opening:
+            raise ModelError(_busy())
+        self._opening += 1
+        try:
+            async with self._places:
+                return await self._open()
+        finally:
+            self._opening -= 1
+
+    async def _open(self) -> ModelSession:
+        if wait := self._breaker.wait():
+            raise ModelError(_sick(wait))
+        try:
+            session = await self._model.open()
+        except ModelError as error:
+            self._judge(error.failure)
+            raise
+        except BaseException:
+            self._breaker.unknown()
+            raise
+        self._breaker.succeeded()
+        return session
 
     async def close(self, session: ModelSession) -> None:
         """See `Model.close`."""
-        await self._model.close(session)
+        async with self._places:
+            await self._model.close(session)
 
     def invoke(
         self,
@@ -265,16 +293,21 @@ class GuardedModel:
         """A turn is no longer at the model."""
         now, in_flight = self._loop.time(), self._in_flight
         self._in_flight -= 1
-        if not isinstance(result, Failure):
+        if isinstance(result, Failure):
+            self._judge(result)
+        else:
             self._breaker.succeeded()
             self._limit.replied(now - turn.begun, now, in_flight)
-        elif result.code in _SICK:
+        self._send_more()
+
+    def _judge(self, failure: Failure) -> None:
+        """A call has failed: is the endpoint ill, or asked too much?"""
+        if failure.code in _SICK:
             self._breaker.failed()
         else:
             self._breaker.succeeded()
-        if isinstance(result, Failure) and result.code in _OVERLOADED:
-            self._limit.overloaded(now)
-        self._send_more()
+        if failure.code in _OVERLOADED:
+            self._limit.overloaded(self._loop.time())
 
     def cancelled(self, turn: "_Turn") -> object:
         """Nobody waits for a turn any more."""

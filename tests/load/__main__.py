@@ -36,6 +36,7 @@ SHARES = (
     "| at most 4 turns at the model | turns | answered | p50, ms | p99, ms | failed |\n"
     "| --- | --: | --: | --: | --: | --- |"
 )
+HELD = "| | memory, MB | open files | the gateway's own count |\n| --- | --: | --: | --- |"
 NAMES = ("greedy", *ILL, "shares")
 
 
@@ -109,7 +110,7 @@ async def main(names: list[str], size: Size) -> int:
                 say(share("one with a single session", its))
             await load.end()
             after_all = await settled(stage.gateway, before)
-            say("\n| | memory, MB | open files | the gateway's own count |\n| --- | --: | --: | --- |")
+            say(f"\n{HELD}")
             for when, taken in (("before", before), ("connected", full), ("after", after_all)):
                 say(f"| {when} | {taken.memory / 1e6:.0f} | {taken.sockets} | {taken.held} |")
             remains = left(before, after_all)

@@ -10,6 +10,8 @@ import random
 import sys
 import time
 from collections import Counter
+from collections.abc import Callable
+from contextlib import suppress
 
 import msgspec
 import picows
@@ -42,7 +44,7 @@ class Talk(msgspec.Struct, tag="talk"):
     Attributes:
         seconds: How long.
         every: How often each client sends one, in seconds; None for never.
-        newcomers: How many connect meanwhile, and send nothing.
+        newcomers: How many connect meanwhile, as fast as they can, and leave at the end.
     """
 
     seconds: float
@@ -124,7 +126,7 @@ class Client(picows.WSListener):
     def on_ws_frame(self, _transport: picows.WSTransport, frame: picows.WSFrame) -> None:
         """A message, or the end."""
         if frame.msg_type is picows.WSMsgType.CLOSE:
-            self._code = str(int(frame.get_close_code()))
+            self._code = f"{frame.get_close_code():d}"
             self.transport.send_close(frame.get_close_code())
             return
         said = SAID.decode(frame.get_payload_as_memoryview())
@@ -132,8 +134,7 @@ class Client(picows.WSListener):
         if said.type == "session.opened" and not self.opened.done():
             self.opened.set_result(True)
         elif said.type == "message.done":
-            error = said.error
-            self._ended(said.id, None if said.status == "completed" else error and error.code)
+            self._ended(said.id, None if said.error is None else said.error.code)
             if self._sent % ACK_EVERY == 0:
                 self.transport.send(WAY.kind, WAY.ack(self._events))
         elif said.type == "error" and said.id is not None:
@@ -223,17 +224,17 @@ class Crowd:
         end = time.monotonic() + talk.seconds
         talking = [*self.clients] if talk.every is not None else []
         every = talk.every or talk.seconds
+        before = set(self.connected)
         newcomers = asyncio.create_task(self._connect(talk.newcomers))
         await asyncio.gather(
             *(self._one(client, every, end) for client in talking),
             asyncio.sleep(talk.seconds),
         )
-        deadline = time.monotonic() + GRACE_SECONDS
-        while any(turn.seconds is None for turn in self.turns) and time.monotonic() < deadline:
-            await asyncio.sleep(0.05)
-        if not newcomers.done():  # those who wait for a session that is not given
-            newcomers.cancel()
+        await _until(lambda: all(turn.seconds is not None for turn in self.turns))
+        newcomers.cancel()  # some may wait for a session that is not given
         await asyncio.gather(newcomers, return_exceptions=True)
+        for client in self.connected - before:
+            client.transport.disconnect()
 
     async def _one(self, client: Client, every: float, end: float) -> None:
         due = time.monotonic() + random.random() * every
@@ -246,11 +247,17 @@ class Crowd:
     async def _part(self) -> None:
         for client in [*self.connected]:
             client.transport.send(WAY.kind, CLOSE)
-        deadline = time.monotonic() + GRACE_SECONDS
-        while self.connected and time.monotonic() < deadline:
-            await asyncio.sleep(0.05)
+        await _until(lambda: not self.connected)
         for client in [*self.connected]:
             client.transport.disconnect()
+
+
+async def _until(condition: Callable[[], bool]) -> None:
+    """Wait for that, but not for ever."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(GRACE_SECONDS):
+            while not condition():  # noqa: ASYNC110 - nobody tells
+                await asyncio.sleep(0.05)
 
 
 def main() -> None:

@@ -1,6 +1,6 @@
-"""The gateway as it is, which says what it holds when it gets SIGUSR1: ``python -m …gateway serve``.
+"""The gateway as it is, run as a module, which says what it holds when it gets SIGUSR1.
 
-A line of JSON on standard output, see `Held`.
+That is a line of JSON on standard output; see `Held`.
 """
 
 import asyncio

@@ -1,7 +1,6 @@
 """A gateway under load: its processes, and what good clients feel of what others do."""
 
 import asyncio
-import json
 import os
 import signal
 import statistics
@@ -72,8 +71,8 @@ class Size:
     busy: int = 500
     noisy: int = 200
     newcomers: int = 1200
-    rounds: int = 3
-    seconds: float = 4.0
+    rounds: int = 5
+    seconds: float = 3.0
     greedy_sessions: int = 1000
 
 
@@ -178,9 +177,7 @@ async def scene(size: Size, folder: Path) -> AsyncIterator[Scene]:
         config = folder / "gateway.toml"
         config.write_text(CONFIG.format(folder=folder, url=platform))
         command = ("tests.load.gateway", "serve", "--config", str(config))
-        gateway = stack.enter_context(
-            Gateway(command, cores=MEASURED, log=folder / "gateway.log")
-        )
+        gateway = stack.enter_context(Gateway(command, cores=MEASURED, log=folder / "gateway.log"))
         url = gateway.url().replace("http", "ws", 1)
         yield Scene(size, gateway, platform, url, folder, keys, stack)
 
@@ -260,7 +257,6 @@ class Load:
         self._idle = scene.group("idle")
         self._good = scene.group("good")
         self._second = scene.group("second")
-        self._others: list[Group] = []
 
     async def begin(self) -> None:
         """Let those connect who are there all the time."""
@@ -282,7 +278,6 @@ class Load:
         size, scene = self._scene.size, self._scene
         trial = Trial("one principal at ten times its limits, on the same route")
         others = scene.group("greedy", 10)
-        self._others.append(others)
         clients = min(PER_PRINCIPAL, size.noisy)
         await others.do(Gather(clients, "chat", scene.keys_of("greedy", 1)))
         every = clients / (10 * MESSAGES_PER_SECOND)
@@ -308,14 +303,13 @@ class Load:
         size, scene, behaviour = self._scene.size, self._scene, ILL[how]
         trial = Trial(f"an endpoint that is {how} for a while, on another route")
         others = scene.group(how, 10)
-        self._others.append(others)
         await others.do(Gather(size.noisy, "sick", scene.keys_of("noisy", 40)))
         for _ in range(size.rounds):
             trial.quiet.append(await self._measured())
             _, told, second, well = await asyncio.gather(
                 self._loaded(trial),
                 others.do(Talk(size.seconds, 1.0, size.newcomers)),
-                self._second.do(Talk(3 * size.seconds, 0.5)),
+                self._second.do(Talk(2 * size.seconds, 0.5)),
                 self._fall_ill(behaviour),
             )
             trial.others += told.turns
@@ -343,7 +337,6 @@ class Load:
         """Turns of one principal with many sessions, and of one with a single session."""
         size, scene = self._scene.size, self._scene
         many, one = scene.group("many", 10), scene.group("one")
-        self._others += [many, one]
         await self._connect(
             many, Gather(size.greedy_sessions, "narrow", scene.keys_of("thousand", 1))
         )
@@ -358,7 +351,9 @@ class Load:
 
     async def end(self) -> None:
         """Let everybody go."""
-        await asyncio.gather(*(group.do(Part()) for group in (self._idle, self._good, self._second)))
+        await asyncio.gather(
+            *(group.do(Part()) for group in (self._idle, self._good, self._second))
+        )
 
 
 @dataclass(frozen=True)
@@ -416,13 +411,3 @@ def logged_errors(folder: Path) -> list[str]:
     """What the gateway has logged that it should not."""
     lines = (folder / "gateway.log").read_text(errors="replace").splitlines()
     return [line for line in lines if "error  " in line or "Traceback" in line][:10]
-
-
-def dump(folder: Path, trial: Trial) -> None:
-    """Keep what was measured."""
-    rounds = [
-        [round(percentile(turns, share) * 1000, 1) for turns in kind for share in (0.5, 0.99)]
-        for kind in (trial.quiet, trial.loaded)
-    ]
-    with (folder / "trials.jsonl").open("a") as file:
-        file.write(json.dumps([trial.name, *rounds]) + "\n")

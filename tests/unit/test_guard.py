@@ -20,6 +20,7 @@ from gateway.guard import (
 from gateway.session.ports import (
     NOT_SENT,
     Call,
+    ModelError,
     ModelReply,
     ModelRequest,
     ModelSession,
@@ -53,8 +54,16 @@ class Model:
         self.pending: list[Pending] = []
         self.served: Counter[str] = Counter()
         self.closed: list[ModelSession] = []
+        self.well = asyncio.Event()
+        self.well.set()
+        self.failure: Failure | None = None
+        self.called = 0
 
     async def open(self) -> ModelSession:
+        self.called += 1
+        await self.well.wait()
+        if self.failure is not None:
+            raise ModelError(self.failure)
         return ModelSession("m")
 
     def invoke(
@@ -74,6 +83,7 @@ class Model:
         return self.pending[-1]
 
     async def close(self, session: ModelSession) -> None:
+        await self.well.wait()
         self.closed.append(session)
 
     def answer(self, result: ModelReply | Failure = REPLY) -> None:
@@ -185,6 +195,53 @@ async def test_sessions_are_opened_and_closed_as_ever() -> None:
     session = await f.guard.open()
     await f.guard.close(session)
     assert f.model.closed == [session]
+
+
+async def test_an_endpoint_that_stalls_opens_and_closes_so_many_sessions_at_once() -> None:
+    f = Fixture(3)
+    f.model.well.clear()
+    session = ModelSession("m")
+    async with asyncio.TaskGroup() as tasks:
+        closing = [tasks.create_task(f.guard.close(session)) for _ in range(2)]
+        opening = [tasks.create_task(f.guard.open()) for _ in range(3 * (1 + QUEUED))]
+        await asyncio.sleep(0)
+        assert f.model.called == 1
+        with pytest.raises(ModelError) as refused:
+            await f.guard.open()
+        assert refused.value.failure.code is ErrorCode.THROTTLED
+        assert refused.value.failure.outcome is Outcome.NOT_INVOKED
+        f.ask()
+        assert f.model.pending, "turns have places of their own"
+        f.model.well.set()
+    assert all(task.result() == session for task in opening)
+    assert f.model.closed == [session] * len(closing)
+    assert f.model.called == len(opening)
+
+
+async def test_sessions_that_can_not_be_opened_show_that_an_endpoint_fails() -> None:
+    f = Fixture(10)
+    f.model.failure = SICK
+    for _ in range(FAILURES + 1):
+        with pytest.raises(ModelError):
+            await f.guard.open()
+    assert f.model.called == FAILURES
+    f.ask()
+    assert not f.model.pending
+
+
+async def test_an_opening_that_is_given_up_leaves_its_place_and_its_probe_to_another() -> None:
+    f = Fixture(1)
+    for _ in range(FAILURES):
+        f.ask()
+        f.model.answer(SICK)
+    f.guard._breaker._until = 0.0  # it may be asked again
+    f.model.well.clear()
+    for number in range(1, 3):
+        opening = asyncio.create_task(f.guard.open())
+        await asyncio.sleep(0)
+        assert f.model.called == number
+        opening.cancel()
+        await asyncio.gather(opening, return_exceptions=True)
 
 
 class Clock:
