@@ -21,12 +21,14 @@ from tests.load.trial import (
     percentile,
     scene,
     settled,
+    work,
 )
 
 HEAD = (
     "| beside | p50 quiet, ms | ratio | p99 quiet, ms (rounds) | beside them | ratio "
+    "| the gateway's work in it, quiet | beside them "
     "| others' turns | failed | their connections | verdict |\n"
-    "| --- | --: | --: | --- | --- | --: | --: | --- | --- | --- |"
+    "| --- | --: | --: | --- | --- | --: | --: | --: | --: | --- | --- | --- |"
 )
 SECOND = (
     "| a second principal, whose endpoint is | turns | failed | answered again after, s |\n"
@@ -63,6 +65,8 @@ def row(trial: Trial) -> str:
         next(p99s),
         next(p99s),
         f"{trial.ratio(0.99):.2f}",
+        milliseconds(work(trial.quiet)),
+        milliseconds(work(trial.loaded)),
         f"{len(trial.others)}",
         as_text(errors(trial.others)),
         as_text(trial.closed),

@@ -1,7 +1,8 @@
-"""Many clients in one process, driven as the bench's are: ``python -m tests.load.crowd URL NICE``.
+"""Many clients in one process, driven as the bench's are.
 
-Each sends its next turn when it is time, whether the one before is answered or not: so a gateway
-that is slow is not asked less, and all of its slowness is measured.
+``python -m tests.load.crowd URL PID NICE``, where the second is the id of the gateway's process.
+Each client sends its next turn when it is time, whether the one before is answered or not: so a
+gateway that is slow is not asked less, and all of its slowness is measured.
 """
 
 import asyncio
@@ -65,10 +66,13 @@ class Turn(msgspec.Struct, array_like=True):
     Attributes:
         sent: When, by the clock of this machine that is never set.
         seconds: How long it took; None where no answer has come.
+        work: What the gateway has worked in the meantime, in seconds of its CPU time: this does
+            not depend on what else the machine does.
         code: Why it failed, or was refused; None where it is completed.
     """
 
     sent: float
+    work: float
     seconds: float | None = None
     code: str | None = None
 
@@ -144,6 +148,7 @@ class Client(picows.WSListener):
         turn = self._turns.pop(message or "", None)
         if turn is not None:
             turn.seconds = time.monotonic() - turn.sent
+            turn.work = self._crowd.work() - turn.work
             turn.code = code
 
     def on_ws_disconnected(self, _transport: picows.WSTransport) -> None:
@@ -157,7 +162,7 @@ class Client(picows.WSListener):
     def send(self) -> None:
         """The next turn."""
         self._sent += 1
-        turn = self._turns[f"m{self._sent:07}"] = Turn(time.monotonic())
+        turn = self._turns[f"m{self._sent:07}"] = Turn(time.monotonic(), self._crowd.work())
         self._crowd.turns.append(turn)
         self.transport.send(WAY.kind, WAY.message(self._sent, BODY))
 
@@ -167,16 +172,22 @@ class Crowd:
 
     Args:
         url: The gateway's.
+        gateway: The id of its process.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, gateway: int) -> None:
         self._url = url
+        self._clock = ~gateway << 3 | 2  # clock_getcpuclockid(3)
         self._gather = Gather(0, "", [""])
         self._number = 0
         self.connected: set[Client] = set()
         self.clients: set[Client] = set()  # those with a session
         self.turns: list[Turn] = []
         self.closed: Counter[str] = Counter()
+
+    def work(self) -> float:
+        """CPU time of the gateway so far, in seconds."""
+        return time.clock_gettime(self._clock)
 
     async def obey(self) -> None:
         """Take commands from standard input until it ends."""
@@ -262,9 +273,9 @@ async def _until(condition: Callable[[], bool]) -> None:
 
 def main() -> None:
     """Run as a module."""
-    url, nice = sys.argv[1:]
+    url, gateway, nice = sys.argv[1:]
     os.nice(int(nice))
-    uvloop.run(Crowd(url).obey())
+    uvloop.run(Crowd(url, int(gateway)).obey())
 
 
 if __name__ == "__main__":

@@ -138,7 +138,7 @@ class Scene:
     def group(self, name: str, nice: int = 0) -> Group:
         """A process for clients."""
         log = self.folder / f"{name}.log"
-        command = ("tests.load.crowd", self.url, str(nice))
+        command = ("tests.load.crowd", self.url, str(self.gateway.pid), str(nice))
         return Group(self.stack.enter_context(Process(command, cores=REST, log=log)))
 
     def keys_of(self, name: str, count: int) -> list[str]:
@@ -186,6 +186,12 @@ def percentile(turns: Sequence[Turn], share: float) -> float:
     """The time that this share of those that were answered took at most."""
     times = sorted(turn.seconds for turn in turns if turn.seconds is not None)
     return times[min(len(times) - 1, int(len(times) * share))] if times else float("nan")
+
+
+def work(rounds: Sequence[Sequence[Turn]]) -> float:
+    """What the gateway has worked during 99 of 100 turns at most."""
+    worked = sorted(turn.work for turns in rounds for turn in turns if turn.seconds is not None)
+    return worked[int(len(worked) * 0.99)] if worked else float("nan")
 
 
 def errors(turns: Sequence[Turn]) -> Counter[str]:
