@@ -12,7 +12,8 @@ must.
 
 import asyncio
 from collections import OrderedDict, deque
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from typing import Generic, TypeVar
 
 from gateway.errors import ErrorCode, Failure, Outcome
@@ -27,6 +28,7 @@ from gateway.session.ports import (
     OnEnd,
     OnParts,
 )
+from gateway.turnstile import Turnstile
 
 T = TypeVar("T")
 
@@ -41,6 +43,10 @@ SHORT, LONG = 1 / 10, 1 / 600
 
 QUEUED = 10
 """How many turns may wait for each that may be at the model. Those beyond would wait too long."""
+
+BEGUN = 2
+"""How many sessions are opened or closed in one turn of the event loop: hundreds may want to be at
+once, and whoever waits for an answer would wait for all of them."""
 
 FAILURES = 5
 """So many calls that fail one after the other open the breaker."""
@@ -217,6 +223,7 @@ class GuardedModel:
         # Those that open and close sessions: else an endpoint that stalls would have as many calls
         # as there are sessions, and with them the connections of all other routes.
         self._places = asyncio.Semaphore(most)
+        self._turnstile = Turnstile(BEGUN)
         self._opening = 0
         self._most_opening = (1 + QUEUED) * most
 
@@ -226,7 +233,7 @@ class GuardedModel:
             raise ModelError(_busy())
         self._opening += 1
         try:
-            async with self._places:
+            async with self._place():
                 return await self._open()
         finally:
             self._opening -= 1
@@ -247,8 +254,17 @@ class GuardedModel:
 
     async def close(self, session: ModelSession) -> None:
         """See `Model.close`."""
-        async with self._places:
+        async with self._place():
             await self._model.close(session)
+
+    @asynccontextmanager
+    async def _place(self) -> AsyncIterator[None]:
+        """A place among the calls that open and close sessions, when its turn has come."""
+        async with self._places:
+            begun = self._loop.create_future()
+            self._turnstile.enter(lambda: begun.done() or begun.set_result(None))
+            await begun
+            yield
 
     def invoke(
         self,

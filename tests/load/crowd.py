@@ -25,6 +25,10 @@ GRACE_SECONDS = 3.0
 """How long the last answers are waited for."""
 
 
+LEAVE_SECONDS = 0.001
+"""Between two that leave."""
+
+
 class Gather(msgspec.Struct, tag="gather"):
     """Have so many more clients, each with an open session.
 
@@ -246,6 +250,7 @@ class Crowd:
         await asyncio.gather(newcomers, return_exceptions=True)
         for client in self.connected - before:
             client.transport.disconnect()
+            await asyncio.sleep(LEAVE_SECONDS)
 
     async def _one(self, client: Client, every: float, end: float) -> None:
         due = time.monotonic() + random.random() * every

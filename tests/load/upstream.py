@@ -23,7 +23,7 @@ class Behaviour(StrEnum):
     WELL = "well"
     """It answers."""
     STALLED = "stalled"
-    """It answers nothing before it is well again."""
+    """It answers nothing before it is well again; then what has waited, one after the other."""
     THROTTLING = "throttling"
     """It refuses everything."""
     DEAD = "dead"
@@ -41,6 +41,9 @@ THROTTLED = (
 DONE = b"HTTP/1.1 204 No Content\r\nContent-Length: 0\r\n\r\n"
 REPLY = answer("reply-200")
 
+APART_SECONDS = 0.001
+"""How far apart the answers are that were held."""
+
 
 class Endpoint:
     """What is behind one name."""
@@ -54,8 +57,8 @@ class Endpoint:
         self.behaviour = how
         if how is Behaviour.WELL:
             held, self.held = self.held, []
-            for send in held:
-                send()
+            for number, send in enumerate(held):
+                asyncio.get_running_loop().call_later(number * APART_SECONDS, send)
 
 
 class Runtime(asyncio.Protocol):

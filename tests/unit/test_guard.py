@@ -8,6 +8,7 @@ import pytest
 
 from gateway.errors import ErrorCode, Failure, Outcome
 from gateway.guard import (
+    BEGUN,
     FAILURES,
     MAX_OPEN_SECONDS,
     OPEN_SECONDS,
@@ -88,6 +89,12 @@ class Model:
 
     def answer(self, result: ModelReply | Failure = REPLY) -> None:
         self.pending.pop(0).on_end(result)
+
+
+async def turns(count: int) -> None:
+    """Let the loop go on."""
+    for _ in range(count):
+        await asyncio.sleep(0)
 
 
 class Fixture:
@@ -204,7 +211,7 @@ async def test_an_endpoint_that_stalls_opens_and_closes_so_many_sessions_at_once
     async with asyncio.TaskGroup() as tasks:
         closing = [tasks.create_task(f.guard.close(session)) for _ in range(2)]
         opening = [tasks.create_task(f.guard.open()) for _ in range(3 * (1 + QUEUED))]
-        await asyncio.sleep(0)
+        await turns(10)
         assert f.model.called == 1
         with pytest.raises(ModelError) as refused:
             await f.guard.open()
@@ -216,6 +223,19 @@ async def test_an_endpoint_that_stalls_opens_and_closes_so_many_sessions_at_once
     assert all(task.result() == session for task in opening)
     assert f.model.closed == [session] * len(closing)
     assert f.model.called == len(opening)
+
+
+async def test_no_crowd_is_opened_in_one_turn_of_the_loop() -> None:
+    f = Fixture(100)
+    async with asyncio.TaskGroup() as tasks:
+        opening = [tasks.create_task(f.guard.open()) for _ in range(10 * BEGUN)]
+        called = []
+        while not all(task.done() for task in opening):
+            before = f.model.called
+            await asyncio.sleep(0)
+            called.append(f.model.called - before)
+    assert sum(called) == len(opening)
+    assert max(called) == BEGUN
 
 
 async def test_sessions_that_can_not_be_opened_show_that_an_endpoint_fails() -> None:
@@ -238,7 +258,7 @@ async def test_an_opening_that_is_given_up_leaves_its_place_and_its_probe_to_ano
     f.model.well.clear()
     for number in range(1, 3):
         opening = asyncio.create_task(f.guard.open())
-        await asyncio.sleep(0)
+        await turns(3)
         assert f.model.called == number
         opening.cancel()
         await asyncio.gather(opening, return_exceptions=True)
