@@ -7,7 +7,7 @@ timeout of a connection comes and is over at once.
 import asyncio
 import logging
 import selectors
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, cast
@@ -139,7 +139,10 @@ class Answer(NamedTuple):
 
     def messages(self) -> list[dict[str, Any]]:
         """Those of the JSON subprotocol, or of MessagePack."""
-        decode = {1: msgspec.json.decode, 2: msgspec.msgpack.decode}
+        decode: dict[int, Callable[[bytes], Any]] = {
+            1: msgspec.json.decode,
+            2: msgspec.msgpack.decode,
+        }
         return [decode[opcode](data) for opcode, data in self.frames if opcode in decode]
 
 

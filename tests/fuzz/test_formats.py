@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from typing import Any
 
 import msgspec
 import pytest
@@ -58,7 +59,7 @@ _CLIENTS = st.one_of(
     st.builds(wire.Ping, data=st.text(max_size=125)),
     st.just(wire.SessionClose()),
 )
-_REPLIES = st.one_of(
+_REPLIES: st.SearchStrategy[dict[str, Any]] = st.one_of(
     st.fixed_dictionaries({"text": st.text()}),
     st.fixed_dictionaries({"base64": st.binary()}),
     st.just({}),

@@ -105,7 +105,8 @@ _HEADERS = st.builds("{}: {}".format, _NAMES, _VALUES)
 _PATHS = st.sampled_from(
     ["/ws", "/ws/chat", "/ws/none", "/", "/v1/tickets", "/healthz", "/ws/../x"]
 )
-_EDITS = st.just([]) | st.lists(st.tuples(st.integers(0, 400), st.binary(max_size=4)), max_size=3)
+_EDIT = st.tuples(st.integers(0, 400), st.binary(max_size=4))
+_EDITS: st.SearchStrategy[list[tuple[int, bytes]]] = st.just([]) | st.lists(_EDIT, max_size=3)
 
 
 def edited(data: bytes, edits: list[tuple[int, bytes]]) -> bytes:

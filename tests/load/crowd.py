@@ -103,7 +103,6 @@ class _Said(msgspec.Struct):
     type: str
     event: int = 0
     id: str | None = None
-    status: str | None = None
     code: str | None = None
     error: _Error | None = None
 
@@ -119,6 +118,7 @@ class Client(picows.WSListener):
     def __init__(self, crowd: "Crowd") -> None:
         self.opened: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         self.transport: picows.WSTransport
+        self.leaves = False
         self._crowd = crowd
         self._turns: dict[str, Turn] = {}
         self._sent = 0
@@ -157,7 +157,8 @@ class Client(picows.WSListener):
 
     def on_ws_disconnected(self, _transport: picows.WSTransport) -> None:
         """It is over."""
-        self._crowd.closed[self._code or "cut"] += 1
+        if not self.leaves:
+            self._crowd.closed[self._code or "cut"] += 1
         self._crowd.clients.discard(self)
         self._crowd.connected.discard(self)
         if not self.opened.done():
@@ -249,6 +250,7 @@ class Crowd:
         newcomers.cancel()  # some may wait for a session that is not given
         await asyncio.gather(newcomers, return_exceptions=True)
         for client in self.connected - before:
+            client.leaves = True
             client.transport.disconnect()
             await asyncio.sleep(LEAVE_SECONDS)
 

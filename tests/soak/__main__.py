@@ -81,7 +81,7 @@ def slope(points: list[tuple[float, float]]) -> float:
     """Of the line through them, by least squares."""
     count = len(points)
     mean_x, mean_y = (sum(values) / count for values in zip(*points, strict=True))
-    spread = sum((x - mean_x) ** 2 for x, _ in points)
+    spread: float = sum((x - mean_x) ** 2 for x, _ in points)
     return sum((x - mean_x) * (y - mean_y) for x, y in points) / spread
 
 
@@ -127,9 +127,11 @@ async def main(minutes: float, seed: int) -> int:
         before = footprint(gateway)
         outcomes: Counter[str] = Counter()
         end = time.monotonic() + minutes * 60
-        points, *_ = await asyncio.gather(
-            watch(gateway, end), *(talk(world, end, outcomes) for _ in range(AT_ONCE))
-        )
+        async with asyncio.TaskGroup() as tasks:
+            watching = tasks.create_task(watch(gateway, end))
+            for _ in range(AT_ONCE):
+                tasks.create_task(talk(world, end, outcomes))
+        points = watching.result()
         await world.http.aclose()
         after = await settled(gateway, before)
         logged = logged_errors(folder)

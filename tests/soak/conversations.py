@@ -54,7 +54,9 @@ class World:
         """A connection of somebody who has said who it is, in any way; its session is open."""
         token = self.chance.choice([self.key, self.token()])
         way = self.chance.choice(["header", "bearer", "ticket", "message"])
-        offered, options, said = [self.chance.choice([JSON, MSGPACK])], {}, {}
+        offered = [self.chance.choice([JSON, MSGPACK])]
+        options: dict[str, Any] = {}
+        said: dict[str, str] = {}
         if way == "header":
             options["additional_headers"] = bearer(token)
         elif way == "bearer":
@@ -180,8 +182,7 @@ async def tokens_expire(world: World) -> None:
     token = world.token(TOKEN_SECONDS)
     async with client(world.url, route="chat", additional_headers=bearer(token)) as chat:
         await chat.open()
-        who = {"sub": "somebody else"}
-        await chat.send("auth.refresh", token=world.signer.token(**who))
+        await chat.send("auth.refresh", token=world.signer.token(sub="somebody else"))
         expect((await chat.until("error"))["code"], "forbidden")
         await done(chat, "hi")
         expect((await chat.closed())[0], 4401)
