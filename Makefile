@@ -12,6 +12,10 @@ LOCK := $(BIN)/python -m uv pip compile --quiet --no-config --upgrade --universa
 	--python-version 3.11 --generate-hashes --no-annotate --custom-compile-command 'make lock'
 MUTANTS_FLAGS ?=
 AUTOBAHN_FLAGS ?=
+HOSTILE_FLAGS ?=
+LOAD_FLAGS ?=
+FUZZ_FLAGS ?=
+SOAK_FLAGS ?=
 LONG := long or hypothesis or schedules
 export PATH := $(PATH):/usr/sbin
 
@@ -21,7 +25,7 @@ needed = command -v $(1) >/dev/null \
 	|| { echo "$(1) is needed: apt-get install $(1)" >&2; exit 1; }
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test long hostile autobahn lint types unit coverage mutants mutants-short search compat lock licences sbom audit bench instructions format clean browser proxies node
+.PHONY: help demo test long hostile autobahn load fuzz soak lint types unit coverage mutants mutants-short search compat lock licences sbom audit bench instructions format clean browser proxies node
 
 help: ## show this text
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -46,8 +50,17 @@ test: lint types unit ## lint, types, and all tests but the longest
 long: $(INSTALLED) browser proxies node ## run the longest tests, and try more examples
 	SCHEDULES=200 $(BIN)/pytest $(PYTEST_FLAGS) --hypothesis-profile=long -m '$(LONG)'
 
-hostile: $(INSTALLED) ## attack the gateway, and see what others feel, in 10 minutes
-	$(BIN)/python -m tests.hostile
+hostile: $(INSTALLED) ## attack the gateway, and see what others feel, in half an hour
+	$(BIN)/python -m tests.hostile $(HOSTILE_FLAGS)
+
+load: $(INSTALLED) ## what good clients feel of greedy ones and of sick endpoints, in 5 minutes
+	$(BIN)/python -m tests.load $(LOAD_FLAGS)
+
+fuzz: $(INSTALLED) ## try inputs that nobody has thought of, for 5 minutes
+	$(BIN)/python -m tests.fuzz $(FUZZ_FLAGS)
+
+soak: $(INSTALLED) ## let conversations come and go for an hour, and see whether it grows
+	$(BIN)/python -m tests.soak $(SOAK_FLAGS)
 
 autobahn: $(INSTALLED) ## the Autobahn test suite of WebSocket, which needs Python 2.7
 	$(BIN)/python -m tests.autobahn $(AUTOBAHN_FLAGS)

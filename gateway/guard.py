@@ -12,7 +12,8 @@ must.
 
 import asyncio
 from collections import OrderedDict, deque
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from functools import partial
 from typing import Generic, TypeVar
 
@@ -27,6 +28,7 @@ from gateway.session.ports import (
     OnEnd,
     OnParts,
 )
+from gateway.turnstile import Turnstile
 
 T = TypeVar("T")
 
@@ -41,6 +43,10 @@ SHORT, LONG = 1 / 10, 1 / 600
 
 QUEUED = 10
 """How many turns may wait for each that may be at the model. Those beyond would wait too long."""
+
+BEGUN = 2
+"""How many sessions are opened or closed in one turn of the event loop: hundreds may want to be at
+once, and whoever waits for an answer would wait for all of them."""
 
 FAILURES = 5
 """So many calls that fail one after the other open the breaker."""
@@ -212,11 +218,26 @@ class GuardedModel:
         self._breaker = Breaker(self._loop.time)
         self._queue: FairQueue[_Turn] = FairQueue()
         self._in_flight = 0
+        # Those that open and close sessions: else an endpoint that stalls would have as many calls
+        # as there are sessions, and with them the connections of all other routes.
+        self._places = asyncio.Semaphore(most)
+        self._turnstile = Turnstile(BEGUN)
+        self._opening = 0
+        self._most_opening = (1 + QUEUED) * most
 
     async def open(self) -> ModelSession:
-        """See `Model.open`. It is no turn, and yet the endpoint is asked."""
-        wait = self._breaker.wait()
-        if wait:
+        """See `Model.open`."""
+        if self._opening >= self._most_opening:
+            raise ModelError(_busy())
+        self._opening += 1
+        try:
+            async with self._place():
+                return await self._open()
+        finally:
+            self._opening -= 1
+
+    async def _open(self) -> ModelSession:
+        if wait := self._breaker.wait():
             raise ModelError(_sick(wait))
         try:
             session = await self._model.open()
@@ -231,7 +252,17 @@ class GuardedModel:
 
     async def close(self, session: ModelSession) -> None:
         """See `Model.close`."""
-        await self._model.close(session)
+        async with self._place():
+            await self._model.close(session)
+
+    @asynccontextmanager
+    async def _place(self) -> AsyncIterator[None]:
+        """A place among the calls that open and close sessions, when its turn has come."""
+        async with self._places:
+            begun = self._loop.create_future()
+            self._turnstile.enter(lambda: begun.done() or begun.set_result(None))
+            await begun
+            yield
 
     def invoke(
         self,
@@ -274,11 +305,11 @@ class GuardedModel:
         """A turn is no longer at the model."""
         now, in_flight = self._loop.time(), self._in_flight
         self._in_flight -= 1
-        if not isinstance(result, Failure):
+        if isinstance(result, Failure):
+            self._judge(result)
+        else:
             self._breaker.succeeded()
             self._limit.replied(now - turn.begun, now, in_flight)
-        else:
-            self._judge(result)
         if self._queue.size:
             self._send_more()
 

@@ -1,9 +1,10 @@
 """For all tests: none may be skipped, and AWS's own settings of the machine change nothing.
 
 What Hypothesis tries is the same on every run, so that a failure is the change's; `make long` tries
-more of it, and `make search` other things.
+more of it, and `make search` and `make fuzz` other things.
 """
 
+import os
 from collections.abc import Generator, Iterator
 
 import pytest
@@ -16,6 +17,9 @@ settings.register_profile("test", max_examples=100, deadline=None, derandomize=T
 settings.register_profile("long", max_examples=400, deadline=None, derandomize=True)
 settings.register_profile("mutants", max_examples=30, deadline=None, derandomize=True)
 settings.register_profile("search", max_examples=20_000, deadline=None, print_blob=True)
+settings.register_profile(
+    "fuzz", max_examples=int(os.environ.get("FUZZ_INPUTS", "200")), deadline=None, print_blob=True
+)
 settings.load_profile("test")
 
 check_tables()

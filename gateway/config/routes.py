@@ -121,7 +121,8 @@ class RouteSettings(Section):
     )
     max_turns_in_flight: Count = Field(
         default=200,
-        description="turns at the model at once; fewer while it throttles or slows down",
+        description="turns at the model at once, fewer while it throttles or slows down; and as "
+        "many calls that open or close sessions",
     )
     queued_messages: Count = Field(default=16, description="messages that may wait in a session")
     remembered_messages: Count = Field(

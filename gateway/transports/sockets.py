@@ -9,8 +9,9 @@ CLOSE_SECONDS = 10.0
 READ_BYTES = 65_536
 """What comes in larger pieces is read in one turn of the event loop, and the next in another."""
 
-HANDSHAKES = 16
-"""How many WebSockets are taken in one turn of the event loop: each takes half a millisecond."""
+HANDSHAKES = 2
+"""How many WebSockets are taken in one turn of the event loop: each takes half a millisecond, and a
+message that comes in meanwhile needs several turns until it is answered."""
 
 
 class HalfClosed(asyncio.Protocol):

@@ -97,13 +97,14 @@ class Process:
 
     def connect(self, clients: int) -> None:
         """See `driver.Connect`."""
-        self._command_it(driver.Connect(clients))
+        self.command_it(driver.Connect(clients))
 
     def run(self, run: driver.Run) -> driver.Result:
         """See `driver.Run`."""
-        return msgspec.json.decode(self._command_it(run), type=driver.Result)
+        return msgspec.json.decode(self.command_it(run), type=driver.Result)
 
-    def _command_it(self, command: driver.Command) -> bytes:
+    def command_it(self, command: msgspec.Struct) -> bytes:
+        """Have that done; what it answers."""
         assert self._popen.stdin is not None
         try:
             self._popen.stdin.write(msgspec.json.encode(command) + b"\n")

@@ -1,18 +1,28 @@
-"""Every attack, one after the other, as a table: ``python -m tests.hostile [--short] [NAME …]``."""
+"""Every attack, one after the other, as a table for each kind of attacker.
+
+``python -m tests.hostile [--short] [--anybody] [--key] [--nobody] [NAME …]``; see `Attacker`.
+"""
 
 import asyncio
 import sys
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 from tests.hostile.attacks import ATTACKS
-from tests.hostile.trial import SHORT, WHOLE, Round, Trial, attempt, upstream
+from tests.hostile.trial import SHORT, WHOLE, Attacker, Round, Trial, attempt, upstream
 
 HEAD = (
     "| attack | slowest turn before, ms | during | the gateway's work in it | memory before, MB "
     "| peak | after | its connections | verdict |\n"
     "| --- | --: | --: | --: | --: | --: | --: | --- | --- |"
 )
+
+TITLES = {
+    Attacker.ANYBODY: "Without `[auth]`:",
+    Attacker.KEY: "With `[auth.keys]`, by somebody with a key:",
+    Attacker.NOBODY: "With `[auth.keys]`, by somebody without:",
+}
 
 
 def row(trial: Trial) -> str:
@@ -33,7 +43,7 @@ def row(trial: Trial) -> str:
 async def main(names: list[str], how: Round) -> int:
     """Print the table; returns how many attacks were felt."""
     felt = 0
-    print(HEAD, flush=True)  # noqa: T201
+    print(f"\n{TITLES[how.attacker]}\n\n{HEAD}", flush=True)  # noqa: T201
     with tempfile.TemporaryDirectory() as folder, upstream() as platform:
         for name in names:
             trial = await attempt(name, platform, Path(folder), how)
@@ -45,5 +55,7 @@ async def main(names: list[str], how: Round) -> int:
 if __name__ == "__main__":
     given = sys.argv[1:]
     how = SHORT if "--short" in given else WHOLE
-    chosen = [name for name in given if name != "--short"] or [*ATTACKS]
-    sys.exit(min(asyncio.run(main(chosen, how)), 1))
+    attackers = [each for each in Attacker if f"--{each}" in given] or [*Attacker]
+    chosen = [name for name in given if not name.startswith("--")] or [*ATTACKS]
+    felt = sum(asyncio.run(main(chosen, replace(how, attacker=each))) for each in attackers)
+    sys.exit(min(felt, 1))

@@ -1,6 +1,7 @@
-"""One attack, as a process of its own: ``python -m tests.hostile.attacker NAME URL SCALE SECONDS``.
+"""One attack, as a process of its own.
 
-It says when it is ready, begins when it is told, and says what came of it.
+``python -m tests.hostile.attacker NAME URL SCALE SECONDS KEY``, where there may be no key. It says
+when it is ready, begins when it is told, and says what came of it.
 """
 
 import asyncio
@@ -19,9 +20,9 @@ GRACE_SECONDS = 20
 """What an attack may take beside its own time, to come through a gateway that is slow."""
 
 
-async def main(name: str, url: str, scale: str, seconds: str) -> None:
+async def main(name: str, url: str, scale: str, seconds: str, key: str) -> None:
     """Attack."""
-    field = Field(url, scale=float(scale), seconds=float(seconds))
+    field = Field(url, scale=float(scale), seconds=float(seconds), key=key)
     with suppress(Gone, TimeoutError):
         async with asyncio.timeout(float(seconds) + GRACE_SECONDS):
             await ATTACKS[name](field)

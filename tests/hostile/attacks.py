@@ -459,7 +459,7 @@ async def takeovers(field: Field) -> None:
     peer = await field.session()
     opened = await peer.opened()
     await field.begin()
-    session, key = opened["session_id"], opened["resume_key"]
+    session, key = opened.get("session_id", ""), opened.get("resume_key", "")  # if it was let in
 
     async def attempt() -> None:
         nonlocal key

@@ -21,14 +21,16 @@ class Field:
         url: Where it is.
         scale: How much of the attack to do, up to 1.
         seconds: How long what has no end by itself goes on.
+        key: What it shows who it is by; empty for nothing.
     """
 
-    def __init__(self, url: str, *, scale: float, seconds: float) -> None:
+    def __init__(self, url: str, *, scale: float, seconds: float, key: str = "") -> None:
         parts = urlsplit(url)
         self._host, self._port = parts.hostname or "", parts.port or 0
         self.scale = scale
         self.seconds = seconds
         self.sent = 0
+        self._shown = [f"Authorization: Bearer {key}"] if key else []
         self._peers: list[Peer] = []
         self._loop = asyncio.get_running_loop()
 
@@ -61,7 +63,7 @@ class Field:
     ) -> Peer:
         """A WebSocket."""
         peer = await self.peer()
-        await peer.upgraded(f"/ws/{route}", *headers, subprotocol=subprotocol)
+        await peer.upgraded(f"/ws/{route}", *self._shown, *headers, subprotocol=subprotocol)
         if not reads:
             peer.transport.pause_reading()
         return peer

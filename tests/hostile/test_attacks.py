@@ -6,12 +6,13 @@ as felt when it was each time.
 """
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from tests.hostile.attacks import ATTACKS
-from tests.hostile.trial import SHORT, Trial, attempt, upstream
+from tests.hostile.trial import SHORT, Attacker, Trial, attempt, upstream
 
 TIMES = 3
 
@@ -22,11 +23,22 @@ def platform() -> Iterator[str]:
         yield address
 
 
+@pytest.mark.parametrize(
+    "attacker",
+    [
+        Attacker.ANYBODY,
+        pytest.param(Attacker.KEY, marks=pytest.mark.long),
+        pytest.param(Attacker.NOBODY, marks=pytest.mark.long),
+    ],
+)
 @pytest.mark.parametrize("name", ATTACKS)
-async def test_no_neighbour_feels_an_attack(name: str, platform: str, tmp_path: Path) -> None:
+async def test_no_neighbour_feels_an_attack(
+    name: str, attacker: Attacker, platform: str, tmp_path: Path
+) -> None:
+    how = replace(SHORT, attacker=attacker)
     felt: list[Trial] = []
     while len(felt) < TIMES:
-        trial = await attempt(name, platform, tmp_path, SHORT)
+        trial = await attempt(name, platform, tmp_path, how)
         if not trial.failures(of_work=True):
             return
         felt.append(trial)

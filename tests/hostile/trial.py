@@ -10,12 +10,14 @@ import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
+from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
 from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import ConnectionClosed
 
+from gateway.security.keys import add
 from tests.support.client import JSON, MSGPACK, Client, client, raw
 from tests.support.processes import Command, Process
 from tests.support.timing import UNIT
@@ -66,6 +68,25 @@ resume_seconds = 5
 """
 """All bounds are the default ones; clients that are gone are forgotten sooner."""
 
+AUTH = """
+[auth.keys]
+file = "{folder}/keys.toml"
+"""
+NEIGHBOUR = "neighbour"
+"""Whose limits let it measure as often as it does."""
+
+
+class Attacker(StrEnum):
+    """Who attacks."""
+
+    ANYBODY = "anybody"
+    """Nobody has to say who they are."""
+    KEY = "key"
+    """Somebody with a key of its own."""
+    NOBODY = "nobody"
+    """Somebody without, where one is needed."""
+
+
 ENVIRONMENT = {
     "AWS_ACCESS_KEY_ID": "local",
     "AWS_SECRET_ACCESS_KEY": "local-secret",
@@ -84,12 +105,14 @@ class Round:
         seconds: How long what has no end goes on.
         quiet_seconds: How long the neighbour is alone before.
         forked: Whether the gateway starts as in most tests, faster, and checks its own tables.
+        attacker: Who attacks.
     """
 
     scale: float
     seconds: float
     quiet_seconds: float
     forked: bool
+    attacker: Attacker = Attacker.ANYBODY
 
 
 WHOLE = Round(1, 5, 2, forked=False)
@@ -253,17 +276,18 @@ class Neighbours:
 
 
 @asynccontextmanager
-async def neighbours(url: str) -> AsyncIterator[Neighbours]:
-    """Clients of each kind."""
+async def neighbours(url: str, key: str) -> AsyncIterator[Neighbours]:
+    """Clients of each kind, with a key where they need one."""
+    options: dict[str, Any] = {"ping_interval": None}  # patient
+    if key:
+        options["additional_headers"] = {"Authorization": f"Bearer {key}"}
     async with AsyncExitStack() as stack:
         chat, *still = [
-            await stack.enter_async_context(
-                client(url, subprotocol, route="chat", ping_interval=None)  # patient
-            )
+            await stack.enter_async_context(client(url, subprotocol, route="chat", **options))
             for subprotocol in (JSON, JSON, MSGPACK)
         ]
         all_of_them = Neighbours(
-            chat, still, await stack.enter_async_context(raw(url, "chat", ping_interval=None))
+            chat, still, await stack.enter_async_context(raw(url, "chat", **options))
         )
         await all_of_them.begin()
         yield all_of_them
@@ -293,6 +317,15 @@ async def serving(config: Path, *, forked: bool) -> AsyncIterator[Process]:
         await asyncio.to_thread(process.stop, signal.SIGKILL)
 
 
+def _write_keys(path: Path) -> tuple[str, str]:
+    """Keys of the neighbours and of the attacker."""
+    path.unlink(missing_ok=True)
+    theirs, own = add(path, "attacker", None), add(path, NEIGHBOUR, None)
+    with path.open("a") as file:
+        file.write("messages_per_second = 1000\n")
+    return own, theirs
+
+
 async def attempt(name: str, platform: str, folder: Path, how: Round) -> Trial:
     """Start a gateway, attack it, and see.
 
@@ -304,14 +337,19 @@ async def attempt(name: str, platform: str, folder: Path, how: Round) -> Trial:
     """
     trial = Trial(name)
     config = folder / "gateway.toml"
-    config.write_text(CONFIG.format(url=platform))
+    text, own, theirs = CONFIG.format(url=platform), "", ""
+    if how.attacker is not Attacker.ANYBODY:
+        text += AUTH.format(folder=folder)
+        own, theirs = _write_keys(folder / "keys.toml")
+    config.write_text(text)
+    shown = theirs if how.attacker is Attacker.KEY else ""
     os.environ.update(ENVIRONMENT)
     async with serving(config, forked=how.forked) as process:
         measured = Measured(process.popen.pid)
-        async with neighbours(process.websocket) as others:
+        async with neighbours(process.websocket, own) as others:
             attacker = await asyncio.create_subprocess_exec(
                 *(sys.executable, "-m", "tests.hostile.attacker"),
-                *(name, process.url, str(how.scale), str(how.seconds)),
+                *(name, process.url, str(how.scale), str(how.seconds), shown),
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
             )

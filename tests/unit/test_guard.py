@@ -8,6 +8,7 @@ import pytest
 
 from gateway.errors import ErrorCode, Failure, Outcome
 from gateway.guard import (
+    BEGUN,
     FAILURES,
     MAX_OPEN_SECONDS,
     OPEN_SECONDS,
@@ -53,13 +54,16 @@ class Model:
         self.pending: list[Pending] = []
         self.served: Counter[str] = Counter()
         self.closed: list[ModelSession] = []
-        self.opened = 0
-        self.fails: BaseException | None = None
+        self.well = asyncio.Event()
+        self.well.set()
+        self.failure: Failure | None = None
+        self.called = 0
 
     async def open(self) -> ModelSession:
-        self.opened += 1
-        if self.fails is not None:
-            raise self.fails
+        self.called += 1
+        await self.well.wait()
+        if self.failure is not None:
+            raise ModelError(self.failure)
         return ModelSession("m")
 
     def invoke(
@@ -79,10 +83,17 @@ class Model:
         return self.pending[-1]
 
     async def close(self, session: ModelSession) -> None:
+        await self.well.wait()
         self.closed.append(session)
 
     def answer(self, result: ModelReply | Failure = REPLY) -> None:
         self.pending.pop(0).on_end(result)
+
+
+async def turns(count: int) -> None:
+    """Let the loop go on."""
+    for _ in range(count):
+        await asyncio.sleep(0)
 
 
 class Fixture:
@@ -192,30 +203,64 @@ async def test_sessions_are_opened_and_closed_as_ever() -> None:
     assert f.model.closed == [session]
 
 
-async def test_openings_tell_of_a_sick_endpoint_and_are_kept_from_it() -> None:
+async def test_an_endpoint_that_stalls_opens_and_closes_so_many_sessions_at_once() -> None:
+    f = Fixture(3)
+    f.model.well.clear()
+    session = ModelSession("m")
+    async with asyncio.TaskGroup() as tasks:
+        closing = [tasks.create_task(f.guard.close(session)) for _ in range(2)]
+        opening = [tasks.create_task(f.guard.open()) for _ in range(3 * (1 + QUEUED))]
+        await turns(10)
+        assert f.model.called == 1
+        with pytest.raises(ModelError) as refused:
+            await f.guard.open()
+        assert refused.value.failure.code is ErrorCode.THROTTLED
+        assert refused.value.failure.outcome is Outcome.NOT_INVOKED
+        f.ask()
+        assert f.model.pending, "turns have places of their own"
+        f.model.well.set()
+    assert all(task.result() == session for task in opening)
+    assert f.model.closed == [session] * len(closing)
+    assert f.model.called == len(opening)
+
+
+async def test_no_crowd_is_opened_in_one_turn_of_the_loop() -> None:
+    f = Fixture(100)
+    async with asyncio.TaskGroup() as tasks:
+        opening = [tasks.create_task(f.guard.open()) for _ in range(10 * BEGUN)]
+        called = []
+        while not all(task.done() for task in opening):
+            before = f.model.called
+            await asyncio.sleep(0)
+            called.append(f.model.called - before)
+    assert sum(called) == len(opening)
+    assert max(called) == BEGUN
+
+
+async def test_sessions_that_can_not_be_opened_show_that_an_endpoint_fails() -> None:
     f = Fixture(10)
-    f.model.fails = ModelError(SICK)
-    for _ in range(FAILURES):
+    f.model.failure = SICK
+    for _ in range(FAILURES + 1):
         with pytest.raises(ModelError):
             await f.guard.open()
-    with pytest.raises(ModelError) as refused:
-        await f.guard.open()
-    assert f.model.opened == FAILURES
-    failure = refused.value.failure
-    assert (failure.code, failure.outcome) == (ErrorCode.UNAVAILABLE, Outcome.NOT_INVOKED)
-    assert 0 < (failure.retry_after or 0) <= OPEN_SECONDS
+    assert f.model.called == FAILURES
+    f.ask()
+    assert not f.model.pending
 
 
-@pytest.mark.parametrize("fails", [ModelError(INVALID), asyncio.CancelledError()])
-async def test_openings_that_say_nothing_of_the_endpoint(fails: BaseException) -> None:
-    f = Fixture(10)
-    f.model.fails = fails
-    for _ in range(2 * FAILURES):
-        with pytest.raises(type(fails)):
-            await f.guard.open()
-    assert f.model.opened == 2 * FAILURES
-    f.model.fails = None
-    assert await f.guard.open() == ModelSession("m")
+async def test_an_opening_that_is_given_up_leaves_its_place_and_its_probe_to_another() -> None:
+    f = Fixture(1)
+    for _ in range(FAILURES):
+        f.ask()
+        f.model.answer(SICK)
+    f.guard._breaker._until = 0.0  # it may be asked again
+    f.model.well.clear()
+    for number in range(1, 3):
+        opening = asyncio.create_task(f.guard.open())
+        await turns(3)
+        assert f.model.called == number
+        opening.cancel()
+        await asyncio.gather(opening, return_exceptions=True)
 
 
 class Clock:

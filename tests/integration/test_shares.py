@@ -1,0 +1,107 @@
+"""Turns go to a model in the principals' turns, through a whole gateway, however fast it is.
+
+The model here answers when it is told to, so that who is served next is the gateway's choice alone.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+from gateway.guard import QUEUED
+from gateway.security.keys import add
+from tests.bench.upstream import OPENED, answer
+from tests.hostile.field import Field
+from tests.hostile.peer import text
+from tests.integration.conftest import Start
+from tests.support.client import client, in_time
+
+SESSIONS = 1000
+IN_FLIGHT = 4
+ROUNDS = 6
+CONFIG = """
+[auth.keys]
+file = "{path}"
+[limits]
+messages_per_second = 1000
+sessions_per_principal = {sessions}
+connections_per_principal = {sessions}
+[routes.chat]
+endpoint_name = "my-endpoint"
+content_type = "text/plain"
+max_turns_in_flight = {in_flight}
+"""
+
+
+class Model:
+    """SageMaker Runtime, as far as it takes to hold turns back. It opens sessions at once."""
+
+    def __init__(self) -> None:
+        self.url = ""
+        self.came: asyncio.Queue[str] = asyncio.Queue()
+        self._held: asyncio.Queue[asyncio.StreamWriter] = asyncio.Queue()
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """One connection."""
+        with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
+            while True:
+                head = (await reader.readuntil(b"\r\n\r\n")).lower()
+                length = int(head.partition(b"content-length:")[2].split(maxsplit=1)[0])
+                body = await reader.readexactly(length)
+                if b"NEW_SESSION" in body:
+                    writer.write(OPENED)
+                else:
+                    self._held.put_nowait(writer)
+                    self.came.put_nowait(body.decode())
+        writer.close()
+
+    async def answer(self) -> None:
+        """The turn that has waited for longest."""
+        (await self._held.get()).write(answer("reply-100"))
+
+
+@contextlib.asynccontextmanager
+async def model() -> AsyncIterator[Model]:
+    made = Model()
+    async with await asyncio.start_server(made.serve, "127.0.0.1", 0) as server:
+        host, port = server.sockets[0].getsockname()
+        made.url = f"http://{host}:{port}"
+        yield made
+
+
+async def test_one_with_a_thousand_sessions_and_one_with_a_single_session(
+    start_gateway: Start, tmp_path: Path
+) -> None:
+    keys = tmp_path / "keys.toml"
+    many, one = (add(keys, name, None) for name in ("many", "one"))
+    config = CONFIG.format(path=keys, sessions=SESSIONS, in_flight=IN_FLIGHT)
+    async with model() as at:
+        process = await asyncio.to_thread(start_gateway, at.url, config)
+        field = Field(process.url, scale=1, seconds=0, key=many)
+        for _ in range(SESSIONS):
+            peer = await in_time(field.session())
+            await peer.send(text(type="message.send", id="1", text="many"))
+        for _ in range(IN_FLIGHT):
+            assert await in_time(at.came.get()) == "many"
+        bearer = {"Authorization": f"Bearer {one}"}
+        between = []
+        async with client(process.websocket, route="chat", additional_headers=bearer) as chat:
+            await chat.open()
+            for number in range(ROUNDS):
+                await chat.send("message.send", id=f"{number}", text="one")
+                await chat.until("message.accepted", id=f"{number}")  # so that it waits
+                others = 0
+                await in_time(at.answer())
+                while await in_time(at.came.get()) == "many":
+                    others += 1
+                    await in_time(at.answer())
+                between.append(others)
+                for _ in range(IN_FLIGHT - 1):  # those who were there before it
+                    await in_time(at.answer())
+                    assert await in_time(at.came.get()) == "many"
+                await in_time(at.answer())
+                assert (await chat.until("message.done", id=f"{number}"))["status"] == "completed"
+                assert await in_time(at.came.get()) == "many"
+        field.leave()
+    assert sum(between) + ROUNDS * IN_FLIGHT < QUEUED * IN_FLIGHT, "the many have waited all along"
+    assert max(between) <= 1, "of any two that are sent, one is of whoever has a single session"
