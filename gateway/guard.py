@@ -14,6 +14,7 @@ import asyncio
 from collections import OrderedDict, deque
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Generic, TypeVar
 
 from gateway.errors import ErrorCode, Failure, Outcome
@@ -261,9 +262,9 @@ class GuardedModel:
     async def _place(self) -> AsyncIterator[None]:
         """A place among the calls that open and close sessions, when its turn has come."""
         async with self._places:
-            begun = self._loop.create_future()
-            self._turnstile.enter(lambda: begun.done() or begun.set_result(None))
-            await begun
+            waiter: asyncio.Future[None] = self._loop.create_future()
+            self._turnstile.enter(partial(_let_in, waiter))
+            await waiter
             yield
 
     def invoke(
@@ -399,6 +400,11 @@ class _Turn:
         outcome = self._guard.cancelled(self)
         self._forget()
         return outcome
+
+
+def _let_in(waiter: asyncio.Future[None]) -> None:
+    if not waiter.done():  # else it was given up meanwhile
+        waiter.set_result(None)
 
 
 def _busy() -> Failure:

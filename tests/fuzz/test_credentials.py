@@ -79,12 +79,11 @@ class Shown:
     async def who(self, credentials: Credentials) -> str | None:
         """Whose they are; None where they are nobody's."""
         visitor = self.door.arrive("192.0.2.1")
+        refused: ErrorCode | None = None
         try:
             await visitor.identify(credentials, route="chat")
         except Refused as error:
             refused = error.code
-        else:
-            refused = None
         finally:
             visitor.release()
         expected = credentials and visitor.principal is None
