@@ -1,6 +1,5 @@
 """Whatever a visitor shows: it is who it is, or nobody; and what operators write into files."""
 
-import asyncio
 import base64
 import contextlib
 import json
@@ -239,12 +238,12 @@ _JWK = st.dictionaries(
 
 
 @given(keys=st.lists(_JWK | st.just(SIGNER.public()) | _CLAIM, max_size=3) | _CLAIM)
-def test_any_set_of_keys(folder: Path, keys: Any) -> None:
+async def test_any_set_of_keys(folder: Path, keys: Any) -> None:
     file = folder / "any.json"
     file.write_text(json.dumps({"keys": keys}))
     try:
         FileKeys(file)
     except KeysUnavailable:
         return
-    found = asyncio.run(FileKeys(file).get("one"))
+    found = await FileKeys(file).get("one")
     assert (found is not None) is (SIGNER.public() in keys)
