@@ -259,9 +259,9 @@ class GuardedModel:
     async def _place(self) -> AsyncIterator[None]:
         """A place among the calls that open and close sessions, when its turn has come."""
         async with self._places:
-            begun = self._loop.create_future()
-            self._turnstile.enter(lambda: begun.done() or begun.set_result(None))
-            await begun
+            waiter: asyncio.Future[None] = self._loop.create_future()
+            self._turnstile.enter(partial(_let_in, waiter))
+            await waiter
             yield
 
     def invoke(
@@ -395,6 +395,11 @@ class _Turn:
         outcome = self._guard.cancelled(self)
         self._forget()
         return outcome
+
+
+def _let_in(waiter: asyncio.Future[None]) -> None:
+    if not waiter.done():  # else it was given up meanwhile
+        waiter.set_result(None)
 
 
 def _busy() -> Failure:

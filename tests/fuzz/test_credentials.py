@@ -1,6 +1,5 @@
 """Whatever a visitor shows: it is who it is, or nobody; and what operators write into files."""
 
-import asyncio
 import base64
 import contextlib
 import json
@@ -79,12 +78,11 @@ class Shown:
     async def who(self, credentials: Credentials) -> str | None:
         """Whose they are; None where they are nobody's."""
         visitor = self.door.arrive("192.0.2.1")
+        refused: ErrorCode | None = None
         try:
             await visitor.identify(credentials, route="chat")
         except Refused as error:
             refused = error.code
-        else:
-            refused = None
         finally:
             visitor.release()
         expected = credentials and visitor.principal is None
@@ -240,12 +238,12 @@ _JWK = st.dictionaries(
 
 
 @given(keys=st.lists(_JWK | st.just(SIGNER.public()) | _CLAIM, max_size=3) | _CLAIM)
-def test_any_set_of_keys(folder: Path, keys: Any) -> None:
+async def test_any_set_of_keys(folder: Path, keys: Any) -> None:
     file = folder / "any.json"
     file.write_text(json.dumps({"keys": keys}))
     try:
         FileKeys(file)
     except KeysUnavailable:
         return
-    found = asyncio.run(FileKeys(file).get("one"))
+    found = await FileKeys(file).get("one")
     assert (found is not None) is (SIGNER.public() in keys)

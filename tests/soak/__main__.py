@@ -82,7 +82,8 @@ def slope(points: list[tuple[float, float]]) -> float:
     count = len(points)
     mean_x, mean_y = (sum(values) / count for values in zip(*points, strict=True))
     spread: float = sum((x - mean_x) ** 2 for x, _ in points)
-    return sum((x - mean_x) * (y - mean_y) for x, y in points) / spread
+    both: float = sum((x - mean_x) * (y - mean_y) for x, y in points)
+    return both / spread
 
 
 def bound(minutes: float) -> float:
