@@ -105,9 +105,8 @@ _WORDS = st.sampled_from(
 _LATIN = st.text(st.characters(max_codepoint=0xFF), max_size=20)
 _VALUES = st.lists(_WORDS | _LATIN, max_size=4).map("".join)
 _HEADERS = st.builds("{}: {}".format, _NAMES, _VALUES)
-_PATHS = st.sampled_from(
-    ["/ws", "/ws/chat", "/ws/none", "/", "/v1/tickets", "/healthz", "/ws/../x"]
-)
+# Files are left out: threads read them, whose time does not go by itself.
+_PATHS = st.sampled_from(["/ws", "/ws/chat", "/ws/none", "/v1/tickets", "/healthz", "/ws/../x"])
 _EDIT = st.tuples(st.integers(0, 400), st.binary(max_size=4))
 _EDITS: st.SearchStrategy[list[tuple[int, bytes]]] = st.just([]) | st.lists(_EDIT, max_size=3)
 

@@ -87,7 +87,7 @@ async def test_limits_of_its_own_hold_from_its_next_connection() -> None:
 
 
 async def test_no_more_than_so_many_are_remembered() -> None:
-    accounts = LocalAccounts(LIMITS)
+    accounts = LocalAccounts(LIMITS, clock=lambda: 0.0)
     for number in range(RESTING + 10):
         name = f"key:{number}"
         await accounts.connect(Principal(name=name))
