@@ -373,7 +373,7 @@ async def test_a_session_that_is_closed_hands_on_what_it_has_not_accepted(app: A
     assert [closed["reason"] for closed in await app.told("closed")] == ["expired"]
 
 
-@pytest.mark.parametrize("code", [1000, 4401])
+@pytest.mark.parametrize("code", [1000, 4403])
 async def test_no_coming_back(app: App, code: int) -> None:
     app.wire.reply = None
     await app.wait("client.state === 'open'")
