@@ -569,6 +569,7 @@ async def test_the_end_is_kept_until_who_has_asked_for_it_has_received_it() -> N
         assert len(f.sessions) == 1, "who reads along decides nothing"
         runner.read_by(f.connection.reader)
         assert len(f.sessions) == 0
+        assert not runner._crashed
 
 
 async def test_an_end_that_nobody_has_asked_for_is_kept() -> None:
