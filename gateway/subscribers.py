@@ -1,7 +1,7 @@
 """Those who read a session's log."""
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Protocol
 
 from gateway.errors import CloseCode
@@ -113,18 +113,20 @@ class Subscribers:
 
     def close(self, client: ClientId | None, code: CloseCode, reason: str) -> None:
         """Have one, or all, close when they have read what is in the log now."""
-        for each in self._there if client is None else [client]:
-            subscriber = self.remove(each)
-            if subscriber is not None:
-                self._leaving[each] = subscriber
-                subscriber.close(code, reason)
+        for each, subscriber in self._removed(client):
+            self._leaving[each] = subscriber
+            subscriber.close(code, reason)
 
     def abort(self, client: ClientId | None, code: CloseCode, reason: str) -> None:
         """Close one, or all, at once."""
+        for _, subscriber in self._removed(client):
+            subscriber.abort(code, reason)
+
+    def _removed(self, client: ClientId | None) -> Iterator[tuple[ClientId, Subscriber]]:
         for each in self._there if client is None else [client]:
             subscriber = self.remove(each)
             if subscriber is not None:
-                subscriber.abort(code, reason)
+                yield each, subscriber
 
     def drop_laggards(self) -> list[ClientId]:
         """Close those who are too slow: what they have not read is not kept any longer.
