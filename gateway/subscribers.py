@@ -102,9 +102,12 @@ class Subscribers:
         laggards = []
         for client, subscriber in self._there.items():
             subscriber.wake(soon=soon)
-            if subscriber.reader.position < late and subscriber.reader.lags:
+            reader = subscriber.reader
+            if reader.position < late and reader.lags:
                 laggards.append(client)
-        return self._drop(laggards)
+        if laggards:
+            self._drop(laggards)
+        return laggards
 
     def flush(self) -> None:
         """Have all send what there is: who has only waited for company is not behind."""
@@ -138,9 +141,10 @@ class Subscribers:
             if subscriber.reader.lags:
                 del self._leaving[client]
                 subscriber.abort(CloseCode.TOO_SLOW, "too slow")
-        return self._drop([client for client, one in self._there.items() if one.reader.lags])
+        laggards = [client for client, one in self._there.items() if one.reader.lags]
+        self._drop(laggards)
+        return laggards
 
-    def _drop(self, laggards: list[ClientId]) -> list[ClientId]:
+    def _drop(self, laggards: list[ClientId]) -> None:
         for client in laggards:
             self.abort(client, CloseCode.TOO_SLOW, "too slow")
-        return laggards
