@@ -195,20 +195,14 @@ class SessionRunner:
             event: What has happened.
             client: Who is told what is wrong with it, where it is a client's message.
         """
-        later = self._later
         if self._handling:
-            later.append((event, client))  # what follows from the one before comes first
+            self._later.append((event, client))  # what follows from the one before comes first
             return
         self._handling = True
         try:
-            while True:
-                if self._crashed:
-                    self._handle_late(event)
-                else:
-                    self._handle(event, client)
-                if not later:
-                    break
-                event, client = later.pop(0)
+            self._handle(event, client)
+            while self._later:
+                self._handle(*self._later.pop(0))
         finally:
             self._handling = False
 
@@ -234,6 +228,9 @@ class SessionRunner:
         self._count()
 
     def _handle(self, event: SessionEvent, client: ClientId | None) -> None:
+        if self._crashed:
+            self._handle_late(event)
+            return
         try:
             now = self._loop.time()
             for effect in self.session.handle(event, now, time.time(), client):
@@ -313,8 +310,9 @@ class SessionRunner:
             log.append(event, now)
             if type(event) is MessageDone and _log.isEnabledFor(self._host.turn_level):
                 self.route.log_turn(self._host.turn_level, self.session.id, event)
-        soon = type(events[-1]) is not MessageAccepted
-        self._detached(self._subscribers.wake(soon=soon))
+        laggards = self._subscribers.wake(soon=type(events[-1]) is not MessageAccepted)
+        if laggards:
+            self._detached(laggards)
         self._count(COUNTED_BYTES)
 
     def _tell(self, client: ClientId, notice: Notice) -> None:

@@ -209,8 +209,8 @@ def return_large_blocks() -> None:
 
     It raises by itself the size from which it does, up to 32 MiB, with each such block that is
     freed; a size that is set stays. What it keeps at hand of the heap's end is twice that, as where
-    it chooses by itself; otherwise it would be 128 KiB, to be fetched again with each message
-    (mallopt(3), M_MMAP_THRESHOLD and M_TRIM_THRESHOLD).
+    it chooses by itself; otherwise it would be 128 KiB (mallopt(3), M_MMAP_THRESHOLD and
+    M_TRIM_THRESHOLD).
     """
     with contextlib.suppress(OSError, AttributeError, TypeError):  # there is another, or none
         malloc = ctypes.CDLL(None)

@@ -1,7 +1,7 @@
 """Those who read a session's log."""
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Protocol
 
 from gateway.errors import CloseCode
@@ -102,9 +102,12 @@ class Subscribers:
         laggards = []
         for client, subscriber in self._there.items():
             subscriber.wake(soon=soon)
-            if subscriber.reader.position < late and subscriber.reader.lags:
+            reader = subscriber.reader
+            if reader.position < late and reader.lags:
                 laggards.append(client)
-        return self._drop(laggards)
+        if laggards:
+            self._drop(laggards)
+        return laggards
 
     def flush(self) -> None:
         """Have all send what there is: who has only waited for company is not behind."""
@@ -113,18 +116,20 @@ class Subscribers:
 
     def close(self, client: ClientId | None, code: CloseCode, reason: str) -> None:
         """Have one, or all, close when they have read what is in the log now."""
-        for each in self._there if client is None else [client]:
-            subscriber = self.remove(each)
-            if subscriber is not None:
-                self._leaving[each] = subscriber
-                subscriber.close(code, reason)
+        for each, subscriber in self._removed(client):
+            self._leaving[each] = subscriber
+            subscriber.close(code, reason)
 
     def abort(self, client: ClientId | None, code: CloseCode, reason: str) -> None:
         """Close one, or all, at once."""
+        for _, subscriber in self._removed(client):
+            subscriber.abort(code, reason)
+
+    def _removed(self, client: ClientId | None) -> Iterator[tuple[ClientId, Subscriber]]:
         for each in self._there if client is None else [client]:
             subscriber = self.remove(each)
             if subscriber is not None:
-                subscriber.abort(code, reason)
+                yield each, subscriber
 
     def drop_laggards(self) -> list[ClientId]:
         """Close those who are too slow: what they have not read is not kept any longer.
@@ -136,9 +141,10 @@ class Subscribers:
             if subscriber.reader.lags:
                 del self._leaving[client]
                 subscriber.abort(CloseCode.TOO_SLOW, "too slow")
-        return self._drop([client for client, one in self._there.items() if one.reader.lags])
+        laggards = [client for client, one in self._there.items() if one.reader.lags]
+        self._drop(laggards)
+        return laggards
 
-    def _drop(self, laggards: list[ClientId]) -> list[ClientId]:
+    def _drop(self, laggards: list[ClientId]) -> None:
         for client in laggards:
             self.abort(client, CloseCode.TOO_SLOW, "too slow")
-        return laggards

@@ -200,6 +200,6 @@ def _literal(text: str) -> str:
 
 def _uuids() -> Iterator[str]:
     """UUIDs, of one operation's calls; making each at random costs more."""
-    first = uuid4().hex
+    first = str(uuid4())[:-12]
     for number in count():
-        yield f"{first[:8]}-{first[8:12]}-{first[12:16]}-{first[16:20]}-{number:012x}"
+        yield f"{first}{number:012x}"

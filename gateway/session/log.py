@@ -72,9 +72,10 @@ class EventLog:
         Raises:
             ValueError: It does not follow.
         """
-        if event.event != self.last + 1:
+        last = self.last + 1
+        if event.event != last:
             raise ValueError(f"event {event.event} does not follow {self.last}")
-        self.last += 1
+        self.last = last
         size = size_of(event)
         self._total += size
         self.held += size
@@ -83,11 +84,11 @@ class EventLog:
         self._times.append(now)
         bounds = self.bounds
         oldest = now - bounds.max_age
-        while (
-            self.last - self.first >= bounds.max_events
-            or self.held > bounds.max_bytes
+        while self.first < last and (
+            self.held > bounds.max_bytes
+            or last - self.first >= bounds.max_events
             or self._times[self.first - self._start] < oldest
-        ) and self.first < self.last:
+        ):
             self._drop()
 
     def shrink(self, max_bytes: int) -> None:
@@ -95,10 +96,10 @@ class EventLog:
         while self.held > max_bytes and self.first < self.last:
             self._drop()
 
-    def get(self, number: int) -> Event:
+    def get(self, number: int) -> Event | None:
         """See `Log.get`."""
         if not self.first <= number <= self.last:
-            raise KeyError(number)
+            return None
         event: Event = self._events[number - self._start]
         return event
 

@@ -208,12 +208,8 @@ class Log(Protocol):
         """Drop the oldest events until the kept ones hold no more, but never the newest."""
         ...
 
-    def get(self, number: int) -> Event:
-        """The event of that number.
-
-        Raises:
-            KeyError: It has been dropped, or has not happened yet.
-        """
+    def get(self, number: int) -> Event | None:
+        """The event of that number; None where it has been dropped, or has not happened yet."""
         ...
 
     def bytes_after(self, position: int) -> int:

@@ -78,21 +78,19 @@ class LogReader:
 
         The other half is for what happens before the client comes back.
         """
-        log = self._log
-        if log is None or (log.last - self.position <= 1 and self._owns):
+        log, position = self._log, self.position
+        if log is None or (log.last - position <= 1 and self._owns):
             return False
-        # What its owner has acknowledged is not needed any more.
-        at = max(self.position, log.trimmed) if self._owns else self.position
-        if at + 1 < log.first:
-            return True  # what has not been taken is no longer kept
-        if self.position < self._backlog:
+        if position + 1 < log.first and not (self._owns and log.trimmed + 1 >= log.first):
+            return True  # what has been neither taken nor acknowledged is no longer kept
+        if position < self._backlog:
             return False  # it has come back, and is still taking what it missed
         bounds = log.bounds
-        if (log.last - self.position) * 2 > bounds.max_events:
+        if (log.last - position) * 2 > bounds.max_events:
             return True
         if log.held * 2 <= bounds.max_bytes:
             return False
-        waiting = log.bytes_after(self.position) - log.bytes_after(log.last - 1)
+        waiting = log.bytes_after(position) - log.bytes_after(log.last - 1)
         return waiting * 2 > bounds.max_bytes
 
     def tell(self, notice: Notice) -> None:
@@ -104,15 +102,14 @@ class LogReader:
         log, notices = self._log, self._notices
         if log is None:
             return notices.pop(0)[1] if notices else None
-        position = self.position
-        if self._owns and position < log.trimmed:
-            position = self.position = log.trimmed
-        if notices and notices[0][0] <= position:
+        if self._owns and self.position < log.trimmed:
+            self.position = log.trimmed
+        if notices and notices[0][0] <= self.position:
             return notices.pop(0)[1]
-        if position == log.last or position + 1 < log.first:
-            return None  # in the latter case, it lags, and is closed for it
-        position = self.position = position + 1
-        event = log.get(position)
-        if isinstance(event, SessionOpened):
+        event = log.get(self.position + 1)
+        if event is None:
+            return None  # where it has been dropped, this lags, and is closed for it
+        self.position += 1
+        if type(event) is SessionOpened:
             return structs.replace(event, resume_key=self.resume_key)
         return event

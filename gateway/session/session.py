@@ -23,7 +23,7 @@ from gateway.session.table import TABLE, State
 from gateway.session.transitions import UnexpectedEvent
 from gateway.session.turn_queue import TurnQueue
 from gateway.session.turns import Turns
-from gateway.session.upstream import USABLE, Upstream, UpstreamEvent, retry_later
+from gateway.session.upstream import Upstream, UpstreamEvent, retry_later
 from gateway.session.upstream_table import (
     Acquired,
     GiveUp,
@@ -241,15 +241,18 @@ class Session:
     def _next(self) -> None:
         """Send the turn that has waited longest, if the session can carry it."""
         self.state = State.READY
-        waiting, upstream = bool(self.turns.queue.waiting), self.upstream
-        signs = USABLE if upstream.is_usable else upstream.handle(Prepare(wanted=waiting))
-        if not signs:
-            self.state = State.RENEWING if upstream.renewal else State.OPENING
-        elif isinstance(signs[0], Gone):
-            self._end(signs[0].reason)
-        elif waiting:
+        waiting, upstream = self.turns.queue.waiting, self.upstream
+        if not upstream.is_usable:
+            signs = upstream.handle(Prepare(wanted=bool(waiting)))
+            if not signs:
+                self.state = State.RENEWING if upstream.renewal else State.OPENING
+                return
+            if isinstance(signs[0], Gone):
+                self._end(signs[0].reason)
+                return
+        if waiting:
             self.state = State.RUNNING
-            self.turns.begin(self.model)
+            self.turns.begin(upstream.model)
         else:
             self.used_at = self.out.now
             if self.clients.absent_since is not None:

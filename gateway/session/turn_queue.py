@@ -16,6 +16,7 @@ REMEMBERED_BYTES = 200
 
 _KEPT_BYTES = 14  # with one for the status, as much as Python puts into 48 bytes of memory
 _STATUSES: tuple[Status, ...] = ("completed", "cancelled", "failed")
+_MARKS = {status: bytes((number,)) for number, status in enumerate(_STATUSES)}
 
 
 def digest(body: bytes) -> bytes:
@@ -187,7 +188,7 @@ class TurnQueue:
             self.waiting.remove(turn)
         del self._live[turn.id]
         self.bytes -= turn.size
-        self._remember(turn.id, turn.digest[:_KEPT_BYTES] + bytes((_STATUSES.index(status),)))
+        self._remember(turn.id, turn.digest[:_KEPT_BYTES] + _MARKS[status])
 
     def _remember(self, message_id: str, kept: bytes) -> None:
         if len(self._order) < self._remembered:

@@ -19,6 +19,7 @@ from gateway.protocol.messages import (
     Notice,
     Ping,
     Pong,
+    ServerMessage,
     SessionClose,
     SessionOpen,
 )
@@ -47,10 +48,10 @@ COALESCE_SECONDS = 0.005
 """How long what nobody waits for, as an acceptance, may wait to be written with what follows."""
 
 WRITE_BYTES = 65_536
-"""About how much is written at once."""
+"""About how much is written before it is asked whether there is room for more."""
 
-WRITE_MESSAGES = 64
-"""How many messages are, before it is asked whether there is room for more."""
+MESSAGE_COST = 1024
+"""What a message takes besides its bytes: as long as so many of them."""
 
 REPORT_EVENTS = 16
 """How many events are written before the session hears of it, where it keeps none that are."""
@@ -383,11 +384,12 @@ class WebSocketConnection:
             raise WebSocketDisconnect(message["code"], message.get("reason"))
         text: str | None = message.get("text")
         frame: Frame = message["bytes"] if text is None else text
-        self._check(frame)
+        if self._closing is None:
+            self._check(frame)
         return frame
 
     def _check(self, frame: Frame) -> None:
-        if self._closing is None and _exceeds(frame, self._route.policy.message_bytes):
+        if _exceeds(frame, self._route.policy.message_bytes):
             raise CloseWith(CloseCode.TOO_LARGE, ErrorCode.TOO_LARGE)
 
     def _frame(self, frame: Frame) -> None:
@@ -457,24 +459,23 @@ class WebSocketConnection:
         link, encode, take = self._link, self._codec.encode, self.reader.take
         while not self._closed and link.can_write:
             frames: list[Frame] = []
-            size = count = 0
+            size = 0
+            message: ServerMessage | None = None
             try:
-                while size < WRITE_BYTES and count < WRITE_MESSAGES:
-                    message = take()
-                    if message is None:
-                        break
-                    count += 1
+                while size < WRITE_BYTES and (message := take()) is not None:
+                    size += MESSAGE_COST
                     frame = encode(message)
                     if frame is not None:
                         frames.append(frame)
                         size += len(frame)
             except Exception as error:  # noqa: BLE001 - it ends this connection alone
+                message = None
                 self._fail(error)
             if frames:
                 link.write_frames(frames, text=self._codec.text)
             if self._reports:
                 self._report()
-            if size >= WRITE_BYTES or count == WRITE_MESSAGES:
+            if message is not None:
                 continue
             if self._closing is not None and link.can_write:
                 self._closed = True
@@ -505,6 +506,6 @@ def _told(refused: Refused, message_id: str | None = None) -> ErrorMessage:
 
 def _exceeds(frame: Frame, limit: int) -> bool:
     """Whether a frame has more bytes than that; text is encoded only where it must be."""
-    if len(frame) > limit:
-        return True
-    return isinstance(frame, str) and len(frame) * 4 > limit and len(frame.encode()) > limit
+    if len(frame) * 4 <= limit:  # no character has more than four
+        return False
+    return (len(frame) if isinstance(frame, bytes) else len(frame.encode())) > limit

@@ -51,15 +51,12 @@ def extent(data: bytes | bytearray, at: int) -> tuple[int, int]:
     size = len(data)
     if at + 2 > size:
         return size + 1, size + 1
-    length = data[at + 1] & 0x7F
-    begin = at + 2
-    if length == 126:
-        begin += 2
+    second, begin = data[at + 1], at + 2
+    length = second & 0x7F
+    if length > CONTROL_BYTES:
+        begin += 2 if length == 126 else 8
         length = int.from_bytes(data[at + 2 : begin], "big")
-    elif length == 127:
-        begin += 8
-        length = int.from_bytes(data[at + 2 : begin], "big")
-    if data[at + 1] & MASKED:
+    if second >= MASKED:
         begin += 4
     return (begin, begin + length) if begin <= size else (size + 1, size + 1)
 

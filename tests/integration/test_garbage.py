@@ -50,6 +50,7 @@ def resident():
 
 
 return_large_blocks()
+random.seed(1)
 before = resident()
 large, small = [], []
 for _ in range(400):

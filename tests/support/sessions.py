@@ -165,6 +165,11 @@ class Fixture:
         self.connection.client = runner.start(self.connection) or 0
         return runner
 
+    async def ask(self, runner: SessionRunner, message_id: str) -> None:
+        """Send a message, and wait for its end."""
+        runner.handle(wire.MessageSend(id=message_id, text="x"))
+        await self.until(lambda: done(runner, message_id))
+
     async def until(self, condition: Callable[[], object]) -> None:
         async with asyncio.timeout(10 * UNIT):
             while not condition():
