@@ -46,7 +46,7 @@ content_type = "text/plain; charset=utf-8"
 stream = "raw"
 retries = 20
 retry_seconds = 0.05
-retry_max_seconds = 0.1
+retry_max_seconds = 30
 """
 
 TEXT = "/count 4 5"
