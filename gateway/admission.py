@@ -4,6 +4,7 @@ Transports know this and nothing else of authentication and limits: a visitor ar
 is, and leaves.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
 from gateway.errors import ErrorCode
@@ -69,7 +70,10 @@ class Visitor(Protocol):
         principal: Who it is; None where it has not said.
         expires_at: When it has to show another token, in seconds since the epoch; None where what
             it has shown does not expire.
+        on_withdrawn: Called when what it has shown is not good any more, before it expires.
     """
+
+    on_withdrawn: Callable[[], None] | None
 
     @property
     def principal(self) -> str | None: ...

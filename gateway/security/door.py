@@ -36,9 +36,10 @@ def _nobody() -> Refused:
 class Guest:
     """See `gateway.admission.Visitor`."""
 
-    __slots__ = ("_address", "_door", "_known", "_left", "_refused")
+    __slots__ = ("_address", "_door", "_known", "_left", "_refused", "on_withdrawn")
 
     def __init__(self, door: "Door", address: str, refused: Refused | None) -> None:
+        self.on_withdrawn: Callable[[], None] | None = None
         self._door = door
         self._address = address
         self._refused = refused
@@ -70,10 +71,14 @@ class Guest:
         if not await self._door.accounts.connect(known):
             text = "You have as many connections as you may."
             raise Refused(ErrorCode.RATE_LIMITED, text, retry_after=1.0)
-        if self._left:  # meanwhile
+        if self._left or self._door.has_withdrawn(known):  # meanwhile
             self._door.accounts.disconnect(known.name)
             raise _nobody()
+        self._know(known)
+
+    def _know(self, known: Principal) -> None:
         self._known = known
+        self._door.watch(self, known)
 
     async def refresh(self, token: str) -> None:
         """See `gateway.admission.Visitor`."""
@@ -83,7 +88,7 @@ class Guest:
         known = await self._door.identify(Credentials(token), self._address)
         if known.name != before.name:
             raise Refused(ErrorCode.FORBIDDEN, "This token is not of the same principal.")
-        self._known = known
+        self._know(known)
 
     def take(self, size: int) -> float:
         """See `gateway.admission.Visitor`."""
@@ -93,7 +98,16 @@ class Guest:
         """See `gateway.admission.Visitor`."""
         if not self._left:
             self._left = True
-            self._door.left(self._address, self._known)
+            self.on_withdrawn = None  # which holds a connection
+            self._door.left(self, self._address, self._known)
+
+    def recheck(self) -> None:
+        """The keys have changed: see whether the one that was shown is still good."""
+        if self._known is not None and self._door.has_withdrawn(self._known):
+            self._door.unwatch(self)
+            self._door.log_refused("a key that was withdrawn", self._address)
+            if self.on_withdrawn is not None:
+                self.on_withdrawn()
 
     async def ticket(self) -> Ticket:
         """See `gateway.admission.Visitor`."""
@@ -134,6 +148,9 @@ class Door:
         self._keys = keys
         self._tokens = tokens
         self._tickets = tickets
+        self._with_keys: set[Guest] = set()
+        if keys is not None:
+            keys.on_change = self._recheck
         self._connections: Counter[str] = Counter()
         self._connections_per_address = connections_per_address
         self._handshakes = Bucket(handshakes_per_second, clock())
@@ -157,16 +174,36 @@ class Door:
     def _too_many(self, address: str) -> Refused | None:
         wait = self._handshakes.wait(1, self._clock())
         if wait:
-            self._log("too many handshakes", address)
+            self.log_refused("too many handshakes", address)
             return Refused(ErrorCode.RATE_LIMITED, "Too many connect at once.", wait)
         self._handshakes.take(1)
         if self._connections[address] < self._connections_per_address:
             return None
-        self._log("too many connections from one address", address)
+        self.log_refused("too many connections from one address", address)
         return Refused(ErrorCode.RATE_LIMITED, "Too many connections from your address.", 1.0)
 
-    def left(self, address: str, known: Principal | None) -> None:
+    def has_withdrawn(self, known: Principal) -> bool:
+        """Whether the key that somebody has shown is not good any more, if it was one."""
+        return known.key is not None and (self._keys is None or not self._keys.stand_for(known))
+
+    def watch(self, guest: Guest, known: Principal) -> None:
+        """Have somebody rechecked when keys change, if it has shown one."""
+        if known.key is None:
+            self._with_keys.discard(guest)
+        else:
+            self._with_keys.add(guest)
+
+    def unwatch(self, guest: Guest) -> None:
+        """It need not be rechecked any more."""
+        self._with_keys.discard(guest)
+
+    def _recheck(self) -> None:
+        for guest in [*self._with_keys]:
+            guest.recheck()
+
+    def left(self, guest: Guest, address: str, known: Principal | None) -> None:
         """Somebody has left."""
+        self.unwatch(guest)
         self._connections[address] -= 1
         if not self._connections[address]:
             del self._connections[address]
@@ -184,7 +221,7 @@ class Door:
         else:
             known, why = await self._check(credentials.token or "")
         if known is None or (known.expires_at is not None and known.expires_at <= self._wall()):
-            self._log(why, address)
+            self.log_refused(why, address)
             raise _nobody()
         return known
 
@@ -213,7 +250,8 @@ class Door:
         kept = await self._tickets.take_ticket(_digest(ticket))
         return None if kept is None else msgspec.json.decode(kept, type=Principal)
 
-    def _log(self, why: str, address: str) -> None:
+    def log_refused(self, why: str, address: str) -> None:
+        """One line for each who may not come in, or not stay, but for a flood of them."""
         suppressed = self._logged.suppressed(why)
         if suppressed is not None:
             log.info("visitor refused", why=why, client=address, suppressed=suppressed)

@@ -18,7 +18,7 @@ import re
 import secrets
 import tempfile
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -74,11 +74,15 @@ class Keys:
         path: The file.
         limits: Of everybody; an entry may differ.
 
+    Attributes:
+        on_change: Called when it has been read again.
+
     Raises:
         KeyFileError: It can't be read.
     """
 
     def __init__(self, path: Path, limits: PrincipalLimits) -> None:
+        self.on_change: Callable[[], None] = lambda: None
         self._path = path
         self._limits = limits
         self._principals: Mapping[str, Principal] = {}
@@ -99,14 +103,21 @@ class Keys:
                 name=f"key:{name}",
                 routes=None if entry.routes is None else frozenset(entry.routes),
                 limits=_own(entry, self._limits),
+                key=entry.sha256,
             )
             for name, entry in entries.items()
         }
+        self.on_change()
 
     def find(self, key: str) -> Principal | None:
         """Whose key this is; None where it is nobody's."""
         # By its digest: how long that takes says nothing of the key.
         return self._principals.get(digest(key))
+
+    def stand_for(self, known: Principal) -> bool:
+        """Whether somebody who has shown a key is still who they were, with the same routes."""
+        now = self._principals.get(known.key or "")
+        return now is not None and (now.name, now.routes) == (known.name, known.routes)
 
 
 def _own(entry: Entry, limits: PrincipalLimits) -> PrincipalLimits | None:

@@ -28,12 +28,14 @@ class Principal(msgspec.Struct, frozen=True, kw_only=True, gc=False):
         routes: Those it may use; None for all.
         expires_at: Until when this holds, in seconds since the epoch; None for ever.
         limits: Its own; None for those of everybody.
+        key: What recognises the key that was shown; None where it was none.
     """
 
     name: str
     routes: frozenset[str] | None = None
     expires_at: float | None = None
     limits: PrincipalLimits | None = None
+    key: str | None = None
 
     def may_use(self, route: str) -> bool:
         """Whether it may use the route of that name."""

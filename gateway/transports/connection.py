@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Callable
+from functools import partial
 
 import structlog
 from msgspec import UNSET
@@ -279,6 +280,7 @@ class WebSocketConnection:
             self._frame(frame)
 
     async def _identify(self, credentials: Credentials) -> None:
+        self._visitor.on_withdrawn = partial(self._unknown, "Your key has been withdrawn.")
         await self._visitor.identify(credentials, route=self._route.policy.route)
         self._expire()
 
@@ -299,12 +301,12 @@ class WebSocketConnection:
             self._expiry.cancel()
             self._expiry = None
         if expires_at is not None:
-            text = "Your token has expired."
-            self._expiry = self._loop.call_later(
-                max(0.0, expires_at - time.time()),
-                self._fail,
-                Refused(ErrorCode.UNAUTHENTICATED, text),
-            )
+            left = max(0.0, expires_at - time.time())
+            self._expiry = self._loop.call_later(left, self._unknown, "Your token has expired.")
+
+    def _unknown(self, text: str) -> None:
+        """What the client has shown is not good any more."""
+        self._fail(Refused(ErrorCode.UNAUTHENTICATED, text))
 
     def _refresh(self, token: str) -> None:
         """Check another token, unless one is being checked."""

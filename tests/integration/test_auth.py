@@ -271,9 +271,16 @@ async def test_keys_are_taken_and_withdrawn_while_it_runs(guarded: Guarded) -> N
         await chat.open()
     file.write_text("[")
     await guarded.process.hang_up("files can't be read again")
-    async with client(guarded.url, route="chat", **bearer(eve)) as chat:
+    async with (
+        client(guarded.url, route="chat", **bearer(eve)) as chat,
+        client(guarded.url, route="chat", **bearer(SIGNER.token())) as other,
+    ):
         await chat.open()
-    file.write_text("")
-    await guarded.process.hang_up("files read again")
+        await other.open()
+        file.write_text("")
+        await guarded.process.hang_up("files read again")
+        assert (await chat.until("error"))["code"] == "unauthenticated"
+        assert (await chat.closed())[0] == 4401, "who is here with it has to go"
+        assert (await other.ask("hi", "1"))["status"] == "completed"
     async with client(guarded.url, route="chat", **bearer(eve)) as chat:
         assert (await chat.closed())[0] == 4401

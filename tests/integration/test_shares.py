@@ -17,9 +17,7 @@ from tests.support.client import client, in_time
 from tests.support.listener import Listener
 
 SESSIONS = 1000
-IN_FLIGHT = (
-    100  # so many that all others have a place in the queue: none is refused, and asks again
-)
+IN_FLIGHT = 100  # so many that all others have a place in the queue: none asks again and again
 ROUNDS = 6
 CONFIG = """
 [server]

@@ -1,6 +1,7 @@
 """Who comes in."""
 
 import asyncio
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ class Fixture:
     ) -> None:
         self.now = 1000.0
         clock = self.clock
-        file = path / "keys.toml"
+        file = self.file = path / "keys.toml"
         self.key = add(file, "ada", ["chat"])
         self.other = add(file, "bob", None)
         sets = FileKeys(write_key_set(path / "jwks.json", SIGNER))
@@ -37,8 +38,9 @@ class Fixture:
         self.tokens = Tokens(
             issuer=ISSUER, audience=AUDIENCE, keys=sets, algorithms=["ES256"], leeway=0.0
         )
+        self.keys = Keys(file, LIMITS)
         self.door = Door(
-            keys=Keys(file, LIMITS) if keys else None,
+            keys=self.keys if keys else None,
             tokens=self.tokens if tokens else None,
             tickets=MemoryStore(max_sessions=1, clock=clock),
             accounts=self.accounts,
@@ -170,6 +172,48 @@ async def test_another_token_has_to_be_of_the_same(tmp_path: Path) -> None:
             await guest.refresh(token)
         assert error.value.code is code
     assert (guest.principal, guest.expires_at) == ("jwt:ada", 4_000_000_100.0)
+
+
+async def test_a_key_that_is_withdrawn_ends_the_visits_it_has_opened(tmp_path: Path) -> None:
+    f = Fixture(tmp_path)
+    told: list[str] = []
+    gone = await f.enter(Credentials(f.other), address="gone")
+    gone.on_withdrawn = partial(told.append, "gone")
+    ticket, late = await gone.ticket(), await gone.ticket()
+    gone.release()
+    shown = {
+        "ada": Credentials(f.key),
+        "bob": Credentials(f.other),
+        "bob's ticket": Credentials(ticket=ticket.value),
+        "a token": Credentials(SIGNER.token()),
+    }
+    for name, credentials in shown.items():
+        guest = await f.enter(credentials, address=name)
+        guest.on_withdrawn = partial(told.append, name)
+    refreshed = await f.enter(Credentials(SIGNER.token(sub="eve")), address="refreshed")
+    refreshed.on_withdrawn = partial(told.append, "refreshed")
+    f.keys.reload()
+    assert told == [], "nothing has changed"
+    f.file.write_text(f.file.read_text().partition("[bob]")[0])
+    f.keys.reload()
+    f.keys.reload()
+    assert sorted(told) == ["bob", "bob's ticket"], "once"
+    assert (await refused(f, Credentials(ticket=late.value))).code is ErrorCode.UNAUTHENTICATED
+    assert len(f.accounts) == 4, "ada, bob until he leaves, and two with tokens"
+    f.file.write_text(f.file.read_text().replace("chat", "games"))
+    f.keys.reload()
+    assert told[2:] == ["ada"], "whose routes are others now"
+
+
+async def test_a_name_with_another_key(tmp_path: Path) -> None:
+    f = Fixture(tmp_path)
+    told: list[str] = []
+    guest = await f.enter(Credentials(f.key))
+    guest.on_withdrawn = partial(told.append, "ada")
+    f.file.write_text("")
+    add(f.file, "ada", ["chat"])
+    f.keys.reload()
+    assert told == ["ada"]
 
 
 async def test_only_so_many_of_one_principal(tmp_path: Path) -> None:
