@@ -1,6 +1,6 @@
 """Whether a configuration that can be read would work here; for ``session-gateway check``."""
 
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from typing import NamedTuple
 
 from gateway.config import AwsSettings, Configuration
@@ -10,7 +10,7 @@ from gateway.formats.templates import tells_history
 from gateway.sagemaker.checks import platform_problems
 from gateway.security.certificates import Certificate, CertificateError
 from gateway.security.keys import KeyFileError, read
-from gateway.security.keysets import FileKeys, KeysUnavailable
+from gateway.security.keysets import FileKeys, KeysUnavailable, fetch
 from gateway.security.tokens import Secret
 
 
@@ -31,10 +31,12 @@ async def findings(configuration: Configuration, *, offline: bool) -> list[Findi
 
     Args:
         configuration: The settings, and where each was set.
-        offline: Do not look for credentials, which may ask other machines.
+        offline: Do not look for credentials and for keys, which may ask other machines.
     """
     aws, sources = configuration.settings.aws, configuration.sources
     found = [*_server(configuration), *_files(configuration), *_routes(configuration)]
+    if not offline:
+        found += [finding async for finding in _addresses(configuration)]
     for problem in await platform_problems(
         region=aws.region,
         profile=aws.profile,
@@ -91,6 +93,17 @@ def _files(configuration: Configuration) -> Iterator[Finding]:
     except CertificateError as error:
         key = "cert_file" if error.file == tls.cert_file else "key_file"
         yield Finding(told(("tls", key), str(error)), certain=True)
+
+
+async def _addresses(configuration: Configuration) -> AsyncIterator[Finding]:
+    """Those that are asked when the gateway runs."""
+    jwt = configuration.settings.auth.jwt
+    if jwt is not None and jwt.jwks_url is not None:
+        try:
+            await fetch(str(jwt.jwks_url))
+        except KeysUnavailable as error:
+            text = f"no keys can be fetched ({error}); until they can, every token is refused"
+            yield _warning(configuration, ("auth", "jwt", "jwks_url"), text)
 
 
 def _routes(configuration: Configuration) -> Iterator[Finding]:

@@ -88,7 +88,7 @@ def main() -> None:
 
 @main.command()
 @config_option
-@click.option("--host", help="Address to listen on; a loopback address.")
+@click.option("--host", help="Address to listen on; without [auth], a loopback address.")
 @click.option("--port", type=PORT, help="Port to listen on; 0 takes a free one.")
 @click.option("--log-level", type=click.Choice(["DEBUG", "INFO", "WARNING", "ERROR"]))
 def serve(path: Path | None, **server: object) -> None:
@@ -106,7 +106,7 @@ def serve(path: Path | None, **server: object) -> None:
 
 @main.command()
 @config_option
-@click.option("--offline", is_flag=True, help="Do not look for credentials.")
+@click.option("--offline", is_flag=True, help="Ask no other machine for credentials or keys.")
 def check(path: Path | None, offline: bool) -> None:
     """Say what is wrong with a configuration, or what it amounts to.
 

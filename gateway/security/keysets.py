@@ -175,25 +175,38 @@ class FetchedKeys:
 
     async def _load(self) -> None:
         try:
-            self._keys = Jwks(json.loads(await self._read()))
-        except (aiohttp.ClientError, TimeoutError, OSError, ValueError, RecursionError) as error:
-            why = str(error) if isinstance(error, ValueError) else type(error).__name__
-            log.warning("keys can't be fetched", url=self._url, why=printable(why, 200))
+            self._keys = await fetch(self._url)
+        except KeysUnavailable as error:
+            log.warning("keys can't be fetched", url=self._url, why=str(error))
         else:
             self._stale = self._clock() + FRESH_SECONDS
 
-    async def _read(self) -> bytes:
-        timeout = aiohttp.ClientTimeout(total=FETCH_SECONDS)
-        async with (
-            aiohttp.ClientSession(timeout=timeout, trust_env=True) as session,
-            # Where it is said to be, and nowhere else.
-            session.get(self._url, allow_redirects=False) as response,
-        ):
-            if response.status != HTTPStatus.OK:
-                raise ValueError(f"answered with status {response.status}")
-            body = await response.content.read(MAX_BYTES + 1)
-            while len(body) <= MAX_BYTES and not response.content.at_eof():
-                body += await response.content.read(MAX_BYTES + 1 - len(body))
-        if len(body) > MAX_BYTES:
-            raise ValueError(f"is longer than {MAX_BYTES} bytes")
-        return body
+
+async def fetch(url: str) -> Jwks:
+    """The keys of an address.
+
+    Raises:
+        KeysUnavailable: It can't be reached, or gives none.
+    """
+    try:
+        return Jwks(json.loads(await _read(url)))
+    except (aiohttp.ClientError, TimeoutError, OSError, ValueError, RecursionError) as error:
+        why = str(error) if isinstance(error, ValueError) else type(error).__name__
+        raise KeysUnavailable(printable(why, 200)) from None
+
+
+async def _read(url: str) -> bytes:
+    timeout = aiohttp.ClientTimeout(total=FETCH_SECONDS)
+    async with (
+        aiohttp.ClientSession(timeout=timeout, trust_env=True) as session,
+        # Where it is said to be, and nowhere else.
+        session.get(url, allow_redirects=False) as response,
+    ):
+        if response.status != HTTPStatus.OK:
+            raise ValueError(f"answered with status {response.status}")
+        body = await response.content.read(MAX_BYTES + 1)
+        while len(body) <= MAX_BYTES and not response.content.at_eof():
+            body += await response.content.read(MAX_BYTES + 1 - len(body))
+    if len(body) > MAX_BYTES:
+        raise ValueError(f"is longer than {MAX_BYTES} bytes")
+    return body

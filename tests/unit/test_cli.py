@@ -6,7 +6,10 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 from typing import get_args
 
 import pytest
@@ -16,6 +19,7 @@ from gateway.cli import main
 from gateway.local import command, faults, server, stateful
 from gateway.security.keys import add
 from tests.support.certificates import certificate
+from tests.support.tokens import Signer, write_key_set
 
 ROUTE = '[aws]\nregion = "us-east-1"\n[routes.chat]\nendpoint_name = "e"\n'
 
@@ -263,6 +267,33 @@ def test_check_warns_of_a_key_for_a_route_that_there_is_none_of() -> None:
     assert result.output.startswith(
         "gateway.toml:2: warning: auth.keys.file: [ada] may use games, and there is no such route\n"
     )
+
+
+@pytest.mark.usefixtures("keys")
+def test_check_asks_for_the_keys_of_an_address() -> None:
+    folder = Path("served")
+    folder.mkdir()
+    write_key_set(folder / "jwks.json", Signer("one"))
+    serve = partial(Quiet, directory=folder)
+    with ThreadingHTTPServer(("127.0.0.1", 0), serve) as server:
+        Thread(target=server.serve_forever).start()
+        config = JWKS.replace('jwks_file = "file"', "jwks_url = 'http://127.0.0.1:{}/{}'") + ROUTE
+        port, file = server.server_address[1], Path("gateway.toml")
+        file.write_text(config.format(port, "jwks.json"))
+        assert invoke("check").output.startswith("route chat")
+        file.write_text(config.format(port, "others.json"))
+        result = invoke("check")
+        server.shutdown()
+    warning = "gateway.toml:4: warning: auth.jwt.jwks_url: no keys can be fetched"
+    assert result.output.startswith(f"{warning} (answered with status 404); until they can, ")
+    assert result.exit_code == 0
+    assert invoke("check").output.startswith(f"{warning} (ClientConnectorError); ")
+    assert invoke("check", "--offline").output.startswith("route chat")
+
+
+class Quiet(SimpleHTTPRequestHandler):
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - its name
+        pass
 
 
 @pytest.mark.usefixtures("keys")
