@@ -7,17 +7,9 @@ from collections.abc import Callable
 import pytest
 
 from gateway.errors import ErrorCode, Failure, Outcome
-from gateway.guard import (
-    BEGUN,
-    FAILURES,
-    MAX_OPEN_SECONDS,
-    OPEN_SECONDS,
-    QUEUED,
-    AdaptiveLimit,
-    Breaker,
-    FairQueue,
-    GuardedModel,
-)
+from gateway.fair_queue import FairQueue
+from gateway.guard import BEGUN, QUEUED, GuardedModel
+from gateway.overload import FAILURES, MAX_OPEN_SECONDS, OPEN_SECONDS, AdaptiveLimit, Breaker
 from gateway.session.ports import (
     Call,
     ModelError,
