@@ -15,7 +15,7 @@ from starlette.routing import WebSocketRoute
 from gateway.admission import Admission
 from gateway.budget import ByteBudget
 from gateway.config import AwsSettings, ConfigError, JwtSettings, Settings
-from gateway.guard import GuardedModel
+from gateway.guard.model import GuardedModel
 from gateway.route import Route
 from gateway.sagemaker.checks import platform_problems
 from gateway.sagemaker.model import SageMakerModel

@@ -20,7 +20,7 @@ from websockets.frames import Close
 from gateway.app import application
 from gateway.budget import ByteBudget
 from gateway.config import Settings
-from gateway.guard import GuardedModel
+from gateway.guard.model import GuardedModel
 from gateway.route import Route
 from gateway.security.door import Door
 from gateway.security.keys import Keys, digest

@@ -16,7 +16,7 @@ import gateway.serving
 from gateway.app import Built, build
 from gateway.cli import main
 from gateway.config import Settings
-from gateway.guard import GuardedModel
+from gateway.guard.model import GuardedModel
 from gateway.runner import SessionRunner
 from gateway.transports.connection import WebSocketConnection
 

@@ -11,7 +11,6 @@ from click.testing import CliRunner
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
-from gateway import guard
 from gateway.cli import main
 from gateway.config import (
     EXAMPLE,
@@ -26,6 +25,8 @@ from gateway.config import (
     TlsSettings,
 )
 from gateway.errors import CloseCode, ErrorCode
+from gateway.guard import overload
+from gateway.guard.model import QUEUED
 from gateway.sagemaker.profiles import PROFILES, Profile
 from gateway.security import door, keysets, limits, reloading, tokens
 from gateway.security.keys import Entry, read
@@ -192,13 +193,16 @@ def test_the_numbers_of_overload() -> None:
     most = RouteSettings.model_fields["max_turns_in_flight"].default
     assert f"`routes.*.max_turns_in_flight` ({most})" in LIMITS
     for number in (
-        f"After {guard.FAILURES} calls in a row",
-        f"up to {guard.MAX_OPEN_SECONDS:.0f} seconds",
+        f"After {overload.FAILURES} calls in a row",
+        f"up to {overload.MAX_OPEN_SECONDS:.0f} seconds",
     ):
         assert number in LIMITS, number
-    assert (guard.BACKOFF, guard.SLOW, guard.QUEUED, guard.OPEN_SECONDS) == (0.9, 2.0, 10, 1.0), (
-        "a tenth less, twice as long, ten for each, a second"
-    )
+    assert (overload.BACKOFF, overload.SLOW, QUEUED, overload.OPEN_SECONDS) == (
+        0.9,
+        2.0,
+        10,
+        1.0,
+    ), "a tenth less, twice as long, ten for each, a second"
     assert limits.BURST_SECONDS == 2, "twice the rate"
 
 

@@ -7,9 +7,9 @@ from collections.abc import Callable
 import pytest
 
 from gateway.errors import ErrorCode, Failure, Outcome
-from gateway.fair_queue import FairQueue
-from gateway.guard import BEGUN, QUEUED, GuardedModel
-from gateway.overload import FAILURES, MAX_OPEN_SECONDS, OPEN_SECONDS, AdaptiveLimit, Breaker
+from gateway.guard.fair_queue import FairQueue
+from gateway.guard.model import BEGUN, QUEUED, GuardedModel
+from gateway.guard.overload import FAILURES, MAX_OPEN_SECONDS, OPEN_SECONDS, AdaptiveLimit, Breaker
 from gateway.session.ports import (
     Call,
     ModelError,

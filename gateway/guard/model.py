@@ -1,14 +1,4 @@
-"""What stands between sessions and their endpoint: how many turns are at the model, in whose turn,
-and whether to ask at all. So neither a sick endpoint nor a greedy principal is felt more than it
-must.
-
-- A limit on turns at the model that adapts (`AdaptiveLimit`): an endpoint that throttles or slows
-  down is asked less, and what waits does so here, where it costs nothing.
-- A queue with a line for each principal (`FairQueue`), served in turns: one with a thousand
-  sessions waits as long for its next turn as one with a single session.
-- A circuit breaker (`Breaker`): while an endpoint fails, it is asked by probes alone, and clients
-  are told at once when to come back.
-"""
+"""A model that is asked no more than is good for it: see `gateway.guard`."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -16,8 +6,8 @@ from contextlib import asynccontextmanager
 from functools import partial
 
 from gateway.errors import ErrorCode, Failure, Outcome
-from gateway.fair_queue import FairQueue
-from gateway.overload import AdaptiveLimit, Breaker
+from gateway.guard.fair_queue import FairQueue
+from gateway.guard.overload import AdaptiveLimit, Breaker
 from gateway.session.ports import (
     Call,
     Model,
