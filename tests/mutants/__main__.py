@@ -14,6 +14,8 @@ from tests.mutants.trials import Verdict, check, measure, trials
 
 MODULES = (
     "gateway/session/*.py",
+    "gateway/guard/*.py",
+    "gateway/security/*.py",
     "gateway/route.py",
     "gateway/runner.py",
     "gateway/sessions.py",
@@ -31,6 +33,8 @@ SHORT = (
 """Those that are tried for each change."""
 TESTS = (
     "tests/unit/session",
+    "tests/unit/security",
+    "tests/unit/test_guard.py",
     "tests/unit/stores",
     "tests/unit/formats",
     "tests/unit/test_config.py",

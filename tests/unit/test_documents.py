@@ -197,12 +197,8 @@ def test_the_numbers_of_overload() -> None:
         f"up to {overload.MAX_OPEN_SECONDS:.0f} seconds",
     ):
         assert number in LIMITS, number
-    assert (overload.BACKOFF, overload.SLOW, QUEUED, overload.OPEN_SECONDS) == (
-        0.9,
-        2.0,
-        10,
-        1.0,
-    ), "a tenth less, twice as long, ten for each, a second"
+    numbers = (overload.BACKOFF, overload.SLOW, QUEUED, overload.OPEN_SECONDS)
+    assert numbers == (0.9, 2.0, 10, 1.0), "a tenth less, twice as long, ten for each, a second"
     assert limits.BURST_SECONDS == 2, "twice the rate"
 
 
