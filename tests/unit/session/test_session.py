@@ -602,6 +602,15 @@ class TestTime:
         assert script.error("a").outcome is Outcome.NOT_INVOKED
         assert not script.invoking
 
+    def test_a_turn_that_ends_past_it_before_the_timer_is_the_last(self) -> None:
+        script = Script().ready()
+        script.step(send("a"))
+        script.detach()
+        script.answer("hi", after=1195)
+        assert script.done["a"].status == "completed"
+        script.closed()
+        assert script.last(wire.SessionClosed).reason == "expired", "not that nobody is there"
+
     def test_a_model_that_gives_no_expiry_gets_the_routes(self) -> None:
         script = Script(session_seconds=100).ready(ModelSession("m"))
         assert script.last(wire.SessionOpened).expires_at is None
