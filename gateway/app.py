@@ -92,6 +92,7 @@ async def build(settings: Settings) -> AsyncIterator[Built]:
                         route=name,
                     ),
                     route.max_turns_in_flight,
+                    shared=settings.auth.required,
                 ),
             )
             for name, route in settings.routes.items()

@@ -5,7 +5,7 @@ package decides whether an error may be retried, or with which code a socket clo
 """
 
 from collections.abc import Mapping
-from enum import IntEnum, StrEnum
+from enum import Enum, IntEnum, StrEnum
 from types import MappingProxyType
 
 import msgspec
@@ -65,6 +65,15 @@ class Outcome(StrEnum):
     """It did."""
 
 
+class Health(Enum):
+    """What a failure says of the model's endpoint."""
+
+    WELL = "well"
+    """It has answered."""
+    SICK = "sick"
+    """It has not, and not because of what it was asked."""
+
+
 class ErrorRule(msgspec.Struct, frozen=True):
     """What follows from an error code."""
 
@@ -109,6 +118,7 @@ class Failure(msgspec.Struct, frozen=True, kw_only=True, gc=False):
         retryable: Whether the client may send the same again; the table's answer unless given.
         retry_after: Seconds to wait before that, where known.
         facts: What the operator's log says of it besides; no client is told.
+        health: What it says of the endpoint; None where nothing.
     """
 
     code: ErrorCode
@@ -117,6 +127,7 @@ class Failure(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     retryable: bool | None = None
     retry_after: float | None = None
     facts: Mapping[str, object] = msgspec.field(default_factory=dict)
+    health: Health | None = None
 
     @property
     def may_retry(self) -> bool:

@@ -31,14 +31,7 @@ from gateway.session import effects as do
 from gateway.session import events as on
 from gateway.session.events import ClientId, SessionEvent, Timer
 from gateway.session.output import error_message
-from gateway.session.ports import (
-    Call,
-    Log,
-    ModelError,
-    ModelReply,
-    SessionRecord,
-    Store,
-)
+from gateway.session.ports import Call, Log, ModelError, ModelReply, SessionRecord, Store
 from gateway.session.reader import LogReader
 from gateway.session.session import Session
 from gateway.subscribers import Subscriber, Subscribers
@@ -51,9 +44,6 @@ NO_ROOM = Failure(
     message="The gateway holds as much as it may, and much of it is yours; send it again later.",
 )
 """What a message is answered with where it would be more than an equal share of what is held."""
-
-NEVER_SENT = Failure(code=ErrorCode.UNAVAILABLE, message="It was not sent.")
-"""What became of a turn that was cancelled while it waited for its endpoint."""
 
 LARGE_BYTES = 262_144
 """A larger reply takes its turn with others: to read it and to write it takes milliseconds."""
@@ -369,6 +359,7 @@ class SessionRunner:
                 effect.model,
                 affinity=self.session.id,
                 principal=self.session.principal,
+                until=effect.until,
                 on_parts=partial(self._parts, turn),
                 on_end=partial(self._ended, turn),
             )
@@ -378,12 +369,9 @@ class SessionRunner:
 
     def _cancel(self, turn: int) -> None:
         call = self._calls.pop(turn, None)
-        if call is None:
-            return
-        if call.cancel() is Outcome.NOT_INVOKED:
-            self.handle(on.InvokeFailed(turn, NEVER_SENT))
-        else:
-            self.handle(on.InvokeCancelled(turn))
+        if call is not None:
+            sent = call.cancel() is not Outcome.NOT_INVOKED
+            self.handle(on.InvokeCancelled(turn, None if sent else Outcome.NOT_INVOKED))
 
     def _parts(self, turn: int, parts: list[str | bytes]) -> None:
         self.handle(on.ReplyParts(turn, parts))
@@ -405,7 +393,7 @@ class SessionRunner:
     async def _open(self) -> None:
         event: SessionEvent
         try:
-            event = on.Opened(await self.route.model.open())
+            event = on.Opened(await self.route.model.open(self.session.principal))
         except ModelError as error:
             self.route.log_failure("open", self.session.id, error.failure)
             event = on.OpenFailed(error.failure)

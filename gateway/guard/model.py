@@ -1,13 +1,16 @@
 """A model that is asked no more than is good for it: see `gateway.guard`."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections import Counter
+from collections.abc import Callable
 from functools import partial
 
-from gateway.errors import ErrorCode, Failure, Outcome
+import structlog
+
+from gateway.errors import ErrorCode, Failure, Health, Outcome
 from gateway.guard.fair_queue import FairQueue
 from gateway.guard.overload import AdaptiveLimit, Breaker
+from gateway.guard.places import Full, Places
 from gateway.session.ports import (
     Call,
     Model,
@@ -18,17 +21,19 @@ from gateway.session.ports import (
     OnEnd,
     OnParts,
 )
-from gateway.turnstile import Turnstile
 
 QUEUED = 10
 """How many turns may wait for each that may be at the model. Those beyond would wait too long."""
 
-BEGUN = 2
-"""How many sessions are opened or closed in one turn of the event loop: hundreds may want to be at
-once, and whoever waits for an answer would wait for all of them."""
+RESERVED = 10
+"""One in so many places is for those who do not have all of the others."""
 
-_OVERLOADED = frozenset({ErrorCode.THROTTLED, ErrorCode.MODEL_NOT_READY, ErrorCode.TIMEOUT})
-_SICK = frozenset({ErrorCode.UNAVAILABLE, ErrorCode.MODEL_NOT_READY, ErrorCode.TIMEOUT})
+EVERYBODY = ""
+"""Whose calls are those that no principal is to wait for."""
+
+_OVERLOADED = frozenset({ErrorCode.MODEL_NOT_READY, ErrorCode.TIMEOUT})
+
+log = structlog.stdlib.get_logger("gateway.guard")
 
 
 class GuardedModel:
@@ -37,60 +42,55 @@ class GuardedModel:
     Args:
         model: The model.
         most: How many turns may be there.
+        shared: Whether principals can be told apart, so that none may have all places.
     """
 
-    def __init__(self, model: Model, most: int) -> None:
+    def __init__(self, model: Model, most: int, *, shared: bool) -> None:
         self._model = model
+        self._shared = shared
         self._loop = asyncio.get_running_loop()
         self._limit = AdaptiveLimit(most)
         self._breaker = Breaker(self._loop.time)
         self._queue: FairQueue[_Turn] = FairQueue()
         self._in_flight = 0
+        self._held: Counter[str] = Counter()
+        self._sending = False
         # Those that open and close sessions: else an endpoint that stalls would have as many calls
         # as there are sessions, and with them the connections of all other routes.
-        self._places = asyncio.Semaphore(most)
-        self._turnstile = Turnstile(BEGUN)
-        self._opening = 0
-        self._most_opening = (1 + QUEUED) * most
+        self._openings = Places(most, QUEUED * most)
+        self._closings = Places(most, None)
 
-    async def open(self) -> ModelSession:
+    async def open(self, principal: str) -> ModelSession:
         """See `Model.open`."""
-        if self._opening >= self._most_opening:
-            raise ModelError(_busy())
-        self._opening += 1
+        self._refuse_while_open()
         try:
-            async with self._place():
-                return await self._open()
-        finally:
-            self._opening -= 1
+            async with self._openings.place(principal):
+                self._refuse_while_open()
+                return await self._open(principal)
+        except Full:
+            raise ModelError(_busy()) from None
 
-    async def _open(self) -> ModelSession:
+    def _refuse_while_open(self) -> None:
         if wait := self._breaker.wait():
             raise ModelError(_sick(wait))
+
+    async def _open(self, principal: str) -> ModelSession:
+        call = self._breaker.begin()
         try:
-            session = await self._model.open()
+            session = await self._model.open(principal)
         except ModelError as error:
-            self._judge(error.failure)
+            self._judge(error.failure, call)
             raise
         except BaseException:
-            self._breaker.unknown()
+            self._breaker.unknown(call)
             raise
-        self._breaker.succeeded()
+        self._breaker.succeeded(call)
         return session
 
     async def close(self, session: ModelSession) -> None:
         """See `Model.close`."""
-        async with self._place():
+        async with self._closings.place(EVERYBODY):
             await self._model.close(session)
-
-    @asynccontextmanager
-    async def _place(self) -> AsyncIterator[None]:
-        """A place among the calls that open and close sessions, when its turn has come."""
-        async with self._places:
-            waiter: asyncio.Future[None] = self._loop.create_future()
-            self._turnstile.enter(partial(_let_in, waiter))
-            await waiter
-            yield
 
     def invoke(
         self,
@@ -99,135 +99,217 @@ class GuardedModel:
         *,
         affinity: str,
         principal: str,
+        until: float | None,
         on_parts: OnParts,
         on_end: OnEnd,
     ) -> Call:
         """See `Model.invoke`."""
-
         send = partial(
             self._model.invoke,
             request,
             session,
             affinity=affinity,
             principal=principal,
-            on_parts=on_parts,
+            until=until,
         )
-        turn = _Turn(self, principal, send, on_end)
-        if self._in_flight < self._limit.limit and not self._queue.size:
+        turn = _Turn(self, send, on_parts, on_end, principal=principal, until=until)
+        if not self._queue.size and self._has_place_for(principal):
             self._send(turn)
-        else:
-            self._queue.add(principal, turn)
-            if self._queue.size > QUEUED * self._limit.limit:
-                self._queue.drop(self._queue.longest()).refuse(_busy())
+            return turn
+        self._queue.add(principal, turn)
+        if self._queue.size > QUEUED * self._limit.limit:
+            self._queue.drop(self._queue.longest()).refuse(_busy())
+        self._send_soon()
         return turn
 
+    def _has_place_for(self, principal: str) -> bool:
+        limit = self._limit.limit
+        if self._in_flight >= limit:
+            return False
+        reserved = max(1, limit // RESERVED) if self._shared and limit > 1 else 0
+        return self._held[principal] < limit - reserved
+
     def _send(self, turn: "_Turn") -> None:
-        wait = self._breaker.wait()
-        if wait:
+        now = self._loop.time()
+        if turn.until is not None and now >= turn.until:
+            turn.refuse(EXPIRED)
+        elif wait := self._breaker.wait():
             turn.refuse(_sick(wait))
         else:
             self._in_flight += 1
-            turn.send(self._loop.time())
+            self._held[turn.principal] += 1
+            turn.send(now, self._breaker.begin())
 
-    def ended(self, turn: "_Turn", result: ModelReply | Failure) -> None:
-        """A turn is no longer at the model."""
-        now, in_flight = self._loop.time(), self._in_flight
-        self._in_flight -= 1
-        if isinstance(result, Failure):
-            self._judge(result)
-        else:
-            self._breaker.succeeded()
-            self._limit.replied(now - turn.begun, now, in_flight)
-        if self._queue.size:
-            self._send_more()
+    def _send_soon(self) -> None:
+        """Send what waits, as far as there are places.
 
-    def cancelled(self, turn: "_Turn") -> object:
-        """Nobody waits for a turn any more."""
-        if turn.call is None:
-            self._queue.remove(turn.principal, turn)
-            return Outcome.NOT_INVOKED
-        turn.call.cancel()
-        if turn.is_refused:
-            return Outcome.NOT_INVOKED
-        self._in_flight -= 1
-        self._breaker.unknown()
-        self._send_more()
-        return None
-
-    def _judge(self, failure: Failure) -> None:
-        """What a call that has failed says of the endpoint."""
-        if failure.code in _SICK:
-            self._breaker.failed()
-        else:
-            self._breaker.succeeded()
-        if failure.code in _OVERLOADED:
-            self._limit.overloaded(self._loop.time())
+        Not at once: sessions that end together cancel their turns one after the other, and what
+        waits of them is not to be sent in between.
+        """
+        if not self._sending and self._queue.size:
+            self._sending = True
+            self._loop.call_soon(self._send_more)
 
     def _send_more(self) -> None:
-        while self._queue.size and self._in_flight < self._limit.limit:
-            self._send(self._queue.pop())
+        self._sending = False
+        while (principal := self._next_up()) is not None:
+            self._send(self._queue.pop(principal))
+
+    def _next_up(self) -> str | None:
+        """Who may send now; one may have so many places that it is not, but only one."""
+        principal = self._queue.next_up()
+        if principal is not None and not self._has_place_for(principal):
+            principal = self._queue.next_up(but=principal)
+        if principal is not None and not self._has_place_for(principal):
+            return None
+        return principal
+
+    def begun(self, turn: "_Turn") -> None:
+        """The first of a turn's reply has come."""
+        now = self._loop.time()
+        self._breaker.succeeded(turn.number)
+        self._limit.replied(now - turn.sent, now, self._in_flight)
+
+    def failed(self, turn: "_Turn", failure: Failure) -> None:
+        """A turn has not been answered, or not to the end."""
+        self._judge(failure, turn.number)
+
+    def cancelled(self, turn: "_Turn") -> None:
+        """Nobody waits for a turn's reply any more."""
+        self._breaker.unknown(turn.number)
+
+    def left(self, turn: "_Turn") -> None:
+        """A turn is no longer at the model."""
+        self._in_flight -= 1
+        self._held[turn.principal] -= 1
+        if not self._held[turn.principal]:
+            del self._held[turn.principal]
+        self._send_soon()
+
+    def unqueue(self, turn: "_Turn") -> None:
+        """A turn waits no longer."""
+        self._queue.remove(turn.principal, turn)
+
+    def _judge(self, failure: Failure, call: int) -> None:
+        """What a call that has failed says of the endpoint."""
+        sick = failure.health is Health.SICK
+        if sick:
+            self._breaker.failed(call)
+        elif failure.health is Health.WELL:
+            self._breaker.succeeded(call)
+        else:
+            self._breaker.unknown(call)
+        if failure.code is ErrorCode.THROTTLED or (sick and failure.code in _OVERLOADED):
+            self._limit.overloaded(self._loop.time())
 
 
 class _Turn:
     """A turn that waits, or is at the model."""
 
-    __slots__ = ("_guard", "_on_end", "_over", "_send", "begun", "call", "is_refused", "principal")
+    __slots__ = (
+        "_begun",
+        "_call",
+        "_guard",
+        "_is_there",
+        "_on_end",
+        "_on_parts",
+        "_over",
+        "_send",
+        "number",
+        "principal",
+        "sent",
+        "until",
+    )
 
     def __init__(
         self,
         guard: GuardedModel,
-        principal: str,
         send: Callable[..., Call],
+        on_parts: OnParts,
         on_end: OnEnd,
+        *,
+        principal: str,
+        until: float | None,
     ) -> None:
         self.principal = principal
-        self.call: Call | None = None
-        self.begun = 0.0
-        self.is_refused = False
+        self.until = until
+        self.sent = 0.0
+        """When, by the loop's clock."""
+        self.number = -1
+        """The breaker's, once it is sent."""
         self._guard = guard
         self._send = send
+        self._on_parts = on_parts
         self._on_end = on_end
-        self._over = False
+        self._call: Call | None = None
+        self._begun = self._is_there = self._over = False
 
-    def send(self, now: float) -> None:
+    def send(self, now: float, number: int) -> None:
         """Let it go to the model."""
-        self.begun = now
-        self.call = self._send(on_end=self._ended)
+        self.sent, self.number, self._is_there = now, number, True
+        try:
+            self._call = self._send(on_parts=self._parts, on_end=self._ended)
+        except Exception:
+            log.exception("an adapter failed")
+            self._call = asyncio.get_running_loop().call_soon(self._ended, _BROKEN)
 
     def refuse(self, failure: Failure) -> None:
         """End it; nothing is heard before `Model.invoke` has returned."""
-        self.is_refused = True
-        self.call = asyncio.get_running_loop().call_soon(self._end, failure)
+        self._call = asyncio.get_running_loop().call_soon(self._end, failure)
+
+    def _parts(self, parts: list[str | bytes]) -> None:
+        if not self._begun:
+            self._begun = True
+            self._guard.begun(self)
+        self._on_parts(parts)
 
     def _ended(self, result: ModelReply | Failure) -> None:
-        if not self._over:
-            self._guard.ended(self, result)
-            self._end(result)
+        if self._over:
+            return
+        if isinstance(result, Failure):
+            self._guard.failed(self, result)
+        elif not self._begun:
+            self._guard.begun(self)
+        self._guard.left(self)
+        self._end(result)
 
     def _end(self, result: ModelReply | Failure) -> None:
-        self._over = True
         on_end = self._on_end
         self._forget()
         on_end(result)
 
     def _forget(self) -> None:
         """Leave no cycle that would hold a session until it is collected."""
-        self.call = None
-        del self._send, self._on_end
+        self._over = True
+        self._call = None
+        del self._send, self._on_parts, self._on_end
 
     def cancel(self) -> object:
         """See `Call.cancel`."""
         if self._over:
             return None
-        self._over = True
-        outcome = self._guard.cancelled(self)
+        if self._call is None:
+            self._guard.unqueue(self)
+        else:
+            self._call.cancel()
         self._forget()
-        return outcome
+        if not self._is_there:
+            return Outcome.NOT_INVOKED
+        self._guard.cancelled(self)
+        self._guard.left(self)
+        return None
 
 
-def _let_in(waiter: asyncio.Future[None]) -> None:
-    if not waiter.done():  # else it was given up meanwhile
-        waiter.set_result(None)
+EXPIRED = Failure(
+    code=ErrorCode.UNAVAILABLE, message="The session has expired before the message was sent."
+)
+"""What becomes of a turn that has waited for longer than its session; another may take it."""
+
+_BROKEN = Failure(
+    code=ErrorCode.INTERNAL,
+    message="The gateway failed; its operator finds the reason in its log.",
+    outcome=Outcome.UNKNOWN,
+)
 
 
 def _busy() -> Failure:

@@ -1,15 +1,20 @@
 """How much an endpoint is asked, and whether it is asked at all."""
 
 from collections.abc import Callable
+from math import log
 
 BACKOFF = 0.9
 """What is left of the limit when the endpoint has been asked too much."""
 
 SLOW = 2.0
-"""A reply that takes this much longer than replies did before says the same."""
+"""Replies that begin to take this much longer than they did before say the same."""
 
-SHORT, LONG = 1 / 10, 1 / 600
+SHORT, LONG = 1 / 30, 1 / 600
 """How much one reply changes what is known of the last few, and of replies in the long run."""
+
+ADMITTED = 1 / 6
+"""How much of what has become slower is taken for what replies take now, each time that the limit
+goes down for it: turns that are longer than before are no sign of too many."""
 
 FAILURES = 5
 """So many calls that fail one after the other open the breaker."""
@@ -17,13 +22,18 @@ FAILURES = 5
 OPEN_SECONDS, MAX_OPEN_SECONDS = 1.0, 30.0
 """How long it is open: doubled each time that a probe fails."""
 
+PROBE_SECONDS = 10.0
+"""How long a probe may say nothing before there is another."""
+
 
 class AdaptiveLimit:
     """How many turns may be at the model: additive increase, multiplicative decrease.
 
     The rule is that of Chiu and Jain, "Analysis of the increase and decrease algorithms for
-    congestion avoidance in computer networks" (1989), with replies for acknowledgements; that a
-    reply which takes much longer than others counts as a loss is from Netflix's concurrency-limits.
+    congestion avoidance in computer networks" (1989), with replies for acknowledgements; that
+    replies which take much longer than they did count as losses is from Netflix's
+    concurrency-limits. Their times are compared as geometric means: among short turns there may
+    always be some that take a hundred times as long.
 
     Args:
         most: The limit to begin with, and never to exceed.
@@ -36,33 +46,44 @@ class AdaptiveLimit:
         self.limit = most
         self._most = float(most)
         self._exact = float(most)
-        self._short = self._long = 0.0
+        self._short: float | None = None  # logarithms of seconds
+        self._long = 0.0
+        self._pause = 0.1
         self._decreased = 0.0
 
     def replied(self, seconds: float, now: float, in_flight: int) -> None:
-        """A turn was answered.
+        """A reply has begun.
 
         Args:
-            seconds: How long it took.
+            seconds: How long that took.
             now: The time in seconds of a clock that is never set.
-            in_flight: How many there were.
+            in_flight: How many turns there were.
         """
-        if not self._long:
-            self._short = self._long = seconds
-        self._short += (seconds - self._short) * SHORT
-        self._long += (seconds - self._long) * LONG
+        took = log(max(seconds, 0.001))
+        if self._short is None:
+            self._short = self._long = took
+        self._short += (took - self._short) * SHORT
+        self._long += (took - self._long) * LONG
+        self._pause += (seconds - self._pause) * SHORT
         if in_flight * 2 < self._exact:
             return  # it has not been tried
-        if self._short > SLOW * self._long:
-            self.overloaded(now)
-        else:
+        slower = self._short - self._long
+        if slower <= log(SLOW):
             self._set(min(self._most, self._exact + 1 / self._exact))
+        elif self.overloaded(now):
+            self._long += slower * ADMITTED
 
-    def overloaded(self, now: float) -> None:
-        """The endpoint was asked too much; what it says of one moment counts once."""
-        if now - self._decreased >= max(self._short, 0.1):
-            self._decreased = now
-            self._set(max(1.0, self._exact * BACKOFF))
+    def overloaded(self, now: float) -> bool:
+        """The endpoint was asked too much; what it says of one moment counts once.
+
+        Returns:
+            Whether that was another moment.
+        """
+        if now - self._decreased < max(self._pause, 0.1):
+            return False
+        self._decreased = now
+        self._set(max(1.0, self._exact * BACKOFF))
+        return True
 
     def _set(self, limit: float) -> None:
         self._exact = limit
@@ -72,6 +93,9 @@ class AdaptiveLimit:
 class Breaker:
     """Says whether an endpoint is asked at all.
 
+    Each call has a number, by which it is known whether it began since the breaker last opened or
+    closed: what becomes of an older one says nothing of how the endpoint is now.
+
     Args:
         clock: Seconds of a clock that is never set.
     """
@@ -79,39 +103,50 @@ class Breaker:
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
         self._failures = 0
+        self._period = 0
+        self._opened = 0
         self._until = 0.0
         self._seconds = OPEN_SECONDS
-        self._probing = False
+
+    @property
+    def is_open(self) -> bool:
+        """Whether too many calls have failed."""
+        return self._failures >= FAILURES
 
     def wait(self) -> float:
-        """The seconds until it may be asked; 0 where it may. Then a probe is under way, if too many
-        calls have failed.
-        """
-        if self._failures < FAILURES:
-            return 0.0
-        left = self._until - self._clock()
-        if left > 0:
-            return left
-        if self._probing:
-            return self._seconds
-        self._probing = True
-        return 0.0
+        """The seconds until it may be asked; 0 where it may."""
+        return max(0.0, self._until - self._clock()) if self.is_open else 0.0
 
-    def succeeded(self) -> None:
-        """The endpoint has answered."""
-        self._failures = 0
-        self._seconds = OPEN_SECONDS
-        self._probing = False
+    def begin(self) -> int:
+        """It is asked; returns the call's number. While the breaker is open, this is the probe."""
+        if self.is_open:
+            self._period += 1
+            self._until = self._clock() + max(PROBE_SECONDS, self._seconds)
+        return self._period
 
-    def failed(self) -> None:
+    def succeeded(self, call: int) -> None:
+        """The endpoint has answered, or begun to."""
+        if not self.is_open:
+            self._failures = 0
+        elif call > self._opened:  # a probe
+            self._failures = 0
+            self._seconds = OPEN_SECONDS
+            self._period += 1
+
+    def failed(self, call: int) -> None:
         """It has not, and not because of what it was asked."""
-        self._failures += 1
-        if self._failures >= FAILURES:
-            if self._probing:
-                self._seconds = min(MAX_OPEN_SECONDS, self._seconds * 2)
-            self._probing = False
-            self._until = self._clock() + self._seconds
+        if call != self._period:
+            return
+        if self.is_open:
+            self._seconds = min(MAX_OPEN_SECONDS, self._seconds * 2)
+        else:
+            self._failures += 1
+            if self._failures < FAILURES:
+                return
+            self._opened = self._period
+        self._until = self._clock() + self._seconds
 
-    def unknown(self) -> None:
-        """Nobody has waited for an answer."""
-        self._probing = False
+    def unknown(self, call: int) -> None:
+        """Nobody has waited for an answer, or it says nothing of the endpoint."""
+        if self.is_open and call == self._period:
+            self._until = self._clock()

@@ -17,7 +17,7 @@ import aiohttp
 import botocore.exceptions as boto
 from msgspec import structs
 
-from gateway.errors import ErrorCode, Failure, Outcome
+from gateway.errors import ErrorCode, Failure, Health, Outcome
 from gateway.formats.streams import StreamError
 from gateway.logs import printable
 from gateway.sagemaker.exceptions import (
@@ -53,7 +53,9 @@ BROKEN_OFF = Failure(
 
 
 LOST = Failure(
-    code=ErrorCode.SESSION_LOST, message="The model no longer knows the session; open a new one."
+    code=ErrorCode.SESSION_LOST,
+    message="The model no longer knows the session; open a new one.",
+    health=Health.WELL,
 )
 
 _NOT_CONFIGURED = Failure(code=ErrorCode.UNAVAILABLE, message=OPERATOR, retryable=False)
@@ -61,12 +63,15 @@ _LATE = Failure(
     code=ErrorCode.TIMEOUT,
     message="The model did not answer in time.",
     outcome=Outcome.UNKNOWN,
+    health=Health.SICK,
 )
 _NOT_IN_TIME = Failure(
     code=ErrorCode.TIMEOUT,
     message="The gateway had no connection to the endpoint free in time; nothing was sent.",
 )
-_UNREACHABLE = Failure(code=ErrorCode.UNAVAILABLE, message="The endpoint can't be reached.")
+_UNREACHABLE = Failure(
+    code=ErrorCode.UNAVAILABLE, message="The endpoint can't be reached.", health=Health.SICK
+)
 _NO_SUCH_PARAMETERS = Failure(
     code=ErrorCode.VALIDATION_ERROR,
     message="The call's parameters are not what the platform takes.",
@@ -75,6 +80,7 @@ _CUT = Failure(
     code=ErrorCode.UNAVAILABLE,
     message="The connection to the endpoint broke; whether the model saw the message is not known.",
     outcome=Outcome.UNKNOWN,
+    health=Health.SICK,
 )
 _UNFORESEEN = Failure(
     code=ErrorCode.INTERNAL,
@@ -86,6 +92,7 @@ _NO_ANSWER = Failure(
     code=ErrorCode.MODEL_ERROR,
     message="The model failed; whether it saw the message is not known.",
     outcome=Outcome.UNKNOWN,
+    health=Health.SICK,
 )
 
 _BY_CODE: Mapping[str, Failure] = MappingProxyType(
@@ -110,10 +117,16 @@ _BY_CODE: Mapping[str, Failure] = MappingProxyType(
         ),
         **dict.fromkeys(
             ("Throttling", "ThrottlingException", "ThrottledException", "TooManyRequestsException"),
-            Failure(code=ErrorCode.THROTTLED, message="The platform turns calls away; wait a bit."),
+            Failure(
+                code=ErrorCode.THROTTLED,
+                message="The platform turns calls away; wait a bit.",
+                health=Health.WELL,
+            ),
         ),
         "ModelNotReadyException": Failure(
-            code=ErrorCode.MODEL_NOT_READY, message="The model is still loading."
+            code=ErrorCode.MODEL_NOT_READY,
+            message="The model is still loading.",
+            health=Health.SICK,
         ),
         "ValidationError": Failure(
             code=ErrorCode.VALIDATION_ERROR, message="The platform refused the call's parameters."
@@ -122,6 +135,7 @@ _BY_CODE: Mapping[str, Failure] = MappingProxyType(
             code=ErrorCode.UNAVAILABLE,
             message="The platform is unavailable.",
             outcome=Outcome.UNKNOWN,
+            health=Health.SICK,
         ),
     }
 )
@@ -140,7 +154,10 @@ _BY_STATUS: Mapping[int, Failure] = MappingProxyType(
     }
 )
 _OTHER = Failure(
-    code=ErrorCode.UNAVAILABLE, message="The platform failed.", outcome=Outcome.UNKNOWN
+    code=ErrorCode.UNAVAILABLE,
+    message="The platform failed.",
+    outcome=Outcome.UNKNOWN,
+    health=Health.SICK,
 )
 
 
@@ -316,6 +333,9 @@ def _of_response(
             failure = LOST
         elif subject != "parameter" and "endpoint" in message and "not found" in message:
             failure = _NOT_CONFIGURED
+    chosen = sent.get("TargetModel")
+    if failure.code is ErrorCode.MODEL_NOT_READY and chosen is not None and chosen not in own:
+        failure = structs.replace(failure, health=None)  # one of many, that a client has asked for
     if failure.code is ErrorCode.THROTTLED:
         failure = _with_retry_after(failure, metadata.get("HTTPHeaders", {}))
     return with_facts(failure, **facts)
@@ -342,7 +362,9 @@ def _of_container(
         failure = _NO_ANSWER
     else:
         text = f"The model answered with an error (status {status})."
-        failure = Failure(code=ErrorCode.MODEL_ERROR, message=text, outcome=Outcome.INVOKED)
+        failure = Failure(
+            code=ErrorCode.MODEL_ERROR, message=text, outcome=Outcome.INVOKED, health=Health.WELL
+        )
     return with_facts(failure, **facts)
 
 

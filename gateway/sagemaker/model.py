@@ -130,7 +130,7 @@ class SageMakerModel:
             if parameter in _TARGETING
         }
 
-    async def open(self) -> ModelSession:
+    async def open(self, principal: str) -> ModelSession:  # noqa: ARG002 - as in `invoke`
         """See `Model.open`."""
         response = await self._call(self._profile.open_body or {}, NEW_SESSION)
         given = response.get("NewSessionId")
@@ -147,6 +147,7 @@ class SageMakerModel:
         *,
         affinity: str,
         principal: str,  # noqa: ARG002 - the platform knows the gateway alone
+        until: float | None,  # noqa: ARG002 - it is sent at once
         on_parts: OnParts,
         on_end: OnEnd,
     ) -> Call:

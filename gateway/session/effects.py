@@ -71,11 +71,18 @@ class OpenSession(Struct, frozen=True, gc=False):
 class Invoke(Struct, frozen=True, gc=False):
     """Send a turn, once; answered by `ReplyEnded`, `InvokeFailed` or `InvokeCancelled`, and before
     that by any number of `ReplyParts`.
+
+    Attributes:
+        turn: Its number.
+        request: What to send.
+        model: The session to send it in, if there is one.
+        until: When that is no longer to be used, in seconds of the session's clock.
     """
 
     turn: int
     request: ModelRequest
     model: ModelSession | None
+    until: float | None = None
 
 
 class CancelInvoke(Struct, frozen=True, gc=False):

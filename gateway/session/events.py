@@ -4,7 +4,7 @@ from enum import Enum
 
 from msgspec import Struct
 
-from gateway.errors import Failure
+from gateway.errors import Failure, Outcome
 from gateway.protocol.discretion import Discreet
 from gateway.protocol.messages import EventAck, MessageCancel, MessageSend, SessionClose
 from gateway.session.ports import ModelReply, ModelSession
@@ -127,9 +127,15 @@ class InvokeFailed(Struct, frozen=True, gc=False):
 
 
 class InvokeCancelled(Struct, frozen=True, gc=False):
-    """A turn's request has been closed because `CancelInvoke` asked for it."""
+    """A turn's request has been closed because `CancelInvoke` asked for it.
+
+    Attributes:
+        turn: Its number.
+        outcome: `NOT_INVOKED` where it was never sent; None where only its reply tells.
+    """
 
     turn: int
+    outcome: Outcome | None = None
 
 
 class CloseEnded(Struct, frozen=True, gc=False):

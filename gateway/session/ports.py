@@ -99,8 +99,12 @@ class Call(Protocol):
 class Model(Protocol):
     """One route's way to its model. `open` and `close` raise `ModelError` and nothing else."""
 
-    async def open(self) -> ModelSession:
-        """Open a session with a call of its own."""
+    async def open(self, principal: str) -> ModelSession:
+        """Open a session with a call of its own.
+
+        Args:
+            principal: Whose it is to be.
+        """
         ...
 
     def invoke(
@@ -110,6 +114,7 @@ class Model(Protocol):
         *,
         affinity: str,
         principal: str,
+        until: float | None,
         on_parts: OnParts,
         on_end: OnEnd,
     ) -> Call:
@@ -122,6 +127,8 @@ class Model(Protocol):
             affinity: A name for the conversation, at most 64 characters, for models that have no
                 sessions but route by prefix.
             principal: Whose turn it is.
+            until: When it may no longer be sent, by the loop's clock: its session has expired
+                then. None where it may be at any time.
             on_parts: Called with the parts of a streamed reply as they come, in order: text, or
                 bytes where the reply is no text.
             on_end: Called once, last.

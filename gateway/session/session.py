@@ -252,7 +252,7 @@ class Session:
                 return
         if waiting:
             self.state = State.RUNNING
-            self.turns.begin(upstream.model)
+            self.turns.begin(upstream.model, upstream.usable_until)
         else:
             self.used_at = self.out.now
             if self.clients.absent_since is not None:
@@ -296,8 +296,8 @@ class Session:
             self._next()
 
     def _cancelled(self, event: on.InvokeCancelled) -> None:
-        """End the turn as cancelled; unless parts of its reply came, nobody knows more."""
-        self.turns.cancelled(self.turns.at_model(event.turn))
+        """End the turn as cancelled; where it was sent, only parts of its reply tell more."""
+        self.turns.cancelled(self.turns.at_model(event.turn), event.outcome)
         self._next()
 
     # The end
@@ -343,7 +343,7 @@ class Session:
     def _cancelled_closing(self, event: on.InvokeCancelled) -> None:
         """End the turn as the session's end says, and close."""
         if self.turns.running is not None:
-            self.turns.cut(self.turns.at_model(event.turn), self._ended_by)
+            self.turns.cut(self.turns.at_model(event.turn), self._ended_by, event.outcome)
         self._model_says(event)
 
     def _give_up(self, _event: on.TimerFired) -> None:

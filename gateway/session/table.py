@@ -85,7 +85,7 @@ TABLE: Table[State] = table(
         ((_closing,), on.ReplyEnded, "replied_closing", _over),
         (_gone, on.ReplyEnded, "model_says", ()),
         ((_running,), on.InvokeFailed, "failed", (_retrying, *_next)),
-        ((_renewing,), on.InvokeFailed, "model_says", (_renewing, *_over)),
+        ((_renewing,), on.InvokeFailed, "model_says", (_renewing, _ready, *_over)),
         ((_closing,), on.InvokeFailed, "failed_closing", _over),
         (_gone, on.InvokeFailed, "model_says", ()),
         ((_running,), on.InvokeCancelled, "cancelled", _next),

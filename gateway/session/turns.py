@@ -90,12 +90,12 @@ class Turns:
 
     # To the model and back
 
-    def begin(self, model: ModelSession | None) -> None:
-        """Send the turn that has waited longest."""
+    def begin(self, model: ModelSession | None, until: float | None) -> None:
+        """Send the turn that has waited longest; see `Invoke`."""
         turn = self.queue.begin(self._out.now)
         if self._history.compose(turn):
             self.queue.resize(turn)
-        self._out.do(do.Invoke(turn.number, turn.request, model))
+        self._out.do(do.Invoke(turn.number, turn.request, model, until))
 
     def at_model(self, number: int) -> Turn:
         """The turn that is at the model, which has that number.
@@ -144,10 +144,11 @@ class Turns:
         else:
             self._end(turn, "failed", failure=failure)
 
-    def cancelled(self, turn: Turn) -> None:
-        """Its request is closed: unless parts of the reply came, nobody knows more."""
-        self._end(turn, "cancelled", outcome=turn.outcome_if_cut)
-        self._history.keep_stopped(turn)
+    def cancelled(self, turn: Turn, outcome: Outcome | None) -> None:
+        """Its request is closed; see `InvokeCancelled`."""
+        self._end(turn, "cancelled", outcome=outcome or turn.outcome_if_cut)
+        if outcome is None:
+            self._history.keep_stopped(turn)
 
     def fail_waiting(self, failure: Failure) -> None:
         """Fail what waits for a session; the model has seen the opening at most, none of these."""
@@ -160,9 +161,9 @@ class Turns:
         for turn in [*self.queue.waiting]:
             self._end_with(turn, ending, Outcome.NOT_INVOKED)
 
-    def cut(self, turn: Turn, ending: Ending) -> None:
-        """The session ends while the turn is at the model."""
-        self._end_with(turn, ending, turn.outcome_if_cut)
+    def cut(self, turn: Turn, ending: Ending, outcome: Outcome | None = None) -> None:
+        """The session ends while the turn is at the model; see `InvokeCancelled`."""
+        self._end_with(turn, ending, outcome or turn.outcome_if_cut)
 
     def _end_with(self, turn: Turn, ending: Ending, outcome: Outcome) -> None:
         if ending.status == "cancelled":

@@ -131,6 +131,11 @@ class Upstream:
         """Whether there is one that carries turns, and has not expired."""
         return self.state is Life.OPEN and self._out.now < self.use_until
 
+    @property
+    def usable_until(self) -> float | None:
+        """When no turn may be sent any more, by the session's clock; None where it is not open."""
+        return None if self.model is None else self.use_until
+
     def is_changed_by(self, reply: ModelReply) -> bool:
         """Whether a reply to a turn says anything of it: most do not."""
         return (
@@ -287,7 +292,8 @@ class Upstream:
         if renewal.steps:
             self.state = Life.REPLAYING
             renewal.step = self._turns.number()
-            self._out.do(do.Invoke(renewal.step, renewal.steps[0], self.model))
+            step = do.Invoke(renewal.step, renewal.steps[0], self.model, self.usable_until)
+            self._out.do(step)
             return ()
         self.renewal = None
         self._rest()
@@ -316,11 +322,18 @@ class Upstream:
         return (*signs, *self._replay())
 
     def _step_failed(self, event: on.InvokeFailed) -> Signs:
-        """Try again where that is safe; half a context is none, so else the session is over."""
-        self._step_ended(event.turn)
-        if self._retry_later(Timer.RETRY_REPLAY, event.failure):
+        """Try again where that is safe, now or with the next turn; else the session is over."""
+        renewal = self._step_ended(event.turn)
+        failure = event.failure
+        if self._retry_later(Timer.RETRY_REPLAY, failure):
             return ()
-        if event.failure.code is ErrorCode.SESSION_LOST:
+        if failure.may_retry:
+            renewal.steps = None  # half a context is none: the next session is told all of it
+            self.retries = 0
+            self._close_model()
+            self.state = Life.ABSENT
+            return (Unavailable(failure),)
+        if failure.code is ErrorCode.SESSION_LOST:
             self.model = None
         self._rest()
         return (Gone("lost"),)

@@ -27,7 +27,7 @@ PART, PARTS = "word " * 8, 200
 class AtOnce(SageMakerModel):
     """Answers without a call."""
 
-    async def open(self) -> ModelSession:
+    async def open(self, principal: str) -> ModelSession:  # noqa: ARG002
         """See `Model.open`."""
         return ModelSession("0123456789abcdef")
 
@@ -38,6 +38,7 @@ class AtOnce(SageMakerModel):
         *,
         affinity: str,  # noqa: ARG002
         principal: str,  # noqa: ARG002
+        until: float | None,  # noqa: ARG002 - it is sent at once
         on_parts: OnParts,
         on_end: OnEnd,
     ) -> Call:

@@ -83,7 +83,7 @@ async def test_open_invoke_close(dialect: Any) -> None:
     container = BuiltinModel("i-1", dialect=dialect)
     async with running([Endpoint("my-endpoint", [container])]) as url, runtime(url) as client:
         model = model_of(client, dialect)
-        session = await model.open()
+        session = await model.open("p")
         assert session.expires_at is not None
         assert b'"turn":1' in body(await invoke(model, ASK, session))
         reply = await invoke(model, ASK, session)
@@ -123,7 +123,7 @@ async def test_no_sessions(endpoint: tuple[Endpoint, str]) -> None:
 async def test_replies_speak_of_sessions(endpoint: tuple[Endpoint, str]) -> None:
     async with runtime(endpoint[1]) as client:
         model = model_of(client)
-        session = await model.open()
+        session = await model.open("p")
         renew = ModelRequest(body=b'{"text": "/renew"}', content_type="application/json")
         reply = await invoke(model, renew, session)
         assert reply.new_session not in {None, session}
@@ -155,7 +155,7 @@ async def test_errors_of_the_platform_and_one_attempt(
     platform, url = endpoint
     async with runtime(url) as client:
         model = model_of(client)
-        session = await model.open()
+        session = await model.open("p")
         platform.faults.add(Fault(error=error))
         got = await failure(invoke(model, ASK, session))
         assert (got.code, got.outcome, got.may_retry) == (code, outcome, retry)
@@ -172,7 +172,7 @@ async def test_errors_that_mean_a_lost_session(
     platform, url = endpoint
     async with runtime(url) as client:
         model = model_of(client)
-        session = await model.open()
+        session = await model.open("p")
         platform.faults.add(Fault(error="ModelError", status=400, message=message))
         assert (await failure(invoke(model, ASK, session))).code is ErrorCode.SESSION_LOST
 
@@ -182,7 +182,7 @@ async def test_what_opens_a_session_loses_none(endpoint: tuple[Endpoint, str]) -
     async with runtime(url) as client:
         fault = Fault(error="ModelError", status=400, message="Session not found", times=2)
         platform.faults.add(fault)
-        assert (await failure(model_of(client).open())).code is ErrorCode.MODEL_ERROR
+        assert (await failure(model_of(client).open("p"))).code is ErrorCode.MODEL_ERROR
         first = invoke(model_of(client, "first-message"), ASK)
         assert (await failure(first)).code is ErrorCode.MODEL_ERROR
 
@@ -191,18 +191,18 @@ async def test_an_instance_that_is_gone(endpoint: tuple[Endpoint, str]) -> None:
     platform, url = endpoint
     async with runtime(url) as client:
         model = model_of(client)
-        session = await model.open()
+        session = await model.open("p")
         for instance in platform.instances:
             platform.lose(instance.name)
         assert (await failure(invoke(model, ASK, session))).code is ErrorCode.SESSION_LOST
         await model.close(session)
-        assert (await failure(model.open())).code is ErrorCode.UNAVAILABLE
+        assert (await failure(model.open("p"))).code is ErrorCode.UNAVAILABLE
 
 
 async def test_no_room() -> None:
     container = BuiltinModel("i-1", dialect="torchserve", max_sessions=0)
     async with running([Endpoint("my-endpoint", [container])]) as url, runtime(url) as client:
-        got = await failure(model_of(client, "torchserve").open())
+        got = await failure(model_of(client, "torchserve").open("p"))
         assert (got.code, got.may_retry) == (ErrorCode.UNAVAILABLE, True)
 
 
@@ -211,7 +211,7 @@ async def test_no_session_opened(endpoint: tuple[Endpoint, str], told: str) -> N
     platform, url = endpoint
     async with runtime(url) as client:
         platform.faults.add(Fault(new_session_id=told))
-        got = await failure(model_of(client).open())
+        got = await failure(model_of(client).open("p"))
         assert (got.code, got.outcome) == (ErrorCode.MODEL_ERROR, Outcome.INVOKED)
 
 
@@ -242,7 +242,7 @@ async def test_credentials(
     else:
         monkeypatch.setenv(variable, value)
     async with runtime(endpoint[1]) as client:
-        got = await failure(model_of(client).open())
+        got = await failure(model_of(client).open("p"))
         assert (got.code, got.outcome) == (ErrorCode.UNAVAILABLE, Outcome.NOT_INVOKED)
         assert not got.may_retry
         assert "operator" in got.message
@@ -275,12 +275,12 @@ async def test_every_parameter_reaches_the_platform(endpoint: tuple[Endpoint, st
             by_route = model_of(client, "stateless", **given)
             got = await failure(invoke(by_route, ASK))
             assert got.code is ErrorCode.VALIDATION_ERROR
-            session = await model_of(client).open()
+            session = await model_of(client).open("p")
             keeping = model_of(client, **given)
             if name in names:  # about a turn's reply, and so no part of what opens and closes
-                await keeping.close(await keeping.open())
+                await keeping.close(await keeping.open("p"))
             else:
-                got = await failure(keeping.open())
+                got = await failure(keeping.open("p"))
                 assert got.code is ErrorCode.VALIDATION_ERROR
                 got = await failure(keeping.close(session))
                 assert got.code is ErrorCode.VALIDATION_ERROR
@@ -488,13 +488,13 @@ async def test_waiting_for_a_connection_ends() -> None:
 async def test_when_to_come_back(header: str, seconds: float | None) -> None:
     answer = answering(error("429 Too Many", "ThrottlingException", f"retry-after: {header}"))
     async with misbehaving(answer) as url, runtime(url) as client:
-        got = await failure(model_of(client).open())
+        got = await failure(model_of(client).open("p"))
         assert (got.code, got.retry_after) == (ErrorCode.THROTTLED, seconds)
 
 
 async def test_nobody_listens() -> None:
     async with runtime("http://127.0.0.1:9") as client:
-        got = await failure(model_of(client).open())
+        got = await failure(model_of(client).open("p"))
         assert (got.code, got.outcome) == (ErrorCode.UNAVAILABLE, Outcome.NOT_INVOKED)
         assert got.may_retry
 
@@ -510,7 +510,7 @@ async def test_no_proxy_between_here_and_here(
             async with runtime(url) as client:
                 assert (await invoke(model_of(client, "stateless"), ASK)).body
         async with runtime("http://sagemaker.invalid", transport="auto") as client:
-            got = await failure(model_of(client).open())
+            got = await failure(model_of(client).open("p"))
             assert got.outcome is Outcome.UNKNOWN  # as the proxy answers
 
 
@@ -525,6 +525,6 @@ async def test_a_close_that_fails_is_told(endpoint: tuple[Endpoint, str]) -> Non
     platform, url = endpoint
     async with runtime(url) as client:
         model = model_of(client)
-        session = await model.open()
+        session = await model.open("p")
         platform.faults.add(Fault(error="InternalFailure"))
         assert (await failure(model.close(session))).code is ErrorCode.UNAVAILABLE

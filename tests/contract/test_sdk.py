@@ -96,7 +96,7 @@ async def works_without(url: str, *says: str) -> None:
             model = SageMakerModel(
                 client, "my-endpoint", PROFILES["container-standards"], CallOptions()
             )
-            session = await model.open()
+            session = await model.open("p")
             ask = ModelRequest(body=b'{"text": "hi"}', content_type="application/json")
             assert b'"turn":1' in ((await invoke(model, ask, session)).body or b"")
             await model.close(session)

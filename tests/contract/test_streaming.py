@@ -545,7 +545,13 @@ async def test_cancelling_what_is_read_in_one_piece() -> None:
         model = model_of(client, profile="first-message")
         ends: list[object] = []
         call = model.invoke(
-            ASK, None, affinity="a", principal="p", on_parts=ends.append, on_end=ends.append
+            ASK,
+            None,
+            affinity="a",
+            principal="p",
+            until=None,
+            on_parts=ends.append,
+            on_end=ends.append,
         )
         await until(lambda: client.budget.waiting)
         call.cancel()
@@ -588,7 +594,7 @@ async def test_a_malformed_session_id_is_told_of_but_not_too_often() -> None:
         )
         opening = model_of(client, profile="container-standards")
         with pytest.raises(ModelError) as caught:
-            await opening.open()
+            await opening.open("p")
         assert caught.value.failure.facts["cause"] == "malformed NewSessionId"
 
 

@@ -75,7 +75,7 @@ class Hurried(asyncio.SelectorEventLoop):
 class Echo:
     """A model that gives back what it is sent."""
 
-    async def open(self) -> ModelSession:
+    async def open(self, principal: str) -> ModelSession:  # noqa: ARG002
         """See `Model.open`."""
         return ModelSession("m")
 
@@ -86,6 +86,7 @@ class Echo:
         *,
         affinity: str,  # noqa: ARG002
         principal: str,  # noqa: ARG002
+        until: float | None,  # noqa: ARG002 - it is sent at once
         on_parts: OnParts,
         on_end: OnEnd,
     ) -> Call:
@@ -220,7 +221,7 @@ async def _answer(given: Settings, slices: Sequence[bytes]) -> tuple[Line, tuple
     limits, auth = given.limits, given.auth
     accounts = LocalAccounts(limits.of_principals, clock=loop.time)
     routes = {
-        name: Route(route.policy(name, given.server), GuardedModel(Echo(), 4))
+        name: Route(route.policy(name, given.server), GuardedModel(Echo(), 4, shared=auth.required))
         for name, route in given.routes.items()
     }
     quota = accounts if auth.required else None

@@ -30,7 +30,13 @@ async def invoke(
             on_end(ModelError(result) if isinstance(result, Failure) else result)
 
         return model.invoke(
-            request, session, affinity="a", principal="p", on_parts=on_parts, on_end=ended
+            request,
+            session,
+            affinity="a",
+            principal="p",
+            until=None,
+            on_parts=on_parts,
+            on_end=ended,
         )
 
     return await result_of(start)

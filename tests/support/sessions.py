@@ -52,7 +52,7 @@ class Model:
         """How many turns it has been sent."""
         return len(self.calls)
 
-    async def open(self) -> ModelSession:
+    async def open(self, principal: str) -> ModelSession:  # noqa: ARG002
         return self.opens()
 
     def invoke(
@@ -62,6 +62,7 @@ class Model:
         *,
         affinity: str,
         principal: str,  # noqa: ARG002 - nobody's in particular
+        until: float | None,  # noqa: ARG002 - it is sent at once
         on_parts: OnParts,
         on_end: OnEnd,
     ) -> Call:

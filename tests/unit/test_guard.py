@@ -3,13 +3,23 @@
 import asyncio
 from collections import Counter
 from collections.abc import Callable
+from random import Random
 
 import pytest
+from structlog.testing import capture_logs
 
-from gateway.errors import ErrorCode, Failure, Outcome
+from gateway.errors import ErrorCode, Failure, Health, Outcome
 from gateway.guard.fair_queue import FairQueue
-from gateway.guard.model import BEGUN, QUEUED, GuardedModel
-from gateway.guard.overload import FAILURES, MAX_OPEN_SECONDS, OPEN_SECONDS, AdaptiveLimit, Breaker
+from gateway.guard.model import EXPIRED, QUEUED, RESERVED, GuardedModel
+from gateway.guard.overload import (
+    FAILURES,
+    MAX_OPEN_SECONDS,
+    OPEN_SECONDS,
+    PROBE_SECONDS,
+    AdaptiveLimit,
+    Breaker,
+)
+from gateway.guard.places import BEGUN, Full, Places
 from gateway.session.ports import (
     Call,
     ModelError,
@@ -22,16 +32,16 @@ from gateway.session.ports import (
 
 REQUEST = ModelRequest(body=b"x", content_type="text/plain")
 REPLY = ModelReply(body=b"y")
-THROTTLED = Failure(code=ErrorCode.THROTTLED, message="")
-SICK = Failure(code=ErrorCode.UNAVAILABLE, message="")
+SICK = Failure(code=ErrorCode.UNAVAILABLE, message="", health=Health.SICK)
+WELL = Failure(code=ErrorCode.MODEL_ERROR, message="", health=Health.WELL)
 INVALID = Failure(code=ErrorCode.VALIDATION_ERROR, message="")
 
 
 class Pending:
     """A call at the model."""
 
-    def __init__(self, principal: str, on_end: OnEnd) -> None:
-        self.principal = principal
+    def __init__(self, on_parts: OnParts, on_end: OnEnd) -> None:
+        self.on_parts = on_parts
         self.on_end = on_end
         self.cancelled = False
 
@@ -50,8 +60,11 @@ class Model:
         self.well.set()
         self.failure: Failure | None = None
         self.called = 0
+        self.opened: list[str] = []
+        self.breaks = False
 
-    async def open(self) -> ModelSession:
+    async def open(self, principal: str) -> ModelSession:
+        self.opened.append(principal)
         self.called += 1
         await self.well.wait()
         if self.failure is not None:
@@ -65,12 +78,15 @@ class Model:
         *,
         affinity: str,
         principal: str,
+        until: float | None,
         on_parts: OnParts,
         on_end: OnEnd,
     ) -> Call:
         assert (request, session, affinity) == (REQUEST, None, "s")
-        on_parts(["a part"])
-        self.pending.append(Pending(principal, on_end))
+        assert until is None or until > asyncio.get_running_loop().time()
+        if self.breaks:
+            raise ZeroDivisionError
+        self.pending.append(Pending(on_parts, on_end))
         self.served[principal] += 1
         return self.pending[-1]
 
@@ -89,20 +105,32 @@ async def turns(count: int) -> None:
 
 
 class Fixture:
-    def __init__(self, most: int) -> None:
+    def __init__(self, most: int, *, shared: bool = False) -> None:
         self.model = Model()
-        self.guard = GuardedModel(self.model, most)
+        self.guard = GuardedModel(self.model, most, shared=shared)
+        self.parts: list[str | bytes] = []
         self.ended: list[tuple[str, ModelReply | Failure]] = []
 
-    def ask(self, principal: str = "a") -> Call:
+    def ask(self, principal: str = "a", until: float | None = None) -> Call:
         return self.guard.invoke(
             REQUEST,
             None,
             affinity="s",
             principal=principal,
-            on_parts=lambda _parts: None,
+            until=until,
+            on_parts=self.parts.extend,
             on_end=lambda result: self.ended.append((principal, result)),
         )
+
+    async def answer(self, result: ModelReply | Failure = REPLY) -> None:
+        """Answer the oldest, and let the next one be sent."""
+        self.model.answer(result)
+        await asyncio.sleep(0)
+
+    def failed_with(self) -> Failure:
+        _, failure = self.ended[-1]
+        assert isinstance(failure, Failure)
+        return failure
 
 
 async def test_what_is_over_the_limit_waits_and_is_sent_in_its_turn() -> None:
@@ -110,11 +138,11 @@ async def test_what_is_over_the_limit_waits_and_is_sent_in_its_turn() -> None:
     for _ in range(4):
         f.ask()
     assert len(f.model.pending) == 2
-    f.model.answer()
+    await f.answer()
     assert len(f.model.pending) == 2
     assert len(f.ended) == 1
     for _ in range(3):
-        f.model.answer()
+        await f.answer()
     assert f.ended == [("a", REPLY)] * 4
 
 
@@ -125,7 +153,7 @@ async def test_one_with_a_thousand_turns_takes_no_more_than_one_with_a_few() -> 
     for _ in range(10):
         f.ask("modest")
     for _ in range(30):
-        f.model.answer()
+        await f.answer()
     # The greedy one's first ten were sent before the other came; since then it was every other.
     assert f.model.served == {"greedy": 30, "modest": 10}
 
@@ -154,8 +182,8 @@ async def test_one_that_waits_may_be_cancelled() -> None:
     assert sent.cancelled
     third = f.ask()
     assert len(f.model.pending) == 2, "there is room again"
-    f.model.answer()
-    f.model.answer()
+    await f.answer()
+    await f.answer()
     assert f.ended == [("a", REPLY)]
     assert third.cancel() is None
 
@@ -188,9 +216,148 @@ async def test_a_mistake_of_the_clients_does_not_count() -> None:
     assert f.model.pending
 
 
+async def test_what_is_cancelled_together_is_not_sent_in_between() -> None:
+    f = Fixture(2)
+    calls = [f.ask() for _ in range(6)]
+    outcomes = [call.cancel() for call in calls]
+    assert outcomes == [None, None, *[Outcome.NOT_INVOKED] * 4]
+    await turns(3)
+    assert len(f.model.pending) == 2
+    f.ask()
+    assert len(f.model.pending) == 3
+
+
+async def test_what_has_waited_for_longer_than_its_session_is_not_sent() -> None:
+    f = Fixture(1)
+    now = asyncio.get_running_loop().time()
+    f.ask(until=now + 3600)
+    f.ask(until=now)
+    f.ask()
+    await f.answer()
+    assert len(f.model.pending) == 1
+    await asyncio.sleep(0)
+    assert f.failed_with() == EXPIRED
+    assert EXPIRED.may_retry
+
+
+async def test_an_adapter_that_breaks_costs_the_turn_alone() -> None:
+    f = Fixture(1)
+    f.ask("a")
+    f.ask("b")
+    cancelled = f.ask("c")
+    f.model.breaks = True
+    with capture_logs() as logs:
+        await f.answer()
+        assert f.ended == [("a", REPLY)]
+        await turns(2)
+    assert f.failed_with().code is ErrorCode.INTERNAL
+    assert f.failed_with().outcome is Outcome.UNKNOWN
+    assert cancelled.cancel() is None, "nobody knows"
+    await turns(2)
+    assert [entry["event"] for entry in logs] == 2 * ["an adapter failed"]
+    f.model.breaks = False
+    f.ask()
+    assert f.model.pending, "all places are free"
+
+
+async def test_none_has_all_places_where_principals_can_be_told_apart() -> None:
+    f = Fixture(2 * RESERVED, shared=True)
+    for _ in range(3 * RESERVED):
+        f.ask("greedy")
+    assert f.model.served == {"greedy": 2 * RESERVED - 2}
+    f.ask("modest")
+    f.ask("modest")
+    f.ask("modest")
+    await asyncio.sleep(0)
+    assert f.model.served == {"greedy": 2 * RESERVED - 2, "modest": 2}
+    await f.answer()
+    await f.answer()
+    assert f.model.served == {"greedy": 2 * RESERVED - 1, "modest": 3}, "in turns"
+    one = Fixture(1, shared=True)
+    one.ask()
+    assert one.model.pending
+
+
+async def test_a_full_queue_of_equals_refuses_the_one_that_is_served_last() -> None:
+    f = Fixture(1)
+    for number in range(1 + QUEUED + 1):
+        f.ask(f"{number}")
+    await asyncio.sleep(0)
+    assert [who for who, _ in f.ended] == [f"{1 + QUEUED}"]
+
+
+async def test_the_first_part_of_a_probes_reply_closes_the_breaker() -> None:
+    f = Fixture(10)
+    for _ in range(FAILURES):
+        f.ask()
+        f.model.answer(SICK)
+    f.guard._breaker._until = 0.0
+    f.ask()
+    f.ask()
+    (probe,) = f.model.pending
+    probe.on_parts(["a part"])
+    assert f.parts == ["a part"]
+    f.ask()
+    assert len(f.model.pending) == 2
+    probe.on_parts(["another"])
+    probe.on_end(REPLY)
+    assert f.parts == ["a part", "another"]
+
+
+@pytest.mark.parametrize(("failure", "asked"), [(INVALID, False), (WELL, True), (SICK, False)])
+async def test_what_a_probe_says(failure: Failure, asked: bool) -> None:
+    f = Fixture(10)
+    for _ in range(FAILURES):
+        f.ask()
+        f.model.answer(SICK)
+    f.guard._breaker._until = 0.0
+    f.ask()
+    f.model.answer(failure)
+    assert f.guard._breaker.is_open is not asked
+    f.ask()
+    assert bool(f.model.pending) is (failure is not SICK), "another probe, if not all may go"
+
+
+async def test_sessions_are_opened_in_the_principals_turns() -> None:
+    f = Fixture(1)
+    f.model.well.clear()
+    async with asyncio.TaskGroup() as tasks:
+        for principal in ("first", *3 * ["greedy"], "modest"):
+            tasks.create_task(f.guard.open(principal))
+        given_up = tasks.create_task(f.guard.open("greedy"))
+        await turns(5)
+        given_up.cancel()
+        f.model.well.set()
+    assert f.model.opened == ["first", "greedy", "modest", "greedy", "greedy"]
+
+
+async def test_a_place_that_is_given_up_as_it_is_given_is_anothers() -> None:
+    places = Places(1, 2)
+
+    async def hold() -> None:
+        async with places.place("a"):
+            pass
+
+    async with places.place("a"):
+        waiting = [asyncio.create_task(hold()) for _ in range(2)]
+        await turns(2)
+    waiting[0].cancel()
+    await waiting[1]
+    assert waiting[0].cancelled()
+    async with places.place("a"):
+        waiting = [asyncio.create_task(hold()) for _ in range(3)]
+        await turns(2)
+        waiting[0].cancel()
+    refused = waiting.pop()
+    await waiting[1]
+    with pytest.raises(Full):
+        await refused
+    await hold()
+
+
 async def test_sessions_are_opened_and_closed_as_ever() -> None:
     f = Fixture(1)
-    session = await f.guard.open()
+    session = await f.guard.open("a")
     await f.guard.close(session)
     assert f.model.closed == [session]
 
@@ -201,11 +368,11 @@ async def test_an_endpoint_that_stalls_opens_and_closes_so_many_sessions_at_once
     session = ModelSession("m")
     async with asyncio.TaskGroup() as tasks:
         closing = [tasks.create_task(f.guard.close(session)) for _ in range(2)]
-        opening = [tasks.create_task(f.guard.open()) for _ in range(3 * (1 + QUEUED))]
+        opening = [tasks.create_task(f.guard.open("a")) for _ in range(3 * (1 + QUEUED))]
         await turns(10)
-        assert f.model.called == 1
+        assert f.model.called == 3, "those that close have places of their own"
         with pytest.raises(ModelError) as refused:
-            await f.guard.open()
+            await f.guard.open("a")
         assert refused.value.failure.code is ErrorCode.THROTTLED
         assert refused.value.failure.outcome is Outcome.NOT_INVOKED
         f.ask()
@@ -219,7 +386,7 @@ async def test_an_endpoint_that_stalls_opens_and_closes_so_many_sessions_at_once
 async def test_no_crowd_is_opened_in_one_turn_of_the_loop() -> None:
     f = Fixture(100)
     async with asyncio.TaskGroup() as tasks:
-        opening = [tasks.create_task(f.guard.open()) for _ in range(10 * BEGUN)]
+        opening = [tasks.create_task(f.guard.open("a")) for _ in range(10 * BEGUN)]
         called = []
         while not all(task.done() for task in opening):
             before = f.model.called
@@ -234,7 +401,7 @@ async def test_sessions_that_can_not_be_opened_show_that_an_endpoint_fails() -> 
     f.model.failure = SICK
     for _ in range(FAILURES + 1):
         with pytest.raises(ModelError):
-            await f.guard.open()
+            await f.guard.open("a")
     assert f.model.called == FAILURES
     f.ask()
     assert not f.model.pending
@@ -245,10 +412,10 @@ async def test_an_opening_that_is_given_up_leaves_its_place_and_its_probe_to_ano
     for _ in range(FAILURES):
         f.ask()
         f.model.answer(SICK)
-    f.guard._breaker._until = 0.0  # it may be asked again
     f.model.well.clear()
     for number in range(1, 3):
-        opening = asyncio.create_task(f.guard.open())
+        f.guard._breaker._until = 0.0  # it may be asked again
+        opening = asyncio.create_task(f.guard.open("a"))
         await turns(3)
         assert f.model.called == number
         opening.cancel()
@@ -263,33 +430,76 @@ class Clock:
         return self.now
 
 
+def opened(breaker: Breaker) -> int:
+    """Open it; returns a number of a call that began before."""
+    call = 0
+    for _ in range(FAILURES):
+        assert breaker.wait() == 0
+        call = breaker.begin()
+        breaker.failed(call)
+    assert breaker.is_open
+    return call
+
+
 def test_a_breaker_opens_and_closes() -> None:
     clock = Clock()
     breaker = Breaker(clock)
     for _ in range(FAILURES - 1):
-        breaker.failed()
-    breaker.succeeded()
-    for _ in range(FAILURES):
-        assert breaker.wait() == 0
-        breaker.failed()
+        breaker.failed(breaker.begin())
+    breaker.succeeded(breaker.begin())
+    opened(breaker)
     waits = [breaker.wait()]
     clock.now += waits[0]
     assert breaker.wait() == 0, "a probe"
-    assert breaker.wait() > 0, "and only one"
-    breaker.failed()
+    probe = breaker.begin()
+    assert breaker.wait() == PROBE_SECONDS, "and only one"
+    breaker.failed(probe)
     waits.append(breaker.wait())
     assert waits == [OPEN_SECONDS, 2 * OPEN_SECONDS]
     for _ in range(10):
         clock.now += breaker.wait()
-        assert breaker.wait() == 0
-        breaker.failed()
+        breaker.failed(breaker.begin())
     assert breaker.wait() == MAX_OPEN_SECONDS
     clock.now += MAX_OPEN_SECONDS
-    assert breaker.wait() == 0
-    breaker.unknown()
+    probe = breaker.begin()
+    assert breaker.wait() == MAX_OPEN_SECONDS
+    breaker.unknown(probe)
     assert breaker.wait() == 0, "another probe, since nobody has waited for that"
-    breaker.succeeded()
+    breaker.succeeded(breaker.begin())
     assert [breaker.wait() for _ in range(3)] == [0, 0, 0]
+    opened(breaker)
+    assert breaker.wait() == OPEN_SECONDS, "anew"
+
+
+def test_what_becomes_of_a_call_from_before_says_nothing() -> None:
+    clock = Clock()
+    breaker = Breaker(clock)
+    before = opened(breaker)
+    clock.now += breaker.wait()
+    probe = breaker.begin()
+    for older in (breaker.unknown, breaker.failed, breaker.succeeded):
+        older(before)
+        assert breaker.wait() == PROBE_SECONDS
+    breaker.succeeded(probe)
+    for _ in range(FAILURES):
+        breaker.failed(before)
+        breaker.failed(probe)
+    assert not breaker.is_open, "they began when it was sick"
+
+
+def test_a_probe_that_says_nothing_is_not_the_last() -> None:
+    clock = Clock()
+    breaker = Breaker(clock)
+    opened(breaker)
+    clock.now += breaker.wait()
+    first = breaker.begin()
+    clock.now += breaker.wait()
+    breaker.begin()
+    breaker.failed(first)
+    breaker.unknown(first)
+    assert breaker.wait() == PROBE_SECONDS, "the second is under way"
+    breaker.succeeded(first)
+    assert not breaker.is_open
 
 
 def settled(limit: AdaptiveLimit, seconds: Callable[[int], float], count: int) -> int:
@@ -309,8 +519,25 @@ def test_the_limit_goes_down_where_replies_become_slow_and_comes_back() -> None:
     limit = AdaptiveLimit(50)
     settled(limit, lambda _limit: 1.0, 100)
     low = settled(limit, lambda limit: 1.0 if limit <= 20 else 10.0, 300)
-    assert low <= 25
+    assert low <= 30
     assert settled(limit, lambda _limit: 1.0, 20_000) == 50
+
+
+@pytest.mark.parametrize(("part", "long"), [(0.1, 30.0), (0.02, 60.0), (0.01, 100.0)])
+def test_some_turns_that_always_take_long_say_nothing(part: float, long: float) -> None:
+    limit, random = AdaptiveLimit(200), Random(1)
+    lowest = 200
+    for _ in range(100):
+        lowest = min(lowest, settled(limit, lambda _: long if random.random() < part else 0.2, 200))
+    assert lowest >= 150
+
+
+def test_turns_that_become_longer_are_not_held_back_for_long() -> None:
+    limit = AdaptiveLimit(50)
+    settled(limit, lambda _limit: 0.2, 1000)
+    lows = [settled(limit, lambda _limit: 20.0, 50) for _ in range(40)]
+    assert min(lows) >= 10
+    assert lows[-1] == 50
 
 
 def test_throttling_counts_once_in_a_moment() -> None:

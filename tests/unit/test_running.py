@@ -100,7 +100,7 @@ class TestCrash:
         async with running() as f:
             opens = asyncio.Event()
 
-            async def open_late() -> ModelSession:
+            async def open_late(_principal: str) -> ModelSession:
                 await opens.wait()
                 return ModelSession("late")
 

@@ -75,7 +75,15 @@ async def test_what_nobody_has_foreseen_ends_the_turn(*, stream: bool) -> None:
         transport, "my-endpoint", PROFILES["stateless"], CallOptions(), body_format=form
     )
     request = ModelRequest(body=b"{}", content_type="application/json", stream=stream)
-    model.invoke(request, None, affinity="a", principal="p", on_parts=on_parts, on_end=ends.append)
+    model.invoke(
+        request,
+        None,
+        affinity="a",
+        principal="p",
+        until=None,
+        on_parts=on_parts,
+        on_end=ends.append,
+    )
     if stream:
         transport.reader.feed(payload_part(b"the beginning of a line"))
         transport.reader.end()

@@ -183,9 +183,11 @@ class Sessions(RuleBasedStateMachine):
         self.script.step(on.InvokeFailed(self.running(), reason))
 
     @precondition(lambda self: self.script.cancelling())
-    @rule()
-    def cancelled(self) -> None:
-        self.script.step(on.InvokeCancelled(self.running()))
+    @rule(sent=st.booleans())
+    def cancelled(self, sent: bool) -> None:
+        turn = self.script.session.turns.running
+        sent = sent or (turn is not None and turn.deltas > 0)
+        self.script.step(on.InvokeCancelled(self.running(), None if sent else Outcome.NOT_INVOKED))
 
     @precondition(lambda self: self.script.closing_models)
     @rule()

@@ -108,10 +108,18 @@ class TestLoss:
         script.fire(Timer.RETRY_REPLAY)
         assert said(script) == [b"one"]
         script.fail(THROTTLED)
-        assert script.last(do.CloseSession).model == NEW
+        assert script.last(do.CloseSession).model == NEW, "which may have been told a part"
         assert script.error("b").outcome is Outcome.NOT_INVOKED
-        script.closed()
-        assert script.last(wire.SessionClosed).reason == "lost"
+        assert script.error("b").code is ErrorCode.THROTTLED
+        assert script.state is State.READY
+        script.step(on.CloseEnded(NEW))
+        script.step(send("c", "three"))
+        script.step(on.Opened(MODEL))
+        script.fail(THROTTLED)
+        script.fire(Timer.RETRY_REPLAY)
+        script.answer()
+        assert script.last(wire.SessionRenewed).context == "replayed"
+        assert said(script) == [b"three"]
 
     def test_a_replay_may_lose_its_session_too(self) -> None:
         script = Script(on_lost=Recovery.REPLAY).ready()

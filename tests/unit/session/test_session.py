@@ -67,7 +67,7 @@ def test_a_turn_goes_to_the_model_and_its_reply_to_the_client() -> None:
     script.step(send("a"))
     assert script.last(wire.MessageAccepted).queued == 0
     assert script.last(do.Invoke) == do.Invoke(
-        1, request(b"hello", "text/plain; charset=utf-8"), MODEL
+        1, request(b"hello", "text/plain; charset=utf-8"), MODEL, script.clock + 1195
     )
     script.answer("hi", after=2.25, variant="v1", custom_attributes="x=1")
     assert script.done["a"] == wire.MessageDone(
@@ -578,6 +578,39 @@ class TestTheModelEndsIt:
         script.answer(new_session=NEW, session_closed=True)
         assert script.last(wire.SessionClosed).reason == "model"
         assert not script.closing_models
+
+
+class TestNeverSent:
+    """A turn that waits for its endpoint: the session takes it for one that is there."""
+
+    @pytest.mark.parametrize("opening", [Opening.CALL, Opening.TURN])
+    def test_cancelled(self, opening: Opening) -> None:
+        script = Script(opening=opening, transcript_turns=5)
+        script.ready() if opening is Opening.CALL else script.start()
+        for name in ("a", "b"):
+            script.step(send(name))
+        script.step(wire.MessageCancel(id="a"))
+        script.step(on.InvokeCancelled(script.invoking[0].turn, Outcome.NOT_INVOKED))
+        done = script.done["a"]
+        assert (done.status, done.outcome) == ("cancelled", Outcome.NOT_INVOKED)
+        assert "b" not in script.done, "which goes on"
+        assert script.session.history.transcript.turns() == []
+
+    def test_the_end_of_its_session(self) -> None:
+        script = Script().ready()
+        script.step(send("a"))
+        script.step(wire.SessionClose())
+        script.step(on.InvokeCancelled(1, Outcome.NOT_INVOKED))
+        done = script.done["a"]
+        assert (done.status, done.outcome) == ("cancelled", Outcome.NOT_INVOKED)
+
+    def test_it_is_not_to_be_sent_when_its_session_has_expired(self) -> None:
+        script = Script().ready()
+        script.step(send("a"))
+        assert script.last(do.Invoke).until == script.clock + 1195
+        other = Script(opening=Opening.TURN).start()
+        other.step(send("a"))
+        assert other.last(do.Invoke).until is None
 
 
 class TestTime:
