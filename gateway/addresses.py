@@ -2,7 +2,8 @@
 
 import re
 from collections.abc import Mapping
-from ipaddress import ip_address
+from functools import lru_cache
+from ipaddress import IPv6Address, ip_address, ip_network
 from types import MappingProxyType
 from urllib.parse import quote, urlsplit, urlunsplit
 
@@ -19,6 +20,18 @@ def is_loopback(host: str) -> bool:
         return ip_address(host).is_loopback
     except ValueError:
         return False
+
+
+@lru_cache(maxsize=10_000)
+def network_of(host: str) -> str:
+    """What one customer of a network has: an IPv4 address, or the first 64 bits of an IPv6 one."""
+    try:
+        address = ip_address(host)
+    except ValueError:
+        return host
+    if not isinstance(address, IPv6Address) or address.is_loopback:
+        return host
+    return str(address.ipv4_mapped or ip_network((address, 64), strict=False))
 
 
 def origin_of(url: str) -> str:

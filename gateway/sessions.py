@@ -162,9 +162,9 @@ class Sessions:
         theirs = session.policy is route.policy and session.principal == principal
         return runner if session.accepts(resume_key) and theirs else None
 
-    def spawn(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
-        """Run work that ends with the gateway."""
-        task = self._tasks.create_task(work)
+    def spawn(self, work: Coroutine[Any, Any, object]) -> asyncio.Task[None]:
+        """Run work that ends with the gateway, and does not end it."""
+        task = self._tasks.create_task(_logged(work))
         self._running.add(task)
         task.add_done_callback(self._running.discard)
         return task
@@ -205,3 +205,10 @@ class Sessions:
         """Let the drain time be over now."""
         if self._time_left is not None:
             self._time_left.reschedule(0)
+
+
+async def _logged(work: Coroutine[Any, Any, object]) -> None:
+    try:
+        await work
+    except Exception:
+        log.exception("background work failed")

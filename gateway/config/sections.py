@@ -185,8 +185,8 @@ class LimitSettings(Section):
     )
     handshakes_per_second: Positive = Field(
         default=200.0,
-        description="connections that may come in a second from other machines, in all; twice as "
-        "many at once",
+        description="connections that may come in a second from other machines, in all, and a "
+        "quarter of them from one address; twice as many at once",
     )
     sessions_per_principal: Count = Field(default=200, description="sessions at once")
     messages_per_second: Positive = Field(

@@ -24,7 +24,7 @@ class Certificate:
         key_file: Its private key, as PEM, without a password.
 
     Attributes:
-        context: Has the newest; a connection keeps what it began with.
+        context: Serves the newest; a connection keeps what it began with.
         files: Both.
 
     Raises:
@@ -35,9 +35,14 @@ class Certificate:
         self.files = (cert_file, key_file)
         self._cert_file = cert_file
         self._key_file = key_file
-        self.context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-        self.context.set_alpn_protocols(["http/1.1"])
         self.reload()
+        # Each time in a context of its own: one that has a certificate keeps it beside a new one
+        # whose key is of another kind. The callback comes without a server's name, too.
+        self.context = self._newest
+        self.context.sni_callback = self._choose
+
+    def _choose(self, connection: ssl.SSLObject, _name: str | None, _outer: object) -> None:
+        connection.context = self._newest
 
     def reload(self) -> None:
         """Read both again; where they can't be used, what was read before stays.
@@ -50,7 +55,6 @@ class Certificate:
                 file.read_bytes()
             except OSError as error:
                 raise CertificateError(file, error.strerror or str(error)) from None
-        # First elsewhere: what fails halfway would leave a certificate with another one's key.
         trial = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         try:
             trial.load_verify_locations(self._cert_file)  # whose errors are of this file alone
@@ -58,15 +62,17 @@ class Certificate:
             raise CertificateError(
                 self._cert_file, "no certificate as PEM, or a broken one"
             ) from None
-        for context in (trial, self.context):
-            try:
-                context.load_cert_chain(self._cert_file, self._key_file, password=_no_password)
-            except ssl.SSLError as error:
-                raise self._wrong(error) from None
+        newest = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        newest.set_alpn_protocols(["http/1.1"])
+        try:
+            newest.load_cert_chain(self._cert_file, self._key_file, password=_no_password)
+        except ssl.SSLError as error:
+            raise self._wrong(error) from None
+        self._newest = newest
 
     def _wrong(self, error: ssl.SSLError) -> CertificateError:
         """What OpenSSL has against them, which names neither file."""
-        if error.reason == "KEY_VALUES_MISMATCH":
+        if error.reason in {"KEY_VALUES_MISMATCH", "NO_CERTIFICATE_ASSIGNED"}:  # or of another kind
             return CertificateError(self._key_file, f"not the key of {self._cert_file}")
         if error.reason:  # it holds the certificate for too weak, say
             text = error.reason.replace("_", " ").lower()

@@ -8,14 +8,15 @@ from hashlib import sha256
 
 import msgspec
 import structlog
+from cachetools import TTLCache
 
-from gateway.addresses import is_loopback
+from gateway.addresses import is_loopback, network_of
 from gateway.admission import ANONYMOUS, Credentials, Refused, Ticket
 from gateway.errors import ErrorCode
 from gateway.logs import LogLimit
 from gateway.security.keys import Keys, looks_like_a_key
 from gateway.security.keysets import KeysUnavailable
-from gateway.security.limits import Accounts, Bucket
+from gateway.security.limits import BURST_SECONDS, Accounts, Bucket
 from gateway.security.principals import Principal
 from gateway.security.tokens import BadToken, Tokens
 from gateway.session.ports import TicketStore
@@ -24,6 +25,12 @@ log = structlog.stdlib.get_logger("gateway.security")
 
 TICKET_SECONDS = 30.0
 """How long a ticket is good."""
+
+SHARES = 4
+"""No address has more than one in so many of the handshakes in a second."""
+
+ADDRESSES = 10_000
+"""How many addresses are remembered for that."""
 
 REFUSALS_A_MINUTE = 60
 """How many lines are logged of those who may not come in, for each reason."""
@@ -36,7 +43,7 @@ def _nobody() -> Refused:
 class Guest:
     """See `gateway.admission.Visitor`."""
 
-    __slots__ = ("_address", "_door", "_known", "_left", "_refused", "on_withdrawn")
+    __slots__ = ("_address", "_door", "_known", "_left", "_refused", "_route", "on_withdrawn")
 
     def __init__(self, door: "Door", address: str, refused: Refused | None) -> None:
         self.on_withdrawn: Callable[[], None] | None = None
@@ -44,6 +51,7 @@ class Guest:
         self._address = address
         self._refused = refused
         self._known: Principal | None = None
+        self._route: str | None = None
         self._left = False
 
     @property
@@ -66,8 +74,8 @@ class Guest:
         if not self._door.required or not credentials:
             return
         known = await self._door.identify(credentials, self._address)
-        if route is not None and not known.may_use(route):
-            raise Refused(ErrorCode.FORBIDDEN, "You may not use this route.")
+        self._route = route
+        self._check_route(known)
         if not await self._door.accounts.connect(known):
             text = "You have as many connections as you may."
             raise Refused(ErrorCode.RATE_LIMITED, text, retry_after=1.0)
@@ -86,9 +94,16 @@ class Guest:
         if before is None:
             return
         known = await self._door.identify(Credentials(token), self._address)
+        if self._left:  # meanwhile
+            return
         if known.name != before.name:
             raise Refused(ErrorCode.FORBIDDEN, "This token is not of the same principal.")
+        self._check_route(known)
         self._know(known)
+
+    def _check_route(self, known: Principal) -> None:
+        if self._route is not None and not known.may_use(self._route):
+            raise Refused(ErrorCode.FORBIDDEN, "You may not use this route.")
 
     def take(self, size: int) -> float:
         """See `gateway.admission.Visitor`."""
@@ -154,6 +169,8 @@ class Door:
         self._connections: Counter[str] = Counter()
         self._connections_per_address = connections_per_address
         self._handshakes = Bucket(handshakes_per_second, clock())
+        # Full buckets, by the time that one is forgotten.
+        self._of_addresses: TTLCache[str, Bucket] = TTLCache(ADDRESSES, BURST_SECONDS, timer=clock)
         self._wall = wall
         self._clock = clock
         self._logged = LogLimit(REFUSALS_A_MINUTE)
@@ -168,19 +185,25 @@ class Door:
         refused = None
         if not is_loopback(address):  # whence come proxies, which speak for many, and the operator
             refused = self._too_many(address)
-        self._connections[address] += 1
+        self._connections[network_of(address)] += 1
         return Guest(self, address, refused)
 
     def _too_many(self, address: str) -> Refused | None:
-        wait = self._handshakes.wait(1, self._clock())
-        if wait:
-            self.log_refused("too many handshakes", address)
-            return Refused(ErrorCode.RATE_LIMITED, "Too many connect at once.", wait)
+        """Who is refused for what its own address has done costs the others nothing."""
+        network = network_of(address)
+        if self._connections[network] >= self._connections_per_address:
+            self.log_refused("too many connections from one address", address)
+            return Refused(ErrorCode.RATE_LIMITED, "Too many connections from your address.", 1.0)
+        now, rate = self._clock(), self._handshakes.rate
+        own = self._of_addresses.get(network) or Bucket(rate / SHARES, now)
+        for bucket, who in ((own, " from one address"), (self._handshakes, "")):
+            if wait := bucket.wait(1, now):
+                self.log_refused(f"too many handshakes{who}", address)
+                return Refused(ErrorCode.RATE_LIMITED, "Too many connect at once.", wait)
+        own.take(1)
         self._handshakes.take(1)
-        if self._connections[address] < self._connections_per_address:
-            return None
-        self.log_refused("too many connections from one address", address)
-        return Refused(ErrorCode.RATE_LIMITED, "Too many connections from your address.", 1.0)
+        self._of_addresses[network] = own
+        return None
 
     def has_withdrawn(self, known: Principal) -> bool:
         """Whether the key that somebody has shown is not good any more, if it was one."""
@@ -204,9 +227,10 @@ class Door:
     def left(self, guest: Guest, address: str, known: Principal | None) -> None:
         """Somebody has left."""
         self.unwatch(guest)
-        self._connections[address] -= 1
-        if not self._connections[address]:
-            del self._connections[address]
+        network = network_of(address)
+        self._connections[network] -= 1
+        if not self._connections[network]:
+            del self._connections[network]
         if known is not None:
             self.accounts.disconnect(known.name)
 

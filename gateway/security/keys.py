@@ -144,8 +144,8 @@ def read(path: Path) -> dict[str, Entry]:
     seen: dict[str, str] = {}
     for name, table in tables.items():
         place = f"{path}:{_line(text, name)}"
-        if not NAME.fullmatch(name):
-            raise KeyFileError(f"{place}: {_NAMES}")
+        if not NAME.fullmatch(name) or looks_like_a_key(name):
+            raise KeyFileError(f"{place}: {_NAMES}, and is no key")
         try:
             entry = entries[name] = msgspec.convert(table, Entry)
         except msgspec.ValidationError as error:
@@ -159,8 +159,9 @@ def read(path: Path) -> dict[str, Entry]:
 def _not_toml(path: Path, text: str, why: str) -> str:
     place = re.fullmatch(r"(.*) \(at (?:line (\d+), column \d+|end of document)\)", why, re.DOTALL)
     if place is None:
-        return f"{path}: not TOML: {why}"
-    return f"{path}:{place[2] or len(text.splitlines())}: not TOML: {place[1]}"
+        return f"{path}: not TOML"
+    what = "a key is in the wrong place" if PREFIX in place[1] else place[1]
+    return f"{path}:{place[2] or len(text.splitlines())}: not TOML: {what}"
 
 
 def _line(text: str, name: str) -> int:
@@ -190,8 +191,8 @@ def add(path: Path, name: str, routes: Sequence[str] | None) -> str:
     Raises:
         KeyFileError: The name is taken or is none, or the file can't be used.
     """
-    if not NAME.fullmatch(name):
-        raise KeyFileError(_NAMES)
+    if not NAME.fullmatch(name) or looks_like_a_key(name):
+        raise KeyFileError(f"{_NAMES}, and is no key")
     text = ""
     if path.exists():
         if name in read(path):

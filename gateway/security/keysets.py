@@ -83,9 +83,11 @@ def _usable(each: Any) -> jwt.PyJWK | None:
     """A key for signatures that is public; others are passed over, as RFC 7517, 5 wants it."""
     if not isinstance(each, dict) or each.get("use", "sig") != "sig" or each.get("kty") == "oct":
         return None
+    if "d" in each or not isinstance(each.get("kid"), str | None):
+        return None  # a private one, or one that no token can name
     try:
         return jwt.PyJWK(each)
-    except (jwt.PyJWTError, ValueError, TypeError, KeyError):
+    except Exception:  # noqa: BLE001 - whatever it is, this key can't be used
         return None
 
 
@@ -154,9 +156,11 @@ class FetchedKeys:
     async def get(self, key_id: str | None) -> jwt.PyJWK | None:
         """See `KeySet.get`."""
         key = None if self._keys is None else self._keys.find(key_id)
-        if key is None or self._clock() >= self._stale:
+        now = self._clock()
+        if key is None or now >= self._stale:
             fetching = self._fetch()
-            if key is None and fetching is not None:  # else the old ones are good meanwhile
+            # One that is little older than it may be is good meanwhile.
+            if fetching is not None and (key is None or now >= self._stale + FRESH_SECONDS):
                 await asyncio.shield(fetching)
                 key = None if self._keys is None else self._keys.find(key_id)
         if self._keys is None:

@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable
 from typing import Protocol
 
-from cachetools import TTLCache
+from cachetools import TLRUCache
 
 from gateway.security.principals import Principal, PrincipalLimits
 
@@ -43,6 +43,10 @@ class Bucket:
     def take(self, amount: float) -> None:
         """Count it; what follows waits the longer."""
         self._level -= amount
+
+    def full_at(self, now: float) -> float:
+        """When it is full, if nothing is taken from it."""
+        return max(now, self._since + BURST_SECONDS - self._level / self.rate)
 
 
 class Accounts(Protocol):
@@ -88,6 +92,10 @@ class _Account:
         self.messages = Bucket(limits.messages_per_second, now)
         self.bytes = Bucket(limits.bytes_per_second, now)
 
+    def full_at(self, now: float) -> float:
+        """When both buckets are full, if nothing is taken from them."""
+        return max(self.messages.full_at(now), self.bytes.full_at(now))
+
     def change(self, limits: PrincipalLimits) -> None:
         """They are others, since the file of keys is read again."""
         self.limits = limits
@@ -109,8 +117,10 @@ class LocalAccounts:
         self._limits = limits
         self._clock = clock
         self._accounts: dict[str, _Account] = {}
-        # By then their buckets are full, and a new account is the same.
-        self._resting: TTLCache[str, _Account] = TTLCache(RESTING, BURST_SECONDS, timer=clock)
+        # Until their buckets are full, when a new account is the same.
+        self._resting: TLRUCache[str, _Account] = TLRUCache(
+            RESTING, lambda _name, account, now: account.full_at(now), timer=clock
+        )
 
     def __len__(self) -> int:
         return len(self._accounts)

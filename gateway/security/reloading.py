@@ -30,6 +30,7 @@ class Reloader:
 
     def __init__(self) -> None:
         self._all: list[tuple[Reloaded, object]] = []
+        self._seen: list[object] = []
 
     def add(self, files: Collection[Path], load: Callable[[], None]) -> None:
         """Read these again from now on.
@@ -40,6 +41,7 @@ class Reloader:
         """
         each = Reloaded(files, load)
         self._all.append((each, _state(each)))
+        self._seen.append(None)
 
     async def run(self) -> None:
         """Look for changes until this is cancelled."""
@@ -51,11 +53,13 @@ class Reloader:
         """Read all again.
 
         Args:
-            changed: Only what has changed.
+            changed: Only what has changed, and has been the same since the last look: a file may be
+                half written.
         """
         for index, (each, before) in enumerate(self._all):
             state = _state(each)
-            if changed and state == before:
+            seen, self._seen[index] = self._seen[index], state
+            if changed and (state == before or state != seen):
                 continue
             self._all[index] = each, state
             names = [str(file) for file in each.files]

@@ -29,6 +29,7 @@ from gateway.runner import SessionRunner
 from gateway.session.events import ClientId, Confirmed, Written
 from gateway.session.ports import StoreFull
 from gateway.session.reader import LogReader
+from gateway.session.sizes import utf8_size
 from gateway.sessions import Sessions, TooManySessions
 from gateway.transports.closing import CloseWith
 from gateway.transports.link import LINK, Link
@@ -101,6 +102,7 @@ class WebSocketConnection:
 
     __slots__ = (
         "_bad_messages",
+        "_checking",
         "_client",
         "_closed",
         "_closing",
@@ -114,12 +116,12 @@ class WebSocketConnection:
         "_loop",
         "_on_end",
         "_raw",
-        "_refreshing",
         "_refused",
         "_reported",
         "_reports",
         "_route",
         "_runner",
+        "_shown",
         "_spawn",
         "_visitor",
         "_websocket",
@@ -152,7 +154,8 @@ class WebSocketConnection:
         self._closing: tuple[CloseCode, str] | None = None
         self._cut: asyncio.TimerHandle | None = None
         self._expiry: asyncio.TimerHandle | None = None
-        self._refreshing = False
+        self._checking = False
+        self._shown: str | None = None
         self._closed = False
         self._bad_messages = self._refused = 0
         self._reports = not route.policy.resume_seconds
@@ -309,20 +312,28 @@ class WebSocketConnection:
         self._fail(Refused(ErrorCode.UNAUTHENTICATED, text))
 
     def _refresh(self, token: str) -> None:
-        """Check another token, unless one is being checked."""
-        if not self._refreshing:
-            self._refreshing = True
-            self._spawn(self._refreshed(token))
+        """Check another token, or have it checked when the one before has been."""
+        self._shown = token
+        if not self._checking:
+            self._checking = True
+            self._spawn(self._check_shown())
 
-    async def _refreshed(self, token: str) -> None:
+    async def _check_shown(self) -> None:
+        try:
+            while (token := self._shown) is not None and not self._closed:
+                self._shown = None
+                await self._show(token)
+        finally:
+            self._checking = False
+
+    async def _show(self, token: str) -> None:
         try:
             await self._visitor.refresh(token)
         except Refused as error:
             self.tell(_told(error))
         else:
-            self._expire()
-        finally:
-            self._refreshing = False
+            if not self._closed:
+                self._expire()
 
     async def _open(self, sessions: Sessions) -> None:
         if sessions.draining:
@@ -408,11 +419,14 @@ class WebSocketConnection:
             message = self._codec.decode(frame)
             match message:
                 case MessageSend():
-                    self._turn(message, runner, client, len(frame))
+                    self._turn(message, runner, client, _size(frame))
                 case Ping():
                     self.tell(Pong(data=message.data))
                 case AuthRefresh():
-                    self._refresh(message.token)
+                    if wait := self._visitor.take(len(frame)):
+                        self.tell(_told(_too_fast(wait)))
+                    else:
+                        self._refresh(message.token)
                 case SessionOpen():
                     self._refuse("`session.open` comes first, and once")
                 case _:
@@ -508,6 +522,8 @@ def _told(refused: Refused, message_id: str | None = None) -> ErrorMessage:
 
 def _exceeds(frame: Frame, limit: int) -> bool:
     """Whether a frame has more bytes than that; text is encoded only where it must be."""
-    if len(frame) * 4 <= limit:  # no character has more than four
-        return False
-    return (len(frame) if isinstance(frame, bytes) else len(frame.encode())) > limit
+    return len(frame) * 4 > limit and _size(frame) > limit  # no character has more than four
+
+
+def _size(frame: Frame) -> int:
+    return len(frame) if isinstance(frame, bytes) else utf8_size(frame)

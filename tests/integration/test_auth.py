@@ -175,7 +175,8 @@ async def test_a_token_may_be_followed_by_another(guarded: Guarded) -> None:
         assert (await chat.until("error"))["code"] == "forbidden"
         await chat.send("auth.refresh", token="x.y.z")
         assert (await chat.until("error"))["code"] == "unauthenticated"
-        await chat.send("auth.refresh", token=SIGNER.token())
+        for token in (SIGNER.token(exp=end), SIGNER.token()):  # one while the other is checked
+            await chat.send("auth.refresh", token=token)
         await asyncio.sleep(end + 0.5 - time.time())
         assert (await chat.ask("hi", "1"))["status"] == "completed"
 

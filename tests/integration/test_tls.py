@@ -18,7 +18,7 @@ from tests.support.processes import Process
 from tests.support.timing import UNIT
 from tests.support.tokens import add_key
 
-FIRST, SECOND = certificate(), certificate()
+FIRST, SECOND = certificate(), certificate("rsa")
 CONFIG = """
 [tls]
 cert_file = "{path}/cert.pem"

@@ -5,11 +5,11 @@ import ssl
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import (
     BestAvailableEncryption,
     Encoding,
@@ -46,9 +46,13 @@ class Certificate(NamedTuple):
             new.replace(folder / name)
 
 
-def certificate() -> Certificate:
-    """A new one."""
-    key = ec.generate_private_key(ec.SECP256R1())
+def certificate(kind: Literal["ec", "rsa"] = "ec") -> Certificate:
+    """A new one, with a key of this kind."""
+    key = (
+        ec.generate_private_key(ec.SECP256R1())
+        if kind == "ec"
+        else rsa.generate_private_key(65_537, 2048)
+    )
     # A client finds an authority by its name.
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, secrets.token_hex(8))])
     now = datetime.now(UTC)

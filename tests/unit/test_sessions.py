@@ -191,6 +191,18 @@ async def test_sessions_end_one_after_the_other_within_half_of_the_time(
     assert paused == [(pause, ended) for ended in range(count)]
 
 
+async def test_background_work_that_fails_ends_nothing_else() -> None:
+    async def fails() -> None:
+        raise ZeroDivisionError
+
+    async with running(drain_seconds=3600.0) as f:
+        runner = await f.open()
+        with capture_logs() as logs:
+            await f.sessions.spawn(fails())
+        assert [line["event"] for line in logs] == ["background work failed"]
+        await f.until(lambda: runner.log.last)
+
+
 async def test_a_gateway_without_sessions_has_nothing_to_wait_for() -> None:
     async with running(drain_seconds=3600.0) as f:
         await f.sessions.drain()

@@ -1,6 +1,7 @@
 """Who comes in."""
 
 import asyncio
+import contextlib
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
+from gateway.addresses import network_of
 from gateway.admission import Credentials, Refused
 from gateway.errors import ErrorCode
 from gateway.security.door import TICKET_SECONDS, Door, Guest
@@ -216,6 +218,24 @@ async def test_a_name_with_another_key(tmp_path: Path) -> None:
     assert told == ["ada"]
 
 
+async def test_another_token_has_to_be_for_the_same_route(tmp_path: Path) -> None:
+    f = Fixture(tmp_path)
+    guest = await f.enter(Credentials(SIGNER.token(routes=["chat"])))
+    with pytest.raises(Refused) as error:
+        await guest.refresh(SIGNER.token(routes=["games"]))
+    assert error.value.code is ErrorCode.FORBIDDEN
+    await guest.refresh(SIGNER.token(routes=["games", "chat"]))
+
+
+async def test_who_has_left_while_another_token_was_checked_is_not_kept(tmp_path: Path) -> None:
+    f = Fixture(tmp_path)
+    guest = await f.enter(Credentials(f.key))
+    coming = asyncio.create_task(guest.refresh(f.key))
+    guest.release()
+    await coming
+    assert not f.door._with_keys
+
+
 async def test_only_so_many_of_one_principal(tmp_path: Path) -> None:
     f = Fixture(tmp_path)
     guests = [await f.enter(Credentials(f.key), address=f"198.51.100.{n}") for n in range(3)]
@@ -230,7 +250,7 @@ async def test_only_so_many_of_one_principal(tmp_path: Path) -> None:
 
 
 async def test_only_so_many_from_one_address_but_for_this_machine(tmp_path: Path) -> None:
-    f = Fixture(tmp_path)
+    f = Fixture(tmp_path, handshakes_per_second=100.0)
     guests = [await f.enter(Credentials()) for _ in range(5)]
     assert (await refused(f, Credentials())).code is ErrorCode.RATE_LIMITED
     await f.enter(Credentials(), address="198.51.100.9")
@@ -238,6 +258,31 @@ async def test_only_so_many_from_one_address_but_for_this_machine(tmp_path: Path
     await f.enter(Credentials())
     for _ in range(100):
         await f.enter(Credentials(), address="127.0.0.1")
+
+
+async def test_what_one_address_does_is_not_felt_by_others(tmp_path: Path) -> None:
+    f = Fixture(tmp_path)
+    with capture_logs() as logs:
+        for number in range(100):
+            with contextlib.suppress(Refused):
+                (await f.enter(Credentials(), address=f"2001:db8::{number:x}")).release()
+        for number in range(15):
+            (await f.enter(Credentials(f.key), address=f"198.51.100.{number % 3}")).release()
+    assert {line["why"] for line in logs} == {"too many handshakes from one address"}
+
+
+@pytest.mark.parametrize(
+    ("address", "network"),
+    [
+        ("2001:db8:1:2:3::4", "2001:db8:1:2::/64"),
+        ("::ffff:198.51.100.1", "198.51.100.1"),
+        ("198.51.100.1", "198.51.100.1"),
+        ("::1", "::1"),
+        ("unknown", "unknown"),
+    ],
+)
+def test_networks(address: str, network: str) -> None:
+    assert network_of(address) == network
 
 
 async def test_only_so_many_in_a_second(tmp_path: Path) -> None:

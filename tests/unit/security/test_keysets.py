@@ -156,6 +156,14 @@ async def test_what_is_no_set_is_told_and_asked_for_again(
         assert await provider.keys.get("one") is not None
 
 
+async def test_a_key_of_long_ago_is_asked_for_before_it_is_used() -> None:
+    async with providing() as provider:
+        await provider.keys.get("one")
+        provider.now += 2 * FRESH_SECONDS
+        provider.answer = json.dumps(key_set(TWO))
+        assert await provider.keys.get("one") is None, "it was withdrawn"
+
+
 async def test_nobody_is_there() -> None:
     tasks: list[asyncio.Task[None]] = []
 
@@ -201,6 +209,10 @@ def test_only_public_keys_for_signatures_are_used() -> None:
         {"kty": "oct", "k": "AAAA", "kid": "secret"},
         TWO.public(use="enc"),
         {"kty": "EC", "kid": "half"},
+        {"kty": "OKP", "alg": "none", "x": "A", "kid": "none"},
+        {"kty": "OKP", "crv": "Ed25519", "x": "A", "d": "A", "kid": "private"},
+        {**TWO.public(), "kid": ["a", "list"]},
+        {**TWO.public(), "d": "AAAA"},
         {"kty": "new", "kid": "new"},
         5,
     ]

@@ -77,6 +77,20 @@ async def test_who_has_nothing_is_forgotten_when_its_buckets_are_full() -> None:
     assert accounts.take(ADA.name, 10) == 0
 
 
+async def test_a_debt_outlives_a_connection() -> None:
+    clock = Clock()
+    accounts = LocalAccounts(LIMITS, clock)
+    await accounts.connect(ADA)
+    accounts.take(ADA.name, 100 * int(LIMITS.bytes_per_second))
+    for _ in range(9):
+        accounts.disconnect(ADA.name)
+        clock.now += 10.5
+        await accounts.connect(ADA)
+        assert accounts.take(ADA.name, 10) > 0
+    clock.now += 5.0
+    assert accounts.take(ADA.name, 10) == 0
+
+
 async def test_limits_of_its_own_hold_from_its_next_connection() -> None:
     accounts = LocalAccounts(LIMITS)
     await accounts.connect(ADA)
@@ -91,6 +105,7 @@ async def test_no_more_than_so_many_are_remembered() -> None:
     for number in range(RESTING + 10):
         name = f"key:{number}"
         await accounts.connect(Principal(name=name))
+        accounts.take(name, 1)
         accounts.disconnect(name)
     assert len(accounts) == 0
     assert len(accounts._resting) == RESTING

@@ -118,6 +118,10 @@ ATTACKS = {
         claims() | {"sub": 1}, ES.key, "ES256", headers={"kid": "es"}
     ),
     "routes that are no names": ES.token(routes=[1]),
+    "no routes, said so": jwt.encode(
+        claims() | {"routes": None}, ES.key, "ES256", headers={"kid": "es"}
+    ),
+    "an expiry past all numbers": ES.token(exp=10**400),
     "routes that are a table": ES.token(routes={"chat": True}),
     "a changed claim": ".".join(
         [ES.token().split(".")[0], unsigned({}, sub="bob").split(".")[1], ES.token().split(".")[2]]
