@@ -18,6 +18,7 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from gateway.app import build
+from gateway.budget import ByteBudget
 from gateway.config import ConfigError, Settings, TlsSettings
 from gateway.logconfig import configure_logging
 from gateway.logs import printable
@@ -40,6 +41,9 @@ meanwhile: 50 ms, where 10,000 clients connect at once. A full one comes after 2
 
 MAPPED_BYTES = 1_048_576
 """From which size on memory comes from the system, and goes back to it when it is freed."""
+
+STRANGERS = 8
+"""One in so many of `buffer_bytes` is for clients before they have a session; it comes on top."""
 
 SHUTDOWN_SECONDS = 15
 """How long connections may take to go after the gateway has drained."""
@@ -141,7 +145,10 @@ async def serve(
                 ws=cast(
                     Any,
                     partial(
-                        WebSocketProtocol, budget=sessions.budget, turnstile=Turnstile(HANDSHAKES)
+                        WebSocketProtocol,
+                        budget=sessions.budget,
+                        strangers=ByteBudget(settings.server.buffer_bytes // STRANGERS),
+                        turnstile=Turnstile(HANDSHAKES),
                     ),
                 ),
                 limit_concurrency=settings.server.max_connections + SPARE_CONNECTIONS,

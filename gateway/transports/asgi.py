@@ -104,6 +104,9 @@ class AsgiLink:
         if self._writer is None:
             self._writer = self._loop.create_task(self._write())
 
+    def admit(self) -> None:
+        """See `Link.admit`; what is not read yet is the server's."""
+
     def finish(self) -> None:
         """See `Link.finish`; here that is the server's affair."""
 

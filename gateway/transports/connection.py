@@ -271,6 +271,7 @@ class WebSocketConnection:
                 await self._identify(credentials)
                 if self._raw:
                     self._principal()  # which no frame of it could say
+                    self._link.admit()
                     frame = await self._receive()
                     await self._open(sessions)
                 else:

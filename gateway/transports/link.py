@@ -42,6 +42,10 @@ class Link(Protocol):
         """
         ...
 
+    def admit(self) -> None:
+        """It is known who this is: what it sends counts among what the others do."""
+        ...
+
     def finish(self) -> None:
         """It is about to be closed: a server that stops waits until it is."""
         ...

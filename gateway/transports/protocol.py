@@ -43,10 +43,12 @@ class WebSocketProtocol(FrameReader):
         app_state: That of the application's lifespan.
         budget: Counts messages that have come in part.
         turnstile: Lets handshakes begin.
+        strangers: Counts them in place of that until it is known who sends them.
     """
 
     __slots__ = (
         "_app_state",
+        "_budget_inside",
         "_call",
         "_config",
         "_cut",
@@ -74,8 +76,11 @@ class WebSocketProtocol(FrameReader):
         *,
         budget: ByteBudget,
         turnstile: Turnstile,
+        strangers: ByteBudget | None = None,
     ) -> None:
-        super().__init__(_loop or asyncio.get_running_loop(), config.ws_max_size, budget)
+        loop = _loop or asyncio.get_running_loop()
+        super().__init__(loop, config.ws_max_size, strangers or budget)
+        self._budget_inside = budget
         self._turnstile = turnstile
         self._config = config
         self._server_state = server_state
@@ -204,6 +209,7 @@ class WebSocketProtocol(FrameReader):
     ) -> None:
         """See `Link.take_frames`."""
         assert self._call is not None  # noqa: S101 - it is what calls this
+        self.admit()
         call, self._call = self._call, None
         for message in call.take():
             if message["type"] == "websocket.receive":
@@ -243,6 +249,13 @@ class WebSocketProtocol(FrameReader):
         if room <= 0 < room + spent:
             self.can_write = False
             self._loop.call_soon(self._write_on)
+
+    def admit(self) -> None:
+        """See `Link.admit`."""
+        if self._budget is not self._budget_inside:
+            self._budget.change(self, 0)
+            self._budget = self._budget_inside
+            self._count()
 
     def finish(self) -> None:
         """See `Link.finish`."""

@@ -10,8 +10,9 @@ import httpx
 import pytest
 from websockets.exceptions import ConnectionClosed
 
+from tests.hostile.field import Field
 from tests.integration.conftest import Start
-from tests.support.client import client, raw
+from tests.support.client import client, in_time, raw
 from tests.support.processes import Process
 from tests.support.secrets import register
 from tests.support.timing import UNIT
@@ -21,6 +22,7 @@ SIGNER = Signer("one")
 CONFIG = """
 [server]
 trusted_proxies = ["127.0.0.1/32"]
+{server}
 [auth.keys]
 file = "{path}/keys.toml"
 [auth.jwt]
@@ -42,12 +44,14 @@ JSON = "v1.json.session-gateway"
 class Guarded:
     """A gateway that asks who comes."""
 
-    def __init__(self, path: Path, start: Start, platform: Process, more: str = "") -> None:
+    def __init__(
+        self, path: Path, start: Start, platform: Process, more: str = "", *, server: str = ""
+    ) -> None:
         self.path = path
         self.ada = add_key(path / "keys.toml", "ada", ["chat"])
         self.bob = add_key(path / "keys.toml", "bob")
         write_key_set(path / "jwks.json", SIGNER)
-        config = CONFIG.format(path=path, issuer=ISSUER, audience=AUDIENCE) + more
+        config = CONFIG.format(path=path, issuer=ISSUER, audience=AUDIENCE, server=server) + more
         self.process = start(platform.url, config)
         self.url = self.process.websocket
 
@@ -262,6 +266,24 @@ async def test_an_address_is_limited_also_before_it_says_who_it_is(limited: Guar
             assert (await fourth.closed())[0] == 4429
         async with client(limited.url, route="chat", **bearer(limited.ada)) as near:
             await near.open()
+
+
+async def test_who_is_nobody_yet_takes_no_room_of_others(
+    tmp_path: Path, start_gateway: Start, start_local: Start
+) -> None:
+    guarded = Guarded(tmp_path, start_gateway, start_local(), server="buffer_bytes = 4_000_000")
+    field = Field(guarded.process.url, scale=1, seconds=0)
+    part = b"\x81\xff" + (6_000_000).to_bytes(8) + bytes(4 + 600_000)
+    peers = [await field.websocket() for _ in range(20)]
+    for peer in peers:
+        await peer.send(part)
+    async with client(guarded.url, route="chat", **bearer(guarded.ada)) as chat:
+        await chat.open()
+        done = await chat.ask("x" * 1_500_000)
+        assert done["status"] == "completed"
+    for peer in peers[:-1]:
+        await in_time(peer.closed())  # each held more than its share of what strangers may hold
+    field.leave()
 
 
 async def test_keys_are_taken_and_withdrawn_while_it_runs(guarded: Guarded) -> None:
