@@ -222,7 +222,7 @@ class Sessions(RuleBasedStateMachine):
             if script.opening:
                 script.step(on.OpenFailed(failure()))
             elif script.cancelling():
-                self.cancelled()
+                self.cancelled(sent=True)
             elif script.invoking:
                 script.answer()
             elif script.closing_models:
