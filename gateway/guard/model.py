@@ -1,11 +1,9 @@
 """A model that is asked no more than is good for it: see `gateway.guard`."""
 
 import asyncio
-from collections import Counter
-from collections.abc import Callable
-from functools import partial
 
 import structlog
+from msgspec import Struct
 
 from gateway.errors import ErrorCode, Failure, Health, Outcome
 from gateway.guard.fair_queue import FairQueue
@@ -53,7 +51,7 @@ class GuardedModel:
         self._breaker = Breaker(self._loop.time)
         self._queue: FairQueue[_Turn] = FairQueue()
         self._in_flight = 0
-        self._held: Counter[str] = Counter()
+        self._held: dict[str, int] = {}
         self._sending = False
         # Those that open and close sessions: else an endpoint that stalls would have as many calls
         # as there are sessions, and with them the connections of all other routes.
@@ -62,20 +60,18 @@ class GuardedModel:
 
     async def open(self, principal: str) -> ModelSession:
         """See `Model.open`."""
-        self._refuse_while_open()
+        if wait := self._breaker.wait():  # for which it need not wait
+            raise ModelError(_sick(wait))
         try:
             async with self._openings.place(principal):
-                self._refuse_while_open()
                 return await self._open(principal)
         except Full:
             raise ModelError(_busy()) from None
 
-    def _refuse_while_open(self) -> None:
-        if wait := self._breaker.wait():
-            raise ModelError(_sick(wait))
-
     async def _open(self, principal: str) -> ModelSession:
-        call = self._breaker.begin()
+        call = self._breaker.ask()
+        if call is None:
+            raise ModelError(_sick(self._breaker.wait()))
         try:
             session = await self._model.open(principal)
         except ModelError as error:
@@ -104,15 +100,7 @@ class GuardedModel:
         on_end: OnEnd,
     ) -> Call:
         """See `Model.invoke`."""
-        send = partial(
-            self._model.invoke,
-            request,
-            session,
-            affinity=affinity,
-            principal=principal,
-            until=until,
-        )
-        turn = _Turn(self, send, on_parts, on_end, principal=principal, until=until)
+        turn = _Turn(self, request, session, affinity, principal, until, on_parts, on_end)
         if not self._queue.size and self._has_place_for(principal):
             self._send(turn)
             return turn
@@ -124,21 +112,37 @@ class GuardedModel:
 
     def _has_place_for(self, principal: str) -> bool:
         limit = self._limit.limit
-        if self._in_flight >= limit:
-            return False
-        reserved = max(1, limit // RESERVED) if self._shared and limit > 1 else 0
-        return self._held[principal] < limit - reserved
+        if not self._shared or limit == 1:
+            return self._in_flight < limit
+        most = limit - max(1, limit // RESERVED)
+        return self._in_flight < limit and self._held.get(principal, 0) < most
 
     def _send(self, turn: "_Turn") -> None:
         now = self._loop.time()
         if turn.until is not None and now >= turn.until:
             turn.refuse(EXPIRED)
-        elif wait := self._breaker.wait():
-            turn.refuse(_sick(wait))
-        else:
-            self._in_flight += 1
-            self._held[turn.principal] += 1
-            turn.send(now, self._breaker.begin())
+            return
+        number = self._breaker.ask()
+        if number is None:
+            turn.refuse(_sick(self._breaker.wait()))
+            return
+        self._in_flight += 1
+        if self._shared:
+            self._held[turn.principal] = self._held.get(turn.principal, 0) + 1
+        turn.sent, turn.number = now, number
+        try:
+            turn.call = self._model.invoke(
+                turn.request,
+                turn.session,
+                affinity=turn.affinity,
+                principal=turn.principal,
+                until=turn.until,
+                on_parts=turn.parts,
+                on_end=turn.ended,
+            )
+        except Exception:
+            log.exception("an adapter failed")
+            turn.refuse(_BROKEN)
 
     def _send_soon(self) -> None:
         """Send what waits, as far as there are places.
@@ -165,7 +169,7 @@ class GuardedModel:
         return principal
 
     def begun(self, turn: "_Turn") -> None:
-        """The first of a turn's reply has come."""
+        """The first of a turn's reply has come, or all of it."""
         now = self._loop.time()
         self._breaker.succeeded(turn.number)
         self._limit.replied(now - turn.sent, now, self._in_flight)
@@ -178,13 +182,15 @@ class GuardedModel:
         """Nobody waits for a turn's reply any more."""
         self._breaker.unknown(turn.number)
 
-    def left(self, turn: "_Turn") -> None:
+    def left(self, principal: str) -> None:
         """A turn is no longer at the model."""
         self._in_flight -= 1
-        self._held[turn.principal] -= 1
-        if not self._held[turn.principal]:
-            del self._held[turn.principal]
-        self._send_soon()
+        if self._shared:
+            held = self._held.pop(principal) - 1
+            if held:
+                self._held[principal] = held
+        if self._queue.size:
+            self._send_soon()
 
     def unqueue(self, turn: "_Turn") -> None:
         """A turn waits no longer."""
@@ -203,100 +209,75 @@ class GuardedModel:
             self._limit.overloaded(self._loop.time())
 
 
-class _Turn:
-    """A turn that waits, or is at the model."""
+class _Turn(Struct, eq=False, weakref=False):
+    """A turn that waits, or is at the model.
 
-    __slots__ = (
-        "_begun",
-        "_call",
-        "_guard",
-        "_is_there",
-        "_on_end",
-        "_on_parts",
-        "_over",
-        "_send",
-        "number",
-        "principal",
-        "sent",
-        "until",
-    )
+    Attributes:
+        guard: Counts it.
+        request: See `Model.invoke`; so the others down to `until`.
+        on_parts: Hears of its reply's parts.
+        on_end: Hears of its end; None once it is over.
+        sent: When it was sent, by the loop's clock.
+        number: The breaker's; negative until it is sent.
+        call: What cancels it, once it is sent or refused; None once it is over, so that there is
+            no cycle, which would hold a session until it is collected.
+        has_begun: Whether its reply has.
+    """
 
-    def __init__(
-        self,
-        guard: GuardedModel,
-        send: Callable[..., Call],
-        on_parts: OnParts,
-        on_end: OnEnd,
-        *,
-        principal: str,
-        until: float | None,
-    ) -> None:
-        self.principal = principal
-        self.until = until
-        self.sent = 0.0
-        """When, by the loop's clock."""
-        self.number = -1
-        """The breaker's, once it is sent."""
-        self._guard = guard
-        self._send = send
-        self._on_parts = on_parts
-        self._on_end = on_end
-        self._call: Call | None = None
-        self._begun = self._is_there = self._over = False
-
-    def send(self, now: float, number: int) -> None:
-        """Let it go to the model."""
-        self.sent, self.number, self._is_there = now, number, True
-        try:
-            self._call = self._send(on_parts=self._parts, on_end=self._ended)
-        except Exception:
-            log.exception("an adapter failed")
-            self._call = asyncio.get_running_loop().call_soon(self._ended, _BROKEN)
+    guard: GuardedModel
+    request: ModelRequest
+    session: ModelSession | None
+    affinity: str
+    principal: str
+    until: float | None
+    on_parts: OnParts
+    on_end: OnEnd | None
+    sent: float = 0.0
+    number: int = -1
+    call: Call | None = None
+    has_begun: bool = False
 
     def refuse(self, failure: Failure) -> None:
         """End it; nothing is heard before `Model.invoke` has returned."""
-        self._call = asyncio.get_running_loop().call_soon(self._end, failure)
+        self.call = asyncio.get_running_loop().call_soon(self.ended, failure)
 
-    def _parts(self, parts: list[str | bytes]) -> None:
-        if not self._begun:
-            self._begun = True
-            self._guard.begun(self)
-        self._on_parts(parts)
-
-    def _ended(self, result: ModelReply | Failure) -> None:
-        if self._over:
+    def parts(self, parts: list[str | bytes]) -> None:
+        """See `OnParts`."""
+        if self.on_end is None:
             return
-        if isinstance(result, Failure):
-            self._guard.failed(self, result)
-        elif not self._begun:
-            self._guard.begun(self)
-        self._guard.left(self)
-        self._end(result)
+        if not self.has_begun:
+            self.has_begun = True
+            self.guard.begun(self)
+        self.on_parts(parts)
 
-    def _end(self, result: ModelReply | Failure) -> None:
-        on_end = self._on_end
-        self._forget()
+    def ended(self, result: ModelReply | Failure) -> None:
+        """See `OnEnd`."""
+        on_end = self.on_end
+        if on_end is None:
+            return
+        if self.number >= 0:
+            if isinstance(result, Failure):
+                self.guard.failed(self, result)
+            elif not self.has_begun:
+                self.guard.begun(self)
+            self.guard.left(self.principal)
+        self.call = self.on_end = None
         on_end(result)
-
-    def _forget(self) -> None:
-        """Leave no cycle that would hold a session until it is collected."""
-        self._over = True
-        self._call = None
-        del self._send, self._on_parts, self._on_end
 
     def cancel(self) -> object:
         """See `Call.cancel`."""
-        if self._over:
+        if self.on_end is None:
             return None
-        if self._call is None:
-            self._guard.unqueue(self)
+        call, number = self.call, self.number
+        self.call = self.on_end = None
+        if call is None:
+            self.guard.unqueue(self)
         else:
-            self._call.cancel()
-        self._forget()
-        if not self._is_there:
+            call.cancel()
+        if number < 0:
             return Outcome.NOT_INVOKED
-        self._guard.cancelled(self)
-        self._guard.left(self)
+        self.guard.cancelled(self)
+        self.guard.left(self.principal)
         return None
 
 

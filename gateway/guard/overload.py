@@ -9,6 +9,9 @@ BACKOFF = 0.9
 SLOW = 2.0
 """Replies that begin to take this much longer than they did before say the same."""
 
+LEAST = 0.001
+"""Seconds that make no difference."""
+
 SHORT, LONG = 1 / 30, 1 / 600
 """How much one reply changes what is known of the last few, and of replies in the long run."""
 
@@ -24,6 +27,9 @@ OPEN_SECONDS, MAX_OPEN_SECONDS = 1.0, 30.0
 
 PROBE_SECONDS = 10.0
 """How long a probe may say nothing before there is another."""
+
+
+_SLOW = log(SLOW)
 
 
 class AdaptiveLimit:
@@ -46,9 +52,8 @@ class AdaptiveLimit:
         self.limit = most
         self._most = float(most)
         self._exact = float(most)
-        self._short: float | None = None  # logarithms of seconds
-        self._long = 0.0
-        self._pause = 0.1
+        self._short = self._long = 0.0  # logarithms of seconds
+        self._mean = 0.0  # seconds
         self._decreased = 0.0
 
     def replied(self, seconds: float, now: float, in_flight: int) -> None:
@@ -59,19 +64,20 @@ class AdaptiveLimit:
             now: The time in seconds of a clock that is never set.
             in_flight: How many turns there were.
         """
-        took = log(max(seconds, 0.001))
-        if self._short is None:
+        took = log(seconds + LEAST)
+        if not self._long:
             self._short = self._long = took
-        self._short += (took - self._short) * SHORT
-        self._long += (took - self._long) * LONG
-        self._pause += (seconds - self._pause) * SHORT
-        if in_flight * 2 < self._exact:
+        short = self._short = self._short + (took - self._short) * SHORT
+        long = self._long = self._long + (took - self._long) * LONG
+        exact = self._exact
+        if in_flight * 2 < exact:
             return  # it has not been tried
-        slower = self._short - self._long
-        if slower <= log(SLOW):
-            self._set(min(self._most, self._exact + 1 / self._exact))
-        elif self.overloaded(now):
-            self._long += slower * ADMITTED
+        self._mean += (seconds - self._mean) * SHORT
+        if short - long > _SLOW:
+            if self.overloaded(now):
+                self._long += (short - long) * ADMITTED
+        elif exact < self._most:
+            self._set(min(self._most, exact + 1 / exact))
 
     def overloaded(self, now: float) -> bool:
         """The endpoint was asked too much; what it says of one moment counts once.
@@ -79,7 +85,7 @@ class AdaptiveLimit:
         Returns:
             Whether that was another moment.
         """
-        if now - self._decreased < max(self._pause, 0.1):
+        if now - self._decreased < max(self._mean, 0.1):
             return False
         self._decreased = now
         self._set(max(1.0, self._exact * BACKOFF))
@@ -117,16 +123,21 @@ class Breaker:
         """The seconds until it may be asked; 0 where it may."""
         return max(0.0, self._until - self._clock()) if self.is_open else 0.0
 
-    def begin(self) -> int:
-        """It is asked; returns the call's number. While the breaker is open, this is the probe."""
-        if self.is_open:
+    def ask(self) -> int | None:
+        """The number of a call that is made now; None where it may not be. While the breaker is
+        open, this is the probe.
+        """
+        if self._failures >= FAILURES:
+            now = self._clock()
+            if now < self._until:
+                return None
             self._period += 1
-            self._until = self._clock() + max(PROBE_SECONDS, self._seconds)
+            self._until = now + max(PROBE_SECONDS, self._seconds)
         return self._period
 
     def succeeded(self, call: int) -> None:
         """The endpoint has answered, or begun to."""
-        if not self.is_open:
+        if self._failures < FAILURES:
             self._failures = 0
         elif call > self._opened:  # a probe
             self._failures = 0

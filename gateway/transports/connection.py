@@ -29,7 +29,6 @@ from gateway.runner import SessionRunner
 from gateway.session.events import ClientId, Confirmed, Written
 from gateway.session.ports import StoreFull
 from gateway.session.reader import LogReader
-from gateway.session.sizes import utf8_size
 from gateway.sessions import Sessions, TooManySessions
 from gateway.transports.closing import CloseWith
 from gateway.transports.link import LINK, Link
@@ -353,7 +352,7 @@ class WebSocketConnection:
     async def _session_open(self, sessions: Sessions) -> bool:
         """Take a frame that is to open a session, or to resume one; False where it is wrong."""
         frame = await self._receive()
-        if _exceeds(frame, MAX_OPEN_BYTES):
+        if _size(frame) > MAX_OPEN_BYTES:
             raise CloseWith(CloseCode.PROTOCOL_VIOLATION, "no session.open")
         try:
             message = self._codec.decode(frame)
@@ -399,32 +398,41 @@ class WebSocketConnection:
         text: str | None = message.get("text")
         frame: Frame = message["bytes"] if text is None else text
         if self._closing is None:
-            self._check(frame)
+            self._measured(frame)
         return frame
 
-    def _check(self, frame: Frame) -> None:
-        if _exceeds(frame, self._route.policy.message_bytes):
+    def _measured(self, frame: Frame) -> int:
+        """How many bytes it has, which are no more than may be."""
+        size = _size(frame)
+        if size > self._route.policy.message_bytes:
             raise CloseWith(CloseCode.TOO_LARGE, ErrorCode.TOO_LARGE)
+        return size
 
-    def _frame(self, frame: Frame) -> None:
+    def _frame(self, frame: Frame) -> None:  # noqa: C901, PLR0912 - a case for each message
         """Take a frame in."""
         runner = self._runner
         client = self._client
         if self._closed or self._closing is not None or runner is None or client is None:
             return  # the session has ended, or is another connection's by now
         try:
-            self._check(frame)
+            size = self._measured(frame)
             if not self._confirmed:
                 self._confirmed = True
                 runner.handle(Confirmed())
             message = self._codec.decode(frame)
             match message:
                 case MessageSend():
-                    self._turn(message, runner, client, _size(frame))
+                    refused = self._refused
+                    if wait := self._visitor.take(size):
+                        self.tell(_told(_too_fast(wait), message.id))
+                    else:
+                        runner.receive(message, client, size)
+                    if self._refused == refused:
+                        self._refused = 0
                 case Ping():
                     self.tell(Pong(data=message.data))
                 case AuthRefresh():
-                    if wait := self._visitor.take(len(frame)):
+                    if wait := self._visitor.take(size):
                         self.tell(_told(_too_fast(wait)))
                     else:
                         self._refresh(message.token)
@@ -436,18 +444,6 @@ class WebSocketConnection:
             self._refuse(str(error), error.message_id)
         except Exception as error:  # noqa: BLE001 - it ends this connection alone
             self._fail(error)
-
-    def _turn(
-        self, message: MessageSend, runner: SessionRunner, client: ClientId, size: int
-    ) -> None:
-        """Pass a turn on, unless there were too many."""
-        refused = self._refused
-        if wait := self._visitor.take(size):
-            self.tell(_told(_too_fast(wait), message.id))
-        else:
-            runner.receive(message, client, size)
-        if self._refused == refused:
-            self._refused = 0
 
     def _refuse(self, text: str, message_id: str | None = None) -> None:
         self.tell(
@@ -521,10 +517,5 @@ def _told(refused: Refused, message_id: str | None = None) -> ErrorMessage:
     )
 
 
-def _exceeds(frame: Frame, limit: int) -> bool:
-    """Whether a frame has more bytes than that; text is encoded only where it must be."""
-    return len(frame) * 4 > limit and _size(frame) > limit  # no character has more than four
-
-
 def _size(frame: Frame) -> int:
-    return len(frame) if isinstance(frame, bytes) else utf8_size(frame)
+    return len(frame) if isinstance(frame, bytes) or frame.isascii() else len(frame.encode())

@@ -430,12 +430,18 @@ class Clock:
         return self.now
 
 
+def asked(breaker: Breaker) -> int:
+    call = breaker.ask()
+    assert call is not None
+    return call
+
+
 def opened(breaker: Breaker) -> int:
     """Open it; returns a number of a call that began before."""
     call = 0
     for _ in range(FAILURES):
         assert breaker.wait() == 0
-        call = breaker.begin()
+        call = asked(breaker)
         breaker.failed(call)
     assert breaker.is_open
     return call
@@ -445,27 +451,28 @@ def test_a_breaker_opens_and_closes() -> None:
     clock = Clock()
     breaker = Breaker(clock)
     for _ in range(FAILURES - 1):
-        breaker.failed(breaker.begin())
-    breaker.succeeded(breaker.begin())
+        breaker.failed(asked(breaker))
+    breaker.succeeded(asked(breaker))
     opened(breaker)
     waits = [breaker.wait()]
     clock.now += waits[0]
     assert breaker.wait() == 0, "a probe"
-    probe = breaker.begin()
+    probe = asked(breaker)
     assert breaker.wait() == PROBE_SECONDS, "and only one"
+    assert breaker.ask() is None
     breaker.failed(probe)
     waits.append(breaker.wait())
     assert waits == [OPEN_SECONDS, 2 * OPEN_SECONDS]
     for _ in range(10):
         clock.now += breaker.wait()
-        breaker.failed(breaker.begin())
+        breaker.failed(asked(breaker))
     assert breaker.wait() == MAX_OPEN_SECONDS
     clock.now += MAX_OPEN_SECONDS
-    probe = breaker.begin()
+    probe = asked(breaker)
     assert breaker.wait() == MAX_OPEN_SECONDS
     breaker.unknown(probe)
     assert breaker.wait() == 0, "another probe, since nobody has waited for that"
-    breaker.succeeded(breaker.begin())
+    breaker.succeeded(asked(breaker))
     assert [breaker.wait() for _ in range(3)] == [0, 0, 0]
     opened(breaker)
     assert breaker.wait() == OPEN_SECONDS, "anew"
@@ -476,7 +483,7 @@ def test_what_becomes_of_a_call_from_before_says_nothing() -> None:
     breaker = Breaker(clock)
     before = opened(breaker)
     clock.now += breaker.wait()
-    probe = breaker.begin()
+    probe = asked(breaker)
     for older in (breaker.unknown, breaker.failed, breaker.succeeded):
         older(before)
         assert breaker.wait() == PROBE_SECONDS
@@ -492,9 +499,9 @@ def test_a_probe_that_says_nothing_is_not_the_last() -> None:
     breaker = Breaker(clock)
     opened(breaker)
     clock.now += breaker.wait()
-    first = breaker.begin()
+    first = asked(breaker)
     clock.now += breaker.wait()
-    breaker.begin()
+    asked(breaker)
     breaker.failed(first)
     breaker.unknown(first)
     assert breaker.wait() == PROBE_SECONDS, "the second is under way"
