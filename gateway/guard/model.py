@@ -237,6 +237,10 @@ class _Turn(Struct, eq=False, weakref=False):
     call: Call | None = None
     has_begun: bool = False
 
+    def __repr__(self) -> str:
+        """No text."""
+        return f"<Turn {self.number}>"
+
     def refuse(self, failure: Failure) -> None:
         """End it; nothing is heard before `Model.invoke` has returned."""
         self.call = asyncio.get_running_loop().call_soon(self.ended, failure)
