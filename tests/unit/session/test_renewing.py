@@ -121,6 +121,18 @@ class TestLoss:
         assert script.last(wire.SessionRenewed).context == "replayed"
         assert said(script) == [b"three"]
 
+    def test_a_replay_that_may_have_been_heard_in_part_is_the_end(self) -> None:
+        script = Script(on_lost=Recovery.REPLAY).ready()
+        script.step(send("a", "one"))
+        script.answer()
+        script.step(send("b", "two"))
+        script.fail(LOST)
+        script.step(on.Opened(NEW))
+        script.fail(Failure(code=ErrorCode.UNAVAILABLE, message="", outcome=Outcome.UNKNOWN))
+        assert script.last(do.CloseSession).model == NEW
+        script.closed()
+        assert script.last(wire.SessionClosed).reason == "lost"
+
     def test_a_replay_may_lose_its_session_too(self) -> None:
         script = Script(on_lost=Recovery.REPLAY).ready()
         script.step(send("a", "one"))
