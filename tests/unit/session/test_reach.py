@@ -10,6 +10,7 @@ from gateway.session.table import State
 from gateway.session.upstream import Upstream
 from tests.support.wanderer import Found, missing, recorded, search
 from tests.unit.session import test_rare
+from tests.unit.session.test_renewing import TestLoss
 
 
 @pytest.mark.long
@@ -24,6 +25,7 @@ def test_all_that_the_tables_name_happens(monkeypatch: pytest.MonkeyPatch) -> No
         test_rare.test_the_last_turn_is_cancelled_when_nobody_is_there(resume_seconds, then)
     test_rare.test_a_new_session_expires_while_it_is_told_what_was_said()
     test_rare.test_the_client_has_closed_and_gone_before_the_model_opens()
+    TestLoss().test_a_replay_that_is_turned_away_is_tried_again()
     test_rare.test_who_speaks_without_reading_gives_the_session_more_time()
     search(found)
     assert missing(found) == []
