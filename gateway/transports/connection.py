@@ -26,6 +26,7 @@ from gateway.runner import SessionRunner
 from gateway.session.events import ClientId, Confirmed, Written
 from gateway.session.ports import StoreFull
 from gateway.session.reader import LogReader
+from gateway.session.sizes import utf8_size
 from gateway.sessions import Sessions
 from gateway.transports.closing import CloseWith
 from gateway.transports.link import LINK, Link
@@ -408,4 +409,4 @@ def _exceeds(frame: Frame, limit: int) -> bool:
     """Whether a frame has more bytes than that; text is encoded only where it must be."""
     if len(frame) * 4 <= limit:  # no character has more than four
         return False
-    return (len(frame) if isinstance(frame, bytes) else len(frame.encode())) > limit
+    return (len(frame) if isinstance(frame, bytes) else utf8_size(frame)) > limit
