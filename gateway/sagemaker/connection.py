@@ -274,8 +274,9 @@ class HttpConnection(asyncio.Protocol):
             return
         self._status = status
         self._headers = headers
-        chunked = headers.get("transfer-encoding", "").lower().endswith("chunked")
-        self._until_end = not chunked and "content-length" not in headers
+        self._until_end = "content-length" not in headers and not headers.get(
+            "transfer-encoding", ""
+        ).lower().endswith("chunked")
         if status < 300:
             if request.then is not None:
                 request.deadline = self.used_at + request.then

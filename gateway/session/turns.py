@@ -52,8 +52,9 @@ class Turns:
             self._out.refuse(*refused, message.id)
             return
         ahead = queue.pending
-        text = None if message.text is UNSET else message.text
-        said = text if self._history.needs_words else None
+        said = None
+        if self._history.needs_words and message.text is not UNSET:
+            said = message.text
         body, kind = body_of(message)
         body_digest = digest(body)
         request = request_of(
