@@ -57,7 +57,7 @@ def transport(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture(scope="session", autouse=True)
 def aws_environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """The keys of the local server, and no other."""
+    """The keys of the local server, and no other; and what crashes says where."""
     nowhere = str(tmp_path_factory.getbasetemp() / "no-such-file")
     with pytest.MonkeyPatch.context() as patch:
         for name in ("AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_DEFAULT_REGION", "AWS_REGION"):
@@ -67,4 +67,5 @@ def aws_environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         patch.setenv("AWS_EC2_METADATA_DISABLED", "true")
         patch.setenv("AWS_ACCESS_KEY_ID", "local")
         patch.setenv("AWS_SECRET_ACCESS_KEY", "local-secret")
+        patch.setenv("PYTHONFAULTHANDLER", "1")
         yield

@@ -106,7 +106,7 @@ class LanguageModel(StatefulContainer[Context]):
 
     async def close(self) -> None:
         """See `Container.close`."""
-        self._llama.close()
+        await self._llama.close()
         await super().close()
 
     async def _answer(self, text: str, context: Context) -> Pieces:

@@ -9,6 +9,7 @@ import importlib
 import importlib.util
 import threading
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +64,7 @@ class Llama:
         self._threads = threads
         self._loading = asyncio.Lock()
         self._server: Any = None
+        self._running = ThreadPoolExecutor(SLOTS + 1)
         self._stopping: set[threading.Event] = set()
 
     async def load(self) -> None:
@@ -75,10 +77,11 @@ class Llama:
             if self._server is None:
                 self._server = await asyncio.to_thread(self._start)
 
-    def close(self) -> None:
-        """Stop what it is saying."""
+    async def close(self) -> None:
+        """Stop what it is saying, and let go of it: not in the middle of a token."""
         for stop in self._stopping:
             stop.set()
+        await asyncio.to_thread(self._end)
 
     async def complete(self, prompt: str, slot: int) -> Pieces:
         """What it makes of a prompt; it holds a token back until its character is whole.
@@ -98,7 +101,7 @@ class Llama:
         def say(piece: str | None) -> None:
             loop.call_soon_threadsafe(pieces.put_nowait, piece)
 
-        running = loop.run_in_executor(None, self._run, prompt, slot, stop, say)
+        running = loop.run_in_executor(self._running, self._run, prompt, slot, stop, say)
         # The thread ends later than a caller who goes away, and then nobody asks how it went.
         running.add_done_callback(lambda done: done.cancelled() or done.exception())
         try:
@@ -139,6 +142,10 @@ class Llama:
             say(None)
         if failed:
             raise Stumbled("the model failed")
+
+    def _end(self) -> None:
+        self._running.shutdown()
+        self._server = None
 
     def _start(self) -> Any:
         xllamacpp: Any = importlib.import_module("xllamacpp")  # an extra, which may be absent

@@ -5,6 +5,7 @@ the client.
 """
 
 import binascii
+import re
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -40,6 +41,7 @@ MAX_ERROR_TEXT = 200
 
 _BODIES = "exactly one of `text`, `json`, `base64`"
 _NO_OPTIONS = (UNSET,) * len(OPTIONS)
+_is_visible = re.compile("[!-~]+").fullmatch
 # What msgspec raises for input that is not a message: wrong syntax or types, text that is not
 # UTF-8, nesting deeper than the interpreter's recursion limit.
 _BAD_INPUT = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
@@ -193,11 +195,6 @@ class MsgpackCodec:
         except (msgspec.DecodeError, OverflowError, RecursionError):
             return structs.replace(message, json=UNSET, text=str(body, "utf-8"))
         return structs.replace(message, json=Raw(packed))
-
-
-def _is_visible(text: str) -> bool:
-    """Whether a string has characters, and all are visible ASCII: no space, and no control."""
-    return text.isascii() and text.isprintable() and bool(text) and " " not in text
 
 
 def _wrong(message: MessageSend | MessageCancel, what: str, field: str) -> ProtocolError:

@@ -155,17 +155,16 @@ class HttpConnection(asyncio.Protocol):
         self._names: tuple[bytes, ...] = ()
         self._lowered: list[str] = []
         self._request: Request | None = None
+        self._take: OnBytes | None = None
+        self._body: list[bytes] = []  # of an error
+        self._slices: list[bytes] = []  # of a good reply, as they come in one read
+        self._headers: Headers = {}
 
     def begin(self, request: Request) -> None:
         """Send a request."""
         request.connection = self
         self._request = request
-        self._take: OnBytes | None = None
-        self._body: list[bytes] = []  # of an error
-        self._size = 0
-        self._slices: list[bytes] = []  # of a good reply, as they come in one read
-        self._status = 0
-        self._headers: Headers = {}
+        self._size = self._status = 0
         self._until_end = False  # the body is over when the connection is
         self._fruitless = 0  # bytes that came without bringing any of the body
         self._whole = False
@@ -274,8 +273,9 @@ class HttpConnection(asyncio.Protocol):
             return
         self._status = status
         self._headers = headers
-        chunked = headers.get("transfer-encoding", "").lower().endswith("chunked")
-        self._until_end = not chunked and "content-length" not in headers
+        self._until_end = "content-length" not in headers and not headers.get(
+            "transfer-encoding", ""
+        ).lower().endswith("chunked")
         if status < 300:
             if request.then is not None:
                 request.deadline = self.used_at + request.then

@@ -45,6 +45,8 @@ class LeanTransport:
     ) -> None:
         self._sdk = sdk
         self._credentials = credentials
+        # Those that never are replaced can't be asked.
+        self._are_stale: Callable[[], bool] | None = getattr(credentials, "refresh_needed", None)
         self._pool = pool
         self._clock = clock
         self._loop = asyncio.get_running_loop()
@@ -147,10 +149,8 @@ class LeanTransport:
         credentials = self._credentials
         if credentials is None:
             return None
-        # Fresh each time: they are those of a role, as a rule, and soon replaced. Those that never
-        # are can't be asked.
-        stale = getattr(credentials, "refresh_needed", None)
-        if stale is not None and stale():
+        # Fresh each time: they are those of a role, as a rule, and soon replaced.
+        if self._are_stale is not None and self._are_stale():
             return None
         asked = credentials.get_frozen_credentials()
         try:

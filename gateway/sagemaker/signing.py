@@ -77,8 +77,10 @@ class Signer:
         inner.update(text.encode())
         outer.update(inner.digest())
         signature = outer.hexdigest()
-        credential = f"{keys.access_key}/{scope}"
-        return f"{ALGORITHM} Credential={credential}, SignedHeaders={names}, Signature={signature}"
+        return (
+            f"{ALGORITHM} Credential={keys.access_key}/{scope}, "
+            f"SignedHeaders={names}, Signature={signature}"
+        )
 
 
 def _derived(secret: str, *scope: str) -> bytes:

@@ -1,7 +1,6 @@
 """The event log of a session in this process's memory."""
 
 from array import array
-from typing import Any
 
 from msgspec import UNSET
 
@@ -56,7 +55,7 @@ class EventLog:
         # The events, each with the bytes of all up to and including it, and its time. There may be
         # thousands, so they are in no tuples. At index 0 is the one with the number `_start`, and
         # None in place of those that were dropped and not cut off yet.
-        self._events: list[Any] = []
+        self._events: list[Event | None] = []
         self._totals = array("q")
         self._times = array("d")
         self._start = 1
@@ -83,12 +82,11 @@ class EventLog:
         self._totals.append(self._total)
         self._times.append(now)
         bounds = self.bounds
-        oldest = now - bounds.max_age
-        while self.first < last and (
+        while (
             self.held > bounds.max_bytes
             or last - self.first >= bounds.max_events
-            or self._times[self.first - self._start] < oldest
-        ):
+            or self._times[self.first - self._start] < now - bounds.max_age
+        ) and self.first < last:
             self._drop()
 
     def shrink(self, max_bytes: int) -> None:
@@ -98,10 +96,9 @@ class EventLog:
 
     def get(self, number: int) -> Event | None:
         """See `Log.get`."""
-        if not self.first <= number <= self.last:
+        if number > self.last or number < self.first:
             return None
-        event: Event = self._events[number - self._start]
-        return event
+        return self._events[number - self._start]
 
     def trim(self, through: int) -> None:
         """See `Log.trim`."""

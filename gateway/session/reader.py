@@ -83,15 +83,12 @@ class LogReader:
             return False
         if position + 1 < log.first and not (self._owns and log.trimmed + 1 >= log.first):
             return True  # what has been neither taken nor acknowledged is no longer kept
-        if position < self._backlog:
-            return False  # it has come back, and is still taking what it missed
         bounds = log.bounds
-        if (log.last - position) * 2 > bounds.max_events:
-            return True
-        if log.held * 2 <= bounds.max_bytes:
-            return False
+        many = (log.last - position) * 2 > bounds.max_events
+        if (not many and log.held * 2 <= bounds.max_bytes) or position < self._backlog:
+            return False  # also where it has come back, and is still taking what it missed
         waiting = log.bytes_after(position) - log.bytes_after(log.last - 1)
-        return waiting * 2 > bounds.max_bytes
+        return many or waiting * 2 > bounds.max_bytes
 
     def tell(self, notice: Notice) -> None:
         """Say this after the events that are in the log now."""
@@ -106,10 +103,11 @@ class LogReader:
             self.position = log.trimmed
         if notices and notices[0][0] <= self.position:
             return notices.pop(0)[1]
-        event = log.get(self.position + 1)
+        number = self.position + 1
+        event = log.get(number)
         if event is None:
             return None  # where it has been dropped, this lags, and is closed for it
-        self.position += 1
+        self.position = number
         if type(event) is SessionOpened:
             return structs.replace(event, resume_key=self.resume_key)
         return event

@@ -47,13 +47,15 @@ class Turns:
             return
         queue = self.queue
         options = options_of(message)
-        refused = refusal(message, options, self._policy, queued=len(queue.waiting))
+        waiting = len(queue.waiting)
+        refused = refusal(message, options, self._policy, queued=waiting)
         if refused is not None:
             self._out.refuse(*refused, message.id)
             return
-        ahead = queue.pending
-        text = None if message.text is UNSET else message.text
-        said = text if self._history.needs_words else None
+        ahead = waiting + (queue.running is not None)
+        said = None
+        if self._history.needs_words and message.text is not UNSET:
+            said = message.text
         body, kind = body_of(message)
         body_digest = digest(body)
         request = request_of(

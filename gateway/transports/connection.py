@@ -29,6 +29,7 @@ from gateway.runner import SessionRunner
 from gateway.session.events import ClientId, Confirmed, Written
 from gateway.session.ports import StoreFull
 from gateway.session.reader import LogReader
+from gateway.session.sizes import utf8_size
 from gateway.sessions import Sessions, TooManySessions
 from gateway.transports.closing import CloseWith
 from gateway.transports.link import LINK, Link
@@ -518,4 +519,4 @@ def _told(refused: Refused, message_id: str | None = None) -> ErrorMessage:
 
 
 def _size(frame: Frame) -> int:
-    return len(frame) if isinstance(frame, bytes) or frame.isascii() else len(frame.encode())
+    return len(frame) if isinstance(frame, bytes) else utf8_size(frame)

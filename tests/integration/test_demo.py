@@ -41,7 +41,7 @@ async def test_the_language_model_and_the_builtin_one(how: signal.Signals) -> No
             await chat.until("message.accepted", id="last")
             code = process.stop(how)
             assert (await chat.until("message.done"))["status"] in {"completed", "failed"}
-        assert code == 0
+        assert code == 0, process.output
         assert "Traceback" not in process.output
     finally:
         process.stop()

@@ -107,8 +107,8 @@ async def test_a_conversation_whose_instance_is_lost(house: House, start_gateway
 async def test_expiries_cost_nothing(
     start_forgetful: Callable[..., Forgetful], start_local: Start, start_gateway: Start
 ) -> None:
-    container = start_forgetful(SAGEMAKER_SESSIONS_EXPIRATION="3")
-    route = f"{ROUTE}expiry_margin_seconds = 1\n"
+    container = start_forgetful(SAGEMAKER_SESSIONS_EXPIRATION="30")
+    route = f"{ROUTE}expiry_margin_seconds = 28\n"
     process = start_gateway(start_local(f"--container={container.url}").url, route)
     async with client(process.websocket) as chat:
         await chat.open()

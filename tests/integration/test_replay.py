@@ -149,9 +149,9 @@ async def test_no_turn_is_without_a_session_however_often_they_expire(
     """A container answers the first turn after the expiry as if there were no session: 200, and a
     state that is nowhere. So none may come then.
     """
-    container = Container(tmp_path / "sessions", SAGEMAKER_SESSIONS_EXPIRATION="3")
+    container = Container(tmp_path / "sessions", SAGEMAKER_SESSIONS_EXPIRATION="30")
     stack.callback(container.stop)
-    times = f'on_expiry = "{on_expiry}"\nexpiry_margin_seconds = 1\n'
+    times = f'on_expiry = "{on_expiry}"\nexpiry_margin_seconds = 28\n'
     process = start_gateway(start_local(f"--container={container.url}").url, ROUTE + times)
     said: list[str] = []
     counted = 0
