@@ -100,7 +100,9 @@ class Breaker:
     """Says whether an endpoint is asked at all.
 
     Each call has a number, by which it is known whether it began since the breaker last opened or
-    closed: what becomes of an older one says nothing of how the endpoint is now.
+    closed, and since the endpoint last answered: what becomes of an older one says nothing of how
+    the endpoint is now. So a client whose turns are never answered takes it away from no other
+    whose turns are.
 
     Args:
         clock: Seconds of a clock that is never set.
@@ -137,12 +139,12 @@ class Breaker:
 
     def succeeded(self, call: int) -> None:
         """The endpoint has answered, or begun to."""
-        if self._failures < FAILURES:
-            self._failures = 0
-        elif call > self._opened:  # a probe
-            self._failures = 0
+        if self._failures >= FAILURES:
+            if call <= self._opened:
+                return  # no probe
             self._seconds = OPEN_SECONDS
-            self._period += 1
+        self._failures = 0
+        self._period += 1
 
     def failed(self, call: int) -> None:
         """It has not, and not because of what it was asked."""

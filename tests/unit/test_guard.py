@@ -447,6 +447,16 @@ def opened(breaker: Breaker) -> int:
     return call
 
 
+def test_turns_that_are_never_answered_say_nothing_where_others_are() -> None:
+    breaker = Breaker(Clock())
+    silent = [asked(breaker) for _ in range(FAILURES)]
+    breaker.succeeded(asked(breaker))
+    for call in silent:
+        breaker.failed(call)
+    assert not breaker.is_open
+    opened(breaker)
+
+
 def test_a_breaker_opens_and_closes() -> None:
     clock = Clock()
     breaker = Breaker(clock)
