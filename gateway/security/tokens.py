@@ -61,7 +61,9 @@ class Secret:
         try:
             value = self._path.read_bytes().rstrip()
         except OSError as error:
-            raise ValueError(f"{self._path}: {error.strerror}") from None
+            # Without the path, which may be the secret itself.
+            text = "expected the path of a file that has the secret for HS256"
+            raise ValueError(f"{error.strerror}: {text}") from None
         if len(value) < MIN_SECRET:
             raise ValueError(f"{self._path}: a secret for HS256 has {MIN_SECRET} bytes at least")
         self.value = value

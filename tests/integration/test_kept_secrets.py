@@ -65,6 +65,8 @@ def test_files(tmp_path: Path, command: str) -> None:
         path.write_text(text)
         file.write_text(auth + LEAST)
         check(printed(command, "--config", str(file)))
+    file.write_text(hs256.replace(str(tokens), plant("a secret, not its file")) + LEAST)
+    check(printed(command, "--config", str(file)))
 
 
 @pytest.mark.parametrize("how", ["wrong", "broken", "a program", "a program that fails"])

@@ -234,7 +234,12 @@ ABSENT = "file: No such file or directory"
         (JWKS, '{\n"keys"', "4: auth.jwt.jwks_file", "file:2: not JSON: Expecting ':' delimiter"),
         (JWKS, "{}", "4: auth.jwt.jwks_file", "file: expected a JWK set"),
         (JWKS, '{"keys": []}', "4: auth.jwt.jwks_file", "file: has no public key"),
-        (HS256, None, "4: auth.jwt.secret_file", ABSENT),
+        (
+            HS256,
+            None,
+            "4: auth.jwt.secret_file",
+            "No such file or directory: expected the path of a file that has the secret",
+        ),
         (HS256, "short", "4: auth.jwt.secret_file", "file: a secret for HS256 has 32 bytes"),
         (TLS, None, "3: tls.key_file", ABSENT),
         (TLS, "x", "3: tls.key_file", "file: no private key as PEM"),
