@@ -25,7 +25,9 @@ from gateway.logs import printable
 from gateway.security.certificates import Certificate, CertificateError
 from gateway.transports.hosts import Hosts
 from gateway.transports.http import HttpProtocol
+from gateway.transports.peers import Peers
 from gateway.transports.protocol import WebSocketProtocol
+from gateway.transports.proxies import Proxies
 from gateway.transports.server import DrainingServer
 from gateway.transports.sockets import HANDSHAKES
 from gateway.turnstile import Turnstile
@@ -138,10 +140,14 @@ async def serve(
         async with build(settings) as (app, sessions, reloader):
             if certificate is not None:
                 reloader.add(certificate.files, certificate.reload)
+            peers = Peers(
+                settings.limits.connections_per_address,
+                Proxies(settings.server.trusted_proxies).trusts,
+            )
             config = uvicorn.Config(
                 answering(app, settings),
                 loop="none",
-                http=HttpProtocol,
+                http=cast(Any, partial(HttpProtocol, peers=peers)),
                 ws=cast(
                     Any,
                     partial(

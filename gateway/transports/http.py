@@ -20,6 +20,7 @@ from gateway.transports.calls import (
     plain_response,
     target_scope,
 )
+from gateway.transports.peers import Peers
 
 HEAD_BYTES = 16_384
 """The largest head of a request, its first line included."""
@@ -65,9 +66,11 @@ class HttpProtocol(asyncio.Protocol):
             refused, ``timeout_keep_alive`` how long one may be idle between requests.
         server_state: uvicorn's.
         app_state: That of the application's lifespan.
+        peers: Counts connections by address; None where nobody does.
     """
 
     __slots__ = (
+        "_address",
         "_app_state",
         "_buffer",
         "_call",
@@ -76,6 +79,7 @@ class HttpProtocol(asyncio.Protocol):
         "_idle",
         "_left",
         "_loop",
+        "_peers",
         "_reading",
         "_server_state",
         "_stalled",
@@ -92,7 +96,11 @@ class HttpProtocol(asyncio.Protocol):
         server_state: ServerState,
         app_state: dict[str, Any],
         _loop: asyncio.AbstractEventLoop | None = None,
+        *,
+        peers: Peers | None = None,
     ) -> None:
+        self._peers = peers
+        self._address = ""
         self._config = config
         self._server_state = server_state
         self._app_state = app_state
@@ -115,6 +123,12 @@ class HttpProtocol(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Count the connection, and give its first request its time."""
         self._transport = cast(asyncio.Transport, transport)  # uvloop's own does not derive from it
+        address, *_ = transport.get_extra_info("peername") or [""]
+        if self._peers is not None and address:
+            if not self._peers.enter(address):
+                self._transport.abort()
+                return
+            self._address = address
         limit, there = self._config.limit_concurrency, len(self._connections)
         self._connections.add(self)
         if limit is None or there < limit:
@@ -317,6 +331,9 @@ class HttpProtocol(asyncio.Protocol):
     def _leave(self) -> None:
         """Be no longer the connection's protocol."""
         self._left = True
+        if self._peers is not None and self._address:
+            self._peers.leave(self._address)
+            self._address = ""
         self._set_no_timer()
         self._connections.discard(self)
         if self._call is not None:

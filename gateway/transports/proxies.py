@@ -89,6 +89,11 @@ class Proxies:
             return Client(str(address))
         return client
 
+    def trusts(self, address: str) -> bool:
+        """Whether that is the address of a proxy which is believed."""
+        found = _address(address)
+        return found is not None and self._trusts(found)
+
     def _trusts(self, address: Address) -> bool:
         return any(address in network for network in self._trusted)
 

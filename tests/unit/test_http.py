@@ -1,6 +1,7 @@
 """HTTP connections: what is served, what is refused, and that none is felt by another."""
 
 import asyncio
+import functools
 import gc
 import tracemalloc
 from collections import Counter
@@ -10,7 +11,8 @@ import pytest
 
 from gateway.transports import http
 from gateway.transports.calls import HttpCall
-from gateway.transports.http import CHUNKED_BYTES, HEAD_BYTES, HEAD_LINES
+from gateway.transports.http import CHUNKED_BYTES, HEAD_BYTES, HEAD_LINES, HttpProtocol
+from gateway.transports.peers import Peers
 from tests.support.serving import HANDSHAKE, Turns, on_uvloop, serving
 from tests.support.timing import UNIT
 
@@ -340,6 +342,53 @@ async def test_connections_are_counted_from_the_first_byte(
         async with served.peer() as peer:
             await peer.send(GET)
             await peer.until(b"path x")
+
+
+class Loner(Peers):
+    """Lets one in at a time, this machine's too."""
+
+    there = 0
+
+    def __init__(self) -> None:
+        super().__init__(1, lambda _address: False)
+
+    def enter(self, address: str) -> bool:
+        assert address == "127.0.0.1"
+        if self.there:
+            return False
+        self.there += 1
+        return True
+
+    def leave(self, address: str) -> None:
+        assert address == "127.0.0.1"
+        self.there -= 1
+
+
+async def path_or_socket(scope: Any, receive: Any, send: Any) -> None:
+    if scope["type"] == "http":
+        await path(scope, receive, send)
+        return
+    await receive()
+    await send({"type": "websocket.accept"})
+    await receive()
+
+
+@on_uvloop
+async def test_an_address_has_so_many_connections_that_are_no_websockets() -> None:
+    loner = Loner()
+    http_protocol = functools.partial(HttpProtocol, peers=loner)
+    async with serving(path_or_socket, http=http_protocol) as served:
+        async with served.peer() as first, served.peer() as second:
+            assert await closed_or_reset(second) == b""
+            await first.send(HANDSHAKE)
+            await first.until(b"HTTP/1.1 101 ")
+            assert loner.there == 0
+            async with served.peer() as third:
+                await third.send(GET)
+                await third.until(b"path x")
+                assert loner.there == 1
+        await served.until_connections(0)
+    assert loner.there == 0
 
 
 async def closed_or_reset(peer: Any) -> bytes:
