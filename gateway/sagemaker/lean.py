@@ -28,6 +28,11 @@ from gateway.sagemaker.transport import (
 )
 from gateway.session.ports import Call, OnParts
 
+KEYS_SECONDS = 1.0
+"""How long credentials are used before they are asked for again: those of a role are replaced, and
+are so minutes before they expire.
+"""
+
 Clock = Callable[[], float]
 """Gives the time in seconds since the epoch."""
 
@@ -45,8 +50,8 @@ class LeanTransport:
     ) -> None:
         self._sdk = sdk
         self._credentials = credentials
-        # Those that never are replaced can't be asked.
-        self._are_stale: Callable[[], bool] | None = getattr(credentials, "refresh_needed", None)
+        self._keys: Any = None
+        self._keys_until = 0.0
         self._pool = pool
         self._clock = clock
         self._loop = asyncio.get_running_loop()
@@ -126,11 +131,12 @@ class LeanTransport:
         then: float | None = None,
     ) -> Request:
         loop = self._loop
-        deadline = loop.time() + self.limits.call_timeout
+        now = loop.time()
+        deadline = now + self.limits.call_timeout
         request = Request(
             parameters.get("Body", b""), on_head, on_end, deadline=deadline, then=then
         )
-        keys = self._keys_at_hand()
+        keys = self._keys if now < self._keys_until else self._keys_at_hand(now)
         if keys is None:
             request.starting = loop.create_task(
                 self._send_later(operation, parameters, sha256, request)
@@ -144,19 +150,21 @@ class LeanTransport:
             self._pool.send(request)
         return request
 
-    def _keys_at_hand(self) -> Any:
+    def _keys_at_hand(self, now: float) -> Any:
         """Credentials, frozen; None where they can't be had without waiting."""
         credentials = self._credentials
         if credentials is None:
             return None
-        # Fresh each time: they are those of a role, as a rule, and soon replaced.
-        if self._are_stale is not None and self._are_stale():
+        # Those that are never replaced can't be asked.
+        stale = getattr(credentials, "refresh_needed", None)
+        if stale is not None and stale():
             return None
         asked = credentials.get_frozen_credentials()
         try:
             asked.send(None)
         except StopIteration as had:
-            return had.value
+            self._keys, self._keys_until = had.value, now + KEYS_SECONDS
+            return self._keys
         asked.close()
         return None
 
@@ -170,7 +178,7 @@ class LeanTransport:
         """Send it once there are credentials."""
         try:
             async with asyncio.timeout_at(request.deadline):
-                keys = await self._keys()
+                keys = await self._fresh_keys()
             request.head = operation.head(parameters, sha256, keys, self._sdk.signer, self._clock())
         except TimeoutError as error:
             request.end(NotSentInTime(error))
@@ -179,7 +187,7 @@ class LeanTransport:
         else:
             self._pool.send(request)
 
-    async def _keys(self) -> Any:
+    async def _fresh_keys(self) -> Any:
         if self._credentials is None:
             raise NoCredentials
         return await self._credentials.get_frozen_credentials()

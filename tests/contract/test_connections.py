@@ -15,12 +15,13 @@ from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from structlog.testing import capture_logs
 
 from gateway.errors import ErrorCode, Outcome
-from gateway.sagemaker import pool
+from gateway.sagemaker import lean, pool
 from gateway.sagemaker.aio import AioTransport, HttpSession
 from gateway.sagemaker.errors import failure_of
 from gateway.sagemaker.lean import LeanTransport
@@ -397,6 +398,22 @@ print(json.dumps(dict(Version=1, AccessKeyId=f"AKID{{number}}", SecretAccessKey=
 
 
 @ONLY_LEAN
+async def test_credentials_are_asked_for_once_a_second(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with serving() as (server, client):
+        assert isinstance(client, LeanTransport)
+        asked = Mock(wraps=client._credentials.get_frozen_credentials)
+        monkeypatch.setattr(client._credentials, "get_frozen_credentials", asked)
+        monkeypatch.setattr(lean, "KEYS_SECONDS", 1000 * UNIT)
+        for _ in range(3):
+            await call(client)
+        assert asked.call_count == 1
+        client._keys_until = client._loop.time()  # as after a second
+        await call(client)
+        assert asked.call_count == 2
+    assert len(server.heads) == 4
+
+
+@ONLY_LEAN
 @pytest.mark.parametrize(
     "variables",
     [
@@ -430,7 +447,7 @@ async def test_the_endpoint_is_the_one_that_aiobotocore_calls(
     async with runtime(None, region=region, clock=NOW.timestamp) as client:
         lean = client
         assert isinstance(lean, LeanTransport)
-        keys = lean._keys_at_hand()
+        keys = lean._keys_at_hand(0.0)
         sdk = lean._sdk
         head = sdk.whole.head(parameters, None, keys, sdk.signer, lean._clock()).decode()
     (request,) = sent
