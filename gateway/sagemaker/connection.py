@@ -158,13 +158,13 @@ class HttpConnection(asyncio.Protocol):
         self._take: OnBytes | None = None
         self._body: list[bytes] = []  # of an error
         self._slices: list[bytes] = []  # of a good reply, as they come in one read
-        self._headers: Headers = {}
 
     def begin(self, request: Request) -> None:
         """Send a request."""
         request.connection = self
         self._request = request
         self._size = self._status = 0
+        self._headers: Headers = {}
         self._until_end = False  # the body is over when the connection is
         self._fruitless = 0  # bytes that came without bringing any of the body
         self._whole = False

@@ -83,12 +83,15 @@ class LogReader:
             return False
         if position + 1 < log.first and not (self._owns and log.trimmed + 1 >= log.first):
             return True  # what has been neither taken nor acknowledged is no longer kept
+        if position < self._backlog:
+            return False  # it has come back, and is still taking what it missed
         bounds = log.bounds
-        many = (log.last - position) * 2 > bounds.max_events
-        if (not many and log.held * 2 <= bounds.max_bytes) or position < self._backlog:
-            return False  # also where it has come back, and is still taking what it missed
+        if (log.last - position) * 2 > bounds.max_events:
+            return True
+        if log.held * 2 <= bounds.max_bytes:
+            return False
         waiting = log.bytes_after(position) - log.bytes_after(log.last - 1)
-        return many or waiting * 2 > bounds.max_bytes
+        return waiting * 2 > bounds.max_bytes
 
     def tell(self, notice: Notice) -> None:
         """Say this after the events that are in the log now."""

@@ -9,7 +9,7 @@ import pytest
 
 from tests.integration.conftest import Start
 from tests.support.client import client
-from tests.support.processes import Container, admin
+from tests.support.processes import LIFETIME, MARGIN, Container, admin
 from tests.support.timing import UNIT
 
 ROUTE = """
@@ -58,12 +58,14 @@ async def test_ten_turns_prove_the_state_and_the_session_is_closed(
 async def test_a_session_is_closed_before_the_container_goes_on_without_it(
     stack: ExitStack, tmp_path: Path, start_local: Start, start_gateway: Start
 ) -> None:
-    container = Container(tmp_path / "sessions", SAGEMAKER_SESSIONS_EXPIRATION="30")
+    container = Container(tmp_path / "sessions", SAGEMAKER_SESSIONS_EXPIRATION=LIFETIME)
     stack.callback(container.stop)
     platform = start_local(f"--container={container.url}")
-    process = start_gateway(platform.url, ROUTE + "expiry_margin_seconds = 27\n")
+    times = f"expiry_margin_seconds = {MARGIN}\nexpiring_notice_seconds = 60\n"
+    process = start_gateway(platform.url, ROUTE + times)
     async with client(process.websocket) as chat:
         await chat.open()
+        await chat.until("session.expiring")
         assert (await chat.until("session.closed"))["reason"] == "expired"
         assert (await chat.closed())[0] == 4410
     container.stop()

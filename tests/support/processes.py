@@ -8,6 +8,7 @@ import sys
 import threading
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import AbstractContextManager, asynccontextmanager, contextmanager
+from math import ceil
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,11 @@ import httpx
 from tests.support import secrets
 from tests.support.forks import Fork
 from tests.support.timing import UNIT
+
+MARGIN = 30
+"""How many seconds before a container ends a session a gateway leaves it: no call takes as long."""
+LIFETIME = str(MARGIN + 1 + ceil(UNIT))
+"""How many seconds a container gives a session that is left after a moment."""
 
 ADDRESS = re.compile(r"(?i:listening|running) (?:on|at:) (https?://\S+?:\d+)")
 
