@@ -64,7 +64,8 @@ class Signer:
         given = {"kid": self.key_id, **(headers or {})}
         token = jwt.encode(claims(**changes), self.key, self.algorithm, headers=given)
         _, body, signature = token.split(".")  # the head is the same in many that are no secret
-        register(body, "a token's claims")
+        if body:  # which stands elsewhere where the header `b64` is false (RFC 7797)
+            register(body, "a token's claims")
         register(signature, "a token's signature")
         return token
 
