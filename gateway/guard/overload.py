@@ -154,8 +154,6 @@ class Breaker:
             self._seconds = min(MAX_OPEN_SECONDS, self._seconds * 2)
         else:
             self._failures += 1
-            if self._failures < FAILURES:
-                return
             self._opened = self._period
         self._until = self._clock() + self._seconds
 

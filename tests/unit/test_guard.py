@@ -491,6 +491,7 @@ def test_a_breaker_opens_and_closes() -> None:
 def test_what_becomes_of_a_call_from_before_says_nothing() -> None:
     clock = Clock()
     breaker = Breaker(clock)
+    breaker.succeeded(asked(breaker))
     before = opened(breaker)
     clock.now += breaker.wait()
     probe = asked(breaker)
