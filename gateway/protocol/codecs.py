@@ -41,6 +41,7 @@ MAX_ERROR_TEXT = 200
 
 _BODIES = "exactly one of `text`, `json`, `base64`"
 _NO_OPTIONS = (UNSET,) * len(OPTIONS)
+# Whether a string has characters, and all are visible ASCII: no space, and no control.
 _is_visible = re.compile("[!-~]+").fullmatch
 # What msgspec raises for input that is not a message: wrong syntax or types, text that is not
 # UTF-8, nesting deeper than the interpreter's recursion limit.

@@ -273,9 +273,8 @@ class HttpConnection(asyncio.Protocol):
             return
         self._status = status
         self._headers = headers
-        self._until_end = "content-length" not in headers and not headers.get(
-            "transfer-encoding", ""
-        ).lower().endswith("chunked")
+        coding = headers.get("transfer-encoding", "")
+        self._until_end = "content-length" not in headers and not coding.lower().endswith("chunked")
         if status < 300:
             if request.then is not None:
                 request.deadline = self.used_at + request.then

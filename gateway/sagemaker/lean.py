@@ -50,8 +50,8 @@ class LeanTransport:
     ) -> None:
         self._sdk = sdk
         self._credentials = credentials
-        self._keys: Any = None
-        self._keys_until = 0.0
+        self._frozen: Any = None
+        self._frozen_until = 0.0
         self._pool = pool
         self._clock = clock
         self._loop = asyncio.get_running_loop()
@@ -136,7 +136,7 @@ class LeanTransport:
         request = Request(
             parameters.get("Body", b""), on_head, on_end, deadline=deadline, then=then
         )
-        keys = self._keys if now < self._keys_until else self._keys_at_hand(now)
+        keys = self._keys_at_hand(now)
         if keys is None:
             request.starting = loop.create_task(
                 self._send_later(operation, parameters, sha256, request)
@@ -152,6 +152,8 @@ class LeanTransport:
 
     def _keys_at_hand(self, now: float) -> Any:
         """Credentials, frozen; None where they can't be had without waiting."""
+        if now < self._frozen_until:
+            return self._frozen
         credentials = self._credentials
         if credentials is None:
             return None
@@ -163,8 +165,8 @@ class LeanTransport:
         try:
             asked.send(None)
         except StopIteration as had:
-            self._keys, self._keys_until = had.value, now + KEYS_SECONDS
-            return self._keys
+            self._frozen, self._frozen_until = had.value, now + KEYS_SECONDS
+            return self._frozen
         asked.close()
         return None
 
@@ -178,7 +180,7 @@ class LeanTransport:
         """Send it once there are credentials."""
         try:
             async with asyncio.timeout_at(request.deadline):
-                keys = await self._fresh_keys()
+                keys = await self._keys()
             request.head = operation.head(parameters, sha256, keys, self._sdk.signer, self._clock())
         except TimeoutError as error:
             request.end(NotSentInTime(error))
@@ -187,7 +189,7 @@ class LeanTransport:
         else:
             self._pool.send(request)
 
-    async def _fresh_keys(self) -> Any:
+    async def _keys(self) -> Any:
         if self._credentials is None:
             raise NoCredentials
         return await self._credentials.get_frozen_credentials()

@@ -79,7 +79,7 @@ class Session:
 
     def __repr__(self) -> str:
         """State and counts, no content."""
-        return f"<Session {self.id} {self.state.value} waiting={len(self.turns.queue.waiting)}>"
+        return f"<Session {self.id} {self.state.value} turns={self.turns.queue.pending}>"
 
     def handle(
         self, event: SessionEvent, now: float, wall: float, client: ClientId | None = None

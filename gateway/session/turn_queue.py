@@ -129,6 +129,11 @@ class TurnQueue:
         """The one that has waited longest."""
         return self.waiting[0] if self.waiting else None
 
+    @property
+    def pending(self) -> int:
+        """How many have not ended."""
+        return len(self.waiting) + (self.running is not None)
+
     def find(self, message_id: str) -> Turn | EndedTurn | None:
         """The turn of that id, also one that has ended and is remembered."""
         live = self._live.get(message_id)

@@ -47,12 +47,11 @@ class Turns:
             return
         queue = self.queue
         options = options_of(message)
-        waiting = len(queue.waiting)
-        refused = refusal(message, options, self._policy, queued=waiting)
+        refused = refusal(message, options, self._policy, queued=len(queue.waiting))
         if refused is not None:
             self._out.refuse(*refused, message.id)
             return
-        ahead = waiting + (queue.running is not None)
+        ahead = queue.pending
         said = None
         if self._history.needs_words and message.text is not UNSET:
             said = message.text

@@ -21,7 +21,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from gateway.errors import ErrorCode, Outcome
-from gateway.sagemaker import lean, pool
+from gateway.sagemaker import pool
 from gateway.sagemaker.aio import AioTransport, HttpSession
 from gateway.sagemaker.errors import failure_of
 from gateway.sagemaker.lean import LeanTransport
@@ -403,11 +403,11 @@ async def test_credentials_are_asked_for_once_a_second(monkeypatch: pytest.Monke
         assert isinstance(client, LeanTransport)
         asked = Mock(wraps=client._credentials.get_frozen_credentials)
         monkeypatch.setattr(client._credentials, "get_frozen_credentials", asked)
-        monkeypatch.setattr(lean, "KEYS_SECONDS", 1000 * UNIT)
+        monkeypatch.setattr("gateway.sagemaker.lean.KEYS_SECONDS", 1000 * UNIT)
         for _ in range(3):
             await call(client)
         assert asked.call_count == 1
-        client._keys_until = client._loop.time()  # as after a second
+        client._frozen_until = client._loop.time()  # as after a second
         await call(client)
         assert asked.call_count == 2
     assert len(server.heads) == 4

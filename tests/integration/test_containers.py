@@ -9,7 +9,7 @@ import pytest
 
 from tests.integration.conftest import Start
 from tests.support.client import client
-from tests.support.processes import LIFETIME, MARGIN, Container, admin
+from tests.support.processes import MARGIN, Container, admin, lifetime
 from tests.support.timing import UNIT
 
 ROUTE = """
@@ -58,7 +58,7 @@ async def test_ten_turns_prove_the_state_and_the_session_is_closed(
 async def test_a_session_is_closed_before_the_container_goes_on_without_it(
     stack: ExitStack, tmp_path: Path, start_local: Start, start_gateway: Start
 ) -> None:
-    container = Container(tmp_path / "sessions", SAGEMAKER_SESSIONS_EXPIRATION=LIFETIME)
+    container = Container(tmp_path / "sessions", SAGEMAKER_SESSIONS_EXPIRATION=lifetime(10))
     stack.callback(container.stop)
     platform = start_local(f"--container={container.url}")
     times = f"expiry_margin_seconds = {MARGIN}\nexpiring_notice_seconds = 60\n"
@@ -66,6 +66,8 @@ async def test_a_session_is_closed_before_the_container_goes_on_without_it(
     async with client(process.websocket) as chat:
         await chat.open()
         await chat.until("session.expiring")
+        await chat.send("message.send", id="1", json={})
+        assert (await chat.until("message.done"))["json"] == {"turn": 1}
         assert (await chat.until("session.closed"))["reason"] == "expired"
         assert (await chat.closed())[0] == 4410
     container.stop()

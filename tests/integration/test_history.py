@@ -11,7 +11,7 @@ import pytest
 
 from tests.integration.conftest import Start
 from tests.support.client import Client, client, raw
-from tests.support.processes import LIFETIME, MARGIN, Forgetful, Process, admin
+from tests.support.processes import MARGIN, Forgetful, Process, admin, lifetime
 from tests.support.timing import UNIT
 
 Said = list[tuple[str, str]]
@@ -107,7 +107,7 @@ async def test_a_conversation_whose_instance_is_lost(house: House, start_gateway
 async def test_expiries_cost_nothing(
     start_forgetful: Callable[..., Forgetful], start_local: Start, start_gateway: Start
 ) -> None:
-    container = start_forgetful(SAGEMAKER_SESSIONS_EXPIRATION=LIFETIME)
+    container = start_forgetful(SAGEMAKER_SESSIONS_EXPIRATION=lifetime(1))
     route = f"{ROUTE}expiry_margin_seconds = {MARGIN}\n"
     process = start_gateway(start_local(f"--container={container.url}").url, route)
     async with client(process.websocket) as chat:

@@ -13,7 +13,7 @@ import pytest
 from tests.integration.conftest import Start
 from tests.integration.test_containers import ROUTE
 from tests.support.client import Client, client
-from tests.support.processes import LIFETIME, MARGIN, Container, Process, admin
+from tests.support.processes import MARGIN, Container, Process, admin, lifetime
 from tests.support.timing import UNIT
 
 SAID = ["one", "two", "three"]
@@ -149,7 +149,7 @@ async def test_no_turn_is_without_a_session_however_often_they_expire(
     """A container answers the first turn after the expiry as if there were no session: 200, and a
     state that is nowhere. So none may come then.
     """
-    container = Container(tmp_path / "sessions", SAGEMAKER_SESSIONS_EXPIRATION=LIFETIME)
+    container = Container(tmp_path / "sessions", SAGEMAKER_SESSIONS_EXPIRATION=lifetime(1))
     stack.callback(container.stop)
     times = f'on_expiry = "{on_expiry}"\nexpiry_margin_seconds = {MARGIN}\n'
     process = start_gateway(start_local(f"--container={container.url}").url, ROUTE + times)

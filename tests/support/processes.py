@@ -20,8 +20,6 @@ from tests.support.timing import UNIT
 
 MARGIN = 30
 """How many seconds before a container ends a session a gateway leaves it: no call takes as long."""
-LIFETIME = str(MARGIN + 1 + ceil(UNIT))
-"""How many seconds a container gives a session that is left after a moment."""
 
 ADDRESS = re.compile(r"(?i:listening|running) (?:on|at:) (https?://\S+?:\d+)")
 
@@ -97,6 +95,11 @@ class Process:
         self._reader.join()
         secrets.check(self.output)
         return code
+
+
+def lifetime(seconds: float) -> str:
+    """How many seconds a container gives a session that the gateway uses for so many units."""
+    return str(MARGIN + 1 + ceil(seconds * UNIT))
 
 
 class Container(Process):

@@ -47,7 +47,7 @@ def test_a_session_opens_at_the_model_and_says_so() -> None:
     }
     timers = [effect for effect in script.effects if isinstance(effect, do.SetTimer)]
     assert {timer.spread for timer in timers} == {0.0}
-    assert repr(script.session) == "<Session s-1 ready waiting=0>"
+    assert repr(script.session) == "<Session s-1 ready turns=0>"
 
 
 def test_what_is_said_is_not_printed() -> None:
