@@ -30,6 +30,7 @@ from gateway.transports.protocol import WebSocketProtocol
 from gateway.transports.proxies import Proxies
 from gateway.transports.server import DrainingServer
 from gateway.transports.sockets import HANDSHAKES
+from gateway.transports.tls import encrypted
 from gateway.turnstile import Turnstile
 
 log = structlog.stdlib.get_logger("gateway.serving")
@@ -52,6 +53,10 @@ SHUTDOWN_SECONDS = 15
 
 SPARE_CONNECTIONS = 100
 """How many more than `max_connections` are taken, for probes and to say that it is full."""
+
+SOCKETS = 2
+"""How many sockets an address may have for each WebSocket: there are those for requests, for
+handshakes, for who is told to be one too many, and those that are closed and not gone yet."""
 
 _ADVICE = {
     errno.EADDRINUSE: ". Stop what listens there, or choose another with --port; 0 takes any free",
@@ -141,13 +146,18 @@ async def serve(
             if certificate is not None:
                 reloader.add(certificate.files, certificate.reload)
             peers = Peers(
-                settings.limits.connections_per_address,
+                SOCKETS * settings.limits.connections_per_address,
                 Proxies(settings.server.trusted_proxies).trusts,
             )
             config = uvicorn.Config(
                 answering(app, settings),
                 loop="none",
-                http=cast(Any, partial(HttpProtocol, peers=peers)),
+                http=cast(
+                    Any,
+                    partial(HttpProtocol, peers=peers)
+                    if certificate is None
+                    else encrypted(HttpProtocol, certificate.context, peers),
+                ),
                 ws=cast(
                     Any,
                     partial(
@@ -173,7 +183,6 @@ async def serve(
                 config,
                 drain=sessions.drain,
                 ready=lambda: on_ready(url),
-                encryption=None if certificate is None else certificate.context,
             )
 
             def stop() -> None:

@@ -180,8 +180,8 @@ class LimitSettings(Section):
     connections_per_principal: Count = Field(default=100, description="connections at once")
     connections_per_address: Count = Field(
         default=200,
-        description="connections at once from one address, and as many that are no WebSockets, "
-        "or not yet; but for this machine's and trusted proxies'",
+        description="WebSockets at once from one address, and twice as many sockets of every "
+        "kind; but for this machine's and trusted proxies'",
     )
     handshakes_per_second: Positive = Field(
         default=200.0,

@@ -66,11 +66,11 @@ class HttpProtocol(asyncio.Protocol):
             refused, ``timeout_keep_alive`` how long one may be idle between requests.
         server_state: uvicorn's.
         app_state: That of the application's lifespan.
-        peers: Counts connections by address; None where nobody does.
+        peers: Counts connections by address; None where nobody does, or this one is counted.
+        on_gone: See `gateway.transports.sockets.OnGone`.
     """
 
     __slots__ = (
-        "_address",
         "_app_state",
         "_buffer",
         "_call",
@@ -79,6 +79,7 @@ class HttpProtocol(asyncio.Protocol):
         "_idle",
         "_left",
         "_loop",
+        "_on_gone",
         "_peers",
         "_reading",
         "_server_state",
@@ -98,9 +99,10 @@ class HttpProtocol(asyncio.Protocol):
         _loop: asyncio.AbstractEventLoop | None = None,
         *,
         peers: Peers | None = None,
+        on_gone: sockets.OnGone = sockets.nobody_waits,
     ) -> None:
         self._peers = peers
-        self._address = ""
+        self._on_gone = on_gone
         self._config = config
         self._server_state = server_state
         self._app_state = app_state
@@ -124,11 +126,12 @@ class HttpProtocol(asyncio.Protocol):
         """Count the connection, and give its first request its time."""
         self._transport = cast(asyncio.Transport, transport)  # uvloop's own does not derive from it
         address, *_ = transport.get_extra_info("peername") or [""]
-        if self._peers is not None and address:
-            if not self._peers.enter(address):
+        if self._peers is not None:
+            on_gone = self._peers.enter(address)
+            if on_gone is None:
                 self._transport.abort()
                 return
-            self._address = address
+            self._on_gone = on_gone
         limit, there = self._config.limit_concurrency, len(self._connections)
         self._connections.add(self)
         if limit is None or there < limit:
@@ -158,6 +161,7 @@ class HttpProtocol(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
         """It is gone."""
         self._leave()
+        self._on_gone()
 
     # Of uvicorn
 
@@ -242,7 +246,10 @@ class HttpProtocol(asyncio.Protocol):
         self._leave()
         upgraded: Any = self._config.ws_protocol_class
         protocol: asyncio.Protocol = upgraded(
-            config=self._config, server_state=self._server_state, app_state=self._app_state
+            config=self._config,
+            server_state=self._server_state,
+            app_state=self._app_state,
+            on_gone=self._on_gone,
         )
         if not self._reading:
             self._transport.resume_reading()
@@ -326,14 +333,11 @@ class HttpProtocol(asyncio.Protocol):
         self._leave()
         if answer:
             self._transport.write(answer)
-        sockets.HalfClosed(self._transport, self._connections)
+        sockets.HalfClosed(self._transport, self._connections, self._on_gone)
 
     def _leave(self) -> None:
         """Be no longer the connection's protocol."""
         self._left = True
-        if self._peers is not None and self._address:
-            self._peers.leave(self._address)
-            self._address = ""
         self._set_no_timer()
         self._connections.discard(self)
         if self._call is not None:

@@ -1,7 +1,8 @@
-"""How many connections each address has that are not, or not yet, WebSockets."""
+"""How many connections each address has, of every kind."""
 
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 
 import structlog
 
@@ -15,7 +16,7 @@ log = structlog.stdlib.get_logger("gateway.connections")
 
 
 class Peers:
-    """Counts connections by the address of their other side, from when they are made.
+    """Counts connections by the address of their other side, as long as there is a socket.
 
     Those of this machine and of trusted proxies, which speak for many, are taken without end.
 
@@ -30,8 +31,12 @@ class Peers:
         self._there: Counter[str] = Counter()
         self._logged = LogLimit(LINES_A_MINUTE)
 
-    def enter(self, address: str) -> bool:
-        """Count one more; False where there is no room for it, and it is not counted."""
+    def enter(self, address: str) -> Callable[[], None] | None:
+        """Count one more.
+
+        Returns:
+            What is to be called when it is gone; None where there is no room for it.
+        """
         network = network_of(address)
         if (
             self._there[network] >= self._most
@@ -42,13 +47,11 @@ class Peers:
             suppressed = self._logged.suppressed(why)
             if suppressed is not None:
                 log.info("connection refused", why=why, client=address, suppressed=suppressed)
-            return False
+            return None
         self._there[network] += 1
-        return True
+        return partial(self._leave, network)
 
-    def leave(self, address: str) -> None:
-        """One that was counted is gone, or has become a WebSocket."""
-        network = network_of(address)
+    def _leave(self, network: str) -> None:
         self._there[network] -= 1
         if not self._there[network]:
             del self._there[network]

@@ -44,6 +44,7 @@ class WebSocketProtocol(FrameReader):
         budget: Counts messages that have come in part.
         turnstile: Lets handshakes begin.
         strangers: Counts them in place of that until it is known who sends them.
+        on_gone: See `gateway.transports.sockets.OnGone`.
     """
 
     __slots__ = (
@@ -58,6 +59,7 @@ class WebSocketProtocol(FrameReader):
         "_on_answer",
         "_on_end",
         "_on_frame",
+        "_on_gone",
         "_on_writable",
         "_room",
         "_server_state",
@@ -77,11 +79,13 @@ class WebSocketProtocol(FrameReader):
         budget: ByteBudget,
         turnstile: Turnstile,
         strangers: ByteBudget | None = None,
+        on_gone: sockets.OnGone = sockets.nobody_waits,
     ) -> None:
         loop = _loop or asyncio.get_running_loop()
         super().__init__(loop, config.ws_max_size, strangers or budget)
         self._budget_inside = budget
         self._turnstile = turnstile
+        self._on_gone = on_gone
         self._config = config
         self._server_state = server_state
         self._app_state = app_state
@@ -135,6 +139,7 @@ class WebSocketProtocol(FrameReader):
         self._connections.discard(self)
         self._end(ABNORMAL, "")
         self._dispose()
+        self._on_gone()
 
     # Of uvicorn
 
@@ -338,7 +343,7 @@ class WebSocketProtocol(FrameReader):
         self._dispose()
         self._connections.discard(self)
         if not self._transport.is_closing():
-            sockets.HalfClosed(self._transport, self._connections, unread)
+            sockets.HalfClosed(self._transport, self._connections, self._on_gone, unread)
 
     def _end(self, code: int, reason: str) -> None:
         """Tell whose connection it is that no frame comes any more."""

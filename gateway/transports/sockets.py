@@ -1,6 +1,7 @@
 """What connections of every kind have in common: how much they do at once, and how they end."""
 
 import asyncio
+from collections.abc import Callable
 from typing import Any
 
 CLOSE_SECONDS = 10.0
@@ -14,6 +15,14 @@ HANDSHAKES = 2
 message that comes in meanwhile needs several turns until it is answered."""
 
 
+OnGone = Callable[[], None]
+"""Called once when a connection's socket is gone, whatever it was at the end."""
+
+
+def nobody_waits() -> None:
+    """An `OnGone` that does nothing."""
+
+
 class HalfClosed(asyncio.Protocol):
     """A connection on which nothing more is written, until its peer has closed it too.
 
@@ -23,19 +32,25 @@ class HalfClosed(asyncio.Protocol):
     Args:
         transport: The connection's; this becomes its protocol.
         connections: uvicorn's; this is one of them.
+        on_gone: See `OnGone`.
         unread: How many bytes the peer is in the middle of sending: it is let finish, since
             asyncio's own transport can't be aborted (`AttributeError`) once it has written what it
             had when it was closed.
     """
 
-    __slots__ = ("_connections", "_timer", "_transport", "_unread")
+    __slots__ = ("_connections", "_on_gone", "_timer", "_transport", "_unread")
 
     def __init__(
-        self, transport: asyncio.Transport, connections: set[Any], unread: int = 0
+        self,
+        transport: asyncio.Transport,
+        connections: set[Any],
+        on_gone: OnGone,
+        unread: int = 0,
     ) -> None:
         loop = asyncio.get_running_loop()
         self._transport = transport
         self._connections = connections
+        self._on_gone = on_gone
         self._timer = loop.call_later(CLOSE_SECONDS, transport.abort)
         self._unread = unread
         connections.add(self)
@@ -63,6 +78,7 @@ class HalfClosed(asyncio.Protocol):
         """It is gone; there is nothing to cut."""
         self._timer.cancel()
         self._connections.discard(self)
+        self._on_gone()
 
     def shutdown(self) -> None:
         """Called by uvicorn when the server stops."""

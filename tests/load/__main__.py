@@ -112,12 +112,18 @@ async def main(names: list[str], size: Size) -> int:
                 say(f"\n{SHARES}")
                 say(share(f"one principal with {size.greedy_sessions} sessions", theirs))
                 say(share("one with a single session", its))
+            others_gone = await settled(stage.gateway, full)
             await load.end()
             after_all = await settled(stage.gateway, before)
             say(f"\n{HELD}")
-            for when, taken in (("before", before), ("connected", full), ("after", after_all)):
+            for when, taken in (
+                ("before", before),
+                ("connected", full),
+                ("the others have gone", others_gone),
+                ("all have gone", after_all),
+            ):
                 say(f"| {when} | {taken.memory / 1e6:.0f} | {taken.sockets} | {taken.held} |")
-            remains = left(before, after_all)
+            remains = [*left(full, others_gone), *left(before, after_all)]
             logged = logged_errors(Path(folder))
     for failure in (*remains, *logged):
         say(f"- {failure}")

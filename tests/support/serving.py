@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import functools
 import socket
-import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from typing import Any, Self
 
@@ -13,6 +12,7 @@ import uvloop
 
 from gateway.budget import ByteBudget
 from gateway.transports.http import HttpProtocol
+from gateway.transports.peers import Peers
 from gateway.transports.protocol import WebSocketProtocol
 from gateway.transports.server import DrainingServer
 from gateway.transports.sockets import HANDSHAKES
@@ -64,21 +64,54 @@ class Peer:
         """Send nothing more."""
         self._socket.shutdown(socket.SHUT_WR)
 
+    async def more(self) -> bytes:
+        """What comes next; nothing at the end."""
+        async with asyncio.timeout(20 * UNIT):
+            return await asyncio.get_running_loop().sock_recv(self._socket, 65_536)
+
     async def until(self, text: bytes, count: int = 1) -> bytes:
         """Read until that has come that often; all that has come up to then."""
         async with asyncio.timeout(20 * UNIT):
             while self.got.count(text) < count:
-                data = await asyncio.get_running_loop().sock_recv(self._socket, 65_536)
+                data = await self.more()
                 assert data, (text, self.got)
                 self.got += data
+        return self.got
+
+    async def cut(self) -> bytes:
+        """Read until the server has closed, or gone without that; all that has come."""
+        with contextlib.suppress(ConnectionResetError):
+            await self.closed()
         return self.got
 
     async def closed(self) -> bytes:
         """Read until the server has closed; all that has come."""
         async with asyncio.timeout(20 * UNIT):
-            while data := await asyncio.get_running_loop().sock_recv(self._socket, 65_536):
+            while data := await self.more():
                 self.got += data
         return self.got
+
+
+class Loner(Peers):
+    """Lets one in at a time, this machine's too.
+
+    Attributes:
+        there: How many are.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(1, lambda _address: False)
+        self.there = 0
+
+    def enter(self, address: str) -> Callable[[], None] | None:
+        assert address == "127.0.0.1"
+        if self.there:
+            return None
+        self.there += 1
+        return self._gone
+
+    def _gone(self) -> None:
+        self.there -= 1
 
 
 class Served:
@@ -110,9 +143,7 @@ class Served:
 
 
 @contextlib.asynccontextmanager
-async def serving(
-    app: App, *, encryption: ssl.SSLContext | None = None, **options: Any
-) -> AsyncIterator[Served]:
+async def serving(app: App, **options: Any) -> AsyncIterator[Served]:
     """Serve an application; options are uvicorn's."""
     given: dict[str, Any] = {
         "http": HttpProtocol,
@@ -137,7 +168,7 @@ async def serving(
     async def drain() -> None:
         pass
 
-    server = DrainingServer(config, drain=drain, ready=ready.set, encryption=encryption)
+    server = DrainingServer(config, drain=drain, ready=ready.set)
     with socket.create_server(("127.0.0.1", 0)) as listener:
         running = asyncio.create_task(server.serve(sockets=[listener]))
         await ready.wait()

@@ -12,8 +12,7 @@ import pytest
 from gateway.transports import http
 from gateway.transports.calls import HttpCall
 from gateway.transports.http import CHUNKED_BYTES, HEAD_BYTES, HEAD_LINES, HttpProtocol
-from gateway.transports.peers import Peers
-from tests.support.serving import HANDSHAKE, Turns, on_uvloop, serving
+from tests.support.serving import HANDSHAKE, Loner, Turns, on_uvloop, serving
 from tests.support.timing import UNIT
 
 GET = b"GET /path%20x?q=1 HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
@@ -335,33 +334,13 @@ async def test_connections_are_counted_from_the_first_byte(
             await served.until_connections(2)
             monkeypatch.setattr(http, "REFUSED_CONNECTIONS", 0)
             async with served.peer() as third:
-                assert await closed_or_reset(third) == b""
+                assert await third.cut() == b""
             await second.send(GET)
             await second.until(b"path x")
         await served.until_connections(0)
         async with served.peer() as peer:
             await peer.send(GET)
             await peer.until(b"path x")
-
-
-class Loner(Peers):
-    """Lets one in at a time, this machine's too."""
-
-    there = 0
-
-    def __init__(self) -> None:
-        super().__init__(1, lambda _address: False)
-
-    def enter(self, address: str) -> bool:
-        assert address == "127.0.0.1"
-        if self.there:
-            return False
-        self.there += 1
-        return True
-
-    def leave(self, address: str) -> None:
-        assert address == "127.0.0.1"
-        self.there -= 1
 
 
 async def path_or_socket(scope: Any, receive: Any, send: Any) -> None:
@@ -373,30 +352,39 @@ async def path_or_socket(scope: Any, receive: Any, send: Any) -> None:
     await receive()
 
 
+NO_REQUEST = b"\0"
+NO_HANDSHAKE = HANDSHAKE.replace(b"Version: 13", b"Version: 8")
+
+
+@pytest.mark.parametrize(
+    ("said", "answer"),
+    [
+        (b"", b""),
+        (GET, b"path x"),
+        (HANDSHAKE, b"HTTP/1.1 101 "),
+        (NO_REQUEST, b"HTTP/1.1 400 "),
+        (NO_HANDSHAKE, b"HTTP/1.1 400 "),
+    ],
+    ids=["nothing", "request", "websocket", "no-request", "no-handshake"],
+)
 @on_uvloop
-async def test_an_address_has_so_many_connections_that_are_no_websockets() -> None:
+async def test_an_address_has_so_many_connections_until_they_are_gone(
+    said: bytes, answer: bytes
+) -> None:
     loner = Loner()
     http_protocol = functools.partial(HttpProtocol, peers=loner)
     async with serving(path_or_socket, http=http_protocol) as served:
-        async with served.peer() as first, served.peer() as second:
-            assert await closed_or_reset(second) == b""
-            await first.send(HANDSHAKE)
-            await first.until(b"HTTP/1.1 101 ")
-            assert loner.there == 0
-            async with served.peer() as third:
-                await third.send(GET)
-                await third.until(b"path x")
-                assert loner.there == 1
+        async with served.peer() as first:
+            await first.send(said)
+            await first.until(answer)
+            async with served.peer() as second:
+                assert await second.cut() == b""
+            assert loner.there == 1
         await served.until_connections(0)
-    assert loner.there == 0
-
-
-async def closed_or_reset(peer: Any) -> bytes:
-    try:
-        got: bytes = await peer.closed()
-    except ConnectionResetError:
-        return b""
-    return got
+        assert loner.there == 0
+        async with served.peer() as third:
+            await third.send(GET)
+            await third.until(b"path x")
 
 
 @pytest.mark.parametrize("silent", [b"", b"GET / HTTP/1.1\r\n"], ids=["nothing", "half-a-head"])

@@ -9,12 +9,18 @@ from gateway.transports.proxies import Proxies
 
 def test_each_address_has_as_many_as_it_may() -> None:
     peers = Peers(2, lambda _address: False)
-    assert [peers.enter("192.0.2.1") for _ in range(3)] == [True, True, False]
-    assert peers.enter("192.0.2.2"), "another"
-    peers.leave("192.0.2.1")
-    assert [peers.enter("192.0.2.1") for _ in range(2)] == [True, False]
-    for address in ("192.0.2.1", "192.0.2.1", "192.0.2.2"):
-        peers.leave(address)
+    first, second, none = (peers.enter("192.0.2.1") for _ in range(3))
+    other = peers.enter("192.0.2.2")
+    assert first
+    assert second
+    assert other
+    assert none is None
+    first()
+    third = peers.enter("192.0.2.1")
+    assert third
+    assert peers.enter("192.0.2.1") is None
+    for on_gone in (second, third, other):
+        on_gone()
     assert not peers._there, "nothing is kept of who is gone"
 
 

@@ -3,19 +3,15 @@
 import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
 from websockets.frames import Frame, Opcode
 
 from gateway.errors import CloseCode
-from gateway.security.certificates import Certificate
-from gateway.transports import server
 from gateway.transports.link import LINK, Link
 from gateway.transports.protocol import WRITE_BUDGET
 from gateway.transports.reading import FRAME_COST, PING_COST, READ_BUDGET
-from tests.support.certificates import certificate
 from tests.support.serving import HANDSHAKE, Peer, Turns, on_uvloop, serving
 from tests.support.timing import UNIT
 
@@ -409,14 +405,3 @@ async def test_a_server_that_stops(accepted: bool) -> None:
         got = await peer.closed()
         assert close(1012) in got if accepted else got.startswith(b"HTTP/1.1 503 ")
         await go.wait()
-
-
-@on_uvloop
-async def test_who_does_not_get_on_with_encrypting_is_cut(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(server, "HANDSHAKE_SECONDS", 0.1)
-    certificate().write(tmp_path)
-    context = Certificate(tmp_path / "cert.pem", tmp_path / "key.pem").context
-    async with serving(echo, encryption=context) as served, Peer(served.port) as peer:
-        await peer.closed()
