@@ -37,6 +37,9 @@ OPERATIONS = frozenset({"InvokeEndpoint", "InvokeEndpointWithResponseStream"})
 OPERATOR = "The gateway may not use the endpoint, or it is not there; its operator must mend this."
 NOTHING: Mapping[str, str] = MappingProxyType({})
 
+MAX_RETRY_AFTER = 60.0
+"""No client is told to wait longer, whatever answers: who asks sooner is turned away once more."""
+
 _NAME = 300
 """How much is logged of what AWS calls things by."""
 
@@ -381,10 +384,11 @@ def _subject(message: str) -> str | None:
 
 
 def _with_retry_after(failure: Failure, headers: Mapping[str, str]) -> Failure:
+    """The same with the seconds that the answer asks for; a date is left to the table's rule."""
     try:
         seconds = float(headers["retry-after"])
     except (KeyError, ValueError):
         return failure
     if not 0 <= seconds < float("inf"):
         return failure
-    return structs.replace(failure, retry_after=seconds)
+    return structs.replace(failure, retry_after=min(seconds, MAX_RETRY_AFTER))
