@@ -149,3 +149,9 @@ class Failure(msgspec.Struct, frozen=True, kw_only=True, gc=False):
         if self.retry_after is not None:
             return self.retry_after
         return ERRORS[self.code].retry_after if self.may_retry else UNSET
+
+
+def internal(outcome: Outcome) -> Failure:
+    """A fault of the gateway's own; what it was is in its log."""
+    text = "The gateway failed; its operator finds the reason in its log."
+    return Failure(code=ErrorCode.INTERNAL, message=text, outcome=outcome)

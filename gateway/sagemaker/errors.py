@@ -17,7 +17,7 @@ import aiohttp
 import botocore.exceptions as boto
 from msgspec import structs
 
-from gateway.errors import ErrorCode, Failure, Health, Outcome
+from gateway.errors import ErrorCode, Failure, Health, Outcome, internal
 from gateway.formats.streams import StreamError
 from gateway.logs import printable
 from gateway.sagemaker.exceptions import (
@@ -85,11 +85,7 @@ _CUT = Failure(
     outcome=Outcome.UNKNOWN,
     health=Health.SICK,
 )
-_UNFORESEEN = Failure(
-    code=ErrorCode.INTERNAL,
-    message="The gateway failed; its operator finds the reason in its log.",
-    outcome=Outcome.UNKNOWN,
-)
+_UNFORESEEN = internal(Outcome.UNKNOWN)
 _FULL = Failure(code=ErrorCode.UNAVAILABLE, message="The model has no room for another session.")
 _NO_ANSWER = Failure(
     code=ErrorCode.MODEL_ERROR,
