@@ -75,8 +75,10 @@ class Health(Enum):
 
     WELL = "well"
     """It has answered."""
+    BUSY = "busy"
+    """It has answered that it is asked too much."""
     SICK = "sick"
-    """It has not, and not because of what it was asked."""
+    """It has not answered, or that it can't, and not because of what it was asked."""
 
 
 class ErrorRule(msgspec.Struct, frozen=True):
