@@ -9,6 +9,11 @@ from enum import Enum, IntEnum, StrEnum
 from types import MappingProxyType
 
 import msgspec
+from msgspec import UNSET, UnsetType
+
+WAIT_SECONDS = 1.0
+"""What a client is told to wait where nobody knows better: many turns end, and throttles let calls
+through again, within about a second."""
 
 
 class ErrorCode(StrEnum):
@@ -70,8 +75,10 @@ class Health(Enum):
 
     WELL = "well"
     """It has answered."""
+    BUSY = "busy"
+    """It has answered that it is asked too much."""
     SICK = "sick"
-    """It has not, and not because of what it was asked."""
+    """It has not answered, or that it can't, and not because of what it was asked."""
 
 
 class ErrorRule(msgspec.Struct, frozen=True):
@@ -81,6 +88,8 @@ class ErrorRule(msgspec.Struct, frozen=True):
     """Whether the same message may succeed later, without being changed."""
     close: CloseCode
     """The code that a socket closes with where an error ends it: on a raw connection, always."""
+    retry_after: float | UnsetType = UNSET
+    """Seconds that a client is told to wait before, unless the failure says how many."""
 
 
 ERRORS: Mapping[ErrorCode, ErrorRule] = MappingProxyType(
@@ -91,10 +100,10 @@ ERRORS: Mapping[ErrorCode, ErrorRule] = MappingProxyType(
         ErrorCode.FORBIDDEN: ErrorRule(False, CloseCode.FORBIDDEN),
         ErrorCode.UNKNOWN_ROUTE: ErrorRule(False, CloseCode.UNKNOWN_ROUTE),
         ErrorCode.RATE_LIMITED: ErrorRule(True, CloseCode.TOO_MANY),
-        ErrorCode.QUEUE_FULL: ErrorRule(True, CloseCode.TOO_MANY),
+        ErrorCode.QUEUE_FULL: ErrorRule(True, CloseCode.TOO_MANY, WAIT_SECONDS),
         ErrorCode.UNKNOWN_MESSAGE: ErrorRule(False, CloseCode.PROTOCOL_VIOLATION),
         ErrorCode.SESSION_LOST: ErrorRule(False, CloseCode.GONE),
-        ErrorCode.THROTTLED: ErrorRule(True, CloseCode.TOO_MANY),
+        ErrorCode.THROTTLED: ErrorRule(True, CloseCode.TOO_MANY, WAIT_SECONDS),
         ErrorCode.UNAVAILABLE: ErrorRule(True, CloseCode.UNAVAILABLE),
         ErrorCode.MODEL_NOT_READY: ErrorRule(True, CloseCode.UNAVAILABLE),
         ErrorCode.TIMEOUT: ErrorRule(False, CloseCode.UNAVAILABLE),
@@ -116,7 +125,7 @@ class Failure(msgspec.Struct, frozen=True, kw_only=True, gc=False):
             platform, and quotes no body.
         outcome: Whether the model saw the turn.
         retryable: Whether the client may send the same again; the table's answer unless given.
-        retry_after: Seconds to wait before that, where known.
+        retry_after: Seconds to wait before that, where the model or the gateway knows them.
         facts: What the operator's log says of it besides; no client is told.
         health: What it says of the endpoint; None where nothing.
     """
@@ -135,3 +144,16 @@ class Failure(msgspec.Struct, frozen=True, kw_only=True, gc=False):
         if self.outcome is not Outcome.NOT_INVOKED:
             return False
         return ERRORS[self.code].retryable if self.retryable is None else self.retryable
+
+    @property
+    def wait(self) -> float | UnsetType:
+        """The seconds that a client is told to wait before; `retry_after`, else the table's."""
+        if self.retry_after is not None:
+            return self.retry_after
+        return ERRORS[self.code].retry_after if self.may_retry else UNSET
+
+
+def internal(outcome: Outcome) -> Failure:
+    """A fault of the gateway's own; what it was is in its log."""
+    text = "The gateway failed; its operator finds the reason in its log."
+    return Failure(code=ErrorCode.INTERNAL, message=text, outcome=outcome)

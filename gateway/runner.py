@@ -16,7 +16,7 @@ from typing import Any, Protocol, TypeVar
 import structlog
 
 from gateway.budget import COUNTED_BYTES, ByteBudget
-from gateway.errors import CloseCode, ErrorCode, Failure, Outcome
+from gateway.errors import CloseCode, ErrorCode, Failure, Outcome, internal
 from gateway.protocol.messages import (
     Event,
     EventAck,
@@ -365,7 +365,7 @@ class SessionRunner:
             )
         except Exception:
             log.exception("an adapter failed", session=self.session.id)
-            self.handle(on.InvokeFailed(turn, _internal(Outcome.UNKNOWN)))
+            self.handle(on.InvokeFailed(turn, internal(Outcome.UNKNOWN)))
 
     def _cancel(self, turn: int) -> None:
         call = self._calls.pop(turn, None)
@@ -399,7 +399,7 @@ class SessionRunner:
             event = on.OpenFailed(error.failure)
         except Exception:
             log.exception("an adapter failed", session=self.session.id)
-            event = on.OpenFailed(_internal(Outcome.NOT_INVOKED))
+            event = on.OpenFailed(internal(Outcome.NOT_INVOKED))
         self.handle(event)
 
     async def _close(self, effect: do.CloseSession) -> None:
@@ -421,8 +421,3 @@ class SessionRunner:
 
 def _new_key() -> str:
     return secrets.token_urlsafe(32)
-
-
-def _internal(outcome: Outcome) -> Failure:
-    text = "The gateway failed; its operator finds the reason in its log."
-    return Failure(code=ErrorCode.INTERNAL, message=text, outcome=outcome)

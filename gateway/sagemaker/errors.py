@@ -17,7 +17,7 @@ import aiohttp
 import botocore.exceptions as boto
 from msgspec import structs
 
-from gateway.errors import ErrorCode, Failure, Health, Outcome
+from gateway.errors import ErrorCode, Failure, Health, Outcome, internal
 from gateway.formats.streams import StreamError
 from gateway.logs import printable
 from gateway.sagemaker.exceptions import (
@@ -29,13 +29,16 @@ from gateway.sagemaker.exceptions import (
     ReplyFailed,
     ReplyTimeout,
 )
-from gateway.sagemaker.profiles import Profile
+from gateway.sagemaker.profiles import HANDLER_RAISED, Profile
 from gateway.sagemaker.said import error_name, loggable
 from gateway.session.ports import ModelError
 
 OPERATIONS = frozenset({"InvokeEndpoint", "InvokeEndpointWithResponseStream"})
 OPERATOR = "The gateway may not use the endpoint, or it is not there; its operator must mend this."
 NOTHING: Mapping[str, str] = MappingProxyType({})
+
+MAX_RETRY_AFTER = 60.0
+"""No client is told to wait longer, whatever answers: who asks sooner is turned away once more."""
 
 _NAME = 300
 """How much is logged of what AWS calls things by."""
@@ -82,18 +85,23 @@ _CUT = Failure(
     outcome=Outcome.UNKNOWN,
     health=Health.SICK,
 )
-_UNFORESEEN = Failure(
-    code=ErrorCode.INTERNAL,
-    message="The gateway failed; its operator finds the reason in its log.",
-    outcome=Outcome.UNKNOWN,
+_UNFORESEEN = internal(Outcome.UNKNOWN)
+_FULL = Failure(
+    code=ErrorCode.UNAVAILABLE,
+    message="The model has no room for another session.",
+    health=Health.WELL,
 )
-_FULL = Failure(code=ErrorCode.UNAVAILABLE, message="The model has no room for another session.")
 _NO_ANSWER = Failure(
     code=ErrorCode.MODEL_ERROR,
     message="The model failed; whether it saw the message is not known.",
     outcome=Outcome.UNKNOWN,
     health=Health.SICK,
 )
+
+_HEALTH: Mapping[object, Health] = MappingProxyType(
+    {429: Health.BUSY, **dict.fromkeys((502, 503, 504, 507), Health.SICK)}
+)
+"""What a container's status says of it. Any other, 500 too, may be for what it was asked."""
 
 _BY_CODE: Mapping[str, Failure] = MappingProxyType(
     {
@@ -120,7 +128,7 @@ _BY_CODE: Mapping[str, Failure] = MappingProxyType(
             Failure(
                 code=ErrorCode.THROTTLED,
                 message="The platform turns calls away; wait a bit.",
-                health=Health.WELL,
+                health=Health.BUSY,
             ),
         ),
         "ModelNotReadyException": Failure(
@@ -316,7 +324,7 @@ def _of_response(
     status = metadata.get("HTTPStatusCode", 0)
     facts = _facts(response)
     if code == "ModelError":
-        return _of_container(response, profile, in_session, facts)
+        return _of_one(_of_container(response, profile, in_session, facts), sent, own)
     message = str(response.get("Error", {}).get("Message", ""))
     if message and code in _PLATFORMS:
         facts["message"] = loggable(message, sent, own)
@@ -333,9 +341,8 @@ def _of_response(
             failure = LOST
         elif subject != "parameter" and "endpoint" in message and "not found" in message:
             failure = _NOT_CONFIGURED
-    chosen = sent.get("TargetModel")
-    if failure.code is ErrorCode.MODEL_NOT_READY and chosen is not None and chosen not in own:
-        failure = structs.replace(failure, health=None)  # one of many, that a client has asked for
+    if failure.code is ErrorCode.MODEL_NOT_READY:
+        failure = _of_one(failure, sent, own)
     if failure.code is ErrorCode.THROTTLED:
         failure = _with_retry_after(failure, metadata.get("HTTPHeaders", {}))
     return with_facts(failure, **facts)
@@ -362,10 +369,19 @@ def _of_container(
         failure = _NO_ANSWER
     else:
         text = f"The model answered with an error (status {status})."
+        health = Health.WELL if HANDLER_RAISED in message else _HEALTH.get(status, Health.WELL)
         failure = Failure(
-            code=ErrorCode.MODEL_ERROR, message=text, outcome=Outcome.INVOKED, health=Health.WELL
+            code=ErrorCode.MODEL_ERROR, message=text, outcome=Outcome.INVOKED, health=health
         )
     return with_facts(failure, **facts)
+
+
+def _of_one(failure: Failure, sent: Mapping[str, str], own: Collection[str]) -> Failure:
+    """What a model's failure is where a client has chosen it: one of many, which may be well."""
+    chosen = sent.get("TargetModel")
+    if failure.health is Health.WELL or chosen is None or chosen in own:
+        return failure
+    return structs.replace(failure, health=None)
 
 
 def _subject(message: str) -> str | None:
@@ -381,10 +397,11 @@ def _subject(message: str) -> str | None:
 
 
 def _with_retry_after(failure: Failure, headers: Mapping[str, str]) -> Failure:
+    """The same with the seconds that the answer asks for; a date is left to the table's rule."""
     try:
         seconds = float(headers["retry-after"])
     except (KeyError, ValueError):
         return failure
     if not 0 <= seconds < float("inf"):
         return failure
-    return structs.replace(failure, retry_after=seconds)
+    return structs.replace(failure, retry_after=min(seconds, MAX_RETRY_AFTER))

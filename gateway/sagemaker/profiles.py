@@ -66,6 +66,10 @@ class Profile(Discreet, frozen=True, kw_only=True, forbid_unknown_fields=True):
         return self.opening is Opening.TURN
 
 
+HANDLER_RAISED = "prediction failed"
+"""TorchServe says no more than this, with status 503, when its handler raises: for an unknown
+session, in the middle of a turn, for a body that it does not like."""
+
 _LOST = ("session not found", "closed, or expired", "not received sequence_start")
 
 PROFILES: Mapping[str, Profile] = MappingProxyType(
@@ -82,9 +86,7 @@ PROFILES: Mapping[str, Profile] = MappingProxyType(
             close_body={"type": "close_session"},
             session_id_key="session_id",
             lost=_LOST,
-            # TorchServe says no more than this when its handler raises for an unknown session, and
-            # the same when the handler raises in the middle of a turn.
-            perhaps_lost=("prediction failed",),
+            perhaps_lost=(HANDLER_RAISED,),
             full=("maxsequencejobqueuesize",),
             statuses=(503,),
         ),

@@ -84,5 +84,5 @@ def error_message(failure: Failure, message_id: str | None = None) -> wire.Error
         message=failure.message,
         id=UNSET if message_id is None else message_id,
         retryable=failure.may_retry,
-        retry_after=UNSET if failure.retry_after is None else failure.retry_after,
+        retry_after=failure.wait,
     )

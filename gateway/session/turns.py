@@ -205,5 +205,5 @@ def _error_object(failure: Failure) -> wire.ErrorObject:
         message=failure.message,
         retryable=failure.may_retry,
         outcome=failure.outcome,
-        retry_after=UNSET if failure.retry_after is None else failure.retry_after,
+        retry_after=failure.wait,
     )

@@ -10,12 +10,13 @@ from typing import Any
 import msgspec
 import pytest
 
-from gateway.errors import ErrorCode, Failure, Outcome
+from gateway.errors import WAIT_SECONDS, ErrorCode, Failure, Outcome
 from gateway.local.builtin import BuiltinModel
 from gateway.local.faults import Fault
 from gateway.local.platform import Endpoint
 from gateway.local.server import running
 from gateway.protocol.options import OPTIONS, CallOptions
+from gateway.sagemaker.errors import MAX_RETRY_AFTER
 from gateway.sagemaker.model import SageMakerModel
 from gateway.sagemaker.profiles import PROFILES
 from gateway.sagemaker.runtime import NotConfigured, runtime_client
@@ -483,13 +484,22 @@ async def test_waiting_for_a_connection_ends() -> None:
 
 
 @pytest.mark.parametrize(
-    ("header", "seconds"), [("3", 3.0), ("soon", None), ("-1", None), ("inf", None)]
+    ("header", "seconds"),
+    [
+        ("3", 3.0),
+        ("999999999", MAX_RETRY_AFTER),
+        ("Fri, 31 Dec 2100 23:59:59 GMT", None),
+        ("soon", None),
+        ("-1", None),
+        ("inf", None),
+    ],
 )
 async def test_when_to_come_back(header: str, seconds: float | None) -> None:
     answer = answering(error("429 Too Many", "ThrottlingException", f"retry-after: {header}"))
     async with misbehaving(answer) as url, runtime(url) as client:
         got = await failure(model_of(client).open("p"))
         assert (got.code, got.retry_after) == (ErrorCode.THROTTLED, seconds)
+        assert got.wait == (seconds or WAIT_SECONDS)
 
 
 async def test_nobody_listens() -> None:

@@ -24,9 +24,10 @@ from gateway.config import (
     StoreSettings,
     TlsSettings,
 )
-from gateway.errors import CloseCode, ErrorCode
+from gateway.errors import WAIT_SECONDS, CloseCode, ErrorCode
 from gateway.guard import overload
 from gateway.guard.model import QUEUED
+from gateway.sagemaker.errors import MAX_RETRY_AFTER
 from gateway.sagemaker.profiles import PROFILES, Profile
 from gateway.security import door, keysets, limits, reloading, tokens
 from gateway.security.keys import Entry, read
@@ -195,6 +196,8 @@ def test_the_numbers_of_overload() -> None:
     for number in (
         f"After {overload.FAILURES} calls in a row",
         f"up to {overload.MAX_OPEN_SECONDS:.0f} seconds",
+        f"always have it: {WAIT_SECONDS:.0f} second,",
+        f"`Retry-After`, up to {MAX_RETRY_AFTER:.0f} seconds.",
     ):
         assert number in LIMITS, number
     numbers = (overload.BACKOFF, overload.SLOW, QUEUED, overload.OPEN_SECONDS)

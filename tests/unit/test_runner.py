@@ -7,7 +7,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from gateway.budget import COUNTED_BYTES
-from gateway.errors import CloseCode, ErrorCode, Failure, Outcome
+from gateway.errors import WAIT_SECONDS, CloseCode, ErrorCode, Failure, Outcome
 from gateway.logs import LogLimit
 from gateway.protocol import messages as wire
 from gateway.route import FAILURES_A_MINUTE, Route
@@ -324,7 +324,7 @@ class TestBudget:
             assert refused.message == (
                 "The gateway holds as much as it may, and much of it is yours; send it again later."
             )
-            assert refused.retryable
+            assert (refused.retryable, refused.retry_after) == (True, WAIT_SECONDS)
             assert not large.session.knows("b")
             large.receive(wire.MessageSend(id="b", text="x" * 9000), 99, 9000)  # who has gone
             large.receive(first, connection.client, 15_000)

@@ -8,7 +8,7 @@ import pytest
 from botocore.exceptions import ClientError
 from botocore.parsers import ResponseParserError
 
-from gateway.errors import ErrorCode, Failure, Outcome
+from gateway.errors import ErrorCode, Failure, Health, Outcome
 from gateway.sagemaker.errors import failure_of, failure_of_reply
 from gateway.sagemaker.profiles import PROFILES
 
@@ -62,6 +62,43 @@ def test_a_containers_errors(
 ) -> None:
     got = failure(model_error(status, message), profile)
     assert (got.code, got.outcome) == (code, outcome)
+
+
+@pytest.mark.parametrize(
+    ("status", "message", "health"),
+    [
+        *[(status, "", Health.SICK) for status in (0, 502, 503, 504, 507)],
+        (429, "Model is overloaded", Health.BUSY),
+        *[(status, "", Health.WELL) for status in (400, 404, 422, 424, 500, 501)],
+        (503, "Prediction failed", Health.WELL),  # for what it was asked, perhaps
+    ],
+)
+def test_what_a_containers_error_says_of_it(status: int, message: str, health: Health) -> None:
+    for profile in PROFILES:
+        got = failure(model_error(status, message), profile, in_session=False)
+        assert (got.code, got.health) == (ErrorCode.MODEL_ERROR, health)
+        assert got.outcome is (Outcome.INVOKED if status else Outcome.UNKNOWN)
+
+
+def test_a_container_that_has_lost_the_session_or_is_full_is_well() -> None:
+    for message in ("Prediction failed", "closed, or expired", "maxSequenceJobQueueSize"):
+        got = failure(model_error(503, message), "torchserve")
+        assert (got.code is ErrorCode.MODEL_ERROR, got.health) == (False, Health.WELL)
+
+
+def test_a_model_that_a_client_has_chosen_says_nothing_of_the_endpoint() -> None:
+    errors = [model_error(429, ""), model_error(503, ""), refused("ModelNotReadyException", "")]
+    profile = PROFILES["stateless"]
+    sent = {"TargetModel": "m"}
+    for error in errors:
+        for own, tells in ((["m"], True), (["e"], False)):
+            got = failure_of(error, profile, in_session=False, sent=sent, own=own)
+            assert (got.health is not None) is tells
+    assert failure(model_error(500, ""), TargetModel="m").health is Health.WELL, "it has answered"
+
+
+def test_throttling_is_no_sickness() -> None:
+    assert failure(refused("ThrottlingException", "Rate exceeded")).health is Health.BUSY
 
 
 @pytest.mark.parametrize("profile", ["container-standards", "torchserve", "first-message"])

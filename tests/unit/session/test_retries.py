@@ -2,7 +2,7 @@
 
 import pytest
 
-from gateway.errors import ErrorCode, Failure, Outcome
+from gateway.errors import WAIT_SECONDS, ErrorCode, Failure, Outcome
 from gateway.protocol import messages as wire
 from gateway.session import effects as do
 from gateway.session import events as on
@@ -29,7 +29,11 @@ def test_a_turn_is_sent_again_after_a_wait_that_grows() -> None:
     assert script.invoking[0].turn == 4, "each call has a number of its own"
     script.fail(THROTTLED)
     assert script.error("a") == wire.ErrorObject(
-        code=ErrorCode.THROTTLED, message="Wait.", retryable=True, outcome=Outcome.NOT_INVOKED
+        code=ErrorCode.THROTTLED,
+        message="Wait.",
+        retryable=True,
+        outcome=Outcome.NOT_INVOKED,
+        retry_after=WAIT_SECONDS,
     )
     script.answer()
     assert script.done["b"].status == "completed"

@@ -6,7 +6,7 @@ from hashlib import sha256
 import pytest
 from msgspec import UNSET, Raw
 
-from gateway.errors import CloseCode, ErrorCode, Failure, Outcome
+from gateway.errors import WAIT_SECONDS, CloseCode, ErrorCode, Failure, Outcome
 from gateway.protocol import messages as wire
 from gateway.session import effects as do
 from gateway.session import events as on
@@ -232,6 +232,7 @@ class TestRefusals:
                     message="Too many messages wait; send it again when one has ended.",
                     id="c",
                     retryable=True,
+                    retry_after=WAIT_SECONDS,
                 ),
             )
         ]
@@ -562,6 +563,13 @@ class TestTheModelEndsIt:
         assert script.error("a").retry_after == 1.5
         assert script.error("a").retryable
         assert [invoke.turn for invoke in script.invoking] == [2]
+
+    def test_throttling_is_answered_with_a_wait(self) -> None:
+        script = Script(retries=0).ready()
+        for outcome, wait in ((Outcome.NOT_INVOKED, WAIT_SECONDS), (Outcome.UNKNOWN, UNSET)):
+            script.step(send(outcome))
+            script.fail(Failure(code=ErrorCode.THROTTLED, message="Slowly.", outcome=outcome))
+            assert script.error(outcome).retry_after == wait
 
     def test_a_new_session_in_a_later_reply_replaces_the_old_one(self) -> None:
         script = Script().ready()
