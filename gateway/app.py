@@ -1,7 +1,10 @@
 """The composition root: builds everything from the settings, and owns its life."""
 
 import contextlib
+import time
+from collections import defaultdict
 from collections.abc import AsyncIterator
+from functools import partial
 from typing import NamedTuple
 
 import structlog
@@ -16,6 +19,7 @@ from gateway.admission import Admission
 from gateway.budget import ByteBudget
 from gateway.config import AwsSettings, ConfigError, JwtSettings, Settings
 from gateway.guard.model import GuardedModel
+from gateway.guard.overload import Breaker
 from gateway.route import Route
 from gateway.sagemaker.checks import platform_problems
 from gateway.sagemaker.model import SageMakerModel
@@ -78,6 +82,7 @@ async def build(settings: Settings) -> AsyncIterator[Built]:
             )
         except NotConfigured as error:
             raise ConfigError(str(error)) from None
+        breakers: defaultdict[object, Breaker] = defaultdict(partial(Breaker, time.monotonic))
         routes = {
             name: Route(
                 route.policy(name, server),
@@ -92,7 +97,9 @@ async def build(settings: Settings) -> AsyncIterator[Built]:
                         route=name,
                     ),
                     route.max_turns_in_flight,
+                    breakers[route.endpoint_name, route.inference_component_name],
                     shared=settings.auth.required,
+                    patience=aws.call_timeout_seconds,
                 ),
             )
             for name, route in settings.routes.items()

@@ -238,7 +238,8 @@ class AwsSettings(Section):
     )
     call_timeout_seconds: Positive = Field(
         default=120.0,
-        description="time for a call as a whole: to wait its turn, and for all of the reply",
+        description="time for a call as a whole, with all of its reply; and as much before it for "
+        "a turn to wait for its place",
     )
     stream_timeout_seconds: Positive = Field(
         default=600.0, description="time for a streamed reply; AWS ends one after 480"

@@ -5,10 +5,11 @@ import asyncio
 import structlog
 from msgspec import Struct
 
-from gateway.errors import ErrorCode, Failure, Health, Outcome
+from gateway.errors import ErrorCode, Failure, Health, Outcome, internal
 from gateway.guard.fair_queue import FairQueue
 from gateway.guard.overload import AdaptiveLimit, Breaker
 from gateway.guard.places import Full, Places
+from gateway.logs import LogLimit
 from gateway.session.ports import (
     Call,
     Model,
@@ -23,13 +24,24 @@ from gateway.session.ports import (
 QUEUED = 10
 """How many turns may wait for each that may be at the model. Those beyond would wait too long."""
 
+CLOSINGS = 10_000
+"""How many sessions may wait to be closed. Those beyond are left to expire by themselves."""
+
 RESERVED = 10
-"""One in so many places is for those who do not have all of the others."""
+"""One in so many places, and one at least where there are more than two, is for those who do not
+have all of the others."""
 
 EVERYBODY = ""
 """Whose calls are those that no principal is to wait for."""
 
-_OVERLOADED = frozenset({ErrorCode.MODEL_NOT_READY, ErrorCode.TIMEOUT})
+LEAST_WAIT_SECONDS, MOST_WAIT_SECONDS = 1.0, 30.0
+"""What whoever is turned away is told to wait: as long as others have waited."""
+
+LINES_A_MINUTE = 10
+"""How many lines are logged of sessions that are left to expire."""
+
+_OVERLOADED = frozenset({ErrorCode.MODEL_NOT_READY, ErrorCode.MODEL_ERROR, ErrorCode.TIMEOUT})
+"""What an endpoint that is asked too much fails with, beside saying so."""
 
 log = structlog.stdlib.get_logger("gateway.guard")
 
@@ -40,23 +52,30 @@ class GuardedModel:
     Args:
         model: The model.
         most: How many turns may be there.
+        breaker: The endpoint's; others may be in front of the same.
         shared: Whether principals can be told apart, so that none may have all places.
+        patience: How many seconds one may wait for its place.
     """
 
-    def __init__(self, model: Model, most: int, *, shared: bool) -> None:
+    def __init__(
+        self, model: Model, most: int, breaker: Breaker, *, shared: bool, patience: float
+    ) -> None:
         self._model = model
         self._shared = shared
+        self._patience = patience
         self._loop = asyncio.get_running_loop()
+        self._most = most
         self._limit = AdaptiveLimit(most)
-        self._breaker = Breaker(self._loop.time)
-        self._queue: FairQueue[_Turn] = FairQueue()
+        self._breaker = breaker
+        self._queue: FairQueue[_Attempt] = FairQueue()
         self._in_flight = 0
         self._held: dict[str, int] = {}
         self._sending = False
         # Those that open and close sessions: else an endpoint that stalls would have as many calls
         # as there are sessions, and with them the connections of all other routes.
-        self._openings = Places(most, QUEUED * most)
-        self._closings = Places(most, None)
+        self._openings = Places(most, QUEUED * most, patience)
+        self._closings = Places(most, CLOSINGS, patience)
+        self._left = LogLimit(LINES_A_MINUTE)
 
     async def open(self, principal: str) -> ModelSession:
         """See `Model.open`."""
@@ -65,28 +84,33 @@ class GuardedModel:
         try:
             async with self._openings.place(principal):
                 return await self._open(principal)
-        except Full:
-            raise ModelError(_busy()) from None
+        except Full as error:
+            raise ModelError(_busy(error.waited)) from None
 
     async def _open(self, principal: str) -> ModelSession:
-        call = self._breaker.ask()
-        if call is None:
+        generation = self._breaker.ask()
+        if generation is None:
             raise ModelError(_sick(self._breaker.wait()))
         try:
             session = await self._model.open(principal)
         except ModelError as error:
-            self._judge(error.failure, call)
+            self._judge(error.failure, generation)
             raise
         except BaseException:
-            self._breaker.unknown(call)
+            self._breaker.unknown(generation)
             raise
-        self._breaker.succeeded(call)
+        self._breaker.succeeded(generation)
         return session
 
     async def close(self, session: ModelSession) -> None:
-        """See `Model.close`."""
-        async with self._closings.place(EVERYBODY):
-            await self._model.close(session)
+        """See `Model.close`. It is tried at a sick endpoint too: what is open there costs it."""
+        try:
+            async with self._closings.place(EVERYBODY):
+                await self._model.close(session)
+        except Full:
+            suppressed = self._left.suppressed("")
+            if suppressed is not None:
+                log.warning("a session is left to expire", suppressed=suppressed)
 
     def invoke(
         self,
@@ -100,49 +124,56 @@ class GuardedModel:
         on_end: OnEnd,
     ) -> Call:
         """See `Model.invoke`."""
-        turn = _Turn(self, request, session, affinity, principal, until, on_parts, on_end)
+        attempt = _Attempt(self, request, session, affinity, principal, until, on_parts, on_end)
         if not self._queue.size and self._has_place_for(principal):
-            self._send(turn)
-            return turn
-        self._queue.add(principal, turn)
-        if self._queue.size > QUEUED * self._limit.limit:
-            self._queue.drop(self._queue.longest()).refuse(_busy())
+            self._send(attempt)
+            return attempt
+        self._queue.add(principal, attempt)
+        attempt.since = self._loop.time()
+        attempt.given_up = self._loop.call_later(self._patience, self._give_up, attempt)
+        while self._queue.size > QUEUED * self._limit.limit:
+            longest = self._queue.longest()
+            waited = self._loop.time() - self._queue.first(longest).since
+            self._refuse(self._queue.drop(longest), _busy(waited))
         self._send_soon()
-        return turn
+        return attempt
 
     def _has_place_for(self, principal: str) -> bool:
         limit = self._limit.limit
-        if not self._shared or limit == 1:
+        if not self._shared:
             return self._in_flight < limit
-        most = limit - max(1, limit // RESERVED)
-        return self._in_flight < limit and self._held.get(principal, 0) < most
+        held, reserved = self._held.get(principal, 0), max(1, limit // RESERVED)
+        if self._in_flight < limit:
+            return limit <= 2 or held < limit - reserved
+        # The limit has gone down, and a few have all of what it was. Nobody else waits for them.
+        return not held and len(self._held) <= reserved and self._in_flight < self._most
 
-    def _send(self, turn: "_Turn") -> None:
+    def _send(self, attempt: "_Attempt") -> None:
         now = self._loop.time()
-        if turn.until is not None and now >= turn.until:
-            turn.refuse(EXPIRED)
+        if attempt.until is not None and now >= attempt.until:
+            attempt.refuse(EXPIRED)
             return
-        number = self._breaker.ask()
-        if number is None:
-            turn.refuse(_sick(self._breaker.wait()))
+        generation = self._breaker.ask()
+        if generation is None:
+            attempt.refuse(_sick(self._breaker.wait()))
             return
         self._in_flight += 1
         if self._shared:
-            self._held[turn.principal] = self._held.get(turn.principal, 0) + 1
-        turn.sent, turn.number = now, number
+            self._held[attempt.principal] = self._held.get(attempt.principal, 0) + 1
+        attempt.since, attempt.generation = now, generation
         try:
-            turn.call = self._model.invoke(
-                turn.request,
-                turn.session,
-                affinity=turn.affinity,
-                principal=turn.principal,
-                until=turn.until,
-                on_parts=turn.parts,
-                on_end=turn.ended,
+            attempt.call = self._model.invoke(
+                attempt.request,
+                attempt.session,
+                affinity=attempt.affinity,
+                principal=attempt.principal,
+                until=attempt.until,
+                on_parts=attempt.parts,
+                on_end=attempt.ended,
             )
         except Exception:
             log.exception("an adapter failed")
-            turn.refuse(_BROKEN)
+            attempt.refuse(internal(Outcome.UNKNOWN))
 
     def _send_soon(self) -> None:
         """Send what waits, as far as there are places.
@@ -156,60 +187,69 @@ class GuardedModel:
 
     def _send_more(self) -> None:
         self._sending = False
-        while (principal := self._next_up()) is not None:
-            self._send(self._queue.pop(principal))
+        while (principal := self._queue.next_up(self._held)) is not None:
+            if not self._has_place_for(principal):
+                break  # nor has it for who has more
+            attempt = self._queue.pop(principal)
+            attempt.wait_no_longer()
+            self._send(attempt)
 
-    def _next_up(self) -> str | None:
-        """Who may send now; one may have so many places that it is not, but only one."""
-        principal = self._queue.next_up()
-        if principal is not None and not self._has_place_for(principal):
-            principal = self._queue.next_up(but=principal)
-        if principal is not None and not self._has_place_for(principal):
-            return None
-        return principal
+    def _give_up(self, attempt: "_Attempt") -> None:
+        """It has waited for long enough."""
+        self._queue.remove(attempt.principal, attempt)
+        self._refuse(attempt, _busy(self._patience))
 
-    def begun(self, turn: "_Turn") -> None:
+    def _refuse(self, attempt: "_Attempt", failure: Failure) -> None:
+        attempt.wait_no_longer()
+        attempt.refuse(failure)
+
+    def begun(self, attempt: "_Attempt") -> None:
         """The first of a turn's reply has come, or all of it."""
         now = self._loop.time()
-        self._breaker.succeeded(turn.number)
-        self._limit.replied(now - turn.sent, now, self._in_flight)
+        self._breaker.succeeded(attempt.generation)
+        self._limit.replied(now - attempt.since, now, self._in_flight)
 
-    def failed(self, turn: "_Turn", failure: Failure) -> None:
-        """A turn has not been answered, or not to the end."""
-        self._judge(failure, turn.number)
+    def over(self, attempt: "_Attempt", failure: Failure | None) -> None:
+        """A turn is no longer at the model.
 
-    def cancelled(self, turn: "_Turn") -> None:
-        """Nobody waits for a turn's reply any more."""
-        self._breaker.unknown(turn.number)
-
-    def left(self, principal: str) -> None:
-        """A turn is no longer at the model."""
+        Args:
+            attempt: The turn.
+            failure: Why it was not answered, or not to the end; None where it was.
+        """
+        if failure is not None:
+            self._judge(failure, attempt.generation)
         self._in_flight -= 1
         if self._shared:
-            held = self._held.pop(principal) - 1
+            held = self._held.pop(attempt.principal) - 1
             if held:
-                self._held[principal] = held
+                self._held[attempt.principal] = held
         if self._queue.size:
             self._send_soon()
 
-    def unqueue(self, turn: "_Turn") -> None:
-        """A turn waits no longer."""
-        self._queue.remove(turn.principal, turn)
-
-    def _judge(self, failure: Failure, call: int) -> None:
-        """What a call that has failed says of the endpoint."""
-        sick = failure.health is Health.SICK
-        if sick:
-            self._breaker.failed(call)
-        elif failure.health is Health.WELL:
-            self._breaker.succeeded(call)
+    def cancelled(self, attempt: "_Attempt") -> None:
+        """Nobody waits for a turn's reply any more."""
+        if attempt.generation < 0:
+            self._queue.remove(attempt.principal, attempt)
+            attempt.wait_no_longer()
         else:
-            self._breaker.unknown(call)
-        if failure.code is ErrorCode.THROTTLED or (sick and failure.code in _OVERLOADED):
+            self._breaker.unknown(attempt.generation)
+            self.over(attempt, None)
+
+    def _judge(self, failure: Failure, generation: int) -> None:
+        """What a call that has failed says of the endpoint."""
+        overloaded = failure.health is Health.BUSY
+        if failure.health is Health.SICK:
+            # Some turns that are never answered say nothing, where others are.
+            overloaded = self._breaker.failed(generation) and failure.code in _OVERLOADED
+        elif failure.health is not None:
+            self._breaker.succeeded(generation)
+        else:
+            self._breaker.unknown(generation)
+        if overloaded:
             self._limit.overloaded(self._loop.time())
 
 
-class _Turn(Struct, eq=False, weakref=False):
+class _Attempt(Struct, eq=False, weakref=False):
     """A turn that waits, or is at the model.
 
     Attributes:
@@ -217,8 +257,9 @@ class _Turn(Struct, eq=False, weakref=False):
         request: See `Model.invoke`; so the others down to `until`.
         on_parts: Hears of its reply's parts.
         on_end: Hears of its end; None once it is over.
-        sent: When it was sent, by the loop's clock.
-        number: The breaker's; negative until it is sent.
+        since: From when on it waits, or is at the model, by the loop's clock.
+        given_up: What ends its waiting.
+        generation: See `Breaker`; negative until it is sent.
         call: What cancels it, once it is sent or refused; None once it is over, so that there is
             no cycle, which would hold a session until it is collected.
         has_begun: Whether its reply has.
@@ -232,14 +273,21 @@ class _Turn(Struct, eq=False, weakref=False):
     until: float | None
     on_parts: OnParts
     on_end: OnEnd | None
-    sent: float = 0.0
-    number: int = -1
+    since: float = 0.0
+    given_up: asyncio.TimerHandle | None = None
+    generation: int = -1
     call: Call | None = None
     has_begun: bool = False
 
     def __repr__(self) -> str:
         """No text."""
-        return f"<Turn {self.number}>"
+        return f"<Attempt {self.generation}>"
+
+    def wait_no_longer(self) -> None:
+        """It is sent, or is not going to be."""
+        if self.given_up is not None:
+            self.given_up.cancel()
+            self.given_up = None
 
     def refuse(self, failure: Failure) -> None:
         """End it; nothing is heard before `Model.invoke` has returned."""
@@ -259,12 +307,11 @@ class _Turn(Struct, eq=False, weakref=False):
         on_end = self.on_end
         if on_end is None:
             return
-        if self.number >= 0:
-            if isinstance(result, Failure):
-                self.guard.failed(self, result)
-            elif not self.has_begun:
+        if self.generation >= 0:
+            failure = result if isinstance(result, Failure) else None
+            if failure is None and not self.has_begun:
                 self.guard.begun(self)
-            self.guard.left(self.principal)
+            self.guard.over(self, failure)
         self.call = self.on_end = None
         on_end(result)
 
@@ -272,17 +319,12 @@ class _Turn(Struct, eq=False, weakref=False):
         """See `Call.cancel`."""
         if self.on_end is None:
             return None
-        call, number = self.call, self.number
+        call = self.call
         self.call = self.on_end = None
-        if call is None:
-            self.guard.unqueue(self)
-        else:
+        if call is not None:
             call.cancel()
-        if number < 0:
-            return Outcome.NOT_INVOKED
         self.guard.cancelled(self)
-        self.guard.left(self.principal)
-        return None
+        return Outcome.NOT_INVOKED if self.generation < 0 else None
 
 
 EXPIRED = Failure(
@@ -290,17 +332,14 @@ EXPIRED = Failure(
 )
 """What becomes of a turn that has waited for longer than its session; another may take it."""
 
-_BROKEN = Failure(
-    code=ErrorCode.INTERNAL,
-    message="The gateway failed; its operator finds the reason in its log.",
-    outcome=Outcome.UNKNOWN,
-)
 
-
-def _busy() -> Failure:
-    text = "Too many turns wait for the model; send it again a little later."
+def _busy(waited: float) -> Failure:
+    wait = min(max(waited, LEAST_WAIT_SECONDS), MOST_WAIT_SECONDS)
     return Failure(
-        code=ErrorCode.THROTTLED, message=text, outcome=Outcome.NOT_INVOKED, retry_after=1.0
+        code=ErrorCode.THROTTLED,
+        message="Too many turns wait for the model; send it again a little later.",
+        outcome=Outcome.NOT_INVOKED,
+        retry_after=round(wait, 3),
     )
 
 

@@ -99,10 +99,10 @@ class AdaptiveLimit:
 class Breaker:
     """Says whether an endpoint is asked at all.
 
-    Each call has a number, by which it is known whether it began since the breaker last opened or
-    closed, and since the endpoint last answered: what becomes of an older one says nothing of how
-    the endpoint is now. So a client whose turns are never answered takes it away from no other
-    whose turns are.
+    Each call is of a generation. There is another one whenever the endpoint has answered, the
+    breaker opens, or there is another probe: what becomes of an older call says nothing of how the
+    endpoint is now. So a client whose turns are never answered takes it away from no other whose
+    turns are.
 
     Args:
         clock: Seconds of a clock that is never set.
@@ -111,7 +111,7 @@ class Breaker:
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
         self._failures = 0
-        self._period = 0
+        self._generation = 0
         self._opened = 0
         self._until = 0.0
         self._seconds = OPEN_SECONDS
@@ -126,38 +126,45 @@ class Breaker:
         return max(0.0, self._until - self._clock()) if self.is_open else 0.0
 
     def ask(self) -> int | None:
-        """The number of a call that is made now; None where it may not be. While the breaker is
-        open, this is the probe.
+        """The generation of a call that is made now; None where it may not be. While the breaker
+        is open, this is the probe.
         """
         if self._failures >= FAILURES:
             now = self._clock()
             if now < self._until:
                 return None
-            self._period += 1
+            self._generation += 1
             self._until = now + max(PROBE_SECONDS, self._seconds)
-        return self._period
+        return self._generation
 
-    def succeeded(self, call: int) -> None:
+    def succeeded(self, generation: int) -> None:
         """The endpoint has answered, or begun to."""
         if self._failures >= FAILURES:
-            if call <= self._opened:
+            if generation <= self._opened:
                 return  # no probe
             self._seconds = OPEN_SECONDS
         self._failures = 0
-        self._period += 1
+        self._generation += 1
 
-    def failed(self, call: int) -> None:
-        """It has not, and not because of what it was asked."""
-        if call != self._period:
-            return
-        if self.is_open:
+    def failed(self, generation: int) -> bool:
+        """It has not, and not because of what it was asked.
+
+        Returns:
+            Whether that says something.
+        """
+        if generation != self._generation:
+            return False
+        if self.is_open:  # it was the probe
             self._seconds = min(MAX_OPEN_SECONDS, self._seconds * 2)
         else:
             self._failures += 1
-            self._opened = self._period
+            if self._failures == FAILURES:
+                self._opened = self._generation
+                self._generation += 1
         self._until = self._clock() + self._seconds
+        return True
 
-    def unknown(self, call: int) -> None:
+    def unknown(self, generation: int) -> None:
         """Nobody has waited for an answer, or it says nothing of the endpoint."""
-        if self.is_open and call == self._period:
+        if self.is_open and generation == self._generation:
             self._until = self._clock()

@@ -14,7 +14,15 @@ waits for an answer would wait for all of them."""
 
 
 class Full(Exception):
-    """Too many wait, and of those who are the most this is the newest."""
+    """Too many wait, and of those who are the most this is the newest; or it has waited too long.
+
+    Attributes:
+        waited: How many seconds it was.
+    """
+
+    def __init__(self, waited: float) -> None:
+        super().__init__()
+        self.waited = waited
 
 
 class Places:
@@ -22,12 +30,14 @@ class Places:
 
     Args:
         most: How many places there are.
-        waiting: How many may wait for one; None for as many as do.
+        waiting: How many may wait for one.
+        patience: How many seconds one may.
     """
 
-    def __init__(self, most: int, waiting: int | None) -> None:
+    def __init__(self, most: int, waiting: int, patience: float) -> None:
         self._free = most
         self._most_waiting = waiting
+        self._patience = patience
         self._loop = asyncio.get_running_loop()
         self._queue: FairQueue[asyncio.Future[None]] = FairQueue()
         self._turnstile = Turnstile(BEGUN)
@@ -37,24 +47,16 @@ class Places:
         """Have a place, when its turn has come, until this is left.
 
         Raises:
-            Full: There is none, nor one to wait in.
+            Full: There is none, nor one to wait in; or not in time.
         """
-        waiter: asyncio.Future[None] = self._loop.create_future()
         if self._free:
             self._free -= 1
         else:
-            self._queue.add(principal, waiter)
-            if self._most_waiting is not None and self._queue.size > self._most_waiting:
-                newest = self._queue.drop(self._queue.longest())
-                if not newest.done():
-                    newest.set_exception(Full())
             try:
-                await waiter
-            except asyncio.CancelledError:
-                self._queue.remove(principal, waiter)
-                if not waiter.cancelled() and waiter.exception() is None:
-                    self._leave()  # it has been given a place in this very moment
-                raise
+                async with asyncio.timeout(self._patience):
+                    await self._wait(principal)
+            except TimeoutError:
+                raise Full(self._patience) from None
         try:
             let_in: asyncio.Future[None] = self._loop.create_future()
             self._turnstile.enter(partial(_let_in, let_in))
@@ -63,9 +65,29 @@ class Places:
         finally:
             self._leave()
 
+    async def _wait(self, principal: str) -> None:
+        """Have a place handed on.
+
+        Raises:
+            Full: There is no place to wait in.
+        """
+        waiter: asyncio.Future[None] = self._loop.create_future()
+        self._queue.add(principal, waiter)
+        if self._queue.size > self._most_waiting:
+            newest = self._queue.drop(self._queue.longest())
+            if not newest.done():
+                newest.set_exception(Full(0.0))
+        try:
+            await waiter
+        except asyncio.CancelledError:
+            self._queue.remove(principal, waiter)
+            if not waiter.cancelled() and waiter.exception() is None:
+                self._leave()  # it has been given a place in this very moment
+            raise
+
     def _leave(self) -> None:
-        while self._queue.size:
-            waiter = self._queue.pop()
+        while (principal := self._queue.next_up()) is not None:
+            waiter = self._queue.pop(principal)
             if not waiter.done():  # else it was given up in this very moment
                 waiter.set_result(None)  # the place is handed on
                 return

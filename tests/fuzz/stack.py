@@ -21,6 +21,7 @@ from gateway.app import application
 from gateway.budget import ByteBudget
 from gateway.config import Settings
 from gateway.guard.model import GuardedModel
+from gateway.guard.overload import Breaker
 from gateway.route import Route
 from gateway.security.door import Door
 from gateway.security.keys import Keys, digest
@@ -221,7 +222,10 @@ async def _answer(given: Settings, slices: Sequence[bytes]) -> tuple[Line, tuple
     limits, auth = given.limits, given.auth
     accounts = LocalAccounts(limits.of_principals, clock=loop.time)
     routes = {
-        name: Route(route.policy(name, given.server), GuardedModel(Echo(), 4, shared=auth.required))
+        name: Route(
+            route.policy(name, given.server),
+            GuardedModel(Echo(), 4, Breaker(loop.time), shared=auth.required, patience=10.0),
+        )
         for name, route in given.routes.items()
     }
     quota = accounts if auth.required else None

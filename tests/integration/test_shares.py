@@ -5,7 +5,7 @@ The model here answers when it is told to, so that who is served next is the gat
 
 import asyncio
 import contextlib
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -20,7 +20,7 @@ from tests.support.listener import Listener
 
 SESSIONS = 1000
 IN_FLIGHT = 100  # so many that all others have a place in the queue: none asks again and again
-FEW = 40
+FEW = 80
 CONFIG = """
 [server]
 drain_seconds = 0.1
@@ -95,11 +95,15 @@ async def test_one_with_a_thousand_sessions_and_one_with_a_few(
             "many": IN_FLIGHT - IN_FLIGHT // RESERVED,
             "few": IN_FLIGHT // RESERVED,
         }
-        sent = []
-        for _ in range(2 * (FEW - IN_FLIGHT // RESERVED)):
+        there = deque(first)
+        shares = []
+        for _ in range(FEW - IN_FLIGHT // RESERVED):
             await in_time(at.answer())
-            sent.append(await in_time(at.came.get()))
+            there.popleft()
+            there.append(await in_time(at.came.get()))
+            shares.append(there.count("few"))
         for field in fields:
             field.leave()
-    for until in range(2, len(sent), 2):
-        assert sent[:until].count("few") == until // 2, "of any two that are sent, one is of each"
+    half, own = IN_FLIGHT // 2, IN_FLIGHT // RESERVED
+    assert shares[: half - own] == [*range(own + 1, half + 1)], "each that is free, up to half"
+    assert {*shares[half - own :]} == {half}, "and then it stays so"

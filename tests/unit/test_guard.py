@@ -10,7 +10,13 @@ from structlog.testing import capture_logs
 
 from gateway.errors import ErrorCode, Failure, Health, Outcome
 from gateway.guard.fair_queue import FairQueue
-from gateway.guard.model import EXPIRED, QUEUED, RESERVED, GuardedModel
+from gateway.guard.model import (
+    EXPIRED,
+    MOST_WAIT_SECONDS,
+    QUEUED,
+    RESERVED,
+    GuardedModel,
+)
 from gateway.guard.overload import (
     FAILURES,
     MAX_OPEN_SECONDS,
@@ -29,18 +35,23 @@ from gateway.session.ports import (
     OnEnd,
     OnParts,
 )
+from tests.support.timing import UNIT
 
 REQUEST = ModelRequest(body=b"x", content_type="text/plain")
 REPLY = ModelReply(body=b"y")
 SICK = Failure(code=ErrorCode.UNAVAILABLE, message="", health=Health.SICK)
 WELL = Failure(code=ErrorCode.MODEL_ERROR, message="", health=Health.WELL)
+SILENT = Failure(code=ErrorCode.TIMEOUT, message="", health=Health.SICK)
+BUSY = Failure(code=ErrorCode.THROTTLED, message="", health=Health.BUSY)
+BROKEN = Failure(code=ErrorCode.MODEL_ERROR, message="", health=Health.SICK)
 INVALID = Failure(code=ErrorCode.VALIDATION_ERROR, message="")
 
 
 class Pending:
     """A call at the model."""
 
-    def __init__(self, on_parts: OnParts, on_end: OnEnd) -> None:
+    def __init__(self, principal: str, on_parts: OnParts, on_end: OnEnd) -> None:
+        self.principal = principal
         self.on_parts = on_parts
         self.on_end = on_end
         self.cancelled = False
@@ -86,7 +97,7 @@ class Model:
         assert until is None or until > asyncio.get_running_loop().time()
         if self.breaks:
             raise ZeroDivisionError
-        self.pending.append(Pending(on_parts, on_end))
+        self.pending.append(Pending(principal, on_parts, on_end))
         self.served[principal] += 1
         return self.pending[-1]
 
@@ -97,6 +108,15 @@ class Model:
     def answer(self, result: ModelReply | Failure = REPLY) -> None:
         self.pending.pop(0).on_end(result)
 
+    def at(self, principal: str) -> int:
+        """How many turns of one are here."""
+        return sum(pending.principal == principal for pending in self.pending)
+
+    def answer_one_of(self, principal: str) -> None:
+        found = next(one for one in self.pending if one.principal == principal)
+        self.pending.remove(found)
+        found.on_end(REPLY)
+
 
 async def turns(count: int) -> None:
     """Let the loop go on."""
@@ -105,9 +125,10 @@ async def turns(count: int) -> None:
 
 
 class Fixture:
-    def __init__(self, most: int, *, shared: bool = False) -> None:
+    def __init__(self, most: int, *, shared: bool = False, patience: float = 20 * UNIT) -> None:
         self.model = Model()
-        self.guard = GuardedModel(self.model, most, shared=shared)
+        self.breaker = Breaker(asyncio.get_running_loop().time)
+        self.guard = GuardedModel(self.model, most, self.breaker, shared=shared, patience=patience)
         self.parts: list[str | bytes] = []
         self.ended: list[tuple[str, ModelReply | Failure]] = []
 
@@ -240,6 +261,55 @@ async def test_what_has_waited_for_longer_than_its_session_is_not_sent() -> None
     assert EXPIRED.may_retry
 
 
+async def test_nobody_waits_for_longer_than_that_is_of_use() -> None:
+    f = Fixture(1, patience=0.05 * UNIT)
+    f.ask()
+    waiting = f.ask()
+    given_up = f.ask()
+    assert given_up.cancel() is Outcome.NOT_INVOKED
+    await asyncio.sleep(0.1 * UNIT)
+    ((_, failure),) = f.ended
+    assert isinstance(failure, Failure)
+    assert (failure.code, failure.outcome) == (ErrorCode.THROTTLED, Outcome.NOT_INVOKED)
+    assert failure.retry_after
+    assert waiting.cancel() is None
+    await f.answer()
+    assert len(f.ended) == 2
+    f.ask()
+    assert f.model.pending, "the place is free"
+
+
+async def test_a_limit_that_goes_down_takes_places_to_wait_in_with_it() -> None:
+    f = Fixture(10)
+    for _ in range(10 + 10 * QUEUED):
+        f.ask()
+    assert not f.ended
+    f.guard._limit.overloaded(1.0)
+    f.ask()
+    await turns(2)
+    assert len(f.ended) == 1 + QUEUED
+    assert all(
+        isinstance(failure, Failure) and failure.code is ErrorCode.THROTTLED
+        for _, failure in f.ended
+    )
+
+
+async def test_who_is_turned_away_is_told_to_wait_as_long_as_others_have() -> None:
+    f = Fixture(1)
+    f.ask()
+    f.ask()
+    (waiting,) = f.guard._queue._lines["a"]
+    waiting.since -= 7.0
+    for _ in range(QUEUED):
+        f.ask()
+    await turns(2)
+    assert 7.0 <= (f.failed_with().retry_after or 0) < 8.0
+    waiting.since -= 3600.0
+    f.ask()
+    await turns(2)
+    assert f.failed_with().retry_after == MOST_WAIT_SECONDS
+
+
 async def test_an_adapter_that_breaks_costs_the_turn_alone() -> None:
     f = Fixture(1)
     f.ask("a")
@@ -278,6 +348,96 @@ async def test_none_has_all_places_where_principals_can_be_told_apart() -> None:
     assert one.model.pending
 
 
+async def test_short_turns_do_not_wait_for_all_the_long_ones_of_others() -> None:
+    f = Fixture(10, shared=True)
+    for principal in 20 * ["long"] + 20 * ["longer"] + 20 * ["short"]:
+        f.ask(principal)
+    for _ in range(3):
+        f.model.answer_one_of("long")
+        await turns(1)
+    there = {principal: f.model.at(principal) for principal in ("long", "longer", "short")}
+    assert there == {"long": 6, "longer": 2, "short": 2}
+    for _ in range(10):
+        f.model.answer_one_of("short")
+        await turns(1)
+    assert f.model.served["short"] == 12
+    assert f.model.at("short") == 2, "each place that it leaves is its own again"
+
+
+async def test_nobody_waits_for_those_who_had_all_places_of_a_higher_limit() -> None:
+    f = Fixture(20, shared=True)
+    for _ in range(40):
+        f.ask("greedy")
+    assert f.model.at("greedy") == 18
+    for moment in range(1, 10):
+        f.guard._limit.overloaded(float(moment))
+    assert f.guard._limit.limit < 10
+    for _ in range(2):
+        f.ask("modest")
+    f.ask("another")
+    await turns(1)
+    assert f.model.at("modest") == 1, "one beyond the limit"
+    assert f.model.at("another") == 0, "there is none for each"
+    while f.model.at("greedy"):
+        f.model.answer_one_of("greedy")
+    for _ in range(10):
+        await turns(1)
+    assert f.model.at("another") == 1
+
+
+async def test_one_place_is_never_two() -> None:
+    f = Fixture(1, shared=True)
+    f.ask("a")
+    f.ask("b")
+    await turns(1)
+    assert len(f.model.pending) == 1
+
+
+async def test_one_who_is_alone_has_both_of_two_places() -> None:
+    f = Fixture(2, shared=True)
+    f.ask()
+    f.ask()
+    assert len(f.model.pending) == 2
+
+
+async def test_one_who_is_alone_lets_the_limit_recover() -> None:
+    f = Fixture(50, shared=True)
+    for moment in range(1, 100):
+        f.guard._limit.overloaded(float(moment))
+    assert f.guard._limit.limit == 1
+    for _ in range(20_000):
+        while f.model.at("a") < f.guard._limit.limit and not f.guard._queue.size:
+            f.ask()
+        await f.answer()
+        if f.guard._limit.limit == 50:
+            return
+    pytest.fail(f"it is still {f.guard._limit.limit}")
+
+
+async def test_turns_that_are_never_answered_lower_no_limit_where_others_are() -> None:
+    f = Fixture(20)
+    silent = [f.ask("silent") for _ in range(10)]
+    assert silent
+    for _ in range(3):
+        f.ask("well")
+        f.model.pending.pop().on_end(REPLY)
+        await turns(1)
+        f.model.answer(SILENT)
+        await turns(1)
+    assert f.guard._limit.limit == 20
+    f.ask("silent")
+    f.model.pending.pop().on_end(SILENT)
+    assert f.guard._limit.limit == 18, "nothing was answered since"
+
+
+@pytest.mark.parametrize(("failure", "limit"), [(BUSY, 18), (BROKEN, 18), (SICK, 20), (WELL, 20)])
+async def test_what_failures_say_of_the_limit(failure: Failure, limit: int) -> None:
+    f = Fixture(20)
+    f.ask()
+    f.model.answer(failure)
+    assert f.guard._limit.limit == limit
+
+
 async def test_a_full_queue_of_equals_refuses_the_one_that_is_served_last() -> None:
     f = Fixture(1)
     for number in range(1 + QUEUED + 1):
@@ -291,7 +451,7 @@ async def test_the_first_part_of_a_probes_reply_closes_the_breaker() -> None:
     for _ in range(FAILURES):
         f.ask()
         f.model.answer(SICK)
-    f.guard._breaker._until = 0.0
+    f.breaker._until = 0.0
     f.ask()
     f.ask()
     (probe,) = f.model.pending
@@ -310,10 +470,10 @@ async def test_what_a_probe_says(failure: Failure, asked: bool) -> None:
     for _ in range(FAILURES):
         f.ask()
         f.model.answer(SICK)
-    f.guard._breaker._until = 0.0
+    f.breaker._until = 0.0
     f.ask()
     f.model.answer(failure)
-    assert f.guard._breaker.is_open is not asked
+    assert f.breaker.is_open is not asked
     f.ask()
     assert bool(f.model.pending) is (failure is not SICK), "another probe, if not all may go"
 
@@ -332,7 +492,7 @@ async def test_sessions_are_opened_in_the_principals_turns() -> None:
 
 
 async def test_a_place_that_is_given_up_as_it_is_given_is_anothers() -> None:
-    places = Places(1, 2)
+    places = Places(1, 2, 20 * UNIT)
 
     async def hold() -> None:
         async with places.place("a"):
@@ -383,6 +543,36 @@ async def test_an_endpoint_that_stalls_opens_and_closes_so_many_sessions_at_once
     assert f.model.called == len(opening)
 
 
+async def test_who_waits_too_long_to_open_a_session_is_told_so() -> None:
+    f = Fixture(1, patience=0.05 * UNIT)
+    f.model.well.clear()
+    opening = asyncio.create_task(f.guard.open("a"))
+    await turns(2)
+    with pytest.raises(ModelError) as refused:
+        await f.guard.open("b")
+    assert refused.value.failure.code is ErrorCode.THROTTLED
+    assert refused.value.failure.retry_after
+    f.model.well.set()
+    await opening
+    await f.guard.open("b")
+
+
+async def test_sessions_that_too_many_wait_to_close_are_left_to_expire(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("gateway.guard.model.CLOSINGS", 2)
+    f = Fixture(1)
+    f.model.well.clear()
+    with capture_logs() as logs:
+        async with asyncio.TaskGroup() as tasks:
+            for _ in range(5):
+                tasks.create_task(f.guard.close(ModelSession("m")))
+            await turns(5)
+            f.model.well.set()
+    assert len(f.model.closed) == 3
+    assert [entry["event"] for entry in logs] == 2 * ["a session is left to expire"]
+
+
 async def test_no_crowd_is_opened_in_one_turn_of_the_loop() -> None:
     f = Fixture(100)
     async with asyncio.TaskGroup() as tasks:
@@ -414,7 +604,7 @@ async def test_an_opening_that_is_given_up_leaves_its_place_and_its_probe_to_ano
         f.model.answer(SICK)
     f.model.well.clear()
     for number in range(1, 3):
-        f.guard._breaker._until = 0.0  # it may be asked again
+        f.breaker._until = 0.0  # it may be asked again
         opening = asyncio.create_task(f.guard.open("a"))
         await turns(3)
         assert f.model.called == number
@@ -505,6 +695,22 @@ def test_what_becomes_of_a_call_from_before_says_nothing() -> None:
     assert not breaker.is_open, "they began when it was sick"
 
 
+def test_calls_that_fail_together_open_it_once() -> None:
+    clock = Clock()
+    breaker = Breaker(clock)
+    together = [asked(breaker) for _ in range(50)]
+    assert [breaker.failed(call) for call in together] == FAILURES * [True] + 45 * [False]
+    assert breaker.wait() == OPEN_SECONDS
+    clock.now += OPEN_SECONDS / 2
+    breaker.failed(together[-1])
+    breaker.unknown(together[-1])
+    breaker.succeeded(together[-1])
+    assert breaker.wait() == OPEN_SECONDS / 2
+    clock.now += OPEN_SECONDS / 2
+    breaker.failed(asked(breaker))
+    assert breaker.wait() == 2 * OPEN_SECONDS
+
+
 def test_a_probe_that_says_nothing_is_not_the_last() -> None:
     clock = Clock()
     breaker = Breaker(clock)
@@ -586,7 +792,7 @@ def test_lines(who: str) -> None:
     assert (queue.size, queue.longest()) == (6, "a")
     queue.remove(who, {"a": 1, "b": 10}[who])
     expected = {"a": [0, 10, 2, 11, 3], "b": [0, 11, 1, 2, 3]}[who]
-    assert [queue.pop() for _ in range(5)] == expected
+    assert [queue.pop(queue.next_up() or "") for _ in range(5)] == expected
     queue.add("c", 1)
     assert queue.drop("c") == 1
     assert queue.size == 0

@@ -19,7 +19,7 @@ ALLOWED = {
     "logs": set[str](),
     "budget": set[str](),
     "admission": {"errors"},
-    "guard": {"errors", "session", "turnstile"},
+    "guard": {"errors", "logs", "session", "turnstile"},
     "security": {"addresses", "admission", "errors", "logs", "session"},
     "turnstile": set[str](),
     "subscribers": {"session", "protocol", "errors"},
