@@ -9,7 +9,9 @@ from typing import Any, Protocol, Self, TypeVar
 
 import structlog
 
+from gateway.admission import Refused
 from gateway.budget import ByteBudget
+from gateway.errors import ErrorCode
 from gateway.route import Route
 from gateway.runner import SessionRunner
 from gateway.session import events as on
@@ -30,10 +32,6 @@ NOBODYS = ResumeKeys.first(secrets.token_urlsafe())
 
 LAST_SECONDS = 5.0
 """How long work that outlives its session may take when the gateway ends."""
-
-
-class TooManySessions(Exception):
-    """A principal has as many sessions as it may."""
 
 
 class SessionQuota(Protocol):
@@ -116,13 +114,14 @@ class Sessions:
 
         Raises:
             StoreFull: There are as many as there may be, or the gateway is shutting down.
-            TooManySessions: Its principal has as many as it may.
+            Refused: Its principal has as many as it may.
         """
         quota = self._quota
         if quota is None:
             return await self._create(route, principal)
         if not await quota.open_session(principal):
-            raise TooManySessions
+            text = "You have as many sessions as you may."
+            raise Refused(ErrorCode.RATE_LIMITED, text, retry_after=1.0)
         try:
             return await self._create(route, principal)
         except BaseException:

@@ -1,9 +1,7 @@
 """A client's WebSocket, from its first frame to the end: messages in, the session's log out."""
 
 import asyncio
-import time
 from collections.abc import Callable
-from functools import partial
 
 import structlog
 from msgspec import UNSET
@@ -30,8 +28,10 @@ from gateway.session.events import ClientId, Confirmed, Written
 from gateway.session.ports import StoreFull
 from gateway.session.reader import LogReader
 from gateway.session.sizes import utf8_size
-from gateway.sessions import Sessions, TooManySessions
+from gateway.sessions import Sessions
 from gateway.transports.closing import CloseWith
+from gateway.transports.coalescing import Coalescer
+from gateway.transports.identity import Identity
 from gateway.transports.link import LINK, Link
 from gateway.transports.raw import RawCodec
 
@@ -46,9 +46,6 @@ MAX_REFUSED = 1000
 MAX_OPEN_BYTES = 16_384
 """The largest ``session.open``: a token is the longest that it has to say."""
 
-COALESCE_SECONDS = 0.005
-"""How long what nobody waits for, as an acceptance, may wait to be written with what follows."""
-
 WRITE_BYTES = 65_536
 """About how much is written before it is asked whether there is room for more."""
 
@@ -61,32 +58,11 @@ REPORT_EVENTS = 16
 REPORT_BYTES = 65_536
 """Or how many bytes the log holds."""
 
+FULL_SECONDS = 5.0
+"""How soon a client may ask for a session again where there are too many."""
+
 LEAVE_SECONDS = 30.0
 """How long a client may take to read what its session has said last, before it is closed."""
-
-
-class Coalescer:
-    """Wakes connections in a moment, with one timer for all.
-
-    Args:
-        loop: Has the timer.
-    """
-
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._loop = loop
-        self._waiting: list[WebSocketConnection] = []
-
-    def add(self, connection: "WebSocketConnection") -> None:
-        """Have it woken within `COALESCE_SECONDS`."""
-        if not self._waiting:
-            self._loop.call_later(COALESCE_SECONDS, self._wake)
-        self._waiting.append(connection)
-
-    def _wake(self) -> None:
-        waiting, self._waiting = self._waiting, []
-        for connection in waiting:
-            if connection.reader.is_behind:
-                connection.wake(soon=True)
 
 
 class WebSocketConnection:
@@ -102,7 +78,6 @@ class WebSocketConnection:
 
     __slots__ = (
         "_bad_messages",
-        "_checking",
         "_client",
         "_closed",
         "_closing",
@@ -110,8 +85,8 @@ class WebSocketConnection:
         "_codec",
         "_confirmed",
         "_cut",
-        "_expiry",
         "_flushing",
+        "_identity",
         "_link",
         "_loop",
         "_on_end",
@@ -121,9 +96,7 @@ class WebSocketConnection:
         "_reports",
         "_route",
         "_runner",
-        "_shown",
         "_spawn",
-        "_visitor",
         "_websocket",
         "reader",
     )
@@ -145,7 +118,9 @@ class WebSocketConnection:
         self._codec: Codec | RawCodec = codec or RawCodec()
         self._raw = codec is None
         self._route = route
-        self._visitor = visitor
+        self._identity = Identity(
+            visitor, route.policy.route, on_refused=self._tell_refused, on_lost=self._fail
+        )
         self._on_end = on_end
         self._coalescer = coalescer
         self._runner: SessionRunner | None = None
@@ -153,9 +128,6 @@ class WebSocketConnection:
         self._flushing = False
         self._closing: tuple[CloseCode, str] | None = None
         self._cut: asyncio.TimerHandle | None = None
-        self._expiry: asyncio.TimerHandle | None = None
-        self._checking = False
-        self._shown: str | None = None
         self._closed = False
         self._bad_messages = self._refused = 0
         self._reports = not route.policy.resume_seconds
@@ -165,7 +137,7 @@ class WebSocketConnection:
     # What the session asks for
 
     def wake(self, *, soon: bool) -> None:
-        """See `gateway.runner.Subscriber`."""
+        """See `gateway.subscribers.Subscriber`."""
         # Not at once: what the session says in one moment goes out in one piece.
         if self._flushing:
             return
@@ -175,8 +147,13 @@ class WebSocketConnection:
         elif not self._raw:  # whose client is told of ends only
             self._coalescer.add(self)
 
+    def wake_if_behind(self) -> None:
+        """See `gateway.transports.coalescing.Wakeable`."""
+        if self.reader.is_behind:
+            self.wake(soon=True)
+
     def tell(self, notice: Notice) -> None:
-        """See `gateway.runner.Subscriber`."""
+        """See `gateway.subscribers.Subscriber`."""
         if self.reader.is_full:
             self.flush()  # a flood in one piece is no sign of a client that does not read
         if self.reader.is_full:
@@ -198,7 +175,7 @@ class WebSocketConnection:
             self.close(CloseCode.TOO_MANY, "too many refused messages")
 
     def close(self, code: CloseCode, reason: str) -> None:
-        """See `gateway.runner.Subscriber`."""
+        """See `gateway.subscribers.Subscriber`."""
         if self._closing is None:
             self._closing = (code, reason)
             self._link.finish()
@@ -208,7 +185,7 @@ class WebSocketConnection:
         self.wake(soon=True)
 
     def abort(self, code: CloseCode, reason: str) -> None:
-        """See `gateway.runner.Subscriber`."""
+        """See `gateway.subscribers.Subscriber`."""
         self._closed = True
         self._link.abandon(code, reason)
 
@@ -239,10 +216,9 @@ class WebSocketConnection:
     def _ended(self, code: int) -> None:
         """The socket is closed."""
         self._closed = True
-        self._visitor.release()
-        for timer in (self._cut, self._expiry):
-            if timer is not None:
-                timer.cancel()
+        self._identity.release()
+        if self._cut is not None:
+            self._cut.cancel()
         if self._runner is not None and self._client is not None:
             if self._raw:
                 self._runner.handle(SessionClose())
@@ -254,7 +230,7 @@ class WebSocketConnection:
         if isinstance(error, CloseWith):
             self.close(error.code, error.reason)
         elif isinstance(error, Refused):
-            self.tell(_told(error))
+            self._tell_refused(error)
             self.close(ERRORS[error.code].close, error.code)
         else:
             log.error("a connection failed", exc_info=error)
@@ -268,9 +244,9 @@ class WebSocketConnection:
         frame = None
         try:
             async with asyncio.timeout(open_timeout):
-                await self._identify(credentials)
+                await self._identity.show(credentials)
                 if self._raw:
-                    self._principal()  # which no frame of it could say
+                    self._identity.principal()  # which no frame of it could say
                     self._link.admit()
                     frame = await self._receive()
                     await self._open(sessions)
@@ -283,71 +259,16 @@ class WebSocketConnection:
         if frame is not None:
             self._frame(frame)
 
-    async def _identify(self, credentials: Credentials) -> None:
-        self._visitor.on_withdrawn = partial(self._unknown, "Your key has been withdrawn.")
-        await self._visitor.identify(credentials, route=self._route.policy.route)
-        self._expire()
-
-    def _principal(self) -> str:
-        """Whose session it is to be.
-
-        Raises:
-            Refused: It has not said who it is.
-        """
-        if self._visitor.principal is None:
-            raise Refused(ErrorCode.UNAUTHENTICATED, "This needs a key, a token or a ticket.")
-        return self._visitor.principal
-
-    def _expire(self) -> None:
-        """End when the client is no longer known, unless it shows another token before."""
-        expires_at = self._visitor.expires_at
-        if self._expiry is not None:
-            self._expiry.cancel()
-            self._expiry = None
-        if expires_at is not None:
-            left = max(0.0, expires_at - time.time())
-            self._expiry = self._loop.call_later(left, self._unknown, "Your token has expired.")
-
-    def _unknown(self, text: str) -> None:
-        """What the client has shown is not good any more."""
-        self._fail(Refused(ErrorCode.UNAUTHENTICATED, text))
-
-    def _refresh(self, token: str) -> None:
-        """Check another token, or have it checked when the one before has been."""
-        self._shown = token
-        if not self._checking:
-            self._checking = True
-            self._spawn(self._check_shown())
-
-    async def _check_shown(self) -> None:
-        try:
-            while (token := self._shown) is not None and not self._closed:
-                self._shown = None
-                await self._show(token)
-        finally:
-            self._checking = False
-
-    async def _show(self, token: str) -> None:
-        try:
-            await self._visitor.refresh(token)
-        except Refused as error:
-            self.tell(_told(error))
-        else:
-            if not self._closed:
-                self._expire()
-
     async def _open(self, sessions: Sessions) -> None:
         if sessions.draining:
             raise CloseWith(CloseCode.RESTARTING, ErrorCode.UNAVAILABLE)
         try:
-            self._runner = await sessions.open(self._route, self._principal())
-        except TooManySessions:
-            text = "You have as many sessions as you may."
-            raise Refused(ErrorCode.RATE_LIMITED, text, retry_after=1.0) from None
+            self._runner = await sessions.open(self._route, self._identity.principal())
         except StoreFull:
             if sessions.draining:  # since a moment ago
                 raise CloseWith(CloseCode.RESTARTING, ErrorCode.UNAVAILABLE) from None
-            raise CloseWith(CloseCode.UNAVAILABLE, ErrorCode.UNAVAILABLE) from None
+            text = "There are as many sessions as there may be."
+            raise Refused(ErrorCode.UNAVAILABLE, text, retry_after=FULL_SECONDS) from None
         self._client = self._runner.start(self)
 
     async def _session_open(self, sessions: Sessions) -> bool:
@@ -364,9 +285,9 @@ class WebSocketConnection:
             return False
         if not isinstance(message, SessionOpen):
             raise CloseWith(CloseCode.PROTOCOL_VIOLATION, "no session.open")
-        if message.token is not UNSET and self._visitor.principal is None:
-            await self._identify(Credentials(message.token))
-        principal = self._principal()
+        if message.token is not UNSET and not self._identity.is_known:
+            await self._identity.show(Credentials(message.token))
+        principal = self._identity.principal()
         session_id, key, last = message.session_id, message.resume_key, message.last_event
         if session_id is UNSET and key is UNSET and last is UNSET:
             await self._open(sessions)
@@ -424,8 +345,8 @@ class WebSocketConnection:
             match message:
                 case MessageSend():
                     refused = self._refused
-                    if wait := self._visitor.take(size):
-                        self.tell(_told(_too_fast(wait), message.id))
+                    if too_many := self._identity.take(size):
+                        self._tell_refused(too_many, message.id)
                     else:
                         runner.receive(message, client, size)
                     if self._refused == refused:
@@ -433,10 +354,10 @@ class WebSocketConnection:
                 case Ping():
                     self.tell(Pong(data=message.data))
                 case AuthRefresh():
-                    if wait := self._visitor.take(size):
-                        self.tell(_told(_too_fast(wait)))
+                    if too_many := self._identity.take(size):
+                        self._tell_refused(too_many)
                     else:
-                        self._refresh(message.token)
+                        self._identity.refresh(message.token, self._spawn)
                 case SessionOpen():
                     self._refuse("`session.open` comes first, and once")
                 case _:
@@ -447,12 +368,17 @@ class WebSocketConnection:
             self._fail(error)
 
     def _refuse(self, text: str, message_id: str | None = None) -> None:
+        self._tell_refused(Refused(ErrorCode.BAD_MESSAGE, text), message_id)
+
+    def _tell_refused(self, refused: Refused, message_id: str | None = None) -> None:
+        after = refused.retry_after
         self.tell(
             ErrorMessage(
-                code=ErrorCode.BAD_MESSAGE,
-                message=text,
+                code=refused.code,
+                message=refused.text,
                 id=message_id or UNSET,
-                retryable=False,
+                retryable=ERRORS[refused.code].retryable,
+                retry_after=UNSET if after is None else round(after, 3),
             )
         )
 
@@ -468,7 +394,7 @@ class WebSocketConnection:
             runner.handle(Written(position))
 
     def flush(self) -> None:
-        """See `gateway.runner.Subscriber`; and then close, if it is to close."""
+        """See `gateway.subscribers.Subscriber`; and then close, if it is to close."""
         self._flushing = False
         link, encode, take = self._link, self._codec.encode, self.reader.take
         while not self._closed and link.can_write:
@@ -500,22 +426,6 @@ class WebSocketConnection:
         """The client has answered the close, so that it has whatever it was sent before."""
         if self._runner is not None:
             self._runner.read_by(self.reader)
-
-
-def _too_fast(wait: float) -> Refused:
-    return Refused(ErrorCode.RATE_LIMITED, "You send more than you may; wait a little.", wait)
-
-
-def _told(refused: Refused, message_id: str | None = None) -> ErrorMessage:
-    """What a client is told of a refusal."""
-    after = refused.retry_after
-    return ErrorMessage(
-        code=refused.code,
-        message=refused.text,
-        id=message_id or UNSET,
-        retryable=ERRORS[refused.code].retryable,
-        retry_after=UNSET if after is None else round(after, 3),
-    )
 
 
 def _size(frame: Frame) -> int:

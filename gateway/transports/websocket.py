@@ -22,7 +22,8 @@ from gateway.protocol.codecs import (
 )
 from gateway.route import Route
 from gateway.sessions import Sessions
-from gateway.transports.connection import Coalescer, WebSocketConnection
+from gateway.transports.coalescing import Coalescer
+from gateway.transports.connection import WebSocketConnection
 from gateway.transports.credentials import CREDENTIALS, credentials_of
 from gateway.transports.origins import REFUSED, Origins
 from gateway.transports.proxies import Client, Proxies

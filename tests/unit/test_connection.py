@@ -16,7 +16,8 @@ from gateway.session.policy import Opening, Policy
 from gateway.sessions import Sessions
 from gateway.stores.memory import MemoryStore
 from gateway.transports import connection as connections
-from gateway.transports.connection import Coalescer, WebSocketConnection
+from gateway.transports.coalescing import Coalescer
+from gateway.transports.connection import WebSocketConnection
 from gateway.transports.link import LINK
 from tests.support.visitors import anybody
 

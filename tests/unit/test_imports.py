@@ -29,7 +29,7 @@ ALLOWED = {
     "route": {"logs", "session", "protocol", "errors"},
     "runner": {"budget", "route", "session", "subscribers", "protocol", "errors", "turnstile"},
     "stores": {"session"},
-    "sessions": {"budget", "route", "runner", "session", "errors", "turnstile"},
+    "sessions": {"admission", "budget", "route", "runner", "session", "errors", "turnstile"},
     "sagemaker": {"formats", "session", "protocol", "errors", "addresses", "logs"},
     "transports": {
         "admission",

@@ -1,0 +1,125 @@
+"""Who a client is, for as long as what it has shown holds."""
+
+import asyncio
+import time
+from collections.abc import Callable, Coroutine
+from functools import partial
+from typing import Any
+
+from gateway.admission import Credentials, Refused, Visitor
+from gateway.errors import ErrorCode
+
+OnRefused = Callable[[Refused], None]
+
+
+class Identity:
+    """A visitor, whose token expires, and who may show another before.
+
+    Args:
+        visitor: Is released with this.
+        route: The name of the route that it uses.
+        on_refused: Called where another token is refused; the one before goes on.
+        on_lost: Called when nothing holds any more that it has shown.
+    """
+
+    __slots__ = (
+        "_checking",
+        "_expiry",
+        "_on_lost",
+        "_on_refused",
+        "_released",
+        "_route",
+        "_shown",
+        "_visitor",
+    )
+
+    def __init__(
+        self, visitor: Visitor, route: str, *, on_refused: OnRefused, on_lost: OnRefused
+    ) -> None:
+        self._visitor = visitor
+        self._route = route
+        self._on_refused: OnRefused | None = on_refused
+        self._on_lost: OnRefused | None = on_lost
+        self._expiry: asyncio.TimerHandle | None = None
+        self._checking = False
+        self._shown: str | None = None
+        self._released = False
+
+    @property
+    def is_known(self) -> bool:
+        """Whether it has said who it is, or need not."""
+        return self._visitor.principal is not None
+
+    def principal(self) -> str:
+        """Whose session it is to be.
+
+        Raises:
+            Refused: It has not said who it is.
+        """
+        if self._visitor.principal is None:
+            raise Refused(ErrorCode.UNAUTHENTICATED, "This needs a key, a token or a ticket.")
+        return self._visitor.principal
+
+    async def show(self, credentials: Credentials) -> None:
+        """See `Visitor.identify`."""
+        self._visitor.on_withdrawn = partial(self._lose, "Your key has been withdrawn.")
+        await self._visitor.identify(credentials, route=self._route)
+        self._expire()
+
+    def refresh(self, token: str, spawn: Callable[[Coroutine[Any, Any, None]], object]) -> None:
+        """Check another token, or have it checked when the one before has been.
+
+        Args:
+            token: The newest is what counts.
+            spawn: Runs work in the background.
+        """
+        self._shown = token
+        if not self._checking:
+            self._checking = True
+            spawn(self._check())
+
+    def take(self, size: int) -> Refused | None:
+        """Count a message of so many bytes; why it is refused, where it is one too many."""
+        if wait := self._visitor.take(size):
+            text = "You send more than you may; wait a little."
+            return Refused(ErrorCode.RATE_LIMITED, text, wait)
+        return None
+
+    def release(self) -> None:
+        """It has left."""
+        self._released = True
+        self._on_refused = self._on_lost = None  # which hold a connection
+        self._visitor.release()
+        self._stop_timer()
+
+    async def _check(self) -> None:
+        try:
+            while (token := self._shown) is not None and not self._released:
+                self._shown = None
+                try:
+                    await self._visitor.refresh(token)
+                except Refused as error:
+                    if self._on_refused is not None:
+                        self._on_refused(error)
+                else:
+                    self._expire()
+        finally:
+            self._checking = False
+
+    def _expire(self) -> None:
+        """Be lost in time, unless another token is shown before."""
+        self._stop_timer()
+        expires_at = self._visitor.expires_at
+        if expires_at is not None and not self._released:
+            left = max(0.0, expires_at - time.time())
+            loop = asyncio.get_running_loop()
+            self._expiry = loop.call_later(left, self._lose, "Your token has expired.")
+
+    def _stop_timer(self) -> None:
+        if self._expiry is not None:
+            self._expiry.cancel()
+            self._expiry = None
+
+    def _lose(self, text: str) -> None:
+        if self._on_lost is not None:
+            self._on_lost(Refused(ErrorCode.UNAUTHENTICATED, text))
