@@ -24,7 +24,7 @@ import uvloop
 
 from gateway.config import Settings
 from gateway.serving import Signals, serve
-from gateway.transports import connection
+from gateway.transports import coalescing
 from tests.bench.own import leave_the_platform_out
 from tests.bench.processes import ENVIRONMENT
 from tests.bench.upstream import CLOSED, OPENED, answer, json_text
@@ -338,7 +338,7 @@ async def main(
     # As the other times, see `settings`: what goes on by the clock would be counted more often on a
     # slower machine.
     with (
-        mock.patch.object(connection, "COALESCE_SECONDS", 3600),
+        mock.patch.object(coalescing, "COALESCE_SECONDS", 3600),
         mock.patch.object(uvicorn.Server, "main_loop", until_told),
     ):
         async with asyncio.timeout(900), asyncio.TaskGroup() as tasks:

@@ -479,6 +479,9 @@ async def test_limits_of_the_server(start_gateway: Start, platform: Process) -> 
         await first.open()
         async with client(url) as second:
             await second.send("session.open")
+            error = await second.until("error")
+            assert (error["code"], error["retryable"]) == ("unavailable", True)
+            assert error["retry_after"] > 0
             assert await second.closed() == (4503, "unavailable")
         async with raw(url) as held, client(url) as third:
             assert (await third.closed())[0] == 4503
