@@ -79,10 +79,12 @@ class Guest:
         if not await self._door.accounts.connect(known):
             text = "You have as many connections as you may."
             raise Refused(ErrorCode.RATE_LIMITED, text, retry_after=1.0)
-        if self._left or self._door.has_withdrawn(known):  # meanwhile
+        now = self._door.current(known)
+        if self._left or now is None:  # meanwhile
             self._door.accounts.disconnect(known.name)
             raise _nobody()
-        self._know(known)
+        self._door.accounts.change(now)
+        self._know(now)
 
     def _know(self, known: Principal) -> None:
         self._known = known
@@ -117,12 +119,18 @@ class Guest:
             self._door.left(self, self._address, self._known)
 
     def recheck(self) -> None:
-        """The keys have changed: see whether the one that was shown is still good."""
-        if self._known is not None and self._door.has_withdrawn(self._known):
-            self._door.unwatch(self)
-            self._door.log_refused("a key that was withdrawn", self._address)
-            if self.on_withdrawn is not None:
-                self.on_withdrawn()
+        """The keys have changed: see what the one that was shown stands for now."""
+        if self._known is None:
+            return
+        now = self._door.current(self._known)
+        if now is not None:
+            self._known = now
+            self._door.accounts.change(now)
+            return
+        self._door.unwatch(self)
+        self._door.log_refused("a key that was withdrawn", self._address)
+        if self.on_withdrawn is not None:
+            self.on_withdrawn()
 
     async def ticket(self) -> Ticket:
         """See `gateway.admission.Visitor`."""
@@ -205,9 +213,11 @@ class Door:
         self._of_addresses[network] = own
         return None
 
-    def has_withdrawn(self, known: Principal) -> bool:
-        """Whether the key that somebody has shown is not good any more, if it was one."""
-        return known.key is not None and (self._keys is None or not self._keys.stand_for(known))
+    def current(self, known: Principal) -> Principal | None:
+        """Who somebody is now; None where the key that it has shown is not good any more."""
+        if known.key is None:
+            return known
+        return None if self._keys is None else self._keys.current(known)
 
     def watch(self, guest: Guest, known: Principal) -> None:
         """Have somebody rechecked when keys change, if it has shown one."""
@@ -241,7 +251,8 @@ class Door:
             Refused: They are nobody's.
         """
         if credentials.ticket is not None:
-            known, why = await self._redeem(credentials.ticket), "a ticket that is used or expired"
+            known = await self._redeem(credentials.ticket)
+            why = "a ticket that is used or expired, or of a key that was withdrawn"
         else:
             known, why = await self._check(credentials.token or "")
         if known is None or (known.expires_at is not None and known.expires_at <= self._wall()):
@@ -272,7 +283,8 @@ class Door:
 
     async def _redeem(self, ticket: str) -> Principal | None:
         kept = await self._tickets.take_ticket(_digest(ticket))
-        return None if kept is None else msgspec.json.decode(kept, type=Principal)
+        # Its key may have other limits by now.
+        return None if kept is None else self.current(msgspec.json.decode(kept, type=Principal))
 
     def log_refused(self, why: str, address: str) -> None:
         """One line for each who may not come in, or not stay, but for a flood of them."""

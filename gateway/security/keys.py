@@ -115,10 +115,12 @@ class Keys:
         # By its digest: how long that takes says nothing of the key.
         return self._principals.get(digest(key))
 
-    def stand_for(self, known: Principal) -> bool:
-        """Whether somebody who has shown a key is still who they were, with the same routes."""
+    def current(self, known: Principal) -> Principal | None:
+        """What a key that was shown stands for now; None where its name or routes are others."""
         now = self._principals.get(known.key or "")
-        return now is not None and (now.name, now.routes) == (known.name, known.routes)
+        if now is None or (now.name, now.routes) != (known.name, known.routes):
+            return None
+        return now
 
 
 def _own(entry: Entry, limits: PrincipalLimits) -> PrincipalLimits | None:

@@ -207,6 +207,26 @@ async def test_a_key_that_is_withdrawn_ends_the_visits_it_has_opened(tmp_path: P
     assert told[2:] == ["ada"], "whose routes are others now"
 
 
+async def test_other_limits_of_a_key_hold_for_who_has_shown_it(tmp_path: Path) -> None:
+    f = Fixture(tmp_path)
+    guest = await f.enter(Credentials(f.other))
+    tickets = [await guest.ticket() for _ in range(3)]
+    with f.file.open("a") as file:
+        file.write("messages_per_second = 1\nconnections = 2\n")
+    f.keys.reload()
+    f.now += 10
+    assert [guest.take(10) for _ in range(3)] == [0.0, 0.0, pytest.approx(1.0)]
+    second = await f.enter(Credentials(ticket=tickets[0].value))
+    assert second.take(10) > 0, "a ticket from before does not bring the old ones back"
+    error = await refused(f, Credentials(ticket=tickets[1].value))
+    assert error.code is ErrorCode.RATE_LIMITED
+    f.now += 10
+    third = await guest.ticket()
+    f.file.write_text(f.file.read_text().replace("connections = 2", ""))
+    f.keys.reload()
+    await f.enter(Credentials(ticket=third.value))
+
+
 async def test_a_name_with_another_key(tmp_path: Path) -> None:
     f = Fixture(tmp_path)
     told: list[str] = []
