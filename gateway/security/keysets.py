@@ -7,11 +7,13 @@ from collections.abc import Callable, Coroutine
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any, Protocol
+from urllib.parse import urlsplit
 
 import aiohttp
 import jwt
 import structlog
 
+from gateway.addresses import is_loopback
 from gateway.logs import printable
 
 log = structlog.stdlib.get_logger("gateway.security")
@@ -201,8 +203,10 @@ async def fetch(url: str) -> Jwks:
 
 async def _read(url: str) -> bytes:
     timeout = aiohttp.ClientTimeout(total=FETCH_SECONDS)
+    # This machine's own address is another one to a proxy.
+    proxies = not is_loopback(urlsplit(url).hostname or "")
     async with (
-        aiohttp.ClientSession(timeout=timeout, trust_env=True) as session,
+        aiohttp.ClientSession(timeout=timeout, trust_env=proxies) as session,
         # Where it is said to be, and nowhere else.
         session.get(url, allow_redirects=False) as response,
     ):

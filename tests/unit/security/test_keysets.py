@@ -20,6 +20,7 @@ from gateway.security.keysets import (
     FileKeys,
     Jwks,
     KeysUnavailable,
+    fetch,
 )
 from tests.support.tokens import Signer, key_set, write_key_set
 
@@ -39,6 +40,7 @@ class Provider:
         self.waits.set()
         self.called = asyncio.Event()
         self.tasks: list[asyncio.Task[None]] = []
+        self.url: str
         self.keys: FetchedKeys
 
     async def serve(self, _request: web.Request) -> web.Response:
@@ -64,9 +66,9 @@ async def providing() -> AsyncIterator[Provider]:
     await runner.setup()
     site = web.TCPSite(runner, "127.0.0.1", 0)
     await site.start()
-    port = runner.addresses[0][1]
+    provider.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
     provider.keys = FetchedKeys(
-        f"http://127.0.0.1:{port}/jwks.json", provider.spawn, clock=lambda: provider.now
+        f"{provider.url}/jwks.json", provider.spawn, clock=lambda: provider.now
     )
     try:
         yield provider
@@ -174,6 +176,24 @@ async def test_nobody_is_there() -> None:
     keys = FetchedKeys("http://127.0.0.1:9/jwks.json", spawn)
     with pytest.raises(KeysUnavailable):
         await keys.get("one")
+
+
+@pytest.mark.parametrize("variable", ["HTTP_PROXY", "http_proxy"])
+async def test_no_proxy_is_asked_for_what_is_on_this_machine(
+    variable: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("NO_PROXY", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv(variable, "http://127.0.0.1:9")
+    async with providing() as provider:
+        assert await provider.keys.get("one") is not None
+
+
+async def test_a_proxy_is_asked_for_what_is_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with providing() as provider:
+        monkeypatch.setenv("HTTP_PROXY", provider.url)
+        assert (await fetch("http://id.example.com/jwks.json")).find("one") is not None
+    assert provider.asked == 1
 
 
 async def test_who_leaves_does_not_end_what_others_wait_for() -> None:
