@@ -23,7 +23,7 @@ from gateway.protocol.codecs import (
 from gateway.route import Route
 from gateway.sessions import Sessions
 from gateway.transports.connection import Coalescer, WebSocketConnection
-from gateway.transports.credentials import CREDENTIALS, credentials_of
+from gateway.transports.credentials import CREDENTIALS, credentials_of, may_be_echoed
 from gateway.transports.origins import REFUSED, Origins
 from gateway.transports.proxies import Client, Proxies
 
@@ -114,7 +114,7 @@ class WebSocketEndpoint:
         chosen = next((p for p in offered if p in CODECS), None)
         # A browser takes a handshake for failed that picks none of those it offered, and would
         # not see the close code; so an unknown one is picked, to be closed at once.
-        await websocket.accept(chosen or next(iter(offered), None))
+        await websocket.accept(chosen or next(filter(may_be_echoed, offered), None))
         if chosen is None and offered:
             await websocket.close(CloseCode.UNKNOWN_SUBPROTOCOL, "no common subprotocol")
         elif name not in routes:
