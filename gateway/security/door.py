@@ -29,8 +29,18 @@ TICKET_SECONDS = 30.0
 SHARES = 4
 """No address has more than one in so many of the handshakes in a second."""
 
+SITE_BITS = 48
+"""An IPv6 site has so many first bits in common, and 65,536 addresses as they are counted here."""
+
+SITE_SHARES = 2
+"""The same of a site."""
+
+KEPT = 0.5
+"""How much of what may come at once is kept for sites that have had no handshake for two seconds,
+so that those who come often can't shut out those who come now and then."""
+
 ADDRESSES = 10_000
-"""How many addresses are remembered for that."""
+"""How many addresses, and how many sites, are remembered for that."""
 
 REFUSALS_A_MINUTE = 60
 """How many lines are logged of those who may not come in, for each reason."""
@@ -179,6 +189,7 @@ class Door:
         self._handshakes = Bucket(handshakes_per_second, clock())
         # Full buckets, by the time that one is forgotten.
         self._of_addresses: TTLCache[str, Bucket] = TTLCache(ADDRESSES, BURST_SECONDS, timer=clock)
+        self._of_sites: TTLCache[str, Bucket] = TTLCache(ADDRESSES, BURST_SECONDS, timer=clock)
         self._wall = wall
         self._clock = clock
         self._logged = LogLimit(REFUSALS_A_MINUTE)
@@ -202,15 +213,23 @@ class Door:
         if self._connections[network] >= self._connections_per_address:
             self.log_refused("too many connections from one address", address)
             return Refused(ErrorCode.RATE_LIMITED, "Too many connections from your address.", 1.0)
-        now, rate = self._clock(), self._handshakes.rate
+        now, rate, site = self._clock(), self._handshakes.rate, network_of(address, SITE_BITS)
         own = self._of_addresses.get(network) or Bucket(rate / SHARES, now)
-        for bucket, who in ((own, " from one address"), (self._handshakes, "")):
-            if wait := bucket.wait(1, now):
+        lately = self._of_sites.get(site)
+        around = lately or Bucket(rate / SITE_SHARES, now)
+        kept = 0.0 if lately is None else KEPT * BURST_SECONDS * rate
+        for bucket, amount, who in (
+            (own, 1.0, " from one address"),
+            (around, 1.0, " from one network"),
+            (self._handshakes, 1.0 + kept, ""),
+        ):
+            if wait := bucket.wait(amount, now):
                 self.log_refused(f"too many handshakes{who}", address)
                 return Refused(ErrorCode.RATE_LIMITED, "Too many connect at once.", wait)
-        own.take(1)
-        self._handshakes.take(1)
+        for bucket in (own, around, self._handshakes):
+            bucket.take(1)
         self._of_addresses[network] = own
+        self._of_sites[site] = around
         return None
 
     def current(self, known: Principal) -> Principal | None:
