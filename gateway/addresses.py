@@ -23,15 +23,20 @@ def is_loopback(host: str) -> bool:
 
 
 @lru_cache(maxsize=10_000)
-def network_of(host: str) -> str:
-    """What one customer of a network has: an IPv4 address, or the first 64 bits of an IPv6 one."""
+def network_of(host: str, bits: int = 64) -> str:
+    """What one customer of a network has: an IPv4 address, or the first bits of an IPv6 one.
+
+    Args:
+        host: The address; what is none is its own network.
+        bits: 64, which are had by the least of customers; an organisation has the first 48.
+    """
     try:
         address = ip_address(host)
     except ValueError:
         return host
     if not isinstance(address, IPv6Address) or address.is_loopback:
         return host
-    return str(address.ipv4_mapped or ip_network((address, 64), strict=False))
+    return str(address.ipv4_mapped or ip_network((address, bits), strict=False))
 
 
 def origin_of(url: str) -> str:

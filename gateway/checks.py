@@ -3,7 +3,7 @@
 from collections.abc import AsyncIterator, Iterator
 from typing import NamedTuple
 
-from gateway.config import AwsSettings, Configuration
+from gateway.config import AwsSettings, Configuration, Settings
 from gateway.config.tomlfile import Location
 from gateway.formats.presets import FORMATS
 from gateway.formats.templates import tells_history
@@ -24,6 +24,22 @@ class Finding(NamedTuple):
 
     text: str
     certain: bool
+
+
+def clients(settings: Settings) -> str:
+    """Who may come in."""
+    auth = settings.auth
+    shown = [
+        what
+        for what, wanted in (
+            ("a key ([auth.keys])", auth.keys),
+            ("a token ([auth.jwt])", auth.jwt),
+        )
+        if wanted is not None
+    ]
+    if not shown:
+        return "anybody on this machine, and whoever a proxy on it lets in (no [auth])"
+    return f"whoever has {' or '.join(shown)}"
 
 
 async def findings(configuration: Configuration, *, offline: bool) -> list[Finding]:
@@ -64,18 +80,30 @@ def _server(configuration: Configuration) -> Iterator[Finding]:
         yield _warning(configuration, ("server", "trusted_proxies"), text)
 
 
+def _keys(configuration: Configuration) -> Iterator[Finding]:
+    """Those of the file of keys."""
+    location = ("auth", "keys", "file")
+    settings = configuration.settings
+    if settings.auth.keys is None:
+        return
+    try:
+        keys = read(settings.auth.keys.file)
+    except KeyFileError as error:
+        yield Finding(configuration.sources.told(location, str(error)), certain=True)
+        return
+    if not keys:
+        text = "has no keys, so nobody comes in with one; `session-gateway key add` adds them"
+        yield _warning(configuration, location, text)
+    for name, entry in keys.items():
+        for route in {*(entry.routes or ())} - settings.routes.keys():
+            text = f"[{name}] may use {route}, and there is no such route"
+            yield _warning(configuration, location, text)
+
+
 def _files(configuration: Configuration) -> Iterator[Finding]:
     """Those that are read when the gateway starts."""
     settings, told = configuration.settings, configuration.sources.told
-    try:
-        keys = {} if settings.auth.keys is None else read(settings.auth.keys.file)
-    except KeyFileError as error:
-        yield Finding(told(("auth", "keys", "file"), str(error)), certain=True)
-    else:
-        for name, entry in keys.items():
-            for route in {*(entry.routes or ())} - settings.routes.keys():
-                text = f"[{name}] may use {route}, and there is no such route"
-                yield _warning(configuration, ("auth", "keys", "file"), text)
+    yield from _keys(configuration)
     jwt = settings.auth.jwt
     try:
         if jwt is not None and jwt.secret_file is not None:

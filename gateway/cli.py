@@ -113,7 +113,7 @@ def check(path: Path | None, offline: bool) -> None:
     It looks where `serve` would: run it on the same machine, as the same user. A mistake ends it
     with exit code 2, a warning does not.
     """
-    from gateway.checks import findings  # noqa: PLC0415
+    from gateway.checks import clients, findings  # noqa: PLC0415
 
     configuration = configured(path)
     for sdk in ("botocore", "aiobotocore"):  # what they log are tracebacks of what is told below
@@ -130,6 +130,7 @@ def check(path: Path | None, offline: bool) -> None:
             f"route {name}{note}: endpoint {route.endpoint_name}, opened {route.open}, "
             f"the conversation kept by {keeper}"
         )
+    click.echo(f"clients: {clients(configuration.settings)}")
     click.echo("ok")
 
 

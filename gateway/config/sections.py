@@ -185,8 +185,9 @@ class LimitSettings(Section):
     )
     handshakes_per_second: Positive = Field(
         default=200.0,
-        description="connections that may come in a second from other machines, in all, and a "
-        "quarter of them from one address; twice as many at once",
+        description="connections that may come in a second from other machines, in all, a quarter "
+        "of them from one address, and half from one IPv6 /48; twice as many at once, half of them "
+        "kept for addresses that have had none for two seconds",
     )
     sessions_per_principal: Count = Field(default=200, description="sessions at once")
     messages_per_second: Positive = Field(

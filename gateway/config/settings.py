@@ -77,6 +77,16 @@ class Settings(Section):
             raise ValueError(f"expected at least one route; {ROUTE_EXAMPLE}")
         return routes
 
+    @field_validator("auth")
+    @classmethod
+    def _says_who_may_come_in(cls, auth: AuthSettings) -> AuthSettings:
+        if not auth.required:  # which is not asked of a default
+            raise ValueError(
+                "expected [auth.keys] or [auth.jwt]; where nobody has to say who they are, leave "
+                "[auth] out"
+            )
+        return auth
+
     @model_validator(mode="after")
     def _serves_others_only_with_auth(self) -> Self:
         if not self.auth.required and not is_loopback(self.server.host):

@@ -64,6 +64,8 @@ def _public_parts(value: str) -> SplitResult:
         raise ValueError(
             "expected an address without spaces, and a host's name with other letters as xn--…"
         )
+    if "*" in parts.netloc:
+        raise ValueError("expected one host: `*` does not stand for several, so name each")
     return parts
 
 

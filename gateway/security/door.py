@@ -29,8 +29,18 @@ TICKET_SECONDS = 30.0
 SHARES = 4
 """No address has more than one in so many of the handshakes in a second."""
 
+SITE_BITS = 48
+"""An IPv6 site has so many first bits in common, and 65,536 addresses as they are counted here."""
+
+SITE_SHARES = 2
+"""The same of a site."""
+
+KEPT = 0.5
+"""How much of what may come at once is kept for sites that have had no handshake for two seconds,
+so that those who come often can't shut out those who come now and then."""
+
 ADDRESSES = 10_000
-"""How many addresses are remembered for that."""
+"""How many addresses, and how many sites, are remembered for that."""
 
 REFUSALS_A_MINUTE = 60
 """How many lines are logged of those who may not come in, for each reason."""
@@ -79,10 +89,12 @@ class Guest:
         if not await self._door.accounts.connect(known):
             text = "You have as many connections as you may."
             raise Refused(ErrorCode.RATE_LIMITED, text, retry_after=1.0)
-        if self._left or self._door.has_withdrawn(known):  # meanwhile
+        now = self._door.current(known)
+        if self._left or now is None:  # meanwhile
             self._door.accounts.disconnect(known.name)
             raise _nobody()
-        self._know(known)
+        self._door.accounts.change(now)
+        self._know(now)
 
     def _know(self, known: Principal) -> None:
         self._known = known
@@ -117,12 +129,18 @@ class Guest:
             self._door.left(self, self._address, self._known)
 
     def recheck(self) -> None:
-        """The keys have changed: see whether the one that was shown is still good."""
-        if self._known is not None and self._door.has_withdrawn(self._known):
-            self._door.unwatch(self)
-            self._door.log_refused("a key that was withdrawn", self._address)
-            if self.on_withdrawn is not None:
-                self.on_withdrawn()
+        """The keys have changed: see what the one that was shown stands for now."""
+        if self._known is None:
+            return
+        now = self._door.current(self._known)
+        if now is not None:
+            self._known = now
+            self._door.accounts.change(now)
+            return
+        self._door.unwatch(self)
+        self._door.log_refused("a key that was withdrawn", self._address)
+        if self.on_withdrawn is not None:
+            self.on_withdrawn()
 
     async def ticket(self) -> Ticket:
         """See `gateway.admission.Visitor`."""
@@ -171,6 +189,7 @@ class Door:
         self._handshakes = Bucket(handshakes_per_second, clock())
         # Full buckets, by the time that one is forgotten.
         self._of_addresses: TTLCache[str, Bucket] = TTLCache(ADDRESSES, BURST_SECONDS, timer=clock)
+        self._of_sites: TTLCache[str, Bucket] = TTLCache(ADDRESSES, BURST_SECONDS, timer=clock)
         self._wall = wall
         self._clock = clock
         self._logged = LogLimit(REFUSALS_A_MINUTE)
@@ -194,20 +213,30 @@ class Door:
         if self._connections[network] >= self._connections_per_address:
             self.log_refused("too many connections from one address", address)
             return Refused(ErrorCode.RATE_LIMITED, "Too many connections from your address.", 1.0)
-        now, rate = self._clock(), self._handshakes.rate
+        now, rate, site = self._clock(), self._handshakes.rate, network_of(address, SITE_BITS)
         own = self._of_addresses.get(network) or Bucket(rate / SHARES, now)
-        for bucket, who in ((own, " from one address"), (self._handshakes, "")):
-            if wait := bucket.wait(1, now):
+        lately = self._of_sites.get(site)
+        around = lately or Bucket(rate / SITE_SHARES, now)
+        kept = 0.0 if lately is None else KEPT * BURST_SECONDS * rate
+        for bucket, amount, who in (
+            (own, 1.0, " from one address"),
+            (around, 1.0, " from one network"),
+            (self._handshakes, 1.0 + kept, ""),
+        ):
+            if wait := bucket.wait(amount, now):
                 self.log_refused(f"too many handshakes{who}", address)
                 return Refused(ErrorCode.RATE_LIMITED, "Too many connect at once.", wait)
-        own.take(1)
-        self._handshakes.take(1)
+        for bucket in (own, around, self._handshakes):
+            bucket.take(1)
         self._of_addresses[network] = own
+        self._of_sites[site] = around
         return None
 
-    def has_withdrawn(self, known: Principal) -> bool:
-        """Whether the key that somebody has shown is not good any more, if it was one."""
-        return known.key is not None and (self._keys is None or not self._keys.stand_for(known))
+    def current(self, known: Principal) -> Principal | None:
+        """Who somebody is now; None where the key that it has shown is not good any more."""
+        if known.key is None:
+            return known
+        return None if self._keys is None else self._keys.current(known)
 
     def watch(self, guest: Guest, known: Principal) -> None:
         """Have somebody rechecked when keys change, if it has shown one."""
@@ -241,7 +270,8 @@ class Door:
             Refused: They are nobody's.
         """
         if credentials.ticket is not None:
-            known, why = await self._redeem(credentials.ticket), "a ticket that is used or expired"
+            known = await self._redeem(credentials.ticket)
+            why = "a ticket that is used or expired, or of a key that was withdrawn"
         else:
             known, why = await self._check(credentials.token or "")
         if known is None or (known.expires_at is not None and known.expires_at <= self._wall()):
@@ -272,7 +302,8 @@ class Door:
 
     async def _redeem(self, ticket: str) -> Principal | None:
         kept = await self._tickets.take_ticket(_digest(ticket))
-        return None if kept is None else msgspec.json.decode(kept, type=Principal)
+        # Its key may have other limits by now.
+        return None if kept is None else self.current(msgspec.json.decode(kept, type=Principal))
 
     def log_refused(self, why: str, address: str) -> None:
         """One line for each who may not come in, or not stay, but for a flood of them."""

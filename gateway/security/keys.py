@@ -12,13 +12,14 @@ slowness would protect, as there is with passwords.
 """
 
 import contextlib
+import fcntl
 import json
 import os
 import re
 import secrets
 import tempfile
 import tomllib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -114,10 +115,12 @@ class Keys:
         # By its digest: how long that takes says nothing of the key.
         return self._principals.get(digest(key))
 
-    def stand_for(self, known: Principal) -> bool:
-        """Whether somebody who has shown a key is still who they were, with the same routes."""
+    def current(self, known: Principal) -> Principal | None:
+        """What a key that was shown stands for now; None where its name or routes are others."""
         now = self._principals.get(known.key or "")
-        return now is not None and (now.name, now.routes) == (known.name, known.routes)
+        if now is None or (now.name, now.routes) != (known.name, known.routes):
+            return None
+        return now
 
 
 def _own(entry: Entry, limits: PrincipalLimits) -> PrincipalLimits | None:
@@ -193,36 +196,66 @@ def add(path: Path, name: str, routes: Sequence[str] | None) -> str:
     """
     if not NAME.fullmatch(name) or looks_like_a_key(name):
         raise KeyFileError(f"{_NAMES}, and is no key")
-    text = ""
-    if path.exists():
-        if name in read(path):
-            raise KeyFileError(
-                f"{path}: there is a key of {name} already; to replace it, remove its table first"
-            )
-        text = path.read_text(encoding="utf-8").rstrip("\n") + "\n\n"
     key = PREFIX + secrets.token_urlsafe(32)
-    text += f'[{name}]\nsha256 = "{digest(key)}"\n'
-    if routes is not None:
-        text += f"routes = {json.dumps(list(routes))}\n"
-    _write(path, text)
+    try:
+        with _locked(path) as before:
+            if name in read(path):
+                raise KeyFileError(
+                    f"{path}: there is a key of {name} already; to replace it, remove its table "
+                    "first"
+                )
+            text = path.read_text(encoding="utf-8").rstrip("\n")
+            if text:
+                text += "\n\n"
+            text += f'[{name}]\nsha256 = "{digest(key)}"\n'
+            if routes is not None:
+                text += f"routes = {json.dumps(list(routes))}\n"
+            _replace(path, text, before)
+    except OSError as error:
+        raise KeyFileError(f"{path}: {error.strerror}") from None
     return key
 
 
-def _write(path: Path, text: str) -> None:
-    """All of it or nothing: a gateway may read the file at any moment."""
-    mode = path.stat().st_mode & 0o777 if path.exists() else 0o600
-    try:
-        number, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+@contextlib.contextmanager
+def _locked(path: Path) -> Iterator[os.stat_result]:
+    """Wait until nobody else adds to the file, which is made where there is none."""
+    while True:
+        number = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
         try:
-            with open(number, "w", encoding="utf-8") as file:  # noqa: PTH123 - a descriptor
-                file.write(text)
-                file.flush()
-                os.fchmod(file.fileno(), mode)
-                os.fsync(file.fileno())
-            Path(temporary).replace(path)
-        except BaseException:
-            with contextlib.suppress(OSError):
-                Path(temporary).unlink()
-            raise
-    except OSError as error:
-        raise KeyFileError(f"{path}: {error.strerror}") from None
+            fcntl.flock(number, fcntl.LOCK_EX)
+            stat = os.fstat(number)
+            if os.path.samestat(stat, path.stat()):  # or else it was replaced meanwhile
+                yield stat
+                return
+        finally:
+            os.close(number)
+
+
+def _replace(path: Path, text: str, before: os.stat_result) -> None:
+    """All of it or nothing, since a gateway may read the file at any moment; it stays its owner's.
+
+    Args:
+        path: The file, or a link to it.
+        text: What is to be in it.
+        before: Whose it is, and who may read it.
+    """
+    target = Path(os.path.realpath(path))
+    number, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
+    try:
+        with open(number, "w", encoding="utf-8") as file:  # noqa: PTH123 - a descriptor
+            file.write(text)
+            file.flush()
+            own = os.fstat(number)
+            if (own.st_uid, own.st_gid) != (before.st_uid, before.st_gid):
+                try:
+                    os.fchown(number, before.st_uid, before.st_gid)
+                except PermissionError:
+                    text = "its owner and group can't be kept; run this as its owner, or as root"
+                    raise KeyFileError(f"{path}: {text}") from None
+            os.fchmod(number, before.st_mode & 0o777)
+            os.fsync(number)
+        Path(temporary).replace(target)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            Path(temporary).unlink()
+        raise

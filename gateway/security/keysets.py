@@ -3,15 +3,17 @@
 import asyncio
 import json
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any, Protocol
+from urllib.parse import urlsplit
 
 import aiohttp
 import jwt
 import structlog
 
+from gateway.addresses import is_loopback
 from gateway.logs import printable
 
 log = structlog.stdlib.get_logger("gateway.security")
@@ -39,10 +41,14 @@ class KeysUnavailable(Exception):
 
 
 class KeySet(Protocol):
-    """Has keys by their id."""
+    """Has keys by their id and what they are for."""
 
-    async def get(self, key_id: str | None) -> jwt.PyJWK | None:
-        """The key of that id; of a token that names none, the only key. None where there is none.
+    async def get(self, key_id: str | None, algorithm: str) -> Sequence[jwt.PyJWK]:
+        """The keys that may have signed a token with this algorithm.
+
+        Args:
+            key_id: The one that it names; None where it names none, and could be of any.
+            algorithm: As in RFC 7518, 3.1, such as ``ES256``.
 
         Raises:
             KeysUnavailable: That can't be told.
@@ -64,24 +70,26 @@ class Jwks:
         listed = document.get("keys") if isinstance(document, dict) else None
         if not isinstance(listed, list) or len(listed) > MAX_KEYS:
             raise ValueError(f"expected a JWK set, of at most {MAX_KEYS} keys")
-        self._keys: dict[str | None, jwt.PyJWK] = {}
-        for each in listed:
-            key = _usable(each)
-            if key is not None:
-                self._keys[key.key_id] = key
+        self._keys = [key for key in map(_usable, listed) if key is not None]
         if not self._keys:
             raise ValueError("has no public key for signatures")
 
-    def find(self, key_id: str | None) -> jwt.PyJWK | None:
+    def find(self, key_id: str | None, algorithm: str) -> list[jwt.PyJWK]:
         """See `KeySet.get`."""
-        if key_id is None:
-            return next(iter(self._keys.values())) if len(self._keys) == 1 else None
-        return self._keys.get(key_id)
+        # A key that is of no type for its algorithm is none to pyjwt.
+        return [
+            key
+            for key in self._keys
+            if key.algorithm_name == algorithm and key_id in {None, key.key_id}
+        ]
 
 
 def _usable(each: Any) -> jwt.PyJWK | None:
     """A key for signatures that is public; others are passed over, as RFC 7517, 5 wants it."""
     if not isinstance(each, dict) or each.get("use", "sig") != "sig" or each.get("kty") == "oct":
+        return None
+    operations = each.get("key_ops", ["verify"])
+    if not isinstance(operations, list) or "verify" not in operations:
         return None
     if "d" in each or not isinstance(each.get("kid"), str | None):
         return None  # a private one, or one that no token can name
@@ -121,9 +129,9 @@ class FileKeys:
         except (ValueError, RecursionError) as error:
             raise KeysUnavailable(f"{self._path}: {error}") from None
 
-    async def get(self, key_id: str | None) -> jwt.PyJWK | None:
+    async def get(self, key_id: str | None, algorithm: str) -> Sequence[jwt.PyJWK]:
         """See `KeySet.get`."""
-        return self._keys.find(key_id)
+        return self._keys.find(key_id, algorithm)
 
 
 class FetchedKeys:
@@ -153,19 +161,19 @@ class FetchedKeys:
         self._stale = float("-inf")
         self._fetching: asyncio.Task[None] | None = None
 
-    async def get(self, key_id: str | None) -> jwt.PyJWK | None:
+    async def get(self, key_id: str | None, algorithm: str) -> Sequence[jwt.PyJWK]:
         """See `KeySet.get`."""
-        key = None if self._keys is None else self._keys.find(key_id)
+        keys = [] if self._keys is None else self._keys.find(key_id, algorithm)
         now = self._clock()
-        if key is None or now >= self._stale:
+        if not keys or now >= self._stale:
             fetching = self._fetch()
             # One that is little older than it may be is good meanwhile.
-            if fetching is not None and (key is None or now >= self._stale + FRESH_SECONDS):
+            if fetching is not None and (not keys or now >= self._stale + FRESH_SECONDS):
                 await asyncio.shield(fetching)
-                key = None if self._keys is None else self._keys.find(key_id)
+                keys = [] if self._keys is None else self._keys.find(key_id, algorithm)
         if self._keys is None:
             raise KeysUnavailable("the keys can't be fetched")
-        return key
+        return keys
 
     def _fetch(self) -> asyncio.Task[None] | None:
         """A fetch that is under way; None where it is too early for another one."""
@@ -201,8 +209,10 @@ async def fetch(url: str) -> Jwks:
 
 async def _read(url: str) -> bytes:
     timeout = aiohttp.ClientTimeout(total=FETCH_SECONDS)
+    # This machine's own address is another one to a proxy.
+    proxies = not is_loopback(urlsplit(url).hostname or "")
     async with (
-        aiohttp.ClientSession(timeout=timeout, trust_env=True) as session,
+        aiohttp.ClientSession(timeout=timeout, trust_env=proxies) as session,
         # Where it is said to be, and nowhere else.
         session.get(url, allow_redirects=False) as response,
     ):

@@ -56,6 +56,10 @@ class Accounts(Protocol):
         """Count a connection; False where it has as many as it may."""
         ...
 
+    def change(self, principal: Principal) -> None:
+        """Its limits may be others now: hold it to them from now on, if it has anything here."""
+        ...
+
     def disconnect(self, name: str) -> None:
         """A connection has gone."""
         ...
@@ -97,7 +101,7 @@ class _Account:
         return max(self.messages.full_at(now), self.bytes.full_at(now))
 
     def change(self, limits: PrincipalLimits) -> None:
-        """They are others, since the file of keys is read again."""
+        """They may be others, since the file of keys is read again."""
         self.limits = limits
         self.messages.rate = limits.messages_per_second
         self.bytes.rate = limits.bytes_per_second
@@ -129,12 +133,17 @@ class LocalAccounts:
         """See `Accounts.connect`."""
         limits = principal.limits or self._limits
         account = self._account(principal.name, limits)
-        if account.limits != limits:
-            account.change(limits)
+        account.change(limits)
         if account.connections >= limits.connections:
             return False
         account.connections += 1
         return True
+
+    def change(self, principal: Principal) -> None:
+        """See `Accounts.change`."""
+        account = self._accounts.get(principal.name)
+        if account is not None:
+            account.change(principal.limits or self._limits)
 
     def disconnect(self, name: str) -> None:
         """See `Accounts.disconnect`."""

@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import Callable, Collection
 from pathlib import Path
-from typing import NamedTuple
 
 import structlog
 
@@ -13,24 +12,37 @@ LOOK_SECONDS = 5.0
 """How often it is looked whether a file has changed."""
 
 
-class Reloaded(NamedTuple):
+class _Watched:
     """What is read again.
 
     Attributes:
         files: Where it is.
-        load: Reads it. Where that fails, what was read before stays.
+        read: Reads it.
+        done: How the files were when they were read; None where that has failed, and they are to be
+            read at the next look as well.
+        seen: How they were at the last look.
+        told: How they were, and what was wrong with them, when that was logged last.
     """
 
-    files: Collection[Path]
-    load: Callable[[], None]
+    __slots__ = ("done", "files", "read", "seen", "told")
+
+    def __init__(self, files: Collection[Path], read: Callable[[], None]) -> None:
+        self.files = files
+        self.read = read
+        self.done: object = self.state()
+        self.seen: object = None
+        self.told: object = None
+
+    def state(self) -> object:
+        """Differs when a file does."""
+        return [_stamp(file) for file in self.files]
 
 
 class Reloader:
     """Reads files again while it runs."""
 
     def __init__(self) -> None:
-        self._all: list[tuple[Reloaded, object]] = []
-        self._seen: list[object] = []
+        self._all: list[_Watched] = []
 
     def add(self, files: Collection[Path], load: Callable[[], None]) -> None:
         """Read these again from now on.
@@ -39,9 +51,7 @@ class Reloader:
             files: They are read together.
             load: Reads them. Where that fails, what was read before is to stay.
         """
-        each = Reloaded(files, load)
-        self._all.append((each, _state(each)))
-        self._seen.append(None)
+        self._all.append(_Watched(files, load))
 
     async def run(self) -> None:
         """Look for changes until this is cancelled."""
@@ -53,31 +63,29 @@ class Reloader:
         """Read all again.
 
         Args:
-            changed: Only what has changed, and has been the same since the last look: a file may be
-                half written.
+            changed: Only what has changed or could not be read, and has been the same since the
+                last look: a file may be half written.
         """
-        for index, (each, before) in enumerate(self._all):
-            state = _state(each)
-            seen, self._seen[index] = self._seen[index], state
-            if changed and (state == before or state != seen):
+        for each in self._all:
+            state = each.state()
+            settled, each.seen = state == each.seen, state
+            if changed and (state == each.done or not settled):
                 continue
-            self._all[index] = each, state
             names = [str(file) for file in each.files]
             try:
-                each.load()
+                each.read()
             except Exception as error:  # noqa: BLE001 - whatever it is, the old ones are good
-                log.warning(
-                    "files can't be read again; what was read before stays",
-                    files=names,
-                    why=str(error),
-                )
+                each.done, before = None, each.told
+                each.told = state, str(error)
+                if not changed or each.told != before:
+                    log.warning(
+                        "files can't be read again; what was read before stays",
+                        files=names,
+                        why=str(error),
+                    )
             else:
+                each.done, each.told = state, None
                 log.info("files read again", files=names)
-
-
-def _state(each: Reloaded) -> object:
-    """Differs when a file does."""
-    return [_stamp(file) for file in each.files]
 
 
 def _stamp(file: Path) -> object:
@@ -85,4 +93,5 @@ def _stamp(file: Path) -> object:
         stat = file.stat()
     except OSError:
         return None
-    return stat.st_mtime_ns, stat.st_size, stat.st_ino
+    # The last of them differs where an owner or a mode does.
+    return stat.st_mtime_ns, stat.st_size, stat.st_ino, stat.st_ctime_ns

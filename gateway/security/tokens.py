@@ -7,7 +7,6 @@ come from there too, and each key serves its own kind of algorithm alone. Header
 
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import jwt
@@ -20,15 +19,6 @@ MAX_TOKEN = 8192
 
 MAX_NAME = 256
 """Of the longest name of a principal."""
-
-KINDS: Mapping[str, str] = MappingProxyType(
-    {
-        **dict.fromkeys(("RS256", "RS384", "RS512", "PS256", "PS384", "PS512"), "RSA"),
-        **dict.fromkeys(("ES256", "ES384", "ES512"), "EC"),
-        "EdDSA": "OKP",
-    }
-)
-"""Algorithms for public keys, each with the kind of key it takes (RFC 7518, 3.1; RFC 8037)."""
 
 MIN_SECRET = 32
 """Bytes of the shortest secret for HS256 (RFC 7518, 3.2)."""
@@ -146,12 +136,12 @@ class Tokens:
             return self._keys.value
         if key_id is not None and not isinstance(key_id, str):
             raise BadToken("names its key by no text")
-        key = await self._keys.get(key_id)
-        if key is None:
-            raise BadToken("signed with a key that is not known")
-        if key.key_type != KINDS[algorithm] or key.algorithm_name != algorithm:
-            raise BadToken("signed with another algorithm than its key is for")
-        return key
+        keys = await self._keys.get(key_id, algorithm)
+        if not keys:
+            raise BadToken("signed with a key that is not known, or not for its algorithm")
+        if len(keys) > 1:  # each of which would have to be tried
+            raise BadToken("of several keys of its algorithm it does not name one alone")
+        return keys[0]
 
     def _principal(self, claims: Mapping[str, Any]) -> Principal:
         name = claims.get(self._principal_claim)

@@ -38,6 +38,9 @@ BODY_SECONDS = 30.0
 BODY_BYTES = 65_536
 """How much of one waits for the application."""
 
+_OF_REFUSALS = frozenset({"Allow", "Upgrade"})
+"""Headers that say what would be taken instead (RFC 9110, 15.5.6 and 15.5.22)."""
+
 _PHRASES = {status.value: status.phrase.encode() for status in HTTPStatus}
 
 
@@ -118,8 +121,10 @@ class WebSocketCall:
             return False
         response = self._conn.accept(request)
         if response.status_code != HTTPStatus.SWITCHING_PROTOCOLS:
-            self._conn.send_response(response)
-            self._refuse(self._to_send())
+            # Not in websockets' words, which quote headers: one of them may hold a token.
+            also = [pair for pair in response.headers.raw_items() if pair[0] in _OF_REFUSALS]
+            text = "This is no valid WebSocket handshake.\n"
+            self._refuse(plain_response(response.status_code, text, *also))
             return False
         del response.headers["Date"]
         self._response = response

@@ -11,6 +11,11 @@ BEARER, TICKET = CREDENTIALS = ("bearer.", "ticket.")
 """How offered subprotocols begin that are credentials; they are never echoed."""
 
 
+def may_be_echoed(subprotocol: str) -> bool:
+    """Whether one that is offered can be picked: not what is meant as a credential, in any case."""
+    return not subprotocol.lower().startswith(CREDENTIALS)
+
+
 def credentials_of(connection: HTTPConnection) -> Credentials:
     """What a handshake or a request shows, the strongest of it: a header, then subprotocols."""
     scheme, _, token = connection.headers.get("authorization", "").partition(" ")

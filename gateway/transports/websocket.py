@@ -24,7 +24,7 @@ from gateway.route import Route
 from gateway.sessions import Sessions
 from gateway.transports.coalescing import Coalescer
 from gateway.transports.connection import WebSocketConnection
-from gateway.transports.credentials import CREDENTIALS, credentials_of
+from gateway.transports.credentials import credentials_of, may_be_echoed
 from gateway.transports.origins import REFUSED, Origins
 from gateway.transports.proxies import Client, Proxies
 
@@ -115,7 +115,7 @@ class WebSocketEndpoint:
         chosen = next((p for p in offered if p in CODECS), None)
         # A browser takes a handshake for failed that picks none of those it offered, and would
         # not see the close code; so an unknown one is picked, to be closed at once.
-        await websocket.accept(chosen or next(iter(offered), None))
+        await websocket.accept(chosen or next(filter(may_be_echoed, offered), None))
         if chosen is None and offered:
             await websocket.close(CloseCode.UNKNOWN_SUBPROTOCOL, "no common subprotocol")
         elif name not in routes:

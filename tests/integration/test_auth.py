@@ -125,6 +125,21 @@ async def test_nobody(guarded: Guarded, subprotocol: str | None) -> None:
         assert (closed.value.rcvd.code, closed.value.rcvd.reason) == (4401, "unauthenticated")
 
 
+@pytest.mark.parametrize("kind", ["Bearer.", "BEARER.", "Ticket."])
+async def test_a_credential_in_another_case_is_none_and_not_echoed(
+    guarded: Guarded, kind: str
+) -> None:
+    shown = kind + encoded(guarded.ada)
+    for offered, picked in (([shown, "unknown"], "unknown"), ([shown], None)):
+        async with client(guarded.url, *offered, route="chat") as chat:
+            assert chat.socket.subprotocol == picked
+            assert (await chat.closed())[0] == 4406
+    async with client(guarded.url, shown, JSON, route="chat") as chat:
+        assert chat.socket.subprotocol == JSON
+        await chat.send("session.open")
+        assert (await chat.receive())["code"] == "unauthenticated"
+
+
 async def test_routes(guarded: Guarded) -> None:
     async with client(guarded.url, route="games", **bearer(guarded.ada)) as chat:
         assert (await chat.receive())["code"] == "forbidden"

@@ -361,6 +361,9 @@ async def test_http(stage: Stage) -> None:
         f"GET /ws HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
         f"Sec-WebSocket-Key: x\r\nSec-WebSocket-Version: 13\r\n"
         f"Sec-WebSocket-Protocol: bearer.{secret}\r\n\r\n",
+        f"GET /ws HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        f"Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Version: 13\r\n"
+        f'Sec-WebSocket-Protocol: "bearer.{secret}"\r\n\r\n',
     ):
         reader, writer = await asyncio.open_connection(parts.hostname, parts.port)
         writer.write(request.encode())

@@ -309,7 +309,33 @@ def test_check_says_what_it_amounts_to() -> None:
     assert result.exit_code == 0
     assert result.output == (
         "route chat (default): endpoint e, opened on_connect, the conversation kept by the model\n"
+        "clients: anybody on this machine, and whoever a proxy on it lets in (no [auth])\n"
         "ok\n"
+    )
+
+
+def test_check_says_who_may_come_in() -> None:
+    write_key_set(Path("jwks"), Signer("one"))
+    add(Path("file"), "ada", None)
+    tokens = JWKS.replace('"file"', '"jwks"')
+    for auth, who in (
+        (KEYS, "a key ([auth.keys])"),
+        (tokens, "a token ([auth.jwt])"),
+        (KEYS + tokens, "a key ([auth.keys]) or a token ([auth.jwt])"),
+    ):
+        Path("gateway.toml").write_text(auth + ROUTE)
+        result = invoke("check", "--offline")
+        assert result.output.endswith(f"\nclients: whoever has {who}\nok\n")
+
+
+def test_check_warns_of_a_file_without_keys() -> None:
+    Path("file").write_text("# none yet\n")
+    Path("gateway.toml").write_text(KEYS + ROUTE)
+    result = invoke("check", "--offline")
+    assert result.exit_code == 0
+    assert result.stderr == (
+        "gateway.toml:2: warning: auth.keys.file: has no keys, so nobody comes in with one; "
+        '`session-gateway key add` adds them\n    file = "file"\n'
     )
 
 

@@ -233,6 +233,11 @@ JWT = "[auth.jwt]\nissuer = 'https://id.example.com'\naudience = 'chat'\n"
         ("[auth.keys]\n" + ROUTE, "FILE: auth.keys.file: missing - expected file of names"),
         ("[auth]\nkey = 1\n" + ROUTE, "FILE: auth.key: unknown key; did you mean keys?"),
         ("[auth]\nkeys = 'x'\n" + ROUTE, "FILE: auth.keys: expected a table"),
+        (
+            "[auth]\n[server]\nhost = '0.0.0.0'\n" + ROUTE,
+            "FILE: auth: expected [auth.keys] or [auth.jwt]; where nobody has to say who they are, "
+            "leave [auth] out",
+        ),
         ("[auth.jwt]\naudience = 'chat'\n" + ROUTE, "FILE: auth.jwt.issuer: missing"),
         (JWT + ROUTE, "FILE: auth.jwt: expected one of jwks_url, jwks_file, secret_file"),
         (JWT + "jwks_file = 'a'\nsecret_file = 'b'\n" + ROUTE, "FILE: auth.jwt: expected one of"),
@@ -343,6 +348,17 @@ def test_a_contradiction_between_both_names_both(
     assert got.startswith(
         "GATEWAY_ROUTES__CHAT__SESSION__OPENING and FILE: routes.chat.session: `opening"
     )
+
+
+def test_a_variable_that_takes_all_keys_away_is_a_mistake(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = ROUTE + "[auth.keys]\nfile = 'keys.toml'\n"
+    assert settings(file, text).auth.required
+    monkeypatch.setenv("GATEWAY_AUTH__KEYS", "null")
+    (problem,) = problems(file, text)
+    assert problem.startswith("GATEWAY_AUTH__KEYS and FILE: auth: expected [auth.keys] or [auth.j")
+    assert settings(file, f"{text}{JWT}jwks_file = 'a'\n").auth.required
 
 
 def test_a_key_of_its_own_counts_before_the_json_of_its_table(

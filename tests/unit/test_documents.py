@@ -203,6 +203,10 @@ def test_the_numbers_of_overload() -> None:
     numbers = (overload.BACKOFF, overload.SLOW, QUEUED, overload.OPEN_SECONDS)
     assert numbers == (0.9, 2.0, 10, 1.0), "a tenth less, twice as long, ten for each, a second"
     assert limits.BURST_SECONDS == 2, "twice the rate"
+    shares = (door.SHARES, door.SITE_SHARES, door.SITE_BITS, door.KEPT)
+    assert shares == (4, 2, 48, 0.5), "a quarter, half of it for a /48, and half is kept"
+    rate = LimitSettings.model_fields["handshakes_per_second"].default
+    assert f"{limits.BURST_SECONDS * rate:.0f} by default" in LIMITS
 
 
 def test_each_threat_has_a_test() -> None:

@@ -138,6 +138,26 @@ async def test_what_is_no_request_is_answered_and_closed(
 
 
 @pytest.mark.parametrize(
+    "sent",
+    [
+        HANDSHAKE[:-2] + b'Sec-WebSocket-Protocol: "bearer.SECRET"\r\n\r\n',
+        HANDSHAKE[:-2] + b"Sec-WebSocket-Protocol: v1, bearer.SECRET=\r\n\r\n",
+        HANDSHAKE.replace(b"Version: 13", b"Version: SECRET"),
+        HANDSHAKE.replace(b"AAAA==", b"SECRET"),
+    ],
+    ids=["quoted", "padded", "version", "key"],
+)
+@on_uvloop
+async def test_what_a_handshake_shows_is_not_repeated(sent: bytes) -> None:
+    async with serving(echo) as served, served.peer() as peer:
+        await peer.send(sent)
+        answer = await peer.closed()
+    assert answer.startswith(b"HTTP/1.1 400 ")
+    assert answer.endswith(b"\r\n\r\nThis is no valid WebSocket handshake.\n")
+    assert b"SECRET" not in answer
+
+
+@pytest.mark.parametrize(
     "request_",
     [HANDSHAKE.replace(b"GET", b"POST"), HANDSHAKE.replace(b"Upgrade\r", b"close\r")],
     ids=["not-get", "no-upgrade"],

@@ -36,6 +36,9 @@ def test_the_origin_is_what_a_browser_sends(url: str, origin: str) -> None:
         ("https://chat.example.com#x", "without a path"),
         ("https://bücher.example", "as xn--"),
         ("https://a b", "without spaces"),
+        ("https://*.example.com", "`[*]` does not stand for several"),
+        ("https://*", "`[*]` does not stand for several"),
+        ("*", "expected an address such as https://host"),
         ("null", "expected an address such as https://host"),
         ("https://[::1", "expected an address such as https://host"),
     ],
@@ -60,6 +63,7 @@ def test_there_need_not_be_one() -> None:
         ("https://chat.example.com/gw#x", "without `[?]` and `#`"),
         ("https://chat.example.com/a b", "without spaces"),
         ("https://bücher.example", "as xn--"),
+        ("https://*.example.com/gw", "`[*]` does not stand for several"),
     ],
 )
 def test_what_is_no_public_address(url: str, problem: str) -> None:

@@ -2,6 +2,8 @@
 
 import asyncio
 import contextlib
+import itertools
+from collections import Counter
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,7 @@ from structlog.testing import capture_logs
 from gateway.addresses import network_of
 from gateway.admission import Credentials, Refused
 from gateway.errors import ErrorCode
-from gateway.security.door import TICKET_SECONDS, Door, Guest
+from gateway.security.door import SITE_BITS, TICKET_SECONDS, Door, Guest
 from gateway.security.keys import Keys, add
 from gateway.security.keysets import FileKeys, KeysUnavailable
 from gateway.security.limits import LocalAccounts
@@ -207,6 +209,26 @@ async def test_a_key_that_is_withdrawn_ends_the_visits_it_has_opened(tmp_path: P
     assert told[2:] == ["ada"], "whose routes are others now"
 
 
+async def test_other_limits_of_a_key_hold_for_who_has_shown_it(tmp_path: Path) -> None:
+    f = Fixture(tmp_path)
+    guest = await f.enter(Credentials(f.other))
+    tickets = [await guest.ticket() for _ in range(3)]
+    with f.file.open("a") as file:
+        file.write("messages_per_second = 1\nconnections = 2\n")
+    f.keys.reload()
+    f.now += 10
+    assert [guest.take(10) for _ in range(3)] == [0.0, 0.0, pytest.approx(1.0)]
+    second = await f.enter(Credentials(ticket=tickets[0].value))
+    assert second.take(10) > 0, "a ticket from before does not bring the old ones back"
+    error = await refused(f, Credentials(ticket=tickets[1].value))
+    assert error.code is ErrorCode.RATE_LIMITED
+    f.now += 10
+    third = await guest.ticket()
+    f.file.write_text(f.file.read_text().replace("connections = 2", ""))
+    f.keys.reload()
+    await f.enter(Credentials(ticket=third.value))
+
+
 async def test_a_name_with_another_key(tmp_path: Path) -> None:
     f = Fixture(tmp_path)
     told: list[str] = []
@@ -267,22 +289,62 @@ async def test_what_one_address_does_is_not_felt_by_others(tmp_path: Path) -> No
             with contextlib.suppress(Refused):
                 (await f.enter(Credentials(), address=f"2001:db8::{number:x}")).release()
         for number in range(15):
-            (await f.enter(Credentials(f.key), address=f"198.51.100.{number % 3}")).release()
+            (await f.enter(Credentials(f.key), address=f"198.51.100.{number}")).release()
     assert {line["why"] for line in logs} == {"too many handshakes from one address"}
 
 
 @pytest.mark.parametrize(
-    ("address", "network"),
+    ("networks", "sites"),
     [
-        ("2001:db8:1:2:3::4", "2001:db8:1:2::/64"),
-        ("::ffff:198.51.100.1", "198.51.100.1"),
-        ("198.51.100.1", "198.51.100.1"),
-        ("::1", "::1"),
-        ("unknown", "unknown"),
+        ([f"2001:db8::{number:x}:0:0:0:1" for number in range(256)], 1),
+        ([f"2001:db8:0:{number:x}::1" for number in range(5_000)], 1),
+        ([f"192.0.2.{number}" for number in range(4)], 4),
+        ([f"2001:db8:{number:x}::1" for number in range(8)], 8),
+        ([f"192.0.2.{number}" for number in range(100)], 100),
+    ],
+    ids=["a-56", "a-48", "four-addresses", "eight-48s", "a-hundred-addresses"],
+)
+async def test_a_flood_of_handshakes_shuts_nobody_out_who_comes_now_and_then(
+    networks: list[str], sites: int, tmp_path: Path
+) -> None:
+    """A hundred may come in a second; ten thousand do, and 20 newcomers, and an office's ten."""
+    f = Fixture(tmp_path, handshakes_per_second=100.0)
+    let_in = Counter[str]()
+    assert len({network_of(network, SITE_BITS) for network in networks}) == sites
+
+    async def arrive(kind: str, address: str) -> None:
+        with contextlib.suppress(Refused):
+            (await f.enter(Credentials(), address=address)).release()
+            let_in[kind] += 1
+
+    flood, seconds = itertools.cycle(networks), 5
+    for tick in range(100 * seconds):
+        f.now += 0.01
+        for _ in range(100):
+            await arrive("flood", next(flood))
+        if tick % 5 == 0:
+            await arrive("newcomer", f"198.51.{tick // 100}.{tick % 100}")
+        if tick % 10 == 0:
+            await arrive("office", "203.0.113.9")
+    assert let_in["newcomer"] == 20 * seconds
+    assert let_in["office"] >= (10 * seconds if sites == 1 else seconds // 2), let_in
+    assert let_in.total() <= 100 * seconds + 200
+
+
+@pytest.mark.parametrize(
+    ("address", "network", "site"),
+    [
+        ("2001:db8:1:2:3::4", "2001:db8:1:2::/64", "2001:db8:1::/48"),
+        ("::ffff:198.51.100.1", "198.51.100.1", "198.51.100.1"),
+        ("198.51.100.1", "198.51.100.1", "198.51.100.1"),
+        ("::1", "::1", "::1"),
+        ("unknown", "unknown", "unknown"),
+        ("x::/64", "x::/64", "x::/64"),
     ],
 )
-def test_networks(address: str, network: str) -> None:
+def test_networks(address: str, network: str, site: str) -> None:
     assert network_of(address) == network
+    assert network_of(address, SITE_BITS) == site
 
 
 async def test_only_so_many_in_a_second(tmp_path: Path) -> None:

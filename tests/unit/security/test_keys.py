@@ -1,5 +1,7 @@
 """API keys: the file, who they are, and what is wrong with it."""
 
+import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -99,6 +101,68 @@ def test_a_file_that_is_not_there(path: Path) -> None:
         read(path)
     with pytest.raises(KeyFileError, match="No such file or directory"):
         add(path.parent / "none" / "keys.toml", "ada", None)
+
+
+def test_the_file_stays_its_owners(path: Path) -> None:
+    add(path, "ada", None)
+    if os.geteuid() == 0:
+        os.chown(path, 12345, 23456)
+    before = path.stat()
+    key = add(path, "bob", None)
+    after = path.stat()
+    assert after.st_ino != before.st_ino, "it is replaced whole"
+    assert (after.st_uid, after.st_gid) == (before.st_uid, before.st_gid)
+    assert Keys(path, LIMITS).find(key) is not None
+
+
+def test_who_may_not_keep_its_owner_leaves_it_as_it_is(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add(path, "ada", None)
+    before = path.read_bytes()
+    real = os.fstat
+
+    def another(number: int) -> os.stat_result:
+        """The file is another's, as it seems; what takes its place is one's own."""
+        stat = real(number)
+        if stat.st_ino != path.stat().st_ino:
+            return stat
+        return os.stat_result([*stat[:4], stat.st_uid + 1, *stat[5:]])
+
+    def refuse(*_: object) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr("gateway.security.keys.os.fstat", another)
+    monkeypatch.setattr("gateway.security.keys.os.fchown", refuse)
+    with pytest.raises(KeyFileError, match=r"keys\.toml: its owner and group can't be kept; run"):
+        add(path, "bob", None)
+    assert path.read_bytes() == before
+    assert [*path.parent.iterdir()] == [path]
+
+
+def test_what_a_link_points_at_is_written(path: Path) -> None:
+    add(path, "ada", None)
+    link = path.parent / "link" / "keys.toml"
+    link.parent.mkdir()
+    link.symlink_to("../keys.toml")
+    add(link, "bob", None)
+    assert link.is_symlink()
+    assert set(read(path)) == {"ada", "bob"}
+    link.unlink()
+    link.symlink_to("../new.toml")
+    add(link, "ada", None)
+    assert set(read(path.parent / "new.toml")) == {"ada"}
+
+
+def test_keys_that_are_added_at_once_are_all_kept(path: Path) -> None:
+    names = {f"n{number}" for number in range(24)}
+    with ThreadPoolExecutor(8) as pool:
+        added = dict(zip(names, pool.map(lambda name: add(path, name, None), names), strict=True))
+    keys = Keys(path, LIMITS)
+    assert {known.name for key in added.values() if (known := keys.find(key))} == {
+        f"key:{name}" for name in names
+    }
+    assert [*path.parent.iterdir()] == [path]
 
 
 def test_the_command_prints_a_key_once(path: Path) -> None:

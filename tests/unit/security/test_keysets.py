@@ -20,6 +20,7 @@ from gateway.security.keysets import (
     FileKeys,
     Jwks,
     KeysUnavailable,
+    fetch,
 )
 from tests.support.tokens import Signer, key_set, write_key_set
 
@@ -39,6 +40,7 @@ class Provider:
         self.waits.set()
         self.called = asyncio.Event()
         self.tasks: list[asyncio.Task[None]] = []
+        self.url: str
         self.keys: FetchedKeys
 
     async def serve(self, _request: web.Request) -> web.Response:
@@ -64,9 +66,9 @@ async def providing() -> AsyncIterator[Provider]:
     await runner.setup()
     site = web.TCPSite(runner, "127.0.0.1", 0)
     await site.start()
-    port = runner.addresses[0][1]
+    provider.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
     provider.keys = FetchedKeys(
-        f"http://127.0.0.1:{port}/jwks.json", provider.spawn, clock=lambda: provider.now
+        f"{provider.url}/jwks.json", provider.spawn, clock=lambda: provider.now
     )
     try:
         yield provider
@@ -78,33 +80,33 @@ async def providing() -> AsyncIterator[Provider]:
 async def test_they_are_fetched_when_they_are_needed_and_then_kept() -> None:
     async with providing() as provider:
         assert provider.asked == 0
-        found = await asyncio.gather(*[provider.keys.get("one") for _ in range(5)])
-        assert all(key is not None for key in found)
+        found = await asyncio.gather(*[provider.keys.get("one", "ES256") for _ in range(5)])
+        assert all(found)
         assert provider.asked == 1
-        assert await provider.keys.get(None) is not None
+        assert await provider.keys.get(None, "ES256")
         assert provider.asked == 1
 
 
 async def test_an_unknown_key_has_them_fetched_again_once_a_minute() -> None:
     async with providing() as provider:
-        await provider.keys.get("one")
-        assert [await provider.keys.get(f"x{number}") for number in range(5)] == [None] * 5
+        await provider.keys.get("one", "ES256")
+        assert [await provider.keys.get(f"x{number}", "ES256") for number in range(5)] == [[]] * 5
         assert provider.asked == 1
         provider.answer = json.dumps(key_set(ONE, TWO))
         provider.now += REFETCH_SECONDS
-        found = await asyncio.gather(*[provider.keys.get("two") for _ in range(5)])
-        assert all(key is not None for key in found)
+        found = await asyncio.gather(*[provider.keys.get("two", "ES256") for _ in range(5)])
+        assert all(found)
         assert provider.asked == 2
-        assert await provider.keys.get("three") is None
+        assert not await provider.keys.get("three", "ES256")
         assert provider.asked == 2
 
 
 async def test_old_ones_are_good_while_others_are_fetched_and_where_they_can_not_be() -> None:
     async with providing() as provider:
-        await provider.keys.get("one")
+        await provider.keys.get("one", "ES256")
         provider.now += FRESH_SECONDS
         provider.waits.clear()
-        assert await provider.keys.get("one") is not None, "nobody waits for it"
+        assert await provider.keys.get("one", "ES256"), "nobody waits for it"
         provider.status = 500
         provider.waits.set()
         with capture_logs() as logs:
@@ -114,13 +116,13 @@ async def test_old_ones_are_good_while_others_are_fetched_and_where_they_can_not
             "keys can't be fetched",
             "answered with status 500",
         )
-        assert await provider.keys.get("one") is not None
+        assert await provider.keys.get("one", "ES256")
         assert provider.asked == 2, "not before a minute has passed"
         provider.status, provider.answer = 200, json.dumps(key_set(TWO))
         provider.now += REFETCH_SECONDS
-        assert await provider.keys.get("one") is not None
+        assert await provider.keys.get("one", "ES256")
         await provider.settled()
-        assert await provider.keys.get("one") is None, "it was withdrawn"
+        assert not await provider.keys.get("one", "ES256"), "it was withdrawn"
 
 
 @pytest.mark.parametrize(
@@ -147,21 +149,21 @@ async def test_what_is_no_set_is_told_and_asked_for_again(
         with capture_logs() as logs:
             for _ in range(3):
                 with pytest.raises(KeysUnavailable):
-                    await provider.keys.get("one")
+                    await provider.keys.get("one", "ES256")
         (line,) = logs
         assert why in line["why"]
         assert provider.asked == 1
         provider.status, provider.answer = 200, json.dumps(key_set(ONE))
         provider.now += RETRY_SECONDS
-        assert await provider.keys.get("one") is not None
+        assert await provider.keys.get("one", "ES256")
 
 
 async def test_a_key_of_long_ago_is_asked_for_before_it_is_used() -> None:
     async with providing() as provider:
-        await provider.keys.get("one")
+        await provider.keys.get("one", "ES256")
         provider.now += 2 * FRESH_SECONDS
         provider.answer = json.dumps(key_set(TWO))
-        assert await provider.keys.get("one") is None, "it was withdrawn"
+        assert not await provider.keys.get("one", "ES256"), "it was withdrawn"
 
 
 async def test_nobody_is_there() -> None:
@@ -173,14 +175,32 @@ async def test_nobody_is_there() -> None:
 
     keys = FetchedKeys("http://127.0.0.1:9/jwks.json", spawn)
     with pytest.raises(KeysUnavailable):
-        await keys.get("one")
+        await keys.get("one", "ES256")
+
+
+@pytest.mark.parametrize("variable", ["HTTP_PROXY", "http_proxy"])
+async def test_no_proxy_is_asked_for_what_is_on_this_machine(
+    variable: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("NO_PROXY", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv(variable, "http://127.0.0.1:9")
+    async with providing() as provider:
+        assert await provider.keys.get("one", "ES256")
+
+
+async def test_a_proxy_is_asked_for_what_is_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with providing() as provider:
+        monkeypatch.setenv("HTTP_PROXY", provider.url)
+        assert (await fetch("http://id.example.com/jwks.json")).find("one", "ES256")
+    assert provider.asked == 1
 
 
 async def test_who_leaves_does_not_end_what_others_wait_for() -> None:
     async with providing() as provider:
         provider.waits.clear()
-        first = asyncio.create_task(provider.keys.get("one"))
-        second = asyncio.create_task(provider.keys.get("one"))
+        first = asyncio.create_task(provider.keys.get("one", "ES256"))
+        second = asyncio.create_task(provider.keys.get("one", "ES256"))
         await provider.called.wait()
         first.cancel()
         provider.waits.set()
@@ -190,24 +210,27 @@ async def test_who_leaves_does_not_end_what_others_wait_for() -> None:
 async def test_a_file(tmp_path: Path) -> None:
     path = write_key_set(tmp_path / "jwks.json", ONE)
     keys = FileKeys(path)
-    assert await keys.get("one") is not None
+    assert await keys.get("one", "ES256")
     path.write_text("{")
     with pytest.raises(KeysUnavailable, match=r"jwks\.json:1: not JSON: Expecting"):
         keys.reload()
-    assert await keys.get("one") is not None
+    assert await keys.get("one", "ES256")
     write_key_set(path, TWO)
     keys.reload()
-    assert await keys.get("one") is None
+    assert not await keys.get("one", "ES256")
     path.unlink()
     with pytest.raises(KeysUnavailable, match="No such file"):
         FileKeys(path)
 
 
 def test_only_public_keys_for_signatures_are_used() -> None:
-    one = ONE.public()
+    one = ONE.public(key_ops=["verify"])
     unusable = [
         {"kty": "oct", "k": "AAAA", "kid": "secret"},
         TWO.public(use="enc"),
+        TWO.public(key_ops=["sign"]),
+        TWO.public(key_ops="verify"),
+        TWO.public(alg="RS256"),
         {"kty": "EC", "kid": "half"},
         {"kty": "OKP", "alg": "none", "x": "A", "kid": "none"},
         {"kty": "OKP", "crv": "Ed25519", "x": "A", "d": "A", "kid": "private"},
@@ -217,7 +240,25 @@ def test_only_public_keys_for_signatures_are_used() -> None:
         5,
     ]
     keys = Jwks({"keys": [*unusable, one]})
-    assert keys.find("one") is not None
-    assert [keys.find(name) for name in ("secret", "two", "half", "new")] == [None] * 4
+    for algorithm in ("ES256", "RS256", "EdDSA", "HS256", "none"):
+        found = keys.find(None, algorithm)
+        assert [key.key_id for key in found] == (["one"] if algorithm == "ES256" else [])
     with pytest.raises(ValueError, match="at most"):
         Jwks({"keys": [one] * 101})
+
+
+def test_a_key_is_found_by_its_id_and_its_algorithm() -> None:
+    rsa, ed = Signer("one", "RS256"), Signer("ed", "EdDSA")
+    nameless = {name: value for name, value in TWO.public().items() if name != "kid"}
+    keys = Jwks({"keys": [ONE.public(), rsa.public(), ed.public(), nameless, TWO.public()]})
+
+    def found(key_id: str | None, algorithm: str) -> list[str | None]:
+        return [key.key_id for key in keys.find(key_id, algorithm)]
+
+    assert found("one", "ES256") == ["one"]
+    assert found("one", "RS256") == ["one"]
+    assert found("two", "RS256") == []
+    assert found(None, "EdDSA") == ["ed"]
+    assert found(None, "ES256") == ["one", None, "two"]
+    assert keys.find("one", "ES256")[0].key_type == "EC"
+    assert keys.find("one", "RS256")[0].key_type == "RSA"

@@ -100,6 +100,21 @@ async def test_limits_of_its_own_hold_from_its_next_connection() -> None:
     assert [await accounts.open_session(ADA.name) for _ in range(2)] == [True, True]
 
 
+async def test_other_limits_hold_for_who_is_there() -> None:
+    accounts = LocalAccounts(LIMITS, Clock())
+    assert [await accounts.connect(ADA) for _ in range(2)] == [True, True]
+    small = PrincipalLimits(connections=1, sessions=9, messages_per_second=1, bytes_per_second=1000)
+    accounts.change(Principal(name=ADA.name, limits=small))
+    assert [accounts.take(ADA.name, 10) for _ in range(3)] == [0, 0, pytest.approx(1.0)]
+    assert [await accounts.open_session(ADA.name) for _ in range(2)] == [True, True]
+    accounts.disconnect(ADA.name)
+    assert not await accounts.connect(Principal(name=ADA.name, limits=small)), "one is still there"
+    accounts.change(ADA)
+    assert await accounts.connect(ADA)
+    accounts.change(BOB)
+    assert len(accounts) == 1, "who has nothing is not counted"
+
+
 async def test_no_more_than_so_many_are_remembered() -> None:
     accounts = LocalAccounts(LIMITS, clock=lambda: 0.0)
     for number in range(RESTING + 10):

@@ -92,7 +92,6 @@ ATTACKS = {
     "an unknown key": ES.token(headers={"kid": "none"}),
     "a key that is a path": ES.token(headers={"kid": "../../../../dev/null"}),
     "a key that is a query": ES.token(headers={"kid": "x' UNION SELECT 'key"}),
-    "no key named, of several": jwt.encode(claims(), ES.key, "ES256"),
     "a key that it brings": OTHER.token(headers={"jwk": OTHER.public(), "kid": "es"}),
     "a key at an address": OTHER.token(headers={"jku": "http://127.0.0.1:9/jwks.json"}),
     "a certificate at an address": OTHER.token(headers={"x5u": "http://127.0.0.1:9/c.pem"}),
@@ -150,8 +149,28 @@ async def test_the_issuers_clock_may_differ_by_so_much(tmp_path: Path) -> None:
     await checks.check(ES.token(nbf=now + 20, iat=now + 20))
 
 
-async def test_a_token_that_names_no_key_is_of_the_only_one(tmp_path: Path) -> None:
+async def test_a_token_that_names_no_key_is_of_the_only_one_of_its_algorithm(
+    tmp_path: Path,
+) -> None:
     await tokens(tmp_path, ES).check(jwt.encode(claims(), ES.key, "ES256"))
+    await tokens(tmp_path, ES, RS, ED).check(jwt.encode(claims(), ES.key, "ES256"))
+
+
+async def test_a_token_has_to_name_its_key_among_several_of_its_algorithm(tmp_path: Path) -> None:
+    checks = tokens(tmp_path, ES, RS, Signer("two"))
+    await checks.check(ES.token())
+    with pytest.raises(BadToken, match="does not name one alone"):
+        await checks.check(jwt.encode(claims(), ES.key, "ES256"))
+    checks = tokens(tmp_path, ES, RS, OTHER)
+    with pytest.raises(BadToken, match="does not name one alone"):
+        await checks.check(ES.token())
+
+
+async def test_keys_of_one_name_and_two_types(tmp_path: Path) -> None:
+    signers = [Signer("one", algorithm) for algorithm in ("ES256", "RS256", "EdDSA")]
+    checks = tokens(tmp_path, *signers)
+    for signer in signers:
+        await checks.check(signer.token())
 
 
 async def test_an_algorithm_that_is_not_among_those_that_may_be(tmp_path: Path) -> None:
