@@ -24,7 +24,7 @@ from gateway.route import Route
 from gateway.sessions import Sessions
 from gateway.transports.coalescing import Coalescer
 from gateway.transports.connection import WebSocketConnection
-from gateway.transports.credentials import credentials_of, may_be_echoed
+from gateway.transports.credentials import CREDENTIALS, credentials_of, may_be_echoed
 from gateway.transports.origins import REFUSED, Origins
 from gateway.transports.proxies import Client, Proxies
 
