@@ -239,8 +239,9 @@ class GuardedModel:
         """What a call that has failed says of the endpoint."""
         overloaded = failure.health is Health.BUSY
         if failure.health is Health.SICK:
-            # Some turns that are never answered say nothing, where others are.
-            overloaded = self._breaker.failed(generation) and failure.code in _OVERLOADED
+            # Some turns that are never answered say nothing, where others are; nor do probes.
+            counts = self._breaker.failed(generation) and not self._breaker.is_open
+            overloaded = counts and failure.code in _OVERLOADED
         elif failure.health is not None:
             self._breaker.succeeded(generation)
         else:

@@ -438,6 +438,20 @@ async def test_what_failures_say_of_the_limit(failure: Failure, limit: int) -> N
     assert f.guard._limit.limit == limit
 
 
+async def test_probes_say_nothing_of_the_limit() -> None:
+    f = Fixture(20)
+    for _ in range(FAILURES):
+        f.ask()
+        f.model.answer(SILENT)
+    limit = f.guard._limit.limit
+    for _ in range(10):
+        f.breaker._until = 0.0
+        f.guard._limit._decreased = 0.0
+        f.ask()
+        f.model.answer(SILENT)
+    assert f.guard._limit.limit == limit == 18
+
+
 async def test_a_full_queue_of_equals_refuses_the_one_that_is_served_last() -> None:
     f = Fixture(1)
     for number in range(1 + QUEUED + 1):
