@@ -8,10 +8,10 @@ from types import MappingProxyType
 import structlog
 from msgspec import structs
 from starlette.requests import HTTPConnection
-from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.responses import PlainTextResponse, Response
 from starlette.websockets import WebSocket
 
-from gateway.admission import Admission
+from gateway.admission import Admission, Refused
 from gateway.errors import CloseCode, ErrorCode
 from gateway.protocol.codecs import (
     SUBPROTOCOL_JSON,
@@ -26,6 +26,7 @@ from gateway.transports.coalescing import Coalescer
 from gateway.transports.connection import WebSocketConnection
 from gateway.transports.credentials import CREDENTIALS, credentials_of, may_be_echoed
 from gateway.transports.origins import REFUSED, Origins
+from gateway.transports.problems import problem
 from gateway.transports.proxies import Client, Proxies
 
 log = structlog.stdlib.get_logger("gateway.connections")
@@ -47,9 +48,8 @@ def _raw(route: Route) -> Route:
 
 
 def _refusal() -> Response:
-    problem = {"status": 403, "code": ErrorCode.FORBIDDEN, "detail": REFUSED}
-    readable = {"Access-Control-Allow-Origin": "*"}
-    return JSONResponse(problem, 403, readable, media_type="application/problem+json")
+    """What any page may read: why it may not connect."""
+    return problem(Refused(ErrorCode.FORBIDDEN, REFUSED), {"Access-Control-Allow-Origin": "*"})
 
 
 class WebSocketEndpoint:
