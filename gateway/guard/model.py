@@ -27,10 +27,6 @@ QUEUED = 10
 CLOSINGS = 10_000
 """How many sessions may wait to be closed. Those beyond are left to expire by themselves."""
 
-RESERVED = 10
-"""One in so many places, and one at least where there are more than two, is for those who do not
-have all of the others."""
-
 EVERYBODY = ""
 """Whose calls are those that no principal is to wait for."""
 
@@ -126,7 +122,7 @@ class GuardedModel:
         """See `Model.invoke`."""
         attempt = _Attempt(self, request, session, affinity, principal, until, on_parts, on_end)
         if not self._queue.size and self._has_place_for(principal):
-            self._send(attempt)
+            self._send(attempt, self._loop.time())
             return attempt
         self._queue.add(principal, attempt)
         attempt.since = self._loop.time()
@@ -139,20 +135,14 @@ class GuardedModel:
         return attempt
 
     def _has_place_for(self, principal: str) -> bool:
-        limit = self._limit.limit
-        if not self._shared:
-            return self._in_flight < limit
-        held, reserved = self._held.get(principal, 0), max(1, limit // RESERVED)
-        if self._in_flight < limit:
-            return limit <= 2 or held < limit - reserved
+        limit, held = self._limit, self._held.get(principal, 0)
+        if self._in_flight < limit.limit:
+            return held < limit.share
         # The limit has gone down, and a few have all of what it was. Nobody else waits for them.
-        return not held and len(self._held) <= reserved and self._in_flight < self._most
+        few = self._shared and len(self._held) <= limit.reserved
+        return few and not held and self._in_flight < self._most
 
-    def _send(self, attempt: "_Attempt") -> None:
-        now = self._loop.time()
-        if attempt.until is not None and now >= attempt.until:
-            attempt.refuse(EXPIRED)
-            return
+    def _send(self, attempt: "_Attempt", now: float) -> None:
         generation = self._breaker.ask()
         if generation is None:
             attempt.refuse(_sick(self._breaker.wait()))
@@ -192,7 +182,11 @@ class GuardedModel:
                 break  # nor has it for who has more
             attempt = self._queue.pop(principal)
             attempt.wait_no_longer()
-            self._send(attempt)
+            now = self._loop.time()
+            if attempt.until is not None and now >= attempt.until:
+                attempt.refuse(EXPIRED)
+            else:
+                self._send(attempt, now)
 
     def _give_up(self, attempt: "_Attempt") -> None:
         """It has waited for long enough."""
@@ -209,15 +203,19 @@ class GuardedModel:
         self._breaker.succeeded(attempt.generation)
         self._limit.replied(now - attempt.since, now, self._in_flight)
 
-    def over(self, attempt: "_Attempt", failure: Failure | None) -> None:
+    def over(self, attempt: "_Attempt", result: ModelReply | Failure | None) -> None:
         """A turn is no longer at the model.
 
         Args:
             attempt: The turn.
-            failure: Why it was not answered, or not to the end; None where it was.
+            result: What has become of it; None where nobody waits for that.
         """
-        if failure is not None:
-            self._judge(failure, attempt.generation)
+        if isinstance(result, Failure):
+            self._judge(result, attempt.generation)
+        elif result is None:
+            self._breaker.unknown(attempt.generation)
+        elif not attempt.has_begun:
+            self.begun(attempt)
         self._in_flight -= 1
         if self._shared:
             held = self._held.pop(attempt.principal) - 1
@@ -226,14 +224,10 @@ class GuardedModel:
         if self._queue.size:
             self._send_soon()
 
-    def cancelled(self, attempt: "_Attempt") -> None:
-        """Nobody waits for a turn's reply any more."""
-        if attempt.generation < 0:
-            self._queue.remove(attempt.principal, attempt)
-            attempt.wait_no_longer()
-        else:
-            self._breaker.unknown(attempt.generation)
-            self.over(attempt, None)
+    def unqueue(self, attempt: "_Attempt") -> None:
+        """A turn waits no longer, if it did."""
+        self._queue.remove(attempt.principal, attempt)
+        attempt.wait_no_longer()
 
     def _judge(self, failure: Failure, generation: int) -> None:
         """What a call that has failed says of the endpoint."""
@@ -309,10 +303,7 @@ class _Attempt(Struct, eq=False, weakref=False):
         if on_end is None:
             return
         if self.generation >= 0:
-            failure = result if isinstance(result, Failure) else None
-            if failure is None and not self.has_begun:
-                self.guard.begun(self)
-            self.guard.over(self, failure)
+            self.guard.over(self, result)
         self.call = self.on_end = None
         on_end(result)
 
@@ -324,8 +315,11 @@ class _Attempt(Struct, eq=False, weakref=False):
         self.call = self.on_end = None
         if call is not None:
             call.cancel()
-        self.guard.cancelled(self)
-        return Outcome.NOT_INVOKED if self.generation < 0 else None
+        if self.generation < 0:
+            self.guard.unqueue(self)
+            return Outcome.NOT_INVOKED
+        self.guard.over(self, None)
+        return None
 
 
 EXPIRED = Failure(

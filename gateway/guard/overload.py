@@ -15,6 +15,9 @@ LEAST = 0.001
 SHORT, LONG = 1 / 30, 1 / 600
 """How much one reply changes what is known of the last few, and of replies in the long run."""
 
+SAMPLED = 8
+"""While fewer than half of those are there that may be, one reply in so many is looked at."""
+
 ADMITTED = 1 / 6
 """How much of what has become slower is taken for what replies take now, each time that the limit
 goes down for it: turns that are longer than before are no sign of too many."""
@@ -28,6 +31,9 @@ OPEN_SECONDS, MAX_OPEN_SECONDS = 1.0, 30.0
 PROBE_SECONDS = 10.0
 """How long a probe may say nothing before there is another."""
 
+
+RESERVED = 10
+"""One place in so many is reserved, and one at least where there are more than two."""
 
 _SLOW = log(SLOW)
 
@@ -46,15 +52,17 @@ class AdaptiveLimit:
 
     Attributes:
         limit: How many there may be now.
+        reserved: How many of them are for those who do not have all of the others.
+        share: How many one may have.
     """
 
     def __init__(self, most: int) -> None:
-        self.limit = most
         self._most = float(most)
-        self._exact = float(most)
         self._short = self._long = 0.0  # logarithms of seconds
         self._mean = 0.0  # seconds
         self._decreased = 0.0
+        self._untried = 0
+        self._set(float(most))
 
     def replied(self, seconds: float, now: float, in_flight: int) -> None:
         """A reply has begun.
@@ -64,14 +72,19 @@ class AdaptiveLimit:
             now: The time in seconds of a clock that is never set.
             in_flight: How many turns there were.
         """
+        exact = self._exact
+        tried = in_flight * 2 >= exact
+        if not tried:
+            self._untried = (self._untried + 1) % SAMPLED
+            if self._untried:
+                return
         took = log(seconds + LEAST)
         if not self._long:
             self._short = self._long = took
         short = self._short = self._short + (took - self._short) * SHORT
         long = self._long = self._long + (took - self._long) * LONG
-        exact = self._exact
-        if in_flight * 2 < exact:
-            return  # it has not been tried
+        if not tried:
+            return
         self._mean += (seconds - self._mean) * SHORT
         if short - long > _SLOW:
             if self.overloaded(now):
@@ -91,9 +104,11 @@ class AdaptiveLimit:
         self._set(max(1.0, self._exact * BACKOFF))
         return True
 
-    def _set(self, limit: float) -> None:
-        self._exact = limit
-        self.limit = int(limit)
+    def _set(self, exact: float) -> None:
+        self._exact = exact
+        self.limit = limit = int(exact)
+        self.reserved = max(1, limit // RESERVED)
+        self.share = limit - self.reserved if limit > 2 else limit
 
 
 class Breaker:
@@ -139,11 +154,11 @@ class Breaker:
 
     def succeeded(self, generation: int) -> None:
         """The endpoint has answered, or begun to."""
-        if self._failures >= FAILURES:
-            if generation <= self._opened:
+        if self._failures:
+            if self.is_open and generation <= self._opened:
                 return  # no probe
+            self._failures = 0
             self._seconds = OPEN_SECONDS
-        self._failures = 0
         self._generation += 1
 
     def failed(self, generation: int) -> bool:

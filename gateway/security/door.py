@@ -16,7 +16,7 @@ from gateway.errors import ErrorCode
 from gateway.logs import LogLimit
 from gateway.security.keys import Keys, looks_like_a_key
 from gateway.security.keysets import KeysUnavailable
-from gateway.security.limits import BURST_SECONDS, Accounts, Bucket
+from gateway.security.limits import BURST_SECONDS, Account, Accounts, Bucket
 from gateway.security.principals import Principal
 from gateway.security.tokens import BadToken, Tokens
 from gateway.session.ports import TicketStore
@@ -53,7 +53,16 @@ def _nobody() -> Refused:
 class Guest:
     """See `gateway.admission.Visitor`."""
 
-    __slots__ = ("_address", "_door", "_known", "_left", "_refused", "_route", "on_withdrawn")
+    __slots__ = (
+        "_account",
+        "_address",
+        "_door",
+        "_known",
+        "_left",
+        "_refused",
+        "_route",
+        "on_withdrawn",
+    )
 
     def __init__(self, door: "Door", address: str, refused: Refused | None) -> None:
         self.on_withdrawn: Callable[[], None] | None = None
@@ -61,6 +70,7 @@ class Guest:
         self._address = address
         self._refused = refused
         self._known: Principal | None = None
+        self._account: Account | None = None
         self._route: str | None = None
         self._left = False
 
@@ -86,7 +96,8 @@ class Guest:
         known = await self._door.identify(credentials, self._address)
         self._route = route
         self._check_route(known)
-        if not await self._door.accounts.connect(known):
+        account = await self._door.accounts.connect(known)
+        if account is None:
             text = "You have as many connections as you may."
             raise Refused(ErrorCode.RATE_LIMITED, text, retry_after=1.0)
         now = self._door.current(known)
@@ -94,6 +105,7 @@ class Guest:
             self._door.accounts.disconnect(known.name)
             raise _nobody()
         self._door.accounts.change(now)
+        self._account = account
         self._know(now)
 
     def _know(self, known: Principal) -> None:
@@ -119,7 +131,7 @@ class Guest:
 
     def take(self, size: int) -> float:
         """See `gateway.admission.Visitor`."""
-        return 0.0 if self._known is None else self._door.accounts.take(self._known.name, size)
+        return 0.0 if self._account is None else self._account.take(size)
 
     def release(self) -> None:
         """See `gateway.admission.Visitor`."""
@@ -218,16 +230,19 @@ class Door:
         lately = self._of_sites.get(site)
         around = lately or Bucket(rate / SITE_SHARES, now)
         kept = 0.0 if lately is None else KEPT * BURST_SECONDS * rate
+        taken: list[tuple[Bucket, float]] = []
         for bucket, amount, who in (
             (own, 1.0, " from one address"),
             (around, 1.0, " from one network"),
             (self._handshakes, 1.0 + kept, ""),
         ):
-            if wait := bucket.wait(amount, now):
+            if wait := bucket.take(amount, now):
+                for other, given in taken:
+                    other.give_back(given)
                 self.log_refused(f"too many handshakes{who}", address)
                 return Refused(ErrorCode.RATE_LIMITED, "Too many connect at once.", wait)
-        for bucket in (own, around, self._handshakes):
-            bucket.take(1)
+            taken.append((bucket, amount))
+        self._handshakes.give_back(kept)
         self._of_addresses[network] = own
         self._of_sites[site] = around
         return None

@@ -11,6 +11,9 @@ from gateway.security.principals import Principal, PrincipalLimits
 BURST_SECONDS = 2.0
 """How much may come at once where nothing came before: as much as in this time."""
 
+LEAST_SECONDS = 1e-6
+"""What is less is no wait, but times that were rounded."""
+
 RESTING = 10_000
 """How many principals are remembered that have nothing any more, until their buckets are full."""
 
@@ -18,42 +21,50 @@ RESTING = 10_000
 class Bucket:
     """A token bucket: lets so much through in a second, and at once what was not used before.
 
+    What is in it is known by when it is full again, as in the generic cell rate algorithm (ITU-T
+    I.371).
+
     Args:
         rate: How much in a second.
         now: The time, in seconds of a clock that is never set.
+
+    Attributes:
+        rate: Can be changed.
+        full_at: When it is full, or was, if nothing is taken from it.
     """
 
-    __slots__ = ("_level", "_since", "rate")
+    __slots__ = ("full_at", "rate")
 
     def __init__(self, rate: float, now: float) -> None:
         self.rate = rate
-        self._level = rate * BURST_SECONDS
-        self._since = now
+        self.full_at = now
 
-    def wait(self, amount: float, now: float) -> float:
-        """The seconds until there is room for so much; 0 where there is.
+    def take(self, amount: float, now: float) -> float:
+        """Take so much; returns 0, or the seconds until there is room for it, and takes nothing.
 
         What is more than may come at once has room where nothing else came before it.
         """
-        burst = self.rate * BURST_SECONDS
-        level = self._level = min(burst, self._level + (now - self._since) * self.rate)
-        self._since = now
-        return 0.0 if amount <= level else max(0.0, (min(amount, burst) - level) / self.rate)
+        seconds = amount / self.rate
+        missing = self.full_at - now
+        if missing <= 0:
+            self.full_at = now + seconds
+            return 0.0
+        wait = min(missing + seconds - BURST_SECONDS, missing)
+        if wait > LEAST_SECONDS:
+            return wait
+        self.full_at += seconds
+        return 0.0
 
-    def take(self, amount: float) -> None:
-        """Count it; what follows waits the longer."""
-        self._level -= amount
-
-    def full_at(self, now: float) -> float:
-        """When it is full, if nothing is taken from it."""
-        return max(now, self._since + BURST_SECONDS - self._level / self.rate)
+    def give_back(self, amount: float) -> None:
+        """Put in again what was taken."""
+        self.full_at -= amount / self.rate
 
 
 class Accounts(Protocol):
     """What principals use, by their names. A store that replicas share can keep it."""
 
-    async def connect(self, principal: Principal) -> bool:
-        """Count a connection; False where it has as many as it may."""
+    async def connect(self, principal: Principal) -> "Account | None":
+        """Count a connection; None where it has as many as it may."""
         ...
 
     def change(self, principal: Principal) -> None:
@@ -72,13 +83,16 @@ class Accounts(Protocol):
         """A session is over."""
         ...
 
-    def take(self, name: str, size: int) -> float:
+
+class Account(Protocol):
+    """What a principal uses, to a connection of it."""
+
+    def take(self, size: int) -> float:
         """Count a message; returns 0, or the seconds to wait where there were too many.
 
         Where it is kept elsewhere, this takes from a part that was fetched before: it may not wait.
 
         Args:
-            name: Whose it is.
             size: About how many bytes it has.
         """
         ...
@@ -87,18 +101,28 @@ class Accounts(Protocol):
 class _Account:
     """What one principal uses."""
 
-    __slots__ = ("bytes", "connections", "limits", "messages", "sessions")
+    __slots__ = ("_clock", "bytes", "connections", "limits", "messages", "sessions")
 
-    def __init__(self, limits: PrincipalLimits, now: float) -> None:
+    def __init__(self, limits: PrincipalLimits, clock: Callable[[], float]) -> None:
+        self._clock, now = clock, clock()
         self.limits = limits
         self.connections = 0
         self.sessions = 0
         self.messages = Bucket(limits.messages_per_second, now)
         self.bytes = Bucket(limits.bytes_per_second, now)
 
-    def full_at(self, now: float) -> float:
+    def take(self, size: int) -> float:
+        """See `Account.take`."""
+        now = self._clock()
+        wait = self.messages.take(1, now)
+        if not wait and (wait := self.bytes.take(size, now)):
+            self.messages.give_back(1)
+        return wait
+
+    @property
+    def full_at(self) -> float:
         """When both buckets are full, if nothing is taken from them."""
-        return max(self.messages.full_at(now), self.bytes.full_at(now))
+        return max(self.messages.full_at, self.bytes.full_at)
 
     def change(self, limits: PrincipalLimits) -> None:
         """They may be others, since the file of keys is read again."""
@@ -123,21 +147,21 @@ class LocalAccounts:
         self._accounts: dict[str, _Account] = {}
         # Until their buckets are full, when a new account is the same.
         self._resting: TLRUCache[str, _Account] = TLRUCache(
-            RESTING, lambda _name, account, now: account.full_at(now), timer=clock
+            RESTING, lambda _name, account, _now: account.full_at, timer=clock
         )
 
     def __len__(self) -> int:
         return len(self._accounts)
 
-    async def connect(self, principal: Principal) -> bool:
+    async def connect(self, principal: Principal) -> Account | None:
         """See `Accounts.connect`."""
         limits = principal.limits or self._limits
         account = self._account(principal.name, limits)
         account.change(limits)
         if account.connections >= limits.connections:
-            return False
+            return None
         account.connections += 1
-        return True
+        return account
 
     def change(self, principal: Principal) -> None:
         """See `Accounts.change`."""
@@ -163,20 +187,10 @@ class LocalAccounts:
         self._accounts[name].sessions -= 1
         self._rest(name)
 
-    def take(self, name: str, size: int) -> float:
-        """See `Accounts.take`."""
-        account = self._accounts[name]
-        now = self._clock()
-        wait = max(account.messages.wait(1, now), account.bytes.wait(size, now))
-        if not wait:
-            account.messages.take(1)
-            account.bytes.take(size)
-        return wait
-
     def _account(self, name: str, limits: PrincipalLimits) -> _Account:
         account = self._accounts.get(name) or self._resting.pop(name, None)
         if account is None:
-            account = _Account(limits, self._clock())
+            account = _Account(limits, self._clock)
         self._accounts[name] = account
         return account
 

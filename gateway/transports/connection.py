@@ -89,6 +89,7 @@ class WebSocketConnection:
         "_identity",
         "_link",
         "_loop",
+        "_most_bytes",
         "_on_end",
         "_raw",
         "_refused",
@@ -130,6 +131,7 @@ class WebSocketConnection:
         self._cut: asyncio.TimerHandle | None = None
         self._closed = False
         self._bad_messages = self._refused = 0
+        self._most_bytes = route.policy.message_bytes
         self._reports = not route.policy.resume_seconds
         self._reported = 0
         self._confirmed = True
@@ -319,16 +321,9 @@ class WebSocketConnection:
             raise WebSocketDisconnect(message["code"], message.get("reason"))
         text: str | None = message.get("text")
         frame: Frame = message["bytes"] if text is None else text
-        if self._closing is None:
-            self._measured(frame)
-        return frame
-
-    def _measured(self, frame: Frame) -> int:
-        """How many bytes it has, which are no more than may be."""
-        size = _size(frame)
-        if size > self._route.policy.message_bytes:
+        if self._closing is None and _size(frame) > self._most_bytes:
             raise CloseWith(CloseCode.TOO_LARGE, ErrorCode.TOO_LARGE)
-        return size
+        return frame
 
     def _frame(self, frame: Frame) -> None:  # noqa: C901, PLR0912 - a case for each message
         """Take a frame in."""
@@ -337,7 +332,10 @@ class WebSocketConnection:
         if self._closed or self._closing is not None or runner is None or client is None:
             return  # the session has ended, or is another connection's by now
         try:
-            size = self._measured(frame)
+            size = _size(frame)
+            if size > self._most_bytes:
+                self.close(CloseCode.TOO_LARGE, ErrorCode.TOO_LARGE)
+                return
             if not self._confirmed:
                 self._confirmed = True
                 runner.handle(Confirmed())
@@ -345,8 +343,8 @@ class WebSocketConnection:
             match message:
                 case MessageSend():
                     refused = self._refused
-                    if too_many := self._identity.take(size):
-                        self._tell_refused(too_many, message.id)
+                    if wait := self._identity.take(size):
+                        self._tell_refused(_too_fast(wait), message.id)
                     else:
                         runner.receive(message, client, size)
                     if self._refused == refused:
@@ -354,8 +352,8 @@ class WebSocketConnection:
                 case Ping():
                     self.tell(Pong(data=message.data))
                 case AuthRefresh():
-                    if too_many := self._identity.take(size):
-                        self._tell_refused(too_many)
+                    if wait := self._identity.take(size):
+                        self._tell_refused(_too_fast(wait))
                     else:
                         self._identity.refresh(message.token, self._spawn)
                 case SessionOpen():
@@ -426,6 +424,10 @@ class WebSocketConnection:
         """The client has answered the close, so that it has whatever it was sent before."""
         if self._runner is not None:
             self._runner.read_by(self.reader)
+
+
+def _too_fast(wait: float) -> Refused:
+    return Refused(ErrorCode.RATE_LIMITED, "You send more than you may; wait a little.", wait)
 
 
 def _size(frame: Frame) -> int:

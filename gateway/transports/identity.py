@@ -20,6 +20,9 @@ class Identity:
         route: The name of the route that it uses.
         on_refused: Called where another token is refused; the one before goes on.
         on_lost: Called when nothing holds any more that it has shown.
+
+    Attributes:
+        take: See `Visitor.take`.
     """
 
     __slots__ = (
@@ -31,12 +34,14 @@ class Identity:
         "_route",
         "_shown",
         "_visitor",
+        "take",
     )
 
     def __init__(
         self, visitor: Visitor, route: str, *, on_refused: OnRefused, on_lost: OnRefused
     ) -> None:
         self._visitor = visitor
+        self.take = visitor.take  # for each message: not by way of a method of this
         self._route = route
         self._on_refused: OnRefused | None = on_refused
         self._on_lost: OnRefused | None = on_lost
@@ -77,13 +82,6 @@ class Identity:
         if not self._checking:
             self._checking = True
             spawn(self._check())
-
-    def take(self, size: int) -> Refused | None:
-        """Count a message of so many bytes; why it is refused, where it is one too many."""
-        if wait := self._visitor.take(size):
-            text = "You send more than you may; wait a little."
-            return Refused(ErrorCode.RATE_LIMITED, text, wait)
-        return None
 
     def release(self) -> None:
         """It has left."""

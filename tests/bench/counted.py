@@ -14,7 +14,9 @@ import asyncio
 import os
 import socket
 import sys
+import tempfile
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any, cast
 from unittest import mock
 
@@ -23,6 +25,8 @@ import uvicorn
 import uvloop
 
 from gateway.config import Settings
+from gateway.security import reloading
+from gateway.security.keys import digest
 from gateway.serving import Signals, serve
 from gateway.transports import coalescing
 from tests.bench.own import leave_the_platform_out
@@ -31,6 +35,9 @@ from tests.bench.upstream import CLOSED, OPENED, answer, json_text
 
 OWN = "own"
 """In place of a transport: no platform, as in ``own.py``."""
+
+KEY = "sgk_bench"
+"""What clients show."""
 
 WARM_UP = 60
 PHASES = {
@@ -222,6 +229,7 @@ class Client:
         self._wire.give(
             f"GET /ws/{endpoint} HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\n"
             "Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
+            f"Authorization: Bearer {KEY}\r\n"
             f"Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n{offered}\r\n".encode()
         )
 
@@ -269,8 +277,14 @@ class Client:
         await self.answered.wait()
 
 
-def settings(transport: str) -> Settings:
-    """The gateway's."""
+def settings(transport: str, keys: Path) -> Settings:
+    """The gateway's, where everybody has to say who they are.
+
+    Args:
+        transport: See `main`.
+        keys: The file of keys.
+    """
+    keys.write_text(f'[bench]\nsha256 = "{digest(KEY)}"\n')
     aws = {
         "region": "us-east-1",
         "endpoint_url": "http://127.0.0.1:9",
@@ -293,6 +307,8 @@ def settings(transport: str) -> Settings:
                 "open_timeout_seconds": 3600,
                 "heartbeat_seconds": 3600,
             },
+            "auth": {"keys": {"file": str(keys)}},
+            "limits": {"messages_per_second": 86_400.0, "bytes_per_second": 1e9},
             "aws": aws,
             "routes": routes,
         }
@@ -338,12 +354,18 @@ async def main(
     # As the other times, see `settings`: what goes on by the clock would be counted more often on a
     # slower machine.
     with (
+        tempfile.TemporaryDirectory() as folder,
         mock.patch.object(coalescing, "COALESCE_SECONDS", 3600),
+        mock.patch.object(reloading, "LOOK_SECONDS", 3600),
         mock.patch.object(uvicorn.Server, "main_loop", until_told),
     ):
         async with asyncio.timeout(900), asyncio.TaskGroup() as tasks:
             tasks.create_task(converse())
-            await serve(settings(transport), on_ready=lambda _url: ready.set(), signals=signals)
+            await serve(
+                settings(transport, Path(folder, "keys.toml")),
+                on_ready=lambda _url: ready.set(),
+                signals=signals,
+            )
 
 
 if __name__ == "__main__":

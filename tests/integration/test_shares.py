@@ -9,7 +9,7 @@ from collections import Counter, deque
 from collections.abc import AsyncIterator
 from pathlib import Path
 
-from gateway.guard.model import RESERVED
+from gateway.guard.overload import RESERVED
 from gateway.security.keys import add
 from tests.bench.upstream import OPENED, answer
 from tests.hostile.field import Field

@@ -14,7 +14,6 @@ from gateway.guard.model import (
     EXPIRED,
     MOST_WAIT_SECONDS,
     QUEUED,
-    RESERVED,
     GuardedModel,
 )
 from gateway.guard.overload import (
@@ -22,6 +21,7 @@ from gateway.guard.overload import (
     MAX_OPEN_SECONDS,
     OPEN_SECONDS,
     PROBE_SECONDS,
+    RESERVED,
     AdaptiveLimit,
     Breaker,
 )

@@ -2,7 +2,7 @@
 
 import pytest
 
-from gateway.security.limits import RESTING, Bucket, LocalAccounts
+from gateway.security.limits import RESTING, Account, Bucket, LocalAccounts
 from gateway.security.principals import Principal, PrincipalLimits
 
 LIMITS = PrincipalLimits(connections=2, sessions=1, messages_per_second=10.0, bytes_per_second=1000)
@@ -17,28 +17,42 @@ class Clock:
         return self.now
 
 
+async def connected(accounts: LocalAccounts, principal: Principal) -> Account:
+    account = await accounts.connect(principal)
+    assert account is not None
+    return account
+
+
 def test_a_bucket_lets_a_burst_through_and_then_its_rate() -> None:
     bucket = Bucket(10.0, 0.0)
-    assert bucket.wait(20, 0.0) == 0
-    bucket.take(20)
-    assert bucket.wait(1, 0.0) == pytest.approx(0.1)
-    assert bucket.wait(1, 0.1) == pytest.approx(0.0)
-    assert bucket.wait(5, 0.1) == pytest.approx(0.4)
-    assert bucket.wait(20, 1000.0) == 0, "it holds no more than a burst"
-    bucket.take(20)
-    assert bucket.wait(1, 1000.0) > 0
+    assert bucket.take(20, 0.0) == 0
+    assert bucket.take(1, 0.0) == pytest.approx(0.1)
+    assert bucket.take(5, 0.1) == pytest.approx(0.4), "what was refused has taken nothing"
+    assert bucket.take(1, 0.1) == 0
+    assert bucket.take(20, 1000.0) == 0, "it holds no more than a burst"
+    assert bucket.take(1, 1000.0) > 0
+    bucket.give_back(1)
+    assert bucket.take(1, 1000.0) == 0
+
+
+def test_as_many_small_ones_are_a_burst() -> None:
+    bucket = Bucket(10.0, 12345.6)
+    assert [bucket.take(1, 12345.6) for _ in range(20)] == [0.0] * 20
+    assert bucket.take(1, 12345.6) == pytest.approx(0.1)
 
 
 def test_what_is_more_than_a_burst_has_room_where_nothing_came_before() -> None:
     bucket = Bucket(10.0, 0.0)
-    assert bucket.wait(1000, 0.0) == 0
-    bucket.take(1000)
-    assert bucket.wait(1, 0.0) == pytest.approx(98.1)
+    assert bucket.take(1000, 0.0) == 0
+    assert bucket.take(1, 0.0) == pytest.approx(98.1)
+    bucket = Bucket(10.0, 0.0)
+    assert bucket.take(1, 0.0) == 0
+    assert bucket.take(1000, 0.0) == pytest.approx(0.1)
 
 
 async def test_connections_and_sessions_are_counted_for_each() -> None:
     accounts = LocalAccounts(LIMITS)
-    assert [await accounts.connect(ADA) for _ in range(3)] == [True, True, False]
+    assert [bool(await accounts.connect(ADA)) for _ in range(3)] == [True, True, False]
     assert await accounts.connect(BOB)
     assert [await accounts.open_session(ADA.name) for _ in range(2)] == [True, False]
     assert await accounts.open_session(BOB.name)
@@ -51,44 +65,43 @@ async def test_connections_and_sessions_are_counted_for_each() -> None:
 async def test_messages_and_bytes_are_counted_for_each() -> None:
     clock = Clock()
     accounts = LocalAccounts(LIMITS, clock)
-    await accounts.connect(ADA)
-    await accounts.connect(BOB)
-    assert [accounts.take(ADA.name, 10) for _ in range(20)] == [0.0] * 20
-    assert accounts.take(ADA.name, 10) == pytest.approx(0.1)
-    assert accounts.take(BOB.name, 2000) == 0
-    assert accounts.take(BOB.name, 500) == pytest.approx(0.5), "which counts no message"
+    ada, bob = await connected(accounts, ADA), await connected(accounts, BOB)
+    assert [ada.take(10) for _ in range(20)] == [0.0] * 20
+    assert ada.take(10) == pytest.approx(0.1)
+    assert bob.take(2000) == 0
+    assert bob.take(500) == pytest.approx(0.5), "which counts no message"
     clock.now += 0.5
-    assert [accounts.take(BOB.name, 500), accounts.take(ADA.name, 0)] == [0, 0]
+    assert [bob.take(500), ada.take(0)] == [0, 0]
 
 
 async def test_who_has_nothing_is_forgotten_when_its_buckets_are_full() -> None:
     clock = Clock()
     accounts = LocalAccounts(LIMITS, clock)
-    await accounts.connect(ADA)
+    ada = await connected(accounts, ADA)
     for _ in range(20):
-        accounts.take(ADA.name, 10)
+        ada.take(10)
     accounts.disconnect(ADA.name)
     assert len(accounts) == 0
-    await accounts.connect(ADA)
-    assert accounts.take(ADA.name, 10) > 0, "coming back makes nothing good"
+    ada = await connected(accounts, ADA)
+    assert ada.take(10) > 0, "coming back makes nothing good"
     accounts.disconnect(ADA.name)
     clock.now += 2.0
-    await accounts.connect(ADA)
-    assert accounts.take(ADA.name, 10) == 0
+    ada = await connected(accounts, ADA)
+    assert ada.take(10) == 0
 
 
 async def test_a_debt_outlives_a_connection() -> None:
     clock = Clock()
     accounts = LocalAccounts(LIMITS, clock)
-    await accounts.connect(ADA)
-    accounts.take(ADA.name, 100 * int(LIMITS.bytes_per_second))
+    ada = await connected(accounts, ADA)
+    ada.take(100 * int(LIMITS.bytes_per_second))
     for _ in range(9):
         accounts.disconnect(ADA.name)
         clock.now += 10.5
-        await accounts.connect(ADA)
-        assert accounts.take(ADA.name, 10) > 0
+        ada = await connected(accounts, ADA)
+        assert ada.take(10) > 0
     clock.now += 5.0
-    assert accounts.take(ADA.name, 10) == 0
+    assert ada.take(10) == 0
 
 
 async def test_limits_of_its_own_hold_from_its_next_connection() -> None:
@@ -102,10 +115,11 @@ async def test_limits_of_its_own_hold_from_its_next_connection() -> None:
 
 async def test_other_limits_hold_for_who_is_there() -> None:
     accounts = LocalAccounts(LIMITS, Clock())
-    assert [await accounts.connect(ADA) for _ in range(2)] == [True, True]
+    ada = await connected(accounts, ADA)
+    await connected(accounts, ADA)
     small = PrincipalLimits(connections=1, sessions=9, messages_per_second=1, bytes_per_second=1000)
     accounts.change(Principal(name=ADA.name, limits=small))
-    assert [accounts.take(ADA.name, 10) for _ in range(3)] == [0, 0, pytest.approx(1.0)]
+    assert [ada.take(10) for _ in range(3)] == [0, 0, pytest.approx(1.0)]
     assert [await accounts.open_session(ADA.name) for _ in range(2)] == [True, True]
     accounts.disconnect(ADA.name)
     assert not await accounts.connect(Principal(name=ADA.name, limits=small)), "one is still there"
@@ -119,8 +133,7 @@ async def test_no_more_than_so_many_are_remembered() -> None:
     accounts = LocalAccounts(LIMITS, clock=lambda: 0.0)
     for number in range(RESTING + 10):
         name = f"key:{number}"
-        await accounts.connect(Principal(name=name))
-        accounts.take(name, 1)
+        (await connected(accounts, Principal(name=name))).take(1)
         accounts.disconnect(name)
     assert len(accounts) == 0
     assert len(accounts._resting) == RESTING
