@@ -96,6 +96,7 @@ class SessionRunner:
         self._queue = session.turns.queue
         self._transcript = session.history.transcript
         self._host = host
+        self._logs_turns = _log.isEnabledFor(host.turn_level)
         first = max(session.clients.readers, default=0) + 1
         self._subscribers = Subscribers(events, first)
         self._timers: dict[Timer, asyncio.TimerHandle] = {}
@@ -298,7 +299,7 @@ class SessionRunner:
         log = self.log
         for event in events:
             log.append(event, now)
-            if type(event) is MessageDone and _log.isEnabledFor(self._host.turn_level):
+            if self._logs_turns and type(event) is MessageDone:
                 self.route.log_turn(self._host.turn_level, self.session.id, event)
         laggards = self._subscribers.wake(soon=type(events[-1]) is not MessageAccepted)
         if laggards:

@@ -121,7 +121,8 @@ class GuardedModel:
     ) -> Call:
         """See `Model.invoke`."""
         attempt = _Attempt(self, request, session, affinity, principal, until, on_parts, on_end)
-        if not self._queue.size and self._has_place_for(principal):
+        limit, held = self._limit, self._held.get(principal, 0)
+        if not self._queue.size and self._in_flight < limit.limit and held < limit.share:
             self._send(attempt, self._loop.time())
             return attempt
         self._queue.add(principal, attempt)

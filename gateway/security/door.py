@@ -16,7 +16,7 @@ from gateway.errors import ErrorCode
 from gateway.logs import LogLimit
 from gateway.security.keys import Keys, looks_like_a_key
 from gateway.security.keysets import KeysUnavailable
-from gateway.security.limits import BURST_SECONDS, Account, Accounts, Bucket
+from gateway.security.limits import BURST_SECONDS, Accounts, Bucket
 from gateway.security.principals import Principal
 from gateway.security.tokens import BadToken, Tokens
 from gateway.session.ports import TicketStore
@@ -50,6 +50,10 @@ def _nobody() -> Refused:
     return Refused(ErrorCode.UNAUTHENTICATED, "This needs a valid key, token or ticket.")
 
 
+def _unlimited(_size: int) -> float:
+    return 0.0
+
+
 class Guest:
     """See `gateway.admission.Visitor`."""
 
@@ -62,6 +66,7 @@ class Guest:
         "_refused",
         "_route",
         "on_withdrawn",
+        "take",
     )
 
     def __init__(self, door: "Door", address: str, refused: Refused | None) -> None:
@@ -70,7 +75,7 @@ class Guest:
         self._address = address
         self._refused = refused
         self._known: Principal | None = None
-        self._account: Account | None = None
+        self.take: Callable[[int], float] = _unlimited  # its account's, once it is known
         self._route: str | None = None
         self._left = False
 
@@ -105,7 +110,7 @@ class Guest:
             self._door.accounts.disconnect(known.name)
             raise _nobody()
         self._door.accounts.change(now)
-        self._account = account
+        self.take = account.take
         self._know(now)
 
     def _know(self, known: Principal) -> None:
@@ -128,10 +133,6 @@ class Guest:
     def _check_route(self, known: Principal) -> None:
         if self._route is not None and not known.may_use(self._route):
             raise Refused(ErrorCode.FORBIDDEN, "You may not use this route.")
-
-    def take(self, size: int) -> float:
-        """See `gateway.admission.Visitor`."""
-        return 0.0 if self._account is None else self._account.take(size)
 
     def release(self) -> None:
         """See `gateway.admission.Visitor`."""

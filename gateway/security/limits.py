@@ -44,11 +44,11 @@ class Bucket:
 
         What is more than may come at once has room where nothing else came before it.
         """
-        seconds = amount / self.rate
         missing = self.full_at - now
         if missing <= 0:
-            self.full_at = now + seconds
+            self.full_at = now + amount / self.rate
             return 0.0
+        seconds = amount / self.rate
         wait = min(missing + seconds - BURST_SECONDS, missing)
         if wait > LEAST_SECONDS:
             return wait

@@ -332,7 +332,7 @@ class WebSocketConnection:
         if self._closed or self._closing is not None or runner is None or client is None:
             return  # the session has ended, or is another connection's by now
         try:
-            size = _size(frame)
+            size = len(frame) if isinstance(frame, bytes) else utf8_size(frame)
             if size > self._most_bytes:
                 self.close(CloseCode.TOO_LARGE, ErrorCode.TOO_LARGE)
                 return
@@ -343,7 +343,7 @@ class WebSocketConnection:
             match message:
                 case MessageSend():
                     refused = self._refused
-                    if wait := self._identity.take(size):
+                    if wait := self._identity.visitor.take(size):
                         self._tell_refused(_too_fast(wait), message.id)
                     else:
                         runner.receive(message, client, size)
@@ -352,7 +352,7 @@ class WebSocketConnection:
                 case Ping():
                     self.tell(Pong(data=message.data))
                 case AuthRefresh():
-                    if wait := self._identity.take(size):
+                    if wait := self._identity.visitor.take(size):
                         self._tell_refused(_too_fast(wait))
                     else:
                         self._identity.refresh(message.token, self._spawn)

@@ -22,7 +22,7 @@ class Identity:
         on_lost: Called when nothing holds any more that it has shown.
 
     Attributes:
-        take: See `Visitor.take`.
+        visitor: Who it is.
     """
 
     __slots__ = (
@@ -33,15 +33,13 @@ class Identity:
         "_released",
         "_route",
         "_shown",
-        "_visitor",
-        "take",
+        "visitor",
     )
 
     def __init__(
         self, visitor: Visitor, route: str, *, on_refused: OnRefused, on_lost: OnRefused
     ) -> None:
-        self._visitor = visitor
-        self.take = visitor.take  # for each message: not by way of a method of this
+        self.visitor = visitor
         self._route = route
         self._on_refused: OnRefused | None = on_refused
         self._on_lost: OnRefused | None = on_lost
@@ -53,7 +51,7 @@ class Identity:
     @property
     def is_known(self) -> bool:
         """Whether it has said who it is, or need not."""
-        return self._visitor.principal is not None
+        return self.visitor.principal is not None
 
     def principal(self) -> str:
         """Whose session it is to be.
@@ -61,14 +59,14 @@ class Identity:
         Raises:
             Refused: It has not said who it is.
         """
-        if self._visitor.principal is None:
+        if self.visitor.principal is None:
             raise Refused(ErrorCode.UNAUTHENTICATED, "This needs a key, a token or a ticket.")
-        return self._visitor.principal
+        return self.visitor.principal
 
     async def show(self, credentials: Credentials) -> None:
         """See `Visitor.identify`."""
-        self._visitor.on_withdrawn = partial(self._lose, "Your key has been withdrawn.")
-        await self._visitor.identify(credentials, route=self._route)
+        self.visitor.on_withdrawn = partial(self._lose, "Your key has been withdrawn.")
+        await self.visitor.identify(credentials, route=self._route)
         self._expire()
 
     def refresh(self, token: str, spawn: Callable[[Coroutine[Any, Any, None]], object]) -> None:
@@ -87,7 +85,7 @@ class Identity:
         """It has left."""
         self._released = True
         self._on_refused = self._on_lost = None  # which hold a connection
-        self._visitor.release()
+        self.visitor.release()
         self._stop_timer()
 
     async def _check(self) -> None:
@@ -95,7 +93,7 @@ class Identity:
             while (token := self._shown) is not None and not self._released:
                 self._shown = None
                 try:
-                    await self._visitor.refresh(token)
+                    await self.visitor.refresh(token)
                 except Refused as error:
                     if self._on_refused is not None:
                         self._on_refused(error)
@@ -107,7 +105,7 @@ class Identity:
     def _expire(self) -> None:
         """Be lost in time, unless another token is shown before."""
         self._stop_timer()
-        expires_at = self._visitor.expires_at
+        expires_at = self.visitor.expires_at
         if expires_at is not None and not self._released:
             left = max(0.0, expires_at - time.time())
             loop = asyncio.get_running_loop()
