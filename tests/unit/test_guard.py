@@ -676,11 +676,12 @@ def test_a_breaker_opens_and_closes() -> None:
     assert breaker.ask() is None
     breaker.failed(probe)
     waits.append(breaker.wait())
-    assert waits == [OPEN_SECONDS, 2 * OPEN_SECONDS]
-    for _ in range(10):
+    for _ in range(5):
         clock.now += breaker.wait()
         breaker.failed(asked(breaker))
-    assert breaker.wait() == MAX_OPEN_SECONDS
+        waits.append(breaker.wait())
+    assert waits == [1, 2, 4, 8, 16, 30, 30], "as it is documented"
+    assert (waits[0], waits[-1]) == (OPEN_SECONDS, MAX_OPEN_SECONDS)
     clock.now += MAX_OPEN_SECONDS
     probe = asked(breaker)
     assert breaker.wait() == MAX_OPEN_SECONDS
@@ -695,7 +696,8 @@ def test_a_breaker_opens_and_closes() -> None:
 def test_what_becomes_of_a_call_from_before_says_nothing() -> None:
     clock = Clock()
     breaker = Breaker(clock)
-    breaker.succeeded(asked(breaker))
+    for _ in range(3):
+        breaker.succeeded(asked(breaker))
     before = opened(breaker)
     clock.now += breaker.wait()
     probe = asked(breaker)
@@ -749,16 +751,18 @@ def settled(limit: AdaptiveLimit, seconds: Callable[[int], float], count: int) -
     return limit.limit
 
 
-def test_the_limit_stays_where_all_is_well() -> None:
-    assert settled(AdaptiveLimit(50), lambda _limit: 1.0, 1000) == 50
+@pytest.mark.parametrize("seconds", [0.0, 0.01, 1.0, 30.0])
+def test_the_limit_stays_where_all_is_well(seconds: float) -> None:
+    assert settled(AdaptiveLimit(50), lambda _limit: seconds, 1000) == 50
 
 
-def test_the_limit_goes_down_where_replies_become_slow_and_comes_back() -> None:
+@pytest.mark.parametrize("usual", [1.0, 0.02])
+def test_the_limit_goes_down_where_replies_become_slow_and_comes_back(usual: float) -> None:
     limit = AdaptiveLimit(50)
-    settled(limit, lambda _limit: 1.0, 100)
-    low = settled(limit, lambda limit: 1.0 if limit <= 20 else 10.0, 300)
+    settled(limit, lambda _limit: usual, 100)
+    low = settled(limit, lambda limit: usual if limit <= 20 else 10 * usual, 300)
     assert low <= 30
-    assert settled(limit, lambda _limit: 1.0, 20_000) == 50
+    assert settled(limit, lambda _limit: usual, 20_000) == 50
 
 
 @pytest.mark.parametrize(("part", "long"), [(0.1, 30.0), (0.02, 60.0), (0.01, 100.0)])
@@ -788,12 +792,25 @@ def test_throttling_counts_once_in_a_moment() -> None:
     assert limit.limit == 1
 
 
+def test_a_moment_is_a_tenth_of_a_second() -> None:
+    limit = AdaptiveLimit(100)
+    assert [limit.overloaded(now) for now in (0.05, 0.1, 0.15, 0.25)] == [False, True, False, True]
+
+
 def test_a_limit_that_is_not_tried_does_not_grow() -> None:
     limit = AdaptiveLimit(100)
     limit.overloaded(1.0)
     for _ in range(1000):
         limit.replied(0.1, 2.0, 1)
     assert limit.limit == 90
+
+
+@pytest.mark.parametrize(("in_flight", "goes_down"), [(49, False), (50, True)])
+def test_a_limit_is_tried_by_half_as_many(in_flight: int, goes_down: bool) -> None:
+    limit = AdaptiveLimit(100)
+    for reply in range(100):
+        limit.replied(1.0 if reply < 50 else 10.0, float(reply), in_flight)
+    assert (limit.limit < 100) is goes_down
 
 
 @pytest.mark.parametrize("who", ["a", "b"])
@@ -810,3 +827,13 @@ def test_lines(who: str) -> None:
     queue.add("c", 1)
     assert queue.drop("c") == 1
     assert queue.size == 0
+
+
+@pytest.mark.parametrize(
+    ("held", "expected"), [({}, "a"), ({"a": 1}, "b"), ({"a": 2, "b": 2}, "a"), ({"b": 1}, "a")]
+)
+def test_who_has_the_fewest_places_is_next(held: dict[str, int], expected: str) -> None:
+    queue: FairQueue[int] = FairQueue()
+    queue.add("a", 0)
+    queue.add("b", 1)
+    assert queue.next_up(held) == expected
