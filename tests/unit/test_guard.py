@@ -3,6 +3,7 @@
 import asyncio
 from collections import Counter
 from collections.abc import Callable
+from contextlib import AsyncExitStack
 from random import Random
 
 import pytest
@@ -524,9 +525,46 @@ async def test_a_place_that_is_given_up_as_it_is_given_is_anothers() -> None:
         waiting[0].cancel()
     refused = waiting.pop()
     await waiting[1]
-    with pytest.raises(Full):
+    with pytest.raises(Full) as error:
         await refused
+    assert error.value.waited == 0
     await hold()
+
+
+@pytest.mark.parametrize("turns_later", [0, 1])
+async def test_who_gives_up_waiting_lets_nobody_in_and_keeps_nobody_out(turns_later: int) -> None:
+    places = Places(1, 2, 20 * UNIT)
+    entered: list[str] = []
+
+    async def enter(principal: str) -> None:
+        async with places.place(principal):
+            entered.append(principal)
+
+    async with places.place("first"):
+        greedy = [asyncio.create_task(enter("greedy")) for _ in range(2)]
+        await turns(2)
+        modest = asyncio.create_task(enter("modest"))  # which the newest of greedy's is refused for
+        await turns(turns_later)
+        greedy[1].cancel()
+        await turns(3)
+        greedy[0].cancel()
+        await turns(3)
+        another = asyncio.create_task(enter("another"))
+        await turns(3)
+        assert not entered
+    await asyncio.gather(modest, another)
+    assert entered == ["modest", "another"]
+    assert [task.cancelled() for task in greedy] == [True, True]
+
+
+async def test_all_places_that_are_left_are_free() -> None:
+    places = Places(3, 0, 20 * UNIT)
+    for _ in range(2):
+        async with AsyncExitStack() as stack:
+            for _ in range(3):
+                await stack.enter_async_context(places.place("a"))
+            with pytest.raises(Full):
+                await stack.enter_async_context(places.place("a"))
 
 
 async def test_sessions_are_opened_and_closed_as_ever() -> None:
