@@ -11,7 +11,7 @@ from structlog.testing import capture_logs
 
 from gateway.errors import ErrorCode, Failure, Health, Outcome
 from gateway.guard.fair_queue import FairQueue
-from gateway.guard.model import EXPIRED, LINES_A_MINUTE, QUEUED, RESERVED, GuardedModel
+from gateway.guard.model import EXPIRED, LINES_A_MINUTE, QUEUED, RESERVED, GuardedModel, log
 from gateway.guard.overload import (
     FAILURES,
     MAX_OPEN_SECONDS,
@@ -289,6 +289,18 @@ async def test_what_is_cancelled_together_is_not_sent_in_between() -> None:
     assert len(f.model.pending) == 3
 
 
+async def test_a_crowd_that_waits_is_looked_at_once_in_a_turn_of_the_loop() -> None:
+    f = Fixture(1)
+    f.ask()
+    ready = asyncio.get_running_loop()._ready  # type: ignore[attr-defined]
+    before = len(ready)
+    for _ in range(QUEUED):
+        f.ask()
+    assert len(ready) == before + 1
+    await f.answer()
+    assert len(f.model.pending) == 1
+
+
 async def test_what_has_waited_for_longer_than_its_session_is_not_sent(clock: Clock) -> None:
     f = Fixture(1)
     f.ask(until=clock.now + 3600)
@@ -317,7 +329,8 @@ async def test_nobody_waits_for_longer_than_that_is_of_use(clock: Clock) -> None
     assert len(f.ended) == 2
     assert not f.model.pending, "who has given up is not sent"
     f.ask()
-    assert f.model.pending, "the place is free"
+    f.ask()
+    assert len(f.model.pending) == 1, "the place is free, and no other"
 
 
 async def test_what_is_at_the_model_may_take_longer_than_one_waits_for_that(clock: Clock) -> None:
@@ -774,6 +787,10 @@ async def test_sessions_that_wait_too_long_to_be_closed_are_left_to_expire(clock
     f.model.well.set()
     await asyncio.gather(*closing)
     assert f.model.closed == [SESSION]
+
+
+def test_lines_are_of_a_logger_that_levels_are_set_for() -> None:
+    assert log._logger_factory_args == ("gateway.guard",)  # type: ignore[attr-defined]
 
 
 async def test_no_crowd_is_opened_in_one_turn_of_the_loop() -> None:
