@@ -3,6 +3,7 @@
 import asyncio
 from collections import Counter
 from collections.abc import Callable
+from contextlib import AsyncExitStack
 from random import Random
 
 import pytest
@@ -10,12 +11,7 @@ from structlog.testing import capture_logs
 
 from gateway.errors import ErrorCode, Failure, Health, Outcome
 from gateway.guard.fair_queue import FairQueue
-from gateway.guard.model import (
-    EXPIRED,
-    MOST_WAIT_SECONDS,
-    QUEUED,
-    GuardedModel,
-)
+from gateway.guard.model import EXPIRED, LINES_A_MINUTE, QUEUED, GuardedModel, log
 from gateway.guard.overload import (
     FAILURES,
     MAX_OPEN_SECONDS,
@@ -38,6 +34,7 @@ from gateway.session.ports import (
 from tests.support.timing import UNIT
 
 REQUEST = ModelRequest(body=b"x", content_type="text/plain")
+SESSION = ModelSession("m")
 REPLY = ModelReply(body=b"y")
 SICK = Failure(code=ErrorCode.UNAVAILABLE, message="", health=Health.SICK)
 WELL = Failure(code=ErrorCode.MODEL_ERROR, message="", health=Health.WELL)
@@ -47,11 +44,48 @@ BROKEN = Failure(code=ErrorCode.MODEL_ERROR, message="", health=Health.SICK)
 INVALID = Failure(code=ErrorCode.VALIDATION_ERROR, message="")
 
 
+def throttled(retry_after: float) -> Failure:
+    """What is told whoever finds too many before it."""
+    return Failure(
+        code=ErrorCode.THROTTLED,
+        message="Too many turns wait for the model; send it again a little later.",
+        retry_after=retry_after,
+    )
+
+
+def unavailable(retry_after: float) -> Failure:
+    """What is told whoever comes while the endpoint is left alone."""
+    return Failure(
+        code=ErrorCode.UNAVAILABLE,
+        message="The model's endpoint fails at the moment; send it again later.",
+        retry_after=retry_after,
+    )
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+async def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """The loop's, which stands still until a test moves it."""
+    clock = Clock()
+    monkeypatch.setattr(asyncio.get_running_loop(), "time", clock)
+    return clock
+
+
 class Pending:
     """A call at the model."""
 
-    def __init__(self, principal: str, on_parts: OnParts, on_end: OnEnd) -> None:
+    def __init__(
+        self, principal: str, until: float | None, on_parts: OnParts, on_end: OnEnd
+    ) -> None:
         self.principal = principal
+        self.until = until
         self.on_parts = on_parts
         self.on_end = on_end
         self.cancelled = False
@@ -80,7 +114,7 @@ class Model:
         await self.well.wait()
         if self.failure is not None:
             raise ModelError(self.failure)
-        return ModelSession("m")
+        return SESSION
 
     def invoke(
         self,
@@ -93,11 +127,11 @@ class Model:
         on_parts: OnParts,
         on_end: OnEnd,
     ) -> Call:
-        assert (request, session, affinity) == (REQUEST, None, "s")
+        assert (request, session, affinity) == (REQUEST, SESSION, "s")
         assert until is None or until > asyncio.get_running_loop().time()
         if self.breaks:
             raise ZeroDivisionError
-        self.pending.append(Pending(principal, on_parts, on_end))
+        self.pending.append(Pending(principal, until, on_parts, on_end))
         self.served[principal] += 1
         return self.pending[-1]
 
@@ -135,13 +169,19 @@ class Fixture:
     def ask(self, principal: str = "a", until: float | None = None) -> Call:
         return self.guard.invoke(
             REQUEST,
-            None,
+            SESSION,
             affinity="s",
             principal=principal,
             until=until,
             on_parts=self.parts.extend,
             on_end=lambda result: self.ended.append((principal, result)),
         )
+
+    def sicken(self, times: int = FAILURES) -> None:
+        """Let so many turns fail one after the other."""
+        for _ in range(times):
+            self.ask()
+            self.model.pending.pop().on_end(SICK)
 
     async def answer(self, result: ModelReply | Failure = REPLY) -> None:
         """Answer the oldest, and let the next one be sent."""
@@ -173,28 +213,29 @@ async def test_one_with_a_thousand_turns_takes_no_more_than_one_with_a_few() -> 
         f.ask("greedy")
     for _ in range(10):
         f.ask("modest")
-    for _ in range(30):
-        await f.answer()
     # The greedy one's first ten were sent before the other came; since then it was every other.
+    for _ in range(4):
+        await f.answer()
+    assert f.model.served == {"greedy": 12, "modest": 2}
+    for _ in range(26):
+        await f.answer()
     assert f.model.served == {"greedy": 30, "modest": 10}
 
 
 async def test_what_waits_too_long_is_refused_of_who_has_most() -> None:
     f = Fixture(1)
-    for _ in range(QUEUED):
+    for _ in range(10):
         f.ask("greedy")
     f.ask("modest")
+    assert not f.ended
     f.ask("modest")
     await asyncio.sleep(0)
-    ((who, failure),) = f.ended
-    assert who == "greedy"
-    assert isinstance(failure, Failure)
-    assert (failure.code, failure.outcome) == (ErrorCode.THROTTLED, Outcome.NOT_INVOKED)
-    assert failure.retry_after
+    assert f.ended == [("greedy", throttled(1.0))], "ten have room, as it is documented"
 
 
-async def test_one_that_waits_may_be_cancelled() -> None:
-    f = Fixture(1)
+@pytest.mark.parametrize("shared", [False, True])
+async def test_one_that_waits_may_be_cancelled(shared: bool) -> None:
+    f = Fixture(1, shared=shared)
     first, second = f.ask(), f.ask()
     assert second.cancel() is Outcome.NOT_INVOKED
     assert second.cancel() is None
@@ -203,29 +244,30 @@ async def test_one_that_waits_may_be_cancelled() -> None:
     assert sent.cancelled
     third = f.ask()
     assert len(f.model.pending) == 2, "there is room again"
+    sent.on_parts(["late"])
     await f.answer()
     await f.answer()
     assert f.ended == [("a", REPLY)]
+    assert not f.parts, "nobody hears of what was cancelled"
     assert third.cancel() is None
 
 
-async def test_an_endpoint_that_fails_is_asked_by_probes_alone() -> None:
+async def test_an_endpoint_that_fails_is_asked_by_probes_alone(clock: Clock) -> None:
     f = Fixture(10)
-    for _ in range(FAILURES):
-        f.ask()
-        f.model.answer(SICK)
+    f.sicken()
+    clock.now += 0.0004
     f.ask()
     assert not f.model.pending
     assert len(f.ended) == FAILURES, "nothing is heard before the call has returned"
     await asyncio.sleep(0)
-    _, failure = f.ended[-1]
-    assert isinstance(failure, Failure)
-    assert (failure.code, failure.outcome) == (ErrorCode.UNAVAILABLE, Outcome.NOT_INVOKED)
-    assert 0 < (failure.retry_after or 0) <= OPEN_SECONDS
+    assert f.failed_with() == unavailable(1.0), "to the millisecond"
+    clock.now += 0.25
     refused = f.ask()
     assert refused.cancel() is Outcome.NOT_INVOKED
+    f.ask()
     await asyncio.sleep(0)
-    assert len(f.ended) == FAILURES + 1
+    assert len(f.ended) == FAILURES + 2
+    assert f.failed_with() == unavailable(0.75)
 
 
 async def test_a_mistake_of_the_clients_does_not_count() -> None:
@@ -248,35 +290,85 @@ async def test_what_is_cancelled_together_is_not_sent_in_between() -> None:
     assert len(f.model.pending) == 3
 
 
-async def test_what_has_waited_for_longer_than_its_session_is_not_sent() -> None:
+async def test_a_crowd_that_waits_is_looked_at_once_in_a_turn_of_the_loop() -> None:
     f = Fixture(1)
-    now = asyncio.get_running_loop().time()
-    f.ask(until=now + 3600)
-    f.ask(until=now)
     f.ask()
+    ready = asyncio.get_running_loop()._ready  # type: ignore[attr-defined]
+    before = len(ready)
+    for _ in range(QUEUED):
+        f.ask()
+    assert len(ready) == before + 1
     await f.answer()
     assert len(f.model.pending) == 1
+
+
+async def test_what_has_waited_for_longer_than_its_session_is_not_sent(clock: Clock) -> None:
+    f = Fixture(1)
+    f.ask(until=clock.now + 3600)
+    f.ask(until=clock.now)
+    f.ask()
+    assert [pending.until for pending in f.model.pending] == [clock.now + 3600]
+    await f.answer()
+    assert [pending.until for pending in f.model.pending] == [None]
     await asyncio.sleep(0)
     assert f.failed_with() == EXPIRED
+    assert EXPIRED.message == "The session has expired before the message was sent."
     assert EXPIRED.may_retry
 
 
-async def test_nobody_waits_for_longer_than_that_is_of_use() -> None:
-    f = Fixture(1, patience=0.05 * UNIT)
+async def test_nobody_waits_for_longer_than_that_is_of_use(clock: Clock) -> None:
+    f = Fixture(1, patience=7.0)
     f.ask()
     waiting = f.ask()
     given_up = f.ask()
     assert given_up.cancel() is Outcome.NOT_INVOKED
-    await asyncio.sleep(0.1 * UNIT)
-    ((_, failure),) = f.ended
-    assert isinstance(failure, Failure)
-    assert (failure.code, failure.outcome) == (ErrorCode.THROTTLED, Outcome.NOT_INVOKED)
-    assert failure.retry_after
+    clock.now += 7.0
+    await turns(3)
+    assert f.ended == [("a", throttled(7.0))]
     assert waiting.cancel() is None
     await f.answer()
     assert len(f.ended) == 2
+    assert not f.model.pending, "who has given up is not sent"
     f.ask()
-    assert f.model.pending, "the place is free"
+    f.ask()
+    assert len(f.model.pending) == 1, "the place is free, and no other"
+
+
+async def test_what_is_at_the_model_may_take_longer_than_one_waits_for_that(clock: Clock) -> None:
+    f = Fixture(1, patience=7.0)
+    f.ask()
+    f.ask()
+    await f.answer()
+    clock.now += 60.0
+    await turns(3)
+    await f.answer()
+    assert f.ended == [("a", REPLY)] * 2
+
+
+async def test_no_timer_is_left_of_what_waits_no_longer() -> None:
+    f = Fixture(1)
+
+    def timers() -> int:
+        scheduled = asyncio.get_running_loop()._scheduled  # type: ignore[attr-defined]
+        return sum(not timer.cancelled() for timer in scheduled)
+
+    calls = [f.ask() for _ in range(1 + QUEUED)]
+    assert timers() == QUEUED
+    f.ask()  # which there is no place for to wait in
+    assert timers() == QUEUED
+    await f.answer()
+    assert timers() == QUEUED - 1
+    for call in calls:
+        call.cancel()
+    assert timers() == 0
+
+
+async def test_what_is_refused_may_be_cancelled_before_it_is_told() -> None:
+    f = Fixture(1)
+    calls = [f.ask() for _ in range(1 + QUEUED + 1)]
+    assert calls.pop().cancel() is Outcome.NOT_INVOKED
+    await turns(2)
+    assert not f.ended
 
 
 async def test_a_limit_that_goes_down_takes_places_to_wait_in_with_it() -> None:
@@ -294,20 +386,21 @@ async def test_a_limit_that_goes_down_takes_places_to_wait_in_with_it() -> None:
     )
 
 
-async def test_who_is_turned_away_is_told_to_wait_as_long_as_others_have() -> None:
-    f = Fixture(1)
+@pytest.mark.parametrize(
+    ("waited", "told"),
+    [(0.0, 1.0), (0.5, 1.0), (7.0, 7.0), (7.0625, 7.062), (30.0, 30.0), (3600.0, 30.0)],
+)
+async def test_who_is_turned_away_is_told_to_wait_as_long_as_others_have(
+    waited: float, told: float, clock: Clock
+) -> None:
+    f = Fixture(1, patience=7200.0)
     f.ask()
     f.ask()
-    (waiting,) = f.guard._queue._lines["a"]
-    waiting.since -= 7.0
+    clock.now += waited
     for _ in range(QUEUED):
         f.ask()
     await turns(2)
-    assert 7.0 <= (f.failed_with().retry_after or 0) < 8.0
-    waiting.since -= 3600.0
-    f.ask()
-    await turns(2)
-    assert f.failed_with().retry_after == MOST_WAIT_SECONDS
+    assert f.ended == [("a", throttled(told))]
 
 
 async def test_an_adapter_that_breaks_costs_the_turn_alone() -> None:
@@ -334,6 +427,7 @@ async def test_none_has_all_places_where_principals_can_be_told_apart() -> None:
     f = Fixture(2 * RESERVED, shared=True)
     for _ in range(3 * RESERVED):
         f.ask("greedy")
+    await turns(1)
     assert f.model.served == {"greedy": 2 * RESERVED - 2}
     f.ask("modest")
     f.ask("modest")
@@ -343,9 +437,6 @@ async def test_none_has_all_places_where_principals_can_be_told_apart() -> None:
     await f.answer()
     await f.answer()
     assert f.model.served == {"greedy": 2 * RESERVED - 1, "modest": 3}, "in turns"
-    one = Fixture(1, shared=True)
-    one.ask()
-    assert one.model.pending
 
 
 async def test_short_turns_do_not_wait_for_all_the_long_ones_of_others() -> None:
@@ -366,6 +457,8 @@ async def test_short_turns_do_not_wait_for_all_the_long_ones_of_others() -> None
 
 async def test_nobody_waits_for_those_who_had_all_places_of_a_higher_limit() -> None:
     f = Fixture(20, shared=True)
+    f.ask("past")
+    f.model.answer()
     for _ in range(40):
         f.ask("greedy")
     assert f.model.at("greedy") == 18
@@ -393,11 +486,20 @@ async def test_one_place_is_never_two() -> None:
     assert len(f.model.pending) == 1
 
 
-async def test_one_who_is_alone_has_both_of_two_places() -> None:
-    f = Fixture(2, shared=True)
-    f.ask()
-    f.ask()
-    assert len(f.model.pending) == 2
+@pytest.mark.parametrize(("most", "of_one"), [(1, 1), (2, 2), (3, 2), (19, 18), (20, 18), (30, 27)])
+async def test_one_leaves_a_tenth_and_at_least_one_of_more_than_two(most: int, of_one: int) -> None:
+    f = Fixture(most, shared=True)
+    for _ in range(most):
+        f.ask()
+    assert len(f.model.pending) == of_one
+
+
+async def test_a_limit_that_goes_down_holds_for_all_together() -> None:
+    f = Fixture(20)
+    f.guard._limit.overloaded(1.0)
+    for _ in range(20):
+        f.ask()
+    assert len(f.model.pending) == 18
 
 
 async def test_one_who_is_alone_lets_the_limit_recover() -> None:
@@ -412,6 +514,26 @@ async def test_one_who_is_alone_lets_the_limit_recover() -> None:
         if f.guard._limit.limit == 50:
             return
     pytest.fail(f"it is still {f.guard._limit.limit}")
+
+
+@pytest.mark.parametrize(
+    ("begins", "ends", "goes_down"), [(1.0, 0.0, False), (1.0, 60.0, False), (10.0, 0.0, True)]
+)
+async def test_replies_that_take_longer_to_begin_lower_the_limit(
+    begins: float, ends: float, goes_down: bool, clock: Clock
+) -> None:
+    f = Fixture(2)
+    lowest = 2
+    for begin, end in [(1.0, 0.0)] * 30 + [(begins, ends)] * 30:
+        f.ask()
+        (turn,) = f.model.pending
+        clock.now += begin
+        turn.on_parts(["first"])
+        clock.now += end
+        turn.on_parts(["last"])
+        await f.answer()
+        lowest = min(lowest, f.guard._limit.limit)
+    assert (lowest < 2) is goes_down
 
 
 async def test_turns_that_are_never_answered_lower_no_limit_where_others_are() -> None:
@@ -462,9 +584,7 @@ async def test_a_full_queue_of_equals_refuses_the_one_that_is_served_last() -> N
 
 async def test_the_first_part_of_a_probes_reply_closes_the_breaker() -> None:
     f = Fixture(10)
-    for _ in range(FAILURES):
-        f.ask()
-        f.model.answer(SICK)
+    f.sicken()
     f.breaker._until = 0.0
     f.ask()
     f.ask()
@@ -478,12 +598,22 @@ async def test_the_first_part_of_a_probes_reply_closes_the_breaker() -> None:
     assert f.parts == ["a part", "another"]
 
 
+async def test_a_probe_that_is_cancelled_leaves_it_to_another() -> None:
+    f = Fixture(10)
+    f.sicken()
+    f.breaker._until = 0.0
+    probe, refused = f.ask(), f.ask()
+    assert len(f.model.pending) == 1
+    probe.cancel()
+    refused.cancel()
+    f.ask()
+    assert len(f.model.pending) == 2
+
+
 @pytest.mark.parametrize(("failure", "asked"), [(INVALID, False), (WELL, True), (SICK, False)])
 async def test_what_a_probe_says(failure: Failure, asked: bool) -> None:
     f = Fixture(10)
-    for _ in range(FAILURES):
-        f.ask()
-        f.model.answer(SICK)
+    f.sicken()
     f.breaker._until = 0.0
     f.ask()
     f.model.answer(failure)
@@ -524,9 +654,46 @@ async def test_a_place_that_is_given_up_as_it_is_given_is_anothers() -> None:
         waiting[0].cancel()
     refused = waiting.pop()
     await waiting[1]
-    with pytest.raises(Full):
+    with pytest.raises(Full) as error:
         await refused
+    assert error.value.waited == 0
     await hold()
+
+
+@pytest.mark.parametrize("turns_later", [0, 1])
+async def test_who_gives_up_waiting_lets_nobody_in_and_keeps_nobody_out(turns_later: int) -> None:
+    places = Places(1, 2, 20 * UNIT)
+    entered: list[str] = []
+
+    async def enter(principal: str) -> None:
+        async with places.place(principal):
+            entered.append(principal)
+
+    async with places.place("first"):
+        greedy = [asyncio.create_task(enter("greedy")) for _ in range(2)]
+        await turns(2)
+        modest = asyncio.create_task(enter("modest"))  # which the newest of greedy's is refused for
+        await turns(turns_later)
+        greedy[1].cancel()
+        await turns(3)
+        greedy[0].cancel()
+        await turns(3)
+        another = asyncio.create_task(enter("another"))
+        await turns(3)
+        assert not entered
+    await asyncio.gather(modest, another)
+    assert entered == ["modest", "another"]
+    assert [task.cancelled() for task in greedy] == [True, True]
+
+
+async def test_all_places_that_are_left_are_free() -> None:
+    places = Places(3, 0, 20 * UNIT)
+    for _ in range(2):
+        async with AsyncExitStack() as stack:
+            for _ in range(3):
+                await stack.enter_async_context(places.place("a"))
+            with pytest.raises(Full):
+                await stack.enter_async_context(places.place("a"))
 
 
 async def test_sessions_are_opened_and_closed_as_ever() -> None:
@@ -539,36 +706,56 @@ async def test_sessions_are_opened_and_closed_as_ever() -> None:
 async def test_an_endpoint_that_stalls_opens_and_closes_so_many_sessions_at_once() -> None:
     f = Fixture(3)
     f.model.well.clear()
-    session = ModelSession("m")
     async with asyncio.TaskGroup() as tasks:
-        closing = [tasks.create_task(f.guard.close(session)) for _ in range(2)]
+        closing = [tasks.create_task(f.guard.close(SESSION)) for _ in range(3 + 1)]
         opening = [tasks.create_task(f.guard.open("a")) for _ in range(3 * (1 + QUEUED))]
         await turns(10)
         assert f.model.called == 3, "those that close have places of their own"
         with pytest.raises(ModelError) as refused:
             await f.guard.open("a")
-        assert refused.value.failure.code is ErrorCode.THROTTLED
-        assert refused.value.failure.outcome is Outcome.NOT_INVOKED
+        assert refused.value.failure == throttled(1.0)
         f.ask()
         assert f.model.pending, "turns have places of their own"
         f.model.well.set()
-    assert all(task.result() == session for task in opening)
-    assert f.model.closed == [session] * len(closing)
+    assert all(task.result() == SESSION for task in opening)
+    assert f.model.closed == [SESSION] * len(closing)
     assert f.model.called == len(opening)
 
 
-async def test_who_waits_too_long_to_open_a_session_is_told_so() -> None:
-    f = Fixture(1, patience=0.05 * UNIT)
+async def test_who_waits_too_long_to_open_a_session_is_told_so(clock: Clock) -> None:
+    f = Fixture(1, patience=7.0)
     f.model.well.clear()
-    opening = asyncio.create_task(f.guard.open("a"))
+    opening, refused = (asyncio.create_task(f.guard.open(who)) for who in ("a", "b"))
     await turns(2)
-    with pytest.raises(ModelError) as refused:
-        await f.guard.open("b")
-    assert refused.value.failure.code is ErrorCode.THROTTLED
-    assert refused.value.failure.retry_after
+    clock.now += 7.0
+    await turns(5)
+    with pytest.raises(ModelError) as error:
+        refused.result()
+    assert error.value.failure == throttled(7.0)
     f.model.well.set()
-    await opening
-    await f.guard.open("b")
+    assert await opening == SESSION
+    assert await f.guard.open("b") == SESSION
+
+
+async def test_who_waits_to_open_a_session_at_an_endpoint_that_has_failed_is_told_so(
+    clock: Clock,
+) -> None:
+    f = Fixture(1)
+    f.model.well.clear()
+    opening, waiting = (asyncio.create_task(f.guard.open(who)) for who in ("a", "b"))
+    await turns(2)
+    f.sicken()
+    clock.now += 0.25
+    with pytest.raises(ModelError) as error:
+        await f.guard.open("c")
+    assert error.value.failure == unavailable(0.75), "for which it need not wait"
+    clock.now += 0.25
+    f.model.well.set()
+    assert await opening == SESSION
+    with pytest.raises(ModelError) as error:
+        await waiting
+    assert error.value.failure == unavailable(0.5)
+    assert f.model.opened == ["a"]
 
 
 async def test_sessions_that_too_many_wait_to_close_are_left_to_expire(
@@ -579,12 +766,32 @@ async def test_sessions_that_too_many_wait_to_close_are_left_to_expire(
     f.model.well.clear()
     with capture_logs() as logs:
         async with asyncio.TaskGroup() as tasks:
-            for _ in range(5):
-                tasks.create_task(f.guard.close(ModelSession("m")))
+            for _ in range(3 + 2 * LINES_A_MINUTE):
+                tasks.create_task(f.guard.close(SESSION))
             await turns(5)
             f.model.well.set()
     assert len(f.model.closed) == 3
-    assert [entry["event"] for entry in logs] == 2 * ["a session is left to expire"]
+    line = {"event": "a session is left to expire", "log_level": "warning", "suppressed": 0}
+    assert logs == LINES_A_MINUTE * [line]
+
+
+async def test_sessions_that_wait_too_long_to_be_closed_are_left_to_expire(clock: Clock) -> None:
+    f = Fixture(1, patience=7.0)
+    f.model.well.clear()
+    closing = [asyncio.create_task(f.guard.close(SESSION)) for _ in range(2)]
+    await turns(2)
+    clock.now += 7.0
+    with capture_logs() as logs:
+        await turns(5)
+    assert [task.done() for task in closing] == [False, True]
+    assert [entry["event"] for entry in logs] == ["a session is left to expire"]
+    f.model.well.set()
+    await asyncio.gather(*closing)
+    assert f.model.closed == [SESSION]
+
+
+def test_lines_are_of_a_logger_that_levels_are_set_for() -> None:
+    assert log._logger_factory_args == ("gateway.guard",)  # type: ignore[attr-defined]
 
 
 async def test_no_crowd_is_opened_in_one_turn_of_the_loop() -> None:
@@ -600,6 +807,19 @@ async def test_no_crowd_is_opened_in_one_turn_of_the_loop() -> None:
     assert max(called) == BEGUN
 
 
+async def test_who_is_cancelled_in_a_crowd_is_passed_over() -> None:
+    f = Fixture(100)
+    broken: list[object] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: broken.append(context))
+    opening = [asyncio.create_task(f.guard.open("a")) for _ in range(3 * BEGUN)]
+    await turns(1)
+    opening.pop().cancel()
+    assert await asyncio.gather(*opening) == [SESSION] * len(opening)
+    await turns(2)
+    assert f.model.called == len(opening)
+    assert not broken
+
+
 async def test_sessions_that_can_not_be_opened_show_that_an_endpoint_fails() -> None:
     f = Fixture(10)
     f.model.failure = SICK
@@ -611,27 +831,29 @@ async def test_sessions_that_can_not_be_opened_show_that_an_endpoint_fails() -> 
     assert not f.model.pending
 
 
+async def test_a_session_that_is_opened_shows_that_an_endpoint_is_well() -> None:
+    f = Fixture(10)
+    f.sicken(FAILURES - 1)
+    await f.guard.open("a")
+    f.sicken(1)
+    f.ask()
+    assert f.model.pending
+    f.sicken(FAILURES)
+    assert f.breaker.is_open
+
+
 async def test_an_opening_that_is_given_up_leaves_its_place_and_its_probe_to_another() -> None:
     f = Fixture(1)
-    for _ in range(FAILURES):
-        f.ask()
-        f.model.answer(SICK)
+    f.sicken()
     f.model.well.clear()
+    f.breaker._until = 0.0  # it may be asked again
     for number in range(1, 3):
-        f.breaker._until = 0.0  # it may be asked again
         opening = asyncio.create_task(f.guard.open("a"))
         await turns(3)
         assert f.model.called == number
         opening.cancel()
         await asyncio.gather(opening, return_exceptions=True)
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = 100.0
-
-    def __call__(self) -> float:
-        return self.now
+        assert opening.cancelled()
 
 
 def asked(breaker: Breaker) -> int:
@@ -676,11 +898,12 @@ def test_a_breaker_opens_and_closes() -> None:
     assert breaker.ask() is None
     breaker.failed(probe)
     waits.append(breaker.wait())
-    assert waits == [OPEN_SECONDS, 2 * OPEN_SECONDS]
-    for _ in range(10):
+    for _ in range(5):
         clock.now += breaker.wait()
         breaker.failed(asked(breaker))
-    assert breaker.wait() == MAX_OPEN_SECONDS
+        waits.append(breaker.wait())
+    assert waits == [1, 2, 4, 8, 16, 30, 30], "as it is documented"
+    assert (waits[0], waits[-1]) == (OPEN_SECONDS, MAX_OPEN_SECONDS)
     clock.now += MAX_OPEN_SECONDS
     probe = asked(breaker)
     assert breaker.wait() == MAX_OPEN_SECONDS
@@ -695,7 +918,8 @@ def test_a_breaker_opens_and_closes() -> None:
 def test_what_becomes_of_a_call_from_before_says_nothing() -> None:
     clock = Clock()
     breaker = Breaker(clock)
-    breaker.succeeded(asked(breaker))
+    for _ in range(3):
+        breaker.succeeded(asked(breaker))
     before = opened(breaker)
     clock.now += breaker.wait()
     probe = asked(breaker)
@@ -749,16 +973,18 @@ def settled(limit: AdaptiveLimit, seconds: Callable[[int], float], count: int) -
     return limit.limit
 
 
-def test_the_limit_stays_where_all_is_well() -> None:
-    assert settled(AdaptiveLimit(50), lambda _limit: 1.0, 1000) == 50
+@pytest.mark.parametrize("seconds", [0.0, 0.01, 1.0, 30.0])
+def test_the_limit_stays_where_all_is_well(seconds: float) -> None:
+    assert settled(AdaptiveLimit(50), lambda _limit: seconds, 1000) == 50
 
 
-def test_the_limit_goes_down_where_replies_become_slow_and_comes_back() -> None:
+@pytest.mark.parametrize("usual", [1.0, 0.02])
+def test_the_limit_goes_down_where_replies_become_slow_and_comes_back(usual: float) -> None:
     limit = AdaptiveLimit(50)
-    settled(limit, lambda _limit: 1.0, 100)
-    low = settled(limit, lambda limit: 1.0 if limit <= 20 else 10.0, 300)
+    settled(limit, lambda _limit: usual, 100)
+    low = settled(limit, lambda limit: usual if limit <= 20 else 10 * usual, 300)
     assert low <= 30
-    assert settled(limit, lambda _limit: 1.0, 20_000) == 50
+    assert settled(limit, lambda _limit: usual, 20_000) == 50
 
 
 @pytest.mark.parametrize(("part", "long"), [(0.1, 30.0), (0.02, 60.0), (0.01, 100.0)])
@@ -788,12 +1014,25 @@ def test_throttling_counts_once_in_a_moment() -> None:
     assert limit.limit == 1
 
 
+def test_a_moment_is_a_tenth_of_a_second() -> None:
+    limit = AdaptiveLimit(100)
+    assert [limit.overloaded(now) for now in (0.05, 0.1, 0.15, 0.25)] == [False, True, False, True]
+
+
 def test_a_limit_that_is_not_tried_does_not_grow() -> None:
     limit = AdaptiveLimit(100)
     limit.overloaded(1.0)
     for _ in range(1000):
         limit.replied(0.1, 2.0, 1)
     assert limit.limit == 90
+
+
+@pytest.mark.parametrize(("in_flight", "goes_down"), [(49, False), (50, True)])
+def test_a_limit_is_tried_by_half_as_many(in_flight: int, goes_down: bool) -> None:
+    limit = AdaptiveLimit(100)
+    for reply in range(100):
+        limit.replied(1.0 if reply < 50 else 10.0, float(reply), in_flight)
+    assert (limit.limit < 100) is goes_down
 
 
 @pytest.mark.parametrize("who", ["a", "b"])
@@ -810,3 +1049,13 @@ def test_lines(who: str) -> None:
     queue.add("c", 1)
     assert queue.drop("c") == 1
     assert queue.size == 0
+
+
+@pytest.mark.parametrize(
+    ("held", "expected"), [({}, "a"), ({"a": 1}, "b"), ({"a": 2, "b": 2}, "a"), ({"b": 1}, "a")]
+)
+def test_who_has_the_fewest_places_is_next(held: dict[str, int], expected: str) -> None:
+    queue: FairQueue[int] = FairQueue()
+    queue.add("a", 0)
+    queue.add("b", 1)
+    assert queue.next_up(held) == expected
