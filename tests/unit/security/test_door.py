@@ -19,7 +19,7 @@ from gateway.security.door import REFUSALS_A_MINUTE, SITE_BITS, TICKET_SECONDS, 
 from gateway.security.keys import Keys, add
 from gateway.security.keysets import FileKeys, KeysUnavailable
 from gateway.security.limits import BURST_SECONDS, LocalAccounts
-from gateway.security.principals import PrincipalLimits
+from gateway.security.principals import Principal, PrincipalLimits
 from gateway.security.tokens import Tokens
 from gateway.stores.memory import MemoryStore
 from tests.support.tokens import AUDIENCE, ISSUER, Signer, write_key_set
@@ -33,7 +33,13 @@ LIMITS = PrincipalLimits(connections=3, sessions=2, messages_per_second=10, byte
 
 class Fixture:
     def __init__(
-        self, path: Path, *, keys: bool = True, tokens: bool = True, **limits: Any
+        self,
+        path: Path,
+        *,
+        keys: bool = True,
+        tokens: bool = True,
+        tickets: MemoryStore | None = None,
+        **limits: Any,
     ) -> None:
         self.now = 1000.0
         clock = self.clock
@@ -46,10 +52,11 @@ class Fixture:
             issuer=ISSUER, audience=AUDIENCE, keys=sets, algorithms=["ES256"], leeway=0.0
         )
         self.keys = Keys(file, LIMITS)
+        self.tickets = tickets or MemoryStore(max_sessions=1, clock=clock)
         self.door = Door(
             keys=self.keys if keys else None,
             tokens=self.tokens if tokens else None,
-            tickets=MemoryStore(max_sessions=1, clock=clock),
+            tickets=self.tickets,
             accounts=self.accounts,
             wall=clock,
             clock=clock,
@@ -203,6 +210,16 @@ async def test_a_ticket_outlives_no_token(tmp_path: Path) -> None:
     await f.enter(Credentials(ticket=later.value))
 
 
+async def test_a_ticket_of_a_key_is_nobodys_where_keys_are_not_taken_any_more(
+    tmp_path: Path,
+) -> None:
+    f = Fixture(tmp_path)
+    ticket = await (await f.enter(Credentials(f.key))).ticket()
+    (tmp_path / "later").mkdir()
+    later = Fixture(tmp_path / "later", keys=False, tickets=f.tickets)
+    assert told(await refused(later, Credentials(ticket=ticket.value))) == NOBODY
+
+
 async def test_routes(tmp_path: Path) -> None:
     f = Fixture(tmp_path)
     assert told(await refused(f, Credentials(f.key), route="other")) == NOT_HERE
@@ -279,6 +296,24 @@ async def test_other_limits_of_a_key_hold_for_who_has_shown_it(tmp_path: Path) -
     f.file.write_text(f.file.read_text().replace("connections = 2", ""))
     f.keys.reload()
     await f.enter(Credentials(ticket=third.value))
+
+
+async def test_limits_that_change_while_somebody_comes_hold_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    f = Fixture(tmp_path)
+    real = f.accounts.connect
+
+    async def connect(known: Principal) -> bool:
+        connected = await real(known)
+        with f.file.open("a") as file:
+            file.write("messages_per_second = 1\n")
+        f.keys.reload()
+        return connected
+
+    monkeypatch.setattr(f.accounts, "connect", connect)
+    guest = await f.enter(Credentials(f.other))
+    assert [guest.take(10) for _ in range(3)] == [0.0, 0.0, pytest.approx(1.0)]
 
 
 async def test_a_name_with_another_key(tmp_path: Path) -> None:
@@ -389,6 +424,32 @@ async def test_what_one_address_does_is_not_felt_by_others(tmp_path: Path) -> No
         for number in range(15):
             (await f.enter(Credentials(f.key), address=f"198.51.100.{number}")).release()
     assert {line["why"] for line in logs} == {"too many handshakes from one address"}
+
+
+@pytest.mark.parametrize(
+    ("addresses", "most", "where", "wait"),
+    [
+        ([ADDRESS], 5, "one address", 0.4),
+        ([f"2001:db8:0:{number:x}::1" for number in range(20)], 10, "one network", 0.2),
+    ],
+    ids=["a quarter", "half"],
+)
+async def test_one_address_has_a_quarter_of_all_handshakes_and_one_site_half(
+    addresses: list[str], most: int, where: str, wait: float, tmp_path: Path
+) -> None:
+    """Of ten in a second, and twenty at once."""
+    f = Fixture(tmp_path)
+    coming = itertools.cycle(addresses)
+    for _ in range(most):
+        (await f.enter(Credentials(), address=next(coming))).release()
+    last = next(coming)
+    with capture_logs() as logs:
+        error = await refused(f, Credentials(), address=last)
+    text = "Too many connect at once."
+    assert told(error) == (ErrorCode.RATE_LIMITED, text, pytest.approx(wait))
+    assert logs == [line(f"too many handshakes from {where}", last)]
+    f.now += wait + 0.01
+    await f.enter(Credentials(), address=last)
 
 
 @pytest.mark.parametrize(
