@@ -109,6 +109,7 @@ async def test_they_are_fetched_when_they_are_needed_and_then_kept() -> None:
         assert provider.asked == 1
         provider.now += FRESH_SECONDS - 1
         assert await provider.keys.get("one", "ES256")
+        await provider.settled()
         assert provider.asked == 1, "they are not old yet"
 
 
@@ -197,6 +198,12 @@ async def test_a_set_may_come_in_parts_but_be_no_longer() -> None:
         provider.answer, provider.rest = json.dumps(key_set(ONE)).ljust(MAX_BYTES), " "
         with pytest.raises(KeysUnavailable, match=r"^is longer than 1000000 bytes$"):
             await fetch(f"{provider.url}/jwks.json")
+
+
+async def test_an_address_that_is_none_is_told_by_its_beginning() -> None:
+    with pytest.raises(KeysUnavailable) as error:
+        await fetch(f"http:///{'x' * 300}")
+    assert str(error.value) == f"http:///{'x' * 192}…"
 
 
 async def test_an_address_that_does_not_answer_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -295,9 +302,9 @@ def test_what_is_wrong_with_a_file(text: str | None, why: str, tmp_path: Path) -
 def test_only_public_keys_for_signatures_are_used() -> None:
     one = ONE.public(key_ops=["verify"])
     private = [
-        {**signer.public(), **json.loads(algorithm.to_jwk(signer.key))}
+        {**signer.public(), **json.loads(kind.to_jwk(signer.key))}
         for signer in (TWO, Signer("three", "RS256"))
-        if (algorithm := jwt.get_algorithm_by_name(signer.algorithm))
+        for kind in [jwt.get_algorithm_by_name(signer.algorithm)]
     ]
     unusable = [
         {"kty": "oct", "k": "AAAA", "kid": "secret"},
