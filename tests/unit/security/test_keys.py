@@ -11,7 +11,7 @@ from click.testing import CliRunner
 
 from gateway.cli import main
 from gateway.security.keys import KeyFileError, Keys, add, digest, read
-from gateway.security.principals import PrincipalLimits
+from gateway.security.principals import Principal, PrincipalLimits
 
 LIMITS = PrincipalLimits(
     connections=100, sessions=200, messages_per_second=20.0, bytes_per_second=4e6
@@ -74,6 +74,27 @@ def test_what_was_read_before_stays_where_the_file_is_no_longer_good(path: Path)
     path.write_text("")
     keys.reload()
     assert keys.find(key) is None
+
+
+def test_a_key_that_was_shown_stands_for_the_same_name_and_routes_or_for_nobody(path: Path) -> None:
+    key = add(path, "ada", ["chat"])
+    keys = Keys(path, LIMITS)
+    known = keys.find(key)
+    assert known is not None
+    assert keys.current(known) == known
+    good = path.read_text()
+    path.write_text(good + "sessions = 3\n")
+    keys.reload()
+    now = keys.current(known)
+    assert now == keys.find(key)
+    assert now is not None
+    assert now.limits is not None
+    assert now.limits.sessions == 3
+    for other in (good.replace("[ada]", "[bob]"), good.replace("chat", "games"), ""):
+        path.write_text(other)
+        keys.reload()
+        assert keys.current(known) is None
+    assert keys.current(Principal(name="jwt:ada")) is None
 
 
 DIGEST = f'sha256 = "{"0" * 64}"'
@@ -144,14 +165,15 @@ def test_a_file_that_is_not_there(path: Path) -> None:
         add(path.parent / "none" / "keys.toml", "ada", None)
 
 
-def test_what_is_in_the_file_stays_as_it_is(path: Path) -> None:
+@pytest.mark.parametrize("end", ["# X", "# ours ", "\t"])
+def test_what_is_in_the_file_stays_as_it_is(path: Path, end: str) -> None:
     first = add(path, "ada", None)
     table = f'[ada]\nsha256 = "{digest(first)}"\n'
     assert path.read_text() == table
-    path.write_text(f"\n# ours \n{table}# \n\n\n")
+    path.write_text(f"\n{table}{end}\n\n\n")
     second = add(path, "bob", ["chat", "games"])
-    table += f'# \n\n[bob]\nsha256 = "{digest(second)}"\nroutes = ["chat", "games"]\n'
-    assert path.read_text() == f"\n# ours \n{table}"
+    added = f'[bob]\nsha256 = "{digest(second)}"\nroutes = ["chat", "games"]\n'
+    assert path.read_text() == f"\n{table}{end}\n\n{added}"
 
 
 def test_a_name_that_is_taken(path: Path) -> None:
@@ -210,6 +232,15 @@ def test_the_file_stays_its_owners(path: Path) -> None:
     assert after.st_ino != before.st_ino, "it is replaced whole"
     assert (after.st_uid, after.st_gid) == (before.st_uid, before.st_gid)
     assert Keys(path, LIMITS).find(key) is not None
+
+
+def test_who_is_its_owner_need_not_be_allowed_to_give_it_away(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add(path, "ada", None)
+    monkeypatch.delattr("gateway.security.keys.os.fchown")
+    add(path, "bob", None)
+    assert set(read(path)) == {"ada", "bob"}
 
 
 def test_who_may_not_keep_its_owner_leaves_it_as_it_is(
