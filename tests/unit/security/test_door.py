@@ -53,7 +53,7 @@ class Fixture:
             issuer=ISSUER, audience=AUDIENCE, keys=sets, algorithms=["ES256"], leeway=0.0
         )
         self.keys = Keys(file, LIMITS)
-        self.tickets = tickets or MemoryStore(max_sessions=1, clock=clock)
+        self.tickets = MemoryStore(max_sessions=1, clock=clock) if tickets is None else tickets
         self.door = Door(
             keys=self.keys if keys else None,
             tokens=self.tokens if tokens else None,
