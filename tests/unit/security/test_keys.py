@@ -108,8 +108,8 @@ UNKNOWN = (
 @pytest.mark.parametrize(
     ("text", "why"),
     [
-        ("\n[ada\n", r":2: not TOML: Expected .*\w"),
-        ("[ada]\nx = \n", r":2: not TOML: Invalid value"),
+        ("\n[ada", r":2: not TOML: Expected .*\w"),
+        ("[ada]\nx = \n\n# more\n", r":2: not TOML: Invalid value"),
         ("[ada]\n[sgk_x]\n[sgk_x]", ":3: not TOML: a key is in the wrong place"),
         ("\ufeff\ud800", ": not TOML"),
         ("x = " + "[" * 10_000, ": not TOML"),
