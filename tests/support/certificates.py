@@ -46,12 +46,12 @@ class Certificate(NamedTuple):
             new.replace(folder / name)
 
 
-def certificate(kind: Literal["ec", "rsa"] = "ec") -> Certificate:
-    """A new one, with a key of this kind."""
+def certificate(kind: Literal["ec", "rsa", "weak-rsa"] = "ec") -> Certificate:
+    """A new one, with a key of this kind; OpenSSL holds a weak one for too short."""
     key = (
         ec.generate_private_key(ec.SECP256R1())
         if kind == "ec"
-        else rsa.generate_private_key(65_537, 2048)
+        else rsa.generate_private_key(65_537, 2048 if kind == "rsa" else 1024)
     )
     # A client finds an authority by its name.
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, secrets.token_hex(8))])

@@ -3,8 +3,10 @@
 import asyncio
 import contextlib
 import itertools
+import weakref
 from collections import Counter
 from functools import partial
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -14,23 +16,31 @@ from structlog.testing import capture_logs
 from gateway.addresses import network_of
 from gateway.admission import Credentials, Refused
 from gateway.errors import ErrorCode
-from gateway.security.door import SITE_BITS, TICKET_SECONDS, Door, Guest
+from gateway.security.door import REFUSALS_A_MINUTE, SITE_BITS, TICKET_SECONDS, Door, Guest
 from gateway.security.keys import Keys, add
 from gateway.security.keysets import FileKeys, KeysUnavailable
-from gateway.security.limits import LocalAccounts
-from gateway.security.principals import PrincipalLimits
+from gateway.security.limits import BURST_SECONDS, LocalAccounts
+from gateway.security.principals import Principal, PrincipalLimits
 from gateway.security.tokens import Tokens
 from gateway.stores.memory import MemoryStore
 from tests.support.tokens import AUDIENCE, ISSUER, Signer, write_key_set
 
 ADDRESS = "203.0.113.9"
 SIGNER = Signer("one")
+NOBODY = (ErrorCode.UNAUTHENTICATED, "This needs a valid key, token or ticket.", None)
+NOT_HERE = (ErrorCode.FORBIDDEN, "You may not use this route.", None)
 LIMITS = PrincipalLimits(connections=3, sessions=2, messages_per_second=10, bytes_per_second=1000)
 
 
 class Fixture:
     def __init__(
-        self, path: Path, *, keys: bool = True, tokens: bool = True, **limits: Any
+        self,
+        path: Path,
+        *,
+        keys: bool = True,
+        tokens: bool = True,
+        tickets: MemoryStore | None = None,
+        **limits: Any,
     ) -> None:
         self.now = 1000.0
         clock = self.clock
@@ -43,10 +53,11 @@ class Fixture:
             issuer=ISSUER, audience=AUDIENCE, keys=sets, algorithms=["ES256"], leeway=0.0
         )
         self.keys = Keys(file, LIMITS)
+        self.tickets = MemoryStore(max_sessions=1, clock=clock) if tickets is None else tickets
         self.door = Door(
             keys=self.keys if keys else None,
             tokens=self.tokens if tokens else None,
-            tickets=MemoryStore(max_sessions=1, clock=clock),
+            tickets=self.tickets,
             accounts=self.accounts,
             wall=clock,
             clock=clock,
@@ -74,12 +85,29 @@ async def refused(fixture: Fixture, credentials: Credentials, **where: Any) -> R
     return caught.value
 
 
+def told(error: Refused) -> tuple[ErrorCode, str, object]:
+    """What a client reads of it."""
+    return error.code, error.text, error.retry_after
+
+
+def line(why: str, address: str = ADDRESS) -> dict[str, Any]:
+    """What is logged of it."""
+    return {
+        "event": "visitor refused",
+        "log_level": "info",
+        "why": why,
+        "client": address,
+        "suppressed": 0,
+    }
+
+
 async def test_without_authentication_everybody_is_the_same(tmp_path: Path) -> None:
     f = Fixture(tmp_path, keys=False, tokens=False)
     guest = await f.enter(Credentials("whatever"))
     assert (guest.principal, guest.expires_at, guest.take(10**9)) == ("anonymous", None, 0.0)
-    with pytest.raises(Refused):
+    with pytest.raises(Refused) as error:
         await guest.ticket()
+    assert told(error.value) == NOBODY
     await guest.refresh("whatever")
 
 
@@ -105,28 +133,60 @@ async def test_who_shows_nothing_is_nobody_yet(tmp_path: Path) -> None:
     assert guest.principal == "key:ada"
 
 
+TICKET = "a ticket that is used or expired, or of a key that was withdrawn"
+
+
 @pytest.mark.parametrize(
-    "shown",
+    ("shown", "why"),
     [
-        Credentials(""),
-        Credentials("sgk_" + "x" * 43),
-        Credentials("x.y.z"),
-        Credentials(ticket=""),
-        Credentials(ticket="x" * 43),
-        Credentials(SIGNER.token(exp=1)),
+        (Credentials(""), "a token: no JSON Web Token"),
+        (Credentials("sgk_" + "x" * 43), "an unknown key"),
+        (Credentials("x.y.z"), "a token: no JSON Web Token"),
+        (Credentials(ticket=""), TICKET),
+        (Credentials(ticket="x" * 43), TICKET),
+        (Credentials(SIGNER.token(exp=1)), "a token: expired"),
     ],
     ids=["empty", "key", "token", "empty-ticket", "ticket", "expired"],
 )
-async def test_what_is_nobodys_is_refused_alike(shown: Credentials, tmp_path: Path) -> None:
+async def test_what_is_nobodys_is_refused_alike(
+    shown: Credentials, why: str, tmp_path: Path
+) -> None:
     f = Fixture(tmp_path)
     with capture_logs() as logs:
         error = await refused(f, shown)
-    assert error.code is ErrorCode.UNAUTHENTICATED
-    assert error.text == "This needs a valid key, token or ticket."
-    (line,) = logs
-    assert (line["event"], line["client"]) == ("visitor refused", ADDRESS)
+    assert told(error) == NOBODY
+    assert logs == [line(why)]
     for secret in filter(None, shown):
         assert secret not in repr((error, error.args, shown, logs))
+
+
+async def test_keys_alone_or_tokens_alone_may_be_taken(tmp_path: Path) -> None:
+    (tmp_path / "keys").mkdir()
+    (tmp_path / "tokens").mkdir()
+    keys, tokens = (
+        Fixture(tmp_path / "keys", tokens=False),
+        Fixture(tmp_path / "tokens", keys=False),
+    )
+    assert keys.door.required
+    assert tokens.door.required
+    assert not Fixture(tmp_path, keys=False, tokens=False).door.required
+    assert (await keys.enter(Credentials(keys.key))).principal == "key:ada"
+    assert (await tokens.enter(Credentials(SIGNER.token()))).principal == "jwt:ada"
+    with capture_logs() as logs:
+        assert told(await refused(keys, Credentials(SIGNER.token()))) == NOBODY
+        assert told(await refused(tokens, Credentials(tokens.key))) == NOBODY
+    assert logs == [line("a token where only keys are taken"), line("an unknown key")]
+
+
+async def test_a_token_is_good_until_the_second_in_which_it_expires(tmp_path: Path) -> None:
+    f = Fixture(tmp_path)
+    shown = Credentials(SIGNER.token(exp=4_000_000_000))
+    f.now = 4_000_000_000.0 - 1
+    await f.enter(shown)
+    f.now += 1
+    with capture_logs() as logs:
+        assert told(await refused(f, shown)) == NOBODY
+    assert logs == [line("a token: expired")]
 
 
 async def test_a_ticket_is_good_once_and_not_for_long(tmp_path: Path) -> None:
@@ -144,9 +204,9 @@ async def test_a_ticket_is_good_once_and_not_for_long(tmp_path: Path) -> None:
 
 async def test_a_ticket_outlives_no_token(tmp_path: Path) -> None:
     f = Fixture(tmp_path)
+    f.now = 4_000_000_000.0 - 1
     guest = await f.enter(Credentials(SIGNER.token(exp=4_000_000_000)))
     ticket = await guest.ticket()
-    f.now = 4_000_000_000.0 - 1
     guest = await f.enter(Credentials(f.other))
     later = await guest.ticket()
     f.now += 1
@@ -154,9 +214,19 @@ async def test_a_ticket_outlives_no_token(tmp_path: Path) -> None:
     await f.enter(Credentials(ticket=later.value))
 
 
+async def test_a_ticket_of_a_key_is_nobodys_where_keys_are_not_taken_any_more(
+    tmp_path: Path,
+) -> None:
+    f = Fixture(tmp_path)
+    ticket = await (await f.enter(Credentials(f.key))).ticket()
+    (tmp_path / "later").mkdir()
+    later = Fixture(tmp_path / "later", keys=False, tickets=f.tickets)
+    assert told(await refused(later, Credentials(ticket=ticket.value))) == NOBODY
+
+
 async def test_routes(tmp_path: Path) -> None:
     f = Fixture(tmp_path)
-    assert (await refused(f, Credentials(f.key), route="other")).code is ErrorCode.FORBIDDEN
+    assert told(await refused(f, Credentials(f.key), route="other")) == NOT_HERE
     await f.enter(Credentials(f.other), route="other")
     await f.enter(Credentials(f.key), route=None)
     assert len(f.accounts) == 2, "who is refused is not counted"
@@ -167,22 +237,20 @@ async def test_another_token_has_to_be_of_the_same(tmp_path: Path) -> None:
     guest = await f.enter(Credentials(SIGNER.token(exp=4_000_000_000)))
     await guest.refresh(SIGNER.token(exp=4_000_000_100))
     assert guest.expires_at == 4_000_000_100.0
-    for token, code in (
-        (SIGNER.token(sub="bob"), ErrorCode.FORBIDDEN),
-        (f.key, ErrorCode.FORBIDDEN),
-        ("x", ErrorCode.UNAUTHENTICATED),
-    ):
-        with pytest.raises(Refused) as error:
+    other = (ErrorCode.FORBIDDEN, "This token is not of the same principal.", None)
+    for token, answer in ((SIGNER.token(sub="bob"), other), (f.key, other), ("x", NOBODY)):
+        with capture_logs() as logs, pytest.raises(Refused) as error:
             await guest.refresh(token)
-        assert error.value.code is code
+        assert told(error.value) == answer
+        assert logs == ([line("a token: no JSON Web Token")] if answer == NOBODY else [])
     assert (guest.principal, guest.expires_at) == ("jwt:ada", 4_000_000_100.0)
 
 
 async def test_a_key_that_is_withdrawn_ends_the_visits_it_has_opened(tmp_path: Path) -> None:
     f = Fixture(tmp_path)
-    told: list[str] = []
+    ended: list[str] = []
     gone = await f.enter(Credentials(f.other), address="gone")
-    gone.on_withdrawn = partial(told.append, "gone")
+    gone.on_withdrawn = partial(ended.append, "gone")
     ticket, late = await gone.ticket(), await gone.ticket()
     gone.release()
     shown = {
@@ -193,20 +261,24 @@ async def test_a_key_that_is_withdrawn_ends_the_visits_it_has_opened(tmp_path: P
     }
     for name, credentials in shown.items():
         guest = await f.enter(credentials, address=name)
-        guest.on_withdrawn = partial(told.append, name)
+        guest.on_withdrawn = partial(ended.append, name)
     refreshed = await f.enter(Credentials(SIGNER.token(sub="eve")), address="refreshed")
-    refreshed.on_withdrawn = partial(told.append, "refreshed")
+    refreshed.on_withdrawn = partial(ended.append, "refreshed")
     f.keys.reload()
-    assert told == [], "nothing has changed"
+    assert ended == [], "nothing has changed"
     f.file.write_text(f.file.read_text().partition("[bob]")[0])
-    f.keys.reload()
-    f.keys.reload()
-    assert sorted(told) == ["bob", "bob's ticket"], "once"
+    with capture_logs() as logs:
+        f.keys.reload()
+        f.keys.reload()
+    withdrawn = partial(line, "a key that was withdrawn")
+    logs.sort(key=itemgetter("client"))
+    assert logs == [withdrawn("bob"), withdrawn("bob's ticket")]
+    assert sorted(ended) == ["bob", "bob's ticket"], "once"
     assert (await refused(f, Credentials(ticket=late.value))).code is ErrorCode.UNAUTHENTICATED
     assert len(f.accounts) == 4, "ada, bob until he leaves, and two with tokens"
     f.file.write_text(f.file.read_text().replace("chat", "games"))
     f.keys.reload()
-    assert told[2:] == ["ada"], "whose routes are others now"
+    assert ended[2:] == ["ada"], "whose routes are others now"
 
 
 async def test_other_limits_of_a_key_hold_for_who_has_shown_it(tmp_path: Path) -> None:
@@ -229,15 +301,50 @@ async def test_other_limits_of_a_key_hold_for_who_has_shown_it(tmp_path: Path) -
     await f.enter(Credentials(ticket=third.value))
 
 
+async def test_limits_that_change_while_somebody_comes_hold_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    f = Fixture(tmp_path)
+    real = f.accounts.connect
+
+    async def connect(known: Principal) -> bool:
+        connected = await real(known)
+        with f.file.open("a") as file:
+            file.write("messages_per_second = 1\n")
+        f.keys.reload()
+        return connected
+
+    monkeypatch.setattr(f.accounts, "connect", connect)
+    guest = await f.enter(Credentials(f.other))
+    assert [guest.take(10) for _ in range(3)] == [0.0, 0.0, pytest.approx(1.0)]
+
+
 async def test_a_name_with_another_key(tmp_path: Path) -> None:
     f = Fixture(tmp_path)
-    told: list[str] = []
+    ended: list[str] = []
     guest = await f.enter(Credentials(f.key))
-    guest.on_withdrawn = partial(told.append, "ada")
+    guest.on_withdrawn = partial(ended.append, "ada")
     f.file.write_text("")
     add(f.file, "ada", ["chat"])
     f.keys.reload()
-    assert told == ["ada"]
+    assert ended == ["ada"]
+
+
+async def test_a_key_may_be_withdrawn_before_anybody_wants_to_be_told(tmp_path: Path) -> None:
+    f = Fixture(tmp_path)
+    await f.enter(Credentials(f.key))
+    f.file.write_text("")
+    f.keys.reload()
+    assert told(await refused(f, Credentials(f.key))) == NOBODY
+
+
+async def test_who_has_shown_no_key_is_not_looked_at_when_keys_change(tmp_path: Path) -> None:
+    f = Fixture(tmp_path)
+    guest = await f.enter(Credentials(f.key))
+    await f.enter(Credentials(SIGNER.token()))
+    assert f.door._with_keys == {guest}
+    guest.release()
+    assert not f.door._with_keys
 
 
 async def test_another_token_has_to_be_for_the_same_route(tmp_path: Path) -> None:
@@ -245,7 +352,7 @@ async def test_another_token_has_to_be_for_the_same_route(tmp_path: Path) -> Non
     guest = await f.enter(Credentials(SIGNER.token(routes=["chat"])))
     with pytest.raises(Refused) as error:
         await guest.refresh(SIGNER.token(routes=["games"]))
-    assert error.value.code is ErrorCode.FORBIDDEN
+    assert told(error.value) == NOT_HERE
     await guest.refresh(SIGNER.token(routes=["games", "chat"]))
 
 
@@ -258,12 +365,25 @@ async def test_who_has_left_while_another_token_was_checked_is_not_kept(tmp_path
     assert not f.door._with_keys
 
 
+async def test_who_has_left_keeps_no_connection(tmp_path: Path) -> None:
+    f = Fixture(tmp_path)
+    guest = await f.enter(Credentials(f.key))
+
+    def end() -> None:
+        """Of a connection."""
+
+    guest.on_withdrawn, kept = end, weakref.ref(end)
+    del end
+    guest.release()
+    assert kept() is None
+
+
 async def test_only_so_many_of_one_principal(tmp_path: Path) -> None:
     f = Fixture(tmp_path)
     guests = [await f.enter(Credentials(f.key), address=f"198.51.100.{n}") for n in range(3)]
     error = await refused(f, Credentials(f.key), address="198.51.100.9")
-    assert error.code is ErrorCode.RATE_LIMITED
-    assert error.retry_after
+    text = "You have as many connections as you may."
+    assert told(error) == (ErrorCode.RATE_LIMITED, text, 1.0)
     await f.enter(Credentials(f.other), address="198.51.100.9")
     for _ in range(2):
         guests[0].release()
@@ -273,13 +393,42 @@ async def test_only_so_many_of_one_principal(tmp_path: Path) -> None:
 
 async def test_only_so_many_from_one_address_but_for_this_machine(tmp_path: Path) -> None:
     f = Fixture(tmp_path, handshakes_per_second=100.0)
+    too_many = (ErrorCode.RATE_LIMITED, "Too many connections from your address.", 1.0)
     guests = [await f.enter(Credentials()) for _ in range(5)]
-    assert (await refused(f, Credentials())).code is ErrorCode.RATE_LIMITED
+    with capture_logs() as logs:
+        assert told(await refused(f, Credentials())) == too_many
+    assert logs == [line("too many connections from one address")]
     await f.enter(Credentials(), address="198.51.100.9")
     guests[0].release()
     await f.enter(Credentials())
+    assert told(await refused(f, Credentials())) == too_many, "the others are still there"
     for _ in range(100):
         await f.enter(Credentials(), address="127.0.0.1")
+
+
+async def test_nothing_is_kept_of_addresses_that_have_gone(tmp_path: Path) -> None:
+    f = Fixture(tmp_path)
+    guests = [await f.enter(Credentials()) for _ in range(2)]
+    assert f.door._connections
+    for guest in guests:
+        guest.release()
+    assert not f.door._connections
+    assert (len(f.door._of_addresses), len(f.door._of_sites)) == (1, 1)
+    f.now += BURST_SECONDS
+    assert (len(f.door._of_addresses), len(f.door._of_sites)) == (0, 0)
+
+
+async def test_a_flood_of_refusals_is_not_logged_line_by_line(tmp_path: Path) -> None:
+    f = Fixture(tmp_path)
+    guest = await f.enter(Credentials(f.key))
+    with capture_logs() as logs:
+        for _ in range(2 * REFUSALS_A_MINUTE):
+            with pytest.raises(Refused):
+                await guest.refresh("x")
+        with pytest.raises(Refused):
+            await guest.refresh("sgk_x")
+    unknown = line("a token: no JSON Web Token")
+    assert logs == [unknown] * REFUSALS_A_MINUTE + [line("an unknown key")]
 
 
 async def test_what_one_address_does_is_not_felt_by_others(tmp_path: Path) -> None:
@@ -291,6 +440,32 @@ async def test_what_one_address_does_is_not_felt_by_others(tmp_path: Path) -> No
         for number in range(15):
             (await f.enter(Credentials(f.key), address=f"198.51.100.{number}")).release()
     assert {line["why"] for line in logs} == {"too many handshakes from one address"}
+
+
+@pytest.mark.parametrize(
+    ("addresses", "most", "where", "wait"),
+    [
+        ([ADDRESS], 5, "one address", 0.4),
+        ([f"2001:db8:0:{number:x}::1" for number in range(20)], 10, "one network", 0.2),
+    ],
+    ids=["a quarter", "half"],
+)
+async def test_one_address_has_a_quarter_of_all_handshakes_and_one_site_half(
+    addresses: list[str], most: int, where: str, wait: float, tmp_path: Path
+) -> None:
+    """Of ten in a second, and twenty at once."""
+    f = Fixture(tmp_path)
+    coming = itertools.cycle(addresses)
+    for _ in range(most):
+        (await f.enter(Credentials(), address=next(coming))).release()
+    last = next(coming)
+    with capture_logs() as logs:
+        error = await refused(f, Credentials(), address=last)
+    text = "Too many connect at once."
+    assert told(error) == (ErrorCode.RATE_LIMITED, text, pytest.approx(wait))
+    assert logs == [line(f"too many handshakes from {where}", last)]
+    f.now += wait + 0.01
+    await f.enter(Credentials(), address=last)
 
 
 @pytest.mark.parametrize(
@@ -353,9 +528,9 @@ async def test_only_so_many_in_a_second(tmp_path: Path) -> None:
         await f.enter(Credentials(), address=f"198.51.100.{number}")
     with capture_logs() as logs:
         error = await refused(f, Credentials())
-    assert error.code is ErrorCode.RATE_LIMITED
-    assert error.retry_after == pytest.approx(0.1)
-    assert logs[0]["why"] == "too many handshakes"
+    wait = pytest.approx(0.1)
+    assert told(error) == (ErrorCode.RATE_LIMITED, "Too many connect at once.", wait)
+    assert logs == [line("too many handshakes")]
     f.now += 0.1
     await f.enter(Credentials())
 
@@ -366,8 +541,18 @@ async def test_messages_and_tickets_count(tmp_path: Path) -> None:
     assert [guest.take(10) for _ in range(19)] == [0.0] * 19
     await guest.ticket()
     assert guest.take(10) > 0
-    with pytest.raises(Refused, match="rate_limited"):
+    with pytest.raises(Refused) as error:
         await guest.ticket()
+    text = "You ask for more tickets than you may."
+    assert told(error.value) == (ErrorCode.RATE_LIMITED, text, pytest.approx(0.1))
+
+
+async def test_a_ticket_has_no_bytes(tmp_path: Path) -> None:
+    f = Fixture(tmp_path)
+    guest = await f.enter(Credentials(f.key))
+    assert guest.take(2 * int(LIMITS.bytes_per_second)) == 0
+    assert guest.take(1) > 0
+    await guest.ticket()
 
 
 async def test_who_has_left_while_it_was_looked_at_is_not_counted(tmp_path: Path) -> None:
@@ -390,4 +575,5 @@ async def test_keys_that_can_not_be_had_are_nobodys_fault(
 
     monkeypatch.setattr(f.tokens, "check", check)
     error = await refused(f, Credentials("x.y.z"))
-    assert (error.code, error.retry_after) == (ErrorCode.UNAVAILABLE, 5.0)
+    text = "Tokens can't be checked at the moment."
+    assert told(error) == (ErrorCode.UNAVAILABLE, text, 5.0)

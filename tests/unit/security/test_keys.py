@@ -1,6 +1,8 @@
 """API keys: the file, who they are, and what is wrong with it."""
 
+import errno
 import os
+import re
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -9,7 +11,7 @@ from click.testing import CliRunner
 
 from gateway.cli import main
 from gateway.security.keys import KeyFileError, Keys, add, digest, read
-from gateway.security.principals import PrincipalLimits
+from gateway.security.principals import Principal, PrincipalLimits
 
 LIMITS = PrincipalLimits(
     connections=100, sessions=200, messages_per_second=20.0, bytes_per_second=4e6
@@ -23,6 +25,7 @@ def path(tmp_path: Path) -> Path:
 
 def test_a_key_is_recognised_by_what_the_file_has_of_it(path: Path) -> None:
     ada, bob = add(path, "ada", ["chat", "games"]), add(path, "bob", None)
+    assert re.fullmatch(r"sgk_[A-Za-z0-9_-]{43,}", ada)
     assert ada not in path.read_text()
     assert digest(ada) in path.read_text()
     keys = Keys(path, LIMITS)
@@ -73,27 +76,86 @@ def test_what_was_read_before_stays_where_the_file_is_no_longer_good(path: Path)
     assert keys.find(key) is None
 
 
+def test_a_key_that_was_shown_stands_for_the_same_name_and_routes_or_for_nobody(path: Path) -> None:
+    key = add(path, "ada", ["chat"])
+    keys = Keys(path, LIMITS)
+    known = keys.find(key)
+    assert known is not None
+    assert keys.current(known) == known
+    good = path.read_text()
+    path.write_text(good + "sessions = 3\n")
+    keys.reload()
+    now = keys.current(known)
+    assert now == keys.find(key)
+    assert now is not None
+    assert now.limits is not None
+    assert now.limits.sessions == 3
+    for other in (good.replace("[ada]", "[bob]"), good.replace("chat", "games"), ""):
+        path.write_text(other)
+        keys.reload()
+        assert keys.current(known) is None
+    assert keys.current(Principal(name="jwt:ada")) is None
+
+
+DIGEST = f'sha256 = "{"0" * 64}"'
+NAMES = "a name has 1 to 64 letters, digits, `-` and `_`, and is no key"
+UNKNOWN = (
+    "[ada]: has an unknown key; known are sha256, routes, connections, sessions, "
+    "messages_per_second, bytes_per_second"
+)
+
+
 @pytest.mark.parametrize(
     ("text", "why"),
     [
-        ("\n[ada", r"keys\.toml:2: not TOML: "),
-        ("\nx = 5", r"keys\.toml:2: \[x\]"),
-        ('["a b"]\nsha256 = ""', r"keys\.toml:1: .*letters, digits"),
-        ("# ada\n\n[ada]", r"keys\.toml:3: \[ada\]: .*`sha256`"),
-        ('[ada]\nsha256 = "12"', "`sha256` is no digest"),
-        (f'[ada]\nsha256 = "{"0" * 64}"\nroute = ["x"]', "unknown key; known are sha256, routes"),
-        (f'[ada]\nsha256 = "{"0" * 64}"\nsessions = 0', "`sessions` must be more than 0"),
+        ("\n[ada", r":2: not TOML: Expected .*\w"),
+        ("[ada]\nx = \n\n# more\n", r":2: not TOML: Invalid value"),
+        ("[ada]\n[sgk_x]\n[sgk_x]", ":3: not TOML: a key is in the wrong place"),
+        ("\ufeff\ud800", ": not TOML"),
+        ("x = " + "[" * 10_000, ": not TOML"),
+        ("\nx = 5", r":2: \[x\]: Expected `object`, got `int`"),
+        ('["a b"]\nsha256 = ""', f":1: {NAMES}"),
+        ("[sgk_a]", f":1: {NAMES}"),
+        (f"[{'a' * 65}]", f":1: {NAMES}"),
+        ('[""]', f":1: {NAMES}"),
+        ("# ada\n\n[ada]", r":3: \[ada\]: Object missing required field `sha256`"),
+        ('[ada]\nsha256 = "12"', r":1: \[ada\]: `sha256` is no digest"),
+        ('\n["\\u0061da"]\nsha256 = "12"', r":1: \[ada\]: `sha256` is no digest"),
+        (f'[ada]\n{DIGEST}\nroute = ["x"]', f":1: {re.escape(UNKNOWN)}"),
+        (f"[ada]\n{DIGEST}\nsessions = 0", r":1: \[ada\]: `sessions` must be more than 0"),
+        (f"[ada]\n{DIGEST}\nbytes_per_second = inf", r":1: \[ada\]: `bytes_per_second` must .*"),
+        (f"[ada]\n{DIGEST}\nbytes_per_second = nan", r":1: \[ada\]: `bytes_per_second` must .*"),
         (
-            f'[b-2]\nsha256 = "{"1" * 64}"\n'
-            f'["a"]\nsha256 = "{"0" * 64}"\n[b]\nsha256 = "{"0" * 64}"',
-            r"keys\.toml:5: \[b\] and \[a\] have the same key",
+            f'[b-2]\nsha256 = "{"1" * 64}"\n["a"]\n{DIGEST}\n[b]\n{DIGEST}',
+            r":5: \[b\] and \[a\] have the same key",
         ),
     ],
+    ids=lambda value: None if len(value) > 60 else repr(value),
 )
 def test_what_is_wrong_with_a_file(path: Path, text: str, why: str) -> None:
-    path.write_text(text)
-    with pytest.raises(KeyFileError, match=why):
+    path.write_bytes(text.encode(errors="surrogatepass"))
+    with pytest.raises(KeyFileError) as error:
         read(path)
+    assert re.fullmatch(re.escape(str(path)) + why, str(error.value))
+
+
+@pytest.mark.parametrize("name", ["Ada", "a-b_0", "Z" * 64])
+def test_names(path: Path, name: str) -> None:
+    add(path, name, None)
+    assert list(read(path)) == [name]
+
+
+@pytest.mark.parametrize("name", ["", "a" * 65, "a b", "ä", "a\n", "sgk_a"])
+def test_what_is_no_name(path: Path, name: str) -> None:
+    with pytest.raises(KeyFileError) as error:
+        add(path, name, None)
+    assert str(error.value) == NAMES
+    assert not path.exists()
+
+
+def test_a_limit_may_be_less_than_one(path: Path) -> None:
+    path.write_text(f"[ada]\n{DIGEST}\nmessages_per_second = 0.1")
+    assert read(path)["ada"].messages_per_second == 0.1
 
 
 def test_a_file_that_is_not_there(path: Path) -> None:
@@ -101,6 +163,63 @@ def test_a_file_that_is_not_there(path: Path) -> None:
         read(path)
     with pytest.raises(KeyFileError, match="No such file or directory"):
         add(path.parent / "none" / "keys.toml", "ada", None)
+
+
+@pytest.mark.parametrize("end", ["# X", "# ours ", "\t"])
+def test_what_is_in_the_file_stays_as_it_is(path: Path, end: str) -> None:
+    first = add(path, "ada", None)
+    table = f'[ada]\nsha256 = "{digest(first)}"\n'
+    assert path.read_text() == table
+    path.write_text(f"\n{table}{end}\n\n\n")
+    second = add(path, "bob", ["chat", "games"])
+    added = f'[bob]\nsha256 = "{digest(second)}"\nroutes = ["chat", "games"]\n'
+    assert path.read_text() == f"\n{table}{end}\n\n{added}"
+
+
+def test_a_name_that_is_taken(path: Path) -> None:
+    add(path, "ada", None)
+    before = path.read_bytes()
+    why = "there is a key of ada already; to replace it, remove its table first"
+    with pytest.raises(KeyFileError, match=f"^{re.escape(f'{path}: {why}')}$"):
+        add(path, "ada", None)
+    assert path.read_bytes() == before
+
+
+def test_all_is_on_the_disk_beside_the_file_before_it_takes_its_place(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add(path, "ada", None)
+    before = path.read_text()
+    written: list[str] = []
+
+    def sync(_number: int) -> None:
+        (new,) = path.parent.glob(".keys.toml.*")
+        written.append(new.read_text())
+        assert path.read_text() == before
+
+    monkeypatch.setattr("gateway.security.keys.os.fsync", sync)
+    add(path, "bob", None)
+    assert written == [path.read_text()]
+
+
+@pytest.mark.parametrize("gone", [False, True], ids=["there", "gone"])
+def test_a_disk_that_is_full_leaves_the_file_as_it_is(
+    gone: bool, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add(path, "ada", None)
+    before = path.read_bytes()
+
+    def sync(_number: int) -> None:
+        (new,) = path.parent.glob(".keys.toml.*")
+        if gone:
+            new.unlink()
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("gateway.security.keys.os.fsync", sync)
+    with pytest.raises(KeyFileError, match=r"keys\.toml: No space left on device$"):
+        add(path, "bob", None)
+    assert path.read_bytes() == before
+    assert [*path.parent.iterdir()] == [path]
 
 
 def test_the_file_stays_its_owners(path: Path) -> None:
@@ -113,6 +232,15 @@ def test_the_file_stays_its_owners(path: Path) -> None:
     assert after.st_ino != before.st_ino, "it is replaced whole"
     assert (after.st_uid, after.st_gid) == (before.st_uid, before.st_gid)
     assert Keys(path, LIMITS).find(key) is not None
+
+
+def test_who_is_its_owner_need_not_be_allowed_to_give_it_away(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add(path, "ada", None)
+    monkeypatch.delattr("gateway.security.keys.os.fchown")
+    add(path, "bob", None)
+    assert set(read(path)) == {"ada", "bob"}
 
 
 def test_who_may_not_keep_its_owner_leaves_it_as_it_is(

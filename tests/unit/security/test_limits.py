@@ -137,3 +137,24 @@ async def test_no_more_than_so_many_are_remembered() -> None:
         accounts.disconnect(name)
     assert len(accounts) == 0
     assert len(accounts._resting) == RESTING
+
+
+async def test_sessions_count_whether_or_not_anybody_is_connected() -> None:
+    two = PrincipalLimits(connections=1, sessions=2, messages_per_second=1, bytes_per_second=1)
+    accounts = LocalAccounts(two, Clock())
+    assert [await accounts.open_session(ADA.name) for _ in range(3)] == [True, True, False]
+    accounts.end_session(ADA.name)
+    assert [await accounts.open_session(ADA.name) for _ in range(2)] == [True, False]
+    assert len(accounts) == 1
+    for _ in range(2):
+        accounts.end_session(ADA.name)
+    assert len(accounts) == 0
+
+
+async def test_another_rate_of_bytes_holds_for_who_is_there() -> None:
+    accounts = LocalAccounts(LIMITS, Clock())
+    await accounts.connect(ADA)
+    slow = PrincipalLimits(connections=1, sessions=1, messages_per_second=10, bytes_per_second=100)
+    accounts.change(Principal(name=ADA.name, limits=slow))
+    assert accounts.take(ADA.name, 200) == 0
+    assert accounts.take(ADA.name, 100) == pytest.approx(1.0)
