@@ -191,7 +191,8 @@ class FetchedKeys:
         except KeysUnavailable as error:
             log.warning("keys can't be fetched", url=self._url, why=str(error))
         else:
-            self._stale = self._clock() + FRESH_SECONDS
+            now = self._clock()
+            self._stale, self._next = now + FRESH_SECONDS, now + REFETCH_SECONDS
 
 
 async def fetch(url: str) -> Jwks:

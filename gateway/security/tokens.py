@@ -171,7 +171,7 @@ def _why(error: jwt.PyJWTError) -> str:
         jwt.ImmatureSignatureError: "not valid yet",
         jwt.InvalidAudienceError: "for another audience",
         jwt.InvalidIssuerError: "of another issuer",
-        jwt.InvalidIssuedAtError: "issued in the future",
+        jwt.InvalidIssuedAtError: "issued at no time",
         jwt.MissingRequiredClaimError: "lacks exp, iss or aud",
         jwt.InvalidSignatureError: "its signature is wrong",
     }

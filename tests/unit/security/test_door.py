@@ -19,7 +19,7 @@ from gateway.errors import ErrorCode
 from gateway.security.door import REFUSALS_A_MINUTE, SITE_BITS, TICKET_SECONDS, Door, Guest
 from gateway.security.keys import Keys, add
 from gateway.security.keysets import FileKeys, KeysUnavailable
-from gateway.security.limits import BURST_SECONDS, LocalAccounts
+from gateway.security.limits import BURST_SECONDS, Account, LocalAccounts
 from gateway.security.principals import Principal, PrincipalLimits
 from gateway.security.tokens import Tokens
 from gateway.stores.memory import MemoryStore
@@ -307,7 +307,7 @@ async def test_limits_that_change_while_somebody_comes_hold_for_it(
     f = Fixture(tmp_path)
     real = f.accounts.connect
 
-    async def connect(known: Principal) -> bool:
+    async def connect(known: Principal) -> Account | None:
         connected = await real(known)
         with f.file.open("a") as file:
             file.write("messages_per_second = 1\n")

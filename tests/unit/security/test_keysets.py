@@ -118,8 +118,11 @@ async def test_an_unknown_key_has_them_fetched_again_once_a_minute() -> None:
         await provider.keys.get("one", "ES256")
         assert [await provider.keys.get(f"x{number}", "ES256") for number in range(5)] == [[]] * 5
         assert provider.asked == 1
+        provider.now += REFETCH_SECONDS - 1
+        assert not await provider.keys.get("two", "ES256")
+        assert provider.asked == 1
         provider.answer = json.dumps(key_set(ONE, TWO))
-        provider.now += REFETCH_SECONDS
+        provider.now += 1
         found = await asyncio.gather(*[provider.keys.get("two", "ES256") for _ in range(5)])
         assert all(found)
         assert provider.asked == 2

@@ -153,8 +153,8 @@ async def test_sessions_count_whether_or_not_anybody_is_connected() -> None:
 
 async def test_another_rate_of_bytes_holds_for_who_is_there() -> None:
     accounts = LocalAccounts(LIMITS, Clock())
-    await accounts.connect(ADA)
+    ada = await connected(accounts, ADA)
     slow = PrincipalLimits(connections=1, sessions=1, messages_per_second=10, bytes_per_second=100)
     accounts.change(Principal(name=ADA.name, limits=slow))
-    assert accounts.take(ADA.name, 200) == 0
-    assert accounts.take(ADA.name, 100) == pytest.approx(1.0)
+    assert ada.take(200) == 0
+    assert ada.take(100) == pytest.approx(1.0)

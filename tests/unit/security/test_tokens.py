@@ -124,6 +124,7 @@ ATTACKS = {
     "an expiry past all numbers": (ES.token(exp=10**400), "malformed"),
     "not valid yet": (ES.token(nbf=NOW + 600), "not valid yet"),
     "issued in the future": (ES.token(iat=NOW + 600), "not valid yet"),
+    "issued at no time": (ES.token(iat="now"), "issued at no time"),
     "for another": (ES.token(aud="other"), "for another audience"),
     "for nobody": (ES.token(aud=None), LACKING),
     "of another issuer": (ES.token(iss="https://evil.example.com"), "of another issuer"),
