@@ -115,15 +115,23 @@ async def main(names: list[str], size: Size) -> int:
             others_gone = await settled(stage.gateway, full)
             await load.end()
             after_all = await settled(stage.gateway, before)
+            await load.begin()
+            await load.end()
+            once_more = await settled(stage.gateway, before)
             say(f"\n{HELD}")
             for when, taken in (
                 ("before", before),
                 ("connected", full),
                 ("the others have gone", others_gone),
                 ("all have gone", after_all),
+                ("have come and gone once more", once_more),
             ):
                 say(f"| {when} | {taken.memory / 1e6:.0f} | {taken.sockets} | {taken.held} |")
-            remains = [*left(full, others_gone), *left(before, after_all)]
+            remains = [
+                *left(full, others_gone, memory=True),
+                *left(before, after_all),
+                *left(after_all, once_more, memory=True),
+            ]
             logged = logged_errors(Path(folder))
     for failure in (*remains, *logged):
         say(f"- {failure}")

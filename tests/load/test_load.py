@@ -33,7 +33,7 @@ async def test_good_clients_are_answered_and_nothing_is_left(tmp_path: Path) -> 
             assert not trial.failures(timed=False)
             assert errors(trial.others).keys() <= SICK
         await load.end()
-        assert not left(before, await settled(stage.gateway, before))
+        assert not left(before, await settled(stage.gateway, before), memory=True)
     assert not logged_errors(tmp_path)
 
 
