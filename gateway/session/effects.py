@@ -15,6 +15,18 @@ class Append(Struct, frozen=True, gc=False):
     events: tuple[Event, ...]
 
 
+class Renumber(Struct, frozen=True, gc=False):
+    """Add to the numbers of the log's newest events, which no client has got.
+
+    Attributes:
+        after: The newest number that stays as it is.
+        by: How much is added.
+    """
+
+    after: int
+    by: int
+
+
 class Trim(Struct, frozen=True, gc=False):
     """Drop everything up to and including this event from the log: nobody needs it any more."""
 
@@ -97,21 +109,8 @@ class CloseSession(Struct, frozen=True, gc=False):
     model: ModelSession
 
 
-class Persist(Struct, frozen=True, gc=False):
-    """Keep in the store what has changed of the session.
-
-    Attributes:
-        model: Its session at the model.
-        expires_at: When it is no longer to be used, in seconds since the epoch; None where that is
-            not known.
-    """
-
-    model: ModelSession | None
-    expires_at: float | None
-
-
 class Forget(Struct, frozen=True, gc=False):
-    """Drop the session from the store; nothing but closing at the model comes after it."""
+    """Keep nothing of the session; nothing but closing at the model comes after it."""
 
 
 class SetTimer(Struct, frozen=True, gc=False):
@@ -130,6 +129,7 @@ class SetTimer(Struct, frozen=True, gc=False):
 
 Effect = (
     Append
+    | Renumber
     | Trim
     | Tell
     | Attach
@@ -139,7 +139,6 @@ Effect = (
     | Invoke
     | CancelInvoke
     | CloseSession
-    | Persist
     | Forget
     | SetTimer
 )

@@ -150,6 +150,33 @@ class TimerFired(Struct, frozen=True, gc=False):
     timer: Timer
 
 
+class Adopted(Struct, frozen=True, gc=False):
+    """The session has been set up in this process: nothing that it waits for will come.
+
+    Attributes:
+        clients: Those that are still there.
+        crashed: Whether the process before has died, so that a turn at the model may have been
+            answered, and a client may have got what was not stored.
+    """
+
+    clients: tuple[ClientId, ...]
+    crashed: bool
+
+
+class Hold(Struct, frozen=True, gc=False):
+    """Another process is to have the session.
+
+    Attributes:
+        on: Begin nothing more at the model; False to go on here after all.
+    """
+
+    on: bool
+
+
+class Forgotten(Struct, frozen=True, gc=False):
+    """What a client has been told is not in the store from which the session was set up."""
+
+
 class Drain(Struct, frozen=True, gc=False):
     """The gateway shuts down.
 
@@ -179,5 +206,8 @@ SessionEvent = (
     | InvokeCancelled
     | CloseEnded
     | TimerFired
+    | Adopted
+    | Hold
+    | Forgotten
     | Drain
 )

@@ -2,7 +2,7 @@
 
 from array import array
 
-from msgspec import UNSET
+from msgspec import UNSET, structs
 
 from gateway.protocol.messages import Event, MessageDelta, MessageDone
 from gateway.session.ports import LogBounds
@@ -35,6 +35,9 @@ class EventLog:
 
     Args:
         bounds: How much is kept.
+
+    Attributes:
+        holding: Whether what is added is not to be read before `told` says so.
     """
 
     __slots__ = (
@@ -46,7 +49,9 @@ class EventLog:
         "bounds",
         "first",
         "held",
+        "holding",
         "last",
+        "told",
         "trimmed",
     )
 
@@ -62,6 +67,8 @@ class EventLog:
         self._total = 0
         self.first = 1
         self.last = 0
+        self.told = 0
+        self.holding = False
         self.trimmed = 0
         self.held = 0
 
@@ -81,6 +88,8 @@ class EventLog:
         self._events.append(event)
         self._totals.append(self._total)
         self._times.append(now)
+        if not self.holding:
+            self.told = last
         bounds = self.bounds
         while (
             self.held > bounds.max_bytes
@@ -89,6 +98,30 @@ class EventLog:
         ) and self.first < last:
             self._drop()
 
+    def renumber(self, after: int, by: int) -> None:
+        """See `Log.renumber`."""
+        before = max(after, self.first - 1)
+        moved = [
+            (event, self._times[number - self._start])
+            for number, event in enumerate(self.since(before), before + 1)
+        ]
+        self.begin(before + by)
+        for event, time in moved:
+            self.append(structs.replace(event, event=event.event + by), time)
+
+    def begin(self, last: int) -> None:
+        """Hold nothing, and go on after this number."""
+        self._events.clear()
+        del self._totals[:], self._times[:]
+        self.first = self._start = last + 1
+        self.last = self.told = last
+        self.held = self._total = 0
+
+    def since(self, number: int) -> list[Event]:
+        """See `Log.since`."""
+        begin = max(number + 1, self.first) - self._start
+        return [event for event in self._events[begin:] if event is not None]
+
     def shrink(self, max_bytes: int) -> None:
         """See `Log.shrink`."""
         while self.held > max_bytes and self.first < self.last:
@@ -96,7 +129,7 @@ class EventLog:
 
     def get(self, number: int) -> Event | None:
         """See `Log.get`."""
-        if number > self.last or number < self.first:
+        if number > self.told or number < self.first:
             return None
         return self._events[number - self._start]
 

@@ -51,6 +51,11 @@ class Output:
         self.last = events[-1].event
         self._effects.append(do.Append(events))
 
+    def renumber(self, after: int, by: int) -> None:
+        """Move the numbers of what was said since `after`, which nobody has got."""
+        self.last += by
+        self._effects.append(do.Renumber(after, by))
+
     def tell(self, notice: wire.Notice) -> None:
         """Answer the client whose message is handled, and nobody else."""
         if self._client is not None:

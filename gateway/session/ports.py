@@ -1,11 +1,10 @@
 """What the core needs of the outside world, declared beside the core and implemented by adapters.
 
-``gateway.sagemaker`` implements `Model`; ``gateway.stores`` implements `Store`, which gives each
-session its `Log`. They speak in the values defined here, and raise no exceptions but those
-defined here.
+``gateway.sagemaker`` implements `Model`, which speaks in the values defined here, and raises no
+exceptions but those defined here. What ``gateway.stores`` implements is in ``storage.py``.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import msgspec
@@ -140,25 +139,6 @@ class Model(Protocol):
         ...
 
 
-class SessionRecord(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """What is kept of a session outside of the process that runs it.
-
-    Attributes:
-        id: The gateway's own session id.
-        route: The name of its route.
-        principal: Who opened it.
-        model: The session at the model, once it is open.
-        expires_at: When the session is no longer to be used, in seconds since the epoch; None
-            where that is not known yet.
-    """
-
-    id: str
-    route: str
-    principal: str
-    model: ModelSession | None
-    expires_at: float | None
-
-
 class LogBounds(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """How much of what a session says is kept for a client that has not acknowledged it.
 
@@ -183,9 +163,14 @@ class Log(Protocol):
         bounds: How much is kept; the oldest events go first.
         first: The oldest number that can still be had; one past `last` where there is none.
         last: The newest number; 0 where there is none.
+        told: The newest number that may be read: `last`, unless events are held back.
+        holding: Whether those that are added are.
         trimmed: The newest number that nobody needs any more.
         held: How many bytes the kept events have.
     """
+
+    told: int
+    holding: bool
 
     @property
     def bounds(self) -> LogBounds: ...
@@ -207,6 +192,10 @@ class Log(Protocol):
         """
         ...
 
+    def renumber(self, after: int, by: int) -> None:
+        """Drop everything up to and including `after`, and add to the numbers of what follows."""
+        ...
+
     def trim(self, through: int) -> None:
         """Drop everything up to and including this number."""
         ...
@@ -216,51 +205,13 @@ class Log(Protocol):
         ...
 
     def get(self, number: int) -> Event | None:
-        """The event of that number; None where it has been dropped, or has not happened yet."""
+        """The event of that number; None where it has been dropped, or may not be read yet."""
+        ...
+
+    def since(self, number: int) -> Sequence[Event]:
+        """The kept events whose numbers are greater, also those that may not be read yet."""
         ...
 
     def bytes_after(self, position: int) -> int:
         """How much the kept events hold whose numbers are greater."""
-        ...
-
-
-class StoreFull(Exception):
-    """The store holds as many sessions as it may."""
-
-
-class Store(Protocol):
-    """Where sessions live. Asynchronous, because it need not be in this process."""
-
-    async def create(self, record: SessionRecord, bounds: LogBounds) -> Log:
-        """Add a session; returns its log, which is empty.
-
-        Raises:
-            StoreFull: There is no room for it.
-        """
-        ...
-
-    async def put(self, record: SessionRecord) -> None:
-        """Replace a session's record."""
-        ...
-
-    async def delete(self, session_id: str) -> None:
-        """Forget a session; one that is not there is no error."""
-        ...
-
-
-class TicketStore(Protocol):
-    """Where tickets are until they are used. What is kept recognises a ticket, and is none."""
-
-    async def add_ticket(self, digest: str, holder: bytes, expires_at: float) -> None:
-        """Keep whose ticket it is.
-
-        Args:
-            digest: Of the ticket.
-            holder: What is given to whoever shows it.
-            expires_at: When it is void, in seconds since the epoch.
-        """
-        ...
-
-    async def take_ticket(self, digest: str) -> bytes | None:
-        """Whose ticket it is, once; None where there is none, or it is used or void."""
         ...

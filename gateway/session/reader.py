@@ -62,10 +62,20 @@ class LogReader:
         self.begin(log, after, resumed.resume_key)
         self._notices.append((self.position, structs.replace(resumed, lost=self.lost)))
 
+    def move(self, log: Log) -> None:
+        """Go on in another copy of the same log."""
+        self._log = log
+        self._backlog = log.last
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether there is a log to read."""
+        return self._log is not None
+
     @property
     def is_behind(self) -> bool:
         """Whether the log has what has not been taken."""
-        return self._log is not None and self.position != self._log.last
+        return self._log is not None and self.position != self._log.told
 
     @property
     def is_full(self) -> bool:
@@ -95,7 +105,7 @@ class LogReader:
 
     def tell(self, notice: Notice) -> None:
         """Say this after the events that are in the log now."""
-        self._notices.append((self._log.last if self._log else 0, notice))
+        self._notices.append((self._log.told if self._log else 0, notice))
 
     def take(self) -> ServerMessage | None:
         """The next message for the client; None where there is none yet."""

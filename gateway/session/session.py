@@ -37,6 +37,18 @@ from gateway.session.upstream_table import (
     Usable,
 )
 
+GATEWAY_LOST = Failure(
+    code=ErrorCode.GATEWAY_LOST,
+    message="The gateway that had sent this to the model is gone; the model may have answered.",
+    outcome=Outcome.UNKNOWN,
+)
+"""What has become of a turn whose process has died."""
+
+MAX_UNSTORED = 1_000_000
+"""How many events a process can have told a client before it died and stored none of them."""
+
+_AT_REST = (State.READY, State.RETRYING, State.ENDED)
+
 
 class Session:
     """One client's conversation with a stateful model.
@@ -51,12 +63,15 @@ class Session:
         "announced",
         "clients",
         "ending",
+        "held",
         "history",
         "id",
+        "inherited",
         "out",
         "policy",
         "principal",
         "state",
+        "sure_until",
         "turns",
         "upstream",
         "used_at",
@@ -74,6 +89,13 @@ class Session:
         self.upstream = Upstream(policy, self.history, queue, self.out)
         self.clients = Clients(policy, self.out)
         self.announced = False
+        self.held = False
+        """Whether it is to move to another process."""
+        self.inherited = False
+        """Whether it was set up from what a process that has died had stored."""
+        self.sure_until: int | None = None
+        """The newest event that the process before has certainly told no client more than, where
+        that has died; None where it has told nothing that is not here."""
         self.used_at = 0.0
         self.ending: Ending | None = None
 
@@ -117,6 +139,16 @@ class Session:
     def knows(self, message_id: str) -> bool:
         """Whether a message with this id was accepted before, and is remembered."""
         return self.turns.queue.find(message_id) is not None
+
+    def may_have_told(self, event: int) -> bool:
+        """Whether a client can have the event of this number."""
+        last = self.out.last if self.sure_until is None else self.sure_until + MAX_UNSTORED
+        return event <= last
+
+    @property
+    def is_over(self) -> bool:
+        """Whether it has ended, or is ending."""
+        return self.ending is not None
 
     @property
     def is_closed_by_client(self) -> bool:
@@ -199,10 +231,8 @@ class Session:
 
     def _expire_running(self, event: on.TimerFired) -> None:
         """End the session, or let the turn end first, before another takes its place."""
-        if self.policy.on_expiry is Recovery.NONE:
+        if self.policy.on_expiry is Recovery.NONE:  # else `_next` sees that it has expired
             self._model_says(event)
-        else:
-            self.out.do(do.Persist(self.model, None))  # `_next` sees that it has expired
 
     # Turns
 
@@ -242,6 +272,8 @@ class Session:
         """Send the turn that has waited longest, if the session can carry it."""
         self.state = State.READY
         waiting, upstream = self.turns.queue.waiting, self.upstream
+        if self.held and waiting:
+            return
         if not upstream.is_usable:
             signs = upstream.handle(Prepare(wanted=bool(waiting)))
             if not signs:
@@ -299,6 +331,65 @@ class Session:
         """End the turn as cancelled; where it was sent, only parts of its reply tell more."""
         self.turns.cancelled(self.turns.at_model(event.turn), event.outcome)
         self._next()
+
+    # In another process
+
+    @property
+    def can_move(self) -> bool:
+        """Whether nothing is under way at the model, so that another process may have it."""
+        return self.state in _AT_REST and not self.upstream.closing
+
+    def _hold(self, event: on.Hold) -> None:
+        """Begin nothing more at the model, or go on."""
+        self.held = event.on
+        if self.state is State.READY and self.turns.queue.waiting:
+            self._next()
+
+    def _adopted(self, event: on.Adopted) -> None:
+        """Begin again what was under way, with the clients that are still there."""
+        self._set_up(event)
+        self._heed(self.upstream.handle(event))
+        if self.state is not State.READY:
+            self.clients.await_one()
+        elif self.turns.queue.waiting:
+            self._next()
+        else:
+            self._end_if_abandoned()
+
+    def _adopted_running(self, event: on.Adopted) -> None:
+        """Fail the turn, of which nobody knows what has become, and go on."""
+        turn = self.turns.running
+        assert turn is not None  # noqa: S101 - it is at the model
+        self._set_up(event)
+        self._heed(self.upstream.handle(event))
+        self.clients.await_one()
+        self._failed(on.InvokeFailed(turn.number, GATEWAY_LOST))
+
+    def _adopted_closing(self, event: on.Adopted) -> None:
+        """End the turn that is at the model as the session's end says, and close."""
+        self._set_up(event)
+        turn = self.turns.running
+        if turn is not None:
+            self.turns.cut(turn, self._ended_by)
+        self._heed(self.upstream.handle(event))
+
+    def _adopted_ended(self, event: on.Adopted) -> None:
+        """Keep the last events for the clients, and close again what was being closed."""
+        self._set_up(event)
+        self._heed(self.upstream.handle(event))
+
+    def _forgotten(self, _event: on.Forgotten) -> None:
+        """End the session: what the model was sent is not known."""
+        self._end("lost")
+
+    def _set_up(self, event: on.Adopted) -> None:
+        self.inherited = event.crashed
+        turn = self.turns.running
+        if turn is not None and turn.request.stream and self.sure_until is None:
+            self.sure_until = self.out.last
+        for client in self.clients.readers:
+            if client not in event.clients:
+                self.clients.leave(client)
 
     # The end
 
@@ -363,11 +454,9 @@ class Session:
         if not self.policy.resume_seconds or not self._may_come_back:
             self._finish(ending.close, ending.close_reason)
             return
-        # The store keeps the session for as long as its log is to be had.
         self.state = State.ENDED
         self.out.clear_timers()
         self.out.do(do.CloseClient(ending.close, ending.close_reason))
-        self.out.do(do.Persist(None, self.out.wall + self.policy.resume_seconds))
         self.out.set_timer(Timer.DETACHED, self.out.now + self.policy.resume_seconds)
 
     @property
@@ -394,13 +483,22 @@ class Session:
 
     def _attach(self, event: on.Attached) -> None:
         """Go on over the new connection, from the event that the client has."""
+        self._catch_up(event.last_event)
         self.clients.take_over(event, self.upstream.expires_at)
         self._go_on_with(event.client)
 
     def _subscribe(self, event: on.Subscribed) -> None:
         """Let a client read from the event that it has."""
+        self._catch_up(event.last_event)
         self.clients.subscribe(event.client, event.last_event)
         self._go_on_with(event.client)
+
+    def _catch_up(self, last_event: int) -> None:
+        """Let what nobody has got yet follow what this client has."""
+        if self.sure_until is not None:
+            if last_event > self.sure_until:
+                self.out.renumber(self.sure_until, last_event - self.sure_until)
+            self.sure_until = None
 
     def _go_on_with(self, client: ClientId) -> None:
         if self.state is State.ENDED:
@@ -449,7 +547,8 @@ class Session:
 
     def _abandoned(self, _event: on.TimerFired) -> None:
         """End what nobody uses; one that a client has spoken to meanwhile has more time."""
-        self._end_if_abandoned()
+        if not self.turns.queue.waiting:  # as they do where it is to move
+            self._end_if_abandoned()
 
     def _abandoned_busy(self, _event: on.TimerFired) -> None:
         """Let the turns that were accepted finish first."""

@@ -5,7 +5,7 @@ numbers that they had, and the turn that was at the model still is: whoever sets
 neither is true says so, by `Detached` for each client and `InvokeFailed` for the turn.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import msgspec
 from msgspec import structs
@@ -17,7 +17,7 @@ from gateway.session.endings import ENDINGS
 from gateway.session.events import ClientId, Timer
 from gateway.session.keys import ResumeKeys
 from gateway.session.policy import Policy
-from gateway.session.ports import ModelSession
+from gateway.session.ports import ModelRequest, ModelSession
 from gateway.session.session import Session
 from gateway.session.table import State
 from gateway.session.transcript import Exchange
@@ -25,8 +25,11 @@ from gateway.session.turn_queue import Turn
 from gateway.session.upstream import Renewal
 from gateway.session.upstream_table import Life
 
+_NAMES = {timer: timer.value for timer in Timer}  # for which Python runs a descriptor each time
+_NO_REQUEST = ModelRequest(body=b"", content_type="")
 
-class Snapshot(Discreet, frozen=True, kw_only=True):
+
+class Snapshot(Discreet, frozen=True, kw_only=True, omit_defaults=True):
     """A session as it stood: the attributes of `Session` and of what it is made of."""
 
     id: str
@@ -34,28 +37,29 @@ class Snapshot(Discreet, frozen=True, kw_only=True):
     route: str
     state: State
     announced: bool
-    ending: ClosedReason | None
+    ending: ClosedReason | None = None
     used_at: float
     last: int
     timers: Mapping[str, float]
-    owner: ClientId | None
-    readers: tuple[ClientId, ...]
-    absent_since: float | None
+    owner: ClientId | None = None
+    readers: tuple[ClientId, ...] = ()
+    absent_since: float | None = None
     keys: tuple[bytes, ...] | None
     calls: int
-    waiting: list[Turn]
-    running: Turn | None
-    ended: list[tuple[str, bytes]]
-    exchanges: tuple[Exchange, ...]
-    dropped: int
-    whole: bool
+    waiting: Sequence[Turn] = ()
+    running: Turn | None = None
+    ended: Sequence[tuple[str, bytes]] = ()
+    exchanges: tuple[Exchange, ...] = ()
+    dropped: int = 0
+    whole: bool = True
     life: Life
-    model: ModelSession | None
+    model: ModelSession | None = None
     ends_at: float
     use_until: float
-    renewal: Renewal | None
-    retries: int
-    closing: frozenset[str]
+    renewal: Renewal | None = None
+    retries: int = 0
+    closing: frozenset[str] = frozenset()
+    sure_until: int | None = None
 
     def encode(self) -> bytes:
         """For a store. It holds what was said, and the model's session: both are secret."""
@@ -79,9 +83,25 @@ def take(session: Session, now: float, wall: float) -> Snapshot:
         now: The time, by the session's clock.
         wall: The same in seconds since the epoch.
     """
+    turns, shift = session.turns.queue, wall - now
+    return structs.replace(
+        head(session, now, wall),
+        waiting=[_turn_moved(turn, shift) for turn in turns.waiting],
+        running=turns.running and _turn_moved(turns.running, shift),
+        ended=turns.ended,
+        exchanges=session.history.transcript.exchanges,
+        renewal=_renewal_moved(session.upstream.renewal, shift),
+    )
+
+
+def head(session: Session, now: float, wall: float) -> Snapshot:
+    """The same without what grows with a conversation: turns have no bodies, and what has ended is
+    left out.
+    """
     shift = wall - now
     turns, clients, upstream = session.turns.queue, session.clients, session.upstream
     transcript = session.history.transcript
+    renewal = _renewal_moved(upstream.renewal, shift)
     return Snapshot(
         id=session.id,
         principal=session.principal,
@@ -91,25 +111,24 @@ def take(session: Session, now: float, wall: float) -> Snapshot:
         ending=None if session.ending is None else session.ending.reason,
         used_at=session.used_at + shift,
         last=session.out.last,
-        timers={timer.value: at + shift for timer, at in session.out.timers.items()},
+        timers={_NAMES[timer]: at + shift for timer, at in session.out.timers.items()},
         owner=clients.owner,
         readers=clients.readers,
         absent_since=_moved(clients.absent_since, shift),
         keys=None if clients.keys is None else clients.keys.hashes,
         calls=turns.count,
-        waiting=[_turn_moved(turn, shift) for turn in turns.waiting],
-        running=turns.running and _turn_moved(turns.running, shift),
-        ended=turns.ended,
-        exchanges=transcript.exchanges,
+        waiting=[_without_body(turn, shift) for turn in turns.waiting],
+        running=turns.running and _without_body(turns.running, shift),
         dropped=transcript.dropped,
         whole=transcript.whole,
         life=upstream.state,
         model=upstream.model,
         ends_at=upstream.ends_at,
         use_until=upstream.use_until + shift,
-        renewal=_renewal_moved(upstream.renewal, shift),
+        renewal=None if renewal is None else structs.replace(renewal, steps=None),
         retries=upstream.retries,
         closing=upstream.closing,
+        sure_until=session.sure_until,
     )
 
 
@@ -151,6 +170,7 @@ def restore(
     upstream.ends_at, upstream.use_until = snapshot.ends_at, snapshot.use_until + shift
     upstream.renewal = _renewal_moved(snapshot.renewal, shift)
     upstream.retries, upstream.closing = snapshot.retries, snapshot.closing
+    session.sure_until = snapshot.sure_until
     return session, [do.SetTimer(timer, at) for timer, at in session.out.timers.items()]
 
 
@@ -160,6 +180,11 @@ def _moved(time: float | None, shift: float) -> float | None:
 
 def _turn_moved(turn: Turn, shift: float) -> Turn:
     return structs.replace(turn, started=_moved(turn.started, shift))
+
+
+def _without_body(turn: Turn, shift: float) -> Turn:
+    started = _moved(turn.started, shift)
+    return structs.replace(turn, request=_NO_REQUEST, said=None, heard=None, started=started)
 
 
 def _renewal_moved(renewal: Renewal | None, shift: float) -> Renewal | None:

@@ -4,7 +4,7 @@ A model that keeps no history is sent it with each turn; another only when a new
 place of one that is gone.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, Literal
 
 import msgspec
@@ -74,6 +74,20 @@ class Transcript:
     def exchanges(self) -> tuple[Exchange, ...]:
         """Those that are kept, the oldest first."""
         return tuple(self._exchanges)
+
+    @property
+    def count(self) -> int:
+        """How many there have been."""
+        return self.dropped + len(self._exchanges)
+
+    def newest(self, count: int) -> Sequence[Exchange]:
+        """The newest of those that are kept, as many as there are."""
+        return self._exchanges[max(0, len(self._exchanges) - count) :]
+
+    @property
+    def kept(self) -> int:
+        """How many are kept."""
+        return len(self._exchanges)
 
     def leave_out(self) -> None:
         """There was an exchange that can't be told again."""

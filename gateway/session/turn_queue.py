@@ -1,6 +1,6 @@
 """The turns of a session: those that wait, the one at the model, the ids of those that ended."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from hashlib import sha256
 from typing import Literal, NamedTuple
 
@@ -24,7 +24,7 @@ def digest(body: bytes) -> bytes:
     return sha256(body).digest()
 
 
-class Turn(Struct, gc=False):
+class Turn(Struct, gc=False, omit_defaults=True):
     """An accepted message on its way to exactly one end.
 
     Attributes:
@@ -100,15 +100,19 @@ class TurnQueue:
         "_live",
         "_oldest",
         "_order",
-        "_remembered",
         "bytes",
         "count",
+        "ended_count",
+        "remembered",
         "running",
         "waiting",
     )
 
     def __init__(self, *, remembered: int) -> None:
-        self._remembered = remembered
+        self.remembered = remembered
+        """How many that have ended are kept by id."""
+        self.ended_count = 0
+        """How many have been kept in all."""
         self._live: dict[str, Turn] = {}
         # By id, a digest and the number of a status: a long conversation has many of them, so they
         # are kept small, and of types that the collector of cyclic garbage does not look at.
@@ -128,6 +132,11 @@ class TurnQueue:
     def next_up(self) -> Turn | None:
         """The one that has waited longest."""
         return self.waiting[0] if self.waiting else None
+
+    @property
+    def live(self) -> Collection[Turn]:
+        """Those that have not ended."""
+        return self._live.values()
 
     @property
     def pending(self) -> int:
@@ -191,15 +200,16 @@ class TurnQueue:
         self._remember(turn.id, turn.digest[:_KEPT_BYTES] + _MARKS[status])
 
     def _remember(self, message_id: str, kept: bytes) -> None:
-        if len(self._order) < self._remembered:
+        if len(self._order) < self.remembered:
             self._order.append(message_id)
             self.bytes += REMEMBERED_BYTES
-        elif self._remembered:
+        elif self.remembered:
             del self._ended[self._order[self._oldest]]
             self._order[self._oldest] = message_id
-            self._oldest = (self._oldest + 1) % self._remembered
+            self._oldest = (self._oldest + 1) % self.remembered
         else:
             return
+        self.ended_count += 1
         self._ended[message_id] = kept
 
     @property
@@ -207,8 +217,16 @@ class TurnQueue:
         """What is remembered of turns that have ended, the oldest first: ids, and what tells them
         and their ends apart.
         """
-        order = self._order[self._oldest :] + self._order[: self._oldest]
-        return [(message_id, self._ended[message_id]) for message_id in order]
+        return self.newest_ended(len(self._order))
+
+    def newest_ended(self, count: int) -> list[tuple[str, bytes]]:
+        """The newest of `ended`, as many as there are."""
+        if not count:
+            return []
+        order, newest = self._order, self._oldest - 1
+        places = range(newest - min(count, len(order)) + 1, newest + 1)
+        ids = [order[place] for place in places]  # a place before the first counts from the end
+        return [(message_id, self._ended[message_id]) for message_id in ids]
 
     def restore(
         self,

@@ -55,6 +55,7 @@ UpstreamEvent = (
     | on.InvokeCancelled
     | on.CloseEnded
     | on.TimerFired
+    | on.Adopted
 )
 
 
@@ -204,7 +205,6 @@ class Upstream:
         self.model = model
         ends = model.expires_at
         self.ends_at = out.wall + policy.session_seconds if ends is None else ends
-        out.do(do.Persist(model, self.ends_at))
         self.use_until = out.now + (self.ends_at - out.wall) - policy.expiry_margin_seconds
         out.set_timer(Timer.EXPIRY, self.use_until)
         if policy.on_expiry is Recovery.NONE:
@@ -279,7 +279,6 @@ class Upstream:
         self.renewal = renewal
         self._out.clear_timer(Timer.EXPIRY)
         self._out.clear_timer(Timer.EXPIRING)
-        self._out.do(do.Persist(None, None))
 
     # Renewal
 
@@ -323,20 +322,27 @@ class Upstream:
 
     def _step_failed(self, event: on.InvokeFailed) -> Signs:
         """Try again where that is safe, now or with the next turn; else the session is over."""
-        renewal = self._step_ended(event.turn)
+        self._step_ended(event.turn)
         failure = event.failure
         if self._retry_later(Timer.RETRY_REPLAY, failure):
             return ()
         if failure.may_retry:
-            renewal.steps = None  # half a context is none: the next session is told all of it
-            self.retries = 0
-            self._close_model()
-            self.state = Life.ABSENT
+            self._drop_replay()
             return (Unavailable(failure),)
         if failure.code is ErrorCode.SESSION_LOST:
             self.model = None
         self._rest()
         return (Gone("lost"),)
+
+    def _drop_replay(self) -> None:
+        """Half a context is none: the next session is told all of it."""
+        assert self.renewal is not None  # noqa: S101 - it is what is replayed
+        self.renewal.steps = self.renewal.step = None
+        self.retries = 0
+        self._close_model()
+        self._out.clear_timer(Timer.EXPIRY)
+        self._out.clear_timer(Timer.EXPIRING)
+        self.state = Life.ABSENT
 
     def _step_ended(self, number: int) -> Renewal:
         renewal = self.renewal
@@ -410,6 +416,37 @@ class Upstream:
         """One that another has replaced, or that came too late, is closed."""
         self.closing -= {event.model.id}
         return ()
+
+    # In another process
+
+    def _close_again(self, _event: on.Adopted) -> Signs:
+        """Close again what was being closed: nobody hears of the end of that."""
+        for model_id in sorted(self.closing):
+            self._out.do(do.CloseSession(ModelSession(model_id)))
+        return ()
+
+    def _open_again(self, event: on.Adopted) -> Signs:
+        """Ask the model for a session once more."""
+        self._close_again(event)
+        return self._open()
+
+    def _wait_again(self, event: on.Adopted) -> Signs:
+        """Wait on; but begin a replay anew."""
+        if Timer.RETRY_REPLAY in self._out.timers:
+            self._out.clear_timer(Timer.RETRY_REPLAY)
+            return self._replay_again(event)
+        return self._close_again(event)
+
+    def _replay_again(self, event: on.Adopted) -> Signs:
+        """Tell another session all of it: half a context is none."""
+        self._close_again(event)
+        self._drop_replay()
+        return USABLE
+
+    def _stop_again(self, event: on.Adopted) -> Signs:
+        """Close what is open; what was under way is over."""
+        self._close_again(event)
+        return self._wind_up()
 
     def _give_up(self, _event: GiveUp) -> Signs:
         """Close it without waiting for what is under way."""

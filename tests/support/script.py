@@ -6,7 +6,8 @@
 import itertools
 from typing import Any, TypeVar
 
-from msgspec import UNSET
+import msgspec
+from msgspec import UNSET, structs
 
 from gateway.errors import ErrorCode, Failure, Outcome
 from gateway.protocol import messages as wire
@@ -17,9 +18,12 @@ from gateway.session.log import EventLog
 from gateway.session.policy import Policy
 from gateway.session.ports import ModelReply, ModelSession
 from gateway.session.reader import LogReader
+from gateway.session.recorder import Recorder, snapshot_of
 from gateway.session.session import Session
 from gateway.session.snapshot import Snapshot, restore, take
+from gateway.session.storage import Change, Saved, Title
 from gateway.session.table import State
+from gateway.stores.memory import _merged
 
 E = TypeVar("E")
 
@@ -30,6 +34,21 @@ CLOCK = 1000.0
 """The same by the session's clock."""
 
 MODEL = ModelSession("model-1", expires_at=START + 1200)
+
+
+OWNER = Title("here", 1)
+
+
+def merged(before: Saved | None, change: Change) -> Saved:
+    """A session as a store has it after a change."""
+    number = 1 if before is None else before.number + 1
+    saved = _merged(None if change.whole else before, change, OWNER, number)
+    pieces = [piece for piece in saved.events if _last_of(piece) >= change.first]
+    return structs.replace(saved, events=pieces)
+
+
+def _last_of(piece: bytes) -> int:
+    return msgspec.json.decode(piece, type=list[wire.Event])[-1].event
 
 
 def send(message_id: str, text: str = "hello", **fields: Any) -> wire.MessageSend:
@@ -85,7 +104,15 @@ class Script:
         self.resumed: wire.SessionResumed | None = None
         self.reader = LogReader()
         self.client = 0
+        self.clients = 0
         self.readers: set[int] = set()
+        self.recorder: Recorder | None = None
+        self.saved: Saved | None = None
+
+    @property
+    def last_event(self) -> int:
+        """The number of the newest event."""
+        return self.events[-1].event if self.events else 0
 
     @property
     def now(self) -> float:
@@ -153,10 +180,12 @@ class Script:
         data = take(self.session, self.clock, self.now).encode()
         self.clock, self.epoch = self.clock + 512, self.epoch - 512
         self.session = self._restored(data)
+        self.recorder = None
         return self._restored(take(self.session, self.clock, self.now).encode())
 
     def _restored(self, data: bytes) -> Session:
         session, timers = restore(Snapshot.decode(data), self.policy, self.clock, self.now)
+        session.held, session.inherited = self.session.held, self.session.inherited  # not stored
         assert {timer.timer: (timer.at or 0) + self.epoch for timer in timers} == self.timers
         assert not any(timer.spread for timer in timers), "they are spread already"
         return session
@@ -176,11 +205,13 @@ class Script:
         if before is State.CLOSED or self.forgotten:
             assert isinstance(effect, do.CloseSession), "only closing follows the end"
         if before is State.ENDED:
-            assert not isinstance(effect, do.Append | do.Invoke | do.OpenSession | do.Persist)
+            assert not isinstance(effect, do.Append | do.Invoke | do.OpenSession)
         match effect:
             case do.Append():
                 for event in effect.events:
                     self._append(event)
+            case do.Renumber():
+                self._renumber(effect)
             case do.Trim():
                 self.log.trim(effect.through)
             case do.Tell():
@@ -223,12 +254,9 @@ class Script:
                     self.readers.clear()
             case do.Displace():
                 assert effect.client != self.client
-            case do.Persist():
-                if effect.model is not None:
-                    assert effect.model.id in self.open_models
 
     def _append(self, event: wire.Event) -> None:
-        assert event.event == len(self.events) + 1, "numbers without gaps"
+        assert event.event == self.last_event + 1, "numbers without gaps"
         self.events.append(event)
         self.log.append(event, self.clock)
         if isinstance(event, wire.MessageAccepted):
@@ -243,6 +271,19 @@ class Script:
             assert event.id not in self.done, "one end for each message"
             assert event.deltas == self.deltas.get(event.id, 0)
             self.done[event.id] = event
+
+    def _renumber(self, effect: do.Renumber) -> None:
+        assert effect.by > 0
+        assert not self.readers, "nobody has got them"
+        self.log.renumber(effect.after, effect.by)
+        if self.recorder is not None:
+            self.recorder.reset()
+        self.events = [
+            structs.replace(event, event=event.event + effect.by)
+            if event.event > effect.after
+            else event
+            for event in self.events
+        ]
 
     def _attach(self, effect: do.Attach) -> None:
         if effect.client != self.client:
@@ -267,16 +308,17 @@ class Script:
         )
         said = self.reader.take()
         assert isinstance(said, wire.SessionResumed)
-        assert said.last_event == len(self.events)
+        assert said.last_event == self.last_event
         self.resumed, lost = said, said.lost
         if lost is not None:
             assert lost == (effect.after + 1, self.reader.position)
         for number in range(self.reader.position + 1, self.log.last + 1):
-            assert self.log.get(number) is self.events[number - 1], "what is not lost is there"
+            (event,) = [event for event in self.events if event.event == number]
+            assert self.log.get(number) == event, "what is not lost is there"
 
     def _invariants(self) -> None:
         assert len(self.invoking) <= 1, "one turn at the model at a time"
-        assert self.session.out.last == self.log.last == len(self.events)
+        assert self.session.out.last == self.log.last == self.last_event
         assert set(self.session.out.timers) == set(self.timers)
         if self.state is State.CLOSED:
             assert not self.timers, "no timer outlives the session"
@@ -292,11 +334,52 @@ class Script:
         if self.state is State.READY:
             assert not self.open_models or Timer.EXPIRY in self.timers
 
+    # Other processes
+
+    def store(self) -> Saved:
+        """Write the session to where another process finds it."""
+        if self.recorder is None:
+            self.recorder = Recorder(self.session, self.log, stored=False)
+        self.saved = merged(self.saved, self.recorder.take(self.clock, self.now))
+        return self.saved
+
+    def adopt(self, *clients: int, crashed: bool = True) -> list[do.Effect]:
+        """Another process goes on with what was stored last; of this one nothing is left.
+
+        Args:
+            clients: Those that have found their way there before.
+            crashed: Whether this process was to go on with it.
+        """
+        assert self.saved is not None
+        self.clock, self.epoch = self.clock + 512, self.epoch - 512
+        snapshot, events = snapshot_of(self.saved)
+        self.session, timers = restore(snapshot, self.policy, self.clock, self.now)
+        self.log = EventLog(self.policy.log_bounds)
+        self.log.begin(snapshot.last - len(events))
+        for event in events:
+            self.log.append(event, self.clock)
+        self.recorder = Recorder(self.session, self.log, stored=True)
+        self.timers = {timer.timer: (timer.at or 0) + self.epoch for timer in timers}
+        self._forget_since(snapshot.last)
+        self.invoking, self.opening, self.closing_models = [], 0, []
+        self.readers.intersection_update(clients)
+        if self.client not in clients:
+            self.client = 0
+        return self.step(on.Adopted(clients, crashed))
+
+    def _forget_since(self, last: int) -> None:
+        """What was told and not stored is not known any more."""
+        self.events = [event for event in self.events if event.event <= last]
+        self.deltas = {}
+        for event in self.events:
+            if isinstance(event, wire.MessageDelta):
+                self.deltas[event.id] = event.index + 1
+
     # Shorthand
 
     def start(self, client: int | None = 1) -> "Script":
         """A client connects, or asks without a connection."""
-        self.client = client or 0
+        self.client = self.clients = client or 0
         self.step(on.Start(resume_key="key-0", client=client))
         return self
 
@@ -308,7 +391,7 @@ class Script:
         """The client comes back, with the newest key unless told otherwise."""
         shown = self.keys[-1] if key is None else key
         self.keys.append(f"key-{len(self.keys)}")
-        self.client += 1
+        self.client = self.clients = self.clients + 1
         self.step(on.Attached(self.client, shown, self.keys[-1], last_event))
         assert self.resumed is not None
         return self.resumed

@@ -157,3 +157,88 @@ def test_it_is_shortened_from_the_front_as_far_as_need_be() -> None:
     log.trim(4)
     log.shrink(0)
     assert (log.first, log.last) == (5, 4)
+
+
+def test_a_log_that_goes_on_elsewhere() -> None:
+    log = filled(0)
+    log.begin(7)
+    assert (log.first, log.last, log.told, log.held) == (8, 7, 7, 0)
+    assert log.get(7) is None
+    log.append(accepted(8), 1.0)
+    assert [number_at(log, number) for number in (7, 8, 9)] == [None, 8, None]
+
+
+def test_one_that_goes_on_after_another_number_holds_nothing_of_before() -> None:
+    log = filled(5)
+    log.trim(2)
+    log.begin(3)
+    assert (log.first, log.last, log.told, log.held) == (4, 3, 3, 0)
+    log.append(accepted(4), 1.0)
+    assert log.held == log.bytes_after(3) == OVERHEAD_BYTES
+    assert log.since(0) == [accepted(4)]
+
+
+def test_what_follows_a_number() -> None:
+    log = filled(4)
+    log.trim(1)
+    assert [event.event for event in log.since(0)] == [2, 3, 4]
+    assert [event.event for event in log.since(2)] == [3, 4]
+    assert log.since(4) == []
+    assert log.since(9) == []
+
+
+def test_what_follows_a_number_in_a_log_that_was_cut() -> None:
+    log = filled(100, max_events=3)
+    assert [event.event for event in log.since(0)] == [98, 99, 100]
+    assert [event.event for event in log.since(99)] == [100]
+
+
+def test_what_is_held_back_is_read_when_it_is_told() -> None:
+    log = filled(1)
+    log.holding = True
+    for number in (2, 3):
+        log.append(accepted(number), float(number))
+    assert (log.last, log.told) == (3, 1)
+    assert [number_at(log, number) for number in (1, 2, 3)] == [1, None, None]
+    assert [event.event for event in log.since(1)] == [2, 3]
+    log.told = 2
+    assert [number_at(log, number) for number in (1, 2, 3)] == [1, 2, None]
+    log.holding = False
+    log.append(accepted(4), 4.0)
+    assert log.told == 4
+
+
+@pytest.mark.parametrize("holding", [False, True])
+def test_what_nobody_has_got_may_have_other_numbers(holding: bool) -> None:
+    log = filled(5)
+    log.holding = holding
+    log.renumber(3, 10)
+    assert (log.first, log.last, log.held) == (14, 15, 2 * OVERHEAD_BYTES)
+    assert log.told == (13 if holding else 15)
+    assert [event.event for event in log.since(0)] == [14, 15]
+    assert [number_at(log, number) for number in (3, 4, 13)] == [None] * 3
+    log.append(accepted(16), 5.0)
+    assert log.bytes_after(14) == 2 * OVERHEAD_BYTES
+
+
+def test_they_are_as_old_as_before() -> None:
+    log = filled(5)
+    log.renumber(3, 10)
+    log.append(accepted(16), 64.5)
+    assert log.first == 15, "the fourth was of 4.0"
+
+
+def test_where_none_follows_the_next_does() -> None:
+    log = filled(3)
+    log.renumber(3, 10)
+    assert (log.first, log.last) == (14, 13)
+    log.append(accepted(14), 4.0)
+    assert number_at(log, 14) == 14
+
+
+def test_where_some_that_follow_are_dropped_the_others_keep_their_distance() -> None:
+    log = filled(9, max_events=2)
+    assert log.first == 8
+    log.renumber(3, 10)
+    assert (log.first, log.last) == (18, 19)
+    assert [event.event for event in log.since(0)] == [18, 19]

@@ -37,7 +37,9 @@ FAILURES = st.builds(
 
 
 class Sessions(RuleBasedStateMachine):
-    """A client, a model, a clock and an operator, each at its worst."""
+    """A client, a model, a clock, an operator and other processes, each at its worst."""
+
+    script_type = Script
 
     def __init__(self) -> None:
         super().__init__()
@@ -58,6 +60,7 @@ class Sessions(RuleBasedStateMachine):
         queued_messages=st.integers(0, 3),
         remembered_messages=st.integers(0, 3),
         resume_seconds=st.sampled_from([0.0, 30.0]),
+        streams=st.booleans(),
         log_events=st.sampled_from([1, 2, 1000]),
         retries=st.integers(0, 2),
         on_expiry=st.sampled_from(Recovery),
@@ -68,7 +71,7 @@ class Sessions(RuleBasedStateMachine):
         transcript_turns=st.sampled_from([1, 100]),
     )
     def start(self, client: int | None, **policy: object) -> None:
-        self.script = Script(
+        self.script = self.script_type(
             idle_seconds=50,
             session_seconds=200,
             expiring_notice_seconds=20,
@@ -118,7 +121,7 @@ class Sessions(RuleBasedStateMachine):
         good = shown == script.keys[-1] or not self.confirmed
         assert script.session.accepts(shown) is good
         if good:
-            script.resume(int(has * len(script.events)), shown)
+            script.resume(int(has * script.last_event), shown)
             script.keys[-2:] = [shown, script.keys[-1]]
             self.connected, self.confirmed = True, False
 
@@ -127,7 +130,7 @@ class Sessions(RuleBasedStateMachine):
     def subscribe(self, has: float) -> None:
         """As one that reads along."""
         self.readers += 1
-        last_event = int(has * len(self.script.events))
+        last_event = int(has * self.script.last_event)
         self.script.step(on.Subscribed(1000 + self.readers, last_event))
 
     @precondition(lambda self: self.script.readers)
@@ -137,7 +140,7 @@ class Sessions(RuleBasedStateMachine):
 
     @rule(has=st.floats(0, 1))
     def written(self, has: float) -> None:
-        self.script.step(on.Written(int(has * len(self.script.events))))
+        self.script.step(on.Written(int(has * self.script.last_event)))
 
     @precondition(lambda self: self.connected)
     @rule()
@@ -210,6 +213,56 @@ class Sessions(RuleBasedStateMachine):
     def drain(self, force: bool, sure: bool) -> None:
         if sure:
             self.script.step(on.Drain(force=force))
+
+    # Other processes
+
+    @rule(held=st.booleans(), sure=SELDOM)
+    def hold(self, held: bool, sure: bool) -> None:
+        if sure or not held:
+            self.script.step(on.Hold(on=held))
+
+    @precondition(lambda self: self.script.session.announced)
+    @precondition(lambda self: self.script.state is not State.CLOSED)
+    @rule(
+        parts=st.integers(0, 3),
+        stays=st.booleans(),
+        returns=st.booleans(),
+        sure=SELDOM,
+    )
+    def crash(self, parts: int, stays: bool, returns: bool, sure: bool) -> None:
+        """The process dies; it may have told its client parts that were not stored."""
+        script = self.script
+        if not sure:
+            return
+        script.store()
+        running, owner = script.session.turns.running, script.session.clients.owner
+        if running is not None and running.request.stream:
+            for _ in range(parts):
+                script.part("lost")
+        has = script.last_event
+        self.connected = stays and owner is not None
+        script.adopt(*((owner,) if self.connected and owner is not None else ()))
+        gone = script.state is State.CLOSED
+        if returns and not gone and not self.connected and script.policy.resume_seconds:
+            assert script.session.may_have_told(has)
+            script.resume(has)
+            self.connected, self.confirmed = True, False
+
+    @precondition(lambda self: self.script.session.announced and self.script.session.can_move)
+    @rule()
+    def move(self) -> None:
+        """It is let go, and taken over by who has its client, if one is there."""
+        script = self.script
+        script.store()
+        owner = script.session.clients.owner
+        self.connected = owner is not None
+        script.adopt(*(() if owner is None else (owner,)), crashed=False)
+
+    @precondition(lambda self: self.script.session.inherited)
+    @rule(sure=SELDOM)
+    def forgotten(self, sure: bool) -> None:
+        if sure:
+            self.script.step(on.Forgotten())
 
     # The end
 

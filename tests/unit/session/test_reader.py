@@ -171,3 +171,17 @@ def test_whether_it_is_behind() -> None:
     behind.append(reader.is_behind)
     reader.take()
     assert [*behind, reader.is_behind] == [False, True, False]
+
+
+def test_it_goes_on_in_another_copy_of_the_log() -> None:
+    here, there, reader = filled(2), filled(0), LogReader()
+    there.begin(1)
+    add(there, 2)
+    begun = [reader.has_begun]
+    reader.begin(here, 0, "key")
+    begun.append(reader.has_begun)
+    assert begun == [False, True]
+    assert taken(reader) == [1, 2]
+    reader.move(there)
+    assert reader.is_behind
+    assert taken(reader) == [3]

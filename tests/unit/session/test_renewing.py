@@ -25,6 +25,17 @@ def said(script: Script) -> list[bytes]:
     return [invoke.request.body for invoke in script.invoking]
 
 
+def replaying(**policy: object) -> Script:
+    """A session that is lost with its second turn; another is open, and told of the first."""
+    script = Script(on_lost=Recovery.REPLAY, **policy).ready()
+    script.step(send("a", "one"))
+    script.answer()
+    script.step(send("b", "two"))
+    script.fail(LOST)
+    script.step(on.Opened(NEW))
+    return script
+
+
 class TestLoss:
     def test_the_turn_goes_on_in_a_new_session(self) -> None:
         script = Script(on_lost=Recovery.RENEW).ready()
@@ -33,7 +44,7 @@ class TestLoss:
         script.fail(LOST)
         assert script.stands(State.RENEWING)
         assert script.effects[-1] == do.OpenSession()
-        assert script.last(do.Persist).model is None
+        assert script.session.model is None
         script.step(on.Opened(NEW))
         assert script.last(wire.SessionRenewed) == wire.SessionRenewed(
             event=4, reason="lost", context="lost", expires_at="2027-01-15T09:23:20Z"
@@ -98,12 +109,7 @@ class TestLoss:
         assert script.last(wire.SessionRenewed).reason == "lost"
 
     def test_a_replay_that_is_turned_away_is_tried_again(self) -> None:
-        script = Script(on_lost=Recovery.REPLAY, retries=1).ready()
-        script.step(send("a", "one"))
-        script.answer()
-        script.step(send("b", "two"))
-        script.fail(LOST)
-        script.step(on.Opened(NEW))
+        script = replaying(retries=1)
         script.fail(THROTTLED)
         script.fire(Timer.RETRY_REPLAY)
         assert said(script) == [b"one"]
@@ -122,24 +128,14 @@ class TestLoss:
         assert said(script) == [b"three"]
 
     def test_a_replay_that_may_have_been_heard_in_part_is_the_end(self) -> None:
-        script = Script(on_lost=Recovery.REPLAY).ready()
-        script.step(send("a", "one"))
-        script.answer()
-        script.step(send("b", "two"))
-        script.fail(LOST)
-        script.step(on.Opened(NEW))
+        script = replaying()
         script.fail(Failure(code=ErrorCode.UNAVAILABLE, message="", outcome=Outcome.UNKNOWN))
         assert script.last(do.CloseSession).model == NEW
         script.closed()
         assert script.last(wire.SessionClosed).reason == "lost"
 
     def test_a_replay_may_lose_its_session_too(self) -> None:
-        script = Script(on_lost=Recovery.REPLAY).ready()
-        script.step(send("a", "one"))
-        script.answer()
-        script.step(send("b", "two"))
-        script.fail(LOST)
-        script.step(on.Opened(NEW))
+        script = replaying()
         script.fail(LOST)
         assert script.last(wire.SessionClosed).reason == "lost"
         assert not script.closing_models
@@ -248,7 +244,7 @@ class TestExpiry:
         script.fire(Timer.EXPIRY)
         assert script.stands(State.READY)
         assert script.closing_models == [MODEL]
-        assert script.last(do.Persist) == do.Persist(None, None)
+        assert script.session.model is None
         script.closed()
         script.step(send("a"), after=1.0)
         script.step(on.Opened(NEW))
@@ -268,7 +264,8 @@ class TestExpiry:
         script.step(send("b"))
         script.fire(Timer.EXPIRY)
         assert script.stands(State.RUNNING)
-        assert script.effects == [do.Persist(MODEL, None)], "the store may not drop it meanwhile"
+        assert script.effects == []
+        assert script.session.model == MODEL
         script.answer()
         assert script.done["a"].status == "completed"
         assert script.closing_models == [MODEL]

@@ -1,0 +1,131 @@
+"""What a store has of a session, so that each write carries no more than what has changed.
+
+The log, the bodies of turns, the ids that are remembered and the transcript grow with a
+conversation; the rest, the head, is small and goes with each write. Everything is JSON, since a
+reply's JSON is kept as it came.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import msgspec
+from msgspec import structs
+
+from gateway.protocol.discretion import Discreet
+from gateway.protocol.messages import Event
+from gateway.session.ports import Log, ModelRequest
+from gateway.session.session import Session
+from gateway.session.snapshot import Snapshot, head
+from gateway.session.storage import Change, Saved
+from gateway.session.transcript import Exchange
+from gateway.session.turn_queue import Turn
+
+
+class _Body(Discreet, frozen=True, gc=False, omit_defaults=True):
+    """What is large of a turn. A body that is made of a template is made anew when it is sent."""
+
+    request: ModelRequest
+    said: str | None = None
+
+
+_NOTHING: Mapping[str, bytes] = {}
+
+_encode = msgspec.json.Encoder().encode
+_head_of = msgspec.json.Decoder(Snapshot).decode
+_body_of = msgspec.json.Decoder(_Body).decode
+_ended_of = msgspec.json.Decoder(tuple[str, bytes]).decode
+_exchange_of = msgspec.json.Decoder(Exchange).decode
+_events_of = msgspec.json.Decoder(list[Event]).decode
+
+
+class Recorder:
+    """Knows how much of a session is stored.
+
+    Args:
+        session: The session.
+        log: Its log.
+        stored: Whether the store has all of it as it stands now.
+    """
+
+    __slots__ = ("_ended", "_events", "_log", "_said", "_session", "_turns", "_whole")
+
+    def __init__(self, session: Session, log: Log, *, stored: bool) -> None:
+        self._session = session
+        self._log = log
+        self._whole = not stored
+        queue = session.turns.queue
+        self._events = log.last
+        self._turns: Mapping[str, bytes] = {turn.id: turn.digest for turn in queue.live}
+        self._ended, self._said = queue.ended_count, session.history.transcript.count
+
+    def reset(self) -> None:
+        """Nothing is certain of what the store has: the next change is all of it."""
+        self._whole = True
+
+    def take(self, now: float, wall: float) -> Change:
+        """What is to be written now. Unless it is, call `reset`.
+
+        Args:
+            now: The time, by the session's clock.
+            wall: The same in seconds since the epoch.
+        """
+        session, log, whole = self._session, self._log, self._whole
+        queue, transcript = session.turns.queue, session.history.transcript
+        live = queue.live
+        known = _NOTHING if whole else self._turns
+        self._turns = turns = {turn.id: turn.digest for turn in live} if live else _NOTHING
+        ended, said = queue.ended_count, transcript.count
+        newly_ended = queue.newest_ended(ended if whole else ended - self._ended)
+        newly_said = transcript.newest(said if whole else said - self._said)
+        news = log.since(0 if whole else self._events)
+        change = Change(
+            whole=whole,
+            head=_encode(head(session, now, wall)),
+            turns={
+                turn.id: _encode(_Body(turn.request, turn.said))
+                for turn in live
+                if known.get(turn.id) != turn.digest
+            }
+            if live
+            else _NOTHING,
+            gone=[message_id for message_id in known if message_id not in turns] if known else [],
+            ended=[_encode(each) for each in newly_ended] if newly_ended else [],
+            max_ended=queue.remembered,
+            said=[_encode(each) for each in newly_said] if newly_said else [],
+            max_said=transcript.kept,
+            events=_encode(news) if news else None,
+            last=log.last,
+            first=log.first,
+        )
+        self._events, self._ended, self._said, self._whole = log.last, ended, said, False
+        return change
+
+
+def head_of(data: bytes) -> Snapshot:
+    """A session without what grows: its turns have no bodies, and it remembers nothing.
+
+    Raises:
+        msgspec.DecodeError: It is none.
+    """
+    return _head_of(data)
+
+
+def snapshot_of(saved: Saved) -> tuple[Snapshot, Sequence[Event]]:
+    """A session as it was saved, and the events of its log.
+
+    Raises:
+        msgspec.DecodeError: It is none.
+        KeyError: A part of it is missing.
+    """
+    bare = head_of(saved.head)
+    return structs.replace(
+        bare,
+        waiting=[_with_body(turn, saved) for turn in bare.waiting],
+        running=bare.running and _with_body(bare.running, saved),
+        ended=[_ended_of(each) for each in saved.ended],
+        exchanges=tuple(_exchange_of(each) for each in saved.said),
+    ), [event for piece in saved.events for event in _events_of(piece)]
+
+
+def _with_body(turn: Turn, saved: Saved) -> Turn:
+    body = _body_of(saved.turns[turn.id])
+    return structs.replace(turn, request=body.request, said=body.said)
