@@ -1,0 +1,77 @@
+"""Encrypts what is kept outside of this process: AES-256-GCM, with keys of the operator's."""
+
+import os
+from base64 import b64decode
+from collections.abc import Sequence
+from pathlib import Path
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+from gateway.session.storage import StoreUnavailable
+
+KEY_BYTES = 32
+_NONCE_BYTES = 12
+
+
+class SealingKeyError(Exception):
+    """A file of keys can't be used; the text says what to do."""
+
+
+class Sealer:
+    """Encrypts and decrypts; without keys, it leaves everything as it is.
+
+    Args:
+        keys: The first encrypts; any of them decrypts, so that keys can be replaced: add the new
+            one behind the old at every replica, then put it first.
+    """
+
+    def __init__(self, keys: Sequence[bytes] = ()) -> None:
+        self._ciphers = [AESGCM(key) for key in keys]
+
+    def seal(self, data: bytes, about: str) -> bytes:
+        """Encrypt.
+
+        Args:
+            data: What is to be kept.
+            about: What it belongs to: it can't be opened as anything else's.
+        """
+        if not self._ciphers:
+            return data
+        nonce = os.urandom(_NONCE_BYTES)
+        return nonce + self._ciphers[0].encrypt(nonce, data, about.encode())
+
+    def open(self, sealed: bytes, about: str) -> bytes:
+        """Decrypt; see `seal`.
+
+        Raises:
+            StoreUnavailable: No key of this replica opens it.
+        """
+        if not self._ciphers:
+            return sealed
+        for cipher in self._ciphers:
+            try:
+                return cipher.decrypt(sealed[:_NONCE_BYTES], sealed[_NONCE_BYTES:], about.encode())
+            except (InvalidTag, ValueError):  # too short to have been encrypted at all
+                continue
+        raise StoreUnavailable("what is kept was encrypted with another key")
+
+
+def sealer_of(path: Path) -> Sealer:
+    """What encrypts with the keys of a file: one a line, 32 bytes as Base64.
+
+    Raises:
+        SealingKeyError: It has none, or wrong ones.
+    """
+    try:
+        lines = path.read_text().split()
+        keys = [b64decode(line, validate=True) for line in lines]
+    except (OSError, ValueError) as error:
+        why = error.strerror if isinstance(error, OSError) else "it is not Base64"
+        raise SealingKeyError(f"{path}: {why}. {_ADVICE}") from None
+    if not keys or any(len(key) != KEY_BYTES for key in keys):
+        raise SealingKeyError(f"{path}: each line has to be {KEY_BYTES} bytes as Base64. {_ADVICE}")
+    return Sealer(keys)
+
+
+_ADVICE = "To make a key: openssl rand -base64 32"

@@ -1,0 +1,364 @@
+"""Sessions in Valkey, or Redis, which speaks the same protocol: for replicas anywhere.
+
+The client is valkey-py; docs/replicas.md says why.
+"""
+
+import asyncio
+import contextlib
+import itertools
+from collections.abc import AsyncIterator, Callable, Sequence
+from functools import lru_cache
+from hashlib import sha1
+from typing import Any
+from urllib.parse import parse_qs, urlsplit, urlunsplit
+
+from valkey.asyncio import ConnectionPool, Valkey
+from valkey.asyncio.cluster import ValkeyCluster
+from valkey.exceptions import NoScriptError, ValkeyClusterException, ValkeyError
+
+from gateway.session.storage import (
+    NOBODY,
+    Beats,
+    Change,
+    Count,
+    Fenced,
+    Glimpse,
+    Outdated,
+    Pending,
+    Saved,
+    StoreUnavailable,
+    Title,
+    Use,
+)
+from gateway.stores import scripts
+from gateway.stores.line import TIMEOUT_SECONDS, Command, Line
+from gateway.stores.sealing import Sealer
+
+OVER_SECONDS = 600
+"""How long it is remembered that a session is over."""
+
+INBOX_SECONDS = 60
+"""How long letters are kept for a replica that does not read them."""
+
+LETTERS = 256
+"""How many letters are taken at once."""
+
+_DIGESTS = {script: sha1(script.encode()).hexdigest() for script in scripts.ALL}  # noqa: S324
+
+_ATTEMPTS = {"connection_error_retry_attempts": 0, "cluster_error_retry_attempts": 1}
+"""A cluster's client would go on for many times as long as an answer may take."""
+
+_FAILURES = (ValkeyError, ValkeyClusterException, OSError)
+
+
+@contextlib.asynccontextmanager
+async def valkey_store(
+    url: str, *, password: str | None = None, sealer: Sealer | None = None
+) -> AsyncIterator["ValkeyStore"]:
+    """A store at this address; whether it can be reached shows when it is asked for something.
+
+    Args:
+        url: ``valkey://``, ``valkeys://`` for TLS, or the same with ``redis``; ``?cluster=true``
+            for a cluster.
+        password: In place of one in `url`.
+        sealer: Encrypts what is said; None where it is kept as it is.
+    """
+    parts = urlsplit(url)
+    query = parse_qs(parts.query)
+    cluster = query.pop("cluster", ["false"]) == ["true"]
+    address = urlunsplit(parts._replace(query="&".join(f"{k}={v[0]}" for k, v in query.items())))
+    options: dict[str, Any] = {"socket_connect_timeout": TIMEOUT_SECONDS, "socket_timeout": None}
+    if password is not None:
+        options["password"] = password
+    async with contextlib.AsyncExitStack() as stack:
+
+        def kept(client: Any) -> Any:
+            stack.push_async_callback(_close, client)
+            return client
+
+        line: Line | _ClusterLine
+        if cluster:
+            options.update(_ATTEMPTS)
+            client = kept(
+                _Cluster.from_url(address, **{**options, "socket_timeout": TIMEOUT_SECONDS})
+            )
+            line = _ClusterLine(client)
+            waiting = kept(_Cluster.from_url(address, **options))
+        else:
+            pool = ConnectionPool.from_url(address, **options)
+            line = kept(Line(pool, scripts.ALL))
+            waiting = kept(Valkey.from_pool(pool))
+        yield ValkeyStore(line, waiting, sealer=sealer or Sealer())
+
+
+async def _close(client: Any) -> None:
+    with contextlib.suppress(*_FAILURES):
+        await client.aclose()
+
+
+class _Cluster(ValkeyCluster):
+    """The client forgets each node that has failed: when all have, it has none to ask again."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self._first = dict(self.nodes_manager.startup_nodes)
+
+    async def initialize(self) -> "_Cluster":
+        """Learn where everything is, from the nodes that are known or those of the address."""
+        known = self.nodes_manager.startup_nodes
+        self.nodes_manager.startup_nodes = {**known, **self._first, **known}
+        await super().initialize()
+        return self
+
+
+class _ClusterLine:
+    """Sends each command to the node that has its slot, by the cluster's own client."""
+
+    def __init__(self, client: ValkeyCluster) -> None:
+        self._client = client
+
+    def send(
+        self, *commands: Command, read: Callable[[Any], Any] | None = None
+    ) -> asyncio.Task[Any]:
+        """See `gateway.stores.line.Line.send`."""
+        return asyncio.get_running_loop().create_task(self._send(commands, read))
+
+    async def _send(self, commands: Sequence[Command], read: Callable[[Any], Any] | None) -> Any:
+        reply = None
+        try:
+            for command in commands:
+                reply = await self._execute(command)
+        except _FAILURES as error:
+            raise _unavailable(error) from None
+        return reply if read is None else read(reply)
+
+    async def _execute(self, command: Command) -> Any:
+        try:
+            return await self._client.execute_command(*command)
+        except NoScriptError:  # it has not been run
+            for script in scripts.ALL:
+                await self._client.script_load(script)
+            return await self._client.execute_command(*command)
+
+
+class ValkeyStore:
+    """See `gateway.session.storage.Store`.
+
+    Args:
+        line: Sends commands that are answered at once.
+        waiting: A client for what waits for letters.
+        sealer: Encrypts what is said.
+    """
+
+    def __init__(self, line: Line | _ClusterLine, waiting: Any, *, sealer: Sealer) -> None:
+        self._ask: Callable[..., Pending] = line.send
+        self._waiting = waiting
+        self._seal = sealer.seal
+        self._open = sealer.open
+        self._counting: Sequence[str] = ()  # the keys of all that count, as far as is known
+
+    def save(
+        self,
+        session_id: str,
+        title: Title,
+        number: int,
+        change: Change,
+        *,
+        seconds: float,
+        release: bool = False,
+    ) -> Pending:
+        """See `SessionStore.save`."""
+        seal = self._seal
+        turns = [[key, seal(body, session_id)] for key, body in change.turns.items()]
+        ended = [seal(each, session_id) for each in change.ended]
+        said = [seal(each, session_id) for each in change.said]
+        command = _script(
+            scripts.SAVE,
+            _keys(session_id),
+            title.owner,
+            title.token,
+            number,
+            int(change.whole),
+            int(release),
+            int(seconds * 1000),
+            seal(change.head, session_id),
+            change.last,
+            change.first,
+            b"" if change.events is None else seal(change.events, session_id),
+            change.max_ended,
+            change.max_said,
+            2 * len(turns),
+            *itertools.chain.from_iterable(turns),
+            len(change.gone),
+            *change.gone,
+            len(ended),
+            *ended,
+            len(said),
+            *said,
+        )
+        if change.whole:
+            return self._ask(("SADD", _owned(title.owner), session_id), command, read=_saved)
+        return self._ask(command, read=_saved)
+
+    async def glimpse(self, session_id: str) -> Glimpse | None:
+        """See `SessionStore.glimpse`."""
+        key = _keys(session_id)[0]
+        owner, token, head = await self._ask(("HMGET", key, "owner", "token", "head"))
+        if head is None:
+            return None
+        return Glimpse(Title(owner.decode(), int(token)), self._open(head, session_id))
+
+    async def claim(self, session_id: str, before: Title, replica: str) -> Saved | None:
+        """See `SessionStore.claim`."""
+        found = await self._ask(
+            ("SADD", _owned(replica), session_id),
+            _script(scripts.CLAIM, _keys(session_id), before.owner, before.token, replica),
+        )
+        if found is None:
+            return None
+        if before.owner not in {NOBODY, replica}:
+            await self._ask(("SREM", _owned(before.owner), session_id))
+        fields, log_entries, ended, said = found
+        kept = dict(zip(fields[::2], fields[1::2], strict=True))
+        unsealed = self._open
+        return Saved(
+            title=Title(replica, before.token + 1),
+            number=int(kept[b"number"]),
+            head=unsealed(kept[b"head"], session_id),
+            turns={
+                field[2:].decode(): unsealed(body, session_id)
+                for field, body in kept.items()
+                if field.startswith(b"t:")
+            },
+            ended=[unsealed(each, session_id) for each in ended],
+            said=[unsealed(each, session_id) for each in said],
+            events=[unsealed(entry[1][1], session_id) for entry in log_entries],
+        )
+
+    async def delete(self, session_id: str, title: Title) -> None:
+        """See `SessionStore.delete`."""
+        keys = _keys(session_id)
+        if await self._ask(_script(scripts.DELETE, keys, title.token, OVER_SECONDS * 1000)):
+            await self._ask(("SREM", _owned(title.owner), session_id))
+
+    async def owned(self, replica: str, count: int) -> Sequence[str]:
+        """See `SessionStore.owned`."""
+        found = await self._ask(("SRANDMEMBER", _owned(replica), count))
+        return [each.decode() for each in found]
+
+    async def disown(self, replica: str, session_ids: Sequence[str]) -> None:
+        """See `SessionStore.disown`."""
+        if session_ids:
+            await self._ask(("SREM", _owned(replica), *session_ids))
+
+    async def beat(self, replica: str) -> Beats:
+        """See `ReplicaStore.beat`."""
+        now, found = await self._ask(_script(scripts.BEAT, [_REPLICAS], replica))
+        ages = zip(found[::2], found[1::2], strict=True)
+        return Beats(float(now), {name.decode(): float(age) for name, age in ages})
+
+    async def resign(self, replica: str) -> None:
+        """See `ReplicaStore.resign`."""
+        await self._ask(("ZADD", _REPLICAS, 0, replica))
+
+    async def bury(self, replica: str) -> None:
+        """See `ReplicaStore.bury`."""
+        await self._ask(
+            ("DEL", _owned(replica)), ("DEL", _inbox(replica)), ("ZREM", _REPLICAS, replica)
+        )
+
+    async def post(self, replica: str, letters: Sequence[bytes]) -> int:
+        """See `ReplicaStore.post`."""
+        sealed = [self._seal(each, replica) for each in letters]
+        return int(
+            await self._ask(_script(scripts.POST, [_inbox(replica)], INBOX_SECONDS, *sealed))
+        )
+
+    async def collect(self, replica: str, seconds: float) -> Sequence[bytes]:
+        """See `ReplicaStore.collect`."""
+        pop: Command = ("BLMPOP", seconds) if seconds > 0 else ("LMPOP",)  # 0 would be for ever
+        try:
+            async with asyncio.timeout(seconds + TIMEOUT_SECONDS):
+                found = await self._waiting.execute_command(
+                    *pop, 1, _inbox(replica), "LEFT", "COUNT", LETTERS
+                )
+        except _FAILURES as error:
+            raise _unavailable(error) from None
+        if found is None:
+            return []
+        return [self._open(each, replica) for each in found[1]]
+
+    async def add_ticket(self, digest: str, holder: bytes, expires_at: float) -> None:
+        """See `TicketStore.add_ticket`."""
+        # What has PXAT is there for all of that millisecond.
+        at = int(expires_at * 1000) - 1
+        await self._ask(("SET", _ticket(digest), self._seal(holder, digest), "PXAT", at))
+
+    async def take_ticket(self, digest: str) -> bytes | None:
+        """See `TicketStore.take_ticket`."""
+        kept = await self._ask(("GETDEL", _ticket(digest)))
+        return None if kept is None else self._open(kept, digest)
+
+    async def count(
+        self, replica: str, counts: Sequence[Count], *, whole: bool, seconds: float
+    ) -> Sequence[int]:
+        """See `CountStore.count`."""
+        own = f"{_COUNTS}:{replica}"
+        arguments = [int(seconds * 1000), int(whole), *itertools.chain.from_iterable(counts)]
+        while True:
+            keys = [_COUNTS, own, *(key for key in self._counting if key != own)]
+            reply = await self._ask(_script(scripts.COUNT, keys, *arguments))
+            if reply == b"OUTDATED":
+                raise Outdated
+            given: Sequence[int] | None = reply[0]
+            if given is not None:
+                return given
+            self._counting = [key.decode() for key in reply[1]]
+
+    def use(self, name: str, uses: Sequence[Use]) -> Pending:
+        """See `CountStore.use`."""
+        arguments = itertools.chain.from_iterable(uses)
+        return self._ask(_script(scripts.USE, [f"sg:used:{name}"], *arguments), read=_seconds)
+
+
+def _script(script: str, keys: Sequence[str], *arguments: Any) -> Command:
+    return ("EVALSHA", _DIGESTS[script], len(keys), *keys, *arguments)
+
+
+def _saved(reply: bytes) -> None:
+    if reply == b"FENCED":
+        raise Fenced
+    if reply == b"OUTDATED":
+        raise Outdated
+
+
+def _seconds(reply: Sequence[bytes]) -> Sequence[float]:
+    return [float(each) for each in reply]
+
+
+_REPLICAS = "sg:replicas"
+
+_COUNTS = "sg:{counts}"
+"""What each replica has is beside it, for one script to see all."""
+
+
+@lru_cache(maxsize=10_000)
+def _keys(session_id: str) -> tuple[str, str, str, str]:
+    key = f"sg:{{{session_id}}}"
+    return key, f"{key}:log", f"{key}:ended", f"{key}:said"
+
+
+def _owned(replica: str) -> str:
+    return f"sg:owned:{replica}"
+
+
+def _inbox(replica: str) -> str:
+    return f"sg:inbox:{replica}"
+
+
+def _ticket(digest: str) -> str:
+    return f"sg:ticket:{digest}"
+
+
+def _unavailable(error: Exception) -> StoreUnavailable:
+    return StoreUnavailable(f"{type(error).__name__}: {error}")
