@@ -122,6 +122,22 @@ class Visitor(Protocol):
         ...
 
 
+class SessionQuota(Protocol):
+    """How many sessions each principal may have."""
+
+    async def open_session(self, name: str) -> bool:
+        """Count a session of that principal; False where it has as many as it may."""
+        ...
+
+    def adopt_session(self, name: str) -> None:
+        """Count a session that is here because it was elsewhere before, however many there are."""
+        ...
+
+    def end_session(self, name: str) -> None:
+        """A session is over."""
+        ...
+
+
 class Admission(Protocol):
     """Lets visitors in."""
 

@@ -5,7 +5,7 @@ import asyncio
 import structlog
 from msgspec import Struct
 
-from gateway.errors import ErrorCode, Failure, Health, Outcome, internal
+from gateway.errors import WAIT_SECONDS, ErrorCode, Failure, Health, Outcome, internal
 from gateway.guard.fair_queue import FairQueue
 from gateway.guard.overload import AdaptiveLimit, Breaker
 from gateway.guard.places import Full, Places
@@ -30,8 +30,8 @@ CLOSINGS = 10_000
 EVERYBODY = ""
 """Whose calls are those that no principal is to wait for."""
 
-LEAST_WAIT_SECONDS, MOST_WAIT_SECONDS = 1.0, 30.0
-"""What whoever is turned away is told to wait: as long as others have waited."""
+MOST_WAIT_SECONDS = 30.0
+"""What whoever is turned away is told to wait at the most: it is as long as others have waited."""
 
 LINES_A_MINUTE = 10
 """How many lines are logged of sessions that are left to expire."""
@@ -121,6 +121,7 @@ class GuardedModel:
     ) -> Call:
         """See `Model.invoke`."""
         attempt = _Attempt(self, request, session, affinity, principal, until, on_parts, on_end)
+        # As `_has_place_for` begins, for each turn: a call would take 0.2 % of its instructions.
         limit, held = self._limit, self._held.get(principal, 0)
         if not self._queue.size and self._in_flight < limit.limit and held < limit.share:
             self._send(attempt, self._loop.time())
@@ -131,7 +132,9 @@ class GuardedModel:
         while self._queue.size > QUEUED * self._limit.limit:
             longest = self._queue.longest()
             waited = self._loop.time() - self._queue.first(longest).since
-            self._refuse(self._queue.drop(longest), _busy(waited))
+            dropped = self._queue.drop(longest)
+            dropped.wait_no_longer()
+            dropped.refuse(_busy(waited))
         self._send_soon()
         return attempt
 
@@ -172,7 +175,7 @@ class GuardedModel:
         Not at once: sessions that end together cancel their turns one after the other, and what
         waits of them is not to be sent in between.
         """
-        if not self._sending and self._queue.size:
+        if not self._sending:
             self._sending = True
             self._loop.call_soon(self._send_more)
 
@@ -191,12 +194,8 @@ class GuardedModel:
 
     def _give_up(self, attempt: "_Attempt") -> None:
         """It has waited for long enough."""
-        self._queue.remove(attempt.principal, attempt)
-        self._refuse(attempt, _busy(self._patience))
-
-    def _refuse(self, attempt: "_Attempt", failure: Failure) -> None:
-        attempt.wait_no_longer()
-        attempt.refuse(failure)
+        self.unqueue(attempt)
+        attempt.refuse(_busy(self._patience))
 
     def begun(self, attempt: "_Attempt") -> None:
         """The first of a turn's reply has come, or all of it."""
@@ -330,20 +329,17 @@ EXPIRED = Failure(
 
 
 def _busy(waited: float) -> Failure:
-    wait = min(max(waited, LEAST_WAIT_SECONDS), MOST_WAIT_SECONDS)
+    wait = min(max(waited, WAIT_SECONDS), MOST_WAIT_SECONDS)
     return Failure(
         code=ErrorCode.THROTTLED,
         message="Too many turns wait for the model; send it again a little later.",
-        outcome=Outcome.NOT_INVOKED,
         retry_after=round(wait, 3),
     )
 
 
 def _sick(wait: float) -> Failure:
-    text = "The model's endpoint fails at the moment; send it again later."
     return Failure(
         code=ErrorCode.UNAVAILABLE,
-        message=text,
-        outcome=Outcome.NOT_INVOKED,
+        message="The model's endpoint fails at the moment; send it again later.",
         retry_after=round(wait, 3),
     )

@@ -12,14 +12,14 @@ from cachetools import TTLCache
 
 from gateway.addresses import is_loopback, network_of
 from gateway.admission import ANONYMOUS, Credentials, Refused, Ticket
-from gateway.errors import ErrorCode
+from gateway.errors import WAIT_SECONDS, ErrorCode
 from gateway.logs import LogLimit
 from gateway.security.keys import Keys, looks_like_a_key
 from gateway.security.keysets import KeysUnavailable
 from gateway.security.limits import BURST_SECONDS, Accounts, Bucket
 from gateway.security.principals import Principal
 from gateway.security.tokens import BadToken, Tokens
-from gateway.session.ports import TicketStore
+from gateway.session.storage import TicketStore
 
 log = structlog.stdlib.get_logger("gateway.security")
 
@@ -58,7 +58,6 @@ class Guest:
     """See `gateway.admission.Visitor`."""
 
     __slots__ = (
-        "_account",
         "_address",
         "_door",
         "_known",
@@ -104,7 +103,7 @@ class Guest:
         account = await self._door.accounts.connect(known)
         if account is None:
             text = "You have as many connections as you may."
-            raise Refused(ErrorCode.RATE_LIMITED, text, retry_after=1.0)
+            raise Refused(ErrorCode.RATE_LIMITED, text, WAIT_SECONDS)
         now = self._door.current(known)
         if self._left or now is None:  # meanwhile
             self._door.accounts.disconnect(known.name)
@@ -225,7 +224,8 @@ class Door:
         network = network_of(address)
         if self._connections[network] >= self._connections_per_address:
             self.log_refused("too many connections from one address", address)
-            return Refused(ErrorCode.RATE_LIMITED, "Too many connections from your address.", 1.0)
+            text = "Too many connections from your address."
+            return Refused(ErrorCode.RATE_LIMITED, text, WAIT_SECONDS)
         now, rate, site = self._clock(), self._handshakes.rate, network_of(address, SITE_BITS)
         own = self._of_addresses.get(network) or Bucket(rate / SHARES, now)
         lately = self._of_sites.get(site)

@@ -6,6 +6,7 @@ from typing import Protocol
 
 from cachetools import TLRUCache
 
+from gateway.admission import SessionQuota
 from gateway.security.principals import Principal, PrincipalLimits
 
 BURST_SECONDS = 2.0
@@ -60,8 +61,26 @@ class Bucket:
         self.full_at -= amount / self.rate
 
 
-class Accounts(Protocol):
-    """What principals use, by their names. A store that replicas share can keep it."""
+class Tally:
+    """How many of something a principal has here.
+
+    Args:
+        most: See the attribute.
+
+    Attributes:
+        here: So many.
+        most: So many it may have. Can be changed.
+    """
+
+    __slots__ = ("here", "most")
+
+    def __init__(self, most: int) -> None:
+        self.here = 0
+        self.most = most
+
+
+class Accounts(SessionQuota, Protocol):
+    """What principals use, by their names."""
 
     async def connect(self, principal: Principal) -> "Account | None":
         """Count a connection; None where it has as many as it may."""
@@ -75,14 +94,6 @@ class Accounts(Protocol):
         """A connection has gone."""
         ...
 
-    async def open_session(self, name: str) -> bool:
-        """Count a session; False where it has as many as it may."""
-        ...
-
-    def end_session(self, name: str) -> None:
-        """A session is over."""
-        ...
-
 
 class Account(Protocol):
     """What a principal uses, to a connection of it."""
@@ -90,7 +101,7 @@ class Account(Protocol):
     def take(self, size: int) -> float:
         """Count a message; returns 0, or the seconds to wait where there were too many.
 
-        Where it is kept elsewhere, this takes from a part that was fetched before: it may not wait.
+        Where others use the same, this goes by what was last heard of them: it may not wait.
 
         Args:
             size: About how many bytes it has.
@@ -98,16 +109,20 @@ class Account(Protocol):
         ...
 
 
-class _Account:
-    """What one principal uses."""
+class LocalAccount:
+    """What one principal uses.
 
-    __slots__ = ("_clock", "bytes", "connections", "limits", "messages", "sessions")
+    Args:
+        limits: Its own.
+        clock: Seconds of a clock that is never set.
+    """
+
+    __slots__ = ("_clock", "bytes", "connections", "messages", "sessions")
 
     def __init__(self, limits: PrincipalLimits, clock: Callable[[], float]) -> None:
         self._clock, now = clock, clock()
-        self.limits = limits
-        self.connections = 0
-        self.sessions = 0
+        self.connections = Tally(limits.connections)
+        self.sessions = Tally(limits.sessions)
         self.messages = Bucket(limits.messages_per_second, now)
         self.bytes = Bucket(limits.bytes_per_second, now)
 
@@ -126,7 +141,8 @@ class _Account:
 
     def change(self, limits: PrincipalLimits) -> None:
         """They may be others, since the file of keys is read again."""
-        self.limits = limits
+        self.connections.most = limits.connections
+        self.sessions.most = limits.sessions
         self.messages.rate = limits.messages_per_second
         self.bytes.rate = limits.bytes_per_second
 
@@ -144,9 +160,9 @@ class LocalAccounts:
     ) -> None:
         self._limits = limits
         self._clock = clock
-        self._accounts: dict[str, _Account] = {}
+        self._accounts: dict[str, LocalAccount] = {}
         # Until their buckets are full, when a new account is the same.
-        self._resting: TLRUCache[str, _Account] = TLRUCache(
+        self._resting: TLRUCache[str, LocalAccount] = TLRUCache(
             RESTING, lambda _name, account, _now: account.full_at, timer=clock
         )
 
@@ -158,10 +174,7 @@ class LocalAccounts:
         limits = principal.limits or self._limits
         account = self._account(principal.name, limits)
         account.change(limits)
-        if account.connections >= limits.connections:
-            return None
-        account.connections += 1
-        return account
+        return account if await self._add(principal.name, account.connections) else None
 
     def change(self, principal: Principal) -> None:
         """See `Accounts.change`."""
@@ -171,30 +184,40 @@ class LocalAccounts:
 
     def disconnect(self, name: str) -> None:
         """See `Accounts.disconnect`."""
-        self._accounts[name].connections -= 1
-        self._rest(name)
+        self._remove(name, self._accounts[name].connections)
 
     async def open_session(self, name: str) -> bool:
-        """See `Accounts.open_session`."""
-        account = self._account(name, self._limits)
-        if account.sessions >= account.limits.sessions:
-            return False
-        account.sessions += 1
-        return True
+        """See `SessionQuota.open_session`."""
+        return await self._add(name, self._account(name, self._limits).sessions)
+
+    def adopt_session(self, name: str) -> None:
+        """See `SessionQuota.adopt_session`."""
+        self._account(name, self._limits).sessions.here += 1
 
     def end_session(self, name: str) -> None:
-        """See `Accounts.end_session`."""
-        self._accounts[name].sessions -= 1
-        self._rest(name)
+        """See `SessionQuota.end_session`."""
+        self._remove(name, self._accounts[name].sessions)
 
-    def _account(self, name: str, limits: PrincipalLimits) -> _Account:
+    async def _add(self, name: str, tally: Tally) -> bool:  # noqa: ARG002 - others need it
+        """Count one more, if there may be."""
+        if tally.here >= tally.most:
+            return False
+        tally.here += 1
+        return True
+
+    def _remove(self, name: str, tally: Tally) -> None:
+        """There is one less."""
+        tally.here -= 1
+        account = self._accounts[name]
+        if not account.connections.here and not account.sessions.here:
+            self._resting[name] = self._accounts.pop(name)
+
+    def _account(self, name: str, limits: PrincipalLimits) -> LocalAccount:
         account = self._accounts.get(name) or self._resting.pop(name, None)
         if account is None:
-            account = _Account(limits, self._clock)
+            account = self._new(name, limits)
         self._accounts[name] = account
         return account
 
-    def _rest(self, name: str) -> None:
-        account = self._accounts[name]
-        if not account.connections and not account.sessions:
-            self._resting[name] = self._accounts.pop(name)
+    def _new(self, name: str, limits: PrincipalLimits) -> LocalAccount:  # noqa: ARG002
+        return LocalAccount(limits, self._clock)

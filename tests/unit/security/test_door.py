@@ -53,7 +53,7 @@ class Fixture:
             issuer=ISSUER, audience=AUDIENCE, keys=sets, algorithms=["ES256"], leeway=0.0
         )
         self.keys = Keys(file, LIMITS)
-        self.tickets = MemoryStore(max_sessions=1, clock=clock) if tickets is None else tickets
+        self.tickets = MemoryStore(clock=clock) if tickets is None else tickets
         self.door = Door(
             keys=self.keys if keys else None,
             tokens=self.tokens if tokens else None,
@@ -466,6 +466,30 @@ async def test_one_address_has_a_quarter_of_all_handshakes_and_one_site_half(
     assert logs == [line(f"too many handshakes from {where}", last)]
     f.now += wait + 0.01
     await f.enter(Credentials(), address=last)
+
+
+@pytest.mark.parametrize(
+    ("others", "why"),
+    [
+        ([f"2001:db8:0:{number:x}::1" for number in range(9)], " from one network"),
+        ([f"2001:db8:{number:x}::1" for number in range(1, 20)], ""),
+    ],
+    ids=["site", "all"],
+)
+async def test_who_is_refused_for_others_keeps_what_its_own_address_may_have(
+    others: list[str], why: str, tmp_path: Path
+) -> None:
+    f = Fixture(tmp_path)
+    address = "2001:db8:0:ffff::1"
+    for each in (address, *others):
+        (await f.enter(Credentials(), address=each)).release()
+    with capture_logs() as logs:
+        refusals = [await refused(f, Credentials(), address=address) for _ in range(20)]
+    assert logs == [line(f"too many handshakes{why}", address)] * 20
+    wait = refusals[0].retry_after or 0.0
+    assert [error.retry_after for error in refusals] == [pytest.approx(wait)] * 20
+    f.now += wait + 0.01
+    await f.enter(Credentials(), address=address)
 
 
 @pytest.mark.parametrize(

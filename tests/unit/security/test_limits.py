@@ -69,7 +69,9 @@ async def test_messages_and_bytes_are_counted_for_each() -> None:
     assert [ada.take(10) for _ in range(20)] == [0.0] * 20
     assert ada.take(10) == pytest.approx(0.1)
     assert bob.take(2000) == 0
-    assert bob.take(500) == pytest.approx(0.5), "which counts no message"
+    assert [bob.take(500) for _ in range(5)] == [pytest.approx(0.5)] * 5
+    left = [0.0] * 19 + [pytest.approx(0.1)]
+    assert [bob.take(0) for _ in range(20)] == left, "what was refused counts no message"
     clock.now += 0.5
     assert [bob.take(500), ada.take(0)] == [0, 0]
 
