@@ -10,17 +10,23 @@ from typing import Any
 import structlog
 
 
-def configure_logging(level: str, form: str) -> None:
+def configure_logging(level: str, form: str, replica: str | None = None) -> None:
     """Log to standard error, the gateway's own lines and the libraries' alike.
 
     Args:
         level: The least level that is logged.
         form: ``console`` for people, ``json`` for machines.
+        replica: Whose lines they are, where several write to one place.
     """
+
+    def sign(_logger: Any, _name: str, event: structlog.typing.EventDict) -> Any:
+        return event if replica is None else {"replica": replica, **event}
+
     shared: list[structlog.typing.Processor] = [
         structlog.stdlib.add_log_level,
         structlog.stdlib.add_logger_name,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
+        sign,
     ]
     renderer: structlog.typing.Processor = (
         structlog.processors.JSONRenderer()

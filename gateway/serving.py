@@ -1,27 +1,24 @@
-"""Runs the gateway as a process: its signals, its limits, its listening socket and uvicorn."""
+"""Runs the gateway as a process, with its limits and uvicorn."""
 
 import asyncio
 import contextlib
 import ctypes
-import errno
 import gc
-import os
 import resource
-import signal
-import socket
 from collections.abc import Callable
 from functools import partial
-from typing import Any, Self, cast
+from typing import Any, cast
 
 import structlog
 import uvicorn
 from starlette.types import ASGIApp
 
-from gateway.app import build
+from gateway.app import build, replica_name
 from gateway.budget import ByteBudget
 from gateway.config import ConfigError, Settings, TlsSettings
 from gateway.logconfig import configure_logging
 from gateway.logs import printable
+from gateway.process import Signals, listen, share
 from gateway.security.certificates import Certificate, CertificateError
 from gateway.transports.hosts import Hosts
 from gateway.transports.http import HttpProtocol
@@ -58,46 +55,7 @@ SOCKETS = 2
 """How many sockets an address may have for each WebSocket: there are those for requests, for
 handshakes, for who is told to be one too many, and those that are closed and not gone yet."""
 
-_ADVICE = {
-    errno.EADDRINUSE: ". Stop what listens there, or choose another with --port; 0 takes any free",
-    errno.EACCES: ". Choose one from 1024 on with --port; 0 takes any free",
-}
-
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # in glibc's malloc.h
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
-
-
-class Signals:
-    """SIGINT and SIGTERM, and SIGHUP, for as long as this context lasts.
-
-    Attributes:
-        received: Whether there has been one of the first two.
-        handle: Called for each of those.
-        reload: Called for SIGHUP.
-    """
-
-    def __init__(self, handle: Callable[[], None] = lambda: None) -> None:
-        self.received = False
-        self.handle = handle
-        self.reload: Callable[[], None] = lambda: None
-
-    def __enter__(self) -> Self:
-        loop = asyncio.get_running_loop()
-        for number in _SIGNALS:
-            loop.add_signal_handler(number, self._receive)
-        loop.add_signal_handler(signal.SIGHUP, self._hang_up)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for number in (*_SIGNALS, signal.SIGHUP):
-            asyncio.get_running_loop().remove_signal_handler(number)
-
-    def _hang_up(self) -> None:
-        self.reload()
-
-    def _receive(self) -> None:
-        self.received = True
-        self.handle()
 
 
 def answering(app: ASGIApp, settings: Settings) -> ASGIApp:
@@ -129,7 +87,8 @@ async def serve(
         ConfigError: The platform can't be called with these settings, or a file can't be used.
         OSError: The address can't be listened on.
     """
-    configure_logging(settings.server.log_level, settings.server.log_format)
+    replica = replica_name(settings)
+    configure_logging(settings.server.log_level, settings.server.log_format, replica)
     asyncio.get_running_loop().set_exception_handler(_report)
     certificate = _certificate(settings.tls)
     raise_file_limit()
@@ -138,11 +97,12 @@ async def serve(
     with contextlib.ExitStack() as stack:
         if signals is None:
             signals = stack.enter_context(Signals())
-        listener = stack.enter_context(listen(settings.server.host, settings.server.port))
+        socket_of = listen if settings.server.workers == 1 else share
+        listener = stack.enter_context(socket_of(settings.server.host, settings.server.port))
         host, port = listener.getsockname()[:2]
         scheme = "http" if certificate is None else "https"
         url = f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
-        async with build(settings) as (app, sessions, reloader):
+        async with build(settings, replica) as (app, sessions, reloader):
             if certificate is not None:
                 reloader.add(certificate.files, certificate.reload)
             peers = Peers(
@@ -245,18 +205,3 @@ def raise_file_limit() -> None:
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     with contextlib.suppress(ValueError, OSError):  # some systems refuse their own limit
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-
-
-def listen(host: str, port: int) -> socket.socket:
-    """A listening socket; port 0 takes any that is free.
-
-    Raises:
-        OSError: It can't be had; the text says where, why, and what to do.
-    """
-    family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-    try:
-        return socket.create_server(address[:2], family=family, backlog=2048)
-    except OSError as error:
-        number = error.errno or 0
-        text = f"can't listen on {host}, port {port}: {os.strerror(number)}"
-        raise OSError(number, text + _ADVICE.get(number, "")) from None
