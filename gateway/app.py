@@ -1,6 +1,8 @@
 """The composition root: builds everything from the settings, and owns its life."""
 
 import contextlib
+import secrets
+import socket
 import time
 from collections import defaultdict
 from collections.abc import AsyncIterator
@@ -20,6 +22,7 @@ from gateway.budget import ByteBudget
 from gateway.config import AwsSettings, ConfigError, JwtSettings, Settings
 from gateway.guard.model import GuardedModel
 from gateway.guard.overload import Breaker
+from gateway.replica import Replica
 from gateway.route import Route
 from gateway.sagemaker.checks import platform_problems
 from gateway.sagemaker.model import SageMakerModel
@@ -29,9 +32,12 @@ from gateway.security.keys import KeyFileError, Keys
 from gateway.security.keysets import FetchedKeys, FileKeys, KeySet, KeysUnavailable, Spawn
 from gateway.security.limits import LocalAccounts
 from gateway.security.reloading import Reloader
+from gateway.security.shared import SharedAccounts
 from gateway.security.tokens import Secret, Tokens
+from gateway.session.storage import Store
 from gateway.sessions import Sessions
 from gateway.stores.memory import MemoryStore
+from gateway.stores.sealing import SealingKeyError, sealer_of
 from gateway.transports.asgi import PlainAsgi
 from gateway.transports.origins import Origins
 from gateway.transports.pages import SecurityHeaders, pages
@@ -56,9 +62,24 @@ class Built(NamedTuple):
     reloader: Reloader
 
 
+def replica_name(settings: Settings) -> str | None:
+    """A name for this process among those that share a store; None where it shares none.
+
+    A process that is started anew is another one: the sessions of the one before are a dead
+    replica's.
+    """
+    if settings.store.kind == "memory":
+        return None
+    return f"{settings.server.replica or socket.gethostname()}-{secrets.token_hex(4)}"
+
+
 @contextlib.asynccontextmanager
-async def build(settings: Settings) -> AsyncIterator[Built]:
+async def build(settings: Settings, name: str | None = None) -> AsyncIterator[Built]:
     """The application and its sessions, which end with this context.
+
+    Args:
+        settings: All of them.
+        name: This process's among those that share a store; it is made where absent.
 
     Raises:
         ConfigError: The platform can't be called with these settings.
@@ -104,22 +125,36 @@ async def build(settings: Settings) -> AsyncIterator[Built]:
             )
             for name, route in settings.routes.items()
         }
-        store = MemoryStore(max_sessions=settings.store.max_sessions)
-        limits = settings.limits
+        store = await stack.enter_async_context(_store(settings))
+        limits, lease_seconds = settings.limits, settings.store.lease_seconds
+        name = name or replica_name(settings)
         accounts = LocalAccounts(limits.of_principals)
+        shared = None
+        if name is not None and settings.auth.required:
+            accounts = shared = SharedAccounts(name, store, limits.of_principals, lease_seconds)
         sessions = Sessions(
             routes,
-            store,
+            max_sessions=settings.store.max_sessions,
             budget=ByteBudget(server.buffer_bytes),
             quota=accounts if settings.auth.required else None,
             drain_seconds=server.drain_seconds,
             log_turns=server.log_turns,
         )
+        replica = None
+        if name is not None:
+            replica = Replica(name, store, sessions, lease_seconds)
+            sessions.share(replica)
         reloader = Reloader()
         # Before sessions have their tasks, whose group would wrap what is wrong with a file.
         keys, tokens = verifiers(settings, sessions.spawn, reloader)
         await stack.enter_async_context(sessions)
-        for task in (log_problems(settings.aws), reloader.run()):
+        tasks = [log_problems(settings.aws), reloader.run()]
+        if replica is not None:
+            tasks += [replica.live(), replica.tend(), replica.listen()]
+            stack.push_async_callback(replica.resign)
+        if shared is not None:
+            tasks.append(shared.run())
+        for task in tasks:
             stack.callback(sessions.spawn(task).cancel)
         door = Door(
             keys=keys,
@@ -130,6 +165,24 @@ async def build(settings: Settings) -> AsyncIterator[Built]:
             handshakes_per_second=limits.handshakes_per_second,
         )
         yield Built(application(settings, sessions, door), sessions, reloader)
+
+
+@contextlib.asynccontextmanager
+async def _store(settings: Settings) -> AsyncIterator[Store]:
+    """Where sessions and tickets are."""
+    store = settings.store
+    if store.url is None:
+        yield MemoryStore()
+        return
+    try:
+        sealer = None if store.encryption_key_file is None else sealer_of(store.encryption_key_file)
+    except SealingKeyError as error:
+        raise ConfigError(str(error)) from None
+    password = None if store.password is None else store.password.get_secret_value()
+    from gateway.stores.valkey import valkey_store  # noqa: PLC0415 - it takes time to import
+
+    async with valkey_store(store.url, password=password, sealer=sealer) as shared:
+        yield shared
 
 
 async def log_problems(aws: AwsSettings) -> None:
@@ -222,6 +275,8 @@ def application(settings: Settings, sessions: Sessions, admission: Admission) ->
     async def readyz(_request: Request) -> Response:
         if sessions.draining:
             return PlainTextResponse("draining\n", 503)
+        if not sessions.can_keep:
+            return PlainTextResponse("the store does not answer\n", 503)
         return PlainTextResponse("ok\n")
 
     return Starlette(

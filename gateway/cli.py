@@ -15,7 +15,7 @@ from gateway import __version__
 from gateway.local.command import PORT, local
 
 if TYPE_CHECKING:
-    from gateway.config import Configuration
+    from gateway.config import Configuration, Settings
 
 DEFAULT_FILE = Path("gateway.toml")
 
@@ -90,18 +90,35 @@ def main() -> None:
 @config_option
 @click.option("--host", help="Address to listen on; without [auth], a loopback address.")
 @click.option("--port", type=PORT, help="Port to listen on; 0 takes a free one.")
+@click.option(
+    "--workers",
+    type=click.IntRange(min=1),
+    help="Processes that share the port; over one needs a store that they share too.",
+)
 @click.option("--log-level", type=click.Choice(["DEBUG", "INFO", "WARNING", "ERROR"]))
 def serve(path: Path | None, **server: object) -> None:
     """Run the gateway until SIGINT or SIGTERM."""
     from gateway.config import ConfigError  # noqa: PLC0415
-    from gateway.serving import serve as serve_app  # noqa: PLC0415
 
     flags = {key: value for key, value in server.items() if value is not None}
     settings = configured(path, flags).settings
     try:
-        run(serve_app(settings, on_ready=announce("session-gateway")))
+        run(_serve(settings))
     except ConfigError as error:
         raise fail(str(error), WRONG) from None
+
+
+async def _serve(settings: "Settings") -> None:
+    on_ready = announce("session-gateway")
+    if settings.server.workers == 1:
+        from gateway.serving import serve as serve_here  # noqa: PLC0415
+
+        await serve_here(settings, on_ready=on_ready)
+    else:
+        from gateway.workers import supervise  # noqa: PLC0415
+
+        if not await supervise(settings, on_ready=on_ready):
+            raise click.exceptions.Exit(FAILED)
 
 
 @main.command()
@@ -172,12 +189,19 @@ def add(name: str, path: Path, routes: str | None) -> None:
     help="Another GGUF file.",
 )
 @click.option("--builtin", is_flag=True, help="Leave the language model out.")
+@click.option(
+    "--replicas",
+    type=click.IntRange(min=1),
+    default=1,
+    help="Gateways, with a Valkey on this machine that they share; one needs none.",
+)
 @click.option("--open", "browse", is_flag=True, help="Open the page in a browser.")
-def demo(port: int, model: Path | None, builtin: bool, browse: bool) -> None:
+def demo(port: int, model: Path | None, builtin: bool, replicas: int, browse: bool) -> None:
     """Run the gateway with a local SageMaker and its models, ready to chat with."""
     from gateway.config import ConfigError  # noqa: PLC0415
     from gateway.demo import demo as run_demo  # noqa: PLC0415
     from gateway.local.llama import LanguageModelUnavailable  # noqa: PLC0415
+    from gateway.local.valkey import ValkeyUnavailable  # noqa: PLC0415
 
     def ready(url: str) -> None:
         announce("session-gateway demo")(url)
@@ -191,8 +215,17 @@ def demo(port: int, model: Path | None, builtin: bool, browse: bool) -> None:
             click.launch(url)
 
     try:
-        run(run_demo(port=port, model=model, builtin_only=builtin, say=click.echo, on_ready=ready))
-    except (ConfigError, LanguageModelUnavailable) as error:
+        run(
+            run_demo(
+                port=port,
+                model=model,
+                builtin_only=builtin,
+                replicas=replicas,
+                say=click.echo,
+                on_ready=ready,
+            )
+        )
+    except (ConfigError, LanguageModelUnavailable, ValkeyUnavailable) as error:
         raise fail(str(error), WRONG) from None
 
 

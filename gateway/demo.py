@@ -1,22 +1,31 @@
 """The demonstration: a gateway, SageMaker on this machine and models, all in one process.
 
 The language model is there in both of the ways that such models are served: remembering what was
-said, and forgetting it, so that the gateway sends all of it with each message.
+said, and forgetting it, so that the gateway sends all of it with each message. Where several
+replicas of the gateway are asked for, they are processes of their own, and so is the store that
+they share.
 """
 
-from collections.abc import Callable, Mapping
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
-from gateway.config import AwsSettings, RouteSettings, ServerSettings, Settings
+from gateway.config import AwsSettings, RouteSettings, ServerSettings, Settings, StoreSettings
 from gateway.local.builtin import BuiltinModel
 from gateway.local.command import apart_from_aws
 from gateway.local.language import LanguageModel
 from gateway.local.llama import SLOTS, LanguageModelUnavailable, Llama, find_weights
 from gateway.local.platform import Endpoint
 from gateway.local.server import ACCESS_KEY, REGION, SECRET_KEY, running
-from gateway.serving import Signals, listen, serve
+from gateway.local.valkey import running as running_valkey
+from gateway.process import Signals, listen
+from gateway.serving import serve
+from gateway.workers import supervise
 
 INSTANCES = 2
+LEASE_SECONDS = 2.0
+"""Nobody who tries it likes to wait."""
+
 SEED = "Let us go on with this conversation:\n$transcript"
 
 
@@ -25,6 +34,7 @@ async def demo(
     port: int,
     model: Path | None,
     builtin_only: bool,
+    replicas: int,
     say: Callable[[str], None],
     on_ready: Callable[[str], None],
 ) -> None:
@@ -34,11 +44,13 @@ async def demo(
         port: Of the gateway; 0 takes a free one.
         model: A GGUF file in place of the one that is installed.
         builtin_only: Leave the language model out.
+        replicas: How many gateways share the port and a store; one keeps its sessions in memory.
         say: Tells people what is going on.
         on_ready: Called with the page's address.
 
     Raises:
         LanguageModelUnavailable: The file that was asked for is no model.
+        ValkeyUnavailable: Replicas have nothing to share.
         OSError: The port can't be listened on.
     """
     listen(ServerSettings().host, port).close()  # said before the model takes its time to load
@@ -48,7 +60,7 @@ async def demo(
         builtin,
         Endpoint("openai-chat", [BuiltinModel(name, forgets=True) for name in names]),
     ]
-    with Signals() as signals:
+    with Signals() as signals, _store(replicas) as store:
         if not builtin_only:
             try:
                 weights = find_weights(model)
@@ -70,7 +82,32 @@ async def demo(
                 routes = ", ".join(endpoint.name for endpoint in endpoints)
                 lose = f"curl -X POST {url}/_local/builtin/instances/i-1/lose"
                 say(f"Lose an instance ({routes}), and its conversations go on: {lose}")
-                await serve(_settings(url, endpoints, port), on_ready=on_ready, signals=signals)
+                settings = _settings(url, endpoints, port, replicas, store)
+                if replicas == 1:
+                    await serve(settings, on_ready=on_ready, signals=signals)
+                    return
+
+                def tell(pid: int) -> None:
+                    say(f"Lose a replica, and its conversations go on at another: kill -9 {pid}")
+
+                await supervise(settings, on_ready=on_ready, on_worker=tell, signals=signals)
+
+
+@contextlib.contextmanager
+def _store(replicas: int) -> Iterator[StoreSettings]:
+    """What replicas share."""
+    if replicas == 1:
+        yield StoreSettings()
+        return
+    with running_valkey() as valkey:
+        yield StoreSettings.model_validate(
+            {
+                "kind": "valkey",
+                "url": valkey.url,
+                "password": valkey.password,
+                "lease_seconds": LEASE_SECONDS,
+            }
+        )
 
 
 def _language_models(llamas: Mapping[str, Llama]) -> list[Endpoint]:
@@ -84,10 +121,13 @@ def _language_models(llamas: Mapping[str, Llama]) -> list[Endpoint]:
     return [Endpoint("language", remembering), Endpoint("openai-chat", forgetting)]
 
 
-def _settings(url: str, endpoints: list[Endpoint], port: int) -> Settings:
+def _settings(
+    url: str, endpoints: list[Endpoint], port: int, replicas: int, store: StoreSettings
+) -> Settings:
     """Routes named as the endpoints."""
     return Settings(
-        server=ServerSettings(port=port, log_level="WARNING", drain_seconds=3),
+        server=ServerSettings(port=port, workers=replicas, log_level="WARNING", drain_seconds=3),
+        store=store,
         aws=AwsSettings(region=REGION, endpoint_url=url),
         routes={endpoint.name: _route(endpoint.name) for endpoint in endpoints},
     )

@@ -136,7 +136,8 @@ def create_app(settings: Settings) -> Gateway:
     configured structlog, to that.
 
     Args:
-        settings: All of them; ``host``, ``port``, ``log_level`` and ``log_format`` have no effect.
+        settings: All of them; ``host``, ``port``, ``workers``, ``log_level`` and ``log_format``
+            have no effect.
     """
     log_to_logging()
     return Gateway(settings)

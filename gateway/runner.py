@@ -9,16 +9,16 @@ import logging
 import random
 import secrets
 import time
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from functools import partial
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol
 
 import structlog
 
 from gateway.budget import COUNTED_BYTES, ByteBudget
-from gateway.errors import CloseCode, ErrorCode, Failure, Outcome, internal
+from gateway.errors import WAIT_SECONDS, CloseCode, ErrorCode, Failure, Outcome, internal
+from gateway.keeping import Health, Keeper
 from gateway.protocol.messages import (
-    Event,
     EventAck,
     MessageAccepted,
     MessageDone,
@@ -31,19 +31,25 @@ from gateway.session import effects as do
 from gateway.session import events as on
 from gateway.session.events import ClientId, SessionEvent, Timer
 from gateway.session.output import error_message
-from gateway.session.ports import Call, Log, ModelError, ModelReply, SessionRecord, Store
+from gateway.session.ports import Call, Log, ModelError, ModelReply
 from gateway.session.reader import LogReader
 from gateway.session.session import Session
+from gateway.session.storage import SessionStore, Title
 from gateway.subscribers import Subscriber, Subscribers
 from gateway.turnstile import Turnstile
-
-A = TypeVar("A")
 
 NO_ROOM = Failure(
     code=ErrorCode.QUEUE_FULL,
     message="The gateway holds as much as it may, and much of it is yours; send it again later.",
 )
 """What a message is answered with where it would be more than an equal share of what is held."""
+
+NO_STORE = Failure(
+    code=ErrorCode.UNAVAILABLE,
+    message="The gateway can't keep messages safe at the moment; send it again in a while.",
+    retry_after=WAIT_SECONDS,
+)
+"""The same where the store does not answer."""
 
 LARGE_BYTES = 262_144
 """A larger reply takes its turn with others: to read it and to write it takes milliseconds."""
@@ -55,8 +61,6 @@ _log = logging.getLogger("gateway.sessions")  # which knows its level without be
 class Host(Protocol):
     """What a session's runner needs of whoever has all of them."""
 
-    @property
-    def store(self) -> Store: ...
     @property
     def budget(self) -> ByteBudget: ...
     @property
@@ -78,6 +82,15 @@ class Host(Protocol):
         ...
 
 
+class Shared(Protocol):
+    """What a session's runner needs of the store that replicas share."""
+
+    @property
+    def store(self) -> SessionStore: ...
+    @property
+    def health(self) -> Health: ...
+
+
 class SessionRunner:
     """Runs one session until it is closed and nothing of it is under way.
 
@@ -88,7 +101,13 @@ class SessionRunner:
         host: Has all sessions.
     """
 
-    def __init__(self, session: Session, events: Log, route: Route, host: Host) -> None:
+    def __init__(
+        self,
+        session: Session,
+        events: Log,
+        route: Route,
+        host: Host,
+    ) -> None:
         self.session = session
         self.log = events
         self.route = route
@@ -104,9 +123,56 @@ class SessionRunner:
         self._loop = asyncio.get_running_loop()
         self._handling = False
         self._later: list[tuple[SessionEvent, ClientId | None]] = []
-        self._storing = asyncio.Lock()
+        self._keeper: Keeper | None = None
+        self._health: Health | None = None
         self._crashed = False
         self._over = False
+        self._gone = False
+        self.attached_at = float("-inf")
+        """When a client has come back last, by the loop's clock."""
+        self._wanted = 0  # how many wait for it to leave
+        self._when_moved: list[Callable[[], None]] = []
+
+    @property
+    def id(self) -> str:
+        """The gateway's own id of the session."""
+        return self.session.id
+
+    def begin_again(
+        self, timers: Sequence[do.SetTimer], event: on.Adopted, keep: Mapping[ClientId, Subscriber]
+    ) -> None:
+        """Go on with a session that another process had.
+
+        Args:
+            timers: Those that it had set.
+            event: What it is told of that.
+            keep: Its clients that are here by now.
+        """
+        for client, subscriber in keep.items():
+            self._subscribers.put(client, subscriber)
+        for timer in timers:
+            self._set_timer(timer)
+        self.handle(event)
+
+    def touch(self, *, whole: bool = False) -> None:
+        """See `Keeper.touch`."""
+        if self._keeper is not None:
+            self._keeper.touch(whole=whole)
+
+    def abandon(self) -> None:
+        """Stop here and now; the others find the session as a dead process leaves it."""
+        for call in self._calls.values():
+            call.cancel()
+        if self._keeper is not None:
+            self._keeper.stop()
+        self._drop()
+
+    def keep(self, shared: Shared, title: Title, number: int = 0) -> None:
+        """Keep the session in a store from now on; see `Keeper`."""
+        self._health = shared.health
+        self._keeper = Keeper(
+            self, shared.store, shared.health, spawn=self._host.spawn, title=title, number=number
+        )
 
     # Clients
 
@@ -125,6 +191,7 @@ class SessionRunner:
             last_event: The newest event that it has; no greater than the log's.
         """
         client = self._subscribers.add(subscriber)
+        self.attached_at = self._loop.time()
         self.handle(on.Attached(client, resume_key, _new_key(), last_event))
         return client
 
@@ -177,6 +244,13 @@ class SessionRunner:
         ):
             self._tell(client, error_message(NO_ROOM, message.id))
             return
+        if (
+            self._health is not None
+            and self._health.is_doubtful
+            and not self.session.knows(message.id)
+        ):
+            self._tell(client, error_message(NO_STORE, message.id))
+            return
         self.handle(message, client)
 
     def handle(self, event: SessionEvent, client: ClientId | None = None) -> None:
@@ -219,22 +293,109 @@ class SessionRunner:
         self._count()
 
     def _handle(self, event: SessionEvent, client: ClientId | None) -> None:
-        if self._crashed:
+        if self._crashed or self._gone:
             self._handle_late(event)
             return
         try:
             now = self._loop.time()
-            for effect in self.session.handle(event, now, time.time(), client):
+            effects = self.session.handle(event, now, time.time(), client)
+            if self._keeper is not None:
+                self._keeper.take(effects, now)
+                if self._wanted and self.session.can_move:
+                    self._move(self._keeper)
+                return
+            for effect in effects:
                 if type(effect) is do.Append:  # by far the most
-                    self._append(effect.events, now)
+                    for each in effect.events:
+                        self.log.append(each, now)
+                    self._show(effect)
                 else:
                     self._perform(effect)
         except Exception:
             log.exception("a session failed", session=self.session.id, state=str(self.session))
             self._crash()
 
+    # What is kept
+
+    def add(self, effect: do.Append, now: float) -> None:
+        """See `Kept.add`."""
+        for event in effect.events:
+            self.log.append(event, now)
+
+    def perform(self, effects: Sequence[do.Effect], told: int) -> None:
+        """See `Kept.perform`."""
+        try:
+            self.log.told = max(told, self.log.told)
+            for effect in effects:
+                if isinstance(effect, do.Append):
+                    self._show(effect)
+                else:
+                    self._perform(effect)
+        except Exception:
+            log.exception("a session failed", session=self.session.id, state=str(self.session))
+            self._crash()
+
+    def fenced(self) -> None:
+        """See `Kept.fenced`."""
+        log.warning("another replica has taken a session over", session=self.session.id)
+        self._drop()
+        for call in self._calls.values():
+            call.cancel()
+
+    @property
+    def is_gone(self) -> bool:
+        """Whether it takes nothing in any more: another replica has the session, or may have it."""
+        return self._gone
+
+    def leave(self) -> None:
+        """Let another replica have the session, as soon as no turn is at the model."""
+        self._wanted += 1
+        self.handle(on.Hold(on=True))
+
+    @property
+    def may_move(self) -> bool:
+        """Whether it is kept, and a client can come back for it."""
+        return self._keeper is not None and self.session.policy.resume_seconds > 0
+
+    def displace(self) -> None:
+        """Close the connection of the session's owner: it has come back elsewhere."""
+        owner = self.session.clients.owner
+        if owner is not None:
+            self._subscribers.abort(owner, CloseCode.TAKEN_OVER, "taken over")
+
+    def when_moved(self, call: Callable[[], None]) -> None:
+        """Call this when another replica can have the session."""
+        self._when_moved.append(call)
+
+    def stay(self) -> None:
+        """One of those for whom it was to leave has none of it: go on with it here, if it is here
+        and nobody else waits.
+        """
+        self._wanted -= 1
+        if not self._wanted:
+            self.handle(on.Hold(on=False))
+
+    def _move(self, keeper: Keeper) -> None:
+        """Let it go. Whatever is still said to it is not heard; clients say it elsewhere again."""
+        self._gone = True
+        self.stop()
+        keeper.move(self._moved)
+
+    def _moved(self) -> None:
+        for call in self._when_moved:
+            call()
+        self._subscribers.close(None, CloseCode.RESTARTING, "moved")
+        self._end()
+
+    def _drop(self) -> None:
+        """Have nothing to do with it any more: it is another's, or nobody's."""
+        self._gone = True
+        self.stop()
+        self._subscribers.abort(None, CloseCode.RESTARTING, "moved")
+        self._end()
+
     def _handle_late(self, event: SessionEvent) -> None:
-        """The session has crashed: of what it has opened at the model, nobody else knows."""
+        """The session is over here: of what it has opened at the model, nobody else knows."""
         if isinstance(event, on.Opened):
             self._host.spawn(self._close(do.CloseSession(event.model)))
 
@@ -246,7 +407,7 @@ class SessionRunner:
         for call in self._calls.values():
             call.cancel()
         if self._end():
-            self._host.spawn(self._store(self._host.store.delete, self.session.id))
+            self._forget()
             model = self.session.model
             if model is not None:
                 self._host.spawn(self._close(do.CloseSession(model)))
@@ -263,7 +424,7 @@ class SessionRunner:
         self._count()
         return self._host.ended(self)
 
-    def _perform(self, effect: do.Effect) -> None:  # noqa: C901, PLR0912 - a case for each effect
+    def _perform(self, effect: do.Effect) -> None:  # noqa: C901 - a case for each effect
         match effect:
             case do.Invoke():
                 self._invoke(effect)
@@ -288,19 +449,21 @@ class SessionRunner:
                 self._host.spawn(self._open())
             case do.CloseSession():
                 self._host.spawn(self._close(effect))
-            case do.Persist():
-                record = self._record(effect)
-                self._host.spawn(self._store(self._host.store.put, record))
             case do.Forget():
-                self._host.spawn(self._store(self._host.store.delete, self.session.id))
+                self._forget()
                 self._end()
 
-    def _append(self, events: tuple[Event, ...], now: float) -> None:
-        log = self.log
-        for event in events:
-            log.append(event, now)
-            if self._logs_turns and type(event) is MessageDone:
-                self.route.log_turn(self._host.turn_level, self.session.id, event)
+    def _forget(self) -> None:
+        if self._keeper is not None:
+            self._keeper.forget()
+
+    def _show(self, effect: do.Append) -> None:
+        """Events may be read."""
+        events = effect.events
+        if self._logs_turns:
+            for event in events:
+                if type(event) is MessageDone:
+                    self.route.log_turn(self._host.turn_level, self.session.id, event)
         laggards = self._subscribers.wake(soon=type(events[-1]) is not MessageAccepted)
         if laggards:
             self._detached(laggards)
@@ -323,21 +486,11 @@ class SessionRunner:
             session_id=self.session.id,
             resume_key=effect.resume_key or "",
             expires_at=effect.expires_at,
-            last_event=self.log.last,
+            last_event=self.log.told,
             lost=None,
         )
         subscriber.reader.resume(self.log, effect.after, resumed)
         subscriber.flush()  # at once: it is to come forward, however fast the log goes on
-
-    def _record(self, effect: do.Persist) -> SessionRecord:
-        session = self.session
-        return SessionRecord(
-            id=session.id,
-            route=session.policy.route,
-            principal=session.principal,
-            model=effect.model,
-            expires_at=effect.expires_at,
-        )
 
     def _set_timer(self, effect: do.SetTimer) -> None:
         handle = self._timers.pop(effect.timer, None)
@@ -411,13 +564,6 @@ class SessionRunner:
         except Exception:
             log.exception("an adapter failed", session=self.session.id)
         self.handle(on.CloseEnded(effect.model))
-
-    async def _store(self, operation: Callable[[A], Awaitable[None]], argument: A) -> None:
-        async with self._storing:  # first come, first served: records arrive in order
-            try:
-                await operation(argument)
-            except Exception:
-                log.exception("the store failed", session=self.session.id)
 
 
 def _new_key() -> str:

@@ -1,26 +1,33 @@
 """All sessions of a gateway: opening, finding and ending them."""
 
 import asyncio
+import contextlib
 import logging
 import secrets
-from collections.abc import Coroutine, Mapping
+import time
+from collections.abc import Coroutine, Mapping, Sequence
 from types import TracebackType
-from typing import Any, Protocol, Self, TypeVar
+from typing import Any, Protocol, Self
 
 import structlog
 
-from gateway.admission import Refused
+from gateway.admission import Refused, SessionQuota
 from gateway.budget import ByteBudget
-from gateway.errors import ErrorCode
+from gateway.conversation import Conversation, Resuming
+from gateway.errors import WAIT_SECONDS, ErrorCode
+from gateway.following import Follower
 from gateway.route import Route
-from gateway.runner import SessionRunner
+from gateway.runner import SessionRunner, Shared
 from gateway.session import events as on
+from gateway.session.events import ClientId
 from gateway.session.keys import ResumeKeys
-from gateway.session.ports import SessionRecord, Store, StoreFull
+from gateway.session.log import EventLog
+from gateway.session.ports import Log
+from gateway.session.recorder import head_of, snapshot_of
 from gateway.session.session import Session
+from gateway.session.snapshot import restore
+from gateway.session.storage import Glimpse, Saved, Title
 from gateway.turnstile import Turnstile
-
-T = TypeVar("T")
 
 log = structlog.stdlib.get_logger("gateway.sessions")
 
@@ -34,15 +41,40 @@ LAST_SECONDS = 5.0
 """How long work that outlives its session may take when the gateway ends."""
 
 
-class SessionQuota(Protocol):
-    """How many sessions each principal may have."""
+class TooManySessions(Exception):
+    """There are as many as there may be."""
 
-    async def open_session(self, name: str) -> bool:
-        """Count a session of that principal; False where it has as many as it may."""
+
+class PastNewest(Exception):
+    """A client says that it has events which it can't have.
+
+    Attributes:
+        newest: The newest that it can have.
+    """
+
+    def __init__(self, newest: int) -> None:
+        super().__init__(newest)
+        self.newest = newest
+
+
+class ClientGone(Exception):
+    """A client has left while its session was looked for; it may have come back by another way."""
+
+
+class Elsewhere(Shared, Protocol):
+    """Where sessions are that are not here: at other replicas."""
+
+    @property
+    def name(self) -> str:
+        """This replica's own name."""
         ...
 
-    def end_session(self, name: str) -> None:
-        """A session is over."""
+    async def resume(self, client: Resuming) -> tuple[Conversation, ClientId] | None:
+        """See `Sessions.resume`."""
+        ...
+
+    def released(self, session_id: str) -> None:
+        """A session has been let go, and waits for another replica."""
         ...
 
 
@@ -51,7 +83,7 @@ class Sessions:
 
     Args:
         routes: By name; the first is the default one.
-        store: Where they live.
+        max_sessions: How many there may be at once.
         budget: How much they may hold together.
         quota: How many a principal may have; None where nobody has to say who they are.
         drain_seconds: How long the turns at the model may take to finish when the gateway shuts
@@ -62,8 +94,8 @@ class Sessions:
     def __init__(
         self,
         routes: Mapping[str, Route],
-        store: Store,
         *,
+        max_sessions: int,
         budget: ByteBudget,
         quota: SessionQuota | None = None,
         drain_seconds: float,
@@ -71,10 +103,11 @@ class Sessions:
     ) -> None:
         self.routes = routes
         self.turn_level = logging.INFO if log_turns else logging.DEBUG
-        self.store = store
+        self._max_sessions = max_sessions
+        self._elsewhere: Elsewhere | None = None
         self.budget = budget
         self._quota = quota
-        self.draining = False
+        self.draining = self._is_over = False
         self._drain_seconds = drain_seconds
         self._runners: dict[str, SessionRunner] = {}
         self._tasks = asyncio.TaskGroup()
@@ -83,6 +116,15 @@ class Sessions:
         self.large = Turnstile(1)
         self._empty = asyncio.Event()
         self._empty.set()
+
+    def share(self, elsewhere: "Elsewhere") -> None:
+        """Keep sessions from now on where other replicas can have them."""
+        self._elsewhere = elsewhere
+
+    @property
+    def can_keep(self) -> bool:
+        """Whether what is begun now can be kept: the store answers, or there is none."""
+        return self._elsewhere is None or self._elsewhere.health.is_up
 
     async def __aenter__(self) -> Self:
         await self._tasks.__aenter__()
@@ -95,11 +137,15 @@ class Sessions:
         traceback: TracebackType | None,
     ) -> None:
         self.draining = True
-        for runner in list(self._runners.values()):
-            runner.handle(on.Drain(force=True))
+        self._end_all()
         # What is left is the last word to the store and to models that are slow to close.
-        if self._running:
-            await asyncio.wait(self._running, timeout=LAST_SECONDS)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(LAST_SECONDS):
+                if self._elsewhere is not None:
+                    await self._elsewhere.health.settled()
+                while self._running:
+                    await asyncio.wait(self._running)
+        self._is_over = True
         for task in self._running:
             task.cancel()
         for runner in self._runners.values():
@@ -113,15 +159,18 @@ class Sessions:
         """A session that is to be started.
 
         Raises:
-            StoreFull: There are as many as there may be, or the gateway is shutting down.
+            TooManySessions: There are as many as there may be, or the gateway is shutting down.
             Refused: Its principal has as many as it may.
         """
+        if self._elsewhere is not None and self._elsewhere.health.is_doubtful:
+            text = "Sessions can't be kept at the moment."
+            raise Refused(ErrorCode.UNAVAILABLE, text, WAIT_SECONDS)
         quota = self._quota
         if quota is None:
             return await self._create(route, principal)
         if not await quota.open_session(principal):
             text = "You have as many sessions as you may."
-            raise Refused(ErrorCode.RATE_LIMITED, text, retry_after=1.0)
+            raise Refused(ErrorCode.RATE_LIMITED, text, WAIT_SECONDS)
         try:
             return await self._create(route, principal)
         except BaseException:
@@ -129,18 +178,94 @@ class Sessions:
             raise
 
     async def _create(self, route: Route, principal: str) -> SessionRunner:
+        if len(self._runners) >= self._max_sessions or self.draining:
+            raise TooManySessions
         policy = route.policy
         session = Session(session_id=secrets.token_hex(16), principal=principal, policy=policy)
-        record = SessionRecord(
-            id=session.id, route=policy.route, principal=principal, model=None, expires_at=None
-        )
-        events = await self.store.create(record, policy.log_bounds)
-        if self.draining:
-            await self.store.delete(session.id)
-            raise StoreFull
+        runner = self._add(session, EventLog(policy.log_bounds), route)
+        if self._elsewhere is not None:
+            runner.keep(self._elsewhere, Title(self._elsewhere.name, 1))
+        return runner
+
+    def _add(self, session: Session, events: Log, route: Route) -> SessionRunner:
         runner = self._runners[session.id] = SessionRunner(session, events, route, self)
         self._empty.clear()
         return runner
+
+    @property
+    def runners(self) -> Sequence[SessionRunner]:
+        """Those of all sessions that are here now."""
+        return [*self._runners.values()]
+
+    def has(self, session_id: str) -> bool:
+        """Whether a session is here, and stays for now."""
+        runner = self._runners.get(session_id)
+        return runner is not None and not runner.is_gone
+
+    def knows(self, session_id: str) -> bool:
+        """Whether a session is here, be it on its way elsewhere."""
+        return session_id in self._runners
+
+    def may_know(self, runner: SessionRunner, last_event: int) -> bool:
+        """Whether a client can have the event of that number.
+
+        Where the session has come from a dead replica, and its client has more than there is, the
+        store has lost what was acknowledged. Nobody knows then what the model was sent: the
+        session is over.
+        """
+        if runner.session.may_have_told(last_event):
+            return True
+        if runner.session.inherited:
+            log.error("the store has lost a part of a session", session=runner.id)
+            runner.handle(on.Forgotten())
+        return False
+
+    def touch(self, session_id: str) -> None:
+        """Have a session find out whether it is still this replica's, if it is here."""
+        runner = self._runners.get(session_id)
+        if runner is not None:
+            runner.touch()
+
+    def can_run(self, glimpse: Glimpse) -> bool:
+        """Whether this gateway knows how to go on with a session: it may be of a newer one."""
+        try:
+            return head_of(glimpse.head).route in self.routes
+        except ValueError:
+            return False
+
+    def adopt(
+        self,
+        saved: Saved,
+        *,
+        crashed: bool = False,
+        keep: tuple[Follower, ClientId] | None = None,
+    ) -> None:
+        """Go on with a session that another replica had.
+
+        Args:
+            saved: All of it, under this replica's title.
+            crashed: Whether that replica has died.
+            keep: Who has followed it here, and what the session knows its client as.
+        """
+        assert self._elsewhere is not None  # noqa: S101 - where it has come from
+        snapshot, events = snapshot_of(saved)
+        route, loop = self.routes[snapshot.route], asyncio.get_running_loop()
+        session, timers = restore(snapshot, route.policy, loop.time(), time.time())
+        log = EventLog(route.policy.log_bounds)
+        log.begin(snapshot.last - len(events))
+        for event in events:
+            log.append(event, loop.time())
+        runner = self._add(session, log, route)
+        runner.keep(self._elsewhere, saved.title, saved.number)
+        if self._quota is not None:
+            self._quota.adopt_session(session.principal)
+        if keep is None:
+            runner.begin_again(timers, on.Adopted((), crashed), {})
+            return
+        follower, client = keep
+        follower.subscriber.go_on(runner, client)
+        runner.begin_again(timers, on.Adopted((client,), crashed), {client: follower.subscriber})
+        follower.repeat(runner, client)
 
     def find(
         self, session_id: str, resume_key: str, *, route: Route, principal: str
@@ -161,8 +286,43 @@ class Sessions:
         theirs = session.policy is route.policy and session.principal == principal
         return runner if session.accepts(resume_key) and theirs else None
 
+    async def resume(self, client: Resuming) -> tuple[Conversation, ClientId] | None:
+        """Let a client that has come back take its session over, wherever that is.
+
+        Returns:
+            The session, and what it knows the client as; None where there is none for it.
+
+        Raises:
+            ClientGone: It has left meanwhile.
+            PastNewest: It says that it has events which it can't have.
+            Refused: It can't be found out at the moment.
+        """
+        found = self.attach(client) if self.has(client.session_id) else None
+        if found is None and self._elsewhere is not None:
+            # Also where it is here and does not know the key: another may have taken it over.
+            return await self._elsewhere.resume(client)
+        return found
+
+    def attach(self, client: Resuming) -> tuple[Conversation, ClientId] | None:
+        """The same for a session that is here."""
+        runner = self.find(
+            client.session_id, client.resume_key, route=client.route, principal=client.principal
+        )
+        if not client.subscriber.is_open:
+            raise ClientGone
+        if runner is None:
+            return None
+        if not self.may_know(runner, client.last_event):
+            if runner.session.is_over:
+                return None
+            raise PastNewest(runner.log.told)
+        return runner, runner.attach(client.subscriber, client.resume_key, client.last_event)
+
     def spawn(self, work: Coroutine[Any, Any, object]) -> asyncio.Task[None]:
-        """Run work that ends with the gateway, and does not end it."""
+        """Run work that ends with the gateway, and does not end it; after that, none."""
+        if self._is_over:
+            work.close()
+            return asyncio.get_running_loop().create_task(_nothing())
         task = self._tasks.create_task(_logged(work))
         self._running.add(task)
         task.add_done_callback(self._running.discard)
@@ -171,6 +331,8 @@ class Sessions:
     def ended(self, runner: SessionRunner) -> bool:
         """Drop a session that has ended; False where that has been done."""
         known = self._runners.pop(runner.session.id, None) is not None
+        if runner.is_gone and self._elsewhere is not None:
+            self._elsewhere.released(runner.id)
         if known and self._quota is not None:
             self._quota.end_session(runner.session.principal)
         if not self._runners:
@@ -183,27 +345,40 @@ class Sessions:
         Clients come back at once, so sessions end one after the other, not all in one moment.
         """
         self.draining = True
-        runners = list(self._runners.values())
+        runners = self.runners
         pause = min(SPREAD_SECONDS, self._drain_seconds / 2 / max(1, len(runners)))
         try:
             async with asyncio.timeout(self._drain_seconds) as self._time_left:
                 for runner in runners:
-                    runner.handle(on.Drain())
+                    if self._elsewhere is not None and runner.may_move:
+                        runner.leave()
+                    else:
+                        runner.handle(on.Drain())
                     await asyncio.sleep(pause)
                 await self._empty.wait()
         except TimeoutError:
             self._time_left = None
             log.warning("the drain time is over", sessions=len(self._runners))
-            for runner in list(self._runners.values()):
-                runner.handle(on.Drain(force=True))
+            self._end_all()
             await self._empty.wait()
         finally:
             self._time_left = None
+
+    def _end_all(self) -> None:
+        for runner in self.runners:
+            if self._elsewhere is not None and runner.may_move:
+                runner.abandon()
+            else:
+                runner.handle(on.Drain(force=True))
 
     def stop_draining(self) -> None:
         """Let the drain time be over now."""
         if self._time_left is not None:
             self._time_left.reschedule(0)
+
+
+async def _nothing() -> None:
+    pass
 
 
 async def _logged(work: Coroutine[Any, Any, object]) -> None:

@@ -77,6 +77,10 @@ class Subscribers:
         self._there = {**self._there, client: subscriber}
         return client
 
+    def put(self, client: ClientId, subscriber: Subscriber) -> None:
+        """Let one read who has a number already."""
+        self._there = {**self._there, client: subscriber}
+
     def get(self, client: ClientId) -> Subscriber | None:
         """The one of that number, if it is there and has not been told to close."""
         return self._there.get(client)

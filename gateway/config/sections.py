@@ -6,7 +6,8 @@ Each setting has its help here; ``docs/configuration.md`` is printed from it.
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, SecretStr, model_validator
+from pydantic_core import PydanticCustomError
 
 from gateway.addresses import origin_of
 from gateway.config.values import (
@@ -23,8 +24,10 @@ from gateway.config.values import (
     Positive,
     PositiveBytes,
     PublicUrl,
+    ReplicaName,
     Seconds,
     Section,
+    StoreUrl,
     Whole,
 )
 from gateway.security.principals import PrincipalLimits
@@ -39,6 +42,15 @@ class ServerSettings(Section):
     port: Whole = Field(
         default=8080, ge=0, le=65_535, description="port to listen on; 0 takes a free one"
     )
+    workers: Count = Field(
+        default=1,
+        description="processes that share the port; over one needs a store that they share too",
+    )
+    replica: ReplicaName | None = Field(
+        default=None,
+        description="how this process's name begins, in logs and among those that share a store; "
+        "with the host's name where absent",
+    )
     public_url: PublicUrl | None = Field(
         default=None,
         description="address that browsers see, where a proxy is in front, such as "
@@ -50,12 +62,13 @@ class ServerSettings(Section):
         "X-Forwarded-For, -Proto and -Host are believed",
     )
     max_connections: Count = Field(
-        default=10_000, description="connections at once, of every kind and from the first byte on"
+        default=10_000,
+        description="connections at once, of every kind and from the first byte on, of each worker",
     )
     buffer_bytes: HeldBytes = Field(
         default=268_435_456,
-        description="what may be held for all clients: event logs, conversations, messages that "
-        "wait or have come in part; over it, those who hold the most give way",
+        description="what a worker may hold for its clients: event logs, conversations, messages "
+        "that wait or have come in part; over it, those who hold the most give way",
     )
     open_timeout_seconds: Positive = Field(
         default=10.0, description="time for a client to send session.open; raw, its first frame"
@@ -175,7 +188,7 @@ class TlsSettings(Section):
 
 
 class LimitSettings(Section):
-    """``[limits]``: how much a principal may use, where there is ``[auth]``, and an address."""
+    """``[limits]``: what a worker allows a principal, where there is ``[auth]``, and an address."""
 
     connections_per_principal: Count = Field(default=100, description="connections at once")
     connections_per_address: Count = Field(
@@ -209,8 +222,35 @@ class LimitSettings(Section):
 class StoreSettings(Section):
     """``[store]``: where sessions live."""
 
-    kind: Literal["memory"] = Field(default="memory", description="in this process's memory")
-    max_sessions: Count = Field(default=10_000, description="sessions at once")
+    kind: Literal["memory", "valkey"] = Field(
+        default="memory",
+        description='"memory" of this process, or "valkey", which replicas share; Redis 7 will do',
+    )
+    url: StoreUrl | None = Field(
+        default=None,
+        description="address of Valkey, such as valkey://127.0.0.1:6379/0; valkeys:// for TLS, "
+        "?cluster=true for a cluster",
+    )
+    password: SecretStr | None = Field(
+        default=None, description="of Valkey; best as GATEWAY_STORE__PASSWORD"
+    )
+    encryption_key_file: Path | None = Field(
+        default=None,
+        description="file of keys that encrypt what is kept, one a line, 32 bytes as Base64; the "
+        "first encrypts",
+    )
+    lease_seconds: Annotated[Positive, Field(ge=1)] = Field(
+        default=5.0, description="how soon the sessions of a dead replica are taken over"
+    )
+    max_sessions: Count = Field(default=10_000, description="sessions at once, of each replica")
+
+    @model_validator(mode="after")
+    def _valkey_has_an_address(self) -> Self:
+        if (self.kind == "valkey") != (self.url is not None):
+            raise PydanticCustomError(
+                "at", 'kind = "valkey" and url go together', {"at": ("store", "url")}
+            )
+        return self
 
 
 class AwsSettings(Section):
@@ -229,7 +269,9 @@ class AwsSettings(Section):
         description='how to call the platform: by "aiobotocore", at a part of its cost by "lean", '
         'or as "auto" decides: lean, but where there is a proxy or the AWS SDK is not as expected',
     )
-    max_pool_connections: Count = Field(default=1000, description="calls to the platform at once")
+    max_pool_connections: Count = Field(
+        default=1000, description="calls to the platform at once, of each worker"
+    )
     connect_timeout_seconds: Positive = Field(
         default=5.0, description="time to connect to the platform"
     )

@@ -100,6 +100,17 @@ class Settings(Section):
         return self
 
     @model_validator(mode="after")
+    def _workers_share_a_store(self) -> Self:
+        if self.server.workers > 1 and self.store.kind == "memory":
+            raise PydanticCustomError(
+                "at",
+                'more than one needs [store] kind = "valkey": a client that comes back may reach '
+                "any of them, and each would know its own sessions only",
+                {"at": ("server", "workers")},
+            )
+        return self
+
+    @model_validator(mode="after")
     def _logs_hold_what_they_must(self) -> Self:
         # A connection that is half a log behind is closed, and one message can be that much.
         small: list[TooSmall] = []

@@ -28,6 +28,15 @@ def _host(value: str) -> str:
     return value
 
 
+def _store_url(value: str) -> str:
+    parts = urlsplit(value)
+    if parts.scheme not in {"valkey", "valkeys", "redis", "rediss"} or not parts.hostname:
+        raise ValueError("expected an address such as valkey://127.0.0.1:6379/0")
+    if parts.password is not None:
+        raise ValueError("the password goes into GATEWAY_STORE__PASSWORD, not into the address")
+    return value
+
+
 def _keys_url(value: str) -> str:
     parts = _url(value)
     if parts.scheme != "https" and not is_loopback(parts.hostname or ""):
@@ -200,6 +209,8 @@ RouteName = Annotated[
 Expression = Annotated[str, AfterValidator(_expression)]
 SessionProfile = Annotated[Any, BeforeValidator(_profile)]
 Host = Annotated[str, AfterValidator(_host)]
+StoreUrl = Annotated[str, AfterValidator(_store_url)]
+ReplicaName = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,100}$")]
 KeysUrl = Annotated[str, AfterValidator(_keys_url)]
 Claim = Annotated[str, Field(min_length=1, max_length=1024)]
 AddressRange = Annotated[str, AfterValidator(_range)]

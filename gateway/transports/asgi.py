@@ -70,6 +70,11 @@ class AsgiLink:
         self._on_end: Callable[[int], None] | None = None
 
     @property
+    def is_open(self) -> bool:
+        """See `Link.is_open`."""
+        return self._is_open
+
+    @property
     def can_write(self) -> bool:
         """See `Link.can_write`."""
         return self._is_open and self._unsent_bytes < UNSENT_BYTES

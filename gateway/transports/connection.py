@@ -8,6 +8,7 @@ from msgspec import UNSET
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from gateway.admission import Credentials, Refused, Visitor
+from gateway.conversation import Conversation, Resuming
 from gateway.errors import ERRORS, CloseCode, ErrorCode
 from gateway.protocol.codecs import Codec, Frame, ProtocolError
 from gateway.protocol.messages import (
@@ -23,12 +24,10 @@ from gateway.protocol.messages import (
     SessionOpen,
 )
 from gateway.route import Route
-from gateway.runner import SessionRunner
 from gateway.session.events import ClientId, Confirmed, Written
-from gateway.session.ports import StoreFull
 from gateway.session.reader import LogReader
 from gateway.session.sizes import utf8_size
-from gateway.sessions import Sessions
+from gateway.sessions import ClientGone, PastNewest, Sessions, TooManySessions
 from gateway.transports.closing import CloseWith
 from gateway.transports.coalescing import Coalescer
 from gateway.transports.identity import Identity
@@ -124,7 +123,7 @@ class WebSocketConnection:
         )
         self._on_end = on_end
         self._coalescer = coalescer
-        self._runner: SessionRunner | None = None
+        self._runner: Conversation | None = None
         self._client: ClientId | None = None
         self._flushing = False
         self._closing: tuple[CloseCode, str] | None = None
@@ -225,7 +224,7 @@ class WebSocketConnection:
             if self._raw:
                 self._runner.handle(SessionClose())
             self._runner.detach(self._client)
-        self._on_end(int(code), None if self._runner is None else self._runner.session.id)
+        self._on_end(int(code), None if self._runner is None else self._runner.id)
 
     def _fail(self, error: Exception) -> None:
         """Close for what was raised."""
@@ -265,13 +264,14 @@ class WebSocketConnection:
         if sessions.draining:
             raise CloseWith(CloseCode.RESTARTING, ErrorCode.UNAVAILABLE)
         try:
-            self._runner = await sessions.open(self._route, self._identity.principal())
-        except StoreFull:
+            runner = await sessions.open(self._route, self._identity.principal())
+        except TooManySessions:
             if sessions.draining:  # since a moment ago
                 raise CloseWith(CloseCode.RESTARTING, ErrorCode.UNAVAILABLE) from None
             text = "There are as many sessions as there may be."
             raise Refused(ErrorCode.UNAVAILABLE, text, retry_after=FULL_SECONDS) from None
-        self._client = self._runner.start(self)
+        self._runner = runner
+        self._client = runner.start(self)
 
     async def _session_open(self, sessions: Sessions) -> bool:
         """Take a frame that is to open a session, or to resume one; False where it is wrong."""
@@ -297,17 +297,35 @@ class WebSocketConnection:
         if session_id is UNSET or key is UNSET or last is UNSET:
             self._refuse("`session_id`, `resume_key` and `last_event` resume a session together")
             return False
-        runner = sessions.find(session_id, key, route=self._route, principal=principal)
-        if runner is None:
-            raise CloseWith(CloseCode.GONE, ErrorCode.SESSION_LOST)
-        newest = runner.log.last
-        if last > newest:
-            self._refuse(f"`last_event` is past the newest event, {newest}")
+        client = Resuming(self, session_id, key, last, self._route, principal)
+        return await self._resume(sessions, client)
+
+    async def _resume(self, sessions: Sessions, client: Resuming) -> bool:
+        """Take a session over that is somewhere; False where the client asks for what can't be."""
+        if sessions.draining:
+            raise CloseWith(CloseCode.RESTARTING, ErrorCode.UNAVAILABLE)
+        try:
+            resumed = await sessions.resume(client)
+        except PastNewest as error:
+            self._refuse(f"`last_event` is past the newest event, {error.newest}")
             return False
-        self._runner = runner
+        except ClientGone:
+            return True
+        if resumed is None:
+            raise CloseWith(CloseCode.GONE, ErrorCode.SESSION_LOST)
         self._confirmed = False
-        self._client = runner.attach(self, key, last)
+        self._runner, self._client = resumed
         return True
+
+    @property
+    def is_open(self) -> bool:
+        """See `gateway.conversation.Traveller`."""
+        return not self._closed and self._link.is_open
+
+    def go_on(self, conversation: Conversation, client: ClientId) -> None:
+        """See `gateway.conversation.Traveller`."""
+        self._runner, self._client = conversation, client
+        self.reader.move(conversation.log)
 
     async def _receive(self) -> Frame:
         """The next frame, before the link hands them over.
@@ -332,11 +350,11 @@ class WebSocketConnection:
         if self._closed or self._closing is not None or runner is None or client is None:
             return  # the session has ended, or is another connection's by now
         try:
-            size = len(frame) if isinstance(frame, bytes) else utf8_size(frame)
+            size = len(frame) if isinstance(frame, bytes) else utf8_size(frame)  # as `_size`
             if size > self._most_bytes:
                 self.close(CloseCode.TOO_LARGE, ErrorCode.TOO_LARGE)
                 return
-            if not self._confirmed:
+            if not self._confirmed and self.reader.has_begun:  # else it has not got the new key
                 self._confirmed = True
                 runner.handle(Confirmed())
             message = self._codec.decode(frame)

@@ -11,6 +11,11 @@ class Link(Protocol):
     """One client's WebSocket, as code sees it that is called for what comes."""
 
     @property
+    def is_open(self) -> bool:
+        """Whether it is not known to have ended."""
+        ...
+
+    @property
     def can_write(self) -> bool:
         """Whether it takes more now; `take_frames` says when it does again."""
         ...

@@ -206,6 +206,11 @@ class WebSocketProtocol(FrameReader):
 
     # Link
 
+    @property
+    def is_open(self) -> bool:
+        """See `Link.is_open`."""
+        return self._end_code is None
+
     def take_frames(
         self,
         on_frame: Callable[[str | bytes], None],

@@ -12,6 +12,7 @@ from itertools import zip_longest
 from typing import NamedTuple
 
 from starlette.datastructures import Headers
+from starlette.requests import HTTPConnection
 
 Address = IPv4Address | IPv6Address
 
@@ -88,6 +89,11 @@ class Proxies:
         if older[0] and client.address != self._follow(address, _older(*older)).address:
             return Client(str(address))
         return client
+
+    def client(self, connection: HTTPConnection) -> Client:
+        """Who has sent a request or a handshake; see `client_of`."""
+        peer, scheme = connection.client, connection.scope["scheme"]
+        return self.client_of(peer and peer.host, connection.headers, scheme)
 
     def trusts(self, address: str) -> bool:
         """Whether that is the address of a proxy which is believed."""

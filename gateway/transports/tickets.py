@@ -28,8 +28,7 @@ class TicketEndpoint:
 
     async def serve(self, request: Request) -> Response:
         """Answer one request."""
-        headers, peer = request.headers, request.client
-        client = self._proxies.client_of(peer and peer.host, headers, request.scope["scheme"])
+        headers, client = request.headers, self._proxies.client(request)
         origin = headers.get("origin")
         shared = {"Vary": "Origin"}
         if not self._origins.allow(origin, headers.get("host"), route=None, client=client):

@@ -87,8 +87,7 @@ class WebSocketEndpoint:
     def _called(self, connection: HTTPConnection) -> tuple[str, Client, bool]:
         """The name of the route that is asked for, by whom, and whether its origin may connect."""
         name = connection.path_params.get("route") or next(iter(self._sessions.routes))
-        headers, peer = connection.headers, connection.client
-        client = self._proxies.client_of(peer and peer.host, headers, connection.scope["scheme"])
+        headers, client = connection.headers, self._proxies.client(connection)
         origin, host = headers.get("origin"), headers.get("host")
         return name, client, self._origins.allow(origin, host, route=name, client=client)
 

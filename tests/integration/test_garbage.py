@@ -13,9 +13,10 @@ import pytest
 from websockets.server import ServerProtocol
 
 from gateway.config import Settings
+from gateway.process import Signals
 from gateway.runner import SessionRunner
 from gateway.sagemaker.replies import ReplyReader
-from gateway.serving import Signals, serve
+from gateway.serving import serve
 from gateway.session.session import Session
 from gateway.transports.calls import HttpCall, WebSocketCall
 from gateway.transports.connection import WebSocketConnection

@@ -9,10 +9,13 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from gateway.budget import ByteBudget
+from gateway.conversation import Conversation, Resuming
 from gateway.errors import CloseCode, ErrorCode, Failure
+from gateway.keeping import Health
 from gateway.protocol import messages as wire
 from gateway.route import Route
 from gateway.runner import SessionRunner
+from gateway.session.events import ClientId
 from gateway.session.policy import Policy
 from gateway.session.ports import (
     Call,
@@ -22,9 +25,11 @@ from gateway.session.ports import (
     ModelSession,
     OnEnd,
     OnParts,
-    SessionRecord,
 )
 from gateway.session.reader import LogReader
+from gateway.session.recorder import head_of
+from gateway.session.snapshot import Snapshot
+from gateway.session.storage import Change, SessionStore, StoreUnavailable, Title
 from gateway.sessions import Sessions
 from gateway.stores.memory import MemoryStore
 from tests.support.timing import UNIT
@@ -123,32 +128,82 @@ class Connection:
 
 
 class BrokenStore(MemoryStore):
-    """Fails at whatever is asked of it, once it has a session."""
+    """Does not answer whatever it is told of a session."""
 
-    async def put(self, record: SessionRecord) -> None:
-        raise ConnectionError(record.id)
+    def save(
+        self,
+        session_id: str,
+        title: Title,  # noqa: ARG002
+        number: int,  # noqa: ARG002
+        change: Change,  # noqa: ARG002
+        *,
+        seconds: float,  # noqa: ARG002
+        release: bool = False,  # noqa: ARG002
+    ) -> asyncio.Future[None]:
+        answer = asyncio.get_running_loop().create_future()
+        answer.set_exception(StoreUnavailable(session_id))
+        return answer
 
-    async def delete(self, session_id: str) -> None:
-        raise ConnectionError(session_id)
+    async def delete(self, session_id: str, title: Title) -> None:  # noqa: ARG002
+        raise StoreUnavailable(session_id)
 
 
 class WatchedStore(MemoryStore):
-    """Takes its time, and notes what is done."""
+    """Takes its time, and notes what is done: the heads it is given, and the ids it deletes."""
 
     def __init__(self) -> None:
-        super().__init__(max_sessions=10)
+        super().__init__()
         self.waits = asyncio.Event()
         self.waits.set()
-        self.done: list[SessionRecord | str] = []
+        self.done: list[Snapshot | str] = []
+        self.titles: list[tuple[Title, int, float]] = []
+        self._kept: set[str] = set()
 
-    async def put(self, record: SessionRecord) -> None:
-        await self.waits.wait()
-        await super().put(record)
-        self.done.append(record)
+    def __len__(self) -> int:
+        """How many sessions it has that are not over."""
+        return len(self._kept)
 
-    async def delete(self, session_id: str) -> None:
-        await super().delete(session_id)
+    def save(
+        self,
+        session_id: str,
+        title: Title,
+        number: int,
+        change: Change,
+        *,
+        seconds: float,
+        release: bool = False,
+    ) -> asyncio.Future[None]:
+        async def save() -> None:
+            await self.waits.wait()
+            await super(WatchedStore, self).save(
+                session_id, title, number, change, seconds=seconds, release=release
+            )
+            self.done.append(head_of(change.head))
+            self.titles.append((title, number, seconds))
+            self._kept.add(session_id)
+
+        return asyncio.get_running_loop().create_task(save())
+
+    async def delete(self, session_id: str, title: Title) -> None:
+        await super().delete(session_id, title)
         self.done.append(session_id)
+        self._kept.discard(session_id)
+
+
+class Alone:
+    """Where sessions are kept while there is no other replica; see `gateway.sessions.Elsewhere`."""
+
+    name = "here"
+
+    def __init__(self, store: SessionStore) -> None:
+        self.store = store
+        self.health = Health(asyncio.get_running_loop().time)
+
+    async def resume(self, client: Resuming) -> tuple[Conversation, ClientId] | None:  # noqa: ARG002
+        return None
+
+    def released(self, session_id: str) -> None:
+        pass
 
 
 class Fixture:
@@ -188,11 +243,14 @@ def done(runner: SessionRunner, message_id: str) -> wire.MessageDone | None:
 
 @asynccontextmanager
 async def running(
-    store: MemoryStore | None = None, *, budget: int = 1_000_000, **options: Any
+    store: SessionStore | None = None, *, budget: int = 1_000_000, **options: Any
 ) -> AsyncIterator[Fixture]:
-    kept = MemoryStore(max_sessions=10) if store is None else store
-    given = {"budget": ByteBudget(budget), "drain_seconds": 10.0, **options}
-    async with Sessions({}, kept, **given) as sessions:
+    """Sessions, which are kept where there is a store."""
+    given = {"max_sessions": 10, "budget": ByteBudget(budget), "drain_seconds": 10.0, **options}
+    sessions = Sessions({}, **given)
+    if store is not None:
+        sessions.share(Alone(store))
+    async with sessions:
         yield Fixture(sessions, Model())
 
 

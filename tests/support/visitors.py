@@ -14,7 +14,7 @@ def anybody() -> Visitor:
     door = Door(
         keys=None,
         tokens=None,
-        tickets=MemoryStore(max_sessions=1),
+        tickets=MemoryStore(),
         accounts=LocalAccounts(LIMITS),
         connections_per_address=1,
         handshakes_per_second=1,

@@ -78,6 +78,7 @@ class Wanderer(Script):
             upstream.renewal is None,
             frozenset(self.timers),
             bool(upstream.closing),
+            session.held,
             bool(turns.waiting),
             min(len(session.history.transcript.exchanges), 2),
             self.cancelling(),
@@ -90,19 +91,23 @@ class Wanderer(Script):
             lambda s: s.step(send(f"m{len(s.accepted)}")),
             lambda s: s.step(send("m0")),
             lambda s: s.step(wire.MessageCancel(id=f"m{chance.randint(0, len(s.accepted))}")),
-            lambda s: s.step(wire.EventAck(event=len(s.events))),
+            lambda s: s.step(wire.EventAck(event=s.last_event)),
             lambda s: s.step(wire.EventAck(event=0)),
-            lambda s: s.step(on.Written(len(s.events))),
+            lambda s: s.step(on.Written(s.last_event)),
             lambda s: s.step(wire.SessionClose()),
             lambda s: s.step(on.Drain(force=chance.random() < 0.5)),
             lambda s: s.step(on.Confirmed()),
         ]
+        possible.append(lambda s: s.step(on.Hold(on=chance.random() < 0.5)))
+        possible.append(lambda s: s.step(on.Forgotten()))
+        if self.session.announced and not self.stands(State.CLOSED):
+            possible.append(lambda s: s.move())
         if self.client:
             possible.append(lambda s: s.detach())
             possible.append(lambda s: s.step(on.Detached(s.client - 1)))
         if not self.stands(State.CLOSED):
-            possible.append(lambda s: s.resume(len(s.events)))
-            possible.append(lambda s: s.step(on.Subscribed(1000 + s.client, len(s.events))))
+            possible.append(lambda s: s.resume(s.last_event))
+            possible.append(lambda s: s.step(on.Subscribed(1000 + s.clients, s.last_event)))
         if self.opening:
             possible.append(lambda s: s.step(on.Opened(s.model(chance.choice(LIFETIMES)))))
             possible.append(lambda s: s.step(on.OpenFailed(_failure(chance))))
@@ -122,6 +127,11 @@ class Wanderer(Script):
             timers = [timer for timer, at in self.timers.items() if at == due]
             possible += 2 * [lambda s: s.fire(chance.choice(timers))]
         return possible
+
+    def move(self) -> None:
+        """Another process goes on with it, and has no client of it."""
+        self.store()
+        self.adopt()
 
     def model(self, lifetime: float | None) -> ModelSession:
         """One more, which lasts for a while."""

@@ -156,7 +156,10 @@ JWT = "[auth.jwt]\nissuer = 'https://id.example.com'\naudience = 'chat'\n"
         (ROUTE + "[aws]\nregio = 'x'", "FILE: aws.regio: unknown key; did you mean region?"),
         (ROUTE + "[aws]\nendpoint_url = 'x'", "FILE: aws.endpoint_url: expected an address"),
         (ROUTE + "[servr]\nport = 1", "FILE: servr: unknown key; did you mean server?"),
-        (ROUTE + "[server]\nzzz = 1", "FILE: server.zzz: unknown key; known are host, port"),
+        (
+            ROUTE + "[server]\nzzz = 1",
+            "FILE: server.zzz: unknown key; known are host, port",
+        ),
         (ROUTE + "[server]\nhost = '0.0.0.0'", "FILE: server.host: must be a loopback address"),
         (ROUTE + "log_events = 47", "FILE: routes.chat.log_events: must be at least 48 with"),
         (

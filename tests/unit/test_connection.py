@@ -14,7 +14,6 @@ from gateway.protocol.messages import ServerMessage
 from gateway.route import Route
 from gateway.session.policy import Opening, Policy
 from gateway.sessions import Sessions
-from gateway.stores.memory import MemoryStore
 from gateway.transports import connection as connections
 from gateway.transports.coalescing import Coalescer
 from gateway.transports.connection import WebSocketConnection
@@ -60,26 +59,31 @@ class Socket:
         self.on_end(code)
 
 
+async def run(
+    sessions: Sessions, route: Route, socket: Socket, codec: JsonCodec
+) -> asyncio.Future[tuple[int, str | None]]:
+    """Let a client open its session; what is given is how its connection ends."""
+    loop = asyncio.get_running_loop()
+    ended: asyncio.Future[tuple[int, str | None]] = loop.create_future()
+    connection = WebSocketConnection(
+        socket,  # type: ignore[arg-type]
+        codec,
+        route,
+        visitor=anybody(),
+        on_end=lambda *how: ended.set_result(how),
+        coalescer=Coalescer(loop),
+    )
+    await connection.run(sessions, Credentials(), 1.0)
+    return ended
+
+
 async def test_a_message_that_can_not_be_written_ends_its_connection_with_a_code() -> None:
     route = Route(Policy(route="chat", opening=Opening.NONE, resume_seconds=0), model=None)  # type: ignore[arg-type]
-    store = MemoryStore(max_sessions=1)
     socket = Socket('{"type":"session.open"}')
     async with Sessions(
-        {"chat": route}, store, budget=ByteBudget(1000), drain_seconds=1
+        {"chat": route}, max_sessions=1, budget=ByteBudget(1000), drain_seconds=1
     ) as sessions:
-        ended: asyncio.Future[tuple[int, str | None]]
-        ended = asyncio.get_running_loop().create_future()
-        on_end = lambda *how: ended.set_result(how)  # noqa: E731
-        coalescer = Coalescer(asyncio.get_running_loop())
-        connection = WebSocketConnection(
-            socket,  # type: ignore[arg-type]
-            Broken(),
-            route,
-            visitor=anybody(),
-            on_end=on_end,
-            coalescer=coalescer,
-        )
-        await connection.run(sessions, Credentials(), 1.0)
+        ended = await run(sessions, route, socket, Broken())
         code, session = await ended
         assert code == CloseCode.INTERNAL
         assert session
@@ -95,21 +99,9 @@ async def test_a_client_that_does_not_read_the_last_of_its_session_is_cut(
     socket = Socket('{"type":"session.open"}')
     socket.can_write = False
     async with Sessions(
-        {"chat": route}, MemoryStore(max_sessions=1), budget=ByteBudget(1000), drain_seconds=1
+        {"chat": route}, max_sessions=1, budget=ByteBudget(1000), drain_seconds=1
     ) as sessions:
-        ended: asyncio.Future[tuple[int, str | None]]
-        ended = asyncio.get_running_loop().create_future()
-        on_end = lambda *how: ended.set_result(how)  # noqa: E731
-        coalescer = Coalescer(asyncio.get_running_loop())
-        connection = WebSocketConnection(
-            socket,  # type: ignore[arg-type]
-            JsonCodec(),
-            route,
-            visitor=anybody(),
-            on_end=on_end,
-            coalescer=coalescer,
-        )
-        await connection.run(sessions, Credentials(), 1.0)
+        ended = await run(sessions, route, socket, JsonCodec())
         await sessions.drain()
         code, _ = await ended
         assert code == CloseCode.TOO_SLOW

@@ -3,6 +3,7 @@
 import ast
 import re
 from collections.abc import Iterator
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -27,16 +28,57 @@ ALLOWED = {
     "formats": {"protocol", "errors"},
     "session": {"formats", "protocol", "errors"},
     "route": {"logs", "session", "protocol", "errors"},
-    "runner": {"budget", "route", "session", "subscribers", "protocol", "errors", "turnstile"},
+    "keeping": {"session", "protocol"},
+    "runner": {
+        "budget",
+        "keeping",
+        "route",
+        "session",
+        "subscribers",
+        "protocol",
+        "errors",
+        "turnstile",
+    },
+    "conversation": {"route", "session", "subscribers", "protocol"},
+    "letters": {"session", "protocol"},
+    "following": {
+        "conversation",
+        "keeping",
+        "letters",
+        "runner",
+        "session",
+        "protocol",
+        "errors",
+    },
     "stores": {"session"},
-    "sessions": {"admission", "budget", "route", "runner", "session", "errors", "turnstile"},
+    "sessions": {
+        "admission",
+        "budget",
+        "conversation",
+        "following",
+        "route",
+        "runner",
+        "session",
+        "errors",
+        "turnstile",
+    },
+    "replica": {
+        "admission",
+        "conversation",
+        "following",
+        "keeping",
+        "letters",
+        "session",
+        "sessions",
+        "errors",
+    },
     "sagemaker": {"formats", "session", "protocol", "errors", "addresses", "logs"},
     "transports": {
         "admission",
         "budget",
+        "conversation",
         "sessions",
         "route",
-        "runner",
         "session",
         "protocol",
         "errors",
@@ -52,8 +94,10 @@ ALLOWED = {
         "budget",
         "config",
         "guard",
+        "replica",
         "route",
         "security",
+        "session",
         "sessions",
         "stores",
         "sagemaker",
@@ -66,14 +110,18 @@ ALLOWED = {
         "config",
         "logconfig",
         "logs",
+        "process",
         "security",
         "transports",
         "turnstile",
     },
+    "process": set[str](),
+    "workers": {"config", "logconfig", "process"},
+    "worker": {"config", "process", "serving", "workers"},
     "client": {"protocol", "errors", "addresses"},
     "local": set[str](),
-    "demo": {"config", "local", "serving"},
-    "cli": {"checks", "client", "config", "demo", "local", "security", "serving"},
+    "demo": {"config", "local", "process", "serving", "workers"},
+    "cli": {"checks", "client", "config", "demo", "local", "security", "serving", "workers"},
     "__main__": {"cli"},
 }
 
@@ -83,9 +131,13 @@ FOREIGN = {
     "aiobotocore": {"sagemaker"},
     "aiohttp": {"local", "sagemaker", "security"},
     "asyncio": {
+        "following",
         "guard",
+        "keeping",
+        "replica",
         "runner",
         "sessions",
+        "stores",
         "cli",
         "client",
         "demo",
@@ -94,8 +146,11 @@ FOREIGN = {
         "sagemaker",
         "security",
         "serving",
+        "process",
         "transports",
         "turnstile",
+        "worker",
+        "workers",
     },
     "botocore": {"sagemaker", "local"},
     "cachetools": {"security", "stores", "local"},
@@ -107,6 +162,7 @@ FOREIGN = {
     "rich": {"client"},
     "starlette": {"app", "embedding", "serving", "transports", "local"},
     "uvicorn": {"serving", "transports", "local"},
+    "valkey": {"stores"},
     "websockets": {"client", "transports"},
 }
 
@@ -214,8 +270,12 @@ def test_what_the_core_may_not_use_is_found(room: str, line: str, found: list[st
 
 def test_rooms_that_are_not_the_core_are_held_to_their_own_rules() -> None:
     assert forbidden("sagemaker", "import socket, asyncio") == []
-    assert forbidden("stores", "import cachetools, rich, asyncio") == ["rich", "asyncio"]
+    assert forbidden("stores", "import cachetools, rich, starlette") == ["rich", "starlette"]
     assert forbidden("errors", "from gateway.session import session") == ["gateway.session"]
+
+
+def test_arrows_make_no_circle() -> None:
+    TopologicalSorter(ALLOWED).prepare()
 
 
 def test_every_room_is_known() -> None:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 import pytest
 from structlog.testing import capture_logs
 
+from gateway.admission import Refused
 from gateway.budget import COUNTED_BYTES
 from gateway.errors import WAIT_SECONDS, CloseCode, ErrorCode, Failure, Outcome
 from gateway.logs import LogLimit
@@ -155,12 +156,29 @@ async def test_a_session_that_breaks_ends_alone(monkeypatch: pytest.MonkeyPatch)
 
 
 async def test_a_store_that_fails_is_survived() -> None:
-    async with running(BrokenStore(max_sessions=10)) as f:
+    """Where nobody can come back, nothing waits for it."""
+    async with running(BrokenStore()) as f:
         runner = await f.open()
         await f.ask(runner, "a")
         runner.handle(wire.SessionClose())
         await f.until(lambda: f.connection.ended)
         assert f.model.closed == ["m"]
+
+
+async def test_a_store_that_fails_takes_no_turns_and_no_sessions() -> None:
+    async with running(BrokenStore()) as f:
+        runner = await f.open(resume_seconds=30)
+        await f.until(lambda: not runner._health or not runner._health.is_up)
+        assert runner.log.told == 0, "what is not stored is not told"
+        runner.receive(wire.MessageSend(id="a", text="x"), f.connection.client, 1)
+        (notice,) = f.connection.notices
+        assert isinstance(notice, wire.ErrorMessage)
+        assert (notice.code, notice.id) == (ErrorCode.UNAVAILABLE, "a")
+        assert (notice.retryable, notice.retry_after) == (True, WAIT_SECONDS)
+        assert f.model.invoked == 0
+        assert not f.sessions.can_keep
+        with pytest.raises(Refused):
+            await f.open()
 
 
 async def test_a_connection_that_lags_is_left_and_the_session_ends() -> None:
@@ -622,19 +640,15 @@ async def test_what_is_said_of_an_adapter_that_breaks(monkeypatch: pytest.Monkey
 
 
 async def test_what_is_said_of_a_store_that_fails() -> None:
-    async with running(BrokenStore(max_sessions=10)) as f:
+    async with running(BrokenStore()) as f:
         with capture_logs() as logs:
-            runner = await f.open(opening=Opening.NONE)
-            runner.handle(wire.SessionClose())
+            runners = [await f.open(opening=Opening.NONE, resume_seconds=30) for _ in range(2)]
             await f.until(lambda: logs)
-        assert logs == [
-            {
-                "event": "the store failed",
-                "exc_info": True,
-                "log_level": "error",
-                "session": runner.session.id,
-            }
-        ]
+            for runner in runners:
+                runner.handle(wire.SessionClose())
+            await asyncio.sleep(0)
+        line = {"event": "the store does not answer", "log_level": "error"}
+        assert logs == [line], "once, until it answers"
 
 
 @pytest.mark.parametrize("code", [ErrorCode.INTERNAL, ErrorCode.MODEL_ERROR])

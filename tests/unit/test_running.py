@@ -12,8 +12,9 @@ from gateway.protocol import messages as wire
 from gateway.session import effects as do
 from gateway.session import events as on
 from gateway.session.events import Timer
-from gateway.session.ports import ModelReply, ModelSession, SessionRecord
+from gateway.session.ports import ModelReply, ModelSession
 from gateway.session.session import Session
+from gateway.session.snapshot import Snapshot
 from tests.support.sessions import BUSY, Connection, WatchedStore, breaks, done, running
 from tests.support.timing import UNIT
 
@@ -84,8 +85,8 @@ class TestCrash:
             await f.until(lambda: f.model.closed)
             assert f.model.calls[0].cancelled()
             assert f.model.closed == ["m"]
+            await f.until(lambda: store.done[-1:] == [runner.session.id])
             assert len(f.sessions) == len(store) == 0
-            assert store.done[-1] == runner.session.id
             assert (len(runner._subscribers), runner._timers) == (0, {})
             last = runner.log.last
             with capture_logs() as logs:
@@ -214,20 +215,25 @@ class TestOrder:
 
     async def test_records_reach_the_store_in_order(self) -> None:
         async with running(store := WatchedStore()) as f:
+            runner = await f.open()
+            await f.until(lambda: store.done)
+            runner.handle(wire.SessionClose())
+            await f.until(lambda: store.done[-1:] == [runner.session.id])
+            head = store.done[0]
+            assert isinstance(head, Snapshot)
+            assert (head.id, head.route) == (runner.session.id, "chat")
+            assert (head.principal, head.model) == ("anonymous", ModelSession("m"))
+            assert len(store) == 0
+
+    async def test_what_was_to_be_written_of_a_session_does_not_outlive_it(self) -> None:
+        async with running(store := WatchedStore()) as f:
             store.waits.clear()
             runner = await f.open()
             await f.until(lambda: runner.log.last)
             runner.handle(wire.SessionClose())
             await f.until(lambda: f.connection.ended)
-            assert store.done == []
             store.waits.set()
-            await f.until(lambda: len(store.done) == 2)
-            record, deleted = store.done
-            assert isinstance(record, SessionRecord)
-            assert (record.id, record.route) == (runner.session.id, "chat")
-            assert (record.principal, record.model) == ("anonymous", ModelSession("m"))
-            assert record.expires_at is not None
-            assert deleted == runner.session.id
+            await f.until(lambda: store.done[-1:] == [runner.session.id])
             assert len(store) == 0
 
 

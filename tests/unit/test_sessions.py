@@ -8,25 +8,25 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from gateway import route, runner
+from gateway import keeping, route, runner
 from gateway import sessions as module
 from gateway.budget import ByteBudget
 from gateway.errors import CloseCode, Outcome
 from gateway.protocol import messages as wire
 from gateway.route import Route
 from gateway.session import keys
-from gateway.session.log import EventLog
 from gateway.session.policy import Policy
-from gateway.session.ports import LogBounds, SessionRecord, StoreFull
-from gateway.sessions import Sessions
-from gateway.stores.memory import MemoryStore
+from gateway.session.ports import ModelSession
+from gateway.session.snapshot import Snapshot
+from gateway.session.storage import Title
+from gateway.sessions import Sessions, TooManySessions
 from tests.support.sessions import Connection, Model, WatchedStore, done, running
 
 
-async def test_a_full_store_takes_no_session() -> None:
-    async with running(MemoryStore(max_sessions=1)) as f:
+async def test_a_full_gateway_takes_no_session() -> None:
+    async with running(max_sessions=1) as f:
         await f.open()
-        with pytest.raises(StoreFull):
+        with pytest.raises(TooManySessions):
             await f.open()
         assert len(f.sessions) == 1
 
@@ -36,7 +36,7 @@ async def test_nobody_opens_a_session_while_the_gateway_drains() -> None:
         await f.open()
         await f.sessions.drain()
         assert f.connection.ended == [(CloseCode.RESTARTING, "unavailable")]
-        with pytest.raises(StoreFull):
+        with pytest.raises(TooManySessions):
             await f.open()
         f.sessions.stop_draining()  # too late to matter
 
@@ -44,24 +44,25 @@ async def test_nobody_opens_a_session_while_the_gateway_drains() -> None:
 async def test_a_session_that_was_asked_for_when_the_gateway_began_to_drain() -> None:
     async with running(store := WatchedStore()) as f:
         f.sessions.draining = True
-        with pytest.raises(StoreFull):
+        with pytest.raises(TooManySessions):
             await f.open()
         assert len(f.sessions) == len(store) == 0
 
 
 async def test_what_the_store_is_told_of_a_session() -> None:
-    class Store(MemoryStore):
-        async def create(self, record: SessionRecord, bounds: LogBounds) -> EventLog:
-            assert record.route == "chat"
-            assert (record.principal, record.model, record.expires_at) == ("anonymous", None, None)
-            assert len(record.id) == 32
-            assert bounds.max_events == 7
-            return await super().create(record, bounds)
-
-    async with running(Store(max_sessions=1)) as f:
-        runner = await f.open(log_events=7)
+    async with running(store := WatchedStore()) as f:
+        runner = await f.open(resume_seconds=30, idle_seconds=600.0, log_events=7)
         assert runner.session.principal == "anonymous"
         assert runner.log.bounds.max_events == 7
+        await f.until(lambda: store.done)
+        head = store.done[0]
+        assert isinstance(head, Snapshot)
+        assert (head.id, len(head.id)) == (runner.session.id, 32)
+        assert (head.route, head.principal) == ("chat", "anonymous")
+        assert (head.model, head.last) == (ModelSession("m"), 1)
+        assert store.titles == [(Title("here", 1), 1, 630.0 + keeping.SPARE_SECONDS)]
+        runner.handle(wire.SessionClose())
+        await f.until(lambda: f.connection.ended)
 
 
 async def test_another_s_session_is_looked_for_like_one_that_is_not_there(
@@ -271,18 +272,14 @@ def test_lines_are_of_the_logger_that_levels_are_set_for(log: Any) -> None:
 
 
 async def test_turns_are_logged_as_loudly_as_is_asked_for() -> None:
-    quiet = Sessions({}, MemoryStore(max_sessions=1), budget=ByteBudget(1000), drain_seconds=1.0)
-    loud = Sessions(
-        {}, MemoryStore(max_sessions=1), budget=ByteBudget(1000), drain_seconds=1.0, log_turns=True
-    )
+    quiet = Sessions({}, max_sessions=1, budget=ByteBudget(1000), drain_seconds=1.0)
+    loud = Sessions({}, max_sessions=1, budget=ByteBudget(1000), drain_seconds=1.0, log_turns=True)
     assert (quiet.turn_level, loud.turn_level) == (logging.DEBUG, logging.INFO)
 
 
 async def test_routes_are_those_that_were_given() -> None:
     routes = {"chat": Route(Policy(route="chat"), Model())}
-    sessions = Sessions(
-        routes, MemoryStore(max_sessions=1), budget=ByteBudget(1000), drain_seconds=1.0
-    )
+    sessions = Sessions(routes, max_sessions=1, budget=ByteBudget(1000), drain_seconds=1.0)
     assert sessions.routes is routes
 
 

@@ -17,15 +17,26 @@ from gateway.protocol.discretion import OPEN
 from gateway.protocol.messages import ErrorMessage, MessageDone, MessageSend, SessionOpen
 from gateway.session.events import ReplyParts
 
-OURS = {"Ending", "Finding", "PlatformProblem"}
+OURS = {"CantStart", "Ending", "Finding", "PlatformProblem"}
 """Classes whose texts the gateway has written, for people."""
-OPERATORS = {"Entry", "Origin", "Principal", "SessionRecord", "TooSmall", "_Rehearsal"}
+OPERATORS = {
+    "Beats",
+    "Count",
+    "Entry",
+    "Origin",
+    "Principal",
+    "Title",
+    "TooSmall",
+    "_Rehearsal",
+    "_Wish",
+}
 """Those with names, addresses and digests, as the operator or an issuer has given them."""
 OTHERS = {
     "Client": "a proxy's word on who has connected, which is logged",
     "EndedTurn": "a digest",
     "Failure": "quotes nothing that was sent or received, see `gateway.sagemaker.said`",
     "Plan": "the names of headers",
+    "Ready": "an address",
     "Transition": "the name of a method",
     "_Hop": "the same as Client",
     "_NoKeys": "made up, and the same for everybody",

@@ -1,0 +1,307 @@
+"""A client that is at one replica, of a session that is at another until its turn has ended.
+
+At the session's owner stands a `Remote`, which reads the log as any connection does. Where the
+client is, a `Follower` has what the remote has read, and is to the connection what the session's
+runner would be.
+"""
+
+import asyncio
+from collections import deque
+from typing import Protocol
+
+from gateway import letters
+from gateway.conversation import Resuming
+from gateway.errors import CloseCode
+from gateway.keeping import Health
+from gateway.protocol.messages import (
+    EventAck,
+    MessageCancel,
+    MessageSend,
+    Notice,
+    ServerMessage,
+    SessionClose,
+    SessionResumed,
+)
+from gateway.runner import NO_STORE, SessionRunner
+from gateway.session.events import ClientId, Confirmed, SessionEvent
+from gateway.session.log import EventLog
+from gateway.session.output import error_message
+from gateway.session.reader import LogReader
+
+MAX_LETTER = 64
+"""How many messages go into one letter."""
+
+FOLLOWED: ClientId = 0
+"""What a follower's client is called while the session is elsewhere."""
+
+_Message = MessageSend | MessageCancel | EventAck | SessionClose
+
+
+class Links(Protocol):
+    """What both ends of a link need of the replica that they are at."""
+
+    @property
+    def health(self) -> Health: ...
+    def post(self, replica: str, letter: letters.Letter) -> None:
+        """Send a letter, after those before it."""
+        ...
+
+    def forget(self, link: str) -> None:
+        """Nothing is to be said over that link any more."""
+        ...
+
+    def take_back(self, follower: "Follower", client: ClientId | None) -> None:
+        """The owner has let the session go: take it over here, or else cut the link."""
+        ...
+
+
+class Remote:
+    """A client of a session that is here, whose connection is elsewhere; a `Subscriber`.
+
+    Args:
+        link: To there.
+        replica: Where that is.
+        runner: The session's.
+        links: Of this replica.
+    """
+
+    def __init__(self, link: str, replica: str, runner: SessionRunner, links: Links) -> None:
+        self.reader = LogReader()
+        self.replica = replica
+        self._link = link
+        self._runner = runner
+        self._links = links
+        self._client: ClientId | None = None
+        self._heard = self._told = 0
+        self._loop = asyncio.get_running_loop()
+        self._flushing = self._over = False
+
+    def begin(self, resume_key: str, last_event: int) -> None:
+        """Take the session over for the client; see `SessionRunner.attach`."""
+        self._client = self._runner.attach(self, resume_key, last_event)
+
+    def take(self, letter: letters.Said | letters.Left) -> None:
+        """The client has said something, or has left."""
+        if self._over or self._runner.is_gone:
+            return  # it is said again where the session goes
+        if isinstance(letter, letters.Left):
+            self._end()
+            return
+        if letter.number <= self._heard:
+            return
+        if letter.number > self._heard + 1:
+            self.abort(CloseCode.RESTARTING, "")
+            return
+        self._heard = letter.number
+        match letter.message:
+            case None:
+                self._runner.handle(Confirmed())
+            case MessageSend() as message if self._client is not None:
+                self._runner.receive(message, self._client, letter.size)
+            case message:
+                self._runner.handle(message, self._client)
+
+    def cut(self) -> None:
+        """Letters may be missing: let the client come back."""
+        self.abort(CloseCode.RESTARTING, "")
+
+    def _end(self) -> None:
+        self._over = True
+        self._links.forget(self._link)
+        self._leave()
+
+    def wake(self, *, soon: bool) -> None:  # noqa: ARG002
+        """See `gateway.subscribers.Subscriber`."""
+        if not self._flushing and not self._over:
+            self._flushing = True
+            self._loop.call_soon(self.flush)
+
+    def flush(self) -> None:
+        """See `gateway.subscribers.Subscriber`."""
+        self._flushing = False
+        messages: list[ServerMessage] = []
+        while not self._over and (message := self.reader.take()) is not None:
+            messages.append(message)
+            if len(messages) == MAX_LETTER:
+                self._tell(messages)
+                messages = []
+        if messages:
+            self._tell(messages)
+
+    def _tell(self, messages: list[ServerMessage]) -> None:
+        self._told += 1
+        told = letters.Told(
+            link=self._link, number=self._told, messages=messages, heard=self._heard
+        )
+        self._links.post(self.replica, told)
+
+    def tell(self, notice: Notice) -> None:
+        """See `gateway.subscribers.Subscriber`."""
+        if self.reader.is_full:
+            self.flush()
+        self.reader.tell(notice)
+        self.wake(soon=True)
+
+    def close(self, code: CloseCode, reason: str) -> None:
+        """See `gateway.subscribers.Subscriber`."""
+        self.flush()
+        self._shut(code, reason, last=True)
+
+    def abort(self, code: CloseCode, reason: str) -> None:
+        """See `gateway.subscribers.Subscriber`."""
+        self._shut(code, reason, last=False)
+
+    def _shut(self, code: CloseCode, reason: str, *, last: bool) -> None:
+        if self._over:
+            return
+        self._over = True
+        self._links.forget(self._link)
+        shut = letters.Shut(
+            link=self._link,
+            number=self._told + 1,
+            code=code,
+            reason=reason,
+            heard=self._heard,
+            client=self._client,
+            last=last,
+        )
+        self._links.post(self.replica, shut)
+        self._loop.call_soon(self._leave)
+
+    def _leave(self) -> None:
+        self._runner.stay()
+        if self._client is not None:
+            self._runner.detach(self._client)
+
+
+class Follower:
+    """The session of a client that is here, while the session is elsewhere; a `Conversation`.
+
+    Args:
+        link: To there.
+        owner: The replica where that is.
+        client: Who has come back.
+        links: Of this replica.
+    """
+
+    def __init__(self, link: str, owner: str, client: Resuming, links: Links) -> None:
+        self.id = client.session_id
+        self.log = EventLog(client.route.policy.log_bounds)
+        self.owner = owner
+        self.subscriber = client.subscriber
+        self.answer: asyncio.Future[int | None] = asyncio.get_running_loop().create_future()
+        """None once the log is followed; else the code with which that was refused."""
+        self.link = link
+        self._last_event = client.last_event
+        self._links = links
+        self._number = self._told = 0
+        self._unheard: deque[tuple[int, _Message | None, int]] = deque()
+        self._over = self._has_left = False
+
+    # What its connection asks for
+
+    def receive(self, message: MessageSend, client: ClientId, size: int) -> None:  # noqa: ARG002
+        """See `Conversation.receive`."""
+        if self._links.health.is_doubtful:
+            self.subscriber.tell(error_message(NO_STORE, message.id))
+            return
+        self._say(message, size)
+
+    def handle(self, event: SessionEvent, client: ClientId | None = None) -> None:  # noqa: ARG002
+        """See `Conversation.handle`."""
+        if isinstance(event, _Message):
+            self._say(event, 0)
+            if isinstance(event, EventAck):
+                self.log.trim(min(event.event, self.log.last))
+        elif isinstance(event, Confirmed):
+            self._say(None, 0)
+
+    def detach(self, client: ClientId) -> None:  # noqa: ARG002
+        """See `Conversation.detach`."""
+        self._has_left = True
+        if not self._over:
+            self._over = True
+            self._links.forget(self.link)
+            self._links.post(self.owner, letters.Left(link=self.link))
+
+    def read_by(self, reader: LogReader) -> None:
+        """See `Conversation.read_by`: the session finds out by itself that nobody comes back."""
+
+    def _say(self, message: _Message | None, size: int) -> None:
+        self._number += 1
+        self._unheard.append((self._number, message, size))
+        if not self._over:
+            said = letters.Said(link=self.link, number=self._number, message=message, size=size)
+            self._links.post(self.owner, said)
+
+    # What the owner says
+
+    def take(self, letter: letters.Told | letters.Shut) -> None:
+        """Something is told, or there is nothing more."""
+        if letter.number <= self._told or self.answer.cancelled():
+            return  # it came twice; or nobody waits for it any more
+        self._told += 1
+        if letter.number > self._told:
+            self.cut()
+            return
+        while self._unheard and self._unheard[0][0] <= letter.heard:
+            self._unheard.popleft()
+        if isinstance(letter, letters.Told):
+            for message in letter.messages:
+                self._tell(message)
+            if self.subscriber.reader.lags:
+                self._close(CloseCode.TOO_SLOW, "too slow", last=False)
+            return
+        if not self.answer.done():
+            self._over = True
+            self._links.forget(self.link)
+            self.answer.set_result(letter.code)
+        elif letter.code == CloseCode.RESTARTING:
+            self._over = True
+            self._links.take_back(self, letter.client)
+        else:
+            self._close(CloseCode(letter.code), letter.reason, last=letter.last)
+
+    def _tell(self, message: ServerMessage) -> None:
+        subscriber, reader = self.subscriber, self.subscriber.reader
+        if isinstance(message, SessionResumed):
+            begin = self._last_event if message.lost is None else message.lost[1]
+            self.log.begin(begin)
+            reader.begin(self.log, begin, message.resume_key)
+            if not self.answer.done():
+                self.answer.set_result(None)
+            subscriber.tell(message)
+        elif isinstance(message, Notice):
+            subscriber.tell(message)
+        else:
+            self.log.append(message, 0.0)
+            subscriber.wake(soon=True)
+
+    def _close(self, code: CloseCode, reason: str, *, last: bool) -> None:
+        self.detach(FOLLOWED)
+        (self.subscriber.close if last else self.subscriber.abort)(code, reason)
+
+    def cut(self) -> None:
+        """The link is no more: the client is to come back."""
+        if not self.answer.done():
+            self.answer.set_result(CloseCode.RESTARTING)
+        else:
+            self.subscriber.abort(CloseCode.RESTARTING, "moved")
+        self.detach(FOLLOWED)
+
+    def repeat(self, runner: SessionRunner, client: ClientId) -> None:
+        """Say again what was not heard: the session is here now.
+
+        Args:
+            runner: The session's.
+            client: What it knows the client as.
+        """
+        if self._has_left:
+            runner.detach(client)
+        for _, message, size in self._unheard:
+            if message is None:
+                runner.handle(Confirmed())
+            elif isinstance(message, MessageSend):
+                runner.receive(message, client, size)
+            else:
+                runner.handle(message, client)

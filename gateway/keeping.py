@@ -1,0 +1,390 @@
+"""Keeps a session in the store that replicas share, ahead of what it says and does.
+
+The session goes on in memory; what its events ask for is held back, in order, until the store has
+the state that they led to. Parts of a reply are the exception: they are told at once and written
+in batches, so that the store is never in the way of a stream.
+"""
+
+import asyncio
+import contextlib
+import itertools
+import time
+from collections import deque
+from collections.abc import Callable, Coroutine, Iterator, Sequence
+from typing import Any, Protocol
+
+import structlog
+from msgspec import Struct, structs
+
+from gateway.protocol.messages import MessageDelta
+from gateway.session import effects as do
+from gateway.session.ports import Log, ModelSession
+from gateway.session.recorder import Recorder
+from gateway.session.session import Session
+from gateway.session.storage import (
+    Fenced,
+    Outdated,
+    Pending,
+    SessionStore,
+    StoreUnavailable,
+    Title,
+)
+
+BEHIND_SECONDS = 0.1
+"""How long the parts of a reply wait for others to be written with."""
+
+DOUBT_SECONDS = 0.25
+"""A store that has not answered for so long takes no new turns."""
+
+FAILED_SECONDS = 1.0
+"""How soon it is tried again where nobody knows what was wrong."""
+
+SPARE_SECONDS = 900.0
+"""How much longer than its clients and its model need it a session is kept that nobody runs."""
+
+_WRITTEN_FIRST = frozenset({do.Attach, do.Invoke, do.CloseSession})
+_WRITTEN_BEHIND = frozenset({MessageDelta})  # of the events; the others are promises
+
+log = structlog.stdlib.get_logger("gateway.store")
+
+
+class Health:
+    """Whether the store answers.
+
+    Args:
+        clock: Seconds of a clock that is never set.
+    """
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._numbers = itertools.count()
+        self._waiting: dict[int, float] = {}
+        self._settled = asyncio.Event()
+        self._settled.set()
+        self._ill = asyncio.Event()
+        self._well = asyncio.Event()
+        self._well.set()
+
+    @property
+    def is_up(self) -> bool:
+        """Whether the last that was heard of it was good."""
+        return self._well.is_set()
+
+    @property
+    def is_doubtful(self) -> bool:
+        """Whether it may take long, or for ever, until what is written now is there."""
+        if not self.is_up:
+            return True
+        oldest = next(iter(self._waiting.values()), None)
+        return oldest is not None and self._clock() - oldest > DOUBT_SECONDS
+
+    def begin(self) -> int:
+        """Something is asked of the store; returns what `end` is to be told."""
+        number = next(self._numbers)
+        self._waiting[number] = self._clock()
+        self._settled.clear()
+        return number
+
+    def end(self, number: int) -> None:
+        """The store has answered, or has not."""
+        del self._waiting[number]
+        if not self._waiting:
+            self._settled.set()
+
+    @contextlib.contextmanager
+    def call(self) -> Iterator[None]:
+        """Something is asked of the store, and its answer awaited."""
+        number = self.begin()
+        try:
+            yield
+        except StoreUnavailable:
+            self.failed()
+            raise
+        finally:
+            self.end(number)
+
+    def failed(self) -> None:
+        """It has not answered."""
+        if self.is_up:
+            log.error("the store does not answer")
+            self._well.clear()
+            self._ill.set()
+
+    def answered(self) -> None:
+        """It has."""
+        if not self.is_up:
+            log.warning("the store answers again")
+            self._ill.clear()
+            self._well.set()
+
+    async def recovery(self) -> None:
+        """Wait until it answers again."""
+        await self._well.wait()
+
+    async def trouble(self, seconds: float) -> None:
+        """Wait until it does not answer, but no longer than that."""
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._ill.wait(), seconds)
+
+    async def change(self, seconds: float) -> None:
+        """The same, and then until it answers again."""
+        await self.trouble(seconds)
+        await self.recovery()
+
+    async def settled(self) -> None:
+        """Wait until nothing is asked of it."""
+        await self._settled.wait()
+
+
+class Kept(Protocol):
+    """What a keeper needs of whoever runs the session."""
+
+    @property
+    def session(self) -> Session: ...
+    @property
+    def log(self) -> Log: ...
+    def add(self, effect: do.Append, now: float) -> None:
+        """Add events to the log, which nobody reads yet."""
+        ...
+
+    def perform(self, effects: Sequence[do.Effect], told: int) -> None:
+        """Do these, with the log to be read up to that number."""
+        ...
+
+    def fenced(self) -> None:
+        """Another replica has the session."""
+        ...
+
+
+class _Unit(Struct, gc=False):
+    """What one event has led to.
+
+    Attributes:
+        effects: What is to be done, but for what has been done at once.
+        told: Up to where the log may be read then.
+        first: Whether the session is to be written before.
+    """
+
+    effects: Sequence[do.Effect]
+    told: int
+    first: bool
+
+
+class Keeper:
+    """Writes one session.
+
+    Args:
+        runner: Runs it.
+        store: Where to.
+        health: Of the store.
+        spawn: Runs what writes.
+        title: As whom.
+        number: How often it has been written; 0 for a session that is new.
+    """
+
+    def __init__(
+        self,
+        runner: Kept,
+        store: SessionStore,
+        health: Health,
+        *,
+        spawn: Callable[[Coroutine[Any, Any, object]], object],
+        title: Title,
+        number: int = 0,
+    ) -> None:
+        session, policy = runner.session, runner.session.policy
+        self._runner = runner
+        self._session = session
+        self._store = store
+        self._health = health
+        self._spawn = spawn
+        self._title = title
+        self._number = number
+        self._recorder = Recorder(session, runner.log, stored=number > 0)
+        self._seconds = policy.idle_seconds + policy.resume_seconds + SPARE_SECONDS
+        # Nobody can come back to a raw connection's session. Of it the model's session is kept
+        # alone, to be closed if this process dies.
+        self._gates = policy.resume_seconds > 0
+        self._model: ModelSession | None = session.model
+        self._units: deque[_Unit] = deque()
+        self._covered = 0  # how many of them the write under way has the state for
+        self._loop = asyncio.get_running_loop()
+        self._behind: asyncio.TimerHandle | None = None
+        self._under_way: int | None = None
+        self._forgotten = False
+        self._due = self._moving = self._releasing = self._over = False
+        self._moved: Callable[[], None] | None = None
+        runner.log.holding = self._gates
+
+    def take(self, effects: Sequence[do.Effect], now: float) -> None:
+        """Do what follows from an event, as soon as that may be done."""
+        runner, session = self._runner, self._session
+        kept, first = self._begin(effects, now)
+        if not self._gates or not session.announced:
+            runner.perform(kept, runner.log.last)
+            if session.announced and session.model is not self._model:
+                self._model = session.model
+                self._write_now()
+            return
+        if first or self._units or self._releasing:
+            self._units.append(_Unit(kept, runner.log.last, first))
+            if first:
+                self._write_now()
+        else:
+            runner.perform(kept, runner.log.last)
+        self._write_soon()
+
+    def _begin(self, effects: Sequence[do.Effect], now: float) -> tuple[Sequence[do.Effect], bool]:
+        """Do what nobody sees; returns the rest, and whether it is to be written first."""
+        runner, kept, first = self._runner, list[do.Effect](), False
+        for effect in effects:
+            match effect:
+                case do.Append():
+                    runner.add(effect, now)
+                    first = first or type(effect.events[-1]) not in _WRITTEN_BEHIND
+                    kept.append(effect)
+                case do.Renumber():
+                    self._renumber(effect)
+                case do.SetTimer():  # else one fires that is not set any more
+                    runner.perform([effect], 0)
+                case do.CloseClient(client=None):  # but not whoever comes until it may be done
+                    there = self._session.clients.readers
+                    kept += [structs.replace(effect, client=client) for client in there]
+                case _:
+                    first = first or type(effect) in _WRITTEN_FIRST
+                    kept.append(effect)
+        return kept, first
+
+    def touch(self, *, whole: bool = False) -> None:
+        """See to it that the store has what was written before.
+
+        Args:
+            whole: Write all of it, which also says again whose it is.
+        """
+        if (self._number or self._due) and not self._over:
+            if whole:
+                self._recorder.reset()
+            self._write_now()
+
+    def move(self, moved: Callable[[], None]) -> None:
+        """Write what there is, and be the owner no more.
+
+        Args:
+            moved: Called when another replica can have the session.
+        """
+        self._moved = moved
+        self._write_now()
+
+    def forget(self) -> None:
+        """The session is over."""
+        if not self._over:
+            self.stop()
+            self._forgotten = self._number > 0
+            self._forget()
+
+    def _forget(self) -> None:
+        if self._forgotten and self._under_way is None:
+            self._forgotten = False
+            self._spawn(self._delete())
+
+    def stop(self) -> None:
+        """Write nothing more."""
+        self._over = True
+        if self._behind is not None:
+            self._behind.cancel()
+
+    def _renumber(self, effect: do.Renumber) -> None:
+        self._runner.log.renumber(effect.after, effect.by)
+        self._runner.log.told = effect.after + effect.by
+        for unit in self._units:
+            unit.told += effect.by
+            unit.first = True
+        self._covered = 0  # what is being written has other numbers
+        self._recorder.reset()
+
+    def _write_soon(self) -> None:
+        if self._behind is None and self._under_way is None:
+            self._behind = self._loop.call_later(BEHIND_SECONDS, self._write_now)
+
+    def _write_now(self) -> None:
+        if self._behind is not None:
+            self._behind.cancel()
+            self._behind = None
+        self._due = True
+        self._write()
+
+    def _write(self) -> None:
+        """Write what is new, unless a write is under way: there is one at a time."""
+        if not self._due or self._under_way is not None or self._over:
+            return
+        self._due = False
+        self._covered = len(self._units)
+        self._number += 1
+        self._moving = self._moved is not None
+        self._under_way = self._health.begin()
+        self._store.save(
+            self._session.id,
+            self._title,
+            self._number,
+            self._recorder.take(self._loop.time(), time.time()),
+            seconds=self._seconds,
+            release=self._moving,
+        ).add_done_callback(self._written)
+
+    def _written(self, saved: Pending) -> None:
+        assert self._under_way is not None  # noqa: S101 - it has been until now
+        self._health.end(self._under_way)
+        self._under_way = None
+        if saved.cancelled():
+            return
+        failure = saved.exception()
+        if self._over:
+            self._forget()
+            return
+        match failure:
+            case None:
+                self._release()
+                if self._moved is not None and self._moving:
+                    self.stop()
+                    self._moved()
+            case Fenced():
+                self.stop()
+                self._runner.fenced()
+            case Outdated():
+                log.warning("the store has lost what was written", session=self._session.id)
+                self._again()
+            case StoreUnavailable():
+                self._health.failed()
+                self._again()
+                return  # when it answers again, `touch` is called
+            case _:
+                log.error("the store failed", session=self._session.id, exc_info=failure)
+                self._again()
+                self._loop.call_later(FAILED_SECONDS, self._write)
+                return
+        self._write()
+
+    def _again(self) -> None:
+        """It is not certain what the store has."""
+        self._recorder.reset()
+        self._due = True
+
+    def _release(self) -> None:
+        """Do what the store has the state for, and what has waited behind it for nothing else."""
+        units = self._units
+        self._releasing = True
+        while units and (self._covered > 0 or not units[0].first):
+            unit = units.popleft()
+            self._covered -= 1
+            self._runner.perform(unit.effects, unit.told)
+        self._releasing = False
+
+    async def _delete(self) -> None:
+        is_there = True
+        while is_there:
+            try:
+                with self._health.call():
+                    await self._store.delete(self._session.id, self._title)
+                is_there = False
+            except StoreUnavailable:
+                await self._health.recovery()

@@ -1,0 +1,110 @@
+"""What replicas say to each other: a client's connection is at one, its session at another.
+
+A link is one such connection. Its letters are numbered in each direction: one that comes again is
+passed over, and where one is missing the link is cut. They are JSON, since a message's JSON is kept
+as it is.
+"""
+
+import msgspec
+
+from gateway.protocol.discretion import Discreet
+from gateway.protocol.messages import (
+    EventAck,
+    MessageCancel,
+    MessageSend,
+    ServerMessage,
+    SessionClose,
+)
+from gateway.session.events import ClientId
+
+
+class _Letter(Discreet, frozen=True, kw_only=True, gc=False, omit_defaults=True):
+    """Belongs to a link.
+
+    Attributes:
+        link: Its name, unique among all replicas.
+    """
+
+    link: str
+
+
+class Join(_Letter, frozen=True, kw_only=True, tag="join"):
+    """To a session's owner: a client has come back for it, here.
+
+    Attributes:
+        replica: Where the client is.
+        session_id: The session.
+        route: Where it has connected.
+        principal: Who it is.
+        resume_key: What it has shown.
+        last_event: The newest event that it has.
+        sent_at: When this was sent, by the store's clock: it is void when nobody waits for the
+            answer, who may have come back by another way.
+    """
+
+    replica: str
+    session_id: str
+    route: str
+    principal: str
+    resume_key: str
+    last_event: int
+    sent_at: float
+
+
+class Said(_Letter, frozen=True, kw_only=True, tag="said"):
+    """To a session's owner: the client has said something.
+
+    Attributes:
+        number: Counts what it says, from 1.
+        message: What; None where it is something about which only its connection knows more: it
+            has got the key that it was given.
+        size: About how many bytes it has.
+    """
+
+    number: int
+    message: MessageSend | MessageCancel | EventAck | SessionClose | None = None
+    size: int = 0
+
+
+class Left(_Letter, frozen=True, kw_only=True, tag="left"):
+    """To a session's owner: the client is gone."""
+
+
+class Told(_Letter, frozen=True, kw_only=True, tag="told"):
+    """From a session's owner: messages for the client.
+
+    Attributes:
+        number: Counts what is told, from 1.
+        messages: In their order.
+        heard: The number of the newest of what the client has said that was taken in.
+    """
+
+    number: int
+    messages: list[ServerMessage]
+    heard: int
+
+
+class Shut(_Letter, frozen=True, kw_only=True, tag="shut"):
+    """From a session's owner: there is nothing more to tell.
+
+    Attributes:
+        number: As in `Told`.
+        code: What to close the client's connection with, unless its session can be had now.
+        reason: The same in words.
+        heard: As in `Told`.
+        client: What the session knows the client as; None where it does not.
+        last: Whether what was told before is to reach the client.
+    """
+
+    number: int
+    code: int
+    reason: str
+    heard: int = 0
+    client: ClientId | None = None
+    last: bool = True
+
+
+Letter = Join | Said | Left | Told | Shut
+
+encode = msgspec.json.Encoder().encode
+decode = msgspec.json.Decoder(Letter).decode

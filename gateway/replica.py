@@ -1,0 +1,508 @@
+"""One of the gateways that share a store: it takes sessions over, hands them over, follows them.
+
+A session is where its client is. Where a client comes back at another replica, that one becomes the
+session's owner; while a turn is at the model it follows the log instead, and passes on what the
+client says. The sessions of a replica that has died are shared out among the others.
+"""
+
+import asyncio
+import itertools
+import math
+import random
+from collections import defaultdict
+from collections.abc import Sequence
+from functools import partial
+
+import structlog
+
+from gateway import letters
+from gateway.admission import Refused
+from gateway.conversation import Conversation, Resuming
+from gateway.errors import WAIT_SECONDS, CloseCode, ErrorCode
+from gateway.following import FOLLOWED, Follower, Remote
+from gateway.keeping import Health
+from gateway.session.events import ClientId
+from gateway.session.keys import ResumeKeys
+from gateway.session.recorder import head_of
+from gateway.session.snapshot import Snapshot
+from gateway.session.storage import NOBODY, Glimpse, Store, StoreUnavailable
+from gateway.sessions import ClientGone, Sessions
+
+BEATS = 3
+"""How many times a replica says that it is alive within the time that it is believed."""
+
+RESUME_SECONDS = 8.0
+"""How long it may take to find out where a session is; its client waits meanwhile."""
+
+AGAIN_SECONDS = 0.05
+"""How soon it is looked for again while it is on its way from one replica to another."""
+
+SAME_SECONDS = 0.01
+"""What differs by less is the same time, which was rounded."""
+
+JOIN_SECONDS = 1.0
+"""How long a session's owner may take to answer; a letter that is older is void."""
+
+COLLECT_SECONDS = 1.0
+"""How long letters are waited for before it is asked again."""
+
+AT_ONCE = 32
+"""How many sessions are seen to before it is others' turn."""
+
+LOOKED_AT = 256
+"""How many of its own sessions a replica looks at with each beat, whether they are here."""
+
+MAX_INBOX = 100_000
+"""A replica with more letters than this does not read them."""
+
+log = structlog.stdlib.get_logger("gateway.replicas")
+
+
+class Replica:
+    """This process among those that share a store.
+
+    Args:
+        name: Among the others; no two processes ever have the same.
+        store: What they share.
+        sessions: Those that are here.
+        lease_seconds: How long it may be silent before the others take its sessions over.
+    """
+
+    def __init__(self, name: str, store: Store, sessions: Sessions, lease_seconds: float) -> None:
+        self.name = name
+        self.store = store
+        self._loop = asyncio.get_running_loop()
+        self.health = Health(self._loop.time)
+        self._sessions = sessions
+        self._lease_seconds = lease_seconds
+        self._seen: dict[str, tuple[float, float]] = {}
+        """When each replica has beaten last, by the store's clock, and since when that is known."""
+        self._ahead = 0.0  # by how much the store's clock is ahead of the loop's
+        self._steady_since: float | None = float("-inf")  # nothing is known against it yet
+        self._beaten_at = self._loop.time()
+        self._back_since = float("-inf")
+        """When the store has answered again that had not."""
+        self._followers: dict[str, Follower] = {}
+        self._remotes: dict[str, Remote] = {}
+        self._out: defaultdict[str, list[bytes]] = defaultdict(list)
+        self._posting: set[str] = set()
+        self._links = (f"{name}/{number}" for number in itertools.count(1))
+        self._released: dict[str, float] = {}
+        self._claiming: set[str] = set()
+        self._over = self._is_to_touch = self._all_of_it = False
+
+    # Being alive
+
+    async def beat(self) -> None:
+        """Say that this is alive, and learn who else is.
+
+        Raises:
+            StoreUnavailable: It could not be said.
+        """
+        with self.health.call():
+            clock, ages = await self.store.beat(self.name)
+        now = self._loop.time()
+        self._ahead = clock - now
+        if now - self._beaten_at > self._lease_seconds:
+            # The others may have taken this for dead, and its letters and sessions with it.
+            self._cut(None)
+            self._is_to_touch = self._all_of_it = True
+        self._beaten_at = now
+        seen, self._seen = self._seen, {}
+        for replica, age in ages.items():
+            beat = clock - age
+            before, since = seen.get(replica, (0.0, now))
+            self._seen[replica] = beat, since if abs(beat - before) < SAME_SECONDS else now
+        if self._steady_since is None:
+            self._steady_since = now
+        if not self.health.is_up:
+            self._steady_since = self._back_since = now
+            self.health.answered()
+            self._is_to_touch = True
+
+    async def live(self) -> None:
+        """Beat until this is cancelled."""
+        pause = self._lease_seconds / BEATS
+        while True:
+            try:
+                async with asyncio.timeout(pause):
+                    await self.beat()
+            except (StoreUnavailable, TimeoutError):
+                self.health.failed()
+                self._steady_since = None  # the others may have been silent for the same reason
+                await asyncio.sleep(min(pause, AGAIN_SECONDS * 4))
+            else:
+                await self.health.trouble(pause)
+
+    async def tend(self) -> None:
+        """See to the sessions here, and to those of the dead, until this is cancelled."""
+        while True:
+            await self.health.recovery()
+            try:
+                await self._write_again()
+                await self._see_to_own()
+                self._cut_forgotten()
+                for replica in [*self._seen]:
+                    if replica != self.name and self._is_silent(replica):
+                        await self._inherit(replica)
+            except StoreUnavailable:
+                self.health.failed()
+            except Exception:
+                log.exception("sessions could not be seen to")
+            await self.health.change(self._lease_seconds / BEATS)
+
+    async def _write_again(self) -> None:
+        """Have all sessions see to what the store may have missed, or lost, while it was away."""
+        if self._is_to_touch:
+            whole = self._all_of_it
+            self._is_to_touch = self._all_of_it = False
+            for number, runner in enumerate(self._sessions.runners, 1):
+                runner.touch(whole=whole)
+                if not number % AT_ONCE:
+                    await asyncio.sleep(0)
+
+    @property
+    def _is_steady(self) -> bool:
+        """Whether the store has been there for so long that no other can have missed it."""
+        steady = self._steady_since
+        return (
+            self.health.is_up
+            and steady is not None
+            and self._loop.time() - steady >= self._lease_seconds
+        )
+
+    @property
+    def _knows_all(self) -> bool:
+        """Whether what others have is in the store, even if it had lost everything."""
+        return self.health.is_up and self._loop.time() - self._back_since >= self._lease_seconds
+
+    def _is_silent(self, replica: str) -> bool:
+        """Whether a replica has resigned, or has been seen to be silent for too long.
+
+        How old its last beat is by the store's clock does not tell: a store that has failed over
+        may have lost the newest.
+        """
+        beat, since = self._seen[replica]
+        if beat < SAME_SECONDS:
+            return True
+        return self._is_steady and self._loop.time() - since > self._lease_seconds
+
+    def _is_late(self, replica: str) -> bool:
+        """Whether a replica has missed a beat: it may not answer."""
+        _, since = self._seen.get(replica, (0.0, math.inf))
+        return self._loop.time() - since > 2.5 * self._lease_seconds / BEATS
+
+    async def resign(self) -> None:
+        """End: the others take over at once what is left."""
+        self._cut(None)
+        self._over = True
+        try:
+            await self.store.resign(self.name)
+        except StoreUnavailable:
+            log.warning("the others could not be told that this replica ends")
+
+    # Sessions of others
+
+    async def _inherit(self, dead: str) -> None:
+        """Take over what a dead replica has left, until nothing is left."""
+        self._out.pop(dead, None)
+        self._cut(dead)
+        while not self._sessions.draining:
+            ids = await self.store.owned(dead, AT_ONCE)
+            await asyncio.gather(*[self._adopt(session_id, {dead, NOBODY}) for session_id in ids])
+            await self.beat()
+            if dead not in self._seen or not self._is_silent(dead):
+                return  # another has seen to it; or it was not dead, and has some of them again
+            if not ids:
+                await self.store.bury(dead)
+                return
+            await self.store.disown(dead, ids)
+
+    async def _adopt(self, session_id: str, owners: set[str]) -> None:
+        """Take a session over if it has one of these owners."""
+        glimpse = await self.store.glimpse(session_id)
+        if glimpse is not None and glimpse.title.owner in owners:
+            await self._claim(session_id, glimpse)
+
+    async def _claim(self, session_id: str, glimpse: Glimpse) -> None:
+        if session_id in self._claiming or self._sessions.knows(session_id):
+            return
+        if not self._sessions.can_run(glimpse):
+            return
+        title = glimpse.title
+        self._claiming.add(session_id)
+        try:
+            saved = await self.store.claim(session_id, title, self.name)
+        finally:
+            self._claiming.discard(session_id)
+        if saved is None:
+            return  # another has been faster
+        try:
+            self._sessions.adopt(saved, crashed=title.owner != NOBODY)
+        except (KeyError, ValueError):
+            log.exception("a session could not be set up again", session=session_id)
+            await self.store.delete(session_id, saved.title)
+            return
+        log.info("session taken over", session=session_id, of=title.owner or None)
+
+    def released(self, session_id: str) -> None:
+        """See `Elsewhere.released`; if nobody takes it over, this takes it back."""
+        self._released[session_id] = self._loop.time() + self._lease_seconds
+
+    async def _see_to_own(self) -> None:
+        """Take in what is this replica's, and not here: let go for another, which has not come, or
+        claimed without hearing of it.
+        """
+        if self._sessions.draining:
+            return  # all of it is for the others
+        now, gone = self._loop.time(), list[str]()
+        self._released = {each: until for each, until in self._released.items() if until > now}
+        for session_id in await self.store.owned(self.name, LOOKED_AT):
+            if self._sessions.knows(session_id) or session_id in self._released:
+                continue
+            glimpse = await self.store.glimpse(session_id)
+            if glimpse is not None and glimpse.title.owner in {self.name, NOBODY}:
+                await self._claim(session_id, glimpse)
+            else:
+                gone.append(session_id)
+        await self._disown(gone)
+
+    async def _disown(self, session_ids: Sequence[str]) -> None:
+        """These have gone elsewhere, but for those that have come back since. No other comes back
+        until that is done: its claim would be undone.
+        """
+        back = {follower.id for follower in self._followers.values()} | self._claiming
+        gone = {each for each in session_ids if not self._sessions.knows(each)} - back
+        self._claiming |= gone
+        try:
+            await self.store.disown(self.name, [*gone])
+        finally:
+            self._claiming -= gone
+
+    # Clients that come back
+
+    async def resume(self, client: Resuming) -> tuple[Conversation, ClientId] | None:
+        """See `Sessions.resume`."""
+        if not self.health.is_up:
+            raise unavailable()
+        try:
+            async with asyncio.timeout(RESUME_SECONDS):
+                while True:
+                    try:
+                        return await self._try_to_resume(client)
+                    except _OnItsWayError:
+                        await asyncio.sleep(AGAIN_SECONDS * random.uniform(0.5, 1))  # noqa: S311
+                    except _MaybeDeadError:
+                        pause = self._lease_seconds / BEATS
+                        await asyncio.sleep(pause * random.uniform(0.1, 0.5))  # noqa: S311
+        except (StoreUnavailable, TimeoutError):
+            raise unavailable() from None
+
+    async def _try_to_resume(self, client: Resuming) -> tuple[Conversation, ClientId] | None:
+        with self.health.call():
+            glimpse = await self.store.glimpse(client.session_id)
+        if glimpse is None or not _fits(head_of(glimpse.head), client):
+            if not self._knows_all:
+                raise _OnItsWayError
+            return None
+        owner = glimpse.title.owner
+        if owner != self.name and self._sessions.knows(client.session_id):
+            self._sessions.touch(client.session_id)  # it finds out that it is another's
+            raise _OnItsWayError
+        if owner not in {self.name, NOBODY} and not await self._is_dead(owner):
+            if self._is_late(owner):
+                raise _MaybeDeadError
+            return await self._join(owner, client)
+        await self._claim(client.session_id, glimpse)
+        if not self._sessions.has(client.session_id):
+            raise _OnItsWayError
+        return self._sessions.attach(client)
+
+    async def _is_dead(self, replica: str) -> bool:
+        if replica not in self._seen:  # it may have come since
+            await self.beat()
+        return self._is_silent(replica) if replica in self._seen else self._is_steady
+
+    async def _join(self, owner: str, client: Resuming) -> tuple[Conversation, ClientId] | None:
+        """Ask the owner for the session; follow it where that has a turn at the model."""
+        if not client.subscriber.is_open:
+            raise ClientGone
+        link = next(self._links)
+        follower = Follower(link, owner, client, self)
+        self._followers[link] = follower
+        try:
+            self.post(
+                owner,
+                letters.Join(
+                    link=link,
+                    replica=self.name,
+                    session_id=client.session_id,
+                    route=client.route.policy.route,
+                    principal=client.principal,
+                    resume_key=client.resume_key,
+                    last_event=client.last_event,
+                    sent_at=self._loop.time() + self._ahead,
+                ),
+            )
+            async with asyncio.timeout(JOIN_SECONDS):
+                answer = await follower.answer
+        except TimeoutError:
+            if follower.answer.cancelled():
+                follower.detach(FOLLOWED)
+                raise _OnItsWayError from None
+            answer = follower.answer.result()  # it came in the same moment, and was passed on
+        except BaseException:
+            follower.detach(FOLLOWED)
+            raise
+        if answer is None:
+            return follower, FOLLOWED
+        if answer == CloseCode.RESTARTING:
+            raise _OnItsWayError
+        return None
+
+    def take_back(self, follower: Follower, client: ClientId | None) -> None:
+        """See `Links.take_back`."""
+        self._sessions.spawn(self._take_back(follower, client))
+
+    async def _take_back(self, follower: Follower, client: ClientId | None) -> None:
+        saved = None
+        self._claiming.add(follower.id)
+        try:
+            glimpse = await self.store.glimpse(follower.id)
+            if client is not None and glimpse is not None and glimpse.title.owner == NOBODY:
+                saved = await self.store.claim(follower.id, glimpse.title, self.name)
+        except StoreUnavailable:
+            pass
+        finally:
+            self._claiming.discard(follower.id)
+        self.forget(follower.link)
+        if saved is None or client is None:
+            follower.cut()
+        else:
+            self._sessions.adopt(saved, keep=(follower, client))
+
+    # Letters
+
+    def post(self, replica: str, letter: letters.Letter) -> None:
+        """See `Links.post`."""
+        if self._over:
+            return
+        self._out[replica].append(letters.encode(letter))
+        if replica not in self._posting:
+            self._posting.add(replica)
+            self._sessions.spawn(self._send(replica))
+
+    async def _send(self, replica: str) -> None:
+        while batch := self._out.pop(replica, None):
+            try:
+                with self.health.call():
+                    waiting = await self.store.post(replica, batch)
+            except StoreUnavailable:  # so they may come twice
+                self._out[replica] = batch + self._out[replica]
+                waiting = len(self._out[replica])
+                await self.health.recovery()
+            if waiting > MAX_INBOX:
+                self._out.pop(replica, None)
+                self._cut(replica)
+        self._posting.discard(replica)
+
+    async def listen(self) -> None:
+        """Take letters in until this is cancelled."""
+        while True:
+            try:
+                batch = await self.store.collect(self.name, COLLECT_SECONDS)
+            except StoreUnavailable:
+                self.health.failed()
+                self._cut(None)
+                await asyncio.sleep(AGAIN_SECONDS * 4)
+                continue
+            for each in batch:
+                try:
+                    self._take(letters.decode(each))
+                except Exception:
+                    log.exception("a letter could not be taken in")
+
+    def _take(self, letter: letters.Letter) -> None:
+        match letter:
+            case letters.Told() | letters.Shut():
+                follower = self._followers.get(letter.link)
+                if follower is not None:
+                    follower.take(letter)
+            case letters.Said() | letters.Left():
+                remote = self._remotes.get(letter.link)
+                if remote is not None:
+                    remote.take(letter)
+            case letters.Join():
+                self._admit(letter)
+
+    def _admit(self, letter: letters.Join) -> None:
+        """A client has come back at another replica."""
+        if self._loop.time() + self._ahead - letter.sent_at > JOIN_SECONDS:
+            return
+        route = self._sessions.routes.get(letter.route)
+        runner = None
+        if route is not None:
+            key, name = letter.resume_key, letter.principal
+            runner = self._sessions.find(letter.session_id, key, route=route, principal=name)
+        if (
+            runner is None
+            or letter.sent_at - self._ahead < runner.attached_at  # it has come another way since
+            or not self._sessions.may_know(runner, letter.last_event)
+        ):
+            self._refuse(letter, CloseCode.RESTARTING)
+            return
+        runner.leave()
+        if runner.is_gone:
+            runner.when_moved(runner.displace)
+            runner.when_moved(partial(self._refuse, letter, CloseCode.RESTARTING))
+            return
+        remote = Remote(letter.link, letter.replica, runner, self)
+        self._remotes[letter.link] = remote
+        remote.begin(letter.resume_key, letter.last_event)
+
+    def _refuse(self, letter: letters.Join, code: CloseCode) -> None:
+        shut = letters.Shut(link=letter.link, number=1, code=code, reason=ErrorCode.SESSION_LOST)
+        self.post(letter.replica, shut)
+
+    def forget(self, link: str) -> None:
+        """Nothing is to be said over that link any more."""
+        self._followers.pop(link, None)
+        self._remotes.pop(link, None)
+
+    def _cut_forgotten(self) -> None:
+        """Cut the links to replicas that others have found dead, and have seen to."""
+        if self._is_steady:
+            there = {follower.owner for follower in self._followers.values()}
+            there |= {remote.replica for remote in self._remotes.values()}
+            for replica in there - self._seen.keys():
+                self._cut(replica)
+
+    def _cut(self, replica: str | None) -> None:
+        """A replica does not hear, or is not heard; None for all of them."""
+        for follower in [*self._followers.values()]:
+            if replica in {None, follower.owner}:
+                follower.cut()
+        for remote in [*self._remotes.values()]:
+            if replica in {None, remote.replica}:
+                remote.cut()
+
+
+class _OnItsWayError(Exception):
+    """A session is between two replicas; look again."""
+
+
+class _MaybeDeadError(Exception):
+    """A session's owner may be dead; look again when that is known."""
+
+
+def unavailable() -> Refused:
+    """What a client is told while the store does not answer."""
+    text = "Sessions can't be reached at the moment."
+    return Refused(ErrorCode.UNAVAILABLE, text, WAIT_SECONDS)
+
+
+def _fits(head: Snapshot, client: Resuming) -> bool:
+    """Whether the client may have the session."""
+    keys = ResumeKeys(head.keys or ())
+    theirs = head.route == client.route.policy.route and head.principal == client.principal
+    return keys.accepts(client.resume_key) and theirs

@@ -1,0 +1,275 @@
+"""Several gateways that share a store: conversations go on at whichever a client reaches."""
+
+import asyncio
+import json
+import signal
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.integration.conftest import Start
+from tests.support import valkey
+from tests.support.client import JSON, Client, Message, client
+from tests.support.processes import Process, admin
+from tests.support.secrets import register
+from tests.support.timing import UNIT
+from tests.support.tokens import add_key
+
+CONFIG = """
+[server]
+drain_seconds = 20
+[store]
+kind = "valkey"
+url = "{url}"
+lease_seconds = {lease}
+[routes.chat]
+endpoint_name = "my-endpoint"
+content_type = "text/plain"
+stream = "raw"
+"""
+
+
+@pytest.fixture
+def store() -> Iterator[valkey.Server]:
+    with valkey.server() as server:
+        yield server
+
+
+class Replicas:
+    """Two gateways in front of one endpoint."""
+
+    def __init__(
+        self,
+        start_local: Start,
+        start_gateway: Start,
+        store: valkey.Server,
+        *,
+        lease: float = 60,
+        more: str = "",
+    ) -> None:
+        self.platform = start_local()
+        config = CONFIG.format(url=store.url, lease=lease) + more
+        self.one: Process = start_gateway(self.platform.url, config)
+        self.other: Process = start_gateway(self.platform.url, config)
+
+    def sessions(self) -> tuple[int, int]:
+        """How many sessions were opened at the model, and closed."""
+        states = admin(self.platform)["instances"]
+        return sum(each["opened"] for each in states), sum(each["closed"] for each in states)
+
+
+@pytest.fixture
+def replicas(store: valkey.Server, start_local: Start, start_gateway: Start) -> Replicas:
+    return Replicas(start_local, start_gateway, store)
+
+
+async def resume(chat: Client, opened: Message, last_event: int) -> Message:
+    """Come back to a session."""
+    await chat.send(
+        "session.open",
+        session_id=opened["session_id"],
+        resume_key=opened["resume_key"],
+        last_event=last_event,
+    )
+    return await chat.until("session.resumed")
+
+
+async def ready(process: Process, status: int) -> None:
+    """Wait until it says so of itself."""
+    async with httpx.AsyncClient(verify=False) as http, asyncio.timeout(20 * UNIT):
+        while (await http.get(f"{process.url}/readyz")).status_code != status:  # noqa: ASYNC110
+            await asyncio.sleep(0.05)
+
+
+async def test_a_session_follows_its_client(replicas: Replicas) -> None:
+    async with client(replicas.one.websocket) as chat:
+        opened = await chat.open()
+        await chat.ask("My name is Ada.")
+    async with client(replicas.other.websocket) as chat:
+        resumed = await resume(chat, opened, 1)
+        assert (resumed["lost"], resumed["session_id"]) == (None, opened["session_id"])
+        missed = [await chat.receive() for _ in range(resumed["last_event"] - 1)]
+        assert [each["event"] for each in missed] == [*range(2, resumed["last_event"] + 1)]
+        done = await chat.ask("What is my name?")
+        assert done["status"] == "completed"
+        await chat.send("session.close")
+        assert (await chat.closed())[0] == 1000
+    assert replicas.sessions() == (1, 1)
+
+
+async def test_who_is_still_there_is_told_that_another_has_taken_over(replicas: Replicas) -> None:
+    async with client(replicas.one.websocket) as chat, client(replicas.other.websocket) as other:
+        opened = await chat.open()
+        await resume(other, opened, 1)
+        assert (await chat.closed())[0] == 4409
+
+
+async def test_a_stream_is_followed_and_the_session_comes_when_it_has_ended(
+    replicas: Replicas,
+) -> None:
+    async with client(replicas.one.websocket) as chat:
+        opened = await chat.open()
+        await chat.send("message.send", id="slow", text="/sleep 1")
+        accepted = await chat.until("message.accepted")
+    async with client(replicas.other.websocket) as chat:
+        await resume(chat, opened, accepted["event"])
+        await chat.send("message.send", id="next", text="one more")
+        assert (await chat.until("message.accepted"))["queued"] == 1
+        assert (await chat.until("message.done", id="slow"))["status"] == "completed"
+        assert (await chat.until("message.done", id="next"))["status"] == "completed"
+        numbers = [each["event"] for each in chat.messages if "event" in each]
+        assert numbers == [*range(accepted["event"] + 1, numbers[-1] + 1)]
+        replicas.one.popen.send_signal(signal.SIGKILL)
+        assert (await chat.ask("and now?"))["status"] == "completed"
+
+
+async def test_nobody_elses_key_is_good_anywhere(replicas: Replicas) -> None:
+    async with client(replicas.one.websocket) as chat:
+        opened = await chat.open()
+        for known in (opened["session_id"], "0" * 32):
+            async with client(replicas.other.websocket) as other:
+                await other.send("session.open", session_id=known, resume_key="wrong", last_event=0)
+                assert (await other.closed())[0] == 4410
+        await chat.ask("still mine")
+
+
+async def test_what_a_dead_replica_has_left_is_ended_once(
+    store: valkey.Server, start_local: Start, start_gateway: Start
+) -> None:
+    replicas = Replicas(start_local, start_gateway, store, lease=1)
+    async with client(replicas.one.websocket) as chat:
+        opened = await chat.open()
+        await chat.send("message.send", id="lost", text="/sleep 60")
+        await chat.send("message.send", id="next", text="hello")
+        accepted = await chat.until("message.accepted", id="next")
+        await replicas.platform.says("")  # whatever it says: it is there
+        replicas.one.popen.send_signal(signal.SIGKILL)
+        assert (await chat.closed())[0] == 1006
+    async with client(replicas.other.websocket) as chat:
+        await resume(chat, opened, accepted["event"])
+        done = await chat.until("message.done", id="lost")
+        assert done["event"] == accepted["event"] + 1
+        assert (done["error"]["code"], done["error"]["outcome"]) == ("gateway_lost", "unknown")
+        assert (await chat.until("message.done", id="next"))["status"] == "completed"
+        await chat.send("message.send", id="lost", text="/sleep 60")
+        assert (await chat.until("message.duplicate"))["status"] == "failed"
+
+
+async def test_a_dead_replicas_sessions_are_closed_at_the_model(
+    store: valkey.Server, start_local: Start, start_gateway: Start
+) -> None:
+    replicas = Replicas(start_local, start_gateway, store, lease=1)
+    async with client(replicas.one.websocket) as chat:
+        await chat.open()
+    replicas.one.popen.send_signal(signal.SIGKILL)
+    await replicas.other.says("session taken over")
+    replicas.other.stop()
+    assert replicas.sessions() == (1, 0), "its client may come back"
+
+
+async def test_without_the_store_streams_go_on_and_nothing_new_is_begun(
+    replicas: Replicas, store: valkey.Server
+) -> None:
+    async with client(replicas.one.websocket) as chat:
+        opened = await chat.open()
+        await chat.send("message.send", id="slow", text="/sleep 2")
+        await chat.until("message.accepted")
+        store.kill()
+        await ready(replicas.one, 503)
+        await chat.send("message.send", id="new", text="hello")
+        refused = await chat.until("error")
+        assert (refused["code"], refused["id"], refused["retryable"]) == (
+            "unavailable",
+            "new",
+            True,
+        )
+        assert refused["retry_after"] > 0
+        async with client(replicas.one.websocket) as another:
+            await another.send("session.open")
+            assert (await another.closed())[0] == 4503
+        store.start()
+        await ready(replicas.one, 200)
+        await ready(replicas.other, 200)
+        assert (await chat.until("message.done", id="slow"))["status"] == "completed"
+        assert (await chat.ask("hello", "new"))["status"] == "completed"
+        last = chat.messages[-1]["event"]
+    async with client(replicas.other.websocket) as chat:
+        assert (await resume(chat, opened, last))["lost"] is None
+        assert (await chat.ask("still here?"))["status"] == "completed"
+
+
+async def test_a_restart_loses_nothing(replicas: Replicas) -> None:
+    async with client(replicas.one.websocket) as busy, client(replicas.one.websocket) as idle:
+        opened = {busy: await busy.open(), idle: await idle.open()}
+        for number in ("1", "2"):
+            await busy.send("message.send", id=number, text="/sleep 0.5")
+            await busy.until("message.accepted", id=number)
+        replicas.one.popen.send_signal(signal.SIGTERM)
+        assert (await idle.closed())[0] == 1012
+        assert (await busy.until("message.done", id="1"))["status"] == "completed"
+        assert (await busy.closed())[0] == 1012
+    last = max(each.get("event", 0) for each in busy.messages)
+    async with client(replicas.other.websocket) as back, client(replicas.other.websocket) as other:
+        await resume(back, opened[busy], last)
+        assert (await back.until("message.done", id="2"))["status"] == "completed"
+        await resume(other, opened[idle], 1)
+        assert (await other.ask("hello"))["status"] == "completed"
+    assert replicas.one.wait() == 0
+    assert replicas.sessions()[1] == 0
+
+
+async def test_nothing_is_readable_in_the_store(
+    store: valkey.Server, start_local: Start, start_gateway: Start, tmp_path: Any
+) -> None:
+    key = tmp_path / "store.key"
+    key.write_text("AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=\n")
+    config = CONFIG.format(url=store.url, lease=60).replace(
+        "[routes.chat]", f'encryption_key_file = "{key}"\n[routes.chat]'
+    )
+    process = start_gateway(start_local().url, config)
+    async with client(process.websocket) as chat:
+        await chat.open()
+        await chat.ask("planted words")
+        with store.client() as direct:
+            kept = json.dumps([str(direct.dump(each)) for each in direct.scan_iter("*")])
+        assert "planted" not in kept
+
+
+async def test_the_password_is_not_in_any_output(
+    store: valkey.Server,
+    start_local: Start,
+    start_gateway: Start,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("GATEWAY_STORE__PASSWORD", "a-planted-password")
+    store.ask("CONFIG", "SET", "requirepass", "a-planted-password")
+    process = start_gateway(start_local().url, CONFIG.format(url=store.url, lease=60))
+    await ready(process, 200)
+    monkeypatch.setenv("GATEWAY_STORE__PASSWORD", "another-one")
+    refused = start_gateway(start_local().url, CONFIG.format(url=store.url, lease=60))
+    await ready(refused, 503)
+    refused.stop()
+    process.stop()
+    assert "another-one" not in refused.output
+    assert "a-planted-password" not in process.output
+
+
+async def test_a_ticket_is_good_at_every_replica_and_once(
+    store: valkey.Server, start_local: Start, start_gateway: Start, tmp_path: Any
+) -> None:
+    key = add_key(tmp_path / "keys.toml", "ada")
+    auth = f'[auth.keys]\nfile = "{tmp_path}/keys.toml"\n'
+    replicas = Replicas(start_local, start_gateway, store, more=auth)
+    async with httpx.AsyncClient(verify=False) as http:
+        answer = await http.post(
+            f"{replicas.one.url}/v1/tickets", headers={"Authorization": f"Bearer {key}"}
+        )
+    ticket = f"ticket.{answer.json()['ticket']}"
+    register(answer.json()["ticket"], "a ticket")
+    async with client(replicas.other.websocket, JSON, ticket) as chat:
+        assert (await chat.open())["route"] == "chat"
+    for process in (replicas.one, replicas.other):
+        async with client(process.websocket, JSON, ticket) as chat:
+            assert (await chat.closed())[0] == 4401
