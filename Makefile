@@ -16,6 +16,7 @@ HOSTILE_FLAGS ?=
 LOAD_FLAGS ?=
 FUZZ_FLAGS ?=
 SOAK_FLAGS ?=
+CHAOS_FLAGS ?=
 LONG := long or hypothesis or schedules
 export PATH := $(PATH):/usr/sbin
 
@@ -25,7 +26,7 @@ needed = command -v $(1) >/dev/null \
 	|| { echo "$(1) is needed: apt-get install $(1)" >&2; exit 1; }
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test long hostile autobahn load fuzz soak lint types unit coverage mutants mutants-short search compat lock licences sbom audit bench instructions format clean browser proxies node
+.PHONY: help demo test long hostile autobahn load fuzz soak chaos lint types unit coverage mutants mutants-short search compat lock licences sbom audit bench instructions format clean browser proxies node
 
 help: ## show this text
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -61,6 +62,9 @@ fuzz: $(INSTALLED) ## try inputs that nobody has thought of, for 5 minutes
 
 soak: $(INSTALLED) ## let conversations come and go for an hour, and see whether it grows
 	$(BIN)/python -m tests.soak $(SOAK_FLAGS)
+
+chaos: $(INSTALLED) ## kill, stop and cut off what replicas are made of, for 5 minutes
+	$(BIN)/python -m tests.chaos $(CHAOS_FLAGS)
 
 autobahn: $(INSTALLED) ## the Autobahn test suite of WebSocket, which needs Python 2.7
 	$(BIN)/python -m tests.autobahn $(AUTOBAHN_FLAGS)

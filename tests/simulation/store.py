@@ -1,0 +1,249 @@
+"""The store as a replica far away finds it: slow, away for seconds, or of another opinion."""
+
+import asyncio
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any
+
+from gateway.session.recorder import head_of
+from gateway.session.storage import (
+    Beats,
+    Change,
+    Count,
+    Glimpse,
+    Saved,
+    StoreUnavailable,
+    Title,
+    Use,
+)
+from gateway.stores.memory import MemoryStore
+from tests.simulation.world import Process, World
+
+TIMEOUT = 2.0
+
+Future = asyncio.Future[Any]
+
+
+class Server:
+    """The one store that all replicas share.
+
+    Attributes:
+        memory: What it has.
+        is_down: Whether it answers nothing.
+        latency: How long a request or a reply may take on its way.
+        loses: How often one of the two is lost.
+        late: How often a request arrives when nobody waits for it any more.
+        models: The sessions at the model that it has ever been told of.
+    """
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.memory = MemoryStore(clock=world.wall)
+        self.is_down = False
+        self.latency = 0.002
+        self.loses = self.late = 0.0
+        self.was_late = False
+        self.models: set[str] = set()
+        self.pending: dict[Future, Process] = {}
+        self._readers: dict[str, tuple[Process, Future]] = {}
+        self._spare: dict[str, Any] | None = None
+
+    def wake(self, replica: str) -> None:
+        """A letter has come for a replica."""
+        reader = self._readers.pop(replica, None)
+        if reader is not None:
+            process, news = reader
+            process.soon(_succeed, news)
+
+    def wait(self, replica: str, process: Process, news: Future) -> None:
+        """Have this done when a letter comes."""
+        self._readers[replica] = process, news
+
+    def cut(self) -> None:
+        """Close all connections: whoever waits for an answer gets none."""
+        for answer, process in [
+            *self.pending.items(),
+            *((n, p) for p, n in self._readers.values()),
+        ]:
+            process.soon(_fail, answer)
+        self.pending.clear()
+        self._readers.clear()
+
+    def forget(self) -> None:
+        """End and begin again with nothing."""
+        self.memory = MemoryStore(clock=self.world.wall)
+        self.cut()
+
+    def copy(self) -> None:
+        """From now on, what is written is not copied to the spare server."""
+        memory = self.memory
+        self._spare = {
+            "_sessions": list(memory._sessions.items()),
+            "_owned": {name: dict(ids) for name, ids in memory._owned.items()},
+            "_beats": dict(memory._beats),
+            "_inboxes": {name: list(letters) for name, letters in memory._inboxes.items()},
+        }
+
+    def fail_over(self) -> None:
+        """The spare server takes over, without what was written since."""
+        if self._spare is None:
+            return
+        memory = self.memory = MemoryStore(clock=self.world.wall)
+        for session_id, kept in self._spare["_sessions"]:
+            memory._sessions[session_id] = kept
+        memory._owned.update(self._spare["_owned"])
+        memory._beats.update(self._spare["_beats"])
+        memory._inboxes.update(self._spare["_inboxes"])
+        self._spare = None
+
+
+def model_ids(head: bytes) -> set[str]:
+    """The sessions at the model that a session has, or is closing."""
+    snapshot = head_of(head)
+    return set(snapshot.closing) | ({snapshot.model.id} if snapshot.model else set())
+
+
+def _result(work: Coroutine[Any, Any, Any]) -> Any:
+    """What a coroutine returns that waits for nothing."""
+    try:
+        work.send(None)
+    except StopIteration as done:
+        return done.value
+    raise AssertionError("it waits")
+
+
+class Connection:
+    """One replica's way to the store; see `gateway.session.storage.Store`."""
+
+    def __init__(self, server: Server, process: Process) -> None:
+        self._server = server
+        self._process = process
+
+    async def _ask(self, operation: Callable[[MemoryStore], Coroutine[Any, Any, Any]]) -> Any:
+        server, world, process = self._server, self._server.world, self._process
+        answer = process.loop.create_future()
+        dead_end = process.loop.call_later(TIMEOUT, _fail, answer)
+        server.pending[answer] = process
+
+        def arrive() -> None:
+            if server.is_down or world.chance(server.loses):
+                return
+            try:
+                result, error = _result(operation(server.memory)), None
+            except Exception as raised:  # noqa: BLE001 - it is the answer
+                result, error = None, raised
+            if not world.chance(server.loses):
+                world.after(world.between(0, server.latency), process.soon, reply, result, error)
+
+        def reply(result: Any, error: Exception | None) -> None:
+            dead_end.cancel()
+            server.pending.pop(answer, None)
+            if answer.done():
+                return
+            if error is not None:
+                answer.set_exception(error)
+            else:
+                answer.set_result(result)
+
+        delay = world.between(0, server.latency)
+        if world.chance(server.late):
+            server.was_late = True
+            delay += world.between(TIMEOUT, 3 * TIMEOUT)
+        world.after(delay, arrive)
+        return await answer
+
+    def save(
+        self,
+        session_id: str,
+        title: Title,
+        number: int,
+        change: Change,
+        *,
+        seconds: float,
+        release: bool = False,
+    ) -> asyncio.Task[Any]:
+        async def save(memory: MemoryStore) -> None:
+            memory._save(session_id, title, number, change, seconds, release=release)
+            self._server.models |= model_ids(change.head)
+
+        return self._process.loop.create_task(self._ask(save))
+
+    async def glimpse(self, session_id: str) -> Glimpse | None:
+        found: Glimpse | None = await self._ask(lambda memory: memory.glimpse(session_id))
+        return found
+
+    async def claim(self, session_id: str, before: Title, replica: str) -> Saved | None:
+        saved: Saved | None = await self._ask(
+            lambda memory: memory.claim(session_id, before, replica)
+        )
+        return saved
+
+    async def delete(self, session_id: str, title: Title) -> None:
+        await self._ask(lambda memory: memory.delete(session_id, title))
+
+    async def owned(self, replica: str, count: int) -> Sequence[str]:
+        ids: Sequence[str] = await self._ask(lambda memory: memory.owned(replica, count))
+        return ids
+
+    async def disown(self, replica: str, session_ids: Sequence[str]) -> None:
+        await self._ask(lambda memory: memory.disown(replica, session_ids))
+
+    async def beat(self, replica: str) -> Beats:
+        beats: Beats = await self._ask(lambda memory: memory.beat(replica))
+        return beats
+
+    async def resign(self, replica: str) -> None:
+        await self._ask(lambda memory: memory.resign(replica))
+
+    async def bury(self, replica: str) -> None:
+        await self._ask(lambda memory: memory.bury(replica))
+
+    async def post(self, replica: str, letters: Sequence[bytes]) -> int:
+        count: int = await self._ask(lambda memory: memory.post(replica, letters))
+        self._server.wake(replica)
+        return count
+
+    async def collect(self, replica: str, seconds: float) -> Sequence[bytes]:
+        letters: Sequence[bytes] = await self._ask(lambda memory: _collect(memory, replica))
+        if letters:
+            return letters
+        news = self._process.loop.create_future()
+        self._server.wait(replica, self._process, news)
+        timer = self._process.loop.call_later(seconds, _succeed, news)
+        await news
+        timer.cancel()
+        return []
+
+    async def add_ticket(self, digest: str, holder: bytes, expires_at: float) -> None:
+        await self._ask(lambda memory: memory.add_ticket(digest, holder, expires_at))
+
+    async def take_ticket(self, digest: str) -> bytes | None:
+        holder: bytes | None = await self._ask(lambda memory: memory.take_ticket(digest))
+        return holder
+
+    async def count(
+        self, replica: str, counts: Sequence[Count], *, whole: bool, seconds: float
+    ) -> Sequence[int]:
+        given: Sequence[int] = await self._ask(
+            lambda memory: memory.count(replica, counts, whole=whole, seconds=seconds)
+        )
+        return given
+
+    def use(self, name: str, uses: Sequence[Use]) -> asyncio.Task[Sequence[float]]:
+        async def use(memory: MemoryStore) -> Sequence[float]:
+            return memory.use(name, uses).result()
+
+        return self._process.spawn(self._ask(use))
+
+
+async def _collect(memory: MemoryStore, replica: str) -> Sequence[bytes]:
+    return memory._inboxes.pop(replica, [])
+
+
+def _succeed(future: Any) -> None:
+    if not future.done():
+        future.set_result(None)
+
+
+def _fail(future: Any) -> None:
+    if not future.done():
+        future.set_exception(StoreUnavailable("it has taken too long"))

@@ -1,0 +1,187 @@
+"""What replicas promise, under schedules of everything that can go wrong.
+
+`SCHEDULES` and `SEED` in the environment say how many of each kind, and from which seed on; a seed
+that fails is named, and replays with `SCHEDULES=1 SEED=n`.
+"""
+
+import os
+import sys
+from collections.abc import Sequence
+
+import pytest
+from msgspec import structs
+
+from gateway import keeping
+from gateway.protocol.messages import MessageDone
+from gateway.session import effects as do
+from gateway.session.storage import Change, Saved, Title
+from gateway.sessions import SPREAD_SECONDS
+from gateway.stores.memory import MemoryStore
+from tests.simulation import gateways
+from tests.simulation.client import Client
+from tests.simulation.gateways import LEASE, Cluster
+from tests.simulation.schedule import Plan, Schedule, deterministic, run
+
+SCHEDULES = int(os.environ.get("SCHEDULES", "60"))
+SEED = int(os.environ.get("SEED", "1"))
+
+EVERYTHING = ("cut", "crash", "pause", "drain", "outage")
+PLANS = {
+    "crashes": Plan(kinds=("cut", "crash")),
+    "pauses": Plan(kinds=("cut", "pause")),
+    "restarts": Plan(kinds=("cut", "drain")),
+    "outages": Plan(kinds=("cut", "outage")),
+    "failovers": Plan(kinds=("cut", "outage", "failover"), faults=8),
+    "everything": Plan(kinds=EVERYTHING, faults=8),
+    "lost and late": Plan(kinds=EVERYTHING, faults=8, loses=0.02, late=0.02),
+    "clients that leave": Plan(kinds=EVERYTHING, faults=8, leaves=0.3),
+    "a store far away": Plan(kinds=EVERYTHING, faults=8, latency=0.2),
+    "standing still": Plan(kinds=("cut", "pause"), clients=8, messages=20, faults=60, latency=0.05),
+    "many replicas": Plan(kinds=EVERYTHING, replicas=6, clients=6, faults=12),
+}
+
+
+ANY = PLANS["everything"]
+
+
+@pytest.mark.schedules
+@pytest.mark.parametrize("plan", PLANS)
+def test_every_promise_is_kept(plan: str) -> None:
+    turns = reconnects = 0
+    for seed in range(SEED, SEED + SCHEDULES):
+        outcome = run(seed, PLANS[plan])
+        turns += outcome.turns
+        reconnects += outcome.reconnects
+        if outcome.broken:
+            told = "\n".join(f"{name}:\n  " + "\n  ".join(n) for name, n in outcome.notes.items())
+            pytest.fail(f"SCHEDULES=1 SEED={seed} -k '{plan}': {outcome.broken}\n{told}")
+    sys.stderr.write(f"\n{plan}: {SCHEDULES} schedules, {turns} turns, {reconnects} reconnects\n")
+    assert turns > 2 * SCHEDULES, "most of what is said is answered"
+
+
+def test_a_seed_is_a_schedule() -> None:
+    first, second = run(SEED, PLANS["everything"]), run(SEED, PLANS["everything"])
+    assert (first.notes, first.faults) == (second.notes, second.faults)
+
+
+def found(plan: Plan = ANY) -> str:
+    """What the first schedule says of which some promise is broken."""
+    for seed in range(1, 1000):
+        outcome = run(seed, plan)
+        if outcome.broken:
+            return f"{seed}: {outcome.broken[0]}"
+    pytest.fail("nobody has noticed")
+
+
+class TestPlantedBugs:
+    """Each is what would go wrong if one rule were not kept; the schedules have to notice."""
+
+    def test_a_write_is_taken_from_whoever_writes(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        save = MemoryStore._save
+
+        def unfenced(
+            self: MemoryStore,
+            session_id: str,
+            title: Title,
+            number: int,
+            change: Change,
+            seconds: float,
+            *,
+            release: bool,
+        ) -> None:
+            kept = self._sessions.get(session_id)
+            if kept is not None and kept.saved is not None:
+                mine = structs.replace(kept.saved, title=title, number=number - 1)
+                self._sessions[session_id] = structs.replace(kept, title=title, saved=mine)
+            save(self, session_id, title, number, change, seconds, release=release)
+
+        monkeypatch.setattr(MemoryStore, "_save", unfenced)
+        noticed = found()
+        assert "2 times" in noticed or "twice" in noticed or "waits for ever" in noticed
+
+    def test_an_end_is_told_before_it_is_written(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        behind = keeping._WRITTEN_BEHIND | {MessageDone}
+        monkeypatch.setattr(keeping, "_WRITTEN_BEHIND", behind)
+        assert "has ended twice" in found()
+
+    def test_a_turn_is_sent_before_it_is_written(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._at_once(monkeypatch, do.Invoke)
+        assert "has reached the model 2 times" in found()
+
+    def test_two_close_what_a_dead_replica_has_left(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._at_once(monkeypatch, do.CloseSession)
+
+        async def claim(
+            self: MemoryStore,
+            session_id: str,
+            before: Title,  # noqa: ARG001 - it is what is not looked at
+            replica: str,
+        ) -> Saved | None:
+            kept = self._sessions.get(session_id)
+            if kept is None or kept.saved is None:
+                return None
+            title = Title(replica, kept.title.token + 1)
+            saved = structs.replace(kept.saved, title=title)
+            self._owned[replica][session_id] = None
+            self._sessions[session_id] = structs.replace(kept, title=title, saved=saved)
+            return saved
+
+        monkeypatch.setattr(MemoryStore, "claim", claim)
+        assert "was closed by" in found(
+            Plan(kinds=("cut", "crash"), faults=8, latency=0.5, leaves=0.3)
+        )
+
+    def _at_once(self, monkeypatch: pytest.MonkeyPatch, kind: type) -> None:
+        take = keeping.Keeper.take
+
+        def hasty(self: keeping.Keeper, effects: Sequence[do.Effect], now: float) -> None:
+            self._runner.perform([each for each in effects if isinstance(each, kind)], 0)
+            take(self, [each for each in effects if not isinstance(each, kind)], now)
+
+        monkeypatch.setattr(keeping.Keeper, "take", hasty)
+
+
+def test_what_a_replica_has_let_go_it_does_not_take_back_as_it_drains(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    sessions = 100
+    walk = sessions * SPREAD_SECONDS
+    assert walk > LEASE, "it is still at it when it would look after its own"
+    monkeypatch.setattr(gateways, "DRAIN", 10 * walk)
+    schedule = Schedule(SEED, ANY)
+    world = schedule.world
+    with deterministic(world):
+        schedule.cluster = cluster = Cluster(world, 1)
+        clients = [Client(world, cluster, f"c{i}", 100, 0.0) for i in range(sessions)]
+        world.run(3)
+        cluster.start()
+        world.run(4)
+        one, other = cluster.gateways
+        assert len(one.sessions) == sessions
+        for client in clients:
+            client.gone = True  # it does not come back
+            client.cut()
+        one.terminate()
+        world.run(4 + walk + 2 * LEASE)
+        has_ended, inherited = not one.alive, len(other.sessions)
+        schedule._tidy()
+    assert has_ended
+    assert inherited == sessions
+
+
+@pytest.mark.parametrize("seed", range(SEED, SEED + 20))
+def test_a_session_whose_owner_lives_is_not_gone_with_the_store(seed: int) -> None:
+    schedule = Schedule(seed, ANY)
+    world = schedule.world
+    with deterministic(world):
+        schedule.cluster = cluster = Cluster(world, 3)
+        client = Client(world, cluster, "client", 100, 0.0)
+        world.run(3 * LEASE)
+        before = len(client.done)
+        cluster.server.forget()
+        client._connection = None  # lost, which the owner does not know yet
+        client.connect()
+        world.run(6 * LEASE)
+        schedule._tidy()
+    assert not client.gone
+    assert len(client.done) > before
