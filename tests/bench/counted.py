@@ -25,9 +25,10 @@ import uvicorn
 import uvloop
 
 from gateway.config import Settings
+from gateway.process import Signals
 from gateway.security import reloading
 from gateway.security.keys import digest
-from gateway.serving import Signals, serve
+from gateway.serving import serve
 from gateway.transports import coalescing
 from tests.bench.own import leave_the_platform_out
 from tests.bench.processes import ENVIRONMENT

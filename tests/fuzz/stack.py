@@ -218,7 +218,7 @@ def answer(given: Settings, slices: Sequence[bytes]) -> Answer:
 
 async def _answer(given: Settings, slices: Sequence[bytes]) -> tuple[Line, tuple[int, int, int]]:
     loop = asyncio.get_running_loop()
-    store, budget = MemoryStore(max_sessions=10), ByteBudget(10_000_000)
+    store, budget = MemoryStore(), ByteBudget(10_000_000)
     limits, auth = given.limits, given.auth
     accounts = LocalAccounts(limits.of_principals, clock=loop.time)
     routes = {
@@ -229,7 +229,7 @@ async def _answer(given: Settings, slices: Sequence[bytes]) -> tuple[Line, tuple
         for name, route in given.routes.items()
     }
     quota = accounts if auth.required else None
-    sessions = Sessions(routes, store, budget=budget, quota=quota, drain_seconds=1)
+    sessions = Sessions(routes, max_sessions=10, budget=budget, quota=quota, drain_seconds=1)
     async with sessions:
         door = Door(
             keys=None if auth.keys is None else Keys(auth.keys.file, limits.of_principals),

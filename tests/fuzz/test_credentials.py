@@ -69,7 +69,7 @@ class Shown:
         self.door = Door(
             keys=Keys(file, LIMITS),
             tokens=tokens,
-            tickets=MemoryStore(max_sessions=10),
+            tickets=MemoryStore(),
             accounts=LocalAccounts(LIMITS),
             connections_per_address=10,
             handshakes_per_second=1e6,

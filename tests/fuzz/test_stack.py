@@ -15,6 +15,7 @@ from gateway.config import Settings
 from gateway.errors import CloseCode, ErrorCode
 from gateway.protocol.messages import ServerMessage
 from tests.fuzz.stack import KEY, MESSAGE_BYTES, Answer, answer, cut, settings
+from tests.support.handshakes import handshake
 
 JSON, MSGPACK = "v1.json.session-gateway", "v1.msgpack.session-gateway"
 ENCODE: dict[str | None, tuple[Opcode, Callable[[Any], bytes]]] = {
@@ -32,21 +33,6 @@ MOST_BYTES = 200_000
 def given_settings(request: pytest.FixtureRequest, tmp_path_factory: Any) -> Settings:
     folder: Path = tmp_path_factory.mktemp("fuzz")
     return settings(folder, auth=request.param)
-
-
-def handshake(subprotocol: str | None, *more: str, path: str = "/ws/chat") -> bytes:
-    offered = [] if subprotocol is None else [f"Sec-WebSocket-Protocol: {subprotocol}"]
-    lines = [
-        f"GET {path} HTTP/1.1",
-        "Host: 127.0.0.1",
-        "Upgrade: websocket",
-        "Connection: Upgrade",
-        "Sec-WebSocket-Version: 13",
-        "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==",
-        *offered,
-        *more,
-    ]
-    return "\r\n".join((*lines, "", "")).encode("latin-1")
 
 
 BEARER = f"Authorization: Bearer {KEY}"

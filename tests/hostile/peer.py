@@ -8,6 +8,8 @@ from typing import Any, cast
 
 import msgspec
 
+from tests.support.handshakes import handshake
+
 JSON = "v1.json.session-gateway"
 MSGPACK = "v1.msgpack.session-gateway"
 
@@ -159,18 +161,7 @@ class Peer(asyncio.Protocol):
         Raises:
             Gone: It is refused.
         """
-        offered = [f"Sec-WebSocket-Protocol: {subprotocol}"] if subprotocol else []
-        lines = (
-            f"GET {path} HTTP/1.1",
-            "Host: 127.0.0.1",
-            "Upgrade: websocket",
-            "Connection: Upgrade",
-            "Sec-WebSocket-Version: 13",
-            "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==",
-            *offered,
-            *headers,
-        )
-        await self.send("\r\n".join((*lines, "", "")).encode())
+        await self.send(handshake(subprotocol, *headers, path=path))
         while self.status is None:
             await self.told()
             if self.gone:

@@ -5,20 +5,18 @@ N bytes of ``{}`` lines; ``crumbs-N``, a stream of N parts of one byte; ``json-N
 lists; ``silent``, nothing. Run as a module with such names, it makes their answers first of all.
 """
 
-import asyncio
 import re
 import sys
 from functools import cache
-from typing import cast
 
 import uvloop
 
 from gateway.local.eventstream import CONTENT_TYPE, payload_part
 from tests.bench.upstream import CLOSED, OPENED, answer
+from tests.support.runtime import Runtime, serve
 
 PART_BYTES = 65_536
 
-_LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
 _ENDPOINT = re.compile(rb"POST /endpoints/([^/]+)/")
 
 
@@ -52,46 +50,25 @@ def answer_of(endpoint: str) -> bytes:
     return _response(CONTENT_TYPE, body, "X-Amzn-SageMaker-Content-Type: application/jsonlines")
 
 
-class Runtime(asyncio.Protocol):
-    """One connection, kept alive."""
+class Endpoints(Runtime):
+    """One connection."""
 
-    def __init__(self) -> None:
-        self._received = bytearray()
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """See `asyncio.Protocol`."""
-        self._transport = cast(asyncio.Transport, transport)  # uvloop's own does not derive from it
-
-    def data_received(self, data: bytes) -> None:
-        """Answer a request when it is whole; there is one at a time."""
-        received = self._received
-        received += data
-        end = received.find(b"\r\n\r\n") + 4
-        if end < 4:
-            return
-        length = _LENGTH.search(received, 0, end)
-        if len(received) < end + int(length[1] if length else 0):
-            return
-        body = received[end : end + 40]
-        endpoint = _ENDPOINT.match(received)
+    def answer(self, head: bytes, body: bytes) -> None:
+        """See `Runtime.answer`."""
+        endpoint = _ENDPOINT.match(head)
         if b"NEW_SESSION" in body:
-            self._transport.write(OPENED)
+            self.transport.write(OPENED)
         elif b'"CLOSE"' in body:
-            self._transport.write(CLOSED)
+            self.transport.write(CLOSED)
         elif endpoint is not None:
-            self._transport.write(answer_of(endpoint[1].decode()))
-        received.clear()
+            self.transport.write(answer_of(endpoint[1].decode()))
 
 
 async def main(*endpoints: str) -> None:
     """Serve on any free port."""
     for endpoint in endpoints:
         answer_of(endpoint)
-    loop = asyncio.get_running_loop()
-    server = await loop.create_server(Runtime, "127.0.0.1", 0, backlog=4096)
-    host, port = server.sockets[0].getsockname()
-    print(f"listening on http://{host}:{port}", flush=True)  # noqa: T201
-    await server.serve_forever()
+    await serve(Endpoints)
 
 
 if __name__ == "__main__":

@@ -58,9 +58,9 @@ def held(built: Built) -> Held:
 
 
 @contextlib.asynccontextmanager
-async def telling(settings: Settings) -> AsyncIterator[Built]:
+async def telling(settings: Settings, name: str | None) -> AsyncIterator[Built]:
     """See `gateway.app.build`."""
-    async with build(settings) as built:
+    async with build(settings, name) as built:
 
         def tell() -> None:
             os.write(1, msgspec.json.encode(held(built)) + b"\n")

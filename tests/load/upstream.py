@@ -10,11 +10,11 @@ import sys
 from collections import defaultdict
 from collections.abc import Callable
 from enum import StrEnum
-from typing import cast
 
 import uvloop
 
 from tests.bench.upstream import CLOSED, OPENED, answer
+from tests.support.runtime import Runtime, serve
 
 
 class Behaviour(StrEnum):
@@ -30,7 +30,6 @@ class Behaviour(StrEnum):
     """Connections are cut."""
 
 
-_LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
 _ENDPOINT = re.compile(rb"POST /(endpoints|behave)/([^/ ]+)/([^/ ]+)")
 _THROTTLED = b'{"message":"Rate exceeded"}'
 THROTTLED = (
@@ -61,40 +60,26 @@ class Endpoint:
                 asyncio.get_running_loop().call_later(number * APART_SECONDS, send)
 
 
-class Runtime(asyncio.Protocol):
-    """One connection, kept alive.
+class Endpoints(Runtime):
+    """One connection.
 
     Args:
         endpoints: By name.
     """
 
     def __init__(self, endpoints: defaultdict[str, Endpoint]) -> None:
+        super().__init__()
         self._endpoints = endpoints
-        self._received = bytearray()
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """See `asyncio.Protocol`."""
-        self._transport = cast(asyncio.Transport, transport)  # uvloop's own does not derive from it
-
-    def data_received(self, data: bytes) -> None:
-        """Answer a request when it is whole; there is one at a time."""
-        received = self._received
-        received += data
-        end = received.find(b"\r\n\r\n") + 4
-        if end < 4:
-            return
-        length = _LENGTH.search(received, 0, end)
-        if len(received) < end + int(length[1] if length else 0):
-            return
-        called = _ENDPOINT.match(received)
+    def answer(self, head: bytes, body: bytes) -> None:
+        """See `Runtime.answer`."""
+        called = _ENDPOINT.match(head)
         assert called is not None
-        body = bytes(received[end : end + 40])
         kind, name, what = (part.decode() for part in called.groups())
-        received.clear()
         endpoint = self._endpoints[name]
         if kind == "behave":
             endpoint.behave(Behaviour(what))
-            self._transport.write(DONE)
+            self.transport.write(DONE)
         else:
             self._answer(endpoint, name, body)
 
@@ -103,7 +88,7 @@ class Runtime(asyncio.Protocol):
         seconds = float(name.rpartition("-")[2]) / 1000
 
         def send() -> None:
-            asyncio.get_running_loop().call_later(seconds, self._transport.write, whole)
+            asyncio.get_running_loop().call_later(seconds, self.transport.write, whole)
 
         match endpoint.behaviour:
             case Behaviour.WELL:
@@ -111,19 +96,15 @@ class Runtime(asyncio.Protocol):
             case Behaviour.STALLED:
                 endpoint.held.append(send)
             case Behaviour.THROTTLING:
-                self._transport.write(THROTTLED)
+                self.transport.write(THROTTLED)
             case Behaviour.DEAD:
-                self._transport.abort()
+                self.transport.abort()
 
 
 async def main() -> None:
     """Serve on any free port."""
     endpoints: defaultdict[str, Endpoint] = defaultdict(Endpoint)
-    loop = asyncio.get_running_loop()
-    server = await loop.create_server(lambda: Runtime(endpoints), "127.0.0.1", 0, backlog=4096)
-    host, port = server.sockets[0].getsockname()
-    print(f"listening on http://{host}:{port}", flush=True)  # noqa: T201
-    await server.serve_forever()
+    await serve(lambda: Endpoints(endpoints))
 
 
 if __name__ == "__main__":
