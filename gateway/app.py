@@ -22,7 +22,7 @@ from gateway.budget import ByteBudget
 from gateway.config import AwsSettings, ConfigError, JwtSettings, Settings
 from gateway.guard.model import GuardedModel
 from gateway.guard.overload import Breaker
-from gateway.replica import Replica
+from gateway.replicas.replica import Replica
 from gateway.route import Route
 from gateway.sagemaker.checks import platform_problems
 from gateway.sagemaker.model import SageMakerModel
@@ -150,7 +150,7 @@ async def build(settings: Settings, name: str | None = None) -> AsyncIterator[Bu
         await stack.enter_async_context(sessions)
         tasks = [log_problems(settings.aws), reloader.run()]
         if replica is not None:
-            tasks += [replica.live(), replica.tend(), replica.listen()]
+            tasks.append(replica.run())
             stack.push_async_callback(replica.resign)
         if shared is not None:
             tasks.append(shared.run())

@@ -33,7 +33,7 @@ from gateway.session.storage import (
 BEHIND_SECONDS = 0.1
 """How long the parts of a reply wait for others to be written with."""
 
-DOUBT_SECONDS = 0.25
+DOUBT_SECONDS = 1.0
 """A store that has not answered for so long takes no new turns."""
 
 FAILED_SECONDS = 1.0

@@ -9,14 +9,14 @@ import logging
 import random
 import secrets
 import time
-from collections.abc import Callable, Coroutine, Mapping, Sequence
-from functools import partial
-from typing import Any, Protocol
+from collections.abc import Callable, Mapping, Sequence
+from typing import Protocol
 
 import structlog
 
 from gateway.budget import COUNTED_BYTES, ByteBudget
-from gateway.errors import WAIT_SECONDS, CloseCode, ErrorCode, Failure, Outcome, internal
+from gateway.calls import Calls, Tasks
+from gateway.errors import WAIT_SECONDS, CloseCode, ErrorCode, Failure
 from gateway.keeping import Health, Keeper
 from gateway.protocol.messages import (
     EventAck,
@@ -31,12 +31,11 @@ from gateway.session import effects as do
 from gateway.session import events as on
 from gateway.session.events import ClientId, SessionEvent, Timer
 from gateway.session.output import error_message
-from gateway.session.ports import Call, Log, ModelError, ModelReply
+from gateway.session.ports import Log
 from gateway.session.reader import LogReader
 from gateway.session.session import Session
 from gateway.session.storage import SessionStore, Title
 from gateway.subscribers import Subscriber, Subscribers
-from gateway.turnstile import Turnstile
 
 NO_ROOM = Failure(
     code=ErrorCode.QUEUE_FULL,
@@ -51,30 +50,18 @@ NO_STORE = Failure(
 )
 """The same where the store does not answer."""
 
-LARGE_BYTES = 262_144
-"""A larger reply takes its turn with others: to read it and to write it takes milliseconds."""
-
 log = structlog.stdlib.get_logger("gateway.sessions")
 _log = logging.getLogger("gateway.sessions")  # which knows its level without being asked for it
 
 
-class Host(Protocol):
+class Host(Tasks, Protocol):
     """What a session's runner needs of whoever has all of them."""
 
     @property
     def budget(self) -> ByteBudget: ...
     @property
-    def large(self) -> Turnstile:
-        """Lets large replies be worked on, one in each turn of the event loop."""
-        ...
-
-    @property
     def turn_level(self) -> int:
         """The level at which turns are logged."""
-        ...
-
-    def spawn(self, work: Coroutine[Any, Any, object]) -> object:
-        """Run work that ends with the gateway."""
         ...
 
     def ended(self, runner: "SessionRunner") -> bool:
@@ -119,7 +106,7 @@ class SessionRunner:
         first = max(session.clients.readers, default=0) + 1
         self._subscribers = Subscribers(events, first)
         self._timers: dict[Timer, asyncio.TimerHandle] = {}
-        self._calls: dict[int, Call] = {}
+        self._calls = Calls(session, route, host, self.handle)
         self._loop = asyncio.get_running_loop()
         self._handling = False
         self._later: list[tuple[SessionEvent, ClientId | None]] = []
@@ -161,8 +148,6 @@ class SessionRunner:
 
     def abandon(self) -> None:
         """Stop here and now; the others find the session as a dead process leaves it."""
-        for call in self._calls.values():
-            call.cancel()
         if self._keeper is not None:
             self._keeper.stop()
         self._drop()
@@ -236,22 +221,16 @@ class SessionRunner:
             size: About how many bytes it has.
         """
         budget = self._host.budget
+        refusal = None
+        if budget.total + size > budget.limit and not budget.admits(self, size):
+            refusal = NO_ROOM
+        elif self._health is not None and self._health.is_doubtful:
+            refusal = NO_STORE
         # A message that was accepted before is one more only for its client, which asks about it.
-        if (
-            budget.total + size > budget.limit
-            and not budget.admits(self, size)
-            and not self.session.knows(message.id)
-        ):
-            self._tell(client, error_message(NO_ROOM, message.id))
-            return
-        if (
-            self._health is not None
-            and self._health.is_doubtful
-            and not self.session.knows(message.id)
-        ):
-            self._tell(client, error_message(NO_STORE, message.id))
-            return
-        self.handle(message, client)
+        if refusal is not None and not self.session.knows(message.id):
+            self._tell(client, error_message(refusal, message.id))
+        else:
+            self.handle(message, client)
 
     def handle(self, event: SessionEvent, client: ClientId | None = None) -> None:
         """Let an event in, and do what follows from it.
@@ -306,14 +285,12 @@ class SessionRunner:
                 return
             for effect in effects:
                 if type(effect) is do.Append:  # by far the most
-                    for each in effect.events:
-                        self.log.append(each, now)
+                    self.add(effect, now)
                     self._show(effect)
                 else:
                     self._perform(effect)
-        except Exception:
-            log.exception("a session failed", session=self.session.id, state=str(self.session))
-            self._crash()
+        except Exception as error:  # noqa: BLE001 - it is logged
+            self._crash(error)
 
     # What is kept
 
@@ -331,16 +308,13 @@ class SessionRunner:
                     self._show(effect)
                 else:
                     self._perform(effect)
-        except Exception:
-            log.exception("a session failed", session=self.session.id, state=str(self.session))
-            self._crash()
+        except Exception as error:  # noqa: BLE001 - it is logged
+            self._crash(error)
 
     def fenced(self) -> None:
         """See `Kept.fenced`."""
         log.warning("another replica has taken a session over", session=self.session.id)
         self._drop()
-        for call in self._calls.values():
-            call.cancel()
 
     @property
     def is_gone(self) -> bool:
@@ -391,26 +365,28 @@ class SessionRunner:
         """Have nothing to do with it any more: it is another's, or nobody's."""
         self._gone = True
         self.stop()
+        self._calls.stop()
         self._subscribers.abort(None, CloseCode.RESTARTING, "moved")
         self._end()
 
     def _handle_late(self, event: SessionEvent) -> None:
         """The session is over here: of what it has opened at the model, nobody else knows."""
         if isinstance(event, on.Opened):
-            self._host.spawn(self._close(do.CloseSession(event.model)))
+            self._calls.close(do.CloseSession(event.model))
 
-    def _crash(self) -> None:
+    def _crash(self, error: Exception) -> None:
         """End a session whose state can't be trusted; the others live on."""
+        session = self.session
+        log.error("a session failed", session=session.id, state=str(session), exc_info=error)
         self._crashed = True
         self._subscribers.abort(None, CloseCode.INTERNAL, ErrorCode.INTERNAL)
         self.stop()
-        for call in self._calls.values():
-            call.cancel()
+        self._calls.stop()
         if self._end():
             self._forget()
-            model = self.session.model
+            model = session.model
             if model is not None:
-                self._host.spawn(self._close(do.CloseSession(model)))
+                self._calls.close(do.CloseSession(model))
 
     def stop(self) -> None:
         """Let no timer fire any more."""
@@ -427,7 +403,7 @@ class SessionRunner:
     def _perform(self, effect: do.Effect) -> None:  # noqa: C901 - a case for each effect
         match effect:
             case do.Invoke():
-                self._invoke(effect)
+                self._calls.invoke(effect)
             case do.Trim():
                 self.log.trim(effect.through)
                 self._count(COUNTED_BYTES)
@@ -442,13 +418,13 @@ class SessionRunner:
             case do.CloseClient():
                 self._subscribers.close(effect.client, effect.code, effect.reason)
             case do.CancelInvoke():
-                self._cancel(effect.turn)
+                self._calls.cancel(effect.turn)
             case do.SetTimer():
                 self._set_timer(effect)
             case do.OpenSession():
-                self._host.spawn(self._open())
+                self._calls.open()
             case do.CloseSession():
-                self._host.spawn(self._close(effect))
+                self._calls.close(effect)
             case do.Forget():
                 self._forget()
                 self._end()
@@ -504,66 +480,6 @@ class SessionRunner:
     def _fire(self, timer: Timer) -> None:
         del self._timers[timer]
         self.handle(on.TimerFired(timer))
-
-    def _invoke(self, effect: do.Invoke) -> None:
-        turn = effect.turn
-        try:
-            self._calls[turn] = self.route.model.invoke(
-                effect.request,
-                effect.model,
-                affinity=self.session.id,
-                principal=self.session.principal,
-                until=effect.until,
-                on_parts=partial(self._parts, turn),
-                on_end=partial(self._ended, turn),
-            )
-        except Exception:
-            log.exception("an adapter failed", session=self.session.id)
-            self.handle(on.InvokeFailed(turn, internal(Outcome.UNKNOWN)))
-
-    def _cancel(self, turn: int) -> None:
-        call = self._calls.pop(turn, None)
-        if call is not None:
-            sent = call.cancel() is not Outcome.NOT_INVOKED
-            self.handle(on.InvokeCancelled(turn, None if sent else Outcome.NOT_INVOKED))
-
-    def _parts(self, turn: int, parts: list[str | bytes]) -> None:
-        self.handle(on.ReplyParts(turn, parts))
-
-    def _ended(self, turn: int, result: ModelReply | Failure) -> None:
-        if isinstance(result, Failure):
-            del self._calls[turn]
-            self.route.log_failure("turn", self.session.id, result)
-            self.handle(on.InvokeFailed(turn, result))
-        elif result.body is not None and len(result.body) > LARGE_BYTES:
-            self._host.large.enter(partial(self._replied, turn, result))
-        else:
-            self._replied(turn, result)
-
-    def _replied(self, turn: int, reply: ModelReply) -> None:
-        if self._calls.pop(turn, None) is not None:  # else it was cancelled meanwhile
-            self.handle(on.ReplyEnded(turn, reply))
-
-    async def _open(self) -> None:
-        event: SessionEvent
-        try:
-            event = on.Opened(await self.route.model.open(self.session.principal))
-        except ModelError as error:
-            self.route.log_failure("open", self.session.id, error.failure)
-            event = on.OpenFailed(error.failure)
-        except Exception:
-            log.exception("an adapter failed", session=self.session.id)
-            event = on.OpenFailed(internal(Outcome.NOT_INVOKED))
-        self.handle(event)
-
-    async def _close(self, effect: do.CloseSession) -> None:
-        try:
-            await self.route.model.close(effect.model)
-        except ModelError as error:
-            self.route.log_failure("close", self.session.id, error.failure)
-        except Exception:
-            log.exception("an adapter failed", session=self.session.id)
-        self.handle(on.CloseEnded(effect.model))
 
 
 def _new_key() -> str:

@@ -13,9 +13,8 @@ import structlog
 
 from gateway.admission import Refused, SessionQuota
 from gateway.budget import ByteBudget
-from gateway.conversation import Conversation, Resuming
+from gateway.conversation import Conversation, Resuming, Traveller
 from gateway.errors import WAIT_SECONDS, ErrorCode
-from gateway.following import Follower
 from gateway.route import Route
 from gateway.runner import SessionRunner, Shared
 from gateway.session import events as on
@@ -27,6 +26,7 @@ from gateway.session.recorder import head_of, snapshot_of
 from gateway.session.session import Session
 from gateway.session.snapshot import restore
 from gateway.session.storage import Glimpse, Saved, Title
+from gateway.subscribers import Subscriber
 from gateway.turnstile import Turnstile
 
 log = structlog.stdlib.get_logger("gateway.sessions")
@@ -238,14 +238,14 @@ class Sessions:
         saved: Saved,
         *,
         crashed: bool = False,
-        keep: tuple[Follower, ClientId] | None = None,
-    ) -> None:
+        keep: tuple[Traveller, ClientId] | None = None,
+    ) -> SessionRunner:
         """Go on with a session that another replica had.
 
         Args:
             saved: All of it, under this replica's title.
             crashed: Whether that replica has died.
-            keep: Who has followed it here, and what the session knows its client as.
+            keep: The connection that has followed it here, and what the session knows it as.
         """
         assert self._elsewhere is not None  # noqa: S101 - where it has come from
         snapshot, events = snapshot_of(saved)
@@ -259,13 +259,13 @@ class Sessions:
         runner.keep(self._elsewhere, saved.title, saved.number)
         if self._quota is not None:
             self._quota.adopt_session(session.principal)
-        if keep is None:
-            runner.begin_again(timers, on.Adopted((), crashed), {})
-            return
-        follower, client = keep
-        follower.subscriber.go_on(runner, client)
-        runner.begin_again(timers, on.Adopted((client,), crashed), {client: follower.subscriber})
-        follower.repeat(runner, client)
+        there = dict[ClientId, Subscriber]()
+        if keep is not None:
+            subscriber, client = keep
+            subscriber.go_on(runner, client)
+            there[client] = subscriber
+        runner.begin_again(timers, on.Adopted((*there,), crashed), there)
+        return runner
 
     def find(
         self, session_id: str, resume_key: str, *, route: Route, principal: str

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 from gateway.security.limits import RESTING, LocalAccount, LocalAccounts, Tally
 from gateway.security.principals import PrincipalLimits
-from gateway.session.storage import Count, CountStore, Outdated, StoreUnavailable, Use
+from gateway.session.storage import BEATS, Count, CountStore, Outdated, StoreUnavailable, Use
 
 CHUNK_SECONDS = 0.25
 """As much as may be used in so much time, a replica uses before the others know of any of it."""
@@ -24,9 +24,6 @@ CHUNK_SECONDS = 0.25
 TELL_SECONDS = 1.0
 """How soon, or at most twice that, the others know of what is less than that; and how long a store
 that has failed is not told."""
-
-BEATS = 3
-"""How many times the store is told that this counts within the time that it does."""
 
 ALL_SECONDS = 60.0
 """How often the store is told all there is, so that nothing that went wrong stays."""

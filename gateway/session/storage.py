@@ -10,6 +10,9 @@ from typing import Any, NamedTuple, Protocol
 
 from gateway.protocol.discretion import Discreet
 
+BEATS = 3
+"""How many times within its time a lease is renewed."""
+
 NOBODY = ""
 """The owner of a session that waits for one."""
 

@@ -156,7 +156,9 @@ class Line(asyncio.Protocol):
         self._unsent.append(reply)
         if self._watch is None:
             self._watch = self._loop.call_later(TIMEOUT_SECONDS, self._look)
-        if not self._flushing:
+        if not self._sent and not self._flushing:
+            self._flush()  # nobody else is under way to be sent with
+        elif not self._flushing:
             self._flushing = True
             self._loop.call_soon(self._flush)
 

@@ -290,7 +290,7 @@ def test_one_that_cant_start_says_why_once(valkey: LocalValkey, tmp_path: Path) 
     tls = f'[tls]\ncert_file = "{tmp_path}/no.pem"\nkey_file = "{tmp_path}/no.pem"'
     config.write_text(CONFIG.format(valkey=valkey, drain=1, server="workers = 3", more=tls))
     code, output = serve(config)
-    assert code == 2
+    assert code == 2, output
     assert output.count("no.pem") == 1
     assert "Traceback" not in output
 
@@ -308,7 +308,7 @@ def test_the_port_is_another_programs(
         server = f"workers = 2\nport = {other.getsockname()[1]}"
         config.write_text(CONFIG.format(valkey=valkey, drain=1, server=server, more=""))
         code, output = serve(config)
-    assert code == 1
+    assert code == 1, output
     assert output.count("Address already in use. Stop what listens there") == 1
     assert "Traceback" not in output
 

@@ -1,10 +1,9 @@
 """The gateway's processes, and a balancer that knows which of them live."""
 
 import asyncio
-from typing import Any
 
 from gateway.budget import ByteBudget
-from gateway.replica import Replica
+from gateway.replicas.replica import Replica
 from gateway.route import Route
 from gateway.session.policy import Policy, Recovery
 from gateway.session.storage import StoreUnavailable
@@ -64,16 +63,11 @@ class Gateway(Process):
             self.sessions = sessions
             self.replica = Replica(self.name, store, sessions, LEASE)
             sessions.share(self.replica)
-            tasks: list[Any] = [
-                sessions.spawn(self.replica.live()),
-                sessions.spawn(self.replica.tend()),
-                sessions.spawn(self.replica.listen()),
-            ]
+            running = sessions.spawn(self.replica.run())
             self.ready = True
             await self._stop.wait()
             await sessions.drain()
-            for task in tasks:
-                task.cancel()
+            running.cancel()
             await self.replica.resign()
         self.alive = self.ready = False
 

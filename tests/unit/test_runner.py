@@ -8,11 +8,12 @@ from structlog.testing import capture_logs
 
 from gateway.admission import Refused
 from gateway.budget import COUNTED_BYTES
+from gateway.calls import LARGE_BYTES
 from gateway.errors import WAIT_SECONDS, CloseCode, ErrorCode, Failure, Outcome
 from gateway.logs import LogLimit
 from gateway.protocol import messages as wire
 from gateway.route import FAILURES_A_MINUTE, Route
-from gateway.runner import LARGE_BYTES, SessionRunner
+from gateway.runner import SessionRunner
 from gateway.session import events as on
 from gateway.session.events import Timer
 from gateway.session.policy import Opening, Policy, Recovery
@@ -318,7 +319,7 @@ async def test_what_is_over_is_kept_nowhere() -> None:
         await f.until(lambda: Timer.RETRY_TURN in runner._timers)
         f.model.answers = ModelReply(body=b"hi")
         await f.until(lambda: done(runner, "a"))
-        assert runner._calls == {}
+        assert runner._calls._calls == {}
         assert Timer.RETRY_TURN not in runner._timers
 
 

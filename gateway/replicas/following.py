@@ -9,7 +9,6 @@ import asyncio
 from collections import deque
 from typing import Protocol
 
-from gateway import letters
 from gateway.conversation import Resuming
 from gateway.errors import CloseCode
 from gateway.keeping import Health
@@ -22,6 +21,7 @@ from gateway.protocol.messages import (
     SessionClose,
     SessionResumed,
 )
+from gateway.replicas import letters
 from gateway.runner import NO_STORE, SessionRunner
 from gateway.session.events import ClientId, Confirmed, SessionEvent
 from gateway.session.log import EventLog
@@ -82,7 +82,8 @@ class Remote:
 
     def take(self, letter: letters.Said | letters.Left) -> None:
         """The client has said something, or has left."""
-        if self._over or self._runner.is_gone:
+        client = self._client
+        if client is None or self._over or self._runner.is_gone:
             return  # it is said again where the session goes
         if isinstance(letter, letters.Left):
             self._end()
@@ -93,13 +94,7 @@ class Remote:
             self.abort(CloseCode.RESTARTING, "")
             return
         self._heard = letter.number
-        match letter.message:
-            case None:
-                self._runner.handle(Confirmed())
-            case MessageSend() as message if self._client is not None:
-                self._runner.receive(message, self._client, letter.size)
-            case message:
-                self._runner.handle(message, self._client)
+        _pass_on(letter.message, letter.size, self._runner, client)
 
     def cut(self) -> None:
         """Letters may be missing: let the client come back."""
@@ -299,9 +294,14 @@ class Follower:
         if self._has_left:
             runner.detach(client)
         for _, message, size in self._unheard:
-            if message is None:
-                runner.handle(Confirmed())
-            elif isinstance(message, MessageSend):
-                runner.receive(message, client, size)
-            else:
-                runner.handle(message, client)
+            _pass_on(message, size, runner, client)
+
+
+def _pass_on(message: _Message | None, size: int, runner: SessionRunner, client: ClientId) -> None:
+    """Let a session hear what a client has said; see `letters.Said`."""
+    if message is None:
+        runner.handle(Confirmed())
+    elif isinstance(message, MessageSend):
+        runner.receive(message, client, size)
+    else:
+        runner.handle(message, client)

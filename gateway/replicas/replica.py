@@ -6,8 +6,8 @@ client says. The sessions of a replica that has died are shared out among the ot
 """
 
 import asyncio
+import contextlib
 import itertools
-import math
 import random
 from collections import defaultdict
 from collections.abc import Sequence
@@ -15,30 +15,24 @@ from functools import partial
 
 import structlog
 
-from gateway import letters
 from gateway.admission import Refused
 from gateway.conversation import Conversation, Resuming
 from gateway.errors import WAIT_SECONDS, CloseCode, ErrorCode
-from gateway.following import FOLLOWED, Follower, Remote
-from gateway.keeping import Health
+from gateway.replicas import letters
+from gateway.replicas.following import FOLLOWED, Follower, Remote
+from gateway.replicas.peers import Peers
 from gateway.session.events import ClientId
 from gateway.session.keys import ResumeKeys
 from gateway.session.recorder import head_of
 from gateway.session.snapshot import Snapshot
-from gateway.session.storage import NOBODY, Glimpse, Store, StoreUnavailable
+from gateway.session.storage import NOBODY, Glimpse, Saved, Store, StoreUnavailable, Title
 from gateway.sessions import ClientGone, Sessions
-
-BEATS = 3
-"""How many times a replica says that it is alive within the time that it is believed."""
 
 RESUME_SECONDS = 8.0
 """How long it may take to find out where a session is; its client waits meanwhile."""
 
 AGAIN_SECONDS = 0.05
 """How soon it is looked for again while it is on its way from one replica to another."""
-
-SAME_SECONDS = 0.01
-"""What differs by less is the same time, which was rounded."""
 
 JOIN_SECONDS = 1.0
 """How long a session's owner may take to answer; a letter that is older is void."""
@@ -72,16 +66,10 @@ class Replica:
         self.name = name
         self.store = store
         self._loop = asyncio.get_running_loop()
-        self.health = Health(self._loop.time)
+        self._peers = Peers(name, store, lease_seconds, missed=self._missed)
+        self.health = self._peers.health
         self._sessions = sessions
         self._lease_seconds = lease_seconds
-        self._seen: dict[str, tuple[float, float]] = {}
-        """When each replica has beaten last, by the store's clock, and since when that is known."""
-        self._ahead = 0.0  # by how much the store's clock is ahead of the loop's
-        self._steady_since: float | None = float("-inf")  # nothing is known against it yet
-        self._beaten_at = self._loop.time()
-        self._back_since = float("-inf")
-        """When the store has answered again that had not."""
         self._followers: dict[str, Follower] = {}
         self._remotes: dict[str, Remote] = {}
         self._out: defaultdict[str, list[bytes]] = defaultdict(list)
@@ -91,65 +79,47 @@ class Replica:
         self._claiming: set[str] = set()
         self._over = self._is_to_touch = self._all_of_it = False
 
-    # Being alive
+    async def run(self) -> None:
+        """Take part until this is cancelled."""
+        async with asyncio.TaskGroup() as tasks:
+            for work in (self._peers.live(), self._tend(), self._listen()):
+                tasks.create_task(work)
 
-    async def beat(self) -> None:
-        """Say that this is alive, and learn who else is.
+    async def resign(self) -> None:
+        """End: the others take over at once what is left."""
+        self._cut(None)
+        self._over = True
+        try:
+            await self.store.resign(self.name)
+        except StoreUnavailable:
+            log.warning("the others could not be told that this replica ends")
 
-        Raises:
-            StoreUnavailable: It could not be said.
-        """
-        with self.health.call():
-            clock, ages = await self.store.beat(self.name)
-        now = self._loop.time()
-        self._ahead = clock - now
-        if now - self._beaten_at > self._lease_seconds:
-            # The others may have taken this for dead, and its letters and sessions with it.
-            self._cut(None)
-            self._is_to_touch = self._all_of_it = True
-        self._beaten_at = now
-        seen, self._seen = self._seen, {}
-        for replica, age in ages.items():
-            beat = clock - age
-            before, since = seen.get(replica, (0.0, now))
-            self._seen[replica] = beat, since if abs(beat - before) < SAME_SECONDS else now
-        if self._steady_since is None:
-            self._steady_since = now
-        if not self.health.is_up:
-            self._steady_since = self._back_since = now
-            self.health.answered()
-            self._is_to_touch = True
+    # Sessions that are here, and those of the dead
 
-    async def live(self) -> None:
-        """Beat until this is cancelled."""
-        pause = self._lease_seconds / BEATS
-        while True:
-            try:
-                async with asyncio.timeout(pause):
-                    await self.beat()
-            except (StoreUnavailable, TimeoutError):
-                self.health.failed()
-                self._steady_since = None  # the others may have been silent for the same reason
-                await asyncio.sleep(min(pause, AGAIN_SECONDS * 4))
-            else:
-                await self.health.trouble(pause)
-
-    async def tend(self) -> None:
-        """See to the sessions here, and to those of the dead, until this is cancelled."""
+    async def _tend(self) -> None:
+        """See to them until this is cancelled."""
         while True:
             await self.health.recovery()
             try:
                 await self._write_again()
                 await self._see_to_own()
                 self._cut_forgotten()
-                for replica in [*self._seen]:
-                    if replica != self.name and self._is_silent(replica):
-                        await self._inherit(replica)
+                for replica in self._peers.silent():
+                    await self._inherit(replica)
             except StoreUnavailable:
                 self.health.failed()
             except Exception:
                 log.exception("sessions could not be seen to")
-            await self.health.change(self._lease_seconds / BEATS)
+            await self.health.change(self._peers.pause)
+
+    def _missed(self, was_silent: bool) -> None:
+        """The store may have missed something, or the others may have taken this for dead, and its
+        letters and sessions with it.
+        """
+        if was_silent:
+            self._cut(None)
+            self._all_of_it = True
+        self._is_to_touch = True
 
     async def _write_again(self) -> None:
         """Have all sessions see to what the store may have missed, or lost, while it was away."""
@@ -161,48 +131,6 @@ class Replica:
                 if not number % AT_ONCE:
                     await asyncio.sleep(0)
 
-    @property
-    def _is_steady(self) -> bool:
-        """Whether the store has been there for so long that no other can have missed it."""
-        steady = self._steady_since
-        return (
-            self.health.is_up
-            and steady is not None
-            and self._loop.time() - steady >= self._lease_seconds
-        )
-
-    @property
-    def _knows_all(self) -> bool:
-        """Whether what others have is in the store, even if it had lost everything."""
-        return self.health.is_up and self._loop.time() - self._back_since >= self._lease_seconds
-
-    def _is_silent(self, replica: str) -> bool:
-        """Whether a replica has resigned, or has been seen to be silent for too long.
-
-        How old its last beat is by the store's clock does not tell: a store that has failed over
-        may have lost the newest.
-        """
-        beat, since = self._seen[replica]
-        if beat < SAME_SECONDS:
-            return True
-        return self._is_steady and self._loop.time() - since > self._lease_seconds
-
-    def _is_late(self, replica: str) -> bool:
-        """Whether a replica has missed a beat: it may not answer."""
-        _, since = self._seen.get(replica, (0.0, math.inf))
-        return self._loop.time() - since > 2.5 * self._lease_seconds / BEATS
-
-    async def resign(self) -> None:
-        """End: the others take over at once what is left."""
-        self._cut(None)
-        self._over = True
-        try:
-            await self.store.resign(self.name)
-        except StoreUnavailable:
-            log.warning("the others could not be told that this replica ends")
-
-    # Sessions of others
-
     async def _inherit(self, dead: str) -> None:
         """Take over what a dead replica has left, until nothing is left."""
         self._out.pop(dead, None)
@@ -210,8 +138,8 @@ class Replica:
         while not self._sessions.draining:
             ids = await self.store.owned(dead, AT_ONCE)
             await asyncio.gather(*[self._adopt(session_id, {dead, NOBODY}) for session_id in ids])
-            await self.beat()
-            if dead not in self._seen or not self._is_silent(dead):
+            await self._peers.beat()
+            if not self._peers.is_silent(dead):
                 return  # another has seen to it; or it was not dead, and has some of them again
             if not ids:
                 await self.store.bury(dead)
@@ -230,11 +158,7 @@ class Replica:
         if not self._sessions.can_run(glimpse):
             return
         title = glimpse.title
-        self._claiming.add(session_id)
-        try:
-            saved = await self.store.claim(session_id, title, self.name)
-        finally:
-            self._claiming.discard(session_id)
+        saved = await self._take_over(session_id, title)
         if saved is None:
             return  # another has been faster
         try:
@@ -244,6 +168,13 @@ class Replica:
             await self.store.delete(session_id, saved.title)
             return
         log.info("session taken over", session=session_id, of=title.owner or None)
+
+    async def _take_over(self, session_id: str, title: Title) -> Saved | None:
+        self._claiming.add(session_id)
+        try:
+            return await self.store.claim(session_id, title, self.name)
+        finally:
+            self._claiming.discard(session_id)
 
     def released(self, session_id: str) -> None:
         """See `Elsewhere.released`; if nobody takes it over, this takes it back."""
@@ -293,8 +224,8 @@ class Replica:
                     except _OnItsWayError:
                         await asyncio.sleep(AGAIN_SECONDS * random.uniform(0.5, 1))  # noqa: S311
                     except _MaybeDeadError:
-                        pause = self._lease_seconds / BEATS
-                        await asyncio.sleep(pause * random.uniform(0.1, 0.5))  # noqa: S311
+                        pause = self._peers.pause * random.uniform(0.1, 0.5)  # noqa: S311
+                        await asyncio.sleep(pause)
         except (StoreUnavailable, TimeoutError):
             raise unavailable() from None
 
@@ -302,26 +233,21 @@ class Replica:
         with self.health.call():
             glimpse = await self.store.glimpse(client.session_id)
         if glimpse is None or not _fits(head_of(glimpse.head), client):
-            if not self._knows_all:
+            if not self._peers.know_all:
                 raise _OnItsWayError
             return None
         owner = glimpse.title.owner
         if owner != self.name and self._sessions.knows(client.session_id):
             self._sessions.touch(client.session_id)  # it finds out that it is another's
             raise _OnItsWayError
-        if owner not in {self.name, NOBODY} and not await self._is_dead(owner):
-            if self._is_late(owner):
+        if owner not in {self.name, NOBODY} and not await self._peers.is_dead(owner):
+            if self._peers.is_late(owner):
                 raise _MaybeDeadError
             return await self._join(owner, client)
         await self._claim(client.session_id, glimpse)
         if not self._sessions.has(client.session_id):
             raise _OnItsWayError
         return self._sessions.attach(client)
-
-    async def _is_dead(self, replica: str) -> bool:
-        if replica not in self._seen:  # it may have come since
-            await self.beat()
-        return self._is_silent(replica) if replica in self._seen else self._is_steady
 
     async def _join(self, owner: str, client: Resuming) -> tuple[Conversation, ClientId] | None:
         """Ask the owner for the session; follow it where that has a turn at the model."""
@@ -341,7 +267,7 @@ class Replica:
                     principal=client.principal,
                     resume_key=client.resume_key,
                     last_event=client.last_event,
-                    sent_at=self._loop.time() + self._ahead,
+                    sent_at=self._loop.time() + self._peers.ahead,
                 ),
             )
             async with asyncio.timeout(JOIN_SECONDS):
@@ -366,20 +292,16 @@ class Replica:
 
     async def _take_back(self, follower: Follower, client: ClientId | None) -> None:
         saved = None
-        self._claiming.add(follower.id)
-        try:
+        with contextlib.suppress(StoreUnavailable):
             glimpse = await self.store.glimpse(follower.id)
             if client is not None and glimpse is not None and glimpse.title.owner == NOBODY:
-                saved = await self.store.claim(follower.id, glimpse.title, self.name)
-        except StoreUnavailable:
-            pass
-        finally:
-            self._claiming.discard(follower.id)
+                saved = await self._take_over(follower.id, glimpse.title)
         self.forget(follower.link)
         if saved is None or client is None:
             follower.cut()
         else:
-            self._sessions.adopt(saved, keep=(follower, client))
+            runner = self._sessions.adopt(saved, keep=(follower.subscriber, client))
+            follower.repeat(runner, client)
 
     # Letters
 
@@ -406,7 +328,7 @@ class Replica:
                 self._cut(replica)
         self._posting.discard(replica)
 
-    async def listen(self) -> None:
+    async def _listen(self) -> None:
         """Take letters in until this is cancelled."""
         while True:
             try:
@@ -437,7 +359,7 @@ class Replica:
 
     def _admit(self, letter: letters.Join) -> None:
         """A client has come back at another replica."""
-        if self._loop.time() + self._ahead - letter.sent_at > JOIN_SECONDS:
+        if self._loop.time() + self._peers.ahead - letter.sent_at > JOIN_SECONDS:
             return
         route = self._sessions.routes.get(letter.route)
         runner = None
@@ -446,7 +368,8 @@ class Replica:
             runner = self._sessions.find(letter.session_id, key, route=route, principal=name)
         if (
             runner is None
-            or letter.sent_at - self._ahead < runner.attached_at  # it has come another way since
+            or letter.sent_at - self._peers.ahead
+            < runner.attached_at  # it has come another way since
             or not self._sessions.may_know(runner, letter.last_event)
         ):
             self._refuse(letter, CloseCode.RESTARTING)
@@ -471,11 +394,12 @@ class Replica:
 
     def _cut_forgotten(self) -> None:
         """Cut the links to replicas that others have found dead, and have seen to."""
-        if self._is_steady:
+        if self._peers.are_certain:
             there = {follower.owner for follower in self._followers.values()}
             there |= {remote.replica for remote in self._remotes.values()}
-            for replica in there - self._seen.keys():
-                self._cut(replica)
+            for replica in there:
+                if replica not in self._peers:
+                    self._cut(replica)
 
     def _cut(self, replica: str | None) -> None:
         """A replica does not hear, or is not heard; None for all of them."""

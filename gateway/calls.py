@@ -1,0 +1,133 @@
+"""What one session has under way at its model; what becomes of it comes back as events."""
+
+from collections.abc import Callable, Coroutine
+from functools import partial
+from typing import Any, Protocol
+
+import structlog
+
+from gateway.errors import Failure, Outcome, internal
+from gateway.route import Route
+from gateway.session import effects as do
+from gateway.session import events as on
+from gateway.session.events import SessionEvent
+from gateway.session.ports import Call, ModelError, ModelReply
+from gateway.session.session import Session
+from gateway.turnstile import Turnstile
+
+LARGE_BYTES = 262_144
+"""A larger reply takes its turn with others: to read it and to write it takes milliseconds."""
+
+log = structlog.stdlib.get_logger("gateway.sessions")
+
+
+class Tasks(Protocol):
+    """Where work is done that takes long."""
+
+    @property
+    def large(self) -> Turnstile:
+        """Lets large replies be worked on, one in each turn of the event loop."""
+        ...
+
+    def spawn(self, work: Coroutine[Any, Any, object]) -> object:
+        """Run work that ends with the gateway."""
+        ...
+
+
+class Calls:
+    """The calls of one session.
+
+    Args:
+        session: Whose.
+        route: Its route.
+        tasks: Where work is done.
+        handle: Takes in what has become of it.
+    """
+
+    def __init__(
+        self,
+        session: Session,
+        route: Route,
+        tasks: Tasks,
+        handle: Callable[[SessionEvent], None],
+    ) -> None:
+        self._session = session
+        self._route = route
+        self._tasks = tasks
+        self._handle = handle
+        self._calls: dict[int, Call] = {}
+
+    def invoke(self, effect: do.Invoke) -> None:
+        """Send a turn."""
+        turn = effect.turn
+        try:
+            self._calls[turn] = self._route.model.invoke(
+                effect.request,
+                effect.model,
+                affinity=self._session.id,
+                principal=self._session.principal,
+                until=effect.until,
+                on_parts=partial(self._parts, turn),
+                on_end=partial(self._ended, turn),
+            )
+        except Exception:
+            log.exception("an adapter failed", session=self._session.id)
+            self._handle(on.InvokeFailed(turn, internal(Outcome.UNKNOWN)))
+
+    def cancel(self, turn: int) -> None:
+        """Close a turn's request."""
+        call = self._calls.pop(turn, None)
+        if call is not None:
+            sent = call.cancel() is not Outcome.NOT_INVOKED
+            self._handle(on.InvokeCancelled(turn, None if sent else Outcome.NOT_INVOKED))
+
+    def stop(self) -> None:
+        """Close all requests; nobody is told."""
+        for call in self._calls.values():
+            call.cancel()
+
+    def _parts(self, turn: int, parts: list[str | bytes]) -> None:
+        self._handle(on.ReplyParts(turn, parts))
+
+    def _ended(self, turn: int, result: ModelReply | Failure) -> None:
+        if isinstance(result, Failure):
+            del self._calls[turn]
+            self._route.log_failure("turn", self._session.id, result)
+            self._handle(on.InvokeFailed(turn, result))
+        elif result.body is not None and len(result.body) > LARGE_BYTES:
+            self._tasks.large.enter(partial(self._replied, turn, result))
+        else:
+            self._replied(turn, result)
+
+    def _replied(self, turn: int, reply: ModelReply) -> None:
+        if self._calls.pop(turn, None) is not None:  # else it was cancelled meanwhile
+            self._handle(on.ReplyEnded(turn, reply))
+
+    def open(self) -> None:
+        """Open a session at the model."""
+        self._tasks.spawn(self._open())
+
+    async def _open(self) -> None:
+        event: SessionEvent
+        try:
+            event = on.Opened(await self._route.model.open(self._session.principal))
+        except ModelError as error:
+            self._route.log_failure("open", self._session.id, error.failure)
+            event = on.OpenFailed(error.failure)
+        except Exception:
+            log.exception("an adapter failed", session=self._session.id)
+            event = on.OpenFailed(internal(Outcome.NOT_INVOKED))
+        self._handle(event)
+
+    def close(self, effect: do.CloseSession) -> None:
+        """Close a session at the model."""
+        self._tasks.spawn(self._close(effect))
+
+    async def _close(self, effect: do.CloseSession) -> None:
+        try:
+            await self._route.model.close(effect.model)
+        except ModelError as error:
+            self._route.log_failure("close", self._session.id, error.failure)
+        except Exception:
+            log.exception("an adapter failed", session=self._session.id)
+        self._handle(on.CloseEnded(effect.model))

@@ -1,0 +1,149 @@
+"""Which replicas are alive, as far as one of them can know."""
+
+import asyncio
+import math
+from collections.abc import Callable, Iterator
+
+import structlog
+
+from gateway.keeping import Health
+from gateway.session.storage import BEATS, ReplicaStore, StoreUnavailable
+
+SAME_SECONDS = 0.01
+"""What differs by less is the same time, which was rounded."""
+
+AGAIN_SECONDS = 0.2
+"""The longest pause before a store that does not answer is asked again."""
+
+
+log = structlog.stdlib.get_logger("gateway.replicas")
+
+
+class Peers:
+    """The replicas that share a store, this one among them.
+
+    How old another's last beat is by the store's clock does not tell whether it is alive: a store
+    that has failed over may have lost the newest. What counts is for how long no newer one was
+    seen, while the store was there to have it.
+
+    Args:
+        name: This replica's own.
+        store: Where each says that it is alive.
+        lease_seconds: How long one may be silent and is alive still.
+        missed: Called when the store has answered again that had not; with True when this replica
+            was silent for so long that the others may have taken it for dead.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        store: ReplicaStore,
+        lease_seconds: float,
+        *,
+        missed: Callable[[bool], None],
+    ) -> None:
+        self._loop = asyncio.get_running_loop()
+        self.health = Health(self._loop.time)
+        self.pause = lease_seconds / BEATS
+        """How long it is from one beat to the next."""
+        self.ahead = 0.0
+        """By how much the store's clock is ahead of the loop's."""
+        self._name = name
+        self._store = store
+        self._lease_seconds = lease_seconds
+        self._missed = missed
+        self._seen: dict[str, tuple[float, float]] = {}
+        """When each replica has beaten last, by the store's clock, and since when that is known."""
+        self._steady_since: float | None = float("-inf")  # nothing is known against it yet
+        self._beaten_at = self._loop.time()
+        self._back_since = float("-inf")
+        """When the store has answered again that had not."""
+
+    def __contains__(self, replica: str) -> bool:
+        return replica in self._seen
+
+    async def beat(self) -> None:
+        """Say that this is alive, and learn who else is.
+
+        Raises:
+            StoreUnavailable: It could not be said.
+        """
+        with self.health.call():
+            clock, ages = await self._store.beat(self._name)
+        now = self._loop.time()
+        self.ahead = clock - now
+        if now - self._beaten_at > self._lease_seconds:
+            self._missed(True)
+        self._beaten_at = now
+        seen, self._seen = self._seen, {}
+        for replica, age in ages.items():
+            beat = clock - age
+            before, since = seen.get(replica, (0.0, now))
+            self._seen[replica] = beat, since if abs(beat - before) < SAME_SECONDS else now
+        if self._steady_since is None:
+            self._steady_since = now
+        if not self.health.is_up:
+            self._steady_since = self._back_since = now
+            self.health.answered()
+            self._missed(False)
+
+    async def live(self) -> None:
+        """Beat until this is cancelled."""
+        while True:
+            try:
+                async with asyncio.timeout(self.pause):
+                    await self.beat()
+            except Exception as error:
+                if not isinstance(error, StoreUnavailable | TimeoutError):
+                    log.exception("this replica could not say that it is alive")
+                self.health.failed()
+                self._steady_since = None  # the others may have been silent for the same reason
+                await asyncio.sleep(min(self.pause, AGAIN_SECONDS))
+            else:
+                await self.health.trouble(self.pause)
+
+    @property
+    def are_certain(self) -> bool:
+        """Whether the store has been there for so long that no other can have missed it."""
+        steady = self._steady_since
+        return (
+            self.health.is_up
+            and steady is not None
+            and self._loop.time() - steady >= self._lease_seconds
+        )
+
+    @property
+    def know_all(self) -> bool:
+        """Whether what others have is in the store, even if it had lost everything."""
+        return self.health.is_up and self._loop.time() - self._back_since >= self._lease_seconds
+
+    def silent(self) -> Iterator[str]:
+        """The others that are dead, as long as they are."""
+        for replica in [*self._seen]:
+            if replica != self._name and self.is_silent(replica):
+                yield replica
+
+    def is_silent(self, replica: str) -> bool:
+        """Whether a replica that is seen has resigned, or has been silent for too long."""
+        seen = self._seen.get(replica)
+        if seen is None:
+            return False
+        beat, since = seen
+        if beat < SAME_SECONDS:
+            return True
+        return self.are_certain and self._loop.time() - since > self._lease_seconds
+
+    def is_late(self, replica: str) -> bool:
+        """Whether a replica has missed a beat: it may not answer."""
+        _, since = self._seen.get(replica, (0.0, math.inf))
+        return self._loop.time() - since > 2.5 * self.pause
+
+    async def is_dead(self, replica: str) -> bool:
+        """Whether a replica is silent, or is not there any more.
+
+        Raises:
+            StoreUnavailable: It could not be found out.
+        """
+        if replica not in self._seen:  # it may have come since
+            await self.beat()
+        return self.is_silent(replica) if replica in self._seen else self.are_certain
