@@ -181,7 +181,9 @@ async def _store(settings: Settings) -> AsyncIterator[Store]:
     password = None if store.password is None else store.password.get_secret_value()
     from gateway.stores.valkey import valkey_store  # noqa: PLC0415 - it takes time to import
 
-    async with valkey_store(store.url, password=password, sealer=sealer) as shared:
+    async with valkey_store(
+        store.url, password=password, ca_file=store.ca_file, sealer=sealer
+    ) as shared:
         yield shared
 
 

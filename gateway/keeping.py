@@ -97,16 +97,16 @@ class Health:
         number = self.begin()
         try:
             yield
-        except StoreUnavailable:
-            self.failed()
+        except StoreUnavailable as error:
+            self.failed(error)
             raise
         finally:
             self.end(number)
 
-    def failed(self) -> None:
-        """It has not answered."""
+    def failed(self, error: Exception) -> None:
+        """It has not answered, and that is why."""
         if self.is_up:
-            log.error("the store does not answer")
+            log.error("the store does not answer", why=str(error) or type(error).__name__)
             self._well.clear()
             self._ill.set()
 
@@ -335,8 +335,6 @@ class Keeper:
         assert self._under_way is not None  # noqa: S101 - it has been until now
         self._health.end(self._under_way)
         self._under_way = None
-        if saved.cancelled():
-            return
         failure = saved.exception()
         if self._over:
             self._forget()
@@ -353,8 +351,8 @@ class Keeper:
             case Outdated():
                 log.warning("the store has lost what was written", session=self._session.id)
                 self._again()
-            case StoreUnavailable():
-                self._health.failed()
+            case StoreUnavailable() as failure:
+                self._health.failed(failure)
                 self._again()
                 return  # when it answers again, `touch` is called
             case _:

@@ -25,7 +25,7 @@ from gateway.session.ports import Log
 from gateway.session.recorder import head_of, snapshot_of
 from gateway.session.session import Session
 from gateway.session.snapshot import restore
-from gateway.session.storage import Glimpse, Saved, Title
+from gateway.session.storage import Glimpse, Saved, Title, Unreadable
 from gateway.subscribers import Subscriber
 from gateway.turnstile import Turnstile
 
@@ -230,7 +230,7 @@ class Sessions:
         """Whether this gateway knows how to go on with a session: it may be of a newer one."""
         try:
             return head_of(glimpse.head).route in self.routes
-        except ValueError:
+        except Unreadable:
             return False
 
     def adopt(
@@ -246,6 +246,9 @@ class Sessions:
             saved: All of it, under this replica's title.
             crashed: Whether that replica has died.
             keep: The connection that has followed it here, and what the session knows it as.
+
+        Raises:
+            Unreadable: It can't be set up.
         """
         assert self._elsewhere is not None  # noqa: S101 - where it has come from
         snapshot, events = snapshot_of(saved)

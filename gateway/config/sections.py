@@ -234,6 +234,11 @@ class StoreSettings(Section):
     password: SecretStr | None = Field(
         default=None, description="of Valkey; best as GATEWAY_STORE__PASSWORD"
     )
+    ca_file: Path | None = Field(
+        default=None,
+        description="certificates of those who have signed Valkey's, where the system does not "
+        "know them",
+    )
     encryption_key_file: Path | None = Field(
         default=None,
         description="file of keys that encrypt what is kept, one a line, 32 bytes as Base64; the "

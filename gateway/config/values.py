@@ -34,6 +34,12 @@ def _store_url(value: str) -> str:
         raise ValueError("expected an address such as valkey://127.0.0.1:6379/0")
     if parts.password is not None:
         raise ValueError("the password goes into GATEWAY_STORE__PASSWORD, not into the address")
+    if parts.query not in {"", "cluster=true", "cluster=false"} or parts.fragment:
+        raise ValueError("the only thing that can follow is ?cluster=true")
+    if parts.port == 0 or not re.fullmatch(r"/?|/[0-9]{1,5}", parts.path):
+        raise ValueError("expected a port and the number of a database, such as :6379/0")
+    if parts.query == "cluster=true" and parts.path.strip("/0"):
+        raise ValueError("a cluster has one database: end the address with /0?cluster=true")
     return value
 
 

@@ -96,11 +96,12 @@ class Peers:
             except Exception as error:
                 if not isinstance(error, StoreUnavailable | TimeoutError):
                     log.exception("this replica could not say that it is alive")
-                self.health.failed()
+                self.health.failed(error)
                 self._steady_since = None  # the others may have been silent for the same reason
-                await asyncio.sleep(min(self.pause, AGAIN_SECONDS))
             else:
                 await self.health.trouble(self.pause)
+            if not self.health.is_up:
+                await asyncio.sleep(min(self.pause, AGAIN_SECONDS))
 
     @property
     def are_certain(self) -> bool:

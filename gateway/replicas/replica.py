@@ -16,16 +16,17 @@ from functools import partial
 import structlog
 
 from gateway.admission import Refused
-from gateway.conversation import Conversation, Resuming
+from gateway.conversation import Conversation, Resuming, Traveller
 from gateway.errors import WAIT_SECONDS, CloseCode, ErrorCode
 from gateway.replicas import letters
 from gateway.replicas.following import FOLLOWED, Follower, Remote
 from gateway.replicas.peers import Peers
+from gateway.runner import SessionRunner
 from gateway.session.events import ClientId
 from gateway.session.keys import ResumeKeys
 from gateway.session.recorder import head_of
 from gateway.session.snapshot import Snapshot
-from gateway.session.storage import NOBODY, Glimpse, Saved, Store, StoreUnavailable, Title
+from gateway.session.storage import NOBODY, Glimpse, Store, StoreUnavailable, Title, Unreadable
 from gateway.sessions import ClientGone, Sessions
 
 RESUME_SECONDS = 8.0
@@ -106,8 +107,8 @@ class Replica:
                 self._cut_forgotten()
                 for replica in self._peers.silent():
                     await self._inherit(replica)
-            except StoreUnavailable:
-                self.health.failed()
+            except StoreUnavailable as error:
+                self.health.failed(error)
             except Exception:
                 log.exception("sessions could not be seen to")
             await self.health.change(self._peers.pause)
@@ -135,46 +136,54 @@ class Replica:
         """Take over what a dead replica has left, until nothing is left."""
         self._out.pop(dead, None)
         self._cut(dead)
+        taken, ids = 0, await self.store.owned(dead, AT_ONCE)
         while not self._sessions.draining:
-            ids = await self.store.owned(dead, AT_ONCE)
-            await asyncio.gather(*[self._adopt(session_id, {dead, NOBODY}) for session_id in ids])
+            adopted = [self._adopt(session_id, {dead, NOBODY}) for session_id in ids]
+            taken += sum(await asyncio.gather(*adopted))
             await self._peers.beat()
             if not self._peers.is_silent(dead):
-                return  # another has seen to it; or it was not dead, and has some of them again
+                break  # another has seen to it; or it was not dead, and has some of them again
             if not ids:
                 await self.store.bury(dead)
-                return
+                break
             await self.store.disown(dead, ids)
+            ids = await self.store.owned(dead, AT_ONCE)
+        log.warning("a replica is gone", name=dead, sessions=taken)
 
-    async def _adopt(self, session_id: str, owners: set[str]) -> None:
-        """Take a session over if it has one of these owners."""
-        glimpse = await self.store.glimpse(session_id)
-        if glimpse is not None and glimpse.title.owner in owners:
-            await self._claim(session_id, glimpse)
-
-    async def _claim(self, session_id: str, glimpse: Glimpse) -> None:
-        if session_id in self._claiming or self._sessions.knows(session_id):
-            return
-        if not self._sessions.can_run(glimpse):
-            return
-        title = glimpse.title
-        saved = await self._take_over(session_id, title)
-        if saved is None:
-            return  # another has been faster
+    async def _adopt(self, session_id: str, owners: set[str]) -> bool:
+        """Take a session over if it has one of these owners; whether that was done."""
         try:
-            self._sessions.adopt(saved, crashed=title.owner != NOBODY)
-        except (KeyError, ValueError):
-            log.exception("a session could not be set up again", session=session_id)
-            await self.store.delete(session_id, saved.title)
-            return
-        log.info("session taken over", session=session_id, of=title.owner or None)
+            glimpse = await self.store.glimpse(session_id)
+        except Unreadable as error:
+            log.warning("a session can't be read", session=session_id, why=str(error))
+            return False
+        if glimpse is None or glimpse.title.owner not in owners:
+            return False
+        return await self._claim(session_id, glimpse) is not None
 
-    async def _take_over(self, session_id: str, title: Title) -> Saved | None:
+    async def _claim(
+        self, session_id: str, glimpse: Glimpse, keep: tuple[Traveller, ClientId] | None = None
+    ) -> SessionRunner | None:
+        """Become a session's owner; None where that can't be, or another has been faster."""
+        if session_id in self._claiming or self._sessions.knows(session_id):
+            return None
+        if not self._sessions.can_run(glimpse):
+            return None
+        title = glimpse.title
         self._claiming.add(session_id)
         try:
-            return await self.store.claim(session_id, title, self.name)
+            saved = await self.store.claim(session_id, title, self.name)
+            if saved is None:
+                return None
+            runner = self._sessions.adopt(saved, crashed=title.owner != NOBODY, keep=keep)
+        except Unreadable:
+            log.exception("a session could not be set up again", session=session_id)
+            await self.store.delete(session_id, Title(self.name, title.token + 1))
+            return None
         finally:
             self._claiming.discard(session_id)
+        log.debug("session taken over", session=session_id, of=title.owner or None)
+        return runner
 
     def released(self, session_id: str) -> None:
         """See `Elsewhere.released`; if nobody takes it over, this takes it back."""
@@ -191,10 +200,7 @@ class Replica:
         for session_id in await self.store.owned(self.name, LOOKED_AT):
             if self._sessions.knows(session_id) or session_id in self._released:
                 continue
-            glimpse = await self.store.glimpse(session_id)
-            if glimpse is not None and glimpse.title.owner in {self.name, NOBODY}:
-                await self._claim(session_id, glimpse)
-            else:
+            if not await self._adopt(session_id, {self.name, NOBODY}):
                 gone.append(session_id)
         await self._disown(gone)
 
@@ -226,7 +232,7 @@ class Replica:
                     except _MaybeDeadError:
                         pause = self._peers.pause * random.uniform(0.1, 0.5)  # noqa: S311
                         await asyncio.sleep(pause)
-        except (StoreUnavailable, TimeoutError):
+        except (StoreUnavailable, TimeoutError, Unreadable):
             raise unavailable() from None
 
     async def _try_to_resume(self, client: Resuming) -> tuple[Conversation, ClientId] | None:
@@ -291,16 +297,16 @@ class Replica:
         self._sessions.spawn(self._take_back(follower, client))
 
     async def _take_back(self, follower: Follower, client: ClientId | None) -> None:
-        saved = None
-        with contextlib.suppress(StoreUnavailable):
+        runner = None
+        with contextlib.suppress(StoreUnavailable, Unreadable):
             glimpse = await self.store.glimpse(follower.id)
             if client is not None and glimpse is not None and glimpse.title.owner == NOBODY:
-                saved = await self._take_over(follower.id, glimpse.title)
+                keep = follower.subscriber, client
+                runner = await self._claim(follower.id, glimpse, keep)
         self.forget(follower.link)
-        if saved is None or client is None:
+        if runner is None or client is None:
             follower.cut()
         else:
-            runner = self._sessions.adopt(saved, keep=(follower.subscriber, client))
             follower.repeat(runner, client)
 
     # Letters
@@ -333,8 +339,8 @@ class Replica:
         while True:
             try:
                 batch = await self.store.collect(self.name, COLLECT_SECONDS)
-            except StoreUnavailable:
-                self.health.failed()
+            except StoreUnavailable as error:
+                self.health.failed(error)
                 self._cut(None)
                 await asyncio.sleep(AGAIN_SECONDS * 4)
                 continue

@@ -1,9 +1,10 @@
 """The door: who comes in, as `gateway.admission` has it."""
 
+import contextlib
 import secrets
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from hashlib import sha256
 
 import msgspec
@@ -19,7 +20,7 @@ from gateway.security.keysets import KeysUnavailable
 from gateway.security.limits import BURST_SECONDS, Accounts, Bucket
 from gateway.security.principals import Principal
 from gateway.security.tokens import BadToken, Tokens
-from gateway.session.storage import TicketStore
+from gateway.session.storage import StoreUnavailable, TicketStore
 
 log = structlog.stdlib.get_logger("gateway.security")
 
@@ -313,11 +314,13 @@ class Door:
         """A ticket for somebody who is known."""
         expires_at = self._wall() + TICKET_SECONDS
         value = secrets.token_urlsafe(32)
-        await self._tickets.add_ticket(_digest(value), msgspec.json.encode(known), expires_at)
+        with _available():
+            await self._tickets.add_ticket(_digest(value), msgspec.json.encode(known), expires_at)
         return Ticket(value, expires_at)
 
     async def _redeem(self, ticket: str) -> Principal | None:
-        kept = await self._tickets.take_ticket(_digest(ticket))
+        with _available():
+            kept = await self._tickets.take_ticket(_digest(ticket))
         # Its key may have other limits by now.
         return None if kept is None else self.current(msgspec.json.decode(kept, type=Principal))
 
@@ -326,6 +329,15 @@ class Door:
         suppressed = self._logged.suppressed(why)
         if suppressed is not None:
             log.info("visitor refused", why=why, client=address, suppressed=suppressed)
+
+
+@contextlib.contextmanager
+def _available() -> Iterator[None]:
+    try:
+        yield
+    except StoreUnavailable:
+        text = "Tickets can't be kept at the moment."
+        raise Refused(ErrorCode.UNAVAILABLE, text, WAIT_SECONDS) from None
 
 
 def _digest(ticket: str) -> str:

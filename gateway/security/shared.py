@@ -12,11 +12,19 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import lru_cache, partial
 from hashlib import sha256
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from gateway.security.limits import RESTING, LocalAccount, LocalAccounts, Tally
 from gateway.security.principals import PrincipalLimits
-from gateway.session.storage import BEATS, Count, CountStore, Outdated, StoreUnavailable, Use
+from gateway.session.storage import (
+    BEATS,
+    Count,
+    CountStore,
+    Outdated,
+    Pending,
+    StoreUnavailable,
+    Use,
+)
 
 CHUNK_SECONDS = 0.25
 """As much as may be used in so much time, a replica uses before the others know of any of it."""
@@ -103,9 +111,9 @@ class SharedAccount(LocalAccount):
         uses = Use(self.messages.rate, messages), Use(self.bytes.rate, size)
         self._store.use(self._digest, uses).add_done_callback(partial(self._hear, now))
 
-    def _hear(self, told_at: float, told: Any) -> None:
+    def _hear(self, told_at: float, told: Pending) -> None:
         self._is_telling = False
-        if told.cancelled() or told.exception() is not None:
+        if told.exception() is not None:
             self._quiet_until = self._clock() + TELL_SECONDS
             return
         uses = (self.messages, self._messages_used), (self.bytes, self._bytes_used)

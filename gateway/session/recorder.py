@@ -15,7 +15,7 @@ from gateway.protocol.messages import Event
 from gateway.session.ports import Log, ModelRequest
 from gateway.session.session import Session
 from gateway.session.snapshot import Snapshot, head
-from gateway.session.storage import Change, Saved
+from gateway.session.storage import Change, Saved, Unreadable
 from gateway.session.transcript import Exchange
 from gateway.session.turn_queue import Turn
 
@@ -104,26 +104,31 @@ def head_of(data: bytes) -> Snapshot:
     """A session without what grows: its turns have no bodies, and it remembers nothing.
 
     Raises:
-        msgspec.DecodeError: It is none.
+        Unreadable: It is none, as far as this gateway knows.
     """
-    return _head_of(data)
+    try:
+        return _head_of(data)
+    except msgspec.DecodeError as error:
+        raise Unreadable(str(error)) from None
 
 
 def snapshot_of(saved: Saved) -> tuple[Snapshot, Sequence[Event]]:
     """A session as it was saved, and the events of its log.
 
     Raises:
-        msgspec.DecodeError: It is none.
-        KeyError: A part of it is missing.
+        Unreadable: It is none, or a part of it is missing.
     """
     bare = head_of(saved.head)
-    return structs.replace(
-        bare,
-        waiting=[_with_body(turn, saved) for turn in bare.waiting],
-        running=bare.running and _with_body(bare.running, saved),
-        ended=[_ended_of(each) for each in saved.ended],
-        exchanges=tuple(_exchange_of(each) for each in saved.said),
-    ), [event for piece in saved.events for event in _events_of(piece)]
+    try:
+        return structs.replace(
+            bare,
+            waiting=[_with_body(turn, saved) for turn in bare.waiting],
+            running=bare.running and _with_body(bare.running, saved),
+            ended=[_ended_of(each) for each in saved.ended],
+            exchanges=tuple(_exchange_of(each) for each in saved.said),
+        ), [event for piece in saved.events for event in _events_of(piece)]
+    except (msgspec.DecodeError, KeyError) as error:
+        raise Unreadable(type(error).__name__) from None
 
 
 def _with_body(turn: Turn, saved: Saved) -> Turn:

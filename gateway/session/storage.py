@@ -29,6 +29,14 @@ class Outdated(Exception):
     """The store has not got what was written before: send all of it."""
 
 
+class Unreadable(Exception):
+    """What is kept can't be read here: with another key, of a newer gateway, or damaged."""
+
+
+OVER_SECONDS = 600.0
+"""How long it is remembered that a session is over."""
+
+
 class Title(NamedTuple):
     """Who owns a session.
 
@@ -112,9 +120,9 @@ class Pending(Protocol):
     """Something that is asked of the store, as `asyncio.Future` has it."""
 
     def __await__(self) -> Generator[Any, None, Any]: ...
-    def add_done_callback(self, call: Callable[[Any], object], /) -> None: ...
-    def cancelled(self) -> bool: ...
+    def add_done_callback(self, call: "Callable[[Pending], object]", /) -> None: ...
     def exception(self) -> BaseException | None: ...
+    def result(self) -> Any: ...
 
 
 class SessionStore(Protocol):
@@ -148,7 +156,11 @@ class SessionStore(Protocol):
         ...
 
     async def glimpse(self, session_id: str) -> Glimpse | None:
-        """What is known of a session; None where it is not there, or over."""
+        """What is known of a session; None where it is not there, or over.
+
+        Raises:
+            Unreadable: It can't be known here.
+        """
         ...
 
     async def claim(self, session_id: str, before: Title, replica: str) -> Saved | None:
@@ -161,6 +173,9 @@ class SessionStore(Protocol):
 
         Returns:
             All of it, under its new title; None where it was not `before`'s any more.
+
+        Raises:
+            Unreadable: It is the new owner's, and of no use.
         """
         ...
 
@@ -209,7 +224,8 @@ class ReplicaStore(Protocol):
         ...
 
     async def collect(self, replica: str, seconds: float) -> Sequence[bytes]:
-        """Take what has come, in the order posted; where there is nothing, wait for it.
+        """Take what has come, in the order posted; where there is nothing, wait for it. What can't
+        be read is passed over.
 
         Args:
             replica: Whose inbox.
@@ -232,7 +248,7 @@ class TicketStore(Protocol):
         ...
 
     async def take_ticket(self, digest: str) -> bytes | None:
-        """Whose ticket it is, once; None where there is none, or it is used or void."""
+        """Whose ticket it is, once; None where there is none, or it is used, void or unreadable."""
         ...
 
 

@@ -14,7 +14,8 @@ from typing import Any
 import structlog
 from libvalkey import Reader, ReplyError, pack_command
 from valkey.asyncio import ConnectionPool
-from valkey.exceptions import ValkeyError
+from valkey.exceptions import ConnectionError as ValkeyConnectionError
+from valkey.exceptions import ResponseError, ValkeyError
 
 from gateway.session.storage import StoreUnavailable
 
@@ -23,6 +24,9 @@ Command = tuple[Any, ...]
 TIMEOUT_SECONDS = 2.0
 """How long the store may take to answer."""
 
+READ_SECONDS = 0.05
+"""How long what has come already may take to be read."""
+
 AT_ONCE = 16
 """How many replies are worked on in one turn of the event loop."""
 
@@ -30,6 +34,16 @@ GONE = ("READONLY", "LOADING", "MASTERDOWN")
 """What a server says that is not the one to ask, or not yet."""
 
 log = structlog.stdlib.get_logger("gateway.store")
+
+
+def unavailable(error: Exception) -> StoreUnavailable:
+    """What has gone wrong, in words that quote nothing of what was sent."""
+    if isinstance(error, ReplyError | ResponseError):  # such as NOPERM, OOM or READONLY
+        why = str(error).partition(" ")[0]
+        return StoreUnavailable(f"it answers {why}" if why.isupper() else type(error).__name__)
+    if isinstance(error, OSError | ValkeyConnectionError):
+        return StoreUnavailable(str(error) or type(error).__name__)
+    return StoreUnavailable(type(error).__name__)
 
 
 class Reply:
@@ -68,7 +82,7 @@ class Reply:
         self.left -= 1
         if isinstance(reply, ReplyError):
             self.is_to_be_sent_again |= str(reply).startswith("NOSCRIPT")
-            self._error = self._error or StoreUnavailable(str(reply))
+            self._error = self._error or unavailable(reply)
         elif not self.left:
             self._value = reply
         return not self.left
@@ -80,10 +94,9 @@ class Reply:
         self.left = len(self.commands)
         self.is_to_be_sent_again, self._error = False, None
 
-    def fail(self, error: Exception) -> None:
+    def fail(self, error: StoreUnavailable) -> None:
         """There is none."""
         self._error = error
-        self.finish()
 
     def finish(self) -> None:
         """Call whoever waits."""
@@ -100,22 +113,22 @@ class Reply:
         """See `Pending`."""
         self._calls.append(call)
 
-    def cancelled(self) -> bool:
-        """See `Pending`."""
-        return False
-
     def exception(self) -> BaseException | None:
         """See `Pending`."""
         return self._error
+
+    def result(self) -> Any:
+        """See `Pending`."""
+        if self._error is not None:
+            raise self._error
+        return self._value
 
     def __await__(self) -> Generator[Any, None, Any]:
         if not self._is_done:
             waiter = asyncio.get_running_loop().create_future()
             self._calls.append(partial(_wake, waiter))
             yield from waiter
-        if self._error is not None:
-            raise self._error
-        return self._value
+        return self.result()
 
 
 def _wake(waiter: asyncio.Future[None], _reply: Reply) -> None:
@@ -144,6 +157,8 @@ class Line(asyncio.Protocol):
         self._flushing = self._working = False
         self._connecting: asyncio.Task[None] | None = None
         self._watch: asyncio.TimerHandle | None = None
+        self._heard = False
+        """Whether anything has come since `_look` has found nothing."""
 
     def send(self, *commands: Command, read: Callable[[Any], Any] | None = None) -> Reply:
         """Send commands, with whatever else is sent in this turn of the event loop."""
@@ -163,11 +178,11 @@ class Line(asyncio.Protocol):
             self._loop.call_soon(self._flush)
 
     def _flush(self) -> None:
+        self._flushing = False
         if self._transport is None:
             if self._connecting is None:
                 self._connecting = self._loop.create_task(self._connect())
             return
-        self._flushing = False
         unsent, self._unsent = self._unsent, []
         self._sent += unsent
         self._transport.write(
@@ -184,11 +199,10 @@ class Line(asyncio.Protocol):
                     await connection.read_response()
         except (ValkeyError, OSError) as error:
             await connection.disconnect(nowait=True)
-            self._connecting = None
-            self._flushing = False
             self._fail(error)
             return
-        self._connecting = None
+        finally:
+            self._connecting = None
         # The client keeps what it reads and writes with to itself. A writer closes its transport
         # when it is collected, from Python 3.13 on.
         self._writer, connection._writer = connection._writer, None  # noqa: SLF001
@@ -201,6 +215,7 @@ class Line(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Take replies in."""
+        self._heard = True
         reader = self._reader
         reader.feed(data)
         while (reply := reader.gets()) is not False:
@@ -245,8 +260,11 @@ class Line(asyncio.Protocol):
         left = oldest.sent_at + TIMEOUT_SECONDS - self._loop.time()
         if left > 0:
             self._watch = self._loop.call_later(left, self._look)
+        elif self._heard:  # the process may have been stopped, and the answer may have come
+            self._heard = False
+            self._watch = self._loop.call_later(READ_SECONDS, self._look)
         else:
-            self._break(TimeoutError("the store does not answer"))
+            self._break(TimeoutError("it takes too long"))
 
     def _break(self, error: Exception) -> None:
         transport, self._transport = self._transport, None
@@ -256,11 +274,13 @@ class Line(asyncio.Protocol):
         self._fail(error)
 
     def _fail(self, error: Exception) -> None:
-        lost = [*self._sent, *self._unsent]
+        for reply in (*self._sent, *self._unsent):
+            reply.fail(unavailable(error))
+            self._done.append(reply)
         self._sent.clear()
         self._unsent.clear()
-        for reply in lost:
-            reply.fail(StoreUnavailable(f"{type(error).__name__}: {error}"))
+        if not self._working:
+            self._work()
 
     async def aclose(self) -> None:
         """Close it; what is under way has no answer."""

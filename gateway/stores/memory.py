@@ -12,6 +12,7 @@ from msgspec import Struct, structs
 
 from gateway.session.storage import (
     NOBODY,
+    OVER_SECONDS,
     Beats,
     Change,
     Count,
@@ -25,9 +26,6 @@ from gateway.session.storage import (
 
 MAX_TICKETS = 10_000
 """How many there may be at once; the oldest are void then."""
-
-OVER_SECONDS = 600.0
-"""How long it is remembered that a session is over."""
 
 
 class _Kept(Struct):

@@ -8,7 +8,7 @@ from pathlib import Path
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from gateway.session.storage import StoreUnavailable
+from gateway.session.storage import Unreadable
 
 KEY_BYTES = 32
 _NONCE_BYTES = 12
@@ -45,7 +45,7 @@ class Sealer:
         """Decrypt; see `seal`.
 
         Raises:
-            StoreUnavailable: No key of this replica opens it.
+            Unreadable: No key of this replica opens it.
         """
         if not self._ciphers:
             return sealed
@@ -54,7 +54,7 @@ class Sealer:
                 return cipher.decrypt(sealed[:_NONCE_BYTES], sealed[_NONCE_BYTES:], about.encode())
             except (InvalidTag, ValueError):  # too short to have been encrypted at all
                 continue
-        raise StoreUnavailable("what is kept was encrypted with another key")
+        raise Unreadable("it was encrypted with another key, or not at all")
 
 
 def sealer_of(path: Path) -> Sealer:

@@ -9,15 +9,18 @@ import itertools
 from collections.abc import AsyncIterator, Callable, Sequence
 from functools import lru_cache
 from hashlib import sha1
+from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs, urlsplit, urlunsplit
+from urllib.parse import urlsplit
 
+import structlog
 from valkey.asyncio import ConnectionPool, Valkey
 from valkey.asyncio.cluster import ValkeyCluster
 from valkey.exceptions import NoScriptError, ValkeyClusterException, ValkeyError
 
 from gateway.session.storage import (
     NOBODY,
+    OVER_SECONDS,
     Beats,
     Change,
     Count,
@@ -26,22 +29,21 @@ from gateway.session.storage import (
     Outdated,
     Pending,
     Saved,
-    StoreUnavailable,
     Title,
+    Unreadable,
     Use,
 )
 from gateway.stores import scripts
-from gateway.stores.line import TIMEOUT_SECONDS, Command, Line
+from gateway.stores.line import TIMEOUT_SECONDS, Command, Line, Reply, unavailable
 from gateway.stores.sealing import Sealer
-
-OVER_SECONDS = 600
-"""How long it is remembered that a session is over."""
 
 INBOX_SECONDS = 60
 """How long letters are kept for a replica that does not read them."""
 
 LETTERS = 256
 """How many letters are taken at once."""
+
+log = structlog.stdlib.get_logger("gateway.store")
 
 _DIGESTS = {script: sha1(script.encode()).hexdigest() for script in scripts.ALL}  # noqa: S324
 
@@ -53,23 +55,27 @@ _FAILURES = (ValkeyError, ValkeyClusterException, OSError)
 
 @contextlib.asynccontextmanager
 async def valkey_store(
-    url: str, *, password: str | None = None, sealer: Sealer | None = None
+    url: str,
+    *,
+    password: str | None = None,
+    ca_file: Path | None = None,
+    sealer: Sealer | None = None,
 ) -> AsyncIterator["ValkeyStore"]:
     """A store at this address; whether it can be reached shows when it is asked for something.
 
     Args:
         url: ``valkey://``, ``valkeys://`` for TLS, or the same with ``redis``; ``?cluster=true``
-            for a cluster.
-        password: In place of one in `url`.
+            for a cluster, and nothing else behind the question mark.
+        password: Of the user in `url`, or the only one.
+        ca_file: With whose certificates the server's is signed, where not with the system's.
         sealer: Encrypts what is said; None where it is kept as it is.
     """
-    parts = urlsplit(url)
-    query = parse_qs(parts.query)
-    cluster = query.pop("cluster", ["false"]) == ["true"]
-    address = urlunsplit(parts._replace(query="&".join(f"{k}={v[0]}" for k, v in query.items())))
+    address, _, query = url.partition("?")
     options: dict[str, Any] = {"socket_connect_timeout": TIMEOUT_SECONDS, "socket_timeout": None}
     if password is not None:
         options["password"] = password
+    if urlsplit(url).scheme in {"valkeys", "rediss"}:  # else any name that is certified will do
+        options |= {"ssl_check_hostname": True, "ssl_ca_certs": ca_file and str(ca_file)}
     async with contextlib.AsyncExitStack() as stack:
 
         def kept(client: Any) -> Any:
@@ -77,7 +83,7 @@ async def valkey_store(
             return client
 
         line: Line | _ClusterLine
-        if cluster:
+        if query == "cluster=true":
             options.update(_ATTEMPTS)
             client = kept(
                 _Cluster.from_url(address, **{**options, "socket_timeout": TIMEOUT_SECONDS})
@@ -116,21 +122,23 @@ class _ClusterLine:
 
     def __init__(self, client: ValkeyCluster) -> None:
         self._client = client
+        self._sending: set[asyncio.Task[None]] = set()
 
-    def send(
-        self, *commands: Command, read: Callable[[Any], Any] | None = None
-    ) -> asyncio.Task[Any]:
+    def send(self, *commands: Command, read: Callable[[Any], Any] | None = None) -> Reply:
         """See `gateway.stores.line.Line.send`."""
-        return asyncio.get_running_loop().create_task(self._send(commands, read))
+        reply = Reply(commands, read)
+        sending = asyncio.get_running_loop().create_task(self._send(reply))
+        self._sending.add(sending)
+        sending.add_done_callback(self._sending.discard)
+        return reply
 
-    async def _send(self, commands: Sequence[Command], read: Callable[[Any], Any] | None) -> Any:
-        reply = None
+    async def _send(self, reply: Reply) -> None:
         try:
-            for command in commands:
-                reply = await self._execute(command)
+            for command in reply.commands:
+                reply.take(await self._execute(command))
         except _FAILURES as error:
-            raise _unavailable(error) from None
-        return reply if read is None else read(reply)
+            reply.fail(unavailable(error))
+        reply.finish()
 
     async def _execute(self, command: Command) -> Any:
         try:
@@ -238,7 +246,7 @@ class ValkeyStore:
     async def delete(self, session_id: str, title: Title) -> None:
         """See `SessionStore.delete`."""
         keys = _keys(session_id)
-        if await self._ask(_script(scripts.DELETE, keys, title.token, OVER_SECONDS * 1000)):
+        if await self._ask(_script(scripts.DELETE, keys, title.token, int(OVER_SECONDS * 1000))):
             await self._ask(("SREM", _owned(title.owner), session_id))
 
     async def owned(self, replica: str, count: int) -> Sequence[str]:
@@ -283,10 +291,16 @@ class ValkeyStore:
                     *pop, 1, _inbox(replica), "LEFT", "COUNT", LETTERS
                 )
         except _FAILURES as error:
-            raise _unavailable(error) from None
-        if found is None:
-            return []
-        return [self._open(each, replica) for each in found[1]]
+            with contextlib.suppress(*_FAILURES):  # what it was connected to may be no primary
+                await self._waiting.aclose()
+            raise unavailable(error) from None
+        letters = []
+        for each in () if found is None else found[1]:
+            try:
+                letters.append(self._open(each, replica))
+            except Unreadable as error:
+                log.warning("a letter can't be read", why=str(error))
+        return letters
 
     async def add_ticket(self, digest: str, holder: bytes, expires_at: float) -> None:
         """See `TicketStore.add_ticket`."""
@@ -297,7 +311,9 @@ class ValkeyStore:
     async def take_ticket(self, digest: str) -> bytes | None:
         """See `TicketStore.take_ticket`."""
         kept = await self._ask(("GETDEL", _ticket(digest)))
-        return None if kept is None else self._open(kept, digest)
+        with contextlib.suppress(Unreadable):
+            return None if kept is None else self._open(kept, digest)
+        return None
 
     async def count(
         self, replica: str, counts: Sequence[Count], *, whole: bool, seconds: float
@@ -358,7 +374,3 @@ def _inbox(replica: str) -> str:
 
 def _ticket(digest: str) -> str:
     return f"sg:ticket:{digest}"
-
-
-def _unavailable(error: Exception) -> StoreUnavailable:
-    return StoreUnavailable(f"{type(error).__name__}: {error}")

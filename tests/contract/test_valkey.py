@@ -15,6 +15,7 @@ import pytest
 
 from gateway.session.storage import (
     NOBODY,
+    OVER_SECONDS,
     Fenced,
     Glimpse,
     Outdated,
@@ -481,7 +482,7 @@ async def test_all_that_is_kept_of_a_session_is_kept_as_long(server: valkey.Serv
             assert all(LONG * 1000 < each <= 2 * LONG * 1000 for each in left())
             await store.delete("s", A)
             assert len(left()) == 1
-            assert all(0 < each <= module.OVER_SECONDS * 1000 for each in left())
+            assert all(0 < each <= OVER_SECONDS * 1000 for each in left())
 
 
 # Encryption

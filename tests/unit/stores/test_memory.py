@@ -6,6 +6,7 @@ import pytest
 
 from gateway.session.storage import (
     NOBODY,
+    OVER_SECONDS,
     Beats,
     Change,
     Fenced,
@@ -167,7 +168,7 @@ async def test_what_is_over_can_not_be_written_or_claimed() -> None:
     for whole in (False, True):
         with pytest.raises(Fenced):
             await f.save(change(whole=whole), number=2)
-    f.now += memory.OVER_SECONDS
+    f.now += OVER_SECONDS
     await f.save(change(), number=2)
 
 
