@@ -19,7 +19,7 @@ from msgspec import Struct, structs
 from gateway.protocol.messages import MessageDelta
 from gateway.session import effects as do
 from gateway.session.ports import Log, ModelSession
-from gateway.session.recorder import Recorder
+from gateway.session.recorder import Recorder, closing
 from gateway.session.session import Session
 from gateway.session.storage import (
     Fenced,
@@ -212,7 +212,8 @@ class Keeper:
         self._behind: asyncio.TimerHandle | None = None
         self._under_way: int | None = None
         self._forgotten = False
-        self._due = self._moving = self._releasing = self._over = False
+        self._due = self._has_more = self._moving = self._releasing = self._over = False
+        self._stale_at = 0.0  # when the store is to be told again, so that it keeps what it has
         self._moved: Callable[[], None] | None = None
         runner.log.holding = self._gates
 
@@ -222,17 +223,18 @@ class Keeper:
         kept, first = self._begin(effects, now)
         if not self._gates or not session.announced:
             runner.perform(kept, runner.log.last)
-            if session.announced and session.model is not self._model:
+            if session.announced and (session.model is not self._model or now > self._stale_at):
                 self._model = session.model
                 self._write_now()
             return
         if first or self._units or self._releasing:
             self._units.append(_Unit(kept, runner.log.last, first))
-            if first:
-                self._write_now()
         else:
             runner.perform(kept, runner.log.last)
-        self._write_soon()
+        if first:
+            self._write_now()
+        else:
+            self._write_soon()
 
     def _begin(self, effects: Sequence[do.Effect], now: float) -> tuple[Sequence[do.Effect], bool]:
         """Do what nobody sees; returns the rest, and whether it is to be written first."""
@@ -303,7 +305,10 @@ class Keeper:
         self._recorder.reset()
 
     def _write_soon(self) -> None:
-        if self._behind is None and self._under_way is None:
+        """Write with what else comes in a while, or comes while a write is under way."""
+        if self._under_way is not None:
+            self._has_more = True
+        elif self._behind is None and not self._over:
             self._behind = self._loop.call_later(BEHIND_SECONDS, self._write_now)
 
     def _write_now(self) -> None:
@@ -314,22 +319,30 @@ class Keeper:
         self._write()
 
     def _write(self) -> None:
-        """Write what is new, unless a write is under way: there is one at a time."""
-        if not self._due or self._under_way is not None or self._over:
+        """Write what is new, unless a write is under way: there is one at a time. What follows from
+        one comes before the next, which would be taken for the one that it waits for.
+        """
+        if not self._due or self._under_way is not None or self._releasing or self._over:
             return
-        self._due = False
+        now, wall = self._loop.time(), time.time()
+        change = (
+            self._recorder.take(now, wall) if self._gates else closing(self._session, now, wall)
+        )
+        self._due = self._has_more = False
         self._covered = len(self._units)
         self._number += 1
+        self._stale_at = now + self._seconds / 2
         self._moving = self._moved is not None
-        self._under_way = self._health.begin()
-        self._store.save(
+        saved = self._store.save(
             self._session.id,
             self._title,
             self._number,
-            self._recorder.take(self._loop.time(), time.time()),
+            change,
             seconds=self._seconds,
             release=self._moving,
-        ).add_done_callback(self._written)
+        )
+        self._under_way = self._health.begin()
+        saved.add_done_callback(self._written)
 
     def _written(self, saved: Pending) -> None:
         assert self._under_way is not None  # noqa: S101 - it has been until now
@@ -361,6 +374,8 @@ class Keeper:
                 self._loop.call_later(FAILED_SECONDS, self._write)
                 return
         self._write()
+        if self._has_more:
+            self._write_soon()
 
     def _again(self) -> None:
         """It is not certain what the store has."""
@@ -371,7 +386,7 @@ class Keeper:
         """Do what the store has the state for, and what has waited behind it for nothing else."""
         units = self._units
         self._releasing = True
-        while units and (self._covered > 0 or not units[0].first):
+        while units and (self._covered > 0 or not units[0].first) and not self._over:
             unit = units.popleft()
             self._covered -= 1
             self._runner.perform(unit.effects, unit.told)

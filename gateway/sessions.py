@@ -268,6 +268,8 @@ class Sessions:
             subscriber.go_on(runner, client)
             there[client] = subscriber
         runner.begin_again(timers, on.Adopted((*there,), crashed), there)
+        if self.draining and self.has(session.id):  # it has come on its way out
+            runner.leave()
         return runner
 
     def find(
@@ -333,7 +335,9 @@ class Sessions:
 
     def ended(self, runner: SessionRunner) -> bool:
         """Drop a session that has ended; False where that has been done."""
-        known = self._runners.pop(runner.session.id, None) is not None
+        known = self._runners.get(runner.id) is runner
+        if known:
+            del self._runners[runner.id]
         if runner.is_gone and self._elsewhere is not None:
             self._elsewhere.released(runner.id)
         if known and self._quota is not None:

@@ -102,7 +102,7 @@ class Subscribers:
         Returns:
             Those that have been closed because they were too slow for it.
         """
-        late = self._log.last - 1  # who has all before the newest event does not lag
+        late = self._log.told - 1  # who has all before the newest event does not lag
         laggards = []
         for client, subscriber in self._there.items():
             subscriber.wake(soon=soon)

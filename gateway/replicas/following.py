@@ -10,7 +10,7 @@ from collections import deque
 from typing import Protocol
 
 from gateway.conversation import Resuming
-from gateway.errors import CloseCode
+from gateway.errors import CloseCode, ErrorCode
 from gateway.keeping import Health
 from gateway.protocol.messages import (
     EventAck,
@@ -30,6 +30,9 @@ from gateway.session.reader import LogReader
 
 MAX_LETTER = 64
 """How many messages go into one letter."""
+
+MAX_UNHEARD = 1000
+"""How many messages of a client the session's owner may not have heard yet."""
 
 FOLLOWED: ClientId = 0
 """What a follower's client is called while the session is elsewhere."""
@@ -191,6 +194,10 @@ class Follower:
         self._links = links
         self._number = self._told = 0
         self._unheard: deque[tuple[int, _Message | None, int]] = deque()
+        self._room = client.route.policy.message_bytes * (client.route.policy.queued_messages + 1)
+        """How many bytes more there may be of what is not heard."""
+        self._ack = 0  # the number of what has said it last
+        self._newer_ack: EventAck | None = None
         self._over = self._has_left = False
 
     # What its connection asks for
@@ -204,10 +211,11 @@ class Follower:
 
     def handle(self, event: SessionEvent, client: ClientId | None = None) -> None:  # noqa: ARG002
         """See `Conversation.handle`."""
-        if isinstance(event, _Message):
+        if isinstance(event, EventAck):
+            self.log.trim(min(event.event, self.log.last))
+            self._acknowledge(event)
+        elif isinstance(event, _Message):
             self._say(event, 0)
-            if isinstance(event, EventAck):
-                self.log.trim(min(event.event, self.log.last))
         elif isinstance(event, Confirmed):
             self._say(None, 0)
 
@@ -222,9 +230,21 @@ class Follower:
     def read_by(self, reader: LogReader) -> None:
         """See `Conversation.read_by`: the session finds out by itself that nobody comes back."""
 
+    def _acknowledge(self, event: EventAck) -> None:
+        """Only the newest counts, so there is one on its way at most."""
+        if self._unheard and self._ack >= self._unheard[0][0]:
+            self._newer_ack = event
+        else:
+            self._newer_ack = None
+            self._say(event, 0)
+            self._ack = self._number
+
     def _say(self, message: _Message | None, size: int) -> None:
         self._number += 1
         self._unheard.append((self._number, message, size))
+        self._room -= size
+        if self._room < 0 or len(self._unheard) > MAX_UNHEARD:
+            self._close(CloseCode.TOO_MANY, ErrorCode.QUEUE_FULL, last=False)
         if not self._over:
             said = letters.Said(link=self.link, number=self._number, message=message, size=size)
             self._links.post(self.owner, said)
@@ -240,7 +260,10 @@ class Follower:
             self.cut()
             return
         while self._unheard and self._unheard[0][0] <= letter.heard:
-            self._unheard.popleft()
+            _, _, size = self._unheard.popleft()
+            self._room += size
+        if self._newer_ack is not None:
+            self._acknowledge(self._newer_ack)
         if isinstance(letter, letters.Told):
             for message in letter.messages:
                 self._tell(message)
@@ -293,6 +316,8 @@ class Follower:
         """
         if self._has_left:
             runner.detach(client)
+        if self._newer_ack is not None:
+            self._unheard.append((0, self._newer_ack, 0))
         for _, message, size in self._unheard:
             _pass_on(message, size, runner, client)
 

@@ -9,7 +9,6 @@ import asyncio
 import contextlib
 import itertools
 import random
-from collections import defaultdict
 from collections.abc import Sequence
 from functools import partial
 
@@ -73,8 +72,7 @@ class Replica:
         self._lease_seconds = lease_seconds
         self._followers: dict[str, Follower] = {}
         self._remotes: dict[str, Remote] = {}
-        self._out: defaultdict[str, list[bytes]] = defaultdict(list)
-        self._posting: set[str] = set()
+        self._out: dict[str, list[bytes]] = {}
         self._links = (f"{name}/{number}" for number in itertools.count(1))
         self._released: dict[str, float] = {}
         self._claiming: set[str] = set()
@@ -133,32 +131,38 @@ class Replica:
                     await asyncio.sleep(0)
 
     async def _inherit(self, dead: str) -> None:
-        """Take over what a dead replica has left, until nothing is left."""
-        self._out.pop(dead, None)
+        """Take over what a dead replica has left, until nothing is left but what is for others."""
         self._cut(dead)
-        taken, ids = 0, await self.store.owned(dead, AT_ONCE)
+        taken = 0
         while not self._sessions.draining:
+            ids = await self.store.owned(dead, AT_ONCE)
             adopted = [self._adopt(session_id, {dead, NOBODY}) for session_id in ids]
-            taken += sum(await asyncio.gather(*adopted))
+            done = await asyncio.gather(*adopted)
+            settled = [each for each, is_settled in zip(ids, done, strict=True) if is_settled]
+            taken += sum(map(self._sessions.knows, settled))
             await self._peers.beat()
             if not self._peers.is_silent(dead):
                 break  # another has seen to it; or it was not dead, and has some of them again
             if not ids:
                 await self.store.bury(dead)
                 break
-            await self.store.disown(dead, ids)
-            ids = await self.store.owned(dead, AT_ONCE)
-        log.warning("a replica is gone", name=dead, sessions=taken)
+            await self.store.disown(dead, settled)
+            if not settled:
+                break
+        if taken:
+            log.warning("sessions of a dead replica taken over", replica=dead, sessions=taken)
 
     async def _adopt(self, session_id: str, owners: set[str]) -> bool:
-        """Take a session over if it has one of these owners; whether that was done."""
+        """Take a session over if it has one of these owners; returns whether it has none of them
+        now, that is whether nothing is left to do.
+        """
         try:
             glimpse = await self.store.glimpse(session_id)
         except Unreadable as error:
             log.warning("a session can't be read", session=session_id, why=str(error))
             return False
         if glimpse is None or glimpse.title.owner not in owners:
-            return False
+            return True
         return await self._claim(session_id, glimpse) is not None
 
     async def _claim(
@@ -200,7 +204,7 @@ class Replica:
         for session_id in await self.store.owned(self.name, LOOKED_AT):
             if self._sessions.knows(session_id) or session_id in self._released:
                 continue
-            if not await self._adopt(session_id, {self.name, NOBODY}):
+            if await self._adopt(session_id, {self.name, NOBODY}):
                 gone.append(session_id)
         await self._disown(gone)
 
@@ -227,11 +231,8 @@ class Replica:
                 while True:
                     try:
                         return await self._try_to_resume(client)
-                    except _OnItsWayError:
-                        await asyncio.sleep(AGAIN_SECONDS * random.uniform(0.5, 1))  # noqa: S311
-                    except _MaybeDeadError:
-                        pause = self._peers.pause * random.uniform(0.1, 0.5)  # noqa: S311
-                        await asyncio.sleep(pause)
+                    except _NotYetError as error:
+                        await asyncio.sleep(error.seconds * random.uniform(0.5, 1))  # noqa: S311
         except (StoreUnavailable, TimeoutError, Unreadable):
             raise unavailable() from None
 
@@ -240,19 +241,19 @@ class Replica:
             glimpse = await self.store.glimpse(client.session_id)
         if glimpse is None or not _fits(head_of(glimpse.head), client):
             if not self._peers.know_all:
-                raise _OnItsWayError
+                raise _NotYetError
             return None
         owner = glimpse.title.owner
         if owner != self.name and self._sessions.knows(client.session_id):
             self._sessions.touch(client.session_id)  # it finds out that it is another's
-            raise _OnItsWayError
+            raise _NotYetError
         if owner not in {self.name, NOBODY} and not await self._peers.is_dead(owner):
             if self._peers.is_late(owner):
-                raise _MaybeDeadError
+                raise _NotYetError(self._peers.pause / 2)
             return await self._join(owner, client)
         await self._claim(client.session_id, glimpse)
         if not self._sessions.has(client.session_id):
-            raise _OnItsWayError
+            raise _NotYetError
         return self._sessions.attach(client)
 
     async def _join(self, owner: str, client: Resuming) -> tuple[Conversation, ClientId] | None:
@@ -281,7 +282,7 @@ class Replica:
         except TimeoutError:
             if follower.answer.cancelled():
                 follower.detach(FOLLOWED)
-                raise _OnItsWayError from None
+                raise _NotYetError from None
             answer = follower.answer.result()  # it came in the same moment, and was passed on
         except BaseException:
             follower.detach(FOLLOWED)
@@ -289,7 +290,7 @@ class Replica:
         if answer is None:
             return follower, FOLLOWED
         if answer == CloseCode.RESTARTING:
-            raise _OnItsWayError
+            raise _NotYetError
         return None
 
     def take_back(self, follower: Follower, client: ClientId | None) -> None:
@@ -298,11 +299,12 @@ class Replica:
 
     async def _take_back(self, follower: Follower, client: ClientId | None) -> None:
         runner = None
-        with contextlib.suppress(StoreUnavailable, Unreadable):
-            glimpse = await self.store.glimpse(follower.id)
-            if client is not None and glimpse is not None and glimpse.title.owner == NOBODY:
-                keep = follower.subscriber, client
-                runner = await self._claim(follower.id, glimpse, keep)
+        if client is not None and not self._sessions.draining:
+            with contextlib.suppress(StoreUnavailable, Unreadable):
+                glimpse = await self.store.glimpse(follower.id)
+                if glimpse is not None and glimpse.title.owner == NOBODY:
+                    keep = follower.subscriber, client
+                    runner = await self._claim(follower.id, glimpse, keep)
         self.forget(follower.link)
         if runner is None or client is None:
             follower.cut()
@@ -315,24 +317,24 @@ class Replica:
         """See `Links.post`."""
         if self._over:
             return
-        self._out[replica].append(letters.encode(letter))
-        if replica not in self._posting:
-            self._posting.add(replica)
+        if replica not in self._out:
+            self._out[replica] = []
             self._sessions.spawn(self._send(replica))
+        self._out[replica].append(letters.encode(letter))
 
     async def _send(self, replica: str) -> None:
-        while batch := self._out.pop(replica, None):
-            try:
+        waiting = 0
+        try:
+            while waiting <= MAX_INBOX and (batch := self._out[replica]):
+                self._out[replica] = []
                 with self.health.call():
                     waiting = await self.store.post(replica, batch)
-            except StoreUnavailable:  # so they may come twice
-                self._out[replica] = batch + self._out[replica]
-                waiting = len(self._out[replica])
-                await self.health.recovery()
-            if waiting > MAX_INBOX:
-                self._out.pop(replica, None)
-                self._cut(replica)
-        self._posting.discard(replica)
+        except StoreUnavailable:
+            waiting = MAX_INBOX + 1  # nobody knows whether it is there
+        finally:
+            del self._out[replica]
+        if waiting > MAX_INBOX:
+            self._cut(replica)
 
     async def _listen(self) -> None:
         """Take letters in until this is cancelled."""
@@ -417,12 +419,16 @@ class Replica:
                 remote.cut()
 
 
-class _OnItsWayError(Exception):
-    """A session is between two replicas; look again."""
+class _NotYetError(Exception):
+    """Where a session is can't be said yet: it is on its way, or its owner may be dead.
 
+    Attributes:
+        seconds: How soon to look again.
+    """
 
-class _MaybeDeadError(Exception):
-    """A session's owner may be dead; look again when that is known."""
+    def __init__(self, seconds: float = AGAIN_SECONDS) -> None:
+        super().__init__(seconds)
+        self.seconds = seconds
 
 
 def unavailable() -> Refused:

@@ -89,18 +89,18 @@ class LogReader:
         The other half is for what happens before the client comes back.
         """
         log, position = self._log, self.position
-        if log is None or (log.last - position <= 1 and self._owns):
+        if log is None or (log.told - position <= 1 and self._owns):
             return False
         if position + 1 < log.first and not (self._owns and log.trimmed + 1 >= log.first):
             return True  # what has been neither taken nor acknowledged is no longer kept
         if position < self._backlog:
             return False  # it has come back, and is still taking what it missed
         bounds = log.bounds
-        if (log.last - position) * 2 > bounds.max_events:
+        if (log.told - position) * 2 > bounds.max_events:
             return True
         if log.held * 2 <= bounds.max_bytes:
             return False
-        waiting = log.bytes_after(position) - log.bytes_after(log.last - 1)
+        waiting = log.bytes_after(position) - log.bytes_after(log.told - 1)
         return waiting * 2 > bounds.max_bytes
 
     def tell(self, notice: Notice) -> None:

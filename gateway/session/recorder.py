@@ -16,6 +16,7 @@ from gateway.session.ports import Log, ModelRequest
 from gateway.session.session import Session
 from gateway.session.snapshot import Snapshot, head
 from gateway.session.storage import Change, Saved, Unreadable
+from gateway.session.table import State
 from gateway.session.transcript import Exchange
 from gateway.session.turn_queue import Turn
 
@@ -98,6 +99,38 @@ class Recorder:
         )
         self._events, self._ended, self._said, self._whole = log.last, ended, said, False
         return change
+
+
+def closing(session: Session, now: float, wall: float) -> Change:
+    """All that is needed to close what a session has open at the model, where nobody can come back
+    to it: it is a session that its client has left for ever.
+    """
+    bare = structs.replace(
+        head(session, now, wall),
+        state=State.READY,
+        ending=None,
+        last=0,
+        timers={},
+        owner=None,
+        readers=(),
+        absent_since=0.0,
+        keys=(),
+        waiting=(),
+        running=None,
+    )
+    return Change(
+        whole=True,
+        head=_encode(bare),
+        turns=_NOTHING,
+        gone=[],
+        ended=[],
+        max_ended=0,
+        said=[],
+        max_said=0,
+        events=None,
+        last=0,
+        first=1,
+    )
 
 
 def head_of(data: bytes) -> Snapshot:

@@ -383,7 +383,7 @@ class Session:
         self._end("lost")
 
     def _set_up(self, event: on.Adopted) -> None:
-        self.inherited = event.crashed
+        self.inherited = self.inherited or event.crashed
         turn = self.turns.running
         if turn is not None and turn.request.stream and self.sure_until is None:
             self.sure_until = self.out.last

@@ -1,8 +1,8 @@
 """A session as a value: all that it is but its event log, to be stored and set up again elsewhere.
 
 Times are in seconds since the epoch, since another process has another clock. Clients have the
-numbers that they had, and the turn that was at the model still is: whoever sets a session up where
-neither is true says so, by `Detached` for each client and `InvokeFailed` for the turn.
+numbers that they had, and the turn that was at the model still is: whoever sets a session up says
+by `Adopted` what of that is true.
 """
 
 from collections.abc import Mapping, Sequence
@@ -60,6 +60,7 @@ class Snapshot(Discreet, frozen=True, kw_only=True, omit_defaults=True):
     retries: int = 0
     closing: frozenset[str] = frozenset()
     sure_until: int | None = None
+    inherited: bool = False
 
     def encode(self) -> bytes:
         """For a store. It holds what was said, and the model's session: both are secret."""
@@ -129,6 +130,7 @@ def head(session: Session, now: float, wall: float) -> Snapshot:
         retries=upstream.retries,
         closing=upstream.closing,
         sure_until=session.sure_until,
+        inherited=session.inherited,
     )
 
 
@@ -170,7 +172,7 @@ def restore(
     upstream.ends_at, upstream.use_until = snapshot.ends_at, snapshot.use_until + shift
     upstream.renewal = _renewal_moved(snapshot.renewal, shift)
     upstream.retries, upstream.closing = snapshot.retries, snapshot.closing
-    session.sure_until = snapshot.sure_until
+    session.sure_until, session.inherited = snapshot.sure_until, snapshot.inherited
     return session, [do.SetTimer(timer, at) for timer, at in session.out.timers.items()]
 
 

@@ -269,6 +269,8 @@ class Client:
         if event.event != self.last_event + 1:
             raise Broken(f"{self.name}: {event.event} after {self.last_event}")
         self.last_event = event.event
+        if self.world.chance(0.1):
+            self._say(wire.EventAck(event=event.event))
         match event:
             case wire.SessionOpened():
                 self.session_id, self.key = event.session_id, event.resume_key
@@ -280,12 +282,18 @@ class Client:
             case wire.MessageDelta():
                 if event.id in self.done:
                     raise Broken(f"{event.id} goes on after its end")
-                if event.index < self.deltas.get(event.id, 0):
-                    raise Broken(f"{event.id}: part {event.index} again")
+                missed = event.index - self.deltas.get(event.id, 0)
+                if missed < 0 or (missed and not self.lost):
+                    raise Broken(f"{event.id}: part {event.index} after {missed} that are missing")
                 self.deltas[event.id] = event.index + 1
             case wire.MessageDone():
                 if event.id in self.done:
                     raise Broken(f"{event.id} has ended twice")
+                if not self.cluster.server.has_ended(self.session_id, event.id):
+                    raise Broken(f"{event.id} has ended before that is written")
+                parts = self.deltas.get(event.id, 0)
+                if event.status == "completed" and event.deltas != parts and not self.lost:
+                    raise Broken(f"{event.id} had {event.deltas} parts, of which {parts} came")
                 self.done[event.id] = event.status
                 self.world.after(self.world.between(0, 1.0), self._go_on)
             case wire.SessionClosed():

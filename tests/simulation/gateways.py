@@ -43,7 +43,7 @@ class Gateway(Process):
         self.world = world
         self.ready = False
         self._server = server
-        self._route = Route(POLICY, SimulatedModel(endpoint, self))
+        self._route = Route(POLICY, SimulatedModel(endpoint, self, server))
         self._stop: asyncio.Event | None = None
         self.soon(lambda: self.spawn(self._main()))
 

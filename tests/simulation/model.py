@@ -12,6 +12,7 @@ from gateway.session.ports import (
     OnEnd,
     OnParts,
 )
+from tests.simulation.store import Server
 from tests.simulation.world import Process, World
 
 LIFETIME = 600.0
@@ -59,8 +60,9 @@ class _Call:
 class SimulatedModel:
     """One process's way to it; see `gateway.session.ports.Model`."""
 
-    def __init__(self, endpoint: Endpoint, process: Process) -> None:
+    def __init__(self, endpoint: Endpoint, process: Process, server: Server) -> None:
         self._endpoint = endpoint
+        self._server = server
         self._world = endpoint.world
         self._process = process
 
@@ -108,7 +110,7 @@ class SimulatedModel:
         request: ModelRequest,
         session: ModelSession | None,
         *,
-        affinity: str,  # noqa: ARG002
+        affinity: str,
         principal: str,  # noqa: ARG002
         until: float | None,  # noqa: ARG002
         on_parts: OnParts,
@@ -116,6 +118,9 @@ class SimulatedModel:
     ) -> _Call:
         world, process, endpoint = self._world, self._process, self._endpoint
         call = _Call()
+        turn = request.body.decode()
+        if not self._server.has_at_model(affinity, process.name, turn):
+            world.failures.append(f"{turn} goes to the model before that is written")
 
         def say(heard: Any, result: Any) -> None:
             def hear() -> None:
@@ -132,10 +137,11 @@ class SimulatedModel:
         def arrive() -> None:
             if world.chance(endpoint.fails):
                 outcome = world.random.choice([Outcome.NOT_INVOKED, Outcome.UNKNOWN])
+                endpoint.turns[turn] += outcome is Outcome.UNKNOWN
                 code = ErrorCode.THROTTLED if outcome is Outcome.NOT_INVOKED else ErrorCode.TIMEOUT
                 world.after(0.01, say, on_end, Failure(code=code, message="No.", outcome=outcome))
                 return
-            endpoint.turns[request.body.decode()] += 1
+            endpoint.turns[turn] += 1
             if session is None or session.id not in endpoint.open:
                 lost = Failure(
                     code=ErrorCode.SESSION_LOST, message="Gone.", outcome=Outcome.INVOKED

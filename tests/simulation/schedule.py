@@ -128,9 +128,10 @@ class Schedule:
                 self._check()
             except Broken as error:
                 self.broken.append(str(error))
+            broken = [*self.broken, *world.failures]
             self._tidy()
         return Outcome(
-            broken=[*self.broken, *world.failures],
+            broken=broken,
             turns=sum(len(client.done) for client in self.clients),
             lost=sum(last - first + 1 for c in self.clients for first, last in c.lost),
             reconnects=sum(client.reconnects for client in self.clients),

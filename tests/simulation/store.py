@@ -33,6 +33,7 @@ class Server:
         loses: How often one of the two is lost.
         late: How often a request arrives when nobody waits for it any more.
         models: The sessions at the model that it has ever been told of.
+        has_lost: Whether it has lost what it had acknowledged.
     """
 
     def __init__(self, world: World) -> None:
@@ -41,11 +42,29 @@ class Server:
         self.is_down = False
         self.latency = 0.002
         self.loses = self.late = 0.0
-        self.was_late = False
+        self.was_late = self.has_lost = False
         self.models: set[str] = set()
         self.pending: dict[Future, Process] = {}
         self._readers: dict[str, tuple[Process, Future]] = {}
         self._spare: dict[str, Any] | None = None
+
+    def has_at_model(self, session_id: str, owner: str, message_id: str) -> bool:
+        """Whether a session has that turn at the model, unless it is not that owner's any more."""
+        kept = self.memory._sessions.get(session_id)
+        if self.has_lost or kept is None or kept.saved is None or kept.title.owner != owner:
+            return True
+        running = head_of(kept.saved.head).running
+        return running is not None and running.id == message_id
+
+    def has_ended(self, session_id: str | None, message_id: str) -> bool:
+        """Whether a turn has ended, as far as the store has been told."""
+        kept = self.memory._sessions.get(session_id or "")
+        return (
+            self.has_lost
+            or kept is None
+            or kept.saved is None
+            or message_id not in kept.saved.turns
+        )
 
     def wake(self, replica: str) -> None:
         """A letter has come for a replica."""
@@ -70,6 +89,7 @@ class Server:
 
     def forget(self) -> None:
         """End and begin again with nothing."""
+        self.has_lost = True
         self.memory = MemoryStore(clock=self.world.wall)
         self.cut()
 
@@ -87,6 +107,7 @@ class Server:
         """The spare server takes over, without what was written since."""
         if self._spare is None:
             return
+        self.has_lost = True
         memory = self.memory = MemoryStore(clock=self.world.wall)
         for session_id, kept in self._spare["_sessions"]:
             memory._sessions[session_id] = kept

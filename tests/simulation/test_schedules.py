@@ -97,16 +97,16 @@ class TestPlantedBugs:
 
         monkeypatch.setattr(MemoryStore, "_save", unfenced)
         noticed = found()
-        assert "2 times" in noticed or "twice" in noticed or "waits for ever" in noticed
+        assert "does not follow" in noticed
 
     def test_an_end_is_told_before_it_is_written(self, monkeypatch: pytest.MonkeyPatch) -> None:
         behind = keeping._WRITTEN_BEHIND | {MessageDone}
         monkeypatch.setattr(keeping, "_WRITTEN_BEHIND", behind)
-        assert "has ended twice" in found()
+        assert "has ended before that is written" in found()
 
     def test_a_turn_is_sent_before_it_is_written(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self._at_once(monkeypatch, do.Invoke)
-        assert "has reached the model 2 times" in found()
+        assert "goes to the model before that is written" in found()
 
     def test_two_close_what_a_dead_replica_has_left(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self._at_once(monkeypatch, do.CloseSession)

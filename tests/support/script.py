@@ -185,7 +185,7 @@ class Script:
 
     def _restored(self, data: bytes) -> Session:
         session, timers = restore(Snapshot.decode(data), self.policy, self.clock, self.now)
-        session.held, session.inherited = self.session.held, self.session.inherited  # not stored
+        session.held = self.session.held  # which is not stored
         assert {timer.timer: (timer.at or 0) + self.epoch for timer in timers} == self.timers
         assert not any(timer.spread for timer in timers), "they are spread already"
         return session
