@@ -281,11 +281,10 @@ class Fleet:
         """Have Valkey answer nobody for so long."""
         began = time.monotonic()
         self.store_is_up = False
-        self.valkey.pause()
         try:
-            await asyncio.sleep(seconds)
+            with self.valkey.paused():
+                await asyncio.sleep(seconds)
         finally:
-            self.valkey.go_on()
             self.store_is_up = True
             self.troubles.append(Trouble(began, time.monotonic(), "stop", "valkey"))
 
