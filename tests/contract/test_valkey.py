@@ -159,7 +159,7 @@ async def test_who_waits_for_letters_as_the_store_is_closed_is_told(server: valk
 async def test_whatever_is_asked_of_a_server_that_does_not_answer_is_unavailable(
     own_server: valkey.Server,
 ) -> None:
-    async with opened(own_server.url, seconds=0.2) as store:
+    async with opened(own_server.url, seconds=0.2 * UNIT) as store:
         await until_answered(lambda: store.beat("a"))
         with own_server.paused():
             async with asyncio.timeout(20 * UNIT):
@@ -186,7 +186,7 @@ async def test_a_write_that_a_server_runs_late_is_followed_by_all_of_the_session
 ) -> None:
     async with opened(own_server.url) as store:
         await store.save("s", A, 1, change(said=[b"1"]), seconds=LONG)
-    async with opened(own_server.url, seconds=0.2) as store:
+    async with opened(own_server.url, seconds=0.2 * UNIT) as store:
         await until_answered(lambda: store.glimpse("s"))
         with own_server.paused(), pytest.raises(StoreUnavailable):
             await store.save("s", A, 2, part(head=b"late", said=[b"2"]), seconds=LONG)
@@ -229,7 +229,7 @@ async def test_a_write_that_comes_late_changes_nothing(server: valkey.Server, wh
 
     async with listening(hold) as port, opened(server.url) as store:
         await store.save("s", A, 1, change(said=[b"1"]), seconds=LONG)
-        async with opened(f"valkey://127.0.0.1:{port}", seconds=0.2) as late:
+        async with opened(f"valkey://127.0.0.1:{port}", seconds=0.2 * UNIT) as late:
             await until_answered(lambda: late.glimpse("s"))
             holding = True
             wrong = change(whole=whole, head=b"late", said=[b"wrong"], events=b"wrong", last=9)
@@ -693,7 +693,7 @@ async def test_a_node_that_does_not_answer_is_unavailable_and_others_are_not() -
         async with opened(own.url) as store:
             for each in asked:
                 await store.save(each, A, 1, change(head=each.encode()), seconds=LONG)
-        async with opened(own.url, seconds=0.3) as store:
+        async with opened(own.url, seconds=0.3 * UNIT) as store:
             await asyncio.gather(*[until_answered(partial(store.glimpse, each)) for each in asked])
             with node.paused():
                 for each in its[:2]:
