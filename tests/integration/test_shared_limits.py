@@ -2,7 +2,7 @@
 
 import asyncio
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, suppress
 from itertools import count
 from pathlib import Path
@@ -10,11 +10,10 @@ from pathlib import Path
 import pytest
 from websockets.exceptions import ConnectionClosed
 
-from gateway.local.valkey import LocalValkey, running
+from gateway.local.valkey import LocalValkey
 from tests.integration.conftest import Start
 from tests.support.client import Client, Message, client
 from tests.support.processes import Process
-from tests.support.secrets import register
 from tests.support.timing import UNIT
 from tests.support.tokens import add_key
 
@@ -36,14 +35,6 @@ content_type = "text/plain"
 """
 SLOW = 0.001
 """So few messages in a second that there is one in the time of a test, however long that is."""
-
-
-@pytest.fixture
-def valkey() -> Iterator[LocalValkey]:
-    """A store for the test alone."""
-    with running() as valkey:
-        register(valkey.password, "the store's password")
-        yield valkey
 
 
 class Two:
