@@ -43,7 +43,7 @@ class Server:
         self._folder = folder
         self.options = options
         self._process: subprocess.Popen[bytes] | None = None
-        self.port = free_port()
+        self.port = int(options.get("port") or free_port())
         self.start()
 
     @property
