@@ -13,7 +13,7 @@ from pathlib import Path
 
 from tests.bench.driver import Run
 from tests.bench.processes import MEASURED, REST, Process
-from tests.support.valkey import Server, server
+from tests.support.valkey import server
 
 CONFIG = """\
 [server]
@@ -61,12 +61,6 @@ class Side:
         """End both."""
         for process in (self.load, self.gateway):
             process.__exit__()
-
-
-def calls(store: Server) -> dict[str, int]:
-    """How often each command was run."""
-    stats = store.ask("INFO", "commandstats")
-    return {name.removeprefix("cmdstat_"): each["calls"] for name, each in dict(stats).items()}
 
 
 def _median(measured: list[tuple[float, float]], which: int) -> float:

@@ -3,14 +3,13 @@
 import asyncio
 import os
 import random
-import re
 import signal
 import socket
 import sys
 import time
-from asyncio.subprocess import PIPE, Process
-from collections.abc import AsyncIterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from asyncio.subprocess import Process
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,6 +17,8 @@ from typing import Any, NamedTuple
 import httpx
 
 from tests.chaos.balancer import Balancer
+from tests.support import processes
+from tests.support.processes import ENVIRONMENT
 from tests.support.timing import UNIT
 from tests.support.valkey import Server
 
@@ -53,16 +54,6 @@ resume_seconds = {resume}
 max_turns_in_flight = {in_flight}
 idle_seconds = 3000
 """
-
-ENVIRONMENT = {
-    "AWS_ACCESS_KEY_ID": "local",
-    "AWS_SECRET_ACCESS_KEY": "local-secret",
-    "AWS_EC2_METADATA_DISABLED": "true",
-    "AWS_CONFIG_FILE": os.devnull,
-    "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
-}
-
-_ADDRESS = re.compile(rb"listening on (http://\S+)")
 
 
 class Trouble(NamedTuple):
@@ -277,29 +268,29 @@ class Fleet:
             and all(t.ended < quiet for t in self.troubles)
         )
 
-    async def stop_store(self, seconds: float) -> None:
-        """Have Valkey answer nobody for so long."""
+    @contextmanager
+    def _without_store(self, kind: str) -> Iterator[None]:
         began = time.monotonic()
         self.store_is_up = False
-        self.valkey.pause()
         try:
-            await asyncio.sleep(seconds)
+            yield
         finally:
-            self.valkey.go_on()
             self.store_is_up = True
-            self.troubles.append(Trouble(began, time.monotonic(), "stop", "valkey"))
+            self.troubles.append(Trouble(began, time.monotonic(), kind, "valkey"))
+
+    async def stop_store(self, seconds: float) -> None:
+        """Have Valkey answer nobody for so long."""
+        with self._without_store("stop"), self.valkey.paused():
+            await asyncio.sleep(seconds)
 
     async def empty_store(self, seconds: float) -> None:
         """Kill Valkey, and start it after so long: it has forgotten everything."""
-        began = time.monotonic()
-        self.store_is_up = False
-        self.valkey.kill()
-        try:
-            await asyncio.sleep(seconds)
-        finally:
-            await asyncio.to_thread(self.valkey.start)
-            self.store_is_up = True
-            self.troubles.append(Trouble(began, time.monotonic(), "empty", "valkey"))
+        with self._without_store("empty"):
+            self.valkey.kill()
+            try:
+                await asyncio.sleep(seconds)
+            finally:
+                await asyncio.to_thread(self.valkey.start)
 
     def tell_troubles(self) -> None:
         """Write what was done, and when."""
@@ -333,18 +324,12 @@ async def fleet(
     async with AsyncExitStack() as stack:
         store = folder / "valkey"
         store.mkdir(exist_ok=True)
-        valkey = await asyncio.to_thread(Server, store)
+        valkey = await asyncio.to_thread(Server, store, port=str(steady_port()))
         stack.callback(valkey.kill)
-        valkey.kill()
-        valkey.port = steady_port()
-        await asyncio.to_thread(valkey.start)
-        model = await asyncio.create_subprocess_exec(
-            *[sys.executable, "-m", "tests.chaos.model"], stdout=PIPE, env=environment()
+        model = await asyncio.to_thread(
+            processes.Process, [sys.executable, "-m", "tests.chaos.model"]
         )
-        stack.callback(model.kill)
-        assert model.stdout is not None
-        said = _ADDRESS.search(await model.stdout.readline())
-        assert said is not None
+        stack.callback(model.stop, signal.SIGKILL)
         config = folder / "gateway.toml"
         config.write_text(
             CONFIG.format(
@@ -358,7 +343,7 @@ async def fleet(
         )
         troubles: list[Trouble] = []
         gateways = [
-            Gateway(number, config, said[1].decode(), folder, troubles)
+            Gateway(number, config, model.url, folder, troubles)
             for number in range(1, replicas + 1)
         ]
         balancer = Balancer([each.port for each in gateways], lambda at: gateways[at].name)
@@ -366,7 +351,7 @@ async def fleet(
         try:
             await asyncio.gather(*[gateway.ready() for gateway in gateways])
             await balancer.start()
-            yield Fleet(folder, valkey, gateways, balancer, said[1].decode(), troubles)
+            yield Fleet(folder, valkey, gateways, balancer, model.url, troubles)
         finally:
             balancer.close()
             for gateway in gateways:

@@ -1,9 +1,11 @@
 """How clients talk, whichever they are: how much, how fast, and how they leave."""
 
 import random
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from tests.chaos import texts
+from tests.chaos.witness import Witness, watched
 
 THINK_SECONDS = 2.0
 """The mean of the pauses between turns."""
@@ -55,3 +57,28 @@ class Habits:
     def drops(self) -> bool:
         """Whether it drops its connection by itself before a turn, and comes back."""
         return not self.steady and self.chance.random() < 0.03
+
+
+class Talker:
+    """A client, with one session after the other.
+
+    Args:
+        url: Where to connect.
+        habits: How it talks.
+        witness: Judges it.
+        where: Which process a connection goes to, by its own port.
+    """
+
+    def __init__(
+        self, url: str, habits: Habits, witness: Witness, where: Callable[[int], str]
+    ) -> None:
+        self._url = url
+        self._habits = habits
+        self._witness = witness
+        self._make = watched(witness, where)
+        self._number = 0
+        self._ending = False
+
+    def stop(self) -> None:
+        """Say nothing new, and end the session."""
+        self._ending = True

@@ -6,9 +6,7 @@ processes. They know the protocol's text alone, and as little of it as will do.
 """
 
 import asyncio
-import base64
 import json
-import os
 import random
 import struct
 import sys
@@ -17,6 +15,8 @@ from collections import Counter
 from typing import Any, cast
 
 import uvloop
+
+from tests.support.handshakes import handshake
 
 AT_ONCE = 100
 """How many connect at once at first."""
@@ -70,17 +70,7 @@ class Client(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """See `asyncio.Protocol`."""
         self._transport = cast(asyncio.Transport, transport)
-        key = base64.b64encode(os.urandom(16)).decode()
-        head = (
-            "GET /ws HTTP/1.1",
-            "Host: 127.0.0.1",
-            "Upgrade: websocket",
-            "Connection: Upgrade",
-            f"Sec-WebSocket-Key: {key}",
-            "Sec-WebSocket-Version: 13",
-            "Sec-WebSocket-Protocol: v1.json.session-gateway",
-        )
-        self._transport.write("\r\n".join((*head, "", "")).encode())
+        self._transport.write(handshake("v1.json.session-gateway", path="/ws"))
 
     def data_received(self, data: bytes) -> None:
         """Take whole frames."""
@@ -139,7 +129,7 @@ class Client(asyncio.Protocol):
                     self.wrong = f"resumed with {message}"
                 self.key = message["resume_key"]
                 self.resumed_at = time.monotonic()
-                self._crowd.resumed(self)
+                self._crowd.resumed()
             case "error":
                 self._crowd.counts[message["code"]] += 1
             case kind:
@@ -206,7 +196,7 @@ class Crowd:
             await client.connect(self._other)
             await client.upgraded.wait()
 
-    def resumed(self, _client: Client) -> None:
+    def resumed(self) -> None:
         """A client has its session again."""
         self._left -= 1
         if not self._left:

@@ -13,15 +13,15 @@ import time
 import zlib
 from collections.abc import Iterator
 from itertools import count
-from typing import Any, cast
+from typing import Any
 
 import uvloop
 
 from tests.chaos import texts
+from tests.support.runtime import Runtime, serve
 
 EXPIRES = "2099-01-01T00:00:00Z"
 
-_LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
 _SESSION = re.compile(rb"\r\nx-amzn-sagemaker-session-id: *(\S+)", re.IGNORECASE)
 _CALL = re.compile(rb"POST /([^/ ]+)/endpoints/[^/ ]+/(invocations(?:-response-stream)?) ")
 _HEAD = (
@@ -110,92 +110,68 @@ _STREAM = _response(
 )
 
 
-class Connection(asyncio.Protocol):
-    """One connection, on which there is one request at a time.
+class Connection(Runtime):
+    """One connection.
 
     Args:
         counts: Of all connections.
     """
 
-    _transport: asyncio.Transport
-
     def __init__(self, counts: Counts) -> None:
+        super().__init__()
         self._counts = counts
-        self._received = bytearray()
         self._loop = asyncio.get_running_loop()
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """See `asyncio.Protocol`."""
-        self._transport = cast(asyncio.Transport, transport)
-
-    def data_received(self, data: bytes) -> None:
-        """Have a request answered when it is whole."""
-        received = self._received
-        received += data
-        end = received.find(b"\r\n\r\n") + 4
-        if end < 4:
-            return
-        length = _LENGTH.search(received, 0, end)
-        size = end + int(length[1] if length else 0)
-        if len(received) < size:
-            return
-        head, body = bytes(received[:end]), bytes(received[end:size])
-        received.clear()
-        self._answer(head, body)
-
-    def _answer(self, head: bytes, body: bytes) -> None:
+    def answer(self, head: bytes, body: bytes) -> None:
+        """See `Runtime.answer`."""
         if head.startswith(b"GET /state "):
             counts = self._counts
             told = {"turns": counts.turns, "sessions": counts.sessions, "strays": counts.strays}
-            self._transport.write(_whole(json.dumps(told).encode(), kind="application/json"))
+            self.transport.write(_whole(json.dumps(told).encode(), kind="application/json"))
             return
         call, named = _CALL.match(head), _SESSION.search(head)
         assert call is not None, head
         who, session = call[1].decode(), named[1].decode() if named else ""
         if session == "NEW_SESSION":
             opened = f"{self._counts.open(who)}; Expires={EXPIRES}"
-            self._transport.write(_whole(b"{}", f"X-Amzn-SageMaker-New-Session-Id: {opened}"))
+            self.transport.write(_whole(b"{}", f"X-Amzn-SageMaker-New-Session-Id: {opened}"))
         elif body.startswith(b"{"):
             self._counts.close(session, who)
             closed = f"X-Amzn-SageMaker-Closed-Session-Id: {session}"
-            self._transport.write(_whole(b"{}", closed))
+            self.transport.write(_whole(b"{}", closed))
         elif not self._counts.take(body.decode(), session, who):
-            self._transport.write(_lost("424 Failed Dependency"))
+            self.transport.write(_lost("424 Failed Dependency"))
         else:
             self._reply(body.decode(), streams=call[2] != b"invocations")
 
     def _reply(self, text: str, *, streams: bool) -> None:
         parts, pause = texts.parts(text), texts.pause(text)
         if streams:
-            self._transport.write(_STREAM)
+            self.transport.write(_STREAM)
             self._go_on(iter(parts), pause)
         else:
             body = _whole("".join(parts).encode())
             self._loop.call_later(pause * len(parts), self._write, body)
 
     def _write(self, data: bytes) -> None:
-        if not self._transport.is_closing():
-            self._transport.write(data)
+        if not self.transport.is_closing():
+            self.transport.write(data)
 
     def _go_on(self, parts: Iterator[str], pause: float) -> None:
-        if self._transport.is_closing():
+        if self.transport.is_closing():
             return  # nobody hears it
         part = next(parts, None)
         if part is None:
-            self._transport.write(b"0\r\n\r\n")
+            self.transport.write(b"0\r\n\r\n")
         else:
-            self._transport.write(_part(part.encode()))
+            self.transport.write(_part(part.encode()))
             self._loop.call_later(pause, self._go_on, parts, pause)
 
 
 async def main() -> None:
-    """Serve on any free port, and say which."""
+    """Serve on any free port."""
     counts = Counts()
-    loop = asyncio.get_running_loop()
-    server = await loop.create_server(lambda: Connection(counts), "127.0.0.1", 0, backlog=4096)
-    host, port = server.sockets[0].getsockname()
-    print(f"listening on http://{host}:{port}", flush=True)  # noqa: T201
-    await server.serve_forever()
+    await serve(lambda: Connection(counts))
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
 """The project's own Python client, as a program uses it; the witness looks on beneath it."""
 
 import asyncio
-from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from typing import Any
 
 from gateway.client import (
     ConnectionFailed,
@@ -14,42 +14,23 @@ from gateway.client import (
     connect,
 )
 from tests.chaos import texts
-from tests.chaos.habits import Habits
+from tests.chaos.habits import Talker
 from tests.chaos.plain import OPEN_SECONDS
-from tests.chaos.witness import Witness, watched
 
 EXPECTED = {"gateway_lost", "unavailable", "queue_full", "session_lost"}
 """What messages may fail with here."""
 
 
-class Own:
-    """One client, with one session after the other; see `tests.chaos.plain.Plain`.
+class Own(Talker):
+    """One client; see `Talker`.
 
     Args:
         msgpack: Whether it speaks that.
     """
 
-    def __init__(
-        self,
-        url: str,
-        habits: Habits,
-        witness: Witness,
-        where: Callable[[int], str],
-        *,
-        msgpack: bool = False,
-    ) -> None:
-        self._url = url
-        self._habits = habits
-        self._witness = witness
-        self._make = watched(witness, where)
+    def __init__(self, *args: Any, msgpack: bool) -> None:
+        super().__init__(*args)
         self._msgpack = msgpack
-        self._number = 0
-        self._ending = False
-        self.outcomes: Counter[str] = Counter()
-
-    def stop(self) -> None:
-        """Say nothing new, and end the session."""
-        self._ending = True
 
     def _delays(self) -> Iterator[float]:
         while True:
@@ -119,14 +100,12 @@ class Own:
                 said.append(part)
             reply = await turn
         except MessageFailed as error:
-            self.outcomes[f"{error.code}, {error.outcome}"] += 1
             if error.code not in EXPECTED:
                 self._witness.fault(f"{turn.id} raises {error!r} {error.code}")
             return
         except SessionError as error:
             self._witness.fault(f"{turn.id} raises {error!r}")
             return
-        self.outcomes[reply.status] += 1
         if reply.complete and (reply.text != whole or "".join(said) != whole):
             self._witness.fault(f"{turn.id}: the client's reply is {reply.text!r}")
         if reply.status == "completed" and not reply.complete and not self._witness.lost:

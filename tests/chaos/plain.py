@@ -3,15 +3,13 @@
 import asyncio
 import contextlib
 import json
-from collections.abc import Callable
 from typing import Any
 
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake
 from websockets.typing import Subprotocol
 
-from tests.chaos.habits import Habits
-from tests.chaos.witness import Witness, watched
+from tests.chaos.habits import Talker
 
 PROTOCOL = Subprotocol("v1.json.session-gateway")
 
@@ -24,26 +22,8 @@ FINAL = {1000, 1009, 4400, 4403, 4404, 4406, 4409, 4410}
 """Close codes that say not to come back for the session."""
 
 
-class Plain:
-    """One client, with one session after the other.
-
-    Args:
-        url: Where to connect.
-        habits: How it talks.
-        witness: Judges it.
-        where: Which process a connection goes to, by its own port.
-    """
-
-    def __init__(
-        self, url: str, habits: Habits, witness: Witness, where: Callable[[int], str]
-    ) -> None:
-        self._url = url
-        self._habits = habits
-        self._make = watched(witness, where)
-        self._witness = witness
-        self._number = 0
-        self._ending = False
-        self._forget()
+class Plain(Talker):
+    """One client; see `Talker`."""
 
     def _forget(self) -> None:
         self._session = ""
@@ -55,10 +35,6 @@ class Plain:
         self._left_to_say = self._habits.length()
         self._closing = self._over = False
         self._wait = 0.0
-
-    def stop(self) -> None:
-        """Say nothing new, and end the session."""
-        self._ending = True
 
     @property
     def _stays(self) -> bool:

@@ -1,13 +1,13 @@
 """Valkey does what a store in memory does, whatever is asked of them, in whatever order.
 
 Each step is done with both, and the answers are compared, exceptions too. What is kept for a time
-only is in ``test_stores.py``: two clocks agree on nothing to the last digit.
+only is in ``test_stores.py`` and ``test_counts.py``: two clocks agree on nothing to the last digit.
 """
 
 import asyncio
 import time
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 import pytest
@@ -21,13 +21,25 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from gateway.session.storage import NOBODY, Change, Fenced, Outdated, Saved, Store, Title
+from gateway.session.storage import (
+    NOBODY,
+    Change,
+    Count,
+    Fenced,
+    Outdated,
+    Saved,
+    Store,
+    Title,
+    Use,
+)
 from gateway.stores.memory import MemoryStore
-from gateway.stores.valkey import ValkeyStore, valkey_store
 from tests.support import valkey
 from tests.support.timing import UNIT
 
 LONG = 1000.0
+NEAR = 20 * UNIT
+"""So many seconds are nothing where there are thousands."""
+
 RESIGNED = 10.0**6
 """Whoever has been silent for so many seconds has never beaten, or resigned."""
 
@@ -59,26 +71,14 @@ def transport() -> None:
     """No store calls a model."""
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[valkey.Server]:
-    """It is emptied before each example."""
-    with valkey.server() as started:
-        yield started
+class Both(RuleBasedStateMachine):
+    """Two stores, empty, that replicas think are one."""
 
-
-class Stores(RuleBasedStateMachine):
-    """Replicas at their worst, and two stores that they think are one."""
-
-    def __init__(self, runner: asyncio.Runner, shared: ValkeyStore, client: Any) -> None:
+    def __init__(self, runner: asyncio.Runner, shared: Store, server: valkey.Server) -> None:
         super().__init__()
-        client.flushall()
+        server.ask("FLUSHALL")
         self._runner = runner
         self._stores: tuple[Store, Store] = MemoryStore(), shared
-        self.titles: defaultdict[str, Title] = defaultdict(lambda: Title("a", 1))
-        """Whose each session is, as far as was seen."""
-        self.numbers: defaultdict[str, int] = defaultdict(int)
-        self.last = 0
-        self.tickets = 0
 
     def each(self, what: Callable[[Store], Awaitable[object]]) -> Sequence[Any]:
         """What comes of it at either."""
@@ -98,6 +98,18 @@ class Stores(RuleBasedStateMachine):
         memory, shared = self.each(what)
         assert shared == memory
         return memory
+
+
+class Sessions(Both):
+    """Replicas at their worst, and their sessions."""
+
+    def __init__(self, *both: Any) -> None:
+        super().__init__(*both)
+        self.titles: defaultdict[str, Title] = defaultdict(lambda: Title("a", 1))
+        """Whose each session is, as far as was seen."""
+        self.numbers: defaultdict[str, int] = defaultdict(int)
+        self.last = 0
+        self.tickets = 0
 
     # Sessions
 
@@ -232,19 +244,48 @@ class Stores(RuleBasedStateMachine):
         self.both(lambda store: store.take_ticket(f"ticket {which}"))
 
 
+FEW = st.integers(0, 4)
+COUNTS = st.lists(
+    st.builds(Count, st.sampled_from(["x", "y", "z"]), FEW, FEW, st.integers(1, 6)),
+    max_size=3,
+    unique_by=lambda count: count.what,
+)
+
+
+class Counters(Both):
+    """What is counted for all replicas."""
+
+    @rule(
+        replica=REPLICAS,
+        counts=COUNTS,
+        whole=st.sampled_from([False, False, True]),
+        seconds=st.sampled_from([LONG] * 5 + [0.0]),
+    )
+    def count(self, replica: str, counts: list[Count], whole: bool, seconds: float) -> None:
+        self.both(lambda store: store.count(replica, counts, whole=whole, seconds=seconds))
+
+    @rule(
+        name=st.sampled_from(["ada", "bob"]),
+        amounts=st.tuples(*[st.integers(0, 10)] * 2),
+        rates=st.tuples(*[st.sampled_from([1e-3, 2e-3])] * 2),
+    )
+    def use(self, name: str, amounts: tuple[int, int], rates: tuple[float, float]) -> None:
+        uses = [Use(*each) for each in zip(rates, amounts, strict=True)]
+        memory, shared = self.each(lambda store: store.use(name, uses))
+        assert list(memory) == pytest.approx(list(shared), abs=NEAR)
+
+
+@pytest.mark.parametrize("machine", [Sessions, Counters])
 def test_valkey_answers_as_a_store_in_memory_does(
-    server: valkey.Server, monkeypatch: pytest.MonkeyPatch
+    machine: type[Both], server: valkey.Server
 ) -> None:
-    monkeypatch.setattr("gateway.stores.valkey.TIMEOUT_SECONDS", 20.0 * UNIT)
-    opened = valkey_store(server.url)
-
-    class Here(Stores):
-        def __init__(self) -> None:
-            super().__init__(runner, shared, client)
-
-    with asyncio.Runner() as runner, server.client() as client:
+    opened = valkey.opened(server.url)
+    with asyncio.Runner() as runner:
         shared = runner.run(opened.__aenter__())
         try:
-            run_state_machine_as_test(Here, settings=settings(stateful_step_count=30))
+            run_state_machine_as_test(
+                lambda: machine(runner, shared, server),  # type: ignore[arg-type]
+                settings=settings(stateful_step_count=30),
+            )
         finally:
             runner.run(opened.__aexit__(None, None, None))

@@ -4,23 +4,17 @@ Each test has two of them: the same sessions, as two replicas see them.
 """
 
 import asyncio
-import os
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import AsyncExitStack
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 
 from gateway.session.storage import NOBODY, Fenced, Glimpse, Outdated, Saved, Store, Title
-from gateway.stores.memory import MemoryStore
-from gateway.stores.sealing import KEY_BYTES, Sealer
-from gateway.stores.valkey import valkey_store
-from tests.support import valkey
+from tests.contract.conftest import Two, until
 from tests.support.timing import UNIT
-from tests.support.valkey import change, part
+from tests.support.valkey import A, change, claimed, part
 
-A, B = (Title(owner, 1) for owner in "ab")
+B = Title("b", 1)
 EVERY_BYTE = bytes(range(256))
 LONG = 1000.0
 SHORT = 0.05
@@ -29,58 +23,6 @@ SHORT = 0.05
 @pytest.fixture(autouse=True)
 def transport() -> None:
     """No store calls a model."""
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[valkey.Server]:
-    """One for all tests."""
-    with valkey.server() as started:
-        yield started
-
-
-@pytest.fixture(scope="module")
-def cluster() -> Iterator[valkey.Cluster]:
-    """One for all tests."""
-    with valkey.cluster() as started:
-        yield started
-
-
-class Two(NamedTuple):
-    """One store, as two replicas have it."""
-
-    one: Store
-    other: Store
-
-
-@pytest.fixture(params=["memory", "plain", "sealed", "cluster"])
-def address(request: pytest.FixtureRequest) -> tuple[str | None, Sealer | None]:
-    """Where a store is that is empty, and what it is encrypted by."""
-    if request.param == "memory":
-        return None, None
-    if request.param == "cluster":
-        nodes: valkey.Cluster = request.getfixturevalue("cluster")
-        for node in nodes.nodes:
-            node.ask("FLUSHALL")
-        return nodes.url, Sealer([os.urandom(KEY_BYTES)])
-    server: valkey.Server = request.getfixturevalue("server")
-    server.ask("FLUSHALL")
-    return server.url, Sealer([os.urandom(KEY_BYTES)]) if request.param == "sealed" else None
-
-
-@pytest.fixture
-async def two(
-    address: tuple[str | None, Sealer | None], monkeypatch: pytest.MonkeyPatch
-) -> AsyncIterator[Two]:
-    """Each kind of store, empty."""
-    monkeypatch.setattr("gateway.stores.valkey.TIMEOUT_SECONDS", 20.0 * UNIT)
-    url, sealer = address
-    if url is None:
-        memory = MemoryStore()
-        yield Two(memory, memory)
-        return
-    async with AsyncExitStack() as stack:
-        enter = stack.enter_async_context
-        yield Two(*[await enter(valkey_store(url, sealer=sealer)) for _ in range(2)])
 
 
 @pytest.fixture
@@ -93,9 +35,7 @@ async def kept(store: Store, session_id: str = "s") -> Saved:
     """All that is kept of a session, which has another owner then."""
     glimpse = await store.glimpse(session_id)
     assert glimpse is not None
-    saved = await store.claim(session_id, glimpse.title, "whoever looks")
-    assert saved is not None
-    return saved
+    return await claimed(store, session_id, glimpse.title, "whoever looks")
 
 
 class Writer:
@@ -114,18 +54,19 @@ class Writer:
 
     async def look(self) -> Saved:
         """All that is kept; the session is claimed for it, and goes on."""
-        saved = await self._store.claim(self._id, self.title, self.title.owner + "'")
-        assert saved is not None
+        saved = await claimed(self._store, self._id, self.title, self.title.owner + "'")
         assert saved.number == self.number
         self.title = saved.title
         return saved
 
 
-async def until(what: Callable[[], Awaitable[bool]]) -> None:
-    """Wait for what comes by itself."""
-    async with asyncio.timeout(20 * UNIT):
-        while not await what():  # noqa: ASYNC110 - another process does it
-            await asyncio.sleep(0.01)
+async def gone(store: Store, session_id: str = "s") -> None:
+    """Wait until a session is kept no more."""
+
+    async def is_gone() -> bool:
+        return await store.glimpse(session_id) is None
+
+    await until(is_gone)
 
 
 # What is written
@@ -276,8 +217,7 @@ async def refused(
 
 async def test_who_has_lost_a_session_to_another_writes_nothing(two: Two) -> None:
     await two.one.save("s", A, 1, change(said=[b"x"]), seconds=LONG)
-    mine = await two.other.claim("s", A, "b")
-    assert mine is not None
+    mine = await claimed(two.other)
     for number in (1, 2, 9):
         await refused(two.one, A, number, Fenced)
     await two.other.save("s", mine.title, 2, part(head=b"on"), seconds=LONG)
@@ -288,8 +228,7 @@ async def test_who_has_lost_a_session_to_another_writes_nothing(two: Two) -> Non
 async def test_who_gets_it_back_writes_as_what_it_is_now(two: Two) -> None:
     await two.one.save("s", A, 1, change(), seconds=LONG)
     await two.other.claim("s", A, "b")
-    back = await two.one.claim("s", Title("b", 2), "a")
-    assert back is not None
+    back = await claimed(two.one, before=Title("b", 2), replica="a")
     assert back.title == Title("a", 3)
     await refused(two.one, A, 2, Fenced)
     await refused(two.other, Title("b", 2), 2, Fenced)
@@ -373,8 +312,7 @@ async def test_a_session_that_is_released_waits_for_an_owner(two: Two) -> None:
     assert await two.other.glimpse("s") == Glimpse(nobodys, b"last")
     await refused(two.one, A, 3, Fenced)
     assert await two.other.claim("s", A, "b") is None
-    saved = await two.other.claim("s", nobodys, "b")
-    assert saved is not None
+    saved = await claimed(two.other, before=nobodys)
     assert (saved.title, saved.head, saved.said) == (Title("b", 2), b"last", [b"x"])
     assert await two.one.claim("s", nobodys, "c") is None
 
@@ -473,8 +411,7 @@ async def test_a_session_is_over_before_it_was_ever_written(store: Store) -> Non
 
 async def test_who_has_lost_a_session_does_not_end_it(two: Two) -> None:
     await two.one.save("s", A, 1, change(said=[b"x"]), seconds=LONG)
-    saved = await two.other.claim("s", A, "b")
-    assert saved is not None
+    saved = await claimed(two.other)
     await two.one.delete("s", A)
     assert await two.other.glimpse("s") == Glimpse(Title("b", 2), b"head")
     await two.other.save("s", saved.title, 2, part(said=[b"y"]), seconds=LONG)
@@ -498,11 +435,7 @@ async def test_a_session_can_end_twice(store: Store) -> None:
 async def test_a_session_is_kept_for_so_long(store: Store) -> None:
     full = change(turns={"m": b"1"}, said=[b"x"], ended=[b"a"], events=b"e", last=1)
     await store.save("s", A, 1, full, seconds=SHORT)
-
-    async def is_gone() -> bool:
-        return await store.glimpse("s") is None
-
-    await until(is_gone)
+    await gone(store)
     assert await store.claim("s", A, "b") is None
     with pytest.raises(Outdated):
         await store.save("s", A, 2, part(), seconds=LONG)
@@ -515,22 +448,14 @@ async def test_a_write_keeps_a_session_for_longer(store: Store) -> None:
     await store.save("s", A, 1, change(), seconds=SHORT)
     await store.save("s", A, 2, change(), seconds=LONG)
     await store.save("t", A, 1, change(), seconds=SHORT)
-
-    async def is_gone() -> bool:
-        return await store.glimpse("t") is None
-
-    await until(is_gone)
+    await gone(store, "t")
     assert await store.glimpse("s") is not None
 
 
 async def test_a_claim_keeps_a_session_no_longer(store: Store) -> None:
     await store.save("s", A, 1, change(), seconds=SHORT)
     await store.claim("s", A, "b")
-
-    async def is_gone() -> bool:
-        return await store.glimpse("s") is None
-
-    await until(is_gone)
+    await gone(store)
 
 
 # Whose they are
@@ -562,9 +487,7 @@ async def test_a_replica_owns_what_it_claims_of_nobody(two: Two) -> None:
 
 async def test_a_replica_that_claims_its_own_still_owns_it(store: Store) -> None:
     await store.save("s", A, 1, change(), seconds=LONG)
-    saved = await store.claim("s", A, "a")
-    assert saved is not None
-    assert saved.title == Title("a", 2)
+    assert (await claimed(store, replica="a")).title == Title("a", 2)
     assert await owned(store, "a") == {"s"}
 
 
@@ -747,7 +670,8 @@ async def test_a_ticket_is_void_when_its_time_is_over(store: Store) -> None:
     await store.add_ticket("before", b"holder", expires_at - LONG)
 
     async def is_past() -> bool:
-        return time.time() > expires_at
+        """By the store's clock, which may be rounded."""
+        return (await store.beat("a")).now > expires_at + 0.001
 
     await until(is_past)
     assert await store.take_ticket("digest") is None

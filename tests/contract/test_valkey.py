@@ -6,8 +6,8 @@ What it promises as any store does is in ``test_stores.py``.
 import asyncio
 import os
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack
 from functools import partial
 from typing import Any
 
@@ -23,16 +23,13 @@ from gateway.session.storage import (
     StoreUnavailable,
     Title,
 )
-from gateway.stores import line
-from gateway.stores import valkey as module
-from gateway.stores.sealing import KEY_BYTES, Sealer
-from gateway.stores.valkey import valkey_store
+from gateway.stores.sealing import KEY_BYTES
+from gateway.stores.valkey import OVER_SECONDS
 from tests.support import valkey
 from tests.support.listener import listening
 from tests.support.timing import UNIT
-from tests.support.valkey import change, part
+from tests.support.valkey import A, change, claimed, opened, part
 
-A = Title("a", 1)
 LONG = 1000.0
 PLANTED = b"what nobody else is to read"
 
@@ -40,47 +37,6 @@ PLANTED = b"what nobody else is to read"
 @pytest.fixture(autouse=True)
 def transport() -> None:
     """No store calls a model."""
-
-
-@pytest.fixture(scope="module")
-def shared_server() -> Iterator[valkey.Server]:
-    """For all tests that leave it as it was."""
-    with valkey.server() as started:
-        yield started
-
-
-@pytest.fixture
-def server(shared_server: valkey.Server) -> valkey.Server:
-    """One that is empty."""
-    shared_server.ask("FLUSHALL")
-    return shared_server
-
-
-@pytest.fixture
-def own_server() -> Iterator[valkey.Server]:
-    """One to be broken."""
-    with valkey.server() as started:
-        yield started
-
-
-@pytest.fixture(scope="module")
-def cluster() -> Iterator[valkey.Cluster]:
-    """For all tests that leave it as it was."""
-    with valkey.cluster() as started:
-        yield started
-
-
-@asynccontextmanager
-async def opened(
-    url: str, *keys: bytes, seconds: float = 20.0 * UNIT, password: str | None = None
-) -> AsyncIterator[Store]:
-    """A store that waits so long for an answer, while no other is opened."""
-    with pytest.MonkeyPatch.context() as patch:
-        for each in (module, line):
-            patch.setattr(each, "TIMEOUT_SECONDS", seconds)
-        sealer = Sealer(keys) if keys else None
-        async with valkey_store(url, password=password, sealer=sealer) as store:
-            yield store
 
 
 async def until_answered(what: Callable[[], Awaitable[object]]) -> Any:
@@ -204,15 +160,12 @@ async def test_who_waits_for_letters_as_the_store_is_closed_is_told(server: valk
 async def test_whatever_is_asked_of_a_server_that_does_not_answer_is_unavailable(
     own_server: valkey.Server,
 ) -> None:
-    async with opened(own_server.url, seconds=0.2) as store:
+    async with opened(own_server.url, seconds=0.2 * UNIT) as store:
         await until_answered(lambda: store.beat("a"))
-        own_server.pause()
-        try:
+        with own_server.paused():
             async with asyncio.timeout(20 * UNIT):
                 came = await asyncio.gather(*all_calls(store), return_exceptions=True)
             assert {type(each) for each in came} == {StoreUnavailable}
-        finally:
-            own_server.go_on()
         assert "a" in (await until_answered(lambda: store.beat("a"))).ages
 
 
@@ -222,14 +175,11 @@ async def test_a_server_that_does_not_answer_is_not_waited_for_again_and_again(
     """One command after the other would wait for its own time."""
     async with opened(own_server.url, seconds=0.5 * UNIT) as store:
         await until_answered(lambda: store.beat("a"))
-        own_server.pause()
-        try:
+        with own_server.paused():
             asked = [store.glimpse(f"s{i}") for i in range(400)]
             async with asyncio.timeout(20 * UNIT):
                 came = await asyncio.gather(*asked, return_exceptions=True)
             assert {type(each) for each in came} == {StoreUnavailable}
-        finally:
-            own_server.go_on()
 
 
 async def test_a_write_that_a_server_runs_late_is_followed_by_all_of_the_session(
@@ -237,21 +187,16 @@ async def test_a_write_that_a_server_runs_late_is_followed_by_all_of_the_session
 ) -> None:
     async with opened(own_server.url) as store:
         await store.save("s", A, 1, change(said=[b"1"]), seconds=LONG)
-    async with opened(own_server.url, seconds=0.2) as store:
+    async with opened(own_server.url, seconds=0.2 * UNIT) as store:
         await until_answered(lambda: store.glimpse("s"))
-        own_server.pause()
-        try:
-            with pytest.raises(StoreUnavailable):
-                await store.save("s", A, 2, part(head=b"late", said=[b"2"]), seconds=LONG)
-        finally:
-            own_server.go_on()
+        with own_server.paused(), pytest.raises(StoreUnavailable):
+            await store.save("s", A, 2, part(head=b"late", said=[b"2"]), seconds=LONG)
     async with opened(own_server.url) as store:
         async with asyncio.timeout(20 * UNIT):
             while await store.glimpse("s") != Glimpse(A, b"late"):  # noqa: ASYNC110 - by itself
                 await asyncio.sleep(0.01)
         await store.save("s", A, 3, change(said=[b"1", b"2"]), seconds=LONG)
-        saved = await store.claim("s", A, "b")
-        assert saved is not None
+        saved = await claimed(store)
         assert (saved.number, saved.head, saved.said) == (3, b"head", [b"1", b"2"])
 
 
@@ -285,7 +230,7 @@ async def test_a_write_that_comes_late_changes_nothing(server: valkey.Server, wh
 
     async with listening(hold) as port, opened(server.url) as store:
         await store.save("s", A, 1, change(said=[b"1"]), seconds=LONG)
-        async with opened(f"valkey://127.0.0.1:{port}", seconds=0.2) as late:
+        async with opened(f"valkey://127.0.0.1:{port}", seconds=0.2 * UNIT) as late:
             await until_answered(lambda: late.glimpse("s"))
             holding = True
             wrong = change(whole=whole, head=b"late", said=[b"wrong"], events=b"wrong", last=9)
@@ -296,8 +241,7 @@ async def test_a_write_that_comes_late_changes_nothing(server: valkey.Server, wh
         async with asyncio.timeout(20 * UNIT):
             await arrived.wait()
         await store.save("s", A, 4, part(said=[b"3"]), seconds=LONG)
-        saved = await store.claim("s", A, "b")
-        assert saved is not None
+        saved = await claimed(store)
         assert (saved.number, saved.head, saved.events) == (4, b"head", [])
         assert saved.said == [b"1", b"2", b"3"]
 
@@ -336,8 +280,7 @@ async def test_a_server_that_has_no_room_writes_no_part_of_a_change(
             await store.post("a", [b"letter"])
         own_server.ask("CONFIG", "SET", "maxmemory", 0)
         await store.save("s", A, 2, part(said=[b"2"]), seconds=LONG)
-        saved = await store.claim("s", A, "b")
-        assert saved is not None
+        saved = await claimed(store)
         assert (saved.head, saved.said) == (b"head", [b"1", b"2"])
 
 
@@ -374,8 +317,7 @@ async def test_scripts_that_a_server_has_forgotten_are_sent_again(server: valkey
         server.ask("SCRIPT", "FLUSH")
         await store.save("s", A, 2, part(said=[b"2"]), seconds=LONG)
         server.ask("SCRIPT", "FLUSH")
-        saved = await store.claim("s", A, "b")
-        assert saved is not None
+        saved = await claimed(store)
         assert saved.said == [b"1", b"2"], "each was run once"
         server.ask("SCRIPT", "FLUSH")
         await store.beat("a")
@@ -398,8 +340,7 @@ async def test_scripts_are_sent_again_while_much_is_asked_at_once(server: valkey
             came = await asyncio.gather(*writes, *glimpses)
             assert came[: len(writes)] == [None] * len(writes)
         for session_id, title in titles.items():
-            saved = await store.claim(session_id, title, "b")
-            assert saved is not None
+            saved = await claimed(store, session_id, title)
             assert saved.said == [b"1", b"2", b"3", b"4", b"5"]
 
 
@@ -519,8 +460,7 @@ async def plant(store: Store, text: bytes = PLANTED) -> None:
 async def dig_up(store: Store) -> None:
     """It is all there."""
     assert await store.glimpse("s") == Glimpse(A, PLANTED)
-    saved = await store.claim("s", A, "b")
-    assert saved is not None
+    saved = await claimed(store)
     assert (saved.head, saved.turns) == (PLANTED, {"m1": PLANTED, "m2": PLANTED})
     assert [*saved.ended, *saved.said, *saved.events] == [PLANTED] * 6
     assert await store.collect("a", 0) == [PLANTED, b"and " + PLANTED]
@@ -610,62 +550,56 @@ async def test_what_is_kept_of_a_session_is_no_good_as_anothers(server: valkey.S
 # Failover
 
 
-async def test_a_write_that_was_lost_in_a_failover_is_made_good(own_server: valkey.Server) -> None:
+@pytest.fixture
+async def sides(own_server: valkey.Server) -> AsyncIterator[tuple[Store, Store]]:
+    """Stores at a server and at its copy, which leads since it has got a session."""
     with valkey.server() as copy:
         copy.follow(own_server)
         async with opened(own_server.url) as store, opened(copy.url) as after:
             await store.save("s", A, 1, change(said=[b"1"]), seconds=LONG)
             copy.caught_up(own_server)
             copy.lead()
-            await store.save("s", A, 2, part(said=[b"2"]), seconds=LONG)
-            own_server.kill()
-            with pytest.raises(Outdated):
-                await after.save("s", A, 3, part(said=[b"3"]), seconds=LONG)
-            assert await after.glimpse("s") == Glimpse(A, b"head")
-            await after.save("s", A, 4, change(said=[b"1", b"2", b"3"]), seconds=LONG)
-            await after.save("s", A, 5, part(said=[b"4"]), seconds=LONG)
-            saved = await after.claim("s", A, "b")
-            assert saved is not None
-            assert saved.said == [b"1", b"2", b"3", b"4"]
+            yield store, after
+
+
+async def test_a_write_that_was_lost_in_a_failover_is_made_good(
+    own_server: valkey.Server, sides: tuple[Store, Store]
+) -> None:
+    store, after = sides
+    await store.save("s", A, 2, part(said=[b"2"]), seconds=LONG)
+    own_server.kill()
+    with pytest.raises(Outdated):
+        await after.save("s", A, 3, part(said=[b"3"]), seconds=LONG)
+    assert await after.glimpse("s") == Glimpse(A, b"head")
+    await after.save("s", A, 4, change(said=[b"1", b"2", b"3"]), seconds=LONG)
+    await after.save("s", A, 5, part(said=[b"4"]), seconds=LONG)
+    saved = await claimed(after)
+    assert saved.said == [b"1", b"2", b"3", b"4"]
 
 
 async def test_a_claim_that_was_lost_in_a_failover_is_made_good_by_who_has_claimed(
-    own_server: valkey.Server,
+    own_server: valkey.Server, sides: tuple[Store, Store]
 ) -> None:
-    with valkey.server() as copy:
-        copy.follow(own_server)
-        async with opened(own_server.url) as store, opened(copy.url) as after:
-            await store.save("s", A, 1, change(), seconds=LONG)
-            copy.caught_up(own_server)
-            copy.lead()
-            saved = await store.claim("s", A, "b")
-            assert saved is not None
-            own_server.kill()
-            with pytest.raises(Outdated):
-                await after.save("s", saved.title, 2, part(), seconds=LONG)
-            await after.save("s", saved.title, 3, change(), seconds=LONG)
-            with pytest.raises(Fenced):
-                await after.save("s", A, 2, part(), seconds=LONG)
-            assert await after.owned("b", 5) == ["s"]
+    store, after = sides
+    saved = await claimed(store)
+    own_server.kill()
+    with pytest.raises(Outdated):
+        await after.save("s", saved.title, 2, part(), seconds=LONG)
+    await after.save("s", saved.title, 3, change(), seconds=LONG)
+    with pytest.raises(Fenced):
+        await after.save("s", A, 2, part(), seconds=LONG)
+    assert await after.owned("b", 5) == ["s"]
 
 
 async def test_of_two_that_have_claimed_one_on_each_side_of_a_failover_one_is_fenced(
-    own_server: valkey.Server,
+    own_server: valkey.Server, sides: tuple[Store, Store]
 ) -> None:
-    with valkey.server() as copy:
-        copy.follow(own_server)
-        async with opened(own_server.url) as store, opened(copy.url) as after:
-            await store.save("s", A, 1, change(), seconds=LONG)
-            copy.caught_up(own_server)
-            copy.lead()
-            lost = await store.claim("s", A, "b")
-            found = await after.claim("s", A, "c")
-            assert lost is not None
-            assert found is not None
-            own_server.kill()
-            with pytest.raises(Fenced):
-                await after.save("s", lost.title, 2, change(), seconds=LONG)
-            await after.save("s", found.title, 2, part(), seconds=LONG)
+    store, after = sides
+    lost, found = await claimed(store), await claimed(after, replica="c")
+    own_server.kill()
+    with pytest.raises(Fenced):
+        await after.save("s", lost.title, 2, change(), seconds=LONG)
+    await after.save("s", found.title, 2, part(), seconds=LONG)
 
 
 # A cluster
@@ -686,8 +620,7 @@ async def test_a_session_is_followed_to_another_node(cluster: valkey.Cluster) ->
             await store.save("moves", A, number, told, seconds=LONG)
         slot = cluster.slot("sg:{moves}")
         cluster.move(slot, elsewhere(cluster, slot))
-        saved = await store.claim("moves", A, "b")
-        assert saved is not None
+        saved = await claimed(store, "moves")
         assert saved.said == saved.events == [b"%d" % number for number in range(1, 10)]
 
 
@@ -707,8 +640,7 @@ async def test_a_session_on_its_way_to_another_node_is_unavailable_and_nothing_i
             await store.save("on its way", A, 2, part(said=[b"2"]), seconds=LONG)
         cluster.end_move(slot, to)
         await store.save("on its way", A, 2, part(said=[b"2"]), seconds=LONG)
-        saved = await store.claim("on its way", A, "b")
-        assert saved is not None
+        saved = await claimed(store, "on its way")
         assert saved.said == [b"1", b"2"]
 
 
@@ -720,8 +652,7 @@ async def test_scripts_that_one_node_has_forgotten_are_sent_again(cluster: valke
             writes = [store.save(f"s{i}", A, number, told, seconds=LONG) for i in range(30)]
             await asyncio.gather(*writes)
         for i in range(30):
-            saved = await store.claim(f"s{i}", A, "b")
-            assert saved is not None
+            saved = await claimed(store, f"s{i}")
             assert saved.said == [b"1", b"2", b"3"]
 
 
@@ -763,10 +694,9 @@ async def test_a_node_that_does_not_answer_is_unavailable_and_others_are_not() -
         async with opened(own.url) as store:
             for each in asked:
                 await store.save(each, A, 1, change(head=each.encode()), seconds=LONG)
-        async with opened(own.url, seconds=0.3) as store:
+        async with opened(own.url, seconds=0.3 * UNIT) as store:
             await asyncio.gather(*[until_answered(partial(store.glimpse, each)) for each in asked])
-            node.pause()
-            try:
+            with node.paused():
                 for each in its[:2]:
                     with pytest.raises(StoreUnavailable):
                         await store.glimpse(each)
@@ -774,8 +704,6 @@ async def test_a_node_that_does_not_answer_is_unavailable_and_others_are_not() -
                     if each not in its:
                         glimpse = await until_answered(partial(store.glimpse, each))
                         assert glimpse == Glimpse(A, each.encode())
-            finally:
-                node.go_on()
             for each in asked:
                 glimpse = await until_answered(partial(store.glimpse, each))
                 assert glimpse == Glimpse(A, each.encode())

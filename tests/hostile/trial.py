@@ -19,7 +19,7 @@ from websockets.exceptions import ConnectionClosed
 
 from gateway.security.keys import add
 from tests.support.client import JSON, MSGPACK, Client, client, raw
-from tests.support.processes import Command, Process
+from tests.support.processes import ENVIRONMENT, Command, Process
 from tests.support.timing import UNIT
 
 EVERY_SECONDS = 0.02
@@ -85,15 +85,6 @@ class Attacker(StrEnum):
     """Somebody with a key of its own."""
     NOBODY = "nobody"
     """Somebody without, where one is needed."""
-
-
-ENVIRONMENT = {
-    "AWS_ACCESS_KEY_ID": "local",
-    "AWS_SECRET_ACCESS_KEY": "local-secret",
-    "AWS_EC2_METADATA_DISABLED": "true",
-    "AWS_CONFIG_FILE": os.devnull,
-    "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
-}
 
 
 @dataclass(frozen=True)

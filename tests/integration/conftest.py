@@ -10,7 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from gateway.local.valkey import LocalValkey, running
 from tests.support.processes import Forgetful, Process, gateway, local
+from tests.support.secrets import register
 
 Start = Callable[..., Process]
 
@@ -98,3 +100,11 @@ def platform(start_local: Start) -> Process:
 def own_url(request: pytest.FixtureRequest, start_gateway: Start, platform: Process) -> str:
     """A gateway for the test alone, with the module's ``ROUTES``."""
     return start_gateway(platform.url, request.module.ROUTES).websocket
+
+
+@pytest.fixture
+def valkey() -> Iterator[LocalValkey]:
+    """A store for the test alone."""
+    with running() as valkey:
+        register(valkey.password, "the store's password")
+        yield valkey

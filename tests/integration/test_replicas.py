@@ -111,7 +111,7 @@ async def test_a_stream_is_followed_and_the_session_comes_when_it_has_ended(
 ) -> None:
     async with client(replicas.one.websocket) as chat:
         opened = await chat.open()
-        await chat.send("message.send", id="slow", text="/sleep 1")
+        await chat.send("message.send", id="slow", text=f"/sleep {UNIT}")
         accepted = await chat.until("message.accepted")
     async with client(replicas.other.websocket) as chat:
         await resume(chat, opened, accepted["event"])
@@ -144,7 +144,6 @@ async def test_what_a_dead_replica_has_left_is_ended_once(
         await chat.send("message.send", id="lost", text="/sleep 60")
         await chat.send("message.send", id="next", text="hello")
         accepted = await chat.until("message.accepted", id="next")
-        await replicas.platform.says("")  # whatever it says: it is there
         replicas.one.popen.send_signal(signal.SIGKILL)
         assert (await chat.closed())[0] == 1006
     async with client(replicas.other.websocket) as chat:
@@ -204,7 +203,7 @@ async def test_a_restart_loses_nothing(replicas: Replicas) -> None:
     async with client(replicas.one.websocket) as busy, client(replicas.one.websocket) as idle:
         opened = {busy: await busy.open(), idle: await idle.open()}
         for number in ("1", "2"):
-            await busy.send("message.send", id=number, text="/sleep 0.5")
+            await busy.send("message.send", id=number, text=f"/sleep {UNIT}")
             await busy.until("message.accepted", id=number)
         replicas.one.popen.send_signal(signal.SIGTERM)
         assert (await idle.closed())[0] == 1012

@@ -7,7 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
 
@@ -17,12 +17,11 @@ from click.testing import CliRunner
 
 from gateway.cli import main
 from gateway.client import Notice, Resumed, connect
-from gateway.local.valkey import LocalValkey, running
+from gateway.local.valkey import LocalValkey
 from gateway.security.keys import add
 from tests.integration.conftest import Start
 from tests.support.client import Client, client
 from tests.support.processes import Process
-from tests.support.secrets import register
 from tests.support.timing import UNIT
 from tests.support.tree import alive, children, gone
 
@@ -43,14 +42,6 @@ content_type = "text/plain"
 """
 
 OPENED = "connection opened"
-
-
-@pytest.fixture(scope="module")
-def valkey() -> Iterator[LocalValkey]:
-    """A store for the module's gateways: none has sessions that another asks for."""
-    with running() as valkey:
-        register(valkey.password, "the store's password")
-        yield valkey
 
 
 @pytest.fixture
@@ -74,6 +65,22 @@ async def both(process: Process, stack: AsyncExitStack) -> list[Client]:
         await clients[-1].open()
         await process.says(OPENED, before + 1)
     return clients
+
+
+async def busy(process: Process, stack: AsyncExitStack, seconds: float) -> list[Client]:
+    """Such clients, each with a turn that takes so long."""
+    clients = await both(process, stack)
+    for each in clients:
+        await each.send("message.send", id="1", text=f"/sleep {seconds}")
+        await each.until("message.accepted")
+    return clients
+
+
+async def drained(clients: list[Client]) -> None:
+    """Wait until the turn of each is done, and its connection closed."""
+    for each in clients:
+        assert (await each.until("message.done"))["status"] == "completed"
+        assert (await each.closed())[0] == 1012
 
 
 def names(process: Process, begun: int = 0) -> set[str]:
@@ -166,14 +173,9 @@ async def test_one_that_dies_again_and_again_is_waited_for(start: Callable[..., 
 async def test_all_drain(start: Callable[..., Process], how: signal.Signals) -> None:
     process = start()
     async with AsyncExitStack() as stack:
-        clients = await both(process, stack)
-        for each in clients:
-            await each.send("message.send", id="1", text="/sleep 0.5")
-            await each.until("message.accepted")
+        clients = await busy(process, stack, 0.5)
         process.popen.send_signal(how)
-        for each in clients:
-            assert (await each.until("message.done"))["status"] == "completed"
-            assert (await each.closed())[0] == 1012
+        await drained(clients)
         with pytest.raises(httpx.ConnectError):
             await asyncio.to_thread(httpx.get, f"{process.url}/healthz")
     assert process.wait() == 0
@@ -182,10 +184,7 @@ async def test_all_drain(start: Callable[..., Process], how: signal.Signals) -> 
 async def test_a_second_signal_ends_the_draining_of_all(start: Callable[..., Process]) -> None:
     process = start(drain=3600)
     async with AsyncExitStack() as stack:
-        clients = await both(process, stack)
-        for each in clients:
-            await each.send("message.send", id="1", text="/sleep 3600")
-            await each.until("message.accepted")
+        clients = await busy(process, stack, 3600)
         idle = await both(process, stack)
         process.popen.send_signal(signal.SIGTERM)
         for each in idle:
@@ -200,11 +199,8 @@ async def test_one_that_dies_while_it_drains_is_a_failure(start: Callable[..., P
     process = start(drain=3600)
     workers = children(process.popen.pid)
     async with AsyncExitStack() as stack:
-        clients = await both(process, stack)
         idle = await both(process, stack)
-        for each in clients:
-            await each.send("message.send", id="1", text="/sleep 3600")
-            await each.until("message.accepted")
+        await busy(process, stack, 3600)
         process.popen.send_signal(signal.SIGTERM)
         for each in idle:
             await each.closed()
@@ -227,16 +223,12 @@ async def test_ctrl_c_in_a_terminal_lets_turns_finish(
     process = Process(["setsid", *serve])
     try:
         async with AsyncExitStack() as stack:
-            clients = await both(process, stack)
             idle = await both(process, stack)
-            for each in clients:
-                await each.send("message.send", id="1", text="/sleep 1")
-                await each.until("message.accepted")
+            clients = await busy(process, stack, 1)
             os.killpg(process.popen.pid, signal.SIGINT)
             for each in idle:
                 await each.closed()
-            for each in clients:
-                assert (await each.until("message.done"))["status"] == "completed"
+            await drained(clients)
         assert process.wait() == 0
     finally:
         process.stop()
@@ -246,14 +238,9 @@ async def test_no_orphans(start: Callable[..., Process]) -> None:
     process = start()
     workers = children(process.popen.pid)
     async with AsyncExitStack() as stack:
-        clients = await both(process, stack)
-        for each in clients:
-            await each.send("message.send", id="1", text="/sleep 0.5")
-            await each.until("message.accepted")
+        clients = await busy(process, stack, 0.5)
         process.popen.kill()
-        for each in clients:  # they drain
-            assert (await each.until("message.done"))["status"] == "completed"
-            assert (await each.closed())[0] == 1012
+        await drained(clients)
     await gone(workers)
 
 

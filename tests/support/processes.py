@@ -1,6 +1,7 @@
 """The real programs as processes: the gateway, the local SageMaker, whatever serves HTTP."""
 
 import asyncio
+import os
 import re
 import signal
 import subprocess
@@ -20,6 +21,15 @@ from tests.support.timing import UNIT
 
 MARGIN = 30
 """How many seconds before a container ends a session a gateway leaves it: no call takes as long."""
+
+ENVIRONMENT = {
+    "AWS_ACCESS_KEY_ID": "local",
+    "AWS_SECRET_ACCESS_KEY": "local-secret",
+    "AWS_EC2_METADATA_DISABLED": "true",
+    "AWS_CONFIG_FILE": os.devnull,
+    "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
+}
+"""Credentials for nobody, and none of this machine's settings."""
 
 ADDRESS = re.compile(r"(?i:listening|running) (?:on|at:) (https?://\S+?:\d+)")
 

