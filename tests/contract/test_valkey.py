@@ -24,7 +24,6 @@ from gateway.session.storage import (
     Title,
 )
 from gateway.stores.sealing import KEY_BYTES
-from gateway.stores.valkey import OVER_SECONDS
 from tests.support import valkey
 from tests.support.listener import listening
 from tests.support.timing import UNIT
