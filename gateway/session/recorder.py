@@ -18,7 +18,7 @@ from gateway.session.snapshot import Snapshot, head
 from gateway.session.storage import Change, Saved, Unreadable
 from gateway.session.table import State
 from gateway.session.transcript import Exchange
-from gateway.session.turn_queue import Turn
+from gateway.session.turn_queue import Turn, TurnQueue
 
 
 class _Body(Discreet, frozen=True, gc=False, omit_defaults=True):
@@ -55,7 +55,7 @@ class Recorder:
         self._whole = not stored
         queue = session.turns.queue
         self._events = log.last
-        self._turns: Mapping[str, bytes] = {turn.id: turn.digest for turn in queue.live}
+        self._turns: Mapping[str, bytes] = {turn.id: turn.digest for turn in _with_bodies(queue)}
         self._ended, self._said = queue.ended_count, session.history.transcript.count
 
     def reset(self) -> None:
@@ -71,7 +71,7 @@ class Recorder:
         """
         session, log, whole = self._session, self._log, self._whole
         queue, transcript = session.turns.queue, session.history.transcript
-        live = queue.live
+        live = _with_bodies(queue)
         known = _NOTHING if whole else self._turns
         self._turns = turns = {turn.id: turn.digest for turn in live} if live else _NOTHING
         ended, said = queue.ended_count, transcript.count
@@ -99,6 +99,16 @@ class Recorder:
         )
         self._events, self._ended, self._said, self._whole = log.last, ended, said, False
         return change
+
+
+def _with_bodies(queue: TurnQueue) -> Sequence[Turn]:
+    """The turns whose bodies are stored: those that wait. One that is at the model is never sent
+    again by another process; of that, the user's words are stored, where they are kept.
+    """
+    running = queue.running
+    if running is None or running.said is None:
+        return queue.waiting
+    return [running, *queue.waiting]
 
 
 def closing(session: Session, now: float, wall: float) -> Change:
@@ -156,7 +166,7 @@ def snapshot_of(saved: Saved) -> tuple[Snapshot, Sequence[Event]]:
         return structs.replace(
             bare,
             waiting=[_with_body(turn, saved) for turn in bare.waiting],
-            running=bare.running and _with_body(bare.running, saved),
+            running=bare.running and _with_body(bare.running, saved, is_needed=False),
             ended=[_ended_of(each) for each in saved.ended],
             exchanges=tuple(_exchange_of(each) for each in saved.said),
         ), [event for piece in saved.events for event in _events_of(piece)]
@@ -164,6 +174,8 @@ def snapshot_of(saved: Saved) -> tuple[Snapshot, Sequence[Event]]:
         raise Unreadable(type(error).__name__) from None
 
 
-def _with_body(turn: Turn, saved: Saved) -> Turn:
+def _with_body(turn: Turn, saved: Saved, *, is_needed: bool = True) -> Turn:
+    if turn.id not in saved.turns and not is_needed:
+        return turn
     body = _body_of(saved.turns[turn.id])
     return structs.replace(turn, request=body.request, said=body.said)

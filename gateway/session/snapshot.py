@@ -26,7 +26,7 @@ from gateway.session.upstream import Renewal
 from gateway.session.upstream_table import Life
 
 _NAMES = {timer: timer.value for timer in Timer}  # for which Python runs a descriptor each time
-_NO_REQUEST = ModelRequest(body=b"", content_type="")
+_NO_BODY = {is_: ModelRequest(body=b"", content_type="", stream=is_) for is_ in (False, True)}
 
 
 class Snapshot(Discreet, frozen=True, kw_only=True, omit_defaults=True):
@@ -186,7 +186,8 @@ def _turn_moved(turn: Turn, shift: float) -> Turn:
 
 def _without_body(turn: Turn, shift: float) -> Turn:
     started = _moved(turn.started, shift)
-    return structs.replace(turn, request=_NO_REQUEST, said=None, heard=None, started=started)
+    request = _NO_BODY[turn.request.stream]
+    return structs.replace(turn, request=request, said=None, heard=None, started=started)
 
 
 def _renewal_moved(renewal: Renewal | None, shift: float) -> Renewal | None:

@@ -154,14 +154,14 @@ class Line(asyncio.Protocol):
         self._unsent: list[Reply] = []
         self._sent: deque[Reply] = deque()
         self._done: deque[Reply] = deque()
-        self._flushing = self._working = False
+        self._working = self._is_telling = False
         self._connecting: asyncio.Task[None] | None = None
         self._watch: asyncio.TimerHandle | None = None
         self._heard = False
         """Whether anything has come since `_look` has found nothing."""
 
     def send(self, *commands: Command, read: Callable[[Any], Any] | None = None) -> Reply:
-        """Send commands, with whatever else is sent in this turn of the event loop."""
+        """Send commands, as soon as those are answered that were sent before."""
         reply = Reply(commands, read)
         reply.sent_at = self._loop.time()
         self._enqueue(reply)
@@ -171,14 +171,15 @@ class Line(asyncio.Protocol):
         self._unsent.append(reply)
         if self._watch is None:
             self._watch = self._loop.call_later(TIMEOUT_SECONDS, self._look)
-        if not self._sent and not self._flushing:
-            self._flush()  # nobody else is under way to be sent with
-        elif not self._flushing:
-            self._flushing = True
-            self._loop.call_soon(self._flush)
+        self._flush()
 
     def _flush(self) -> None:
-        self._flushing = False
+        """Send what there is, unless something is under way: to write to a socket takes as long as
+        all else that is done for a command, and so does to be woken for its reply. What comes
+        meanwhile goes together.
+        """
+        if self._sent or self._is_telling or not self._unsent:
+            return
         if self._transport is None:
             if self._connecting is None:
                 self._connecting = self._loop.create_task(self._connect())
@@ -231,15 +232,19 @@ class Line(asyncio.Protocol):
                     self._done.append(done)
         if not self._working:
             self._work()
+        self._flush()
 
     def _work(self) -> None:
         """Tell those whose replies are there, a few in each turn of the event loop."""
         self._working = False
+        self._is_telling = True
         for _ in range(min(AT_ONCE, len(self._done))):
             try:
                 self._done.popleft().finish()
             except Exception:
                 log.exception("what follows from a reply has failed")
+        self._is_telling = False
+        self._flush()
         if self._done:
             self._working = True
             self._loop.call_soon(self._work)
