@@ -30,7 +30,7 @@ from gateway.session.reader import LogReader
 from gateway.session.recorder import head_of
 from gateway.session.snapshot import Snapshot
 from gateway.session.storage import Change, SessionStore, StoreUnavailable, Title
-from gateway.sessions import Sessions
+from gateway.sessions import Elsewhere, Sessions
 from gateway.stores.memory import MemoryStore
 from tests.support.timing import UNIT
 
@@ -50,6 +50,7 @@ class Model:
         self.answers: ModelReply | Failure = ModelReply(body=b"hi")
         self.parts: list[str | bytes] = []
         self.calls: list[asyncio.Task[None]] = []
+        self.streams: list[OnParts] = []
         self.asked: list[tuple[ModelRequest, ModelSession | None, str]] = []
 
     @property
@@ -72,6 +73,7 @@ class Model:
         on_end: OnEnd,
     ) -> Call:
         self.asked.append((request, session, affinity))
+        self.streams.append(on_parts)
         self.calls.append(asyncio.create_task(self._answer(on_parts, on_end)))
         return self.calls[-1]
 
@@ -94,6 +96,8 @@ class Model:
 class Connection:
     """Reads nothing by itself, and keeps what it is told."""
 
+    is_open = True
+
     def __init__(self) -> None:
         self.reader = LogReader()
         self.client = 0
@@ -115,6 +119,10 @@ class Connection:
         """Take all that there is."""
         while self.reader.take() is not None:
             pass
+
+    def go_on(self, conversation: Conversation, client: ClientId) -> None:
+        self.reader.move(conversation.log)
+        self.client = client
 
     def tell(self, notice: wire.Notice) -> None:
         self.notices.append(notice)
@@ -173,8 +181,10 @@ class WatchedStore(MemoryStore):
         seconds: float,
         release: bool = False,
     ) -> asyncio.Future[None]:
+        waits = self.waits
+
         async def save() -> None:
-            await self.waits.wait()
+            await waits.wait()
             await super(WatchedStore, self).save(
                 session_id, title, number, change, seconds=seconds, release=release
             )
@@ -183,6 +193,11 @@ class WatchedStore(MemoryStore):
             self._kept.add(session_id)
 
         return asyncio.get_running_loop().create_task(save())
+
+    def let_through(self) -> None:
+        """Let the writes that wait be done, and none after them."""
+        self.waits.set()
+        self.waits = asyncio.Event()
 
     async def delete(self, session_id: str, title: Title) -> None:
         await super().delete(session_id, title)
@@ -193,10 +208,9 @@ class WatchedStore(MemoryStore):
 class Alone:
     """Where sessions are kept while there is no other replica; see `gateway.sessions.Elsewhere`."""
 
-    name = "here"
-
-    def __init__(self, store: SessionStore) -> None:
+    def __init__(self, store: SessionStore, name: str) -> None:
         self.store = store
+        self.name = name
         self.health = Health(asyncio.get_running_loop().time)
 
     async def resume(self, client: Resuming) -> tuple[Conversation, ClientId] | None:  # noqa: ARG002
@@ -207,19 +221,44 @@ class Alone:
 
 
 class Fixture:
-    """A gateway's sessions, their model, and one client."""
+    """A gateway's sessions, their model, and one client.
 
-    def __init__(self, sessions: Sessions, model: Model) -> None:
+    Attributes:
+        routes: For the sessions that it adopts.
+    """
+
+    def __init__(self, sessions: Sessions, routes: dict[str, Route]) -> None:
         self.sessions = sessions
-        self.model = model
+        self.routes = routes
+        self.model = Model()
         self.connection = Connection()
 
+    @property
+    def shared(self) -> Elsewhere:
+        """Where the sessions are kept."""
+        shared = self.sessions._elsewhere
+        assert shared is not None
+        return shared
+
+    def add_route(self, **policy: Any) -> Route:
+        route = Route(Policy(**{"route": "chat", "resume_seconds": 0.0, **policy}), self.model)
+        self.routes[route.policy.route] = route
+        return route
+
     async def open(self, **policy: Any) -> SessionRunner:
-        policy.setdefault("resume_seconds", 0.0)
-        route = Route(Policy(route="chat", **policy), self.model)
+        route = self.add_route(**policy)
         runner = await self.sessions.open(route, "anonymous")
         self.connection.client = runner.start(self.connection) or 0
         return runner
+
+    async def adopt(self, session_id: str, *, crashed: bool = True) -> SessionRunner:
+        """Take a session over, of whoever has it."""
+        store = self.shared.store
+        glimpse = await store.glimpse(session_id)
+        assert glimpse is not None
+        saved = await store.claim(session_id, glimpse.title, self.shared.name)
+        assert saved is not None
+        return self.sessions.adopt(saved, crashed=crashed)
 
     async def ask(self, runner: SessionRunner, message_id: str) -> None:
         """Send a message, and wait for its end."""
@@ -243,15 +282,20 @@ def done(runner: SessionRunner, message_id: str) -> wire.MessageDone | None:
 
 @asynccontextmanager
 async def running(
-    store: SessionStore | None = None, *, budget: int = 1_000_000, **options: Any
+    store: SessionStore | None = None,
+    name: str = "here",
+    *,
+    budget: int = 1_000_000,
+    **options: Any,
 ) -> AsyncIterator[Fixture]:
-    """Sessions, which are kept where there is a store."""
+    """Sessions, which are kept where there is a store, under that name."""
     given = {"max_sessions": 10, "budget": ByteBudget(budget), "drain_seconds": 10.0, **options}
-    sessions = Sessions({}, **given)
+    routes: dict[str, Route] = {}
+    sessions = Sessions(routes, **given)
     if store is not None:
-        sessions.share(Alone(store))
+        sessions.share(Alone(store, name))
     async with sessions:
-        yield Fixture(sessions, Model())
+        yield Fixture(sessions, routes)
 
 
 def breaks() -> Any:

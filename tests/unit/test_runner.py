@@ -648,7 +648,8 @@ async def test_what_is_said_of_a_store_that_fails() -> None:
             for runner in runners:
                 runner.handle(wire.SessionClose())
             await asyncio.sleep(0)
-        line = {"event": "the store does not answer", "log_level": "error"}
+        why = runners[0].id
+        line = {"event": "the store does not answer", "log_level": "error", "why": why}
         assert logs == [line], "once, until it answers"
 
 

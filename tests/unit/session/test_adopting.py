@@ -685,13 +685,13 @@ class TestNumbers:
 class TestForgotten:
     """A client has events that the store has lost."""
 
-    def test_who_has_taken_the_session_over_from_the_dead_knows(self) -> None:
+    def test_all_who_have_the_session_after_one_that_has_died_know(self) -> None:
         script = Script(resume_seconds=30).ready()
-        inherited = [script.session.inherited]
-        for crashed in (True, False):
+        inherited = []
+        for crashed in (False, True, False, False):
             adopted(script, 1, crashed=crashed)
             inherited.append(script.session.inherited)
-        assert inherited == [False, True, False]
+        assert inherited == [False, True, True, True]
 
     def test_the_session_is_over(self) -> None:
         script = Script(resume_seconds=30).ready()

@@ -17,7 +17,7 @@ from gateway.session.policy import Recovery
 from gateway.session.ports import ModelSession
 from gateway.session.recorder import Recorder, head_of, snapshot_of
 from gateway.session.snapshot import Snapshot, restore, take
-from gateway.session.storage import Saved
+from gateway.session.storage import Saved, Unreadable
 from gateway.session.turn_queue import Turn
 from tests.support.script import START, merged, send
 from tests.support.script import Script as Scripted
@@ -231,14 +231,20 @@ def test_what_is_no_session(part: str) -> None:
     script.step(send("b"))
     saved = script.store()
     broken: Any = {"head": b"{}", "turns": {"b": b"{}"}}.get(part, [b"{}"])
-    with pytest.raises(msgspec.DecodeError):
+    with pytest.raises(Unreadable):
         snapshot_of(structs.replace(saved, **{part: broken}))
+
+
+@pytest.mark.parametrize("head", [b"", b"\xff", b"[]", b'{"id": "s-1"}'])
+def test_what_is_no_head(head: bytes) -> None:
+    with pytest.raises(Unreadable):
+        head_of(head)
 
 
 def test_a_session_whose_turn_is_missing() -> None:
     script = Scripted(resume_seconds=30).ready()
     script.step(send("a"))
-    with pytest.raises(KeyError):
+    with pytest.raises(Unreadable):
         snapshot_of(structs.replace(script.store(), turns={}))
 
 
