@@ -59,12 +59,11 @@ class Server:
     def has_ended(self, session_id: str | None, message_id: str) -> bool:
         """Whether a turn has ended, as far as the store has been told."""
         kept = self.memory._sessions.get(session_id or "")
-        return (
-            self.has_lost
-            or kept is None
-            or kept.saved is None
-            or message_id not in kept.saved.turns
-        )
+        if self.has_lost or kept is None or kept.saved is None:
+            return True
+        head = head_of(kept.saved.head)
+        turns = [*head.waiting, head.running] if head.running else head.waiting
+        return message_id not in [turn.id for turn in turns]
 
     def wake(self, replica: str) -> None:
         """A letter has come for a replica."""
