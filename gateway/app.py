@@ -34,10 +34,8 @@ from gateway.security.limits import LocalAccounts
 from gateway.security.reloading import Reloader
 from gateway.security.shared import SharedAccounts
 from gateway.security.tokens import Secret, Tokens
-from gateway.session.storage import Store
 from gateway.sessions import Sessions
-from gateway.stores.memory import MemoryStore
-from gateway.stores.sealing import SealingKeyError, sealer_of
+from gateway.storeconfig import open_store
 from gateway.transports.asgi import PlainAsgi
 from gateway.transports.origins import Origins
 from gateway.transports.pages import SecurityHeaders, pages
@@ -125,7 +123,7 @@ async def build(settings: Settings, name: str | None = None) -> AsyncIterator[Bu
             )
             for name, route in settings.routes.items()
         }
-        store = await stack.enter_async_context(_store(settings))
+        store = await stack.enter_async_context(open_store(settings.store))
         limits, lease_seconds = settings.limits, settings.store.lease_seconds
         name = name or replica_name(settings)
         accounts = LocalAccounts(limits.of_principals)
@@ -165,26 +163,6 @@ async def build(settings: Settings, name: str | None = None) -> AsyncIterator[Bu
             handshakes_per_second=limits.handshakes_per_second,
         )
         yield Built(application(settings, sessions, door), sessions, reloader)
-
-
-@contextlib.asynccontextmanager
-async def _store(settings: Settings) -> AsyncIterator[Store]:
-    """Where sessions and tickets are."""
-    store = settings.store
-    if store.url is None:
-        yield MemoryStore()
-        return
-    try:
-        sealer = None if store.encryption_key_file is None else sealer_of(store.encryption_key_file)
-    except SealingKeyError as error:
-        raise ConfigError(str(error)) from None
-    password = None if store.password is None else store.password.get_secret_value()
-    from gateway.stores.valkey import valkey_store  # noqa: PLC0415 - it takes time to import
-
-    async with valkey_store(
-        store.url, password=password, ca_file=store.ca_file, sealer=sealer
-    ) as shared:
-        yield shared
 
 
 async def log_problems(aws: AwsSettings) -> None:

@@ -3,7 +3,7 @@
 from collections.abc import AsyncIterator, Iterator
 from typing import NamedTuple
 
-from gateway.config import AwsSettings, Configuration, Settings
+from gateway.config import AwsSettings, ConfigError, Configuration, Settings
 from gateway.config.tomlfile import Location
 from gateway.formats.presets import FORMATS
 from gateway.formats.templates import tells_history
@@ -12,6 +12,8 @@ from gateway.security.certificates import Certificate, CertificateError
 from gateway.security.keys import KeyFileError, read
 from gateway.security.keysets import FileKeys, KeysUnavailable, fetch
 from gateway.security.tokens import Secret
+from gateway.session.storage import StoreUnavailable
+from gateway.storeconfig import open_store
 
 
 class Finding(NamedTuple):
@@ -47,12 +49,13 @@ async def findings(configuration: Configuration, *, offline: bool) -> list[Findi
 
     Args:
         configuration: The settings, and where each was set.
-        offline: Do not look for credentials and for keys, which may ask other machines.
+        offline: Do not look for credentials, keys and the store, which may ask other machines.
     """
     aws, sources = configuration.settings.aws, configuration.sources
     found = [*_server(configuration), *_files(configuration), *_routes(configuration)]
     if not offline:
         found += [finding async for finding in _addresses(configuration)]
+    found += [finding async for finding in _store(configuration, offline=offline)]
     for problem in await platform_problems(
         region=aws.region,
         profile=aws.profile,
@@ -132,6 +135,19 @@ async def _addresses(configuration: Configuration) -> AsyncIterator[Finding]:
         except KeysUnavailable as error:
             text = f"no keys can be fetched ({error}); until they can, every token is refused"
             yield _warning(configuration, ("auth", "jwt", "jwks_url"), text)
+
+
+async def _store(configuration: Configuration, *, offline: bool) -> AsyncIterator[Finding]:
+    try:
+        async with open_store(configuration.settings.store) as store:
+            if not offline:
+                await store.owned("", 1)
+    except ConfigError as error:
+        location = ("store", "encryption_key_file")
+        yield Finding(configuration.sources.told(location, str(error)), certain=True)
+    except StoreUnavailable as error:
+        text = f"can't be used ({error}); until it can, no session is taken"
+        yield _warning(configuration, ("store", "url"), text)
 
 
 def _routes(configuration: Configuration) -> Iterator[Finding]:

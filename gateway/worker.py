@@ -17,7 +17,7 @@ import uvloop
 from gateway.config import ConfigError
 from gateway.process import Signals
 from gateway.serving import serve
-from gateway.workers import RELOAD, SIZE_BYTES, STOP, CantStart, Ready
+from gateway.workers import ALIVE, ALIVE_SECONDS, RELOAD, SIZE_BYTES, STOP, CantStart, Ready
 
 
 async def work(orders: int, answers: int) -> bool:
@@ -32,9 +32,17 @@ async def work(orders: int, answers: int) -> bool:
         lambda: asyncio.StreamReaderProtocol(told), os.fdopen(orders, "rb", buffering=0)
     )
 
-    def say(answer: Ready | CantStart) -> None:
+    def say(answer: bytes) -> None:
         with contextlib.suppress(BrokenPipeError):  # that nobody hears it is seen elsewhere
-            os.write(answers, msgspec.json.encode(answer) + b"\n")
+            os.write(answers, answer)
+
+    def tell(answer: Ready | CantStart) -> None:
+        say(msgspec.json.encode(answer) + b"\n")
+
+    async def live() -> None:
+        while True:
+            say(ALIVE)
+            await asyncio.sleep(ALIVE_SECONDS)
 
     with Signals() as signals:
         try:
@@ -42,17 +50,18 @@ async def work(orders: int, answers: int) -> bool:
             settings = pickle.loads(await told.readexactly(size))  # noqa: S301 - its parent's
         except asyncio.IncompleteReadError:
             return True  # nobody is there to serve for
-        obeying = asyncio.create_task(_obey(told, signals))
+        tasks = [asyncio.create_task(work) for work in (_obey(told, signals), live())]
         try:
-            await serve(settings, on_ready=lambda url: say(Ready(url)), signals=signals)
+            await serve(settings, on_ready=lambda url: tell(Ready(url)), signals=signals)
         except ConfigError as error:
-            say(CantStart(str(error), wrong=True))
+            tell(CantStart(str(error), wrong=True))
             return False
         except OSError as error:
-            say(CantStart(error.strerror or str(error), wrong=False))
+            tell(CantStart(error.strerror or str(error), wrong=False))
             return False
         finally:
-            obeying.cancel()
+            for task in tasks:
+                task.cancel()
     return True
 
 

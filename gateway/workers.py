@@ -44,6 +44,14 @@ FIRST_PAUSE_SECONDS = 0.5
 
 MAX_PAUSE_SECONDS = 30.0
 
+ALIVE = b"\n"
+"""What a worker says each `ALIVE_SECONDS`."""
+
+ALIVE_SECONDS = 5.0
+
+SILENT_SECONDS = 60.0
+"""A worker that says nothing for so long hangs."""
+
 ANSWER_BYTES = 1_048_576
 """The longest line that a worker says."""
 
@@ -196,7 +204,15 @@ class _Worker:
         stopping = self._crew.stopping
         pause = 0.0
         while not stopping.is_set():
-            process = await self._start()
+            try:
+                process = await self._start()
+            except OSError as error:
+                if not self._crew.started:
+                    raise
+                pause = _longer(pause)
+                log.error("a worker can't start", why=error.strerror, again_in=pause)  # noqa: TRY400
+                await self._pause(pause)
+                continue
             failure, served = await self._follow(process)
             code = await process.wait()
             if stopping.is_set():
@@ -209,16 +225,17 @@ class _Worker:
                 if code > 0:
                     raise OSError(f"a worker has failed while it started: {_cause(code)}")
             steady = served is not None and loop.time() - served >= STEADY_SECONDS
-            pause = 0.0 if steady else min(max(FIRST_PAUSE_SECONDS, 2 * pause), MAX_PAUSE_SECONDS)
-            if failure is not None:
-                log.error("a worker can't start", why=failure.why, again_in=pause)
-            elif code:
-                log.error("a worker has died", pid=process.pid, of=_cause(code), again_in=pause)
+            pause = 0.0 if steady else _longer(pause)
+            if failure is None:
+                _log_end(process.pid, code, pause)
             else:
-                log.info("a worker has ended", pid=process.pid, again_in=pause)
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(stopping.wait(), pause)
+                log.error("a worker can't start", why=failure.why, again_in=pause)
+            await self._pause(pause)
         return True
+
+    async def _pause(self, seconds: float) -> None:
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._crew.stopping.wait(), seconds)
 
     async def _start(self) -> asyncio.subprocess.Process:
         process = await asyncio.create_subprocess_exec(
@@ -243,7 +260,19 @@ class _Worker:
     ) -> tuple[CantStart | None, float | None]:
         """Hear what a process says until it ends: why it can't serve, or since when it has."""
         failure = served = None
-        async for line in cast(asyncio.StreamReader, process.stdout):
+        answers = cast(asyncio.StreamReader, process.stdout)
+        while True:
+            try:
+                async with asyncio.timeout(SILENT_SECONDS):
+                    line = await answers.readline()
+            except TimeoutError:
+                log.error("a worker hangs, and is killed", pid=process.pid)  # noqa: TRY400
+                process.kill()
+                continue
+            if not line.endswith(b"\n"):
+                break  # it has ended, maybe in the middle of it
+            if line == ALIVE:
+                continue
             answer = _answers.decode(line)
             if isinstance(answer, CantStart):
                 failure = answer
@@ -260,6 +289,17 @@ class _Worker:
         if self._orders is not None:
             with contextlib.suppress(OSError, RuntimeError):  # it has died, which is seen elsewhere
                 self._orders.write(order)
+
+
+def _longer(pause: float) -> float:
+    return min(max(FIRST_PAUSE_SECONDS, 2 * pause), MAX_PAUSE_SECONDS)
+
+
+def _log_end(pid: int, code: int, pause: float) -> None:
+    if code:
+        log.error("a worker has died", pid=pid, of=_cause(code), again_in=pause)
+    else:
+        log.info("a worker has ended", pid=pid, again_in=pause)
 
 
 def _cause(code: int) -> str:

@@ -188,7 +188,7 @@ class TlsSettings(Section):
 
 
 class LimitSettings(Section):
-    """``[limits]``: what a worker allows a principal, where there is ``[auth]``, and an address."""
+    """``[limits]``: what a principal may, where there is ``[auth]``, and what an address."""
 
     connections_per_principal: Count = Field(default=100, description="connections at once")
     connections_per_address: Count = Field(

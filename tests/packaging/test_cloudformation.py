@@ -179,7 +179,7 @@ def test_the_balancer_is_one_for_websockets(settings: Settings) -> None:
     idle = attributes(RESOURCES["Balancer"]["LoadBalancerAttributes"])
     assert int(idle["idle_timeout.timeout_seconds"]) > 2 * settings.server.heartbeat_seconds
     targets = RESOURCES["Targets"]
-    assert targets["HealthCheckPath"] == "/readyz"
+    assert targets["HealthCheckPath"] == "/healthz"
     delay = attributes(targets["TargetGroupAttributes"])["deregistration_delay.timeout_seconds"]
     assert delay == {"Ref": "DeregistrationSeconds"}
     assert "/healthz" in str(GATEWAY["HealthCheck"]["Command"])

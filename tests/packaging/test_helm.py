@@ -103,6 +103,7 @@ def test_its_configuration_is_one(
         certificate().write(tmp_path)
         (tmp_path / "encryption.keys").write_text("A" * 43 + "=\n")
         changes |= {
+            f"{FILES}/ca/ca.crt": str(tmp_path / "cert.pem"),
             f"{FILES}/encryption/": f"{tmp_path}/",
             f"{FILES}/tls/tls.crt": str(tmp_path / "cert.pem"),
             f"{FILES}/tls/tls.key": str(tmp_path / "key.pem"),
@@ -124,8 +125,8 @@ def test_the_settings_that_it_takes_are_those_that_there_are() -> None:
     schema = json.loads((CHART / "values.schema.json").read_text())["properties"]
     of_its_own = {"host", "port", "replica"}
     assert names(schema["server"]) == ServerSettings.model_fields.keys() - of_its_own
-    of_its_own = {"kind", "encryption_key_file"}
-    given = {"encryptionKeys"}
+    of_its_own = {"kind", "ca_file", "encryption_key_file"}
+    given = {"ca", "encryptionKeys"}
     assert names(schema["store"]) - given == StoreSettings.model_fields.keys() - of_its_own
     assert names(schema["auth"]["properties"]["jwt"]) == JwtSettings.model_fields.keys()
 
@@ -197,7 +198,7 @@ def test_secrets_are_referred_to(full: dict[str, Manifest]) -> None:
     password = environment["GATEWAY_STORE__PASSWORD"]["valueFrom"]["secretKeyRef"]
     assert password == {"name": "session-gateway-store", "key": "password"}
     volumes = {each["name"]: each for each in pod(full)["volumes"]}
-    for name in ("keys", "encryption", "tls"):
+    for name in ("keys", "ca", "encryption", "tls"):
         assert volumes[name]["secret"]["secretName"] == f"session-gateway-{name}"
     mounts = {each["name"]: each for each in container(full)["volumeMounts"]}
     assert {name for name, each in mounts.items() if not each.get("readOnly")} == {"tmp"}

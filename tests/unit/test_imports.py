@@ -79,7 +79,8 @@ ALLOWED = {
         "turnstile",
     },
     "config": {"sagemaker", "security", "formats", "session", "protocol", "addresses"},
-    "checks": {"config", "formats", "sagemaker", "security"},
+    "storeconfig": {"config", "session", "stores"},
+    "checks": {"config", "formats", "sagemaker", "security", "session", "storeconfig"},
     "logconfig": set[str](),
     "app": {
         "admission",
@@ -91,7 +92,7 @@ ALLOWED = {
         "security",
         "session",
         "sessions",
-        "stores",
+        "storeconfig",
         "sagemaker",
         "transports",
     },

@@ -53,7 +53,10 @@ port = 8080
 [store]
 kind = "valkey"
 url = {{ required "store.url: replicas share their sessions in Valkey; give its address" .Values.store.url | toJson }}
-{{- include "session-gateway.settings" (omit .Values.store "url" "password" "encryptionKeys") }}
+{{- include "session-gateway.settings" (omit .Values.store "url" "password" "ca" "encryptionKeys") }}
+{{- if .Values.store.ca.secret }}
+ca_file = "/run/session-gateway/ca/{{ .Values.store.ca.key }}"
+{{- end }}
 {{- if .Values.store.encryptionKeys.secret }}
 encryption_key_file = "/run/session-gateway/encryption/{{ .Values.store.encryptionKeys.key }}"
 {{- end }}

@@ -1,0 +1,35 @@
+"""The store that the settings name."""
+
+import contextlib
+from collections.abc import AsyncIterator
+
+from gateway.config import ConfigError, StoreSettings
+from gateway.session.storage import Store
+from gateway.stores.memory import MemoryStore
+from gateway.stores.sealing import SealingKeyError, sealer_of
+
+
+@contextlib.asynccontextmanager
+async def open_store(settings: StoreSettings) -> AsyncIterator[Store]:
+    """Where sessions and tickets are; it connects when it is asked for something.
+
+    Raises:
+        ConfigError: A file of encryption keys can't be used.
+    """
+    if settings.url is None:
+        yield MemoryStore()
+        return
+    file, password = settings.encryption_key_file, settings.password
+    try:
+        sealer = None if file is None else sealer_of(file)
+    except SealingKeyError as error:
+        raise ConfigError(str(error)) from None
+    from gateway.stores.valkey import valkey_store  # noqa: PLC0415 - it takes time to import
+
+    async with valkey_store(
+        settings.url,
+        password=None if password is None else password.get_secret_value(),
+        ca_file=settings.ca_file,
+        sealer=sealer,
+    ) as shared:
+        yield shared
