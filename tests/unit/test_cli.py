@@ -19,6 +19,7 @@ from gateway.cli import main
 from gateway.local import command, faults, server, stateful
 from gateway.security.keys import add
 from tests.support.certificates import certificate
+from tests.support.fronts import free_port
 from tests.support.tokens import Signer, write_key_set
 
 ROUTE = '[aws]\nregion = "us-east-1"\n[routes.chat]\nendpoint_name = "e"\n'
@@ -437,6 +438,27 @@ def test_check_warns_where_any_name_of_a_proxy_is_the_gateways_own() -> None:
     )
     Path("gateway.toml").write_text(f'{server}public_url = "https://chat.example.com"\n{ROUTE}')
     assert not invoke("check").stderr
+
+
+STORE = """[store]
+kind = "valkey"
+url = "valkey://127.0.0.1:{}"
+encryption_key_file = "store.key"
+"""
+
+
+@pytest.mark.usefixtures("keys")
+def test_check_looks_for_the_store_and_its_key() -> None:
+    Path("gateway.toml").write_text(STORE.format(free_port()) + ROUTE)
+    result = invoke("check", "--offline")
+    assert result.exit_code == 2
+    assert result.output.startswith("gateway.toml:4: store.encryption_key_file: store.key: No such")
+    Path("store.key").write_text("A" * 43 + "=\n")
+    assert invoke("check", "--offline").output.startswith("route chat")
+    result = invoke("check")
+    assert result.exit_code == 0
+    says = "gateway.toml:3: warning: store.url: can't be used (Error 111 connecting to"
+    assert result.stderr.startswith(says)
 
 
 @pytest.mark.usefixtures("keys")
