@@ -3,11 +3,11 @@
 import asyncio
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 
-from gateway.session.storage import Store
+from gateway.session.storage import Store, StoreUnavailable
 from gateway.stores.memory import MemoryStore
 from gateway.stores.sealing import KEY_BYTES
 from tests.support import transports, valkey
@@ -89,3 +89,13 @@ async def until(what: Callable[[], Awaitable[bool]]) -> None:
     async with asyncio.timeout(20 * UNIT):
         while not await what():  # noqa: ASYNC110 - another process does it
             await asyncio.sleep(0.01)
+
+
+async def until_answered(what: Callable[[], Awaitable[object]]) -> Any:
+    """Ask until there is an answer."""
+    async with asyncio.timeout(30 * UNIT):
+        while True:
+            try:
+                return await what()
+            except StoreUnavailable:
+                await asyncio.sleep(0.01)

@@ -27,6 +27,7 @@ from gateway.session.storage import (
     Unreadable,
 )
 from gateway.stores.sealing import KEY_BYTES
+from tests.contract.conftest import until_answered
 from tests.support import valkey
 from tests.support.listener import listening
 from tests.support.timing import UNIT
@@ -39,16 +40,6 @@ PLANTED = b"what nobody else is to read"
 @pytest.fixture(autouse=True)
 def transport() -> None:
     """No store calls a model."""
-
-
-async def until_answered(what: Callable[[], Awaitable[object]]) -> Any:
-    """Ask until there is an answer."""
-    async with asyncio.timeout(30 * UNIT):
-        while True:
-            try:
-                return await what()
-            except StoreUnavailable:
-                await asyncio.sleep(0.01)
 
 
 def all_calls(store: Store) -> Sequence[Awaitable[object]]:

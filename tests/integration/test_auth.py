@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from websockets.exceptions import ConnectionClosed
 
 from tests.hostile.field import Field
 from tests.integration.conftest import Start
+from tests.support import valkey
 from tests.support.client import client, in_time, raw
 from tests.support.processes import Process
 from tests.support.secrets import register
@@ -229,6 +231,43 @@ async def test_tickets_for_pages_of_other_origins(guarded: Guarded) -> None:
         asked = await http.options(f"{guarded.process.url}/v1/tickets", headers={"Origin": good})
     assert asked.status_code == 204
     assert asked.headers["access-control-allow-headers"] == "Authorization"
+
+
+STORE = """
+[store]
+kind = "valkey"
+url = "{url}"
+"""
+
+
+@pytest.fixture
+def store() -> Iterator[valkey.Server]:
+    with valkey.server() as server:
+        yield server
+
+
+async def test_without_the_store_there_are_no_tickets_until_it_is_back(
+    store: valkey.Server, tmp_path: Path, start_local: Start, start_gateway: Start
+) -> None:
+    guarded = Guarded(tmp_path, start_gateway, start_local(), STORE.format(url=store.url))
+    ticket = (await guarded.ticket(guarded.ada)).json()["ticket"]
+    store.kill()
+    refused = await guarded.ticket(guarded.ada)
+    assert (refused.status_code, refused.json()["code"]) == (503, "unavailable")
+    assert refused.headers["content-type"] == "application/problem+json"
+    assert int(refused.headers["retry-after"]) > 0
+    async with client(guarded.url, JSON, f"ticket.{ticket}", route="chat") as chat:
+        error = await chat.receive()
+        assert (error["code"], error["retryable"]) == ("unavailable", True)
+        assert error["retry_after"] > 0
+        assert await chat.closed() == (4503, "unavailable")
+    await guarded.process.says("the store does not answer")
+    store.start()
+    await guarded.process.says("the store answers again")
+    ticket = (await guarded.ticket(guarded.ada)).json()["ticket"]
+    async with client(guarded.url, JSON, f"ticket.{ticket}", route="chat") as chat:
+        await chat.open()
+    assert "Traceback" not in guarded.process.output
 
 
 LIMITS = """

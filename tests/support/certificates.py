@@ -21,7 +21,7 @@ LOOPBACK = ip_address("127.0.0.1")
 
 
 class Certificate(NamedTuple):
-    """One for 127.0.0.1, and its key.
+    """One for 127.0.0.1, or for another host, and its key.
 
     Attributes:
         certificate: As PEM.
@@ -46,8 +46,15 @@ class Certificate(NamedTuple):
             new.replace(folder / name)
 
 
-def certificate(kind: Literal["ec", "rsa", "weak-rsa"] = "ec") -> Certificate:
-    """A new one, with a key of this kind; OpenSSL holds a weak one for too short."""
+def certificate(
+    kind: Literal["ec", "rsa", "weak-rsa"] = "ec", *, host: str | None = None
+) -> Certificate:
+    """A new one, with a key of this kind; OpenSSL holds a weak one for too short.
+
+    Args:
+        kind: Of the key.
+        host: Whose it is in place of 127.0.0.1.
+    """
     key = (
         ec.generate_private_key(ec.SECP256R1())
         if kind == "ec"
@@ -55,6 +62,7 @@ def certificate(kind: Literal["ec", "rsa", "weak-rsa"] = "ec") -> Certificate:
     )
     # A client finds an authority by its name.
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, secrets.token_hex(8))])
+    subject = x509.IPAddress(LOOPBACK) if host is None else x509.DNSName(host)
     now = datetime.now(UTC)
     built = (
         x509.CertificateBuilder()
@@ -64,7 +72,7 @@ def certificate(kind: Literal["ec", "rsa", "weak-rsa"] = "ec") -> Certificate:
         .serial_number(x509.random_serial_number())
         .not_valid_before(now - timedelta(days=1))
         .not_valid_after(now + timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(LOOPBACK)]), critical=False)
+        .add_extension(x509.SubjectAlternativeName([subject]), critical=False)
         .sign(key, hashes.SHA256())
     )
     pem, pkcs8 = Encoding.PEM, PrivateFormat.PKCS8

@@ -5,6 +5,7 @@ the gateway and the platform.
 import asyncio
 import contextlib
 import socket
+import ssl
 import struct
 from collections import deque
 from collections.abc import AsyncIterator
@@ -39,8 +40,8 @@ class Proxy:
     """Passes connections on; the first fault that waits is the next connection's."""
 
     def __init__(self, url: str) -> None:
+        self.lead_to(url)
         parts = urlsplit(url)
-        self._target = (parts.hostname, parts.port)
         self._scheme = parts.scheme
         self._path = parts.path
         self.listener = Listener(self._serve)
@@ -51,6 +52,11 @@ class Proxy:
     def url(self) -> str:
         """Where it listens."""
         return f"{self._scheme}://127.0.0.1:{self.listener.port}{self._path}"
+
+    def lead_to(self, url: str) -> None:
+        """Pass the connections on that come from now on to another address."""
+        parts = urlsplit(url)
+        self._target = (parts.hostname, parts.port)
 
     def cut_all(self) -> None:
         """End every connection that there is."""
@@ -123,10 +129,10 @@ def reset(writer: asyncio.StreamWriter) -> None:
 
 
 @contextlib.asynccontextmanager
-async def proxy_to(url: str) -> AsyncIterator[Proxy]:
+async def proxy_to(url: str, tls: ssl.SSLContext | None = None) -> AsyncIterator[Proxy]:
     """A proxy in front of this address, until the context ends."""
     proxy = Proxy(url)
-    await proxy.listener.open()
+    await proxy.listener.open(tls)
     try:
         yield proxy
     finally:

@@ -241,14 +241,14 @@ def until(what: Callable[[], object]) -> None:
 
 @contextlib.asynccontextmanager
 async def opened(
-    url: str, *keys: bytes, seconds: float = 20.0 * UNIT, password: str | None = None
+    url: str, *keys: bytes, seconds: float = 20.0 * UNIT, **options: Any
 ) -> AsyncIterator[Store]:
-    """A store that waits so long for an answer, while no other is opened."""
+    """A store that waits so long for an answer, while no other is opened; see `valkey_store`."""
     with pytest.MonkeyPatch.context() as patch:
         for each in (module, line):
             patch.setattr(each, "TIMEOUT_SECONDS", seconds)
         sealer = Sealer(keys) if keys else None
-        async with valkey_store(url, password=password, sealer=sealer) as store:
+        async with valkey_store(url, sealer=sealer, **options) as store:
             yield store
 
 

@@ -392,6 +392,9 @@ SECRET = "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY"
         f"{ROUTE}[aws]\nprofile = ['{SECRET}']",
         f"{ROUTE}[aws]\nmax_pool_connections = '{SECRET}'",
         f"{ROUTE}[server]\nhost = '{SECRET}'",
+        f"{ROUTE}[store]\nkind = 'valkey'\nurl = 'valkey://user:{SECRET.replace('/', '')}@host'",
+        f"{ROUTE}[store]\nkind = 'valkey'\nurl = 'valkey://host?password={SECRET}'",
+        f"{ROUTE}[store]\nkind = 'valkey'\nurl = 'valkey://host/{SECRET}'",
         f"{ROUTE}[server]\nlog_level = '{SECRET}'",
         f"{ROUTE}allow = ['{SECRET}']",
         f"{ROUTE}allow = '{SECRET}'",
@@ -559,6 +562,66 @@ def test_regions(file: Path, region: str) -> None:
 def test_addresses(file: Path, url: str) -> None:
     (got,) = problems(file, ROUTE + f"[aws]\nendpoint_url = '{url}'")
     assert got.startswith("FILE: aws.endpoint_url: expected an address")
+
+
+STORE = ROUTE + "[store]\nkind = 'valkey'\nurl = "
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "valkey://host",
+        "valkey://host/",
+        "valkey://host:1",
+        "valkey://host:65535/15",
+        "valkey://[::1]:6379/0",
+        "valkey://user@host",
+        "valkeys://host",
+        "redis://host",
+        "rediss://host",
+        "valkey://host?cluster=true",
+        "valkey://host/0?cluster=true",
+        "valkey://host/1?cluster=false",
+    ],
+)
+def test_addresses_of_stores(file: Path, url: str) -> None:
+    assert settings(file, f"{STORE}'{url}'").store.url == url
+
+
+ADDRESS, AFTER, NUMBER = "expected an address", "the only thing that can follow", "expected a port"
+
+
+@pytest.mark.parametrize(
+    ("url", "says"),
+    [
+        ("", ADDRESS),
+        ("host:6379", ADDRESS),
+        ("http://host", ADDRESS),
+        ("unix:///run/valkey.sock", ADDRESS),
+        ("valkey://", ADDRESS),
+        ("valkey://:6379/0", ADDRESS),
+        ("valkey://[::1", ""),
+        ("valkey://user:pw@host", "the password goes into GATEWAY_STORE__PASSWORD"),
+        ("valkey://:pw@host", "the password goes into GATEWAY_STORE__PASSWORD"),
+        ("valkey://host:0", NUMBER),
+        ("valkey://host:65536", ""),
+        ("valkey://host:x", ""),
+        ("valkey://one:1,two:2", ""),
+        ("valkey://host/x", NUMBER),
+        ("valkey://host/-1", NUMBER),
+        ("valkey://host/0/1", NUMBER),
+        ("valkey://host/123456", NUMBER),
+        ("valkey://host/1?cluster=true", "a cluster has one database"),
+        ("valkey://host?db=1", AFTER),
+        ("valkey://host?ssl_cert_reqs=none", AFTER),
+        ("valkey://host?cluster=yes", AFTER),
+        ("valkey://host?cluster=true&db=1", AFTER),
+        ("valkey://host/0#part", AFTER),
+    ],
+)
+def test_what_is_no_address_of_a_store(file: Path, url: str, says: str) -> None:
+    (got,) = problems(file, f"{STORE}'{url}'")
+    assert got.startswith(f"FILE: store.url: {says}")
 
 
 def test_settings_in_code_know_no_environment(monkeypatch: pytest.MonkeyPatch) -> None:

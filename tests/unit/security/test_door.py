@@ -15,13 +15,14 @@ from structlog.testing import capture_logs
 
 from gateway.addresses import network_of
 from gateway.admission import Credentials, Refused
-from gateway.errors import ErrorCode
+from gateway.errors import WAIT_SECONDS, ErrorCode
 from gateway.security.door import REFUSALS_A_MINUTE, SITE_BITS, TICKET_SECONDS, Door, Guest
 from gateway.security.keys import Keys, add
 from gateway.security.keysets import FileKeys, KeysUnavailable
 from gateway.security.limits import BURST_SECONDS, Account, LocalAccounts
 from gateway.security.principals import Principal, PrincipalLimits
 from gateway.security.tokens import Tokens
+from gateway.session.storage import StoreUnavailable
 from gateway.stores.memory import MemoryStore
 from tests.support.tokens import AUDIENCE, ISSUER, Signer, write_key_set
 
@@ -601,3 +602,25 @@ async def test_keys_that_can_not_be_had_are_nobodys_fault(
     error = await refused(f, Credentials("x.y.z"))
     text = "Tokens can't be checked at the moment."
     assert told(error) == (ErrorCode.UNAVAILABLE, text, 5.0)
+
+
+async def test_tickets_that_can_not_be_kept_are_nobodys_fault(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    f = Fixture(tmp_path)
+    guest = await f.enter(Credentials(f.key))
+    ticket = await guest.ticket()
+
+    async def is_away(*_: object) -> None:
+        raise StoreUnavailable
+
+    with monkeypatch.context() as patch, capture_logs() as logs:
+        for name in ("add_ticket", "take_ticket"):
+            patch.setattr(f.tickets, name, is_away)
+        with pytest.raises(Refused) as issued:
+            await guest.ticket()
+        shown = await refused(f, Credentials(ticket=ticket.value))
+    unavailable = (ErrorCode.UNAVAILABLE, "Tickets can't be kept at the moment.", WAIT_SECONDS)
+    assert told(issued.value) == told(shown) == unavailable
+    assert logs == [], "nobody is suspected"
+    assert (await f.enter(Credentials(ticket=ticket.value))).principal == "key:ada"
