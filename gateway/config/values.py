@@ -29,15 +29,22 @@ def _host(value: str) -> str:
 
 
 def _store_url(value: str) -> str:
-    parts = urlsplit(value)
+    example = ValueError("expected an address such as valkey://127.0.0.1:6379/0")
+    try:
+        parts = urlsplit(value)
+        port = parts.port
+    except ValueError:
+        raise example from None  # and not with what the other quotes: it may be a password
     if parts.scheme not in {"valkey", "valkeys", "redis", "rediss"} or not parts.hostname:
-        raise ValueError("expected an address such as valkey://127.0.0.1:6379/0")
+        raise example
+    if port == 0 or not _is_ascii(value) or "#" in value:
+        raise example
     if parts.password is not None:
         raise ValueError("the password goes into GATEWAY_STORE__PASSWORD, not into the address")
-    if parts.query not in {"", "cluster=true", "cluster=false"} or parts.fragment:
+    if parts.query not in {"", "cluster=true", "cluster=false"}:
         raise ValueError("the only thing that can follow is ?cluster=true")
-    if parts.port == 0 or not re.fullmatch(r"/?|/[0-9]{1,5}", parts.path):
-        raise ValueError("expected a port and the number of a database, such as :6379/0")
+    if not re.fullmatch(r"/?|/[0-9]{1,5}", parts.path):
+        raise ValueError("expected the number of a database at the end, such as :6379/0")
     if parts.query == "cluster=true" and parts.path.strip("/0"):
         raise ValueError("a cluster has one database: end the address with /0?cluster=true")
     return value

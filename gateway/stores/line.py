@@ -63,12 +63,12 @@ class Reply:
         "commands",
         "is_to_be_sent_again",
         "left",
+        "packed",
         "sent_at",
     )
 
     def __init__(self, commands: Sequence[Command], read: Callable[[Any], Any] | None) -> None:
-        self.commands = commands
-        self.left = len(commands)
+        self.pack(commands)
         self.is_to_be_sent_again = False
         self.sent_at = 0.0
         self._read = read
@@ -77,11 +77,16 @@ class Reply:
         self._value: Any = None
         self._error: Exception | None = None
 
+    def pack(self, commands: Sequence[Command]) -> None:
+        self.commands = commands
+        self.left = len(commands)
+        self.packed = b"".join(map(pack_command, commands))
+
     def take(self, reply: Any) -> bool:
         """Take the next reply; whether it was the last."""
         self.left -= 1
         if isinstance(reply, ReplyError):
-            self.is_to_be_sent_again |= str(reply).startswith("NOSCRIPT")
+            self.is_to_be_sent_again |= self._error is None and str(reply).startswith("NOSCRIPT")
             self._error = self._error or unavailable(reply)
         elif not self.left:
             self._value = reply
@@ -90,11 +95,10 @@ class Reply:
     def begin_again(self, scripts: Sequence[str]) -> None:
         """Its script was not known, and was not run: make it known first."""
         loads = [("SCRIPT", "LOAD", script) for script in scripts]
-        self.commands = [*loads, *self.commands]
-        self.left = len(self.commands)
+        self.pack([*loads, *self.commands])
         self.is_to_be_sent_again, self._error = False, None
 
-    def fail(self, error: StoreUnavailable) -> None:
+    def fail(self, error: Exception) -> None:
         """There is none."""
         self._error = error
 
@@ -157,8 +161,8 @@ class Line(asyncio.Protocol):
         self._working = self._is_telling = False
         self._connecting: asyncio.Task[None] | None = None
         self._watch: asyncio.TimerHandle | None = None
-        self._heard = False
-        """Whether anything has come since `_look` has found nothing."""
+        self._heard_at = 0.0
+        self._is_late = False
 
     def send(self, *commands: Command, read: Callable[[Any], Any] | None = None) -> Reply:
         """Send commands, as soon as those are answered that were sent before."""
@@ -186,9 +190,7 @@ class Line(asyncio.Protocol):
             return
         unsent, self._unsent = self._unsent, []
         self._sent += unsent
-        self._transport.write(
-            b"".join([pack_command(command) for reply in unsent for command in reply.commands])
-        )
+        self._transport.write(b"".join([reply.packed for reply in unsent]))
 
     async def _connect(self) -> None:
         connection = self._pool.make_connection()  # type: ignore[no-untyped-call]
@@ -216,7 +218,7 @@ class Line(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Take replies in."""
-        self._heard = True
+        self._heard_at, self._is_late = self._loop.time(), False
         reader = self._reader
         reader.feed(data)
         while (reply := reader.gets()) is not False:
@@ -262,11 +264,11 @@ class Line(asyncio.Protocol):
         oldest = self._sent[0] if self._sent else self._unsent[0] if self._unsent else None
         if oldest is None:
             return
-        left = oldest.sent_at + TIMEOUT_SECONDS - self._loop.time()
+        left = max(oldest.sent_at, self._heard_at) + TIMEOUT_SECONDS - self._loop.time()
         if left > 0:
             self._watch = self._loop.call_later(left, self._look)
-        elif self._heard:  # the process may have been stopped, and the answer may have come
-            self._heard = False
+        elif not self._is_late:  # the process may have been stopped, and the answer may have come
+            self._is_late = True
             self._watch = self._loop.call_later(READ_SECONDS, self._look)
         else:
             self._break(TimeoutError("it takes too long"))

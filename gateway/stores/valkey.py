@@ -136,8 +136,8 @@ class _ClusterLine:
         try:
             for command in reply.commands:
                 reply.take(await self._execute(command))
-        except _FAILURES as error:
-            reply.fail(unavailable(error))
+        except Exception as error:  # noqa: BLE001 - it is for whoever waits
+            reply.fail(unavailable(error) if isinstance(error, _FAILURES) else error)
         reply.finish()
 
     async def _execute(self, command: Command) -> Any:
@@ -291,8 +291,8 @@ class ValkeyStore:
                     *pop, 1, _inbox(replica), "LEFT", "COUNT", LETTERS
                 )
         except _FAILURES as error:
-            with contextlib.suppress(*_FAILURES):  # what it was connected to may be no primary
-                await self._waiting.aclose()
+            if isinstance(self._waiting, Valkey):  # what it was connected to may be no primary
+                await _close(self._waiting)
             raise unavailable(error) from None
         letters = []
         for each in () if found is None else found[1]:

@@ -392,7 +392,8 @@ SECRET = "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY"
         f"{ROUTE}[aws]\nprofile = ['{SECRET}']",
         f"{ROUTE}[aws]\nmax_pool_connections = '{SECRET}'",
         f"{ROUTE}[server]\nhost = '{SECRET}'",
-        f"{ROUTE}[store]\nkind = 'valkey'\nurl = 'valkey://user:{SECRET.replace('/', '')}@host'",
+        f"{ROUTE}[store]\nkind = 'valkey'\nurl = 'valkey://user:{SECRET}@host'",
+        f"{ROUTE}[store]\nkind = 'valkey'\nurl = 'valkey://user:{SECRET}'",
         f"{ROUTE}[store]\nkind = 'valkey'\nurl = 'valkey://host?password={SECRET}'",
         f"{ROUTE}[store]\nkind = 'valkey'\nurl = 'valkey://host/{SECRET}'",
         f"{ROUTE}[server]\nlog_level = '{SECRET}'",
@@ -588,7 +589,11 @@ def test_addresses_of_stores(file: Path, url: str) -> None:
     assert settings(file, f"{STORE}'{url}'").store.url == url
 
 
-ADDRESS, AFTER, NUMBER = "expected an address", "the only thing that can follow", "expected a port"
+ADDRESS, AFTER, NUMBER = (
+    "expected an address",
+    "the only thing that can follow",
+    "expected the number",
+)
 
 
 @pytest.mark.parametrize(
@@ -600,13 +605,13 @@ ADDRESS, AFTER, NUMBER = "expected an address", "the only thing that can follow"
         ("unix:///run/valkey.sock", ADDRESS),
         ("valkey://", ADDRESS),
         ("valkey://:6379/0", ADDRESS),
-        ("valkey://[::1", ""),
+        ("valkey://[::1", ADDRESS),
         ("valkey://user:pw@host", "the password goes into GATEWAY_STORE__PASSWORD"),
         ("valkey://:pw@host", "the password goes into GATEWAY_STORE__PASSWORD"),
-        ("valkey://host:0", NUMBER),
-        ("valkey://host:65536", ""),
-        ("valkey://host:x", ""),
-        ("valkey://one:1,two:2", ""),
+        ("valkey://host:0", ADDRESS),
+        ("valkey://host:65536", ADDRESS),
+        ("valkey://host:x", ADDRESS),
+        ("valkey://one:1,two:2", ADDRESS),
         ("valkey://host/x", NUMBER),
         ("valkey://host/-1", NUMBER),
         ("valkey://host/0/1", NUMBER),
@@ -616,7 +621,10 @@ ADDRESS, AFTER, NUMBER = "expected an address", "the only thing that can follow"
         ("valkey://host?ssl_cert_reqs=none", AFTER),
         ("valkey://host?cluster=yes", AFTER),
         ("valkey://host?cluster=true&db=1", AFTER),
-        ("valkey://host/0#part", AFTER),
+        ("valkey://host/0#part", ADDRESS),
+        ("valkey://host/0?cluster=true#", ADDRESS),
+        (" valkey://host", ADDRESS),
+        ("valkey://a b/0", ADDRESS),
     ],
 )
 def test_what_is_no_address_of_a_store(file: Path, url: str, says: str) -> None:
