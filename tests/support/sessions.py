@@ -265,6 +265,11 @@ class Fixture:
         runner.handle(wire.MessageSend(id=message_id, text="x"))
         await self.until(lambda: done(runner, message_id))
 
+    async def settled(self) -> None:
+        """Wait until the store has answered all that it was asked."""
+        async with asyncio.timeout(10 * UNIT):
+            await self.shared.health.settled()
+
     async def until(self, condition: Callable[[], object]) -> None:
         async with asyncio.timeout(10 * UNIT):
             while not condition():

@@ -1,0 +1,162 @@
+"""What is kept of sessions in the store, and that it is there before anything is done about it."""
+
+import asyncio
+from typing import Any
+
+import pytest
+from structlog.testing import capture_logs
+
+from gateway.keeping import BEHIND_SECONDS, SPARE_SECONDS
+from gateway.protocol import messages as wire
+from gateway.runner import SessionRunner
+from gateway.session.ports import ModelReply, ModelSession
+from gateway.session.snapshot import Snapshot
+from tests.support.sessions import Connection, Fixture, WatchedStore, breaks, running
+
+
+async def busy(f: Fixture, **policy: Any) -> SessionRunner:
+    """A session with the turn ``a`` at the model, all of it stored."""
+    runner = await f.open(resume_seconds=30.0, **policy)
+    f.model.waits.clear()
+    runner.handle(wire.MessageSend(id="a", text="x"))
+    await f.until(lambda: f.model.invoked)
+    await f.settled()
+    return runner
+
+
+def stored(store: WatchedStore) -> Snapshot:
+    """The newest head that was written."""
+    head = store.done[-1]
+    assert isinstance(head, Snapshot)
+    return head
+
+
+class TestOrder:
+    async def test_what_follows_from_what_has_waited_is_written_before_it_is_done(self) -> None:
+        async with running(store := WatchedStore()) as f:
+            runner = await busy(f)
+            store.waits.clear()
+            runner.handle(wire.MessageSend(id="b", text="x"))
+            runner.handle(wire.MessageCancel(id="a"))
+            store.let_through()
+            await f.until(f.model.calls[0].cancelled)
+            assert (runner.log.last, runner.log.told) == (4, 3), "the end is not stored"
+            assert f.model.invoked == 1, "the store does not know that b is sent"
+            store.waits.set()
+            await f.until(lambda: f.model.invoked == 2)
+            running_there = stored(store).running
+            assert running_there is not None
+            assert running_there.id == "b"
+            assert runner.log.told == 4
+            f.model.waits.set()
+
+    async def test_nothing_more_is_done_of_a_session_that_has_broken_meanwhile(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        async with running(store := WatchedStore()) as f:
+            runner = await f.open(resume_seconds=30.0)
+            await f.until(lambda: store.done)
+            await f.settled()
+            store.waits.clear()
+            runner.touch()
+            listener = Connection()
+            monkeypatch.setattr(listener, "wake", lambda **_: breaks())
+            runner.subscribe(listener, 0)
+            runner.handle(wire.MessageSend(id="a", text="x"))
+            with capture_logs() as logs:
+                store.waits.set()
+                await f.until(lambda: store.done[-1] == runner.id)
+            assert [line["event"] for line in logs] == ["a session failed"]
+            assert f.model.invoked == 0
+
+
+class TestBehind:
+    async def test_parts_that_come_during_a_write_are_written_after_it(self) -> None:
+        async with running(store := WatchedStore()) as f:
+            runner = await busy(f, streams=True)
+            store.waits.clear()
+            runner.handle(wire.MessageSend(id="b", text="x"))
+            f.model.streams[0](["one", "two"])
+            store.waits.set()
+            await f.settled()
+            assert (stored(store).last, runner.log.told) == (3, 5)
+            keeper = runner._keeper
+            assert keeper is not None
+            assert keeper._behind is not None
+            now = asyncio.get_running_loop().time()
+            assert keeper._behind.when() <= now + BEHIND_SECONDS
+            await f.until(lambda: stored(store).last == 5)
+            f.model.waits.set()
+
+
+class TestRaw:
+    """Nobody can come back for what is over a raw connection."""
+
+    @pytest.mark.parametrize("resume_seconds", [0.0, 120.0], ids=["raw", "resumable"])
+    async def test_who_takes_it_over_sends_nothing_and_closes_what_is_open(
+        self, resume_seconds: float
+    ) -> None:
+        async with running(store := WatchedStore()) as f, running(store, "other") as other:
+            f.model.waits.clear()
+            runner = await f.open()
+            for name in ("a", "b", "c"):
+                runner.handle(wire.MessageSend(id=name, text="x"))
+            await f.until(lambda: store.done)
+            head = stored(store)
+            assert (head.running, head.waiting, head.ended) == (None, (), ())
+            assert head.model == ModelSession("m")
+            runner.abandon()
+            other.add_route(resume_seconds=resume_seconds)  # it may be another by now
+            await other.adopt(runner.id)
+            await other.until(lambda: other.model.closed)
+            assert (other.model.asked, other.model.closed) == ([], ["m"])
+
+    async def test_it_is_written_where_the_models_session_is_another(self) -> None:
+        async with running(store := WatchedStore()) as f:
+            runner = await f.open()
+            await f.until(lambda: store.done)
+            await f.ask(runner, "a")
+            assert len(store.done) == 1
+            f.model.answers = ModelReply(body=b"hi", new_session=ModelSession("another"))
+            await f.ask(runner, "b")
+            await f.until(lambda: stored(store).model == ModelSession("another"))
+
+    async def test_it_is_written_again_before_the_store_forgets_it(self) -> None:
+        async with running(store := WatchedStore()) as f:
+            runner = await f.open(idle_seconds=600.0)
+            await f.until(lambda: store.done)
+            await f.settled()
+            keeper, now = runner._keeper, asyncio.get_running_loop().time()
+            assert keeper is not None
+            assert store.titles[-1][-1] == 600.0 + SPARE_SECONDS
+            written = []
+            for seconds in (0.4, 0.6):
+                keeper.take([], now + seconds * (600.0 + SPARE_SECONDS))
+                await f.settled()
+                written.append(len(store.done))
+            assert written == [1, 2]
+
+
+class TestHealth:
+    async def test_a_session_that_cant_be_written_leaves_no_doubt_of_the_store(self) -> None:
+        async with running(WatchedStore()) as f:
+            with capture_logs() as logs:
+                route = f.add_route(resume_seconds=30.0)
+                broken = await f.sessions.open(route, "no text: \ud800")
+                broken.start(f.connection)
+                await f.until(lambda: f.connection.ended)
+            assert [line["event"] for line in logs] == ["a session failed"]
+            await f.settled()
+            f.connection = Connection()
+            await f.ask(await f.open(resume_seconds=30.0), "a")
+
+    async def test_nor_does_a_store_that_breaks_its_promise(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        async with running(store := WatchedStore()) as f:
+            monkeypatch.setattr(store, "save", lambda *_, **__: breaks())
+            with capture_logs() as logs:
+                await f.open(resume_seconds=30.0)
+                await f.until(lambda: f.connection.ended)
+            assert [line["event"] for line in logs] == ["a session failed"]
+            await f.settled()
