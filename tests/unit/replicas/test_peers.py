@@ -160,12 +160,21 @@ class TestOutage:
         assert world.peers.are_certain
         assert world.silent == ["other"]
 
+    async def test_also_where_something_else_than_a_beat_has_found_it_out(
+        self, world: World
+    ) -> None:
+        await world.go_on(LEASE)
+        world.peers.health.failed(StoreUnavailable())
+        await world.peers.beat()
+        certain = [world.peers.are_certain]
+        await world.go_on(LEASE)
+        assert [*certain, world.peers.are_certain] == [False, True]
+
     async def test_what_others_have_is_known_when_all_could_write_it_again(
         self, world: World
     ) -> None:
         knows = [world.peers.know_all]
         await world.fail()
-        world.peers.health.failed(StoreUnavailable())
         knows.append(world.peers.know_all)
         await world.peers.beat()
         knows.append(world.peers.know_all)
