@@ -11,7 +11,7 @@ from gateway.protocol import messages as wire
 from gateway.runner import SessionRunner
 from gateway.session.ports import ModelReply, ModelSession
 from gateway.session.snapshot import Snapshot
-from tests.support.sessions import Connection, Fixture, WatchedStore, breaks, running
+from tests.support.sessions import Connection, Fixture, WatchedStore, breaks, done, running
 
 
 async def busy(f: Fixture, **policy: Any) -> SessionRunner:
@@ -87,6 +87,28 @@ class TestBehind:
             assert keeper._behind.when() <= now + BEHIND_SECONDS
             await f.until(lambda: stored(store).last == 5)
             f.model.waits.set()
+
+
+class TestTold:
+    async def test_who_reads_all_that_it_may_is_not_too_slow_for_what_it_may_not(self) -> None:
+        class Quick(Connection):
+            def wake(self, *, soon: bool) -> None:
+                super().wake(soon=soon)
+                self.read()
+
+        async with running(store := WatchedStore()) as f:
+            f.connection = Quick()
+            runner = await busy(f, log_bytes=20_000)
+            f.model.answers = ModelReply(body=b"x" * 12_000, content_type="text/plain")
+            store.waits.clear()
+            f.model.waits.set()
+            await f.until(lambda: runner.log.last == 3)
+            runner.handle(wire.MessageSend(id="b", text="x"))
+            runner.handle(wire.MessageSend(id="c", text="x"))
+            assert runner.log.told == 2
+            store.waits.set()
+            await f.until(lambda: done(runner, "c"))
+            assert not f.connection.ended
 
 
 class TestRaw:

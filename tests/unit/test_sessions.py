@@ -18,9 +18,10 @@ from gateway.session import keys
 from gateway.session.policy import Policy
 from gateway.session.ports import ModelSession
 from gateway.session.snapshot import Snapshot
-from gateway.session.storage import Title
+from gateway.session.storage import NOBODY, Title
 from gateway.sessions import Sessions, TooManySessions
 from tests.support.sessions import Connection, Model, WatchedStore, done, running
+from tests.support.timing import UNIT
 
 
 async def test_a_full_gateway_takes_no_session() -> None:
@@ -163,6 +164,41 @@ async def test_an_operator_need_not_wait() -> None:
         await draining
         assert f.connection.ended == [(CloseCode.RESTARTING, "unavailable")]
         f.sessions.stop_draining()
+
+
+async def test_a_session_that_comes_while_the_gateway_drains_is_handed_on() -> None:
+    store = WatchedStore()
+    async with running(store) as f, running(store, "other", drain_seconds=3600.0) as other:
+        runner = await f.open(resume_seconds=3600.0)
+        await f.until(lambda: store.done)
+        runner.abandon()
+        busy = await other.open(resume_seconds=3600.0)
+        other.model.waits.clear()
+        busy.handle(wire.MessageSend(id="a", text="x"))
+        await other.until(lambda: other.model.invoked)
+        draining = asyncio.create_task(other.sessions.drain())
+        await other.until(lambda: other.sessions.draining)
+        await other.adopt(runner.id)
+        await other.until(lambda: not other.sessions.knows(runner.id))
+        assert not draining.done()
+        other.model.waits.set()
+        async with asyncio.timeout(10 * UNIT):
+            await draining
+        for session in (runner, busy):
+            glimpse = await store.glimpse(session.id)
+            assert glimpse is not None
+            assert glimpse.title.owner == NOBODY
+
+
+async def test_one_that_has_come_back_meanwhile_stays() -> None:
+    async with running(store := WatchedStore()) as f:
+        runner = await f.open(resume_seconds=30.0)
+        await f.until(lambda: store.done)
+        runner.leave()
+        await f.until(lambda: len(f.sessions) == 0)
+        again = await f.adopt(runner.id, crashed=False)
+        assert not f.sessions.ended(runner)
+        assert f.sessions.runners == [again]
 
 
 @pytest.mark.parametrize(

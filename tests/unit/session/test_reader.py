@@ -96,6 +96,18 @@ def test_a_reader_lags_when_what_it_has_not_taken_fills_half_of_the_log() -> Non
     assert [*lags, reader.lags] == [False, False, True, False]
 
 
+def test_what_may_not_be_read_yet_is_not_behind() -> None:
+    log, reader = filled(4, max_events=8), LogReader()
+    reader.begin(log, 4, "key")
+    log.holding = True
+    lags = []
+    for _ in range(5):
+        add(log, 1)
+        lags.append(reader.lags)
+    log.told = log.last
+    assert [*lags, reader.lags] == [*[False] * 5, True]
+
+
 @pytest.mark.parametrize(
     ("sizes", "lags"),
     [
@@ -112,6 +124,20 @@ def test_half_of_the_log_is_half_of_its_bytes_too(sizes: list[int], lags: bool) 
     for size in sizes:
         add_large(log, (size - 1) * OVERHEAD_BYTES)
     assert reader.lags is lags
+
+
+@pytest.mark.parametrize("owns", [True, False])
+def test_however_large_it_is(owns: bool) -> None:
+    log, reader = filled(3, max_bytes=4 * OVERHEAD_BYTES), LogReader()
+    reader.begin(log, 3, "key" if owns else None)
+    log.holding = True
+    add_large(log, 2 * OVERHEAD_BYTES)
+    add(log, 1)
+    lags = [reader.lags]
+    log.told = log.last - 1
+    lags.append(reader.lags)
+    log.told = log.last
+    assert [*lags, reader.lags] == [False, False, True]
 
 
 def add_large(log: EventLog, size: int) -> None:
