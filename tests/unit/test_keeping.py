@@ -94,7 +94,7 @@ class TestTold:
         class Quick(Connection):
             def wake(self, *, soon: bool) -> None:
                 super().wake(soon=soon)
-                self.read()
+                asyncio.get_running_loop().call_soon(self.read)
 
         async with running(store := WatchedStore()) as f:
             f.connection = Quick()
