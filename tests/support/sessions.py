@@ -267,8 +267,7 @@ class Fixture:
 
     async def settled(self) -> None:
         """Wait until the store has answered all that it was asked."""
-        async with asyncio.timeout(10 * UNIT):
-            await self.shared.health.settled()
+        await self.until(lambda: not self.shared.health._waiting)
 
     async def until(self, condition: Callable[[], object]) -> None:
         async with asyncio.timeout(10 * UNIT):

@@ -8,9 +8,11 @@ from msgspec import structs
 
 from gateway.admission import Refused
 from gateway.conversation import Resuming
-from gateway.errors import ErrorCode
+from gateway.errors import CloseCode, ErrorCode
+from gateway.protocol.messages import EventAck
+from gateway.replicas.following import FOLLOWED, Follower
 from gateway.replicas.replica import Replica
-from gateway.session.storage import Glimpse, Unreadable
+from gateway.session.storage import Glimpse, StoreUnavailable, Unreadable
 from gateway.stores.memory import MemoryStore
 from tests.support.sessions import Connection, Fixture, running
 
@@ -119,6 +121,26 @@ class TestTheDead:
             await inherit(one)
             assert len(f.sessions) == 0
             assert await store.owned("dead", 9) == [client.session_id]
+
+
+class TestLetters:
+    async def test_where_nobody_knows_whether_they_are_there_the_link_is_cut(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        async def post(*_: object) -> int:
+            raise StoreUnavailable
+
+        store = Store()
+        async with dead(store, "chat") as (client,), replica(store, "one", "chat") as (one, f):
+            follower = Follower("one/1", "dead", client, one)
+            one._followers["one/1"] = follower
+            monkeypatch.setattr(store, "post", post)
+            follower.handle(EventAck(event=1), FOLLOWED)
+            await f.until(follower.answer.done)
+            assert follower.answer.result() == CloseCode.RESTARTING
+            assert not one.health.is_up
+            await f.until(lambda: not one._out)
+            assert not one._followers
 
 
 class TestComingBack:
