@@ -17,7 +17,8 @@ import structlog
 from gateway.budget import COUNTED_BYTES, ByteBudget
 from gateway.calls import Calls, Tasks
 from gateway.errors import WAIT_SECONDS, CloseCode, ErrorCode, Failure
-from gateway.keeping import Health, Keeper
+from gateway.health import Health
+from gateway.keeping import Keeper
 from gateway.protocol.messages import (
     EventAck,
     MessageAccepted,

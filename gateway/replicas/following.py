@@ -11,7 +11,7 @@ from typing import Protocol
 
 from gateway.conversation import Resuming
 from gateway.errors import CloseCode, ErrorCode
-from gateway.keeping import Health
+from gateway.health import Health
 from gateway.protocol.messages import (
     EventAck,
     MessageCancel,

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 
 import structlog
 
-from gateway.keeping import Health
+from gateway.health import Health
 from gateway.session.storage import BEATS, ReplicaStore, StoreUnavailable
 
 SAME_SECONDS = 0.01

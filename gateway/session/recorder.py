@@ -19,6 +19,7 @@ from gateway.session.storage import Change, Saved, Unreadable
 from gateway.session.table import State
 from gateway.session.transcript import Exchange
 from gateway.session.turn_queue import Turn, TurnQueue
+from gateway.session.upstream_table import Life
 
 
 class _Body(Discreet, frozen=True, gc=False, omit_defaults=True):
@@ -127,6 +128,8 @@ def closing(session: Session, now: float, wall: float) -> Change:
         keys=(),
         waiting=(),
         running=None,
+        life=Life.ABSENT if session.model is None else Life.OPEN,
+        renewal=None,
     )
     return Change(
         whole=True,

@@ -11,7 +11,7 @@ from typing import Any
 from gateway.budget import ByteBudget
 from gateway.conversation import Conversation, Resuming
 from gateway.errors import CloseCode, ErrorCode, Failure
-from gateway.keeping import Health
+from gateway.health import Health
 from gateway.protocol import messages as wire
 from gateway.route import Route
 from gateway.runner import SessionRunner
@@ -264,6 +264,10 @@ class Fixture:
         """Send a message, and wait for its end."""
         runner.handle(wire.MessageSend(id=message_id, text="x"))
         await self.until(lambda: done(runner, message_id))
+
+    async def settled(self) -> None:
+        """Wait until the store has answered all that it was asked."""
+        await self.until(lambda: not self.shared.health._waiting)
 
     async def until(self, condition: Callable[[], object]) -> None:
         async with asyncio.timeout(10 * UNIT):

@@ -28,11 +28,13 @@ ALLOWED = {
     "formats": {"protocol", "errors"},
     "session": {"formats", "protocol", "errors"},
     "route": {"logs", "session", "protocol", "errors"},
-    "keeping": {"session", "protocol"},
+    "health": {"session"},
+    "keeping": {"health", "session", "protocol"},
     "calls": {"route", "session", "errors", "turnstile"},
     "runner": {
         "budget",
         "calls",
+        "health",
         "keeping",
         "route",
         "session",
@@ -57,7 +59,7 @@ ALLOWED = {
     "replicas": {
         "admission",
         "conversation",
-        "keeping",
+        "health",
         "runner",
         "session",
         "sessions",
@@ -125,6 +127,7 @@ FOREIGN = {
     "aiohttp": {"local", "sagemaker", "security"},
     "asyncio": {
         "guard",
+        "health",
         "keeping",
         "replicas",
         "runner",

@@ -11,6 +11,7 @@ from structlog.testing import capture_logs
 from gateway import keeping, route, runner
 from gateway import sessions as module
 from gateway.budget import ByteBudget
+from gateway.conversation import Resuming
 from gateway.errors import CloseCode, Outcome
 from gateway.protocol import messages as wire
 from gateway.route import Route
@@ -18,9 +19,10 @@ from gateway.session import keys
 from gateway.session.policy import Policy
 from gateway.session.ports import ModelSession
 from gateway.session.snapshot import Snapshot
-from gateway.session.storage import Title
-from gateway.sessions import Sessions, TooManySessions
+from gateway.session.storage import NOBODY, Title
+from gateway.sessions import PastNewest, Sessions, TooManySessions
 from tests.support.sessions import Connection, Model, WatchedStore, done, running
+from tests.support.timing import UNIT
 
 
 async def test_a_full_gateway_takes_no_session() -> None:
@@ -163,6 +165,64 @@ async def test_an_operator_need_not_wait() -> None:
         await draining
         assert f.connection.ended == [(CloseCode.RESTARTING, "unavailable")]
         f.sessions.stop_draining()
+
+
+async def test_a_session_that_comes_while_the_gateway_drains_is_handed_on() -> None:
+    store = WatchedStore()
+    async with running(store) as f, running(store, "other", drain_seconds=3600.0) as other:
+        runner = await f.open(resume_seconds=3600.0)
+        await f.until(lambda: store.done)
+        runner.abandon()
+        busy = await other.open(resume_seconds=3600.0)
+        other.model.waits.clear()
+        busy.handle(wire.MessageSend(id="a", text="x"))
+        await other.until(lambda: other.model.invoked)
+        draining = asyncio.create_task(other.sessions.drain())
+        await other.until(lambda: other.sessions.draining)
+        await other.adopt(runner.id)
+        await other.until(lambda: not other.sessions.knows(runner.id))
+        assert not draining.done()
+        other.model.waits.set()
+        async with asyncio.timeout(10 * UNIT):
+            await draining
+        for session in (runner, busy):
+            glimpse = await store.glimpse(session.id)
+            assert glimpse is not None
+            assert glimpse.title.owner == NOBODY
+
+
+@pytest.mark.parametrize("crashed", [True, False])
+async def test_who_has_more_than_is_left_of_a_session_knows_that_a_part_of_it_is_lost(
+    crashed: bool,
+) -> None:
+    async with running(store := WatchedStore()) as f, running(store, "other") as other:
+        runner = await f.open(resume_seconds=30.0)
+        await f.until(lambda: store.done)
+        key = f.connection.reader.resume_key
+        runner.abandon()
+        route = other.add_route(resume_seconds=30.0)
+        again = await other.adopt(runner.id, crashed=crashed)
+        client = Resuming(Connection(), runner.id, key, 9, route, "anonymous")
+        with capture_logs() as logs:
+            if crashed:
+                assert await other.sessions.resume(client) is None
+            else:
+                with pytest.raises(PastNewest) as past:
+                    await other.sessions.resume(client)
+                assert past.value.newest == 1
+        lost = [line["event"] for line in logs] == ["the store has lost a part of a session"]
+        assert (lost, again.session.is_over) == (crashed, crashed)
+
+
+async def test_one_that_has_come_back_meanwhile_stays() -> None:
+    async with running(store := WatchedStore()) as f:
+        runner = await f.open(resume_seconds=30.0)
+        await f.until(lambda: store.done)
+        runner.leave()
+        await f.until(lambda: len(f.sessions) == 0)
+        again = await f.adopt(runner.id, crashed=False)
+        assert not f.sessions.ended(runner)
+        assert f.sessions.runners == [again]
 
 
 @pytest.mark.parametrize(

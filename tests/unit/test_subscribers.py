@@ -39,6 +39,19 @@ def test_who_has_not_taken_what_fills_half_of_the_log_is_closed_with_the_next_ev
     assert subscribers.get(slow) is None
 
 
+def test_who_has_taken_what_may_be_read_is_not_too_slow() -> None:
+    log = log_of(4000)
+    subscribers = Subscribers(log, 1)
+    client, connection = reading(log, subscribers)
+    log.holding = True
+    say(log, 2000)
+    say(log, 10)
+    assert subscribers.wake(soon=True) == []
+    log.told = log.last
+    assert subscribers.wake(soon=True) == [client]
+    assert connection.ended == [(CloseCode.TOO_SLOW, "too slow")]
+
+
 def test_who_is_to_close_is_closed_at_once_where_it_is_too_slow() -> None:
     log = log_of(4000)
     subscribers = Subscribers(log, 7)

@@ -96,6 +96,19 @@ def test_a_reader_lags_when_what_it_has_not_taken_fills_half_of_the_log() -> Non
     assert [*lags, reader.lags] == [False, False, True, False]
 
 
+def test_what_may_not_be_read_yet_is_not_behind() -> None:
+    log, reader = filled(4, max_events=8), LogReader()
+    reader.begin(log, 4, "key")
+    add(log, 2)
+    log.holding = True
+    lags = []
+    for _ in range(3):
+        add(log, 1)
+        lags.append(reader.lags)
+    log.told = log.last
+    assert [*lags, reader.lags] == [False, False, False, True]
+
+
 @pytest.mark.parametrize(
     ("sizes", "lags"),
     [
@@ -114,6 +127,20 @@ def test_half_of_the_log_is_half_of_its_bytes_too(sizes: list[int], lags: bool) 
     assert reader.lags is lags
 
 
+@pytest.mark.parametrize("owns", [True, False])
+def test_however_large_it_is(owns: bool) -> None:
+    log, reader = filled(3, max_bytes=4 * OVERHEAD_BYTES), LogReader()
+    reader.begin(log, 3, "key" if owns else None)
+    log.holding = True
+    add_large(log, 2 * OVERHEAD_BYTES)
+    add(log, 1)
+    lags = [reader.lags]
+    log.told = log.last - 1
+    lags.append(reader.lags)
+    log.told = log.last
+    assert [*lags, reader.lags] == [False, False, True]
+
+
 def add_large(log: EventLog, size: int) -> None:
     """An event with so many bytes beside what each takes."""
     log.append(wire.MessageDelta(event=log.last + 1, id="a", index=0, text="x" * size), 0.0)
@@ -127,6 +154,17 @@ def test_the_newest_event_alone_is_no_lag_however_few_are_kept() -> None:
         add(log, 1)
         lags.append(reader.lags)
     assert lags == [False, True]
+
+
+def test_nor_is_the_newest_that_may_be_read() -> None:
+    log, reader = filled(4, max_events=1), LogReader()
+    reader.begin(log, 4, "key")
+    add(log, 1)
+    log.holding = True
+    add(log, 1)
+    lags = [reader.lags]
+    log.told = log.last
+    assert [*lags, reader.lags] == [False, True]
 
 
 def test_what_it_missed_while_it_was_away_does_not_count() -> None:

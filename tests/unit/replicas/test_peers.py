@@ -1,0 +1,218 @@
+"""Who counts as dead, as long as nobody can be told from one that the store has forgotten."""
+
+import asyncio
+import contextlib
+from collections.abc import Sequence
+
+import pytest
+from structlog.testing import capture_logs
+
+from gateway.replicas.peers import Peers
+from gateway.session.storage import BEATS, Beats, StoreUnavailable
+from gateway.stores.memory import MemoryStore
+from tests.support.timing import UNIT
+
+LEASE = 3.0
+PAUSE = LEASE / BEATS
+AHEAD = 1_800_000_000.0
+
+
+class Clock:
+    """The time, which goes on as it is told to."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def time(self) -> float:
+        return self.now
+
+
+class Store(MemoryStore):
+    """Fails as it is told to."""
+
+    def __init__(self, clock: Clock) -> None:
+        super().__init__(clock=lambda: clock.now + AHEAD)
+        self.errors: list[Exception] = []
+
+    async def beat(self, replica: str) -> Beats:
+        if self.errors:
+            raise self.errors.pop()
+        return await super().beat(replica)
+
+
+class World:
+    """This replica among others."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.clock = Clock()
+        self.store = Store(self.clock)
+        self.missed: list[bool] = []
+        self.peers = Peers("me", self.store, LEASE, missed=self.missed.append)
+        monkeypatch.setattr(self.peers, "_loop", self.clock)
+        self.peers._beaten_at = self.clock.now
+
+    async def go_on(self, seconds: float, *others: str) -> None:
+        """So much time passes, in which this and some others are alive."""
+        until = self.clock.now + seconds
+        while self.clock.now < until - PAUSE / 2:
+            self.clock.now += PAUSE
+            for other in others:
+                await MemoryStore.beat(self.store, other)
+            await self.peers.beat()
+
+    async def fail(self) -> None:
+        """The store does not answer once, as `Peers.live` finds."""
+        self.store.errors = [StoreUnavailable()]
+        with pytest.raises(StoreUnavailable):
+            await self.peers.beat()
+        self.peers._steady_since = None
+
+    @property
+    def silent(self) -> Sequence[str]:
+        return [*self.peers.silent()]
+
+
+@pytest.fixture
+async def world(monkeypatch: pytest.MonkeyPatch) -> World:
+    return World(monkeypatch)
+
+
+async def test_who_beats_is_alive(world: World) -> None:
+    await world.go_on(3 * LEASE, "other")
+    assert {"me", "other"} <= world.peers._seen.keys()
+    assert "other" in world.peers
+    assert world.silent == []
+    assert not world.peers.is_late("other")
+    assert not await world.peers.is_dead("other")
+    assert world.peers.ahead == AHEAD
+
+
+async def test_who_misses_a_beat_is_late_and_who_misses_all_is_dead(world: World) -> None:
+    await world.go_on(PAUSE, "other")
+    await world.go_on(2 * PAUSE)
+    late = [world.peers.is_late("other")]
+    await world.go_on(PAUSE)
+    late.append(world.peers.is_late("other"))
+    assert late == [False, True]
+    await world.go_on(PAUSE)
+    assert (world.silent, await world.peers.is_dead("other")) == (["other"], True)
+    await world.go_on(PAUSE, "other")
+    assert (world.silent, world.peers.is_late("other")) == ([], False)
+
+
+async def test_for_exactly_as_long_as_its_lease_it_is_alive(world: World) -> None:
+    await world.go_on(PAUSE, "other")
+    await world.go_on(LEASE)
+    assert world.silent == []
+    world.clock.now += 0.01
+    assert world.silent == ["other"]
+
+
+async def test_who_resigns_is_dead_at_once(world: World) -> None:
+    await world.go_on(PAUSE, "other")
+    await world.store.resign("other")
+    await world.peers.beat()
+    assert world.silent == ["other"]
+
+
+async def test_one_that_was_buried_meanwhile_is_passed_over(world: World) -> None:
+    await world.go_on(PAUSE, "a", "b")
+    for name in ("a", "b"):
+        await world.store.resign(name)
+    await world.peers.beat()
+    silent = world.peers.silent()
+    first = next(silent)
+    for name in ("a", "b"):
+        await world.store.bury(name)
+    await world.peers.beat()
+    assert (first, [*silent]) == ("a", [])
+
+
+async def test_one_that_is_not_known_is_looked_for(world: World) -> None:
+    await world.go_on(LEASE)
+    await world.store.beat("new")
+    assert not await world.peers.is_dead("new")
+    assert await world.peers.is_dead("nobody")
+    assert not world.peers.is_late("nobody")
+
+
+async def test_a_store_that_has_lost_the_newest_beats_makes_nobody_dead(world: World) -> None:
+    await world.go_on(LEASE, "other")
+    world.store._beats["other"] -= 2 * LEASE
+    await world.peers.beat()
+    assert world.silent == []
+    await world.go_on(LEASE)
+    assert world.silent == []
+    world.clock.now += 0.01
+    assert world.silent == ["other"]
+
+
+class TestOutage:
+    async def test_nobody_is_dead_until_all_could_beat_again(self, world: World) -> None:
+        await world.go_on(PAUSE, "other")
+        await world.fail()
+        world.clock.now += 10 * LEASE
+        assert (world.silent, world.peers.are_certain) == ([], False)
+        await world.peers.beat()
+        assert (world.silent, world.peers.are_certain) == ([], False)
+        assert not await world.peers.is_dead("nobody")
+        await world.go_on(LEASE)
+        assert world.peers.are_certain
+        assert world.silent == ["other"]
+
+    async def test_also_where_something_else_than_a_beat_has_found_it_out(
+        self, world: World
+    ) -> None:
+        await world.go_on(LEASE)
+        world.peers.health.failed(StoreUnavailable())
+        await world.peers.beat()
+        certain = [world.peers.are_certain]
+        await world.go_on(LEASE)
+        assert [*certain, world.peers.are_certain] == [False, True]
+
+    async def test_what_others_have_is_known_when_all_could_write_it_again(
+        self, world: World
+    ) -> None:
+        knows = [world.peers.know_all]
+        await world.fail()
+        knows.append(world.peers.know_all)
+        await world.peers.beat()
+        knows.append(world.peers.know_all)
+        await world.go_on(LEASE)
+        assert [*knows, world.peers.know_all] == [True, False, False, True]
+
+    async def test_what_was_missed_is_said_once(self, world: World) -> None:
+        await world.fail()
+        await world.peers.beat()
+        await world.peers.beat()
+        assert world.missed == [False]
+
+    async def test_who_was_silent_for_too_long_may_have_been_taken_for_dead(
+        self, world: World
+    ) -> None:
+        world.clock.now += LEASE
+        await world.peers.beat()
+        assert world.missed == []
+        world.clock.now += LEASE + 0.01
+        await world.peers.beat()
+        assert world.missed == [True]
+
+    async def test_a_beat_that_breaks_is_logged_and_the_replica_lives_on(self) -> None:
+        store = Store(Clock())
+        answered = asyncio.Event()
+        peers = Peers("me", store, LEASE / 100, missed=lambda _: answered.set())
+        store.errors = [StoreUnavailable("away"), ZeroDivisionError()]
+        with capture_logs() as logs:
+            living = asyncio.create_task(peers.live())
+            async with asyncio.timeout(10 * UNIT):
+                await answered.wait()
+        assert not living.done()
+        assert peers.health.is_up
+        living.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await living
+        assert [line["event"] for line in logs] == [
+            "this replica could not say that it is alive",
+            "the store does not answer",
+            "the store answers again",
+        ]
