@@ -176,6 +176,14 @@ class Keeper:
                 self._recorder.reset()
             self._write_now()
 
+    def rest(self) -> None:
+        """What is in the store will do, until there is more: of a session that has been set up from
+        there, as another would set it up too.
+        """
+        if self._behind is not None and not self._units:
+            self._behind.cancel()
+            self._behind = None
+
     def move(self, moved: Callable[[], None]) -> None:
         """Write what there is, and be the owner no more.
 

@@ -141,6 +141,8 @@ class SessionRunner:
         for timer in timers:
             self._set_timer(timer)
         self.handle(event)
+        if self._keeper is not None:
+            self._keeper.rest()
 
     def touch(self, *, whole: bool = False) -> None:
         """See `Keeper.touch`."""

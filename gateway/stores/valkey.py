@@ -225,7 +225,8 @@ class ValkeyStore:
         if found is None:
             return None
         if before.owner not in {NOBODY, replica}:
-            await self._ask(("SREM", _owned(before.owner), session_id))
+            # Not waited for: whoever finds it in there sees that it is another's by now.
+            self._ask(("SREM", _owned(before.owner), session_id))
         fields, log_entries, ended, said = found
         kept = dict(zip(fields[::2], fields[1::2], strict=True))
         unsealed = self._open
