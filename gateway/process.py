@@ -13,6 +13,11 @@ _ADVICE = {
     errno.EACCES: ". Choose one from 1024 on with --port; 0 takes any free",
 }
 
+BACKLOG = 65_535
+"""How many connections may wait to be taken: as many as the system allows, as all come at once that
+another replica had.
+"""
+
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -59,7 +64,7 @@ def listen(host: str, port: int) -> socket.socket:
     """
     family, address = _resolved(host, port)
     try:
-        return socket.create_server(address, family=family, backlog=2048)
+        return socket.create_server(address, family=family, backlog=BACKLOG)
     except OSError as error:
         raise _refused(host, port, error) from None
 

@@ -18,7 +18,7 @@ from gateway.budget import ByteBudget
 from gateway.config import ConfigError, Settings, TlsSettings
 from gateway.logconfig import configure_logging
 from gateway.logs import printable
-from gateway.process import Signals, listen, share
+from gateway.process import BACKLOG, Signals, listen, share
 from gateway.security.certificates import Certificate, CertificateError
 from gateway.transports.hosts import Hosts
 from gateway.transports.http import HttpProtocol
@@ -135,6 +135,7 @@ async def serve(
                 proxy_headers=False,  # uvicorn would believe whoever is on this machine
                 log_config=None,
                 access_log=False,
+                backlog=BACKLOG,
                 timeout_graceful_shutdown=SHUTDOWN_SECONDS,
                 server_header=False,
                 date_header=False,
