@@ -350,7 +350,7 @@ class WebSocketConnection:
         if self._closed or self._closing is not None or runner is None or client is None:
             return  # the session has ended, or is another connection's by now
         try:
-            size = len(frame) if isinstance(frame, bytes) else utf8_size(frame)  # as `_size`
+            size = _size(frame)
             if size > self._most_bytes:
                 self.close(CloseCode.TOO_LARGE, ErrorCode.TOO_LARGE)
                 return
