@@ -18,6 +18,9 @@ from gateway.turnstile import Turnstile
 LARGE_BYTES = 262_144
 """A larger reply takes its turn with others: to read it and to write it takes milliseconds."""
 
+Handle = Callable[[SessionEvent], None]
+"""Takes in what has become of a call."""
+
 log = structlog.stdlib.get_logger("gateway.sessions")
 
 
@@ -41,23 +44,18 @@ class Calls:
         session: Whose.
         route: Its route.
         tasks: Where work is done.
-        handle: Takes in what has become of it.
+
+    What takes in how a call has ended is known to that call alone: whoever runs the session has
+    this, and the two would keep each other in memory.
     """
 
-    def __init__(
-        self,
-        session: Session,
-        route: Route,
-        tasks: Tasks,
-        handle: Callable[[SessionEvent], None],
-    ) -> None:
+    def __init__(self, session: Session, route: Route, tasks: Tasks) -> None:
         self._session = session
         self._route = route
         self._tasks = tasks
-        self._handle = handle
         self._calls: dict[int, Call] = {}
 
-    def invoke(self, effect: do.Invoke) -> None:
+    def invoke(self, effect: do.Invoke, handle: Handle) -> None:
         """Send a turn."""
         turn = effect.turn
         try:
@@ -67,47 +65,44 @@ class Calls:
                 affinity=self._session.id,
                 principal=self._session.principal,
                 until=effect.until,
-                on_parts=partial(self._parts, turn),
-                on_end=partial(self._ended, turn),
+                on_parts=partial(_take_parts, turn, handle),
+                on_end=partial(self._ended, turn, handle),
             )
         except Exception:
             log.exception("an adapter failed", session=self._session.id)
-            self._handle(on.InvokeFailed(turn, internal(Outcome.UNKNOWN)))
+            handle(on.InvokeFailed(turn, internal(Outcome.UNKNOWN)))
 
-    def cancel(self, turn: int) -> None:
+    def cancel(self, turn: int, handle: Handle) -> None:
         """Close a turn's request."""
         call = self._calls.pop(turn, None)
         if call is not None:
             sent = call.cancel() is not Outcome.NOT_INVOKED
-            self._handle(on.InvokeCancelled(turn, None if sent else Outcome.NOT_INVOKED))
+            handle(on.InvokeCancelled(turn, None if sent else Outcome.NOT_INVOKED))
 
     def stop(self) -> None:
         """Close all requests; nobody is told."""
         for call in self._calls.values():
             call.cancel()
 
-    def _parts(self, turn: int, parts: list[str | bytes]) -> None:
-        self._handle(on.ReplyParts(turn, parts))
-
-    def _ended(self, turn: int, result: ModelReply | Failure) -> None:
+    def _ended(self, turn: int, handle: Handle, result: ModelReply | Failure) -> None:
         if isinstance(result, Failure):
             del self._calls[turn]
             self._route.log_failure("turn", self._session.id, result)
-            self._handle(on.InvokeFailed(turn, result))
+            handle(on.InvokeFailed(turn, result))
         elif result.body is not None and len(result.body) > LARGE_BYTES:
-            self._tasks.large.enter(partial(self._replied, turn, result))
+            self._tasks.large.enter(partial(self._replied, turn, handle, result))
         else:
-            self._replied(turn, result)
+            self._replied(turn, handle, result)
 
-    def _replied(self, turn: int, reply: ModelReply) -> None:
+    def _replied(self, turn: int, handle: Handle, reply: ModelReply) -> None:
         if self._calls.pop(turn, None) is not None:  # else it was cancelled meanwhile
-            self._handle(on.ReplyEnded(turn, reply))
+            handle(on.ReplyEnded(turn, reply))
 
-    def open(self) -> None:
+    def open(self, handle: Handle) -> None:
         """Open a session at the model."""
-        self._tasks.spawn(self._open())
+        self._tasks.spawn(self._open(handle))
 
-    async def _open(self) -> None:
+    async def _open(self, handle: Handle) -> None:
         event: SessionEvent
         try:
             event = on.Opened(await self._route.model.open(self._session.principal))
@@ -117,17 +112,21 @@ class Calls:
         except Exception:
             log.exception("an adapter failed", session=self._session.id)
             event = on.OpenFailed(internal(Outcome.NOT_INVOKED))
-        self._handle(event)
+        handle(event)
 
-    def close(self, effect: do.CloseSession) -> None:
+    def close(self, effect: do.CloseSession, handle: Handle) -> None:
         """Close a session at the model."""
-        self._tasks.spawn(self._close(effect))
+        self._tasks.spawn(self._close(effect, handle))
 
-    async def _close(self, effect: do.CloseSession) -> None:
+    async def _close(self, effect: do.CloseSession, handle: Handle) -> None:
         try:
             await self._route.model.close(effect.model)
         except ModelError as error:
             self._route.log_failure("close", self._session.id, error.failure)
         except Exception:
             log.exception("an adapter failed", session=self._session.id)
-        self._handle(on.CloseEnded(effect.model))
+        handle(on.CloseEnded(effect.model))
+
+
+def _take_parts(turn: int, handle: Handle, parts: list[str | bytes]) -> None:
+    handle(on.ReplyParts(turn, parts))

@@ -107,7 +107,7 @@ class SessionRunner:
         first = max(session.clients.readers, default=0) + 1
         self._subscribers = Subscribers(events, first)
         self._timers: dict[Timer, asyncio.TimerHandle] = {}
-        self._calls = Calls(session, route, host, self.handle)
+        self._calls = Calls(session, route, host)
         self._loop = asyncio.get_running_loop()
         self._handling = False
         self._later: list[tuple[SessionEvent, ClientId | None]] = []
@@ -375,7 +375,7 @@ class SessionRunner:
     def _handle_late(self, event: SessionEvent) -> None:
         """The session is over here: of what it has opened at the model, nobody else knows."""
         if isinstance(event, on.Opened):
-            self._calls.close(do.CloseSession(event.model))
+            self._calls.close(do.CloseSession(event.model), self.handle)
 
     def _crash(self, error: Exception) -> None:
         """End a session whose state can't be trusted; the others live on."""
@@ -385,11 +385,11 @@ class SessionRunner:
         self._subscribers.abort(None, CloseCode.INTERNAL, ErrorCode.INTERNAL)
         self.stop()
         self._calls.stop()
+        self._forget()
         if self._end():
-            self._forget()
             model = session.model
             if model is not None:
-                self._calls.close(do.CloseSession(model))
+                self._calls.close(do.CloseSession(model), self.handle)
 
     def stop(self) -> None:
         """Let no timer fire any more."""
@@ -400,13 +400,14 @@ class SessionRunner:
     def _end(self) -> bool:
         """Leave the host, and hold nothing any more; False where that has been done."""
         self._over = True
+        self._keeper = None  # which knows this: the two would keep each other in memory
         self._count()
         return self._host.ended(self)
 
     def _perform(self, effect: do.Effect) -> None:  # noqa: C901 - a case for each effect
         match effect:
             case do.Invoke():
-                self._calls.invoke(effect)
+                self._calls.invoke(effect, self.handle)
             case do.Trim():
                 self.log.trim(effect.through)
                 self._count(COUNTED_BYTES)
@@ -421,13 +422,13 @@ class SessionRunner:
             case do.CloseClient():
                 self._subscribers.close(effect.client, effect.code, effect.reason)
             case do.CancelInvoke():
-                self._calls.cancel(effect.turn)
+                self._calls.cancel(effect.turn, self.handle)
             case do.SetTimer():
                 self._set_timer(effect)
             case do.OpenSession():
-                self._calls.open()
+                self._calls.open(self.handle)
             case do.CloseSession():
-                self._calls.close(effect)
+                self._calls.close(effect, self.handle)
             case do.Forget():
                 self._forget()
                 self._end()

@@ -252,12 +252,15 @@ class Sessions:
         """
         assert self._elsewhere is not None  # noqa: S101 - where it has come from
         snapshot, events = snapshot_of(saved)
-        route, loop = self.routes[snapshot.route], asyncio.get_running_loop()
-        session, timers = restore(snapshot, route.policy, loop.time(), time.time())
+        route, now = self.routes[snapshot.route], asyncio.get_running_loop().time()
         log = EventLog(route.policy.log_bounds)
-        log.begin(snapshot.last - len(events))
-        for event in events:
-            log.append(event, loop.time())
+        try:
+            session, timers = restore(snapshot, route.policy, now, time.time())
+            log.begin(snapshot.last - len(events))
+            for event in events:
+                log.append(event, now)
+        except (KeyError, ValueError) as error:
+            raise Unreadable(type(error).__name__) from error
         runner = self._add(session, log, route)
         runner.keep(self._elsewhere, saved.title, saved.number)
         if self._quota is not None:

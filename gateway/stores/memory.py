@@ -93,11 +93,10 @@ class MemoryStore:
     ) -> None:
         kept = self._sessions.get(session_id)
         if kept is not None:
-            over = kept.saved is None
             if kept.title.token > title.token:
                 raise Fenced
-            if kept.title.token == title.token and (over or kept.title.owner != title.owner):
-                raise Fenced
+            if kept.title.token == title.token and kept.title.owner != title.owner:
+                raise Fenced  # or it is over, and nobody's
         before = None if kept is None else kept.saved
         if change.whole:
             if before is not None and before.title == title and before.number >= number:

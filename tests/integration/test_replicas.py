@@ -163,7 +163,7 @@ async def test_a_dead_replicas_sessions_are_closed_at_the_model(
     async with client(replicas.one.websocket) as chat:
         await chat.open()
     replicas.one.popen.send_signal(signal.SIGKILL)
-    await replicas.other.says("session taken over")
+    await replicas.other.says("sessions of a dead replica taken over")
     replicas.other.stop()
     assert replicas.sessions() == (1, 0), "its client may come back"
 

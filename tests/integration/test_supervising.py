@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import pytest
+from structlog.testing import CapturingLogger
 
 from gateway import workers
 from gateway.config import Settings
@@ -40,6 +41,15 @@ async def supervised() -> AsyncIterator[list[int]]:
             await running
 
 
+@pytest.fixture(autouse=True)
+def log(monkeypatch: pytest.MonkeyPatch) -> CapturingLogger:
+    """What is logged, of which no other test of this process notices anything."""
+    monkeypatch.setattr(workers, "configure_logging", lambda *_: None)
+    logger = CapturingLogger()
+    monkeypatch.setattr(workers, "log", logger)
+    return logger
+
+
 async def until(served: list[int], count: int) -> None:
     async with asyncio.timeout(60 * UNIT):
         while len(served) < count:  # noqa: ASYNC110 - processes start
@@ -47,7 +57,7 @@ async def until(served: list[int], count: int) -> None:
 
 
 async def test_a_fork_that_fails_is_tried_again(
-    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    monkeypatch: pytest.MonkeyPatch, log: CapturingLogger
 ) -> None:
     spawn, failures = asyncio.create_subprocess_exec, [BlockingIOError(11, "no room"), None]
 
@@ -61,15 +71,16 @@ async def test_a_fork_that_fails_is_tried_again(
         os.kill(served[0], signal.SIGKILL)
         await until(served, 3)
         os.kill(served[1], 0)  # the other is still there
-    (line,) = (line for line in capfd.readouterr().err.splitlines() if "can't start" in line)
-    assert "no room" in line
+    assert [call.kwargs["why"] for call in log.calls if "can't start" in call.args[0]] == [
+        "no room"
+    ]
 
 
 async def test_one_that_hangs_is_killed_and_replaced(
-    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    monkeypatch: pytest.MonkeyPatch, log: CapturingLogger
 ) -> None:
     monkeypatch.setattr(workers, "SILENT_SECONDS", 2 * workers.ALIVE_SECONDS)
     async with supervised() as served:
         os.kill(served[0], signal.SIGSTOP)
         await until(served, 3)
-    assert "a worker hangs, and is killed" in capfd.readouterr().err
+    assert "a worker hangs, and is killed" in [call.args[0] for call in log.calls]

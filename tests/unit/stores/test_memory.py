@@ -107,6 +107,17 @@ async def test_pieces_of_the_log_go_when_all_of_their_events_are_forgotten() -> 
     assert saved.events == []
 
 
+async def test_a_write_without_events_is_no_piece_of_the_log() -> None:
+    f = Fixture()
+    await f.save(change(events=b"[1]", last=1))
+    await f.save(change(whole=False, last=1), number=2)
+    await f.save(change(whole=False, events=b"[2]", last=2), number=3)
+    await f.save(change(whole=False, last=2, first=2), number=4)
+    saved = await f.store.claim("a", HERE, "there")
+    assert saved is not None
+    assert saved.events == [b"[2]"]
+
+
 async def test_all_of_it_replaces_what_is_there() -> None:
     f = Fixture()
     await f.save(change(turns={"x": b"1"}, ended=[b"e"], said=[b"s"], events=b"[1]", last=1))
@@ -150,11 +161,13 @@ async def test_only_the_newest_owner_writes() -> None:
 
 async def test_what_is_released_waits_for_an_owner() -> None:
     f = Fixture()
-    await f.save(change(), release=True)
+    await f.store.save("a", HERE, 1, change(), seconds=60.0)
+    assert await f.store.glimpse("a") == Glimpse(HERE, b"head")
+    await f.save(change(whole=False), number=2, release=True)
     waiting = Title(NOBODY, 1)
     assert await f.store.glimpse("a") == Glimpse(waiting, b"head")
     with pytest.raises(Fenced):
-        await f.save(change(whole=False), number=2)
+        await f.save(change(whole=False), number=3)
     saved = await f.store.claim("a", waiting, "here")
     assert saved is not None
     assert saved.title == Title("here", 2)
@@ -203,8 +216,13 @@ async def test_who_is_alive_and_since_when_not() -> None:
     assert await f.store.beat("two") == Beats(1003.0, {"one": 3.0, "two": 0.0})
     await f.store.resign("one")
     assert (await f.store.beat("two")).ages["one"] >= 1000.0
-    await f.store.bury("one")
-    assert (await f.store.beat("two")).ages == {"two": 0.0}
+    await f.save(change(), title=Title("one", 1))
+    await f.store.post("one", [b"1"])
+    for _ in range(2):
+        await f.store.bury("one")
+        assert (await f.store.beat("two")).ages == {"two": 0.0}
+        assert await f.store.owned("one", 10) == []
+        assert await f.store.collect("one", 0.0) == []
 
 
 async def test_letters_come_in_the_order_posted() -> None:
@@ -218,6 +236,11 @@ async def test_letters_come_in_the_order_posted() -> None:
     await f.store.post("there", [b"not this"])
     await f.store.post("here", [b"4"])
     assert await waiting == [b"4"]
+    waiting = asyncio.create_task(f.store.collect("here", 10.0))
+    for _ in range(3):
+        await asyncio.sleep(0)
+    await f.store.post("here", [b"5"])
+    assert await waiting == [b"5"]
 
 
 async def test_a_ticket_is_taken_once_and_in_time() -> None:
