@@ -95,8 +95,9 @@ class MemoryStore:
         if kept is not None:
             if kept.title.token > title.token:
                 raise Fenced
-            if kept.title.token == title.token and kept.title.owner != title.owner:
-                raise Fenced  # or it is over, and nobody's
+            over = kept.saved is None
+            if kept.title.token == title.token and (over or kept.title.owner != title.owner):
+                raise Fenced
         before = None if kept is None else kept.saved
         if change.whole:
             if before is not None and before.title == title and before.number >= number:

@@ -59,10 +59,14 @@ class App:
         body = script if "return" in script else f"return {script};"
         return await self.page.evaluate(f"async () => {{ {body} }}")
 
+    async def begin(self) -> None:
+        """Connect."""
+        await self.page.evaluate(APP)
+
     async def load(self) -> None:
         """Load the page again, as a user who reloads it."""
         await self.page.reload()
-        await self.page.evaluate(APP)
+        await self.begin()
 
     async def wait(self, condition: str) -> None:
         """Wait for an expression to be true on the page."""
@@ -81,17 +85,24 @@ class App:
 
 
 @pytest_asyncio.fixture(loop_scope="session")
-async def app(browser: Browser, files: str) -> AsyncIterator[App]:
+async def idle(browser: Browser, files: str) -> AsyncIterator[App]:
+    """An app that has not begun to connect."""
     page = await browser.new_page()
     page.set_default_timeout(20_000 * UNIT)
     complaints: list[str] = []
     page.on("pageerror", lambda error: complaints.append(str(error)))
     wire = await ScriptedGateway().play(page)
     await page.goto(f"{files}/routes.json")
-    await page.evaluate(APP)
     yield App(page, wire)
     await page.context.close()
     assert complaints == []
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def app(idle: App) -> App:
+    """An app that connects."""
+    await idle.begin()
+    return idle
 
 
 # Events of the one turn: 1 opened, 2 accepted, 3 to 5 parts, 6 done.
@@ -101,8 +112,10 @@ POINTS: list[str | int] = ["sending", "accepting", 1, 2, 3, 4, 5, 6]
 @pytest.mark.parametrize(
     ("point", "code"), [*((point, 1011) for point in POINTS), (4, 1012), (4, 4413), (4, 1001)]
 )
-async def test_a_connection_breaks(app: App, point: str | int, code: int) -> None:
+async def test_a_connection_breaks(idle: App, point: str | int, code: int) -> None:
+    app = idle
     app.wire.breaks[point] = code
+    await app.begin()
     await app.wait("client.state !== 'connecting'")
     await app.page.evaluate(SEND)
     assert (await app.ended())["text"] == "One two three."

@@ -13,6 +13,7 @@ from threading import Thread
 from typing import get_args
 
 import pytest
+import structlog
 from click.testing import CliRunner, Result
 
 from gateway.cli import main
@@ -30,8 +31,11 @@ def invoke(*arguments: str) -> Result:
 
 
 @pytest.fixture(autouse=True)
-def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Where there is no configuration; how a command logs is no other test's affair."""
     monkeypatch.chdir(tmp_path)
+    yield
+    structlog.reset_defaults()
 
 
 @pytest.fixture

@@ -179,8 +179,9 @@ async def test_what_is_over_can_not_be_written_or_claimed() -> None:
     await f.store.delete("a", HERE)
     assert await f.store.claim("a", Title(NOBODY, 1), "there") is None
     for whole in (False, True):
-        with pytest.raises(Fenced):
-            await f.save(change(whole=whole), number=2)
+        for title in (HERE, Title(NOBODY, 1)):
+            with pytest.raises(Fenced):
+                await f.save(change(whole=whole), number=2, title=title)
     f.now += OVER_SECONDS
     await f.save(change(), number=2)
 
