@@ -1,6 +1,6 @@
 """The turns of a session: those that wait, the one at the model, the ids of those that ended."""
 
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable
 from hashlib import sha256
 from typing import Literal, NamedTuple
 
@@ -132,11 +132,6 @@ class TurnQueue:
     def next_up(self) -> Turn | None:
         """The one that has waited longest."""
         return self.waiting[0] if self.waiting else None
-
-    @property
-    def live(self) -> Collection[Turn]:
-        """Those that have not ended."""
-        return self._live.values()
 
     @property
     def pending(self) -> int:
