@@ -349,6 +349,8 @@ class Session:
         """Begin again what was under way, with the clients that are still there."""
         self._set_up(event)
         self._heed(self.upstream.handle(event))
+        if self.ending is not None:
+            return
         if self.state is not State.READY:
             self.clients.await_one()
         elif self.turns.queue.waiting:

@@ -115,7 +115,7 @@ TABLE: Table[State] = table(
         ((_retrying,), Timer.RETRY_TURN, "send_again", (_ready, _running, _renewing, _closing)),
         ((_ready,), Timer.IDLE, "idle", (_ready, *_over)),
         ((_renewing, _running, _retrying), Timer.IDLE, "not_idle", ()),
-        ((_ready,), Timer.DETACHED, "abandoned", (_ready, _closing, _ended)),
+        ((_ready,), Timer.DETACHED, "abandoned", (_ready, *_over)),
         ((*_waiting, _running, _retrying), Timer.DETACHED, "abandoned_busy", ()),
         ((_closing,), Timer.CLOSING, "give_up", _gone),
         ((_ended,), Timer.DETACHED, "forget", (_closed,)),

@@ -99,7 +99,7 @@ class Script:
         self.deltas: dict[str, int] = {}
         self.sent: set[str] = set()
         self.keys = ["key-0"]
-        self.forgotten = False
+        self.forgotten = self.was_held = False
         self.socket: do.CloseClient | None = None
         self.resumed: wire.SessionResumed | None = None
         self.reader = LogReader()
@@ -162,6 +162,8 @@ class Script:
                 self._settle(event.turn)
             case on.CloseEnded():
                 self.closing_models.remove(event.model)
+            case on.Hold():
+                self.was_held = True
             case on.Attached():
                 assert self.session.accepts(event.resume_key)
             case _:
@@ -332,7 +334,8 @@ class Script:
             assert self.accepted == set(self.done), "every accepted message has ended"
             assert not self.open_models, "what was opened is being closed"
         if self.state is State.READY:
-            assert not self.open_models or Timer.EXPIRY in self.timers
+            # One that has expired while it was held is seen to with its next turn.
+            assert not self.open_models or self.was_held or Timer.EXPIRY in self.timers
 
     # Other processes
 

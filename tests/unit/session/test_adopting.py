@@ -733,3 +733,22 @@ def test_times_are_the_same_by_another_clock() -> None:
     assert script.clock > CLOCK
     assert script.done["a"].duration_ms == 0
     assert script.timers[Timer.EXPIRY] == START + 1195
+
+
+def test_one_that_nobody_waits_for_is_closed_and_waits_for_nobody() -> None:
+    script = Script(resume_seconds=30, on_lost=Recovery.REPLAY, opening=Opening.TURN).start()
+    script.step(send("a"))
+    script.answer(new_session=MODEL)
+    script.step(send("b"))
+    script.answer()
+    script.step(send("c"))
+    script.fail(failure(code=ErrorCode.SESSION_LOST, outcome=Outcome.NOT_INVOKED))
+    script.detach()
+    script.fire(Timer.DETACHED)
+    script.step(wire.MessageCancel(id="c"))
+    script.answer(new_session=NEW)
+    assert script.stands(State.RENEWING)
+    adopted(script)
+    assert script.closing_models == [NEW]
+    assert script.stands(State.CLOSING)
+    assert [*script.timers] == [Timer.CLOSING]
