@@ -54,7 +54,6 @@ class Peers:
         self._missed = missed
         self._seen: dict[str, tuple[float, float]] = {}
         """When each replica has beaten last, by the store's clock, and since when that is known."""
-        self._steady_since: float | None = float("-inf")  # nothing is known against it yet
         self._beaten_at = self._loop.time()
         self._back_since = float("-inf")
         """When the store has answered again that had not."""
@@ -80,10 +79,8 @@ class Peers:
             beat = clock - age
             before, since = seen.get(replica, (0.0, now))
             self._seen[replica] = beat, since if abs(beat - before) < SAME_SECONDS else now
-        if self._steady_since is None:
-            self._steady_since = now
         if not self.health.is_up:
-            self._steady_since = self._back_since = now
+            self._back_since = now
             self.health.answered()
             self._missed(False)
 
@@ -97,7 +94,6 @@ class Peers:
                 if not isinstance(error, StoreUnavailable | TimeoutError):
                     log.exception("this replica could not say that it is alive")
                 self.health.failed(error)
-                self._steady_since = None  # the others may have been silent for the same reason
             else:
                 await self.health.trouble(self.pause)
             if not self.health.is_up:
@@ -105,22 +101,14 @@ class Peers:
 
     @property
     def are_certain(self) -> bool:
-        """Whether the store has been there for so long that no other can have missed it."""
-        steady = self._steady_since
-        return (
-            self.health.is_up
-            and steady is not None
-            and self._loop.time() - steady >= self._lease_seconds
-        )
-
-    @property
-    def know_all(self) -> bool:
-        """Whether what others have is in the store, even if it had lost everything."""
+        """Whether the store has been there for so long that no other can have missed it, and that
+        what others have is in it, even if it had lost everything.
+        """
         return self.health.is_up and self._loop.time() - self._back_since >= self._lease_seconds
 
     def silent(self) -> Iterator[str]:
         """The others that are dead, as long as they are."""
-        for replica in [*self._seen]:
+        for replica in self._seen:  # which a beat replaces, and does not change
             if replica != self._name and self.is_silent(replica):
                 yield replica
 

@@ -240,7 +240,7 @@ class Replica:
         with self.health.call():
             glimpse = await self.store.glimpse(client.session_id)
         if glimpse is None or not _fits(head_of(glimpse.head), client):
-            if not self._peers.know_all:
+            if not self._peers.are_certain:
                 raise _NotYetError
             return None
         owner = glimpse.title.owner

@@ -65,7 +65,6 @@ class World:
         self.store.errors = [StoreUnavailable()]
         with pytest.raises(StoreUnavailable):
             await self.peers.beat()
-        self.peers._steady_since = None
 
     @property
     def silent(self) -> Sequence[str]:
@@ -173,13 +172,13 @@ class TestOutage:
     async def test_what_others_have_is_known_when_all_could_write_it_again(
         self, world: World
     ) -> None:
-        knows = [world.peers.know_all]
+        knows = [world.peers.are_certain]
         await world.fail()
-        knows.append(world.peers.know_all)
+        knows.append(world.peers.are_certain)
         await world.peers.beat()
-        knows.append(world.peers.know_all)
+        knows.append(world.peers.are_certain)
         await world.go_on(LEASE)
-        assert [*knows, world.peers.know_all] == [True, False, False, True]
+        assert [*knows, world.peers.are_certain] == [True, False, False, True]
 
     async def test_what_was_missed_is_said_once(self, world: World) -> None:
         await world.fail()
