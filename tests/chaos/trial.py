@@ -233,8 +233,11 @@ def result(
     codes: Counter[str] = Counter()
     for witness in crowd.witnesses:
         codes.update(witness.codes)
-    taken = [line for line in lines if "session taken over" in line]
-    let_go = sum("of=None" in line for line in taken)
+    taken = [
+        int(line.rpartition("sessions=")[2])
+        for line in lines
+        if "sessions of a dead replica taken over" in line
+    ]
     sessions = counted["sessions"]
     turns = counted["turns"]
     assert isinstance(sessions, dict)
@@ -246,7 +249,7 @@ def result(
     )
     if not crowd.total()["turns"]:
         verdict.broken.append("nothing was said")
-    takeovers = Counter({"of the dead": len(taken) - let_go, "let go": let_go})
+    takeovers = Counter({"of the dead": sum(taken)})
     fenced = sum("another replica has taken a session over" in line for line in lines)
     if fenced:
         takeovers["found out late"] = fenced
