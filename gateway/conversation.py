@@ -68,7 +68,8 @@ class Resuming(NamedTuple):
     Attributes:
         subscriber: Its connection.
         session_id: The gateway's own id of the session.
-        resume_key: What it has shown.
+        shown: The digest of the key that it has shown.
+        new: That of the key that it is told if it may have the session.
         last_event: The newest event that it has.
         route: Where it has connected.
         principal: Who it is.
@@ -76,7 +77,8 @@ class Resuming(NamedTuple):
 
     subscriber: Traveller
     session_id: str
-    resume_key: str
+    shown: bytes
+    new: bytes
     last_event: int
     route: Route
     principal: str

@@ -7,7 +7,6 @@ event loop's thread only and never waits, so its events are in one order and nee
 import asyncio
 import logging
 import random
-import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
@@ -164,23 +163,29 @@ class SessionRunner:
 
     # Clients
 
-    def start(self, subscriber: Subscriber | None = None) -> ClientId | None:
-        """Open the session; returns the number of who reads it, if somebody does."""
+    def start(self, key: bytes, subscriber: Subscriber | None = None) -> ClientId | None:
+        """Open the session; returns the number of who reads it, if somebody does.
+
+        Args:
+            key: The digest of what a client has to show when it comes back.
+            subscriber: The connection that it is asked for over.
+        """
         client = None if subscriber is None else self._subscribers.add(subscriber)
-        self.handle(on.Start(_new_key(), client))
+        self.handle(on.Start(key, client))
         return client
 
-    def attach(self, subscriber: Subscriber, resume_key: str, last_event: int) -> ClientId:
+    def attach(self, subscriber: Subscriber, shown: bytes, new: bytes, last_event: int) -> ClientId:
         """Let a client that has come back take the session over; returns its number.
 
         Args:
             subscriber: Its connection.
-            resume_key: What it has shown, and the session accepts.
+            shown: The digest of the key that it has shown, and the session accepts.
+            new: That of the key that it is told.
             last_event: The newest event that it has; no greater than the log's.
         """
         client = self._subscribers.add(subscriber)
         self.attached_at = self._loop.time()
-        self.handle(on.Attached(client, resume_key, _new_key(), last_event))
+        self.handle(on.Attached(client, shown, new, last_event))
         return client
 
     def subscribe(self, subscriber: Subscriber, last_event: int) -> ClientId:
@@ -209,7 +214,7 @@ class SessionRunner:
         """A client has received all that its reader has taken: a session that it has closed, and
         all of whose events it has, is kept for nobody. One that reads along does not decide that.
         """
-        has_all = reader.resume_key and reader.position == self.log.last
+        has_all = reader.owns and reader.position == self.log.last
         if has_all and self.session.is_closed_by_client:
             self.handle(EventAck(event=reader.position))
 
@@ -459,12 +464,12 @@ class SessionRunner:
         if subscriber is None:
             return  # it has gone meanwhile
         if not effect.resumes:
-            subscriber.reader.begin(self.log, effect.after, effect.resume_key)
+            subscriber.reader.begin(self.log, effect.after, owns=effect.opens)
             subscriber.wake(soon=False)
             return
         resumed = SessionResumed(
             session_id=self.session.id,
-            resume_key=effect.resume_key or "",
+            resume_key="",  # its reader puts in its own
             expires_at=effect.expires_at,
             last_event=self.log.told,
             lost=None,
@@ -484,7 +489,3 @@ class SessionRunner:
     def _fire(self, timer: Timer) -> None:
         del self._timers[timer]
         self.handle(on.TimerFired(timer))
-
-
-def _new_key() -> str:
-    return secrets.token_urlsafe(32)

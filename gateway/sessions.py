@@ -19,7 +19,7 @@ from gateway.route import Route
 from gateway.runner import SessionRunner, Shared
 from gateway.session import events as on
 from gateway.session.events import ClientId
-from gateway.session.keys import ResumeKeys
+from gateway.session.keys import ResumeKeys, digest
 from gateway.session.log import EventLog
 from gateway.session.ports import Log
 from gateway.session.recorder import head_of, snapshot_of
@@ -34,7 +34,7 @@ log = structlog.stdlib.get_logger("gateway.sessions")
 SPREAD_SECONDS = 0.1
 """The longest pause between the ends of two sessions when the gateway shuts down."""
 
-NOBODYS = ResumeKeys.first(secrets.token_urlsafe())
+NOBODYS = ResumeKeys([digest(secrets.token_urlsafe())])
 """The keys that are compared where there is no session: none that anybody has."""
 
 LAST_SECONDS = 5.0
@@ -276,23 +276,23 @@ class Sessions:
         return runner
 
     def find(
-        self, session_id: str, resume_key: str, *, route: Route, principal: str
+        self, session_id: str, shown: bytes, *, route: Route, principal: str
     ) -> SessionRunner | None:
         """The session that a client may take over; None where there is none for it.
 
         Args:
             session_id: The gateway's own id.
-            resume_key: What the client shows.
+            shown: The digest of the key that the client shows.
             route: Where it has connected.
             principal: Who it is.
         """
         runner = self._runners.get(session_id)
         if runner is None:
-            NOBODYS.accepts(resume_key)  # takes as long as to look at another's
+            NOBODYS.accepts(shown)  # takes as long as to look at another's
             return None
         session = runner.session
         theirs = session.policy is route.policy and session.principal == principal
-        return runner if session.accepts(resume_key) and theirs else None
+        return runner if session.accepts(shown) and theirs else None
 
     async def resume(self, client: Resuming) -> tuple[Conversation, ClientId] | None:
         """Let a client that has come back take its session over, wherever that is.
@@ -314,7 +314,7 @@ class Sessions:
     def attach(self, client: Resuming) -> tuple[Conversation, ClientId] | None:
         """The same for a session that is here."""
         runner = self.find(
-            client.session_id, client.resume_key, route=client.route, principal=client.principal
+            client.session_id, client.shown, route=client.route, principal=client.principal
         )
         if not client.subscriber.is_open:
             raise ClientGone
@@ -324,7 +324,8 @@ class Sessions:
             if runner.session.is_over:
                 return None
             raise PastNewest(runner.log.told)
-        return runner, runner.attach(client.subscriber, client.resume_key, client.last_event)
+        number = runner.attach(client.subscriber, client.shown, client.new, client.last_event)
+        return runner, number
 
     def spawn(self, work: Coroutine[Any, Any, object]) -> asyncio.Task[None]:
         """Run work that ends with the gateway, and does not end it; after that, none."""

@@ -79,9 +79,9 @@ class Remote:
         self._loop = asyncio.get_running_loop()
         self._flushing = self._over = False
 
-    def begin(self, resume_key: str, last_event: int) -> None:
+    def begin(self, shown: bytes, new: bytes, last_event: int) -> None:
         """Take the session over for the client; see `SessionRunner.attach`."""
-        self._client = self._runner.attach(self, resume_key, last_event)
+        self._client = self._runner.attach(self, shown, new, last_event)
 
     def take(self, letter: letters.Said | letters.Left) -> None:
         """The client has said something, or has left."""
@@ -281,14 +281,13 @@ class Follower:
             self._close(CloseCode(letter.code), letter.reason, last=letter.last)
 
     def _tell(self, message: ServerMessage) -> None:
-        subscriber, reader = self.subscriber, self.subscriber.reader
+        subscriber = self.subscriber
         if isinstance(message, SessionResumed):
-            begin = self._last_event if message.lost is None else message.lost[1]
-            self.log.begin(begin)
-            reader.begin(self.log, begin, message.resume_key)
+            self.log.begin(self._last_event if message.lost is None else message.lost[1])
+            subscriber.reader.resume(self.log, self._last_event, message)
             if not self.answer.done():
                 self.answer.set_result(None)
-            subscriber.tell(message)
+            subscriber.wake(soon=True)
         elif isinstance(message, Notice):
             subscriber.tell(message)
         else:

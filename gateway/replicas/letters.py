@@ -36,7 +36,8 @@ class Join(_Letter, frozen=True, kw_only=True, tag="join"):
         session_id: The session.
         route: Where it has connected.
         principal: Who it is.
-        resume_key: What it has shown.
+        shown: The digest of the key that it has shown.
+        new: That of the key that it is told there.
         last_event: The newest event that it has.
         sent_at: When this was sent, by the store's clock: it is void when nobody waits for the
             answer, who may have come back by another way.
@@ -46,7 +47,8 @@ class Join(_Letter, frozen=True, kw_only=True, tag="join"):
     session_id: str
     route: str
     principal: str
-    resume_key: str
+    shown: bytes
+    new: bytes
     last_event: int
     sent_at: float
 
@@ -75,7 +77,7 @@ class Told(_Letter, frozen=True, kw_only=True, tag="told"):
 
     Attributes:
         number: Counts what is told, from 1.
-        messages: In their order.
+        messages: In their order, without the client's key.
         heard: The number of the newest of what the client has said that was taken in.
     """
 

@@ -272,7 +272,8 @@ class Replica:
                     session_id=client.session_id,
                     route=client.route.policy.route,
                     principal=client.principal,
-                    resume_key=client.resume_key,
+                    shown=client.shown,
+                    new=client.new,
                     last_event=client.last_event,
                     sent_at=self._loop.time() + self._peers.ahead,
                 ),
@@ -372,8 +373,8 @@ class Replica:
         route = self._sessions.routes.get(letter.route)
         runner = None
         if route is not None:
-            key, name = letter.resume_key, letter.principal
-            runner = self._sessions.find(letter.session_id, key, route=route, principal=name)
+            shown, name = letter.shown, letter.principal
+            runner = self._sessions.find(letter.session_id, shown, route=route, principal=name)
         if (
             runner is None
             or letter.sent_at - self._peers.ahead
@@ -389,7 +390,7 @@ class Replica:
             return
         remote = Remote(letter.link, letter.replica, runner, self)
         self._remotes[letter.link] = remote
-        remote.begin(letter.resume_key, letter.last_event)
+        remote.begin(letter.shown, letter.new, letter.last_event)
 
     def _refuse(self, letter: letters.Join, code: CloseCode) -> None:
         shut = letters.Shut(link=letter.link, number=1, code=code, reason=ErrorCode.SESSION_LOST)
@@ -441,4 +442,4 @@ def _fits(head: Snapshot, client: Resuming) -> bool:
     """Whether the client may have the session."""
     keys = ResumeKeys(head.keys or ())
     theirs = head.route == client.route.policy.route and head.principal == client.principal
-    return keys.accepts(client.resume_key) and theirs
+    return keys.accepts(client.shown) and theirs

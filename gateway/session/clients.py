@@ -35,20 +35,20 @@ class Clients:
         self.absent_since: float | None = None
         self.keys: ResumeKeys | None = None
 
-    def accept(self, resume_key: str) -> bool:
-        """Whether who shows this key may come back."""
-        return self.keys is not None and self.keys.accepts(resume_key)
+    def accept(self, shown: bytes) -> bool:
+        """Whether who shows the key with this digest may come back."""
+        return self.keys is not None and self.keys.accepts(shown)
 
     def start(self, event: on.Start) -> None:
         """The session has been asked for, over a connection or without one."""
-        self.keys = ResumeKeys.first(event.resume_key)
+        self.keys = ResumeKeys([event.key])
         if event.client is None:
             self.absent_since = self._out.now
             self.await_one()
             return
         self.owner = event.client
         self.readers = (event.client,)
-        self._out.do(do.Attach(event.client, 0, event.resume_key))
+        self._out.do(do.Attach(event.client, 0, opens=True))
 
     def take_over(self, event: on.Attached, expires_at: str | None) -> None:
         """Make a connection the session's owner; the one that was is displaced.
@@ -58,21 +58,13 @@ class Clients:
             expires_at: What it is told of the session's expiry.
         """
         assert self.keys is not None  # noqa: S101 - one has been accepted
-        self.keys.rotate(event.resume_key, event.new_key)
+        self.keys.rotate(event.shown, event.new)
         before, self.owner = self.owner, event.client
         if before is not None:
             self.readers = tuple(reader for reader in self.readers if reader != before)
             self._out.do(do.Displace(before))
         self._out.do(do.Trim(event.last_event))
-        self._read(
-            do.Attach(
-                event.client,
-                event.last_event,
-                event.new_key,
-                resumes=True,
-                expires_at=expires_at,
-            )
-        )
+        self._read(do.Attach(event.client, event.last_event, resumes=True, expires_at=expires_at))
 
     def subscribe(self, client: ClientId, last_event: int) -> None:
         """Let a client read from the event that it has."""

@@ -3,7 +3,6 @@
 from msgspec import Struct
 
 from gateway.errors import CloseCode
-from gateway.protocol.discretion import Discreet
 from gateway.protocol.messages import Event, Notice
 from gateway.session.events import ClientId, Timer
 from gateway.session.ports import ModelRequest, ModelSession
@@ -40,20 +39,21 @@ class Tell(Struct, frozen=True, gc=False):
     notice: Notice
 
 
-class Attach(Discreet, frozen=True, gc=False):
+class Attach(Struct, frozen=True, gc=False):
     """Let a client read the log.
 
     Attributes:
         client: Which.
         after: The event that it is to read from, exclusive.
-        resume_key: What it has to show when it comes back; None where it keeps the key that it has.
-        resumes: Whether it is to be told first that the session goes on.
+        opens: Whether it has asked for the session, which is its.
+        resumes: Whether the session is its again; it is to be told first that it goes on. Who
+            neither opens nor resumes it reads along.
         expires_at: What it is then told of the session's expiry.
     """
 
     client: ClientId
     after: int
-    resume_key: str | None = None
+    opens: bool = False
     resumes: bool = False
     expires_at: str | None = None
 

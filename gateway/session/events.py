@@ -40,12 +40,12 @@ class Start(Discreet, frozen=True, gc=False):
     """Somebody asks for the session.
 
     Attributes:
-        resume_key: What a client has to show when it comes back.
+        key: The digest of what a client has to show when it comes back.
         client: The connection that it was asked for over; None where there is none, as for an HTTP
             request.
     """
 
-    resume_key: str
+    key: bytes
     client: ClientId | None
 
 
@@ -54,14 +54,14 @@ class Attached(Discreet, frozen=True, gc=False):
 
     Attributes:
         client: The connection.
-        resume_key: The key that it has shown, which is good.
-        new_key: What it has to show the next time.
+        shown: The digest of the key that it has shown, which is good.
+        new: That of the key that it has to show the next time.
         last_event: The newest event that it has; no greater than the newest there is.
     """
 
     client: ClientId
-    resume_key: str
-    new_key: str
+    shown: bytes
+    new: bytes
     last_event: int
 
 

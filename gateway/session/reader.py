@@ -16,40 +16,43 @@ MAX_NOTICES = 64
 class LogReader:
     """Takes a session's events in their order, and each notice where it was said.
 
+    Args:
+        resume_key: What the client has to show when it comes back. It is put into what it is told;
+            empty where it can't come back, or is told by another reader.
+
     Attributes:
         position: The newest event that has been taken.
-        resume_key: What the client has to show when it comes back; empty where it can't.
+        owns: Whether the session is the client's, and the log trimmed as it acknowledges; False for
+            one that reads along.
         lost: The first and the last of the numbers that could no longer be had when it began; None
             where all could.
     """
 
-    __slots__ = ("_backlog", "_log", "_notices", "_owns", "lost", "position", "resume_key")
+    __slots__ = ("_backlog", "_log", "_notices", "lost", "owns", "position", "resume_key")
 
     _backlog: int
-    _owns: bool
 
-    def __init__(self) -> None:
+    def __init__(self, resume_key: str = "") -> None:
         self.position = 0
-        self.resume_key = ""
+        self.resume_key = resume_key
+        self.owns = False
         self.lost: tuple[int, int] | None = None
         self._log: Log | None = None
         self._notices: list[tuple[int, Notice]] = []
 
-    def begin(self, log: Log, after: int, resume_key: str | None) -> None:
+    def begin(self, log: Log, after: int, *, owns: bool) -> None:
         """Read a log.
 
         Args:
             log: A session's.
             after: The event to begin with, exclusive.
-            resume_key: The newest; None for a client that reads along, and whose
-                acknowledgements those that trim the log are not.
+            owns: Whether the session is the client's.
         """
         self._log = log
-        self._owns = resume_key is not None
+        self.owns = owns
         self.position = max(after, log.first - 1)
         self.lost = (after + 1, self.position) if self.position > after else None
         self._backlog = log.last
-        self.resume_key = resume_key or self.resume_key
 
     def resume(self, log: Log, after: int, resumed: SessionResumed) -> None:
         """Read a log again, and say so first: what is lost of it too.
@@ -57,10 +60,11 @@ class LogReader:
         Args:
             log: As for `begin`.
             after: The newest event that the client has.
-            resumed: What to say, but for the numbers that are gone.
+            resumed: What to say, but for the key and the numbers that are gone.
         """
-        self.begin(log, after, resumed.resume_key)
-        self._notices.append((self.position, structs.replace(resumed, lost=self.lost)))
+        self.begin(log, after, owns=True)
+        resumed = structs.replace(resumed, resume_key=self.resume_key, lost=self.lost)
+        self._notices.append((self.position, resumed))
 
     def move(self, log: Log) -> None:
         """Go on in another copy of the same log."""
@@ -89,9 +93,9 @@ class LogReader:
         The other half is for what happens before the client comes back.
         """
         log, position = self._log, self.position
-        if log is None or (log.told - position <= 1 and self._owns):
+        if log is None or (log.told - position <= 1 and self.owns):
             return False
-        if position + 1 < log.first and not (self._owns and log.trimmed + 1 >= log.first):
+        if position + 1 < log.first and not (self.owns and log.trimmed + 1 >= log.first):
             return True  # what has been neither taken nor acknowledged is no longer kept
         if position < self._backlog:
             return False  # it has come back, and is still taking what it missed
@@ -112,7 +116,7 @@ class LogReader:
         log, notices = self._log, self._notices
         if log is None:
             return notices.pop(0)[1] if notices else None
-        if self._owns and self.position < log.trimmed:
+        if self.owns and self.position < log.trimmed:
             self.position = log.trimmed
         if notices and notices[0][0] <= self.position:
             return notices.pop(0)[1]

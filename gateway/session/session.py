@@ -132,9 +132,9 @@ class Session:
         action(self, event)
         return out.take()
 
-    def accepts(self, resume_key: str) -> bool:
-        """Whether a client that shows this key may come back to the session."""
-        return self.clients.accept(resume_key)
+    def accepts(self, shown: bytes) -> bool:
+        """Whether a client that shows the key with this digest may come back to the session."""
+        return self.clients.accept(shown)
 
     def knows(self, message_id: str) -> bool:
         """Whether a message with this id was accepted before, and is remembered."""

@@ -116,7 +116,7 @@ def head(session: Session, now: float, wall: float) -> Snapshot:
         owner=clients.owner,
         readers=clients.readers,
         absent_since=_moved(clients.absent_since, shift),
-        keys=None if clients.keys is None else clients.keys.hashes,
+        keys=None if clients.keys is None else clients.keys.digests,
         calls=turns.count,
         waiting=[_without_body(turn, shift) for turn in turns.waiting],
         running=turns.running and _without_body(turns.running, shift),

@@ -1,6 +1,7 @@
 """A client's WebSocket, from its first frame to the end: messages in, the session's log out."""
 
 import asyncio
+import secrets
 from collections.abc import Callable
 
 import structlog
@@ -25,6 +26,7 @@ from gateway.protocol.messages import (
 )
 from gateway.route import Route
 from gateway.session.events import ClientId, Confirmed, Written
+from gateway.session.keys import digest
 from gateway.session.reader import LogReader
 from gateway.session.sizes import utf8_size
 from gateway.sessions import ClientGone, PastNewest, Sessions, TooManySessions
@@ -111,7 +113,7 @@ class WebSocketConnection:
         on_end: Callable[[int, str | None], None],
         coalescer: Coalescer,
     ) -> None:
-        self.reader = LogReader()
+        self.reader = LogReader(secrets.token_urlsafe(32))
         self._websocket = websocket
         self._link: Link = websocket.scope["extensions"][LINK]
         self._loop = asyncio.get_running_loop()
@@ -271,7 +273,7 @@ class WebSocketConnection:
             text = "There are as many sessions as there may be."
             raise Refused(ErrorCode.UNAVAILABLE, text, retry_after=FULL_SECONDS) from None
         self._runner = runner
-        self._client = runner.start(self)
+        self._client = runner.start(digest(self.reader.resume_key), self)
 
     async def _session_open(self, sessions: Sessions) -> bool:
         """Take a frame that is to open a session, or to resume one; False where it is wrong."""
@@ -297,7 +299,8 @@ class WebSocketConnection:
         if session_id is UNSET or key is UNSET or last is UNSET:
             self._refuse("`session_id`, `resume_key` and `last_event` resume a session together")
             return False
-        client = Resuming(self, session_id, key, last, self._route, principal)
+        shown, new = digest(key), digest(self.reader.resume_key)
+        client = Resuming(self, session_id, shown, new, last, self._route, principal)
         return await self._resume(sessions, client)
 
     async def _resume(self, sessions: Sessions, client: Resuming) -> bool:

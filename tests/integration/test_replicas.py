@@ -13,7 +13,7 @@ from tests.integration.conftest import Start
 from tests.support import valkey
 from tests.support.client import JSON, Client, Message, client
 from tests.support.processes import Process, admin
-from tests.support.secrets import register
+from tests.support.secrets import found, register
 from tests.support.timing import UNIT
 from tests.support.tokens import add_key
 
@@ -123,6 +123,23 @@ async def test_a_stream_is_followed_and_the_session_comes_when_it_has_ended(
         assert numbers == [*range(accepted["event"] + 1, numbers[-1] + 1)]
         replicas.one.popen.send_signal(signal.SIGKILL)
         assert (await chat.ask("and now?"))["status"] == "completed"
+
+
+async def test_the_store_is_told_no_key(replicas: Replicas, store: valkey.Server) -> None:
+    """Neither the one that is shown nor the one that is new, while a session is followed."""
+    with store.overheard() as said:
+        async with client(replicas.one.websocket) as chat:
+            opened = await chat.open()
+            await chat.send("message.send", id="slow", text=f"/sleep {UNIT}")
+            await chat.until("message.accepted")
+        async with client(replicas.other.websocket) as chat:
+            resumed = await resume(chat, opened, 0)
+            again = await chat.until("session.opened")
+            assert opened["resume_key"] != resumed["resume_key"] == again["resume_key"]
+            await chat.until("message.done", id="slow")
+    text = "\n".join(said)
+    assert '"type":"told"' in text.replace("\\", ""), "it was followed"
+    assert not found(text)
 
 
 async def test_nobody_elses_key_is_good_anywhere(replicas: Replicas) -> None:

@@ -177,6 +177,7 @@ async def test_an_answer_goes_on_while_its_client_is_away(own_url: str, platform
         assert resumed["type"] == "session.resumed"
         assert resumed["lost"] is None
         assert resumed["resume_key"] != opened["resume_key"]
+        assert len(resumed["resume_key"]) == len(opened["resume_key"]) == 43, "32 bytes"
         await again.until("message.done", id="a")
         numbers = [message["event"] for message in again.messages[1:]]
         assert numbers == list(range(last + 1, last + 1 + len(numbers)))

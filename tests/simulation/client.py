@@ -1,6 +1,7 @@
 """A client that knows the protocol alone, and does not believe everything."""
 
 import asyncio
+import secrets
 from typing import Any
 
 from gateway.admission import Refused
@@ -8,6 +9,7 @@ from gateway.conversation import Conversation, Resuming
 from gateway.errors import CloseCode
 from gateway.protocol import messages as wire
 from gateway.session.events import ClientId, Confirmed
+from gateway.session.keys import digest
 from gateway.session.reader import LogReader
 from gateway.sessions import ClientGone, PastNewest, TooManySessions
 from tests.simulation.gateways import Cluster, Gateway
@@ -29,7 +31,7 @@ class Connection:
     """A client's connection, at the gateway's end; see `gateway.conversation.Traveller`."""
 
     def __init__(self, client: "Client", gateway: Gateway) -> None:
-        self.reader = LogReader()
+        self.reader = LogReader(secrets.token_urlsafe())
         self.client = client
         self.gateway = gateway
         self.conversation: Conversation | None = None
@@ -151,7 +153,8 @@ class Client:
             resuming = Resuming(
                 connection,
                 self.session_id,
-                self.key,
+                digest(self.key),
+                digest(connection.reader.resume_key),
                 self.last_event,
                 gateway.route,
                 "anonymous",
@@ -186,7 +189,7 @@ class Client:
                 runner = await sessions.open(gateway.route, "anonymous")
                 connection.conversation = runner
                 connection.confirmed = True
-                connection.number = runner.start(connection)
+                connection.number = runner.start(digest(connection.reader.resume_key), connection)
             else:
                 found = await sessions.resume(resuming)
                 if found is None:

@@ -14,6 +14,7 @@ from gateway.protocol import messages as wire
 from gateway.session import effects as do
 from gateway.session import events as on
 from gateway.session.events import SessionEvent, Timer
+from gateway.session.keys import digest
 from gateway.session.log import EventLog
 from gateway.session.policy import Policy
 from gateway.session.ports import ModelReply, ModelSession
@@ -165,7 +166,7 @@ class Script:
             case on.Hold():
                 self.was_held = True
             case on.Attached():
-                assert self.session.accepts(event.resume_key)
+                assert self.session.accepts(event.shown)
             case _:
                 pass
         self.effects = self.handle(event)
@@ -289,20 +290,19 @@ class Script:
 
     def _attach(self, effect: do.Attach) -> None:
         if effect.client != self.client:
-            assert (effect.resume_key, effect.resumes) == (None, False)
+            assert (effect.opens, effect.resumes) == (False, False)
             self.readers.add(effect.client)
             return
-        assert effect.resume_key in {None, self.keys[-1]}
-        self.socket, self.reader = None, LogReader()
+        self.socket, self.reader = None, LogReader(self.keys[-1])
         if not effect.resumes:
-            self.reader.begin(self.log, effect.after, effect.resume_key)
+            self.reader.begin(self.log, effect.after, owns=effect.opens)
             return
         self.reader.resume(
             self.log,
             effect.after,
             wire.SessionResumed(
                 session_id=self.session.id,
-                resume_key=effect.resume_key or "",
+                resume_key="",
                 expires_at=effect.expires_at,
                 last_event=self.log.last,
                 lost=None,
@@ -383,7 +383,7 @@ class Script:
     def start(self, client: int | None = 1) -> "Script":
         """A client connects, or asks without a connection."""
         self.client = self.clients = client or 0
-        self.step(on.Start(resume_key="key-0", client=client))
+        self.step(on.Start(digest("key-0"), client))
         return self
 
     def detach(self, after: float = 0.0) -> list[do.Effect]:
@@ -395,7 +395,7 @@ class Script:
         shown = self.keys[-1] if key is None else key
         self.keys.append(f"key-{len(self.keys)}")
         self.client = self.clients = self.clients + 1
-        self.step(on.Attached(self.client, shown, self.keys[-1], last_event))
+        self.step(on.Attached(self.client, digest(shown), digest(self.keys[-1]), last_event))
         assert self.resumed is not None
         return self.resumed
 

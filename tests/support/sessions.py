@@ -4,6 +4,7 @@ They stand for what no real one can be made to do.
 """
 
 import asyncio
+import secrets
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -16,6 +17,7 @@ from gateway.protocol import messages as wire
 from gateway.route import Route
 from gateway.runner import SessionRunner
 from gateway.session.events import ClientId
+from gateway.session.keys import digest
 from gateway.session.policy import Policy
 from gateway.session.ports import (
     Call,
@@ -99,13 +101,22 @@ class Connection:
     is_open = True
 
     def __init__(self) -> None:
-        self.reader = LogReader()
+        self.reader = LogReader(secrets.token_urlsafe())
         self.client = 0
         self.notices: list[wire.Notice] = []
         self.ended: list[tuple[CloseCode, str]] = []
         self.aborted = False
         self.woken = asyncio.Event()
         self.news: list[str] = []
+
+    @property
+    def key(self) -> bytes:
+        """The digest of what its client has to show when it comes back."""
+        return digest(self.reader.resume_key)
+
+    def resuming(self, session_id: str, shown: bytes, last_event: int, route: Route) -> Resuming:
+        """Its client, which has come back."""
+        return Resuming(self, session_id, shown, self.key, last_event, route, "anonymous")
 
     def wake(self, *, soon: bool) -> None:
         self.news.append({True: "soon", False: "later"}[soon])
@@ -248,7 +259,7 @@ class Fixture:
     async def open(self, **policy: Any) -> SessionRunner:
         route = self.add_route(**policy)
         runner = await self.sessions.open(route, "anonymous")
-        self.connection.client = runner.start(self.connection) or 0
+        self.connection.client = runner.start(self.connection.key, self.connection) or 0
         return runner
 
     async def adopt(self, session_id: str, *, crashed: bool = True) -> SessionRunner:

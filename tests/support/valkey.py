@@ -1,6 +1,7 @@
 """Valkey servers as processes, alone or as a cluster, and stores that keep sessions in them."""
 
 import contextlib
+import secrets
 import signal
 import subprocess
 import tempfile
@@ -103,6 +104,18 @@ class Server:
         """Send a command; returns the reply."""
         with self.client() as client:
             return client.execute_command(*command)
+
+    @contextlib.contextmanager
+    def overheard(self) -> Iterator[list[str]]:
+        """The commands that it is sent in this context, complete when that is left."""
+        said: list[str] = []
+        with self.client() as client, client.monitor() as monitor:
+            yield said
+            self.ask("ECHO", end := secrets.token_hex())
+            for each in monitor.listen():
+                said.append(each["command"])
+                if end in said[-1]:
+                    break
 
     def follow(self, other: "Server") -> None:
         """Be a replica of another one, and wait until all of it is here."""

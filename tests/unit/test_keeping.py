@@ -198,7 +198,7 @@ class TestHealth:
             with capture_logs() as logs:
                 route = f.add_route(resume_seconds=30.0)
                 broken = await f.sessions.open(route, "no text: \ud800")
-                broken.start(f.connection)
+                broken.start(f.connection.key, f.connection)
                 await f.until(lambda: f.connection.ended)
             assert [line["event"] for line in logs] == ["a session failed"]
             await f.settled()

@@ -16,6 +16,7 @@ from gateway.route import FAILURES_A_MINUTE, Route
 from gateway.runner import SessionRunner
 from gateway.session import events as on
 from gateway.session.events import Timer
+from gateway.session.keys import digest
 from gateway.session.policy import Opening, Policy, Recovery
 from gateway.session.ports import ModelReply, ModelSession
 from gateway.session.session import Session
@@ -201,20 +202,21 @@ async def test_who_comes_back_takes_over() -> None:
         route = runner.route
         await f.until(lambda: runner.log.last)
         first, second = f.connection, Connection()
-        key = first.reader.resume_key
+        key = first.key
         find = f.sessions.find
         session_id = runner.session.id
-        assert find(session_id, "wrong", route=route, principal="anonymous") is None
+        assert find(session_id, digest("wrong"), route=route, principal="anonymous") is None
         assert find("unknown", key, route=route, principal="anonymous") is None
         assert find(session_id, key, route=route, principal="somebody") is None
         other = Route(Policy(route="other"), f.model)
         assert find(session_id, key, route=other, principal="anonymous") is None
         assert find(session_id, key, route=route, principal="anonymous") is runner
-        client = runner.attach(second, key, 1)
+        client = runner.attach(second, key, second.key, 1)
         assert first.ended == [(CloseCode.TAKEN_OVER, "taken over")]
         resumed = second.reader.take()
         assert isinstance(resumed, wire.SessionResumed)
-        assert resumed.resume_key == second.reader.resume_key != key
+        assert runner.session.accepts(digest(resumed.resume_key))
+        assert digest(resumed.resume_key) != key
         runner.detach(first.client)
         runner.handle(wire.MessageCancel(id="unknown"), client)
         assert second.notices
@@ -225,12 +227,12 @@ async def test_who_is_behind_is_not_left_for_what_it_missed_while_away() -> None
         runner = await f.open(resume_seconds=30, log_events=8, queued_messages=100)
         await f.until(lambda: runner.log.last)
         f.model.waits.clear()
-        key = f.connection.reader.resume_key
+        key = f.connection.key
         runner.detach(f.connection.client)
         for number in range(6):
             runner.handle(wire.MessageSend(id=str(number), text="x"))
         behind = Connection()
-        runner.attach(behind, key, 1)
+        runner.attach(behind, key, behind.key, 1)
         runner.handle(wire.MessageSend(id="6", text="x"))
         assert not behind.ended
         runner.handle(wire.MessageSend(id="7", text="x"))
@@ -243,12 +245,12 @@ async def test_who_comes_back_in_the_moment_of_being_left_stays() -> None:
         runner = await f.open(resume_seconds=30, log_events=2)
         await f.until(lambda: runner.log.last)
         f.model.waits.clear()
-        key = f.connection.reader.resume_key
+        key = f.connection.key
         for number in range(3):
             runner.handle(wire.MessageSend(id=str(number), text="x"))
         assert f.connection.ended
         again = Connection()
-        client = runner.attach(again, key, runner.log.last)
+        client = runner.attach(again, key, again.key, runner.log.last)
         await asyncio.sleep(0)
         runner.handle(wire.MessageCancel(id="unknown"), client)
         assert again.notices
@@ -259,7 +261,7 @@ async def test_a_session_without_a_connection_answers_who_asks() -> None:
     async with running() as f:
         route = Route(Policy(route="chat", resume_seconds=30), f.model)
         runner = await f.sessions.open(route, "anonymous")
-        assert runner.start() is None
+        assert runner.start(digest("key")) is None
         await f.until(lambda: runner.log.last)
         asks, listens = Connection(), Connection()
         client = runner.subscribe(asks, runner.log.last)
@@ -365,7 +367,7 @@ class TestBudget:
             f.connection = Connection()
             large = await f.open(resume_seconds=30)
             await f.until(lambda: large.log.last and small.log.last)
-            key = f.connection.reader.resume_key
+            key = f.connection.key
             large.detach(f.connection.client)
             for number in range(12):
                 large.handle(wire.MessageSend(id=str(number), text="x"))
@@ -373,7 +375,7 @@ class TestBudget:
             assert f.sessions.budget.total <= 30_000
             assert small.log.first == 1
             again = Connection()
-            large.attach(again, key, 1)
+            large.attach(again, key, again.key, 1)
             resumed = again.reader.take()
             assert isinstance(resumed, wire.SessionResumed)
             assert resumed.lost == (2, large.log.first - 1)

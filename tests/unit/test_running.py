@@ -301,13 +301,13 @@ class TestWaking:
             await f.until(lambda: done(runner, "a"))
             assert f.connection.news[3:] == ["soon"]
             again = Connection()
-            runner.attach(again, f.connection.reader.resume_key, 1)
+            runner.attach(again, f.connection.key, again.key, 1)
             assert again.news == ["now"]
             resumed = again.reader.take()
             assert isinstance(resumed, wire.SessionResumed)
             assert (resumed.session_id, resumed.last_event) == (runner.session.id, 3)
             assert (resumed.expires_at, resumed.lost) == ("2096-10-02T07:06:40Z", None)
-            assert len(resumed.resume_key) == 43, "32 bytes"
+            assert resumed.resume_key == again.reader.resume_key
             assert isinstance(again.reader.take(), wire.MessageAccepted)
 
     async def test_an_end_is_told_first(self) -> None:
@@ -325,12 +325,11 @@ class TestWaking:
             f.model.answers = ModelReply(body=b"hi", session_closed=True)
             runner = await f.open(resume_seconds=30)
             await f.until(lambda: runner.log.last)
-            key = f.connection.reader.resume_key
             runner.handle(wire.MessageSend(id="a", text="x"))
             await f.until(lambda: f.connection.ended)
             first, second = Connection(), Connection()
             runner.subscribe(first, 0)
             assert first.ended == [(CloseCode.GONE, "session_lost")]
-            runner.attach(second, key, 0)
+            runner.attach(second, f.connection.key, second.key, 0)
             assert second.ended == [(CloseCode.GONE, "session_lost")]
             assert len(f.connection.ended) == len(first.ended) == 1

@@ -11,7 +11,6 @@ from structlog.testing import capture_logs
 from gateway import keeping, route, runner
 from gateway import sessions as module
 from gateway.budget import ByteBudget
-from gateway.conversation import Resuming
 from gateway.errors import CloseCode, Outcome
 from gateway.protocol import messages as wire
 from gateway.route import Route
@@ -81,24 +80,23 @@ async def test_another_s_session_is_looked_for_like_one_that_is_not_there(
 
         monkeypatch.setattr(keys, name, counted)
 
-    count("sha256")
     count("compare_digest")
     async with running() as f:
         runner = await f.open(resume_seconds=30)
         route, others = runner.route, Route(Policy(route="other"), f.model)
-        key = f.connection.reader.resume_key
+        key = f.connection.key
 
-        def find(session: str, key: str, principal: str = "anonymous") -> object:
+        def find(session: str, key: bytes, principal: str = "anonymous") -> object:
             work.clear()
             return f.sessions.find(session, key, route=route, principal=principal)
 
         assert find(runner.session.id, key) is runner
         found = [*work]
-        assert len(found) == 2
+        assert len(found) == 1
         for tried in (
             ("absent", key),
             (runner.session.id, key, "eve"),
-            (runner.session.id, "guessed"),
+            (runner.session.id, keys.digest("guessed")),
         ):
             assert find(*tried) is None
             assert work == found
@@ -198,11 +196,11 @@ async def test_who_has_more_than_is_left_of_a_session_knows_that_a_part_of_it_is
     async with running(store := WatchedStore()) as f, running(store, "other") as other:
         runner = await f.open(resume_seconds=30.0)
         await f.until(lambda: store.done)
-        key = f.connection.reader.resume_key
+        key = f.connection.key
         runner.abandon()
         route = other.add_route(resume_seconds=30.0)
         again = await other.adopt(runner.id, crashed=crashed)
-        client = Resuming(Connection(), runner.id, key, 9, route, "anonymous")
+        client = Connection().resuming(runner.id, key, 9, route)
         with capture_logs() as logs:
             if crashed:
                 assert await other.sessions.resume(client) is None

@@ -19,7 +19,7 @@ def say(log: EventLog, size: int) -> None:
 
 def reading(log: EventLog, subscribers: Subscribers) -> tuple[int, Connection]:
     connection = Connection()
-    connection.reader.begin(log, log.last, "key")
+    connection.reader.begin(log, log.last, owns=True)
     return subscribers.add(connection), connection
 
 

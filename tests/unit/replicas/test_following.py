@@ -6,7 +6,6 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
-from gateway.conversation import Resuming
 from gateway.errors import CloseCode, ErrorCode
 from gateway.health import Health
 from gateway.protocol import messages as wire
@@ -63,12 +62,15 @@ class Followed(Post):
         super().__init__()
         self.f = f
         self.runner = runner
-        self.client = Connection()
-        key = f.connection.reader.resume_key
-        resuming = Resuming(self.client, runner.id, key, 1, runner.route, "anonymous")
+        self.follow(1)
+
+    def follow(self, last_event: int) -> None:
+        """Let a client come that has so many events."""
+        self.client, runner = Connection(), self.runner
+        resuming = self.client.resuming(runner.id, self.f.connection.key, last_event, runner.route)
         self.follower = Follower(LINK, "there", resuming, self)
         self.remote = Remote(LINK, "here", runner, self)
-        self.remote.begin(key, 1)
+        self.remote.begin(resuming.shown, resuming.new, last_event)
         self.deliver()
         assert self.follower.answer.result() is None
 
@@ -107,11 +109,29 @@ async def test_a_client_reads_what_happens_elsewhere() -> None:
     async with followed() as link:
         link.f.model.streams[0](["one", "two"])
         await link.told(4)
-        assert [type(notice) for notice in link.client.notices] == [wire.SessionResumed]
-        messages = []
-        while (message := link.client.reader.take()) is not None:
-            messages.append(type(message))
-        assert messages == [wire.MessageAccepted, wire.MessageDelta, wire.MessageDelta]
+        reader, messages = link.client.reader, []
+        while (message := reader.take()) is not None:
+            messages.append(message)
+        resumed, *events = messages
+        assert isinstance(resumed, wire.SessionResumed)
+        assert (resumed.resume_key, resumed.lost) == (reader.resume_key, None)
+        assert [type(event) for event in events] == [
+            wire.MessageAccepted,
+            wire.MessageDelta,
+            wire.MessageDelta,
+        ]
+
+
+async def test_what_is_lost_elsewhere_is_said() -> None:
+    async with followed(log_events=4) as link:
+        link.remote.take(letters.Left(link=LINK))
+        link.f.model.streams[0](["x"] * 9)
+        link.follow(2)
+        resumed, event = link.client.reader.take(), link.client.reader.take()
+        assert isinstance(resumed, wire.SessionResumed)
+        assert isinstance(event, wire.MessageDelta)
+        assert resumed.lost == (3, 7)
+        assert event.event == 8
 
 
 class TestAcknowledging:

@@ -53,8 +53,8 @@ async def dead(store: Store, *routes: str) -> AsyncIterator[list[Resuming]]:
             f.connection = Connection()
             runner = await f.open(route=route, resume_seconds=30.0)
             await f.until(lambda runner=runner: runner.log.told)  # type: ignore[misc]
-            key = f.connection.reader.resume_key
-            clients.append(Resuming(Connection(), runner.id, key, 1, runner.route, "anonymous"))
+            key = f.connection.key
+            clients.append(Connection().resuming(runner.id, key, 1, runner.route))
         await f.settled()
         for runner in f.sessions.runners:
             runner.abandon()

@@ -7,6 +7,7 @@ from gateway.protocol import messages as wire
 from gateway.session import effects as do
 from gateway.session import events as on
 from gateway.session.events import Timer
+from gateway.session.keys import digest
 from gateway.session.policy import Opening, Recovery
 from gateway.session.ports import ModelSession
 from gateway.session.session import MAX_UNSTORED
@@ -420,10 +421,10 @@ class TestClients:
         script.resume(last_event=1)
         script.step(send("a"))
         adopted(script)
-        assert script.session.accepts("key-0")
-        assert script.session.accepts("key-1")
+        assert script.session.accepts(digest("key-0"))
+        assert script.session.accepts(digest("key-1"))
         script.resume(last_event=2)
-        assert not script.session.accepts("key-0")
+        assert not script.session.accepts(digest("key-0"))
 
 
 class TestHold:

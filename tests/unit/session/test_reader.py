@@ -1,6 +1,7 @@
 """A client's place in a log, and what it is told besides."""
 
 import pytest
+from msgspec import structs
 
 from gateway.protocol import messages as wire
 from gateway.session.log import OVERHEAD_BYTES, EventLog
@@ -9,7 +10,7 @@ from gateway.session.reader import MAX_NOTICES, LogReader
 
 PONG = wire.Pong()
 RESUMED = wire.SessionResumed(
-    session_id="s", resume_key="new", expires_at=None, last_event=4, lost=None
+    session_id="s", resume_key="", expires_at=None, last_event=4, lost=None
 )
 
 
@@ -34,11 +35,11 @@ def taken(reader: LogReader) -> list[object]:
 
 def test_events_in_their_order_and_notices_where_they_were_said() -> None:
     log, reader = filled(2), LogReader()
-    assert (reader.position, reader.resume_key) == (0, "")
+    assert (reader.position, reader.resume_key, reader.owns) == (0, "", False)
     reader.tell(PONG)
     assert taken(reader) == [PONG], "also before there is a session"
     reader.tell(PONG)
-    reader.begin(log, 0, "key")
+    reader.begin(log, 0, owns=True)
     assert reader.take() is PONG, "ahead of all events"
     reader.tell(PONG)
     add(log, 1)
@@ -46,7 +47,7 @@ def test_events_in_their_order_and_notices_where_they_were_said() -> None:
 
 
 def test_a_key_is_put_in_where_the_client_is_told_of_it() -> None:
-    log, reader = filled(0), LogReader()
+    log, reader = filled(0), LogReader("key")
     opened = wire.SessionOpened(
         event=1,
         session_id="s",
@@ -57,18 +58,18 @@ def test_a_key_is_put_in_where_the_client_is_told_of_it() -> None:
         heartbeat_seconds=1,
     )
     log.append(opened, 0.0)
-    reader.begin(log, 0, "key")
-    message = reader.take()
-    assert isinstance(message, wire.SessionOpened)
-    assert message.resume_key == "key"
+    reader.resume(log, 0, RESUMED)
+    assert taken(reader) == [
+        structs.replace(RESUMED, resume_key="key"),
+        structs.replace(opened, resume_key="key"),
+    ]
     assert log.get(1) is opened, "which the log does not keep"
-    reader.begin(log, 1, None)
-    assert reader.resume_key == "key"
 
 
 def test_what_is_lost_is_said_when_it_comes_back() -> None:
     log, reader = filled(4, max_events=2), LogReader()
     reader.resume(log, 0, RESUMED)
+    assert reader.owns
     first, *events = taken(reader)
     assert isinstance(first, wire.SessionResumed)
     assert first.lost == (1, 2)
@@ -79,7 +80,7 @@ def test_what_is_lost_is_said_when_it_comes_back() -> None:
 
 def test_what_nobody_needs_any_more_is_passed_over() -> None:
     log, reader = filled(3), LogReader()
-    reader.begin(log, 0, "key")
+    reader.begin(log, 0, owns=True)
     log.trim(2)
     assert taken(reader) == [3]
 
@@ -88,7 +89,7 @@ def test_a_reader_lags_when_what_it_has_not_taken_fills_half_of_the_log() -> Non
     reader = LogReader()
     lags = [reader.lags]
     log = filled(4, max_events=8)
-    reader.begin(log, 4, "key")
+    reader.begin(log, 4, owns=True)
     for count in (4, 1):
         add(log, count)
         lags.append(reader.lags)
@@ -98,7 +99,7 @@ def test_a_reader_lags_when_what_it_has_not_taken_fills_half_of_the_log() -> Non
 
 def test_what_may_not_be_read_yet_is_not_behind() -> None:
     log, reader = filled(4, max_events=8), LogReader()
-    reader.begin(log, 4, "key")
+    reader.begin(log, 4, owns=True)
     add(log, 2)
     log.holding = True
     lags = []
@@ -121,7 +122,7 @@ def test_what_may_not_be_read_yet_is_not_behind() -> None:
 )
 def test_half_of_the_log_is_half_of_its_bytes_too(sizes: list[int], lags: bool) -> None:
     log, reader = filled(3, max_bytes=4 * OVERHEAD_BYTES), LogReader()
-    reader.begin(log, 3, None)
+    reader.begin(log, 3, owns=False)
     for size in sizes:
         add_large(log, (size - 1) * OVERHEAD_BYTES)
     assert reader.lags is lags
@@ -130,7 +131,7 @@ def test_half_of_the_log_is_half_of_its_bytes_too(sizes: list[int], lags: bool) 
 @pytest.mark.parametrize("owns", [True, False])
 def test_however_large_it_is(owns: bool) -> None:
     log, reader = filled(3, max_bytes=4 * OVERHEAD_BYTES), LogReader()
-    reader.begin(log, 3, "key" if owns else None)
+    reader.begin(log, 3, owns=owns)
     log.holding = True
     add_large(log, 2 * OVERHEAD_BYTES)
     add(log, 1)
@@ -148,7 +149,7 @@ def add_large(log: EventLog, size: int) -> None:
 
 def test_the_newest_event_alone_is_no_lag_however_few_are_kept() -> None:
     log, reader = filled(4, max_events=1), LogReader()
-    reader.begin(log, 4, "key")
+    reader.begin(log, 4, owns=True)
     lags = []
     for _ in range(2):
         add(log, 1)
@@ -158,7 +159,7 @@ def test_the_newest_event_alone_is_no_lag_however_few_are_kept() -> None:
 
 def test_nor_is_the_newest_that_may_be_read() -> None:
     log, reader = filled(4, max_events=1), LogReader()
-    reader.begin(log, 4, "key")
+    reader.begin(log, 4, owns=True)
     add(log, 1)
     log.holding = True
     add(log, 1)
@@ -179,8 +180,8 @@ def test_what_it_missed_while_it_was_away_does_not_count() -> None:
 
 def test_what_its_owner_has_acknowledged_was_taken_before() -> None:
     log, owner, other = filled(6), LogReader(), LogReader()
-    owner.begin(log, 0, "key")
-    other.begin(log, 0, None)
+    owner.begin(log, 0, owns=True)
+    other.begin(log, 0, owns=False)
     log.trim(4)
     assert [owner.lags, other.lags] == [False, True]
 
@@ -197,7 +198,7 @@ def test_what_could_no_longer_be_had_when_it_began() -> None:
     log, reader = filled(4, max_events=2), LogReader()
     lost = [reader.lost]
     for after in (0, 1, 2):
-        reader.begin(log, after, None)
+        reader.begin(log, after, owns=False)
         lost.append(reader.lost)
     assert lost == [None, (1, 2), (2, 2), None]
 
@@ -205,7 +206,7 @@ def test_what_could_no_longer_be_had_when_it_began() -> None:
 def test_whether_it_is_behind() -> None:
     log, reader = filled(1), LogReader()
     behind = [reader.is_behind]
-    reader.begin(log, 0, "key")
+    reader.begin(log, 0, owns=True)
     behind.append(reader.is_behind)
     reader.take()
     assert [*behind, reader.is_behind] == [False, True, False]
@@ -216,7 +217,7 @@ def test_it_goes_on_in_another_copy_of_the_log() -> None:
     there.begin(1)
     add(there, 2)
     begun = [reader.has_begun]
-    reader.begin(here, 0, "key")
+    reader.begin(here, 0, owns=True)
     begun.append(reader.has_begun)
     assert begun == [False, True]
     assert taken(reader) == [1, 2]
@@ -227,7 +228,7 @@ def test_it_goes_on_in_another_copy_of_the_log() -> None:
 
 def test_who_goes_on_in_another_log_is_not_behind_in_it() -> None:
     reader = LogReader()
-    reader.begin(filled(1), 0, "key")
+    reader.begin(filled(1), 0, owns=True)
     assert taken(reader) == [1]
     log = filled(9, max_events=10)
     reader.move(log)

@@ -27,7 +27,7 @@ NEW = ModelSession("model-2", expires_at=START + 5000)
 
 def test_a_session_opens_at_the_model_and_says_so() -> None:
     script = Script().start()
-    assert script.effects == [do.Attach(1, 0, "key-0"), do.OpenSession()]
+    assert script.effects == [do.Attach(1, 0, opens=True), do.OpenSession()]
     script.step(on.Opened(MODEL))
     assert script.state is State.READY
     assert script.last(wire.SessionOpened) == wire.SessionOpened(
@@ -805,7 +805,7 @@ class TestBodies:
 class TestTheTable:
     def test_a_pair_that_is_not_there_is_an_error(self) -> None:
         with pytest.raises(UnexpectedEvent, match="Start while ready"):
-            Script().ready().handle(on.Start(resume_key="", client=1))
+            Script().ready().handle(on.Start(key=b"", client=1))
 
     def test_a_completion_of_no_turn_is_an_error(self) -> None:
         script = Script().ready()
