@@ -57,6 +57,7 @@ class Peers:
         self._beaten_at = self._loop.time()
         self._back_since = float("-inf")
         """When the store has answered again that had not."""
+        self._awaited: dict[str, asyncio.Event] = {}
 
     def __contains__(self, replica: str) -> bool:
         return replica in self._seen
@@ -71,18 +72,27 @@ class Peers:
             clock, ages = await self._store.beat(self._name)
         now = self._loop.time()
         self.ahead = clock - now
-        if now - self._beaten_at > self._lease_seconds:
+        last, self._beaten_at = self._beaten_at, now
+        if now - last > self._lease_seconds:
             self._missed(True)
-        self._beaten_at = now
         seen, self._seen = self._seen, {}
         for replica, age in ages.items():
             beat = clock - age
-            before, since = seen.get(replica, (0.0, now))
-            self._seen[replica] = beat, since if abs(beat - before) < SAME_SECONDS else now
+            before, since = seen.get(replica, (math.inf, now))
+            if abs(beat - before) < SAME_SECONDS:
+                beat = before
+            elif beat > before:
+                since = min(max(now - age, last), now)  # even if the store's clock was set
+            else:
+                since = now
+            self._seen[replica] = beat, since
         if not self.health.is_up:
             self._back_since = now
             self.health.answered()
             self._missed(False)
+        for replica in [*self._awaited]:
+            if seen.get(replica) != self._seen.get(replica) or self.is_silent(replica):
+                self._awaited.pop(replica).set()
 
     async def live(self) -> None:
         """Beat until this is cancelled."""
@@ -95,9 +105,23 @@ class Peers:
                     log.exception("this replica could not say that it is alive")
                 self.health.failed(error)
             else:
-                await self.health.trouble(self.pause)
+                await self.health.trouble(self._rest())
             if not self.health.is_up:
                 await asyncio.sleep(min(self.pause, AGAIN_SECONDS))
+
+    def _rest(self) -> float:
+        """How long it is until the next beat: no longer than until another is silent."""
+        now, certain = self._loop.time(), self._back_since + self._lease_seconds
+        ends = [
+            max(since + self._lease_seconds, certain) + SAME_SECONDS - now
+            for replica, (_, since) in self._seen.items()
+            if not self.is_silent(replica)
+        ]
+        return min([self.pause, *ends])
+
+    async def word_of(self, replica: str) -> None:
+        """Wait until a replica has beaten again, or is found dead."""
+        await self._awaited.setdefault(replica, asyncio.Event()).wait()
 
     @property
     def are_certain(self) -> bool:
@@ -123,9 +147,9 @@ class Peers:
         return self.are_certain and self._loop.time() - since > self._lease_seconds
 
     def is_late(self, replica: str) -> bool:
-        """Whether a replica has missed a beat: it may not answer."""
+        """Whether a replica may not answer: it has missed a beat, or has not answered since."""
         _, since = self._seen.get(replica, (0.0, math.inf))
-        return self._loop.time() - since > 2.5 * self.pause
+        return replica in self._awaited or self._loop.time() - since > 2.5 * self.pause
 
     async def is_dead(self, replica: str) -> bool:
         """Whether a replica is silent, or is not there any more.

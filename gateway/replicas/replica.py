@@ -28,8 +28,8 @@ from gateway.session.snapshot import Snapshot
 from gateway.session.storage import NOBODY, Glimpse, Store, StoreUnavailable, Title, Unreadable
 from gateway.sessions import ClientGone, Sessions
 
-RESUME_SECONDS = 8.0
-"""How long it may take to find out where a session is; its client waits meanwhile."""
+RESUME_SECONDS = 5.0
+"""How much longer than a lease it may take until a session is here; its client waits meanwhile."""
 
 AGAIN_SECONDS = 0.05
 """How soon it is looked for again while it is on its way from one replica to another."""
@@ -41,7 +41,7 @@ COLLECT_SECONDS = 1.0
 """How long letters are waited for before it is asked again."""
 
 AT_ONCE = 32
-"""How many sessions are seen to before it is others' turn."""
+"""How many sessions are seen to before it is others' turn, and are taken over together."""
 
 LOOKED_AT = 256
 """How many of its own sessions a replica looks at with each beat, whether they are here."""
@@ -76,6 +76,7 @@ class Replica:
         self._links = (f"{name}/{number}" for number in itertools.count(1))
         self._released: dict[str, float] = {}
         self._claiming: set[str] = set()
+        self._room = asyncio.Semaphore(AT_ONCE)
         self._over = self._is_to_touch = self._all_of_it = False
 
     async def run(self) -> None:
@@ -98,7 +99,7 @@ class Replica:
     async def _tend(self) -> None:
         """See to them until this is cancelled."""
         while True:
-            await self.health.recovery()
+            await self._peers.word_of(self.name)
             try:
                 await self._write_again()
                 await self._see_to_own()
@@ -109,7 +110,6 @@ class Replica:
                 self.health.failed(error)
             except Exception:
                 log.exception("sessions could not be seen to")
-            await self.health.change(self._peers.pause)
 
     def _missed(self, was_silent: bool) -> None:
         """The store may have missed something, or the others may have taken this for dead, and its
@@ -169,11 +169,16 @@ class Replica:
         self, session_id: str, glimpse: Glimpse, keep: tuple[Traveller, ClientId] | None = None
     ) -> SessionRunner | None:
         """Become a session's owner; None where that can't be, or another has been faster."""
-        if session_id in self._claiming or self._sessions.knows(session_id):
-            return None
-        if not self._sessions.can_run(glimpse):
-            return None
-        title = glimpse.title
+        async with self._room:
+            if session_id in self._claiming or self._sessions.knows(session_id):
+                return None
+            if not self._sessions.can_run(glimpse):
+                return None
+            return await self._claim_now(session_id, glimpse.title, keep)
+
+    async def _claim_now(
+        self, session_id: str, title: Title, keep: tuple[Traveller, ClientId] | None
+    ) -> SessionRunner | None:
         self._claiming.add(session_id)
         try:
             saved = await self.store.claim(session_id, title, self.name)
@@ -227,12 +232,12 @@ class Replica:
         if not self.health.is_up:
             raise unavailable()
         try:
-            async with asyncio.timeout(RESUME_SECONDS):
+            async with asyncio.timeout(self._lease_seconds + RESUME_SECONDS):
                 while True:
                     try:
                         return await self._try_to_resume(client)
-                    except _NotYetError as error:
-                        await asyncio.sleep(error.seconds * random.uniform(0.5, 1))  # noqa: S311
+                    except _NotYetError:
+                        await asyncio.sleep(AGAIN_SECONDS * random.uniform(0.5, 1))  # noqa: S311
         except (StoreUnavailable, TimeoutError, Unreadable):
             raise unavailable() from None
 
@@ -247,10 +252,11 @@ class Replica:
         if owner != self.name and self._sessions.knows(client.session_id):
             self._sessions.touch(client.session_id)  # it finds out that it is another's
             raise _NotYetError
-        if owner not in {self.name, NOBODY} and not await self._peers.is_dead(owner):
+        if owner not in {self.name, NOBODY}:
             if self._peers.is_late(owner):
-                raise _NotYetError(self._peers.pause / 2)
-            return await self._join(owner, client)
+                await self._peers.word_of(owner)
+            if not await self._peers.is_dead(owner):
+                return await self._join(owner, client)
         await self._claim(client.session_id, glimpse)
         if not self._sessions.has(client.session_id):
             raise _NotYetError
@@ -283,6 +289,7 @@ class Replica:
         except TimeoutError:
             if follower.answer.cancelled():
                 follower.detach(FOLLOWED)
+                await self._peers.word_of(owner)
                 raise _NotYetError from None
             answer = follower.answer.result()  # it came in the same moment, and was passed on
         except BaseException:
@@ -421,15 +428,7 @@ class Replica:
 
 
 class _NotYetError(Exception):
-    """Where a session is can't be said yet: it is on its way, or its owner may be dead.
-
-    Attributes:
-        seconds: How soon to look again.
-    """
-
-    def __init__(self, seconds: float = AGAIN_SECONDS) -> None:
-        super().__init__(seconds)
-        self.seconds = seconds
+    """Where a session is can't be said yet: it is on its way, or its owner may be dead."""
 
 
 def unavailable() -> Refused:

@@ -107,6 +107,67 @@ async def test_for_exactly_as_long_as_its_lease_it_is_alive(world: World) -> Non
     assert world.silent == ["other"]
 
 
+async def test_it_is_dead_a_lease_after_its_last_beat_whenever_that_was_seen(
+    world: World,
+) -> None:
+    await world.go_on(PAUSE, "other")
+    await MemoryStore.beat(world.store, "other")
+    world.clock.now += 0.5
+    await world.peers.beat()
+    assert world.peers._rest() == PAUSE
+    await world.go_on(2 * PAUSE)
+    world.clock.now += 0.25
+    assert world.peers._rest() == pytest.approx(LEASE - 2 * PAUSE - 0.75 + 0.01)
+    world.clock.now += world.peers._rest()
+    assert world.silent == ["other"]
+    assert world.peers._rest() == PAUSE
+
+
+@pytest.mark.parametrize("hours", [-1, 1])
+async def test_nobody_dies_of_the_clock_of_the_store(world: World, hours: int) -> None:
+    await world.go_on(PAUSE, "other")
+    await MemoryStore.beat(world.store, "other")
+    world.store._clock = lambda: world.clock.now + AHEAD + 3600 * hours
+    await world.peers.beat()
+    assert world.silent == []
+    await world.go_on(LEASE)
+    assert world.silent == []
+    world.clock.now += 0.01
+    assert world.silent == ["other"]
+
+
+class TestWord:
+    async def test_is_a_beat(self, world: World) -> None:
+        await world.go_on(PAUSE, "other")
+        word = asyncio.create_task(world.peers.word_of("other"))
+        await world.go_on(PAUSE)
+        await asyncio.sleep(0)
+        assert not word.done()
+        assert world.peers.is_late("other"), "as far as whoever waits can tell"
+        await world.go_on(PAUSE, "other")
+        await word
+        assert not world.peers.is_late("other")
+
+    async def test_or_that_it_is_dead(self, world: World) -> None:
+        await world.go_on(PAUSE, "other")
+        word = asyncio.create_task(world.peers.word_of("other"))
+        await world.go_on(LEASE)
+        await asyncio.sleep(0)
+        assert not word.done()
+        await world.go_on(PAUSE)
+        await word
+        assert world.silent == ["other"]
+
+    async def test_or_that_another_has_seen_to_it(self, world: World) -> None:
+        await world.go_on(PAUSE, "other")
+        word = asyncio.create_task(world.peers.word_of("other"))
+        await asyncio.sleep(0)
+        await world.store.bury("other")
+        await world.go_on(PAUSE)
+        await word
+        assert "other" not in world.peers
+
+
 async def test_who_resigns_is_dead_at_once(world: World) -> None:
     await world.go_on(PAUSE, "other")
     await world.store.resign("other")

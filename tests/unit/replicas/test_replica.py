@@ -1,7 +1,9 @@
 """One replica among others: what it takes over of the dead, and what it leaves to those who can."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from unittest.mock import AsyncMock
 
 import pytest
 from msgspec import structs
@@ -10,6 +12,7 @@ from gateway.admission import Refused
 from gateway.conversation import Resuming
 from gateway.errors import CloseCode, ErrorCode
 from gateway.protocol.messages import EventAck
+from gateway.replicas import replica as module
 from gateway.replicas.following import FOLLOWED, Follower
 from gateway.replicas.replica import Replica
 from gateway.session.storage import Glimpse, StoreUnavailable, Unreadable
@@ -25,18 +28,22 @@ class Store(MemoryStore):
     def __init__(self) -> None:
         super().__init__()
         self.locked: set[str] = set()
+        self.glimpses = 0
 
     async def glimpse(self, session_id: str) -> Glimpse | None:
+        self.glimpses += 1
         if session_id in self.locked:
             raise Unreadable("no key opens it")
         return await super().glimpse(session_id)
 
 
 @asynccontextmanager
-async def replica(store: Store, name: str, *routes: str) -> AsyncIterator[tuple[Replica, Fixture]]:
+async def replica(
+    store: Store, name: str, *routes: str, lease: float = LEASE
+) -> AsyncIterator[tuple[Replica, Fixture]]:
     """One that has these routes."""
     async with running() as f:
-        here = Replica(name, store, f.sessions, LEASE)
+        here = Replica(name, store, f.sessions, lease)
         f.sessions.share(here)
         for route in routes:
             f.add_route(route=route, resume_seconds=30.0)
@@ -151,6 +158,29 @@ class TestComingBack:
             found = await one.resume(client._replace(route=f.routes["chat"]))
             assert found is not None
             assert f.sessions.has(client.session_id)
+
+    async def test_who_waits_until_the_owner_is_dead_asks_for_nothing_meanwhile(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(module, "JOIN_SECONDS", 0.001)
+        monkeypatch.setattr(module, "AT_ONCE", 2)
+        store = Store()
+        async with (
+            dead(store, *["chat"] * 5) as clients,
+            replica(store, "one", "chat", lease=0.3) as (one, f),
+        ):
+            await store.beat("dead")  # after all, it has not resigned
+            await one._peers.beat()
+            monkeypatch.setattr(one, "_inherit", AsyncMock())
+            living = asyncio.create_task(one.run())
+            there = [client._replace(route=f.routes["chat"]) for client in clients]
+            first = await one.resume(there[0])
+            assert first is not None
+            assert store.glimpses <= 3, "before it asks the owner, and when that is late"
+            others = await asyncio.gather(*map(one.resume, there[1:]))
+            assert all(others)
+            assert len(f.sessions) == len(clients)
+            living.cancel()
 
     async def test_what_cant_be_read_is_not_lost(self) -> None:
         store = Store()
