@@ -39,6 +39,7 @@ host = "127.0.0.1"
 heartbeat_seconds = {heartbeat}
 drain_seconds = {drain}
 max_connections = 20000
+log_format = "json"
 [store]
 kind = "valkey"
 url = "{store}"
