@@ -1,5 +1,6 @@
 """Where the gateway's log lines go, and in which form."""
 
+import contextlib
 import logging
 import sys
 import textwrap
@@ -8,6 +9,21 @@ from collections.abc import Iterator
 from typing import Any
 
 import structlog
+
+
+class _Lines:
+    """Takes rendered lines to standard error. The way through `logging` would cost twice as much as
+    the rest.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def msg(self, line: str) -> None:
+        with contextlib.suppress(OSError, ValueError):  # nobody reads it
+            sys.stderr.write(f"{line}\n")
+
+    debug = info = warning = error = critical = msg
 
 
 def configure_logging(level: str, form: str, replica: str | None = None) -> None:
@@ -35,14 +51,14 @@ def configure_logging(level: str, form: str, replica: str | None = None) -> None
             colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback
         )
     )
+    rendered: list[structlog.typing.Processor] = [
+        structlog.processors.ExceptionRenderer(_traceback),
+        renderer,
+    ]
     structlog.configure(
-        processors=[
-            structlog.stdlib.filter_by_level,
-            *shared,
-            structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
-        ],
-        logger_factory=structlog.stdlib.LoggerFactory(),
-        wrapper_class=structlog.stdlib.BoundLogger,
+        processors=[*shared, *rendered],
+        logger_factory=_Lines,
+        wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level]),
         cache_logger_on_first_use=True,
     )
     handler = logging.StreamHandler()
@@ -51,8 +67,7 @@ def configure_logging(level: str, form: str, replica: str | None = None) -> None
             foreign_pre_chain=shared,
             processors=[
                 structlog.stdlib.ProcessorFormatter.remove_processors_meta,
-                structlog.processors.ExceptionRenderer(_traceback),
-                renderer,
+                *rendered,
             ],
         )
     )

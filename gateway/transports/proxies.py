@@ -78,7 +78,7 @@ class Proxies:
             headers: The request's.
             scheme: That of the connection: ``http``, ``https``, ``ws`` or ``wss``.
         """
-        address = _address(peer or "")
+        address = _address(peer or "") if self._trusted else None
         if address is None or not self._trusts(address):
             return Client(peer or "", _SCHEMES[scheme])
         standard = _joined(headers, "forwarded")
