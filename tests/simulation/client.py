@@ -1,18 +1,19 @@
 """A client that knows the protocol alone, and does not believe everything."""
 
-import asyncio
-import secrets
 from typing import Any
 
+from msgspec import UNSET
+
 from gateway.admission import Refused
-from gateway.conversation import Conversation, Resuming
-from gateway.errors import CloseCode
+from gateway.conversation import Resuming
+from gateway.errors import CloseCode, ErrorCode
 from gateway.protocol import messages as wire
-from gateway.session.events import ClientId, Confirmed
+from gateway.route import Route
 from gateway.session.keys import digest
-from gateway.session.reader import LogReader
 from gateway.sessions import ClientGone, PastNewest, TooManySessions
+from tests.simulation.connection import Connection
 from tests.simulation.gateways import Cluster, Gateway
+from tests.simulation.model import LIFETIME
 from tests.simulation.world import World
 
 _COME_BACK = {
@@ -27,85 +28,18 @@ class Broken(AssertionError):
     """A promise that was not kept."""
 
 
-class Connection:
-    """A client's connection, at the gateway's end; see `gateway.conversation.Traveller`."""
-
-    def __init__(self, client: "Client", gateway: Gateway) -> None:
-        self.reader = LogReader(secrets.token_urlsafe())
-        self.client = client
-        self.gateway = gateway
-        self.conversation: Conversation | None = None
-        self.number: ClientId | None = None
-        self.confirmed = False
-        self.closed = False
-        self._closing: tuple[CloseCode, str] | None = None
-        self._flushing = False
-
-    @property
-    def is_open(self) -> bool:
-        return not self.closed
-
-    def go_on(self, conversation: Conversation, client: ClientId) -> None:
-        self.conversation, self.number = conversation, client
-        self.reader.move(conversation.log)
-
-    def wake(self, *, soon: bool) -> None:  # noqa: ARG002
-        if not self._flushing and not self.closed:
-            self._flushing = True
-            self.gateway.loop.call_soon(self.flush)
-
-    def flush(self) -> None:
-        self._flushing = False
-        while not self.closed and (message := self.reader.take()) is not None:
-            self.client.sent(self, message)
-        if self._closing is not None and not self.closed:
-            self._end(*self._closing)
-
-    def tell(self, notice: wire.Notice) -> None:
-        self.reader.tell(notice)
-        self.wake(soon=True)
-
-    def close(self, code: CloseCode, reason: str) -> None:
-        if self._closing is None:
-            self._closing = code, reason
-            self.wake(soon=True)
-
-    def abort(self, code: CloseCode, reason: str) -> None:
-        self._end(code, reason)
-
-    def _end(self, code: CloseCode, _reason: str) -> None:
-        if not self.closed:
-            self.closed = True
-            self.client.sent(self, code)
-            self.gateway.loop.call_soon(self.left)
-
-    def left(self) -> None:
-        """Its socket is closed."""
-        self.closed = True
-        if self.conversation is not None and self.number is not None:
-            self.conversation.detach(self.number)
-
-    def take(self, message: Any) -> None:
-        """A frame has come in."""
-        conversation, number = self.conversation, self.number
-        if self.closed or self._closing or conversation is None or number is None:
-            return
-        if not self.confirmed and self.reader.has_begun:
-            self.confirmed = True
-            conversation.handle(Confirmed())
-        if isinstance(message, wire.MessageSend):
-            conversation.receive(message, number, 100)
-        else:
-            conversation.handle(message, number)
-
-
 class Client:
     """Talks, stops answers, loses its connection and comes back, until it has said enough.
 
     Attributes:
         accepted: The ids of the messages that were.
-        done: How each has ended.
+        done: How each has ended, in this order.
+        heard: What the model has said to each.
+        renewals: How many renewals had been told of when each ended.
+        missing: How many events have not come that there must have been.
     """
+
+    kind: type[Connection] = Connection
 
     def __init__(
         self, world: World, cluster: Cluster, name: str, messages: int, leaves: float
@@ -122,6 +56,9 @@ class Client:
         self.done: dict[str, str] = {}
         self.asked: dict[str, wire.MessageSend] = {}
         self.deltas: dict[str, int] = {}
+        self.heard: dict[str, str] = {}
+        self.renewals: dict[str, int] = {}
+        self.missing = 0
         self.lost: list[tuple[int, int]] = []
         self.finished = self.gone = self.left = False
         self.reconnects = 0
@@ -129,7 +66,8 @@ class Client:
         self._connection: Connection | None = None
         self._inbound: float = 0.0
         self._outbound: float = 0.0
-        self._count = 0
+        self._count = self._renewed = 0
+        self._unsure: set[str] = set()  # what has become of them may be among what is lost
         self._closing = self._waiting = False
         world.after(world.between(0, 2), self.connect)
 
@@ -146,7 +84,7 @@ class Client:
         if gateway is None:
             self.world.after(0.5, self.connect)
             return
-        connection = self._connection = Connection(self, gateway)
+        connection = self._connection = self.kind(self, gateway)
         self.note(f"connects to {gateway.name} after {self.last_event}")
         resuming = None
         if self.session_id is not None:
@@ -156,11 +94,15 @@ class Client:
                 digest(self.key),
                 digest(connection.reader.resume_key),
                 self.last_event,
-                gateway.route,
+                self.route_at(gateway),
                 "anonymous",
             )
         gateway.soon(lambda: gateway.spawn(self._open(connection, gateway, resuming)))
         self.world.after(12.0, self._see_whether, connection)
+
+    def route_at(self, gateway: Gateway) -> Route:
+        """Where it connects at a gateway."""
+        return gateway.route
 
     def _see_whether(self, connection: Connection) -> None:
         """A gateway that says nothing for so long is dead, or paused."""
@@ -186,7 +128,7 @@ class Client:
             elif connection.closed:
                 return
             elif resuming is None:
-                runner = await sessions.open(gateway.route, "anonymous")
+                runner = await sessions.open(self.route_at(gateway), "anonymous")
                 connection.conversation = runner
                 connection.confirmed = True
                 connection.number = runner.start(digest(connection.reader.resume_key), connection)
@@ -222,6 +164,14 @@ class Client:
             self.note("is cut off")
             self._cut(self._connection)
 
+    def stall(self, seconds: float) -> None:
+        """Read nothing for a while."""
+        connection = self._connection
+        if connection is not None:
+            self.note("does not read")
+            connection.stalled = True
+            self.world.after(seconds, connection.go_on_reading)
+
     # In
 
     def sent(self, connection: Connection, message: Any) -> None:
@@ -239,7 +189,7 @@ class Client:
             if message is CloseCode.NORMAL:
                 self.finished = True
             elif message is CloseCode.GONE:
-                self.gone = True
+                self.gone = not self.finished
             elif message in _COME_BACK or (
                 # An attempt that was given up can be served late; the client can't tell.
                 message is CloseCode.TAKEN_OVER and self.cluster.server.was_late
@@ -258,15 +208,45 @@ class Client:
                         raise Broken(f"{self.name}: lost {message.lost} after {self.last_event}")
                     self.lost.append(message.lost)
                     self.last_event = last
+                if message.last_event < self.last_event:
+                    raise Broken(f"{self.name}: {message.last_event} is the newest")
+                if message.lost is not None or self.is_harmed:
+                    self._unsure = {*self.asked} - {*self.done}
                 self._go_on()
             case wire.ErrorMessage():
                 if message.code == "unavailable" and not self._waiting:
                     self._waiting = True
                     self.world.after(1.0, self._try_again)
-            case wire.MessageDuplicate() | wire.Pong():
-                pass
+            case wire.MessageDuplicate():
+                self._duplicate(message)
             case _:
                 self._event(message)
+
+    @property
+    def is_harmed(self) -> bool:
+        """Whether its session has gone on from what a store had that has lost the rest."""
+        return bool(self.cluster.server.harmed.get(self.session_id or ""))
+
+    def _miss(self, events: int) -> None:
+        """So many have not come that there must have been."""
+        self.missing += events
+        if self.missing > sum(last - first + 1 for first, last in self.lost):
+            raise Broken(f"{self.name}: {self.missing} are missing, and {self.lost} are lost")
+
+    def _duplicate(self, message: wire.MessageDuplicate) -> None:
+        self._unsure.discard(message.id)
+        if message.id not in self.accepted:
+            self.accepted.add(message.id)
+            self._miss(1)
+        if message.status not in {"queued", "running"} and message.id not in self.done:
+            self._end(message.id, message.status)
+            self._miss(1)
+
+    def _end(self, message_id: str, status: str) -> None:
+        self.done[message_id] = status
+        self.renewals[message_id] = self._renewed
+        self._unsure.discard(message_id)
+        self.world.after(self.world.between(0, 1.0), self._go_on)
 
     def _event(self, event: Any) -> None:
         if event.event != self.last_event + 1:
@@ -279,28 +259,57 @@ class Client:
                 self.session_id, self.key = event.session_id, event.resume_key
                 self._go_on()
             case wire.MessageAccepted():
-                if event.id in self.accepted:
+                if event.id in self.accepted and not self._may_repeat(event.id):
                     raise Broken(f"{event.id} was accepted twice")
                 self.accepted.add(event.id)
             case wire.MessageDelta():
-                if event.id in self.done:
-                    raise Broken(f"{event.id} goes on after its end")
-                missed = event.index - self.deltas.get(event.id, 0)
-                if missed < 0 or (missed and not self.lost):
-                    raise Broken(f"{event.id}: part {event.index} after {missed} that are missing")
-                self.deltas[event.id] = event.index + 1
+                self._part(event)
             case wire.MessageDone():
-                if event.id in self.done:
-                    raise Broken(f"{event.id} has ended twice")
-                if not self.cluster.server.has_ended(self.session_id, event.id):
-                    raise Broken(f"{event.id} has ended before that is written")
-                parts = self.deltas.get(event.id, 0)
-                if event.status == "completed" and event.deltas != parts and not self.lost:
-                    raise Broken(f"{event.id} had {event.deltas} parts, of which {parts} came")
-                self.done[event.id] = event.status
-                self.world.after(self.world.between(0, 1.0), self._go_on)
+                self._done(event)
+            case wire.SessionRenewed():
+                self._renewed += 1
             case wire.SessionClosed():
+                self._closed(event.reason)
                 self.finished = True
+
+    def _may_repeat(self, message_id: str, *, gateway_lost: bool = False) -> bool:
+        server = self.cluster.server
+        return server.may_repeat(self.session_id, message_id, gateway_lost=gateway_lost)
+
+    def _part(self, event: wire.MessageDelta) -> None:
+        parts = self.deltas.get(event.id, 0)
+        if event.id in self.done or event.index < parts:
+            if not self._may_repeat(event.id):
+                raise Broken(f"{event.id}: part {event.index} after {parts} and its end")
+            parts, self.heard[event.id] = 0, ""
+        self._miss(event.index - parts)
+        self.deltas[event.id] = event.index + 1
+        self.heard[event.id] = self.heard.get(event.id, "") + str(event.text)
+
+    def _done(self, event: wire.MessageDone) -> None:
+        if event.id in self.done:
+            lost = event.error is not UNSET and event.error.code is ErrorCode.GATEWAY_LOST
+            if not self._may_repeat(event.id, gateway_lost=lost):
+                raise Broken(f"{event.id} has ended twice")
+            return
+        if not self.cluster.server.has_ended(self.session_id, event.id):
+            raise Broken(f"{event.id} has ended before that is written")
+        if event.id not in self.accepted:
+            self.accepted.add(event.id)
+            self._miss(1)
+        if event.status == "completed":
+            self._miss(event.deltas - self.deltas.get(event.id, 0))
+            self.heard[event.id] = self.heard.get(event.id, "") + (event.text or "")
+        self._end(event.id, event.status)
+
+    def _closed(self, reason: str) -> None:
+        """The session is over; see that it may be."""
+        fatal = self.session_id in self.cluster.endpoint.fatal
+        if reason == "client" or (reason == "lost" and (fatal or self.is_harmed)):
+            return
+        if reason == "expired" and self.cluster.endpoint.lifetime < LIFETIME:
+            return  # before it could be used
+        raise Broken(f"{self.name}: its session ends as {reason}")
 
     # Out
 
@@ -321,7 +330,7 @@ class Client:
         if self._connection is None or self.session_id is None:
             return
         for message in self.asked.values():
-            if message.id not in self.accepted:
+            if message.id not in self.accepted or message.id in self._unsure:
                 self._say(message)
         waiting = [each for each in self.asked if each not in self.done]
         while self.left_to_say and len(waiting) < self.world.random.choice([1, 1, 3]):
@@ -349,6 +358,3 @@ class Client:
     def is_over(self) -> bool:
         """Whether nothing more is to come."""
         return self.finished or self.gone or self.left
-
-
-__all__ = ["Broken", "Client", "asyncio"]

@@ -8,6 +8,7 @@ from gateway.route import Route
 from gateway.session.policy import Policy, Recovery
 from gateway.session.storage import StoreUnavailable
 from gateway.sessions import Sessions
+from gateway.transports.websocket import _raw
 from tests.simulation.model import Endpoint, SimulatedModel
 from tests.simulation.store import Connection, Server
 from tests.simulation.world import Process, World
@@ -33,29 +34,30 @@ class Gateway(Process):
 
     Attributes:
         ready: Whether it takes connections.
+        route: Its one route.
+        raw: The same, for raw connections.
     """
 
     sessions: Sessions
     replica: Replica
 
-    def __init__(self, world: World, name: str, server: Server, endpoint: Endpoint) -> None:
+    def __init__(
+        self, world: World, name: str, server: Server, endpoint: Endpoint, policy: Policy
+    ) -> None:
         super().__init__(world, name)
         self.world = world
         self.ready = False
         self._server = server
-        self._route = Route(POLICY, SimulatedModel(endpoint, self, server))
+        self.route = Route(policy, SimulatedModel(endpoint, self, server))
+        self.raw = _raw(self.route)
         self._stop: asyncio.Event | None = None
         self.soon(lambda: self.spawn(self._main()))
-
-    @property
-    def route(self) -> Route:
-        return self._route
 
     async def _main(self) -> None:
         self._stop = asyncio.Event()
         store = Connection(self._server, self)
         async with Sessions(
-            {"chat": self._route},
+            {"chat": self.route},
             max_sessions=1000,
             budget=ByteBudget(100_000_000),
             drain_seconds=DRAIN,
@@ -70,6 +72,7 @@ class Gateway(Process):
             running.cancel()
             await self.replica.resign()
         self.alive = self.ready = False
+        self.ran_until = self.world.now
 
     def terminate(self) -> None:
         """As by SIGTERM: drain, then end."""
@@ -79,15 +82,20 @@ class Gateway(Process):
 
     def kill(self) -> None:
         """As by SIGKILL."""
+        if not self.paused:
+            self.ran_until = self.world.now
         self.alive, self.ready, self.disturbed = False, False, True
 
     def pause(self, seconds: float) -> None:
         """As by SIGSTOP and SIGCONT."""
+        if not self.paused:
+            self.ran_until = self.world.now
         self.paused = self.disturbed = True
         self.world.after(seconds, self._go_on)
 
     def _go_on(self) -> None:
         self.paused = False
+        self.well_since = self.world.now
 
 
 class Cluster:
@@ -96,10 +104,12 @@ class Cluster:
     Args:
         world: Where they are.
         size: How many.
+        policy: Of their route.
     """
 
-    def __init__(self, world: World, size: int) -> None:
+    def __init__(self, world: World, size: int, policy: Policy = POLICY) -> None:
         self.world = world
+        self.policy = policy
         self.server = Server(world)
         self.endpoint = Endpoint(world)
         self._count = 0
@@ -111,7 +121,8 @@ class Cluster:
         """Start one more."""
         self._count += 1
         name = f"gw-{self._count}"
-        self.gateways.append(Gateway(self.world, name, self.server, self.endpoint))
+        gateway = Gateway(self.world, name, self.server, self.endpoint, self.policy)
+        self.gateways.append(gateway)
 
     @property
     def ready(self) -> list[Gateway]:

@@ -1,7 +1,9 @@
 """The model: one for all replicas, which remembers what it was sent."""
 
-from collections import Counter
-from typing import Any
+from collections import Counter, defaultdict
+from typing import Any, NamedTuple
+
+import msgspec
 
 from gateway.errors import ErrorCode, Failure, Outcome
 from gateway.session.ports import (
@@ -18,34 +20,87 @@ from tests.simulation.world import Process, World
 LIFETIME = 600.0
 
 
+class Arrival(NamedTuple):
+    """A turn that has reached the model.
+
+    Attributes:
+        turn: What it says.
+        session: In which session at the model.
+        again: Whether another session has answered it, and this one is only to know it.
+        history: What was said before, by the user and by the model, where the turn carries it.
+    """
+
+    turn: str
+    session: str
+    again: bool
+    history: list[tuple[str, str]]
+
+
 class Endpoint:
     """What there is at the platform.
 
     Attributes:
-        turns: How often each body has arrived.
+        lifetime: For how long a session can be used.
+        arrivals: The turns of each of the gateway's sessions, as they have arrived.
+        answered: The session at the model that has answered each turn first.
+        fatal: Of the gateway's sessions, those that the model has given a reason to end.
         open: The sessions that are open, with when they expire.
         closed: How often each has been closed, and by whom.
         lost: Sessions that have been opened for a process that did not hear of it.
         fails: How often a turn fails that has arrived, or has not.
     """
 
-    def __init__(self, world: World) -> None:
+    def __init__(self, world: World, lifetime: float = LIFETIME) -> None:
         self.world = world
-        self.turns: Counter[str] = Counter()
+        self.lifetime = lifetime
+        self.arrivals: defaultdict[str, list[Arrival]] = defaultdict(list)
+        self.answered: dict[str, str] = {}
+        self.fatal: set[str] = set()
         self.open: dict[str, float] = {}
         self.closed: dict[str, list[Process]] = {}
         self.lost: set[str] = set()
-        self.opened_by: dict[str, Process] = {}
+        self.opened_by: dict[str, tuple[Process, float]] = {}
         self.fails = 0.05
         self._count = 0
+        self._losses: Counter[str] = Counter()
 
     def add(self, process: Process) -> ModelSession:
         """Open a session for a process."""
         self._count += 1
-        session = ModelSession(f"m-{self._count}", self.world.wall() + LIFETIME)
-        self.open[session.id] = self.world.now + LIFETIME
-        self.opened_by[session.id] = process
+        session = ModelSession(f"m-{self._count}", self.world.wall() + self.lifetime)
+        self.open[session.id] = self.world.now + self.lifetime
+        self.opened_by[session.id] = process, self.world.now
         return session
+
+    def vanish(self) -> None:
+        """Lose a session."""
+        if self.open:
+            del self.open[self.world.random.choice([*self.open])]
+
+    def has(self, session: ModelSession | None) -> bool:
+        """Whether a session can be used."""
+        return session is not None and self.open.get(session.id, 0.0) > self.world.now
+
+    def lose(self, affinity: str, turn: str, session: ModelSession | None) -> Outcome:
+        """A turn has come for a session that is gone; returns whether a container has seen it."""
+        self.open.pop(session.id if session else "", None)
+        self._losses[turn] += 1
+        if turn in self.answered or self._losses[turn] > 1:
+            self.fatal.add(affinity)
+        return self.world.random.choice([Outcome.NOT_INVOKED, Outcome.INVOKED])
+
+    def arrive(
+        self,
+        affinity: str,
+        turn: str,
+        session: ModelSession | None,
+        history: list[tuple[str, str]],
+    ) -> bool:
+        """Take a turn in; returns whether another session had answered it."""
+        where = session.id if session else ""
+        again = self.answered.get(turn, where) != where
+        self.arrivals[affinity].append(Arrival(turn, where, again, history))
+        return again
 
 
 class _Call:
@@ -112,15 +167,13 @@ class SimulatedModel:
         *,
         affinity: str,
         principal: str,  # noqa: ARG002
-        until: float | None,  # noqa: ARG002
+        until: float | None,
         on_parts: OnParts,
         on_end: OnEnd,
     ) -> _Call:
         world, process, endpoint = self._world, self._process, self._endpoint
         call = _Call()
-        turn = request.body.decode()
-        if not self._server.has_at_model(affinity, process.name, turn):
-            world.failures.append(f"{turn} goes to the model before that is written")
+        *history, (turn, _) = _said(request.body)
 
         def say(heard: Any, result: Any) -> None:
             def hear() -> None:
@@ -129,34 +182,61 @@ class SimulatedModel:
 
             process.soon(hear)
 
+        def fail(code: ErrorCode, outcome: Outcome) -> None:
+            failure = Failure(code=code, message="No.", outcome=outcome)
+            world.after(0.01, say, on_end, failure)
+
         def send() -> None:
-            if not call.cancelled and process.alive:
-                call.sent = True
-                world.after(world.between(0, 0.02), arrive)
+            if call.cancelled or not process.alive:
+                return
+            if until is not None and world.now >= until:
+                endpoint.lose(affinity, turn, session)
+                fail(ErrorCode.SESSION_LOST, Outcome.NOT_INVOKED)
+                return
+            if not self._server.has_at_model(affinity, process.name, turn):
+                world.failures.append(f"{turn} goes to the model before that is written")
+            call.sent = True
+            world.after(world.between(0, 0.02), arrive)
 
         def arrive() -> None:
             if world.chance(endpoint.fails):
-                outcome = world.random.choice([Outcome.NOT_INVOKED, Outcome.UNKNOWN])
-                endpoint.turns[turn] += outcome is Outcome.UNKNOWN
-                code = ErrorCode.THROTTLED if outcome is Outcome.NOT_INVOKED else ErrorCode.TIMEOUT
-                world.after(0.01, say, on_end, Failure(code=code, message="No.", outcome=outcome))
+                if world.chance(0.5):
+                    fail(ErrorCode.THROTTLED, Outcome.NOT_INVOKED)
+                    return
+                if endpoint.arrive(affinity, turn, session, history):
+                    endpoint.fatal.add(affinity)
+                fail(ErrorCode.TIMEOUT, Outcome.UNKNOWN)
                 return
-            endpoint.turns[turn] += 1
-            if session is None or session.id not in endpoint.open:
-                lost = Failure(
-                    code=ErrorCode.SESSION_LOST, message="Gone.", outcome=Outcome.INVOKED
-                )
-                world.after(0.01, say, on_end, lost)
+            if not endpoint.has(session):
+                outcome = endpoint.lose(affinity, turn, session)
+                if outcome is Outcome.INVOKED:
+                    endpoint.arrive(affinity, turn, session, history)
+                fail(ErrorCode.SESSION_LOST, outcome)
                 return
+            endpoint.arrive(affinity, turn, session, history)
+            endpoint.answered.setdefault(turn, session.id if session else "")
             at = world.now
             parts = world.random.randint(0, 8) if request.stream else 0
             for _ in range(parts):
                 at += world.between(0.001, 0.5)
                 world.at(at, say, on_parts, ["a"] * world.random.randint(1, 3))
             at += world.between(0.001, 0.3)
-            body = None if parts else b"answer"
+            body = None if parts else answer_to(turn).encode()
             world.at(at, say, on_end, ModelReply(body=body, content_type="text/plain"))
 
         # As where a call has to wait for a connection.
         process.loop.call_later(world.between(0, 0.01), send)
         return call
+
+
+def answer_to(turn: str) -> str:
+    """What the model says to a turn in one piece."""
+    return f"answer to {turn}"
+
+
+def _said(body: bytes) -> list[tuple[str, str]]:
+    """What a body tells: the user's words and the model's, which are still to come at its end."""
+    if not body.startswith(b"["):
+        return [(body.decode(), "")]
+    words = [line["content"] for line in msgspec.json.decode(body)]
+    return [*zip(words[::2], [*words[1::2], ""], strict=True)]

@@ -9,7 +9,8 @@ from gateway.route import Route
 from gateway.session.events import Written
 from gateway.transports.closing import CloseWith
 from gateway.transports.raw import RawCodec
-from tests.simulation.client import Broken, Client, Connection
+from tests.simulation.client import Broken, Client
+from tests.simulation.connection import Connection
 from tests.simulation.gateways import Gateway
 from tests.simulation.model import answer_to
 

@@ -7,16 +7,19 @@ import logging
 import random
 import secrets
 import time
-from collections.abc import Iterator
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pytest
 import structlog
 from msgspec import Struct
 
+from gateway.session.policy import Policy, Recovery
 from tests.simulation.client import Broken, Client
 from tests.simulation.gateways import LEASE, POLICY, Cluster
-from tests.simulation.store import model_ids
+from tests.simulation.model import LIFETIME, Arrival
+from tests.simulation.raw import RawClient
 from tests.simulation.world import World
 
 TROUBLE_SECONDS = 30.0
@@ -25,6 +28,9 @@ TROUBLE_SECONDS = 30.0
 SETTLE_SECONDS = 200.0
 """How long it may take until everything has ended afterwards."""
 
+KNOWN_SECONDS = 2.0
+"""How long it may take until the store is told of a session at the model, where it is there."""
+
 
 class Plan(Struct, frozen=True):
     """How often what breaks, in a schedule.
@@ -32,6 +38,7 @@ class Plan(Struct, frozen=True):
     Attributes:
         replicas: How many gateways there are.
         clients: How many clients.
+        raw: How many more that speak without an envelope.
         messages: How many messages each has to say.
         faults: How many things break.
         kinds: Which.
@@ -39,10 +46,13 @@ class Plan(Struct, frozen=True):
         late: How often a request reaches the store too late.
         latency: How long a request to the store, or its reply, may take on its way.
         leaves: How often a client that is cut off does not come back.
+        lifetime: For how long a session at the model can be used.
+        policy: Of the route.
     """
 
     replicas: int = 3
     clients: int = 3
+    raw: int = 0
     messages: int = 4
     faults: int = 4
     kinds: tuple[str, ...] = ("cut", "crash", "pause", "drain", "outage")
@@ -50,6 +60,8 @@ class Plan(Struct, frozen=True):
     late: float = 0.0
     latency: float = 0.002
     leaves: float = 0.0
+    lifetime: float = LIFETIME
+    policy: Policy = POLICY
 
 
 class Outcome(Struct):
@@ -107,13 +119,15 @@ class Schedule:
         """Run it, and look at what has come of it."""
         world = self.world
         with deterministic(world):
-            self.cluster = Cluster(world, self.plan.replicas)
+            self.cluster = Cluster(world, self.plan.replicas, self.plan.policy)
+            self.cluster.endpoint.lifetime = self.plan.lifetime
             self.cluster.server.loses = self.plan.loses
             self.cluster.server.late = self.plan.late
             self.cluster.server.latency = self.plan.latency
+            kinds = [Client] * self.plan.clients + [RawClient] * self.plan.raw
             self.clients = [
-                Client(world, self.cluster, f"c{number}", self.plan.messages, self.plan.leaves)
-                for number in range(self.plan.clients)
+                kind(world, self.cluster, f"c{number}", self.plan.messages, self.plan.leaves)
+                for number, kind in enumerate(kinds)
             ]
             for _ in range(self.plan.faults):
                 world.at(world.between(0.5, TROUBLE_SECONDS), self._break)
@@ -123,8 +137,9 @@ class Schedule:
                 end = world.now + SETTLE_SECONDS
                 while world.now < end and not all(client.is_over for client in self.clients):
                     world.run(world.now + 1)
-                left = any(client.left for client in self.clients)
-                world.run(world.now + 3 * LEASE + (POLICY.resume_seconds if left else 0))
+                world.run(world.now + 3 * LEASE)
+                if self.cluster.endpoint.open:  # of clients that have left, and do not come back
+                    world.run(world.now + self.plan.policy.resume_seconds)
                 self._check()
             except Broken as error:
                 self.broken.append(str(error))
@@ -147,6 +162,13 @@ class Schedule:
             client = world.random.choice(self.clients)
             client.cut()
             self._note(f"cut {client.name}")
+        elif kind == "stall":
+            client = world.random.choice(self.clients)
+            client.stall(world.between(0.5, 10))
+            self._note(f"{client.name} does not read")
+        elif kind == "vanish":
+            cluster.endpoint.vanish()
+            self._note("the model has lost a session")
         elif kind == "outage":
             seconds = world.between(0.5, 12)
             cluster.server.is_down = True
@@ -208,33 +230,36 @@ class Schedule:
             client.note(f"-- {text}")
 
     def _check(self) -> None:
-        endpoint = self.cluster.endpoint
-        fails = "failover" in self.plan.kinds
+        server = self.cluster.server
         for client in self.clients:
             if not client.is_over:
                 self.broken.append(f"{client.name} waits for ever")
-            if client.gone and not fails:
+            if client.gone and not server.may_lack(client.session_id):
                 self.broken.append(f"{client.name} was told that its session is gone")
-            if not client.lost and not client.gone and not client.left:
+            if not client.gone and not client.left:
                 missing = sorted(client.accepted - set(client.done))
-                if missing:
+                if missing and not server.may_lack(client.session_id):
                     self.broken.append(f"{missing} were accepted and have not ended")
-        for body, times in endpoint.turns.items():
-            if times > 1:
-                self.broken.append(f"{body} has reached the model {times} times")
-        memory = self.cluster.server.memory
-        kept = {
-            model
-            for each in memory._sessions.values()
-            if each.saved is not None
-            for model in model_ids(each.saved.head)
-        }
+            if not client.lost and not server.may_lack(client.session_id):
+                arrivals = self.cluster.endpoint.arrivals[client.session_id or ""]
+                self.broken += misled(client, arrivals, self.plan.policy)
+        self._check_model()
+
+    def _check_model(self) -> None:
+        endpoint, server = self.cluster.endpoint, self.cluster.server
+        for session_id, arrivals in endpoint.arrivals.items():
+            turns = Counter(arrival.turn for arrival in arrivals if not arrival.again)
+            for turn, times in turns.items():
+                if times > 1 and not server.may_repeat(session_id, turn):
+                    self.broken.append(f"{turn} has reached the model {times} times")
         for model in endpoint.open:
+            process, at = endpoint.opened_by[model]
+            known_at = max(at, process.well_since, server.missed_at) + KNOWN_SECONDS
             forgotten = model in endpoint.lost or (
-                model not in self.cluster.server.models and not endpoint.opened_by[model].alive
+                model not in server.models and not process.alive and process.ran_until < known_at
             )
-            if model not in kept and not forgotten:
-                self.broken.append(f"{model} stays open at the model, and nobody knows it")
+            if not forgotten and not server.may_lack(server.models.get(model)):
+                self.broken.append(f"{model} stays open at the model")
         for model, who in endpoint.closed.items():
             sure = {process.name for process in who if not process.disturbed}
             if len(sure) > 1:
@@ -253,6 +278,36 @@ class Schedule:
             for task in asyncio.all_tasks(process.loop):
                 task._log_destroy_pending = False  # type: ignore[attr-defined]
             process.loop.close()
+
+
+def misled(client: Client, arrivals: Sequence[Arrival], policy: Policy) -> Iterator[str]:
+    """Where the model did not know what the client had been told that it does."""
+    order = [*client.done]
+    used: set[str] = set()
+    knows: defaultdict[str, list[str]] = defaultdict(list)
+    for turn, session, again, history in arrivals:
+        knows[session].append(turn)
+        if again or turn not in client.done:
+            continue
+        used.add(session)
+        before = order[: order.index(turn)]
+        if client.renewals[turn] < len(used) - 1:
+            yield f"{turn} goes to another session, of which {client.name} is not told"
+        answered = [each for each in before if client.done[each] == "completed"]
+        if policy.sends_history:
+            # What was cancelled is told as far as it was heard, where the model may have seen it.
+            known = [each for each, _ in history]
+            told = [
+                (each, client.heard.get(each, ""))
+                for each in before
+                if each in answered or (each in known and client.done[each] == "cancelled")
+            ]
+            if history != told:
+                yield f"{turn}: the model is told {history}, not {told}"
+        elif policy.on_lost is Recovery.REPLAY:
+            knew = [each for each in knows[session][:-1] if client.done.get(each) == "completed"]
+            if knew != answered:
+                yield f"{turn}: the model knows of {knew}, not of {answered}"
 
 
 def run(seed: int, plan: Plan) -> Outcome:

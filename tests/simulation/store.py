@@ -1,11 +1,14 @@
 """The store as a replica far away finds it: slow, away for seconds, or of another opinion."""
 
 import asyncio
+from collections import defaultdict
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
-from gateway.session.recorder import head_of
+from gateway.session.recorder import head_of, snapshot_of
+from gateway.session.snapshot import Snapshot
 from gateway.session.storage import (
+    NOBODY,
     Beats,
     Change,
     Count,
@@ -15,6 +18,7 @@ from gateway.session.storage import (
     Title,
     Use,
 )
+from gateway.session.upstream_table import Life
 from gateway.stores.memory import MemoryStore
 from tests.simulation.world import Process, World
 
@@ -32,8 +36,12 @@ class Server:
         latency: How long a request or a reply may take on its way.
         loses: How often one of the two is lost.
         late: How often a request arrives when nobody waits for it any more.
-        models: The sessions at the model that it has ever been told of.
-        has_lost: Whether it has lost what it had acknowledged.
+        missed_at: When it has not got a request last.
+        models: The sessions at the model that it has ever been told of, and whose they are.
+        behind: The sessions of which it has lost what it had acknowledged, until they are written
+            again; each with its owner.
+        harmed: Those that another has gone on with before that, as the store then had them, since
+            their owner was not there to write them.
     """
 
     def __init__(self, world: World) -> None:
@@ -42,8 +50,10 @@ class Server:
         self.is_down = False
         self.latency = 0.002
         self.loses = self.late = 0.0
-        self.was_late = self.has_lost = False
-        self.models: set[str] = set()
+        self.was_late, self.missed_at = False, 0.0
+        self.models: dict[str, str] = {}
+        self.behind: dict[str, str] = {}
+        self.harmed: defaultdict[str, list[Snapshot]] = defaultdict(list)
         self.pending: dict[Future, Process] = {}
         self._readers: dict[str, tuple[Process, Future]] = {}
         self._spare: dict[str, Any] | None = None
@@ -51,19 +61,27 @@ class Server:
     def has_at_model(self, session_id: str, owner: str, message_id: str) -> bool:
         """Whether a session has that turn at the model, unless it is not that owner's any more."""
         kept = self.memory._sessions.get(session_id)
-        if self.has_lost or kept is None or kept.saved is None or kept.title.owner != owner:
+        if session_id in self.behind or kept is None or kept.saved is None:
             return True
-        running = head_of(kept.saved.head).running
-        return running is not None and running.id == message_id
+        head = head_of(kept.saved.head)
+        if kept.title.owner != owner or _is_raw(head):
+            return True
+        if head.running is None:
+            return head.life is Life.REPLAYING
+        return head.running.id == message_id
 
     def has_ended(self, session_id: str | None, message_id: str) -> bool:
         """Whether a turn has ended, as far as the store has been told."""
         kept = self.memory._sessions.get(session_id or "")
-        if self.has_lost or kept is None or kept.saved is None:
+        if self.may_lack(session_id) or kept is None or kept.saved is None:
             return True
         head = head_of(kept.saved.head)
         turns = [*head.waiting, head.running] if head.running else head.waiting
         return message_id not in [turn.id for turn in turns]
+
+    def may_lack(self, session_id: str | None) -> bool:
+        """Whether something of a session is lost, or may be."""
+        return session_id in self.behind or session_id in self.harmed
 
     def wake(self, replica: str) -> None:
         """A letter has come for a replica."""
@@ -88,7 +106,7 @@ class Server:
 
     def forget(self) -> None:
         """End and begin again with nothing."""
-        self.has_lost = True
+        self.behind |= {each: kept.title.owner for each, kept in self.memory._sessions.items()}
         self.memory = MemoryStore(clock=self.world.wall)
         self.cut()
 
@@ -106,14 +124,47 @@ class Server:
         """The spare server takes over, without what was written since."""
         if self._spare is None:
             return
-        self.has_lost = True
+        had = self.memory._sessions
         memory = self.memory = MemoryStore(clock=self.world.wall)
         for session_id, kept in self._spare["_sessions"]:
             memory._sessions[session_id] = kept
+        for each, kept in had.items():
+            if memory._sessions.get(each) != kept:
+                self.behind.setdefault(each, kept.title.owner)
         memory._owned.update(self._spare["_owned"])
         memory._beats.update(self._spare["_beats"])
         memory._inboxes.update(self._spare["_inboxes"])
         self._spare = None
+
+    def claimed(self, session_id: str, saved: Saved) -> None:
+        """A session has another owner, which knows no more of it than this."""
+        owner = self.behind.pop(session_id, None)
+        if owner in {NOBODY, *(each.name for each in self.world.processes if each.disturbed)}:
+            self.harmed[session_id].append(snapshot_of(saved)[0])
+
+    def may_repeat(
+        self, session_id: str | None, message_id: str, *, gateway_lost: bool = False
+    ) -> bool:
+        """Whether a turn may go to the model again, or end again: the store had lost that it was.
+
+        Args:
+            session_id: Whose.
+            message_id: The turn's.
+            gateway_lost: It only ends again, as one whose reply was coming in parts.
+        """
+        for had in self.harmed.get(session_id or "", ()):
+            running = had.running
+            if running is not None and running.id == message_id:
+                if gateway_lost and running.request.stream:
+                    return True
+            elif message_id not in [ended for ended, _ in had.ended]:
+                return True
+        return False
+
+
+def _is_raw(head: Snapshot) -> bool:
+    """Whether it is a session to which nobody can come back: no more of it is kept."""
+    return head.keys == ()
 
 
 def model_ids(head: bytes) -> set[str]:
@@ -146,6 +197,7 @@ class Connection:
 
         def arrive() -> None:
             if server.is_down or world.chance(server.loses):
+                server.missed_at = world.now
                 return
             try:
                 result, error = _result(operation(server.memory)), None
@@ -183,7 +235,9 @@ class Connection:
     ) -> asyncio.Task[Any]:
         async def save(memory: MemoryStore) -> None:
             memory._save(session_id, title, number, change, seconds, release=release)
-            self._server.models |= model_ids(change.head)
+            self._server.behind.pop(session_id, None)
+            for model in model_ids(change.head):
+                self._server.models[model] = session_id
 
         return self._process.loop.create_task(self._ask(save))
 
@@ -192,9 +246,13 @@ class Connection:
         return found
 
     async def claim(self, session_id: str, before: Title, replica: str) -> Saved | None:
-        saved: Saved | None = await self._ask(
-            lambda memory: memory.claim(session_id, before, replica)
-        )
+        async def claim(memory: MemoryStore) -> Saved | None:
+            saved = await memory.claim(session_id, before, replica)
+            if saved is not None:
+                self._server.claimed(session_id, saved)
+            return saved
+
+        saved: Saved | None = await self._ask(claim)
         return saved
 
     async def delete(self, session_id: str, title: Title) -> None:

@@ -72,6 +72,8 @@ class Process:
         loop: Its event loop.
         alive: Whether it has not crashed, or ended.
         disturbed: Whether it was paused, killed or stopped at any time.
+        well_since: Since when it runs.
+        ran_until: When it has run last, if it does not.
     """
 
     def __init__(self, world: "World", name: str) -> None:
@@ -80,6 +82,7 @@ class Process:
         self.loop.set_exception_handler(world.failed)
         self.alive = True
         self.paused = self.disturbed = False
+        self.well_since = self.ran_until = world.now
         world.processes.append(self)
 
     def soon(self, call: Callable[..., object], *arguments: object) -> None:
