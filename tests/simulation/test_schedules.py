@@ -14,8 +14,15 @@ from msgspec import structs
 from gateway import keeping
 from gateway.protocol.messages import MessageDone
 from gateway.session import effects as do
+from gateway.session.history import History
 from gateway.session.policy import Recovery
+from gateway.session.ports import Log, ModelRequest
+from gateway.session.reader import LogReader
+from gateway.session.recorder import closing, head_of
+from gateway.session.session import Session
 from gateway.session.storage import Change, Saved, Title
+from gateway.session.transcript import Transcript
+from gateway.session.upstream_table import Life
 from gateway.sessions import SPREAD_SECONDS
 from gateway.stores.memory import MemoryStore
 from tests.simulation import gateways
@@ -57,6 +64,7 @@ PLANS = {
 
 
 ANY = PLANS["everything"]
+RAW_CRASHES = Plan(kinds=("crash",), clients=0, raw=6, messages=8, faults=8, latency=0.5)
 
 
 @pytest.mark.schedules
@@ -108,6 +116,57 @@ class TestPlantedBugs:
         self._anybody_claims(monkeypatch)
         plan = Plan(kinds=("cut", "crash"), faults=8, latency=0.5, leaves=0.3)
         assert is_found("was closed by", plan=plan)
+
+    def test_two_close_what_a_raw_connection_has_left(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        self._anybody_claims(monkeypatch)
+        assert is_found("was closed by", plan=RAW_CRASHES)
+
+    def test_nobody_closes_what_a_raw_connection_has_left(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def bare(session: Session, now: float, wall: float) -> Change:
+            change = closing(session, now, wall)
+            head = structs.replace(head_of(change.head), life=Life.ABSENT, model=None)
+            return structs.replace(change, head=head.encode())
+
+        monkeypatch.setattr(keeping, "closing", bare)
+        assert is_found("stays open at the model", plan=RAW_CRASHES)
+
+    def test_what_was_said_is_not_written(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(Transcript, "newest", lambda _self, _count: [])
+        assert is_found("the model knows of", plan=PLANS["replays"])
+        assert is_found("the model is told", plan=PLANS["histories"])
+
+    def test_a_session_is_used_that_knows_half_of_what_was_said(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        to_replay = History.to_replay
+
+        def half(self: History, recovery: Recovery) -> list[ModelRequest]:
+            steps = to_replay(self, recovery)
+            return steps[len(steps) // 2 :]
+
+        monkeypatch.setattr(History, "to_replay", half)
+        assert is_found("the model knows of", plan=PLANS["replays"])
+
+    def test_nobody_says_what_is_lost(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        begin = LogReader.begin
+
+        def silently(self: LogReader, log: Log, after: int, resume_key: str | None) -> None:
+            begin(self, log, after, resume_key)
+            self.lost = None
+
+        monkeypatch.setattr(LogReader, "begin", silently)
+        assert is_found(" after ", plan=PLANS["small logs"])
+
+    def test_an_owner_does_not_notice_what_a_store_has_lost(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        self._save_after(monkeypatch, lambda kept, _title, number: (kept.title, number - 1))
+        plan = Plan(kinds=("cut", "cut", "failover"), clients=6, messages=12, faults=20)
+        assert is_found("its session is gone", plan=plan)
 
     def _save_after(
         self,
