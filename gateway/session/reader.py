@@ -50,7 +50,8 @@ class LogReader:
         """
         self._log = log
         self.owns = owns
-        self.position = max(after, log.first - 1)
+        # What is dropped, and was to be held back, is not to be spoken of yet either.
+        self.position = max(after, min(log.first - 1, log.told))
         self.lost = (after + 1, self.position) if self.position > after else None
         self._backlog = log.last
 

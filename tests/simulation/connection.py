@@ -1,9 +1,7 @@
 """A client's connection, at the gateway's end."""
 
-from typing import secrets
-
-import Any
-import Protocol
+import secrets
+from typing import Any, Protocol
 
 from gateway.conversation import Conversation
 from gateway.errors import CloseCode

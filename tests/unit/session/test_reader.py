@@ -78,6 +78,20 @@ def test_what_is_lost_is_said_when_it_comes_back() -> None:
     assert taken(reader) == [RESUMED, 3, 4]
 
 
+def test_nothing_is_said_of_what_is_lost_before_it_may_be_read() -> None:
+    log, reader = filled(2, max_events=2), LogReader()
+    log.holding = True
+    add(log, 4)
+    reader.resume(log, 1, RESUMED)
+    (first,) = taken(reader)
+    assert isinstance(first, wire.SessionResumed)
+    assert first.lost == (2, 2)
+    log.told = log.last
+    assert reader.lags, "it comes back, and is told of the others"
+    reader.resume(log, 2, RESUMED)
+    assert reader.lost == (3, 4)
+
+
 def test_what_nobody_needs_any_more_is_passed_over() -> None:
     log, reader = filled(3), LogReader()
     reader.begin(log, 0, owns=True)
