@@ -59,8 +59,10 @@ class Kept(Protocol):
         """Do these, with the log to be read up to that number."""
         ...
 
-    def fenced(self) -> None:
-        """Another replica has the session."""
+    def fenced(self, model: ModelSession | None) -> None:
+        """Another replica has the session, and may know of this one at the model, but of none
+        that has taken its place since.
+        """
         ...
 
 
@@ -114,6 +116,7 @@ class Keeper:
         # alone, to be closed if this process dies.
         self._gates = policy.resume_seconds > 0
         self._model: ModelSession | None = session.model
+        self._sent = self._known = session.model  # what a write has, and what the store may have
         self._units: deque[_Unit] = deque()
         self._covered = 0  # how many of them the write under way has the state for
         self._loop = asyncio.get_running_loop()
@@ -249,6 +252,7 @@ class Keeper:
         self._number += 1
         self._stale_at = now + self._seconds / 2
         self._moving = self._moved is not None
+        self._sent = self._session.model
         saved = self._store.save(
             self._session.id,
             self._title,
@@ -265,6 +269,8 @@ class Keeper:
         self._health.end(self._under_way)
         self._under_way = None
         failure = saved.exception()
+        if not isinstance(failure, Fenced):
+            self._known = self._sent
         if self._over:
             self._forget()
             return
@@ -276,7 +282,7 @@ class Keeper:
                     self._moved()
             case Fenced():
                 self.stop()
-                self._runner.fenced()
+                self._runner.fenced(self._known)
             case Outdated():
                 log.warning("the store has lost what was written", session=self._session.id)
                 self._again()

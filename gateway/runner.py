@@ -31,7 +31,7 @@ from gateway.session import effects as do
 from gateway.session import events as on
 from gateway.session.events import ClientId, SessionEvent, Timer
 from gateway.session.output import error_message
-from gateway.session.ports import Log
+from gateway.session.ports import Log, ModelSession
 from gateway.session.reader import LogReader
 from gateway.session.session import Session
 from gateway.session.storage import SessionStore, Title
@@ -319,10 +319,13 @@ class SessionRunner:
         except Exception as error:  # noqa: BLE001 - it is logged
             self._crash(error)
 
-    def fenced(self) -> None:
+    def fenced(self, model: ModelSession | None) -> None:
         """See `Kept.fenced`."""
         log.warning("another replica has taken a session over", session=self.session.id)
         self._drop()
+        own = self.session.model
+        if own is not None and own != model:
+            self._calls.close(do.CloseSession(own), self.handle)
 
     @property
     def is_gone(self) -> bool:

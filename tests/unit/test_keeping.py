@@ -1,6 +1,8 @@
 """What is kept of sessions in the store, and that it is there before anything is done about it."""
 
 import asyncio
+from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -12,6 +14,7 @@ from gateway.protocol import messages as wire
 from gateway.runner import SessionRunner
 from gateway.session.ports import ModelReply, ModelSession
 from gateway.session.snapshot import Snapshot
+from gateway.session.storage import StoreUnavailable
 from tests.support.sessions import Connection, Fixture, WatchedStore, breaks, done, running
 from tests.support.timing import UNIT
 
@@ -176,6 +179,50 @@ class TestRaw:
                 await f.settled()
                 written.append(len(store.done))
             assert written == [1, 2]
+
+
+class TestFenced:
+    """Another replica has the session, which this one does not know yet."""
+
+    async def test_what_has_taken_its_place_at_the_model_is_closed(self) -> None:
+        async with running(store := WatchedStore()) as f, running(store, "other") as other:
+            runner = await f.open()
+            await f.until(lambda: store.done)
+            await f.settled()
+            other.add_route()
+            await other.adopt(runner.id)
+            await self._replace(f, runner)
+            await f.until(lambda: f.model.closed)
+            assert f.model.closed == ["another"], "the other has `m`"
+
+    async def test_but_not_what_the_store_may_know(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        async with running(store := WatchedStore()) as f, running(store, "other") as other:
+            runner = await f.open()
+            await f.until(lambda: store.done)
+            await f.settled()
+            with monkeypatch.context() as patch:
+                patch.setattr(store, "save", partial(_lost, store.save))
+                await self._replace(f, runner)
+                await f.until(lambda: len(store.done) == 2)
+                await f.settled()
+            other.add_route()
+            await other.adopt(runner.id)
+            runner.touch()
+            await f.until(lambda: runner.is_gone)
+            await asyncio.sleep(UNIT)
+            assert f.model.closed == []
+
+    async def _replace(self, f: Fixture, runner: SessionRunner) -> None:
+        f.model.answers = ModelReply(body=b"hi", new_session=ModelSession("another"))
+        await f.ask(runner, "a")
+
+
+def _lost(save: Callable[..., Awaitable[None]], *args: Any, **options: Any) -> asyncio.Task[None]:
+    async def lose() -> None:
+        await save(*args, **options)
+        raise StoreUnavailable
+
+    return asyncio.get_running_loop().create_task(lose())
 
 
 class TestHealth:
