@@ -99,7 +99,7 @@ class RawClient(Client):
 
     def _go_on(self) -> None:
         connection = self._connection
-        if connection is None:
+        if connection is None or connection.conversation is None:
             return
         while self.left_to_say and len(self._awaited) < self.world.random.choice([1, 1, 3]):
             self.left_to_say -= 1

@@ -40,7 +40,8 @@ STALLING = (*EVERYTHING, "stall", "stall")
 RENEWS = structs.replace(POLICY, expiry_margin_seconds=1.0)
 REPLAYS = structs.replace(RENEWS, on_expiry=Recovery.REPLAY, on_lost=Recovery.REPLAY)
 TELLS = structs.replace(RENEWS, sends_history=True, template="$messages")
-FORGETS = structs.replace(POLICY, log_events=6)
+FORGETS = structs.replace(POLICY, log_events=4)
+BOTH = structs.replace(REPLAYS, log_events=6)
 
 PLANS = {
     "crashes": Plan(kinds=("cut", "crash")),
@@ -60,6 +61,15 @@ PLANS = {
     "replays": Plan(kinds=RENEWING, messages=8, faults=8, lifetime=6, policy=REPLAYS),
     "histories": Plan(kinds=RENEWING, messages=8, faults=8, lifetime=6, policy=TELLS),
     "small logs": Plan(kinds=STALLING, messages=8, faults=12, policy=FORGETS),
+    "all of it": Plan(
+        kinds=(*STALLING, "vanish"),
+        messages=8,
+        faults=14,
+        latency=0.1,
+        leaves=0.1,
+        lifetime=6,
+        policy=BOTH,
+    ),
 }
 
 
