@@ -164,8 +164,8 @@ class TestPlantedBugs:
     def test_nobody_says_what_is_lost(self, monkeypatch: pytest.MonkeyPatch) -> None:
         begin = LogReader.begin
 
-        def silently(self: LogReader, log: Log, after: int, resume_key: str | None) -> None:
-            begin(self, log, after, resume_key)
+        def silently(self: LogReader, log: Log, after: int, *, owns: bool) -> None:
+            begin(self, log, after, owns=owns)
             self.lost = None
 
         monkeypatch.setattr(LogReader, "begin", silently)
