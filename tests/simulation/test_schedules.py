@@ -87,7 +87,7 @@ def test_every_promise_is_kept(plan: str) -> None:
         reconnects += outcome.reconnects
         if outcome.broken:
             told = "\n".join(f"{name}:\n  " + "\n  ".join(n) for name, n in outcome.notes.items())
-            pytest.fail(f"SCHEDULES=1 SEED={seed} -k '{plan}': {outcome.broken}\n{told}")
+            pytest.fail(f"SEED={seed}, {plan}: {outcome.broken}\n{told}")
     sys.stderr.write(f"\n{plan}: {SCHEDULES} schedules, {turns} turns, {reconnects} reconnects\n")
     assert turns > 2 * SCHEDULES, "most of what is said is answered"
 

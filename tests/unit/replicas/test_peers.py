@@ -33,11 +33,14 @@ class Store(MemoryStore):
     def __init__(self, clock: Clock) -> None:
         super().__init__(clock=lambda: clock.now + AHEAD)
         self.errors: list[Exception] = []
+        self.clock, self.seconds = clock, 0.0
 
     async def beat(self, replica: str) -> Beats:
         if self.errors:
             raise self.errors.pop()
-        return await super().beat(replica)
+        beats = await super().beat(replica)
+        self.clock.now += self.seconds
+        return beats
 
 
 class World:
@@ -84,6 +87,18 @@ async def test_who_beats_is_alive(world: World) -> None:
     assert not world.peers.is_late("other")
     assert not await world.peers.is_dead("other")
     assert world.peers.ahead == AHEAD
+
+
+async def test_how_the_clocks_differ_is_known_also_where_this_process_was_stopped(
+    world: World,
+) -> None:
+    await world.peers.beat()
+    world.store.seconds = LEASE
+    await world.peers.beat()
+    assert world.peers.ahead == AHEAD
+    world.store._clock = lambda: world.clock.now + AHEAD + 3600
+    await world.peers.beat()
+    assert AHEAD + 3600 - LEASE <= world.peers.ahead <= AHEAD + 3600
 
 
 async def test_who_misses_a_beat_is_late_and_who_misses_all_is_dead(world: World) -> None:
