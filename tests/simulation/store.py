@@ -55,6 +55,7 @@ class Server:
         self.behind: dict[str, str] = {}
         self.harmed: defaultdict[str, list[Snapshot]] = defaultdict(list)
         self.pending: dict[Future, Process] = {}
+        self.unheard: set[Process] = set()
         self._readers: dict[str, tuple[Process, Future]] = {}
         self._spare: dict[str, Any] | None = None
 
@@ -101,6 +102,7 @@ class Server:
             *((n, p) for p, n in self._readers.values()),
         ]:
             process.soon(_fail, answer)
+        self.unheard = {*self.world.processes} - {*self.pending.values()}
         self.pending.clear()
         self._readers.clear()
 
@@ -191,6 +193,9 @@ class Connection:
 
     async def _ask(self, operation: Callable[[MemoryStore], Coroutine[Any, Any, Any]]) -> Any:
         server, world, process = self._server, self._server.world, self._process
+        if process in server.unheard:  # that its connection was cut
+            server.unheard.remove(process)
+            raise StoreUnavailable
         answer = process.loop.create_future()
         dead_end = process.loop.call_later(TIMEOUT, _fail, answer)
         server.pending[answer] = process
