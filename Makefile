@@ -49,7 +49,7 @@ demo: $(INSTALLED) ## run the gateway with a language model, ready to chat
 test: lint types unit ## lint, types, and all tests but the longest
 
 long: $(INSTALLED) browser proxies node ## run the longest tests, and try more examples
-	SCHEDULES=200 $(BIN)/pytest $(PYTEST_FLAGS) --hypothesis-profile=long -m '$(LONG)'
+	SCHEDULES=100 $(BIN)/pytest $(PYTEST_FLAGS) --hypothesis-profile=long -m '$(LONG)'
 
 hostile: $(INSTALLED) ## attack the gateway, and see what others feel, in half an hour
 	$(BIN)/python -m tests.hostile $(HOSTILE_FLAGS)

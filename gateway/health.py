@@ -93,11 +93,6 @@ class Health:
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._ill.wait(), seconds)
 
-    async def change(self, seconds: float) -> None:
-        """The same, and then until it answers again."""
-        await self.trouble(seconds)
-        await self.recovery()
-
     async def settled(self) -> None:
         """Wait until nothing is asked of it."""
         while self._waiting:

@@ -59,10 +59,8 @@ class Kept(Protocol):
         """Do these, with the log to be read up to that number."""
         ...
 
-    def fenced(self, model: ModelSession | None) -> None:
-        """Another replica has the session, and may know of this one at the model, but of none
-        that has taken its place since.
-        """
+    def fenced(self, known: frozenset[str]) -> None:
+        """Another replica has the session, and sees to those of these ids at the model."""
         ...
 
 
@@ -116,7 +114,7 @@ class Keeper:
         # alone, to be closed if this process dies.
         self._gates = policy.resume_seconds > 0
         self._model: ModelSession | None = session.model
-        self._sent = self._known = session.model  # what a write has, and what the store may have
+        self._sent = self._known = session.at_model  # that a write has, that the store may have
         self._units: deque[_Unit] = deque()
         self._covered = 0  # how many of them the write under way has the state for
         self._loop = asyncio.get_running_loop()
@@ -252,7 +250,7 @@ class Keeper:
         self._number += 1
         self._stale_at = now + self._seconds / 2
         self._moving = self._moved is not None
-        self._sent = self._session.model
+        self._sent = self._session.at_model
         saved = self._store.save(
             self._session.id,
             self._title,
@@ -269,13 +267,12 @@ class Keeper:
         self._health.end(self._under_way)
         self._under_way = None
         failure = saved.exception()
-        if not isinstance(failure, Fenced):
-            self._known = self._sent
         if self._over:
             self._forget()
             return
         match failure:
             case None:
+                self._known = self._sent
                 self._release()
                 if self._moved is not None and self._moving:
                     self.stop()
@@ -287,6 +284,7 @@ class Keeper:
                 log.warning("the store has lost what was written", session=self._session.id)
                 self._again()
             case StoreUnavailable() as failure:
+                self._known |= self._sent
                 self._health.failed(failure)
                 self._again()
                 return  # when it answers again, `touch` is called

@@ -319,13 +319,12 @@ class SessionRunner:
         except Exception as error:  # noqa: BLE001 - it is logged
             self._crash(error)
 
-    def fenced(self, model: ModelSession | None) -> None:
+    def fenced(self, known: frozenset[str]) -> None:
         """See `Kept.fenced`."""
         log.warning("another replica has taken a session over", session=self.session.id)
         self._drop()
-        own = self.session.model
-        if own is not None and own != model:
-            self._calls.close(do.CloseSession(own), self.handle)
+        for model_id in self.session.at_model - known:
+            self._calls.close(do.CloseSession(ModelSession(model_id)), self.handle)
 
     @property
     def is_gone(self) -> bool:

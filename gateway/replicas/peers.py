@@ -30,8 +30,9 @@ class Peers:
         name: This replica's own.
         store: Where each says that it is alive.
         lease_seconds: How long one may be silent and is alive still.
-        missed: Called when the store has answered again that had not; with True when this replica
-            was silent for so long that the others may have taken it for dead.
+        missed: Called when the store has answered again that had not, or its connection has broken
+            meanwhile; with True when this replica was silent for so long that the others may have
+            taken it for dead.
     """
 
     def __init__(
@@ -57,6 +58,7 @@ class Peers:
         self._beaten_at = self._loop.time()
         self._back_since = float("-inf")
         """When the store has answered again that had not."""
+        self._breaks = 0
         self._awaited: dict[str, asyncio.Event] = {}
 
     def __contains__(self, replica: str) -> bool:
@@ -70,7 +72,7 @@ class Peers:
         """
         asked = self._loop.time()
         with self.health.call():
-            clock, ages = await self._store.beat(self._name)
+            clock, ages, breaks = await self._store.beat(self._name)
         now = self._loop.time()
         # The clock was read between the two, which are far apart where this process was stopped.
         self.ahead = min(max(self.ahead, clock - now), clock - asked)
@@ -88,12 +90,14 @@ class Peers:
             else:
                 since = now
             self._seen[replica] = beat, since
-        if not self.health.is_up:
+        if not self.health.is_up or breaks != self._breaks:
+            self._breaks = breaks
             self._back_since = now
             self.health.answered()
             self._missed(False)
         for replica in [*self._awaited]:
-            if seen.get(replica) != self._seen.get(replica) or self.is_silent(replica):
+            word = self._seen.get(replica)
+            if word is None or word != seen.get(replica) or self.is_silent(replica):
                 self._awaited.pop(replica).set()
 
     async def live(self) -> None:
@@ -149,7 +153,9 @@ class Peers:
         return self.are_certain and self._loop.time() - since > self._lease_seconds
 
     def is_late(self, replica: str) -> bool:
-        """Whether a replica may not answer: it has missed a beat, or has not answered since."""
+        """Whether a replica may be dead: it has missed a beat, or has not answered since."""
+        if self.is_silent(replica):
+            return False
         _, since = self._seen.get(replica, (0.0, math.inf))
         return replica in self._awaited or self._loop.time() - since > 2.5 * self.pause
 

@@ -28,8 +28,8 @@ from gateway.session.snapshot import Snapshot
 from gateway.session.storage import NOBODY, Glimpse, Store, StoreUnavailable, Title, Unreadable
 from gateway.sessions import ClientGone, Sessions
 
-RESUME_SECONDS = 5.0
-"""How much longer than a lease it may take until a session is here; its client waits meanwhile."""
+RESUME_SECONDS = 30.0
+"""How long it may take until a session is here; its client waits meanwhile."""
 
 AGAIN_SECONDS = 0.05
 """How soon it is looked for again while it is on its way from one replica to another."""
@@ -232,7 +232,7 @@ class Replica:
         if not self.health.is_up:
             raise unavailable()
         try:
-            async with asyncio.timeout(self._lease_seconds + RESUME_SECONDS):
+            async with asyncio.timeout(RESUME_SECONDS):
                 while True:
                     try:
                         return await self._try_to_resume(client)

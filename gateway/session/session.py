@@ -160,6 +160,12 @@ class Session:
         """Its session at the model."""
         return self.upstream.model
 
+    @property
+    def at_model(self) -> frozenset[str]:
+        """The ids of what it has open at the model, or has not closed yet."""
+        upstream = self.upstream
+        return upstream.closing | ({upstream.model.id} if upstream.model else set())
+
     # The model's side
 
     def _start(self, event: on.Start) -> None:

@@ -110,10 +110,13 @@ class Beats(NamedTuple):
     Attributes:
         now: The time, in seconds since the epoch.
         ages: How many seconds ago each has said that it is alive.
+        breaks: How often the connection to the store has broken: another may be there since, which
+            lacks what this one was told last.
     """
 
     now: float
     ages: Mapping[str, float]
+    breaks: int = 0
 
 
 class Pending(Protocol):

@@ -143,15 +143,16 @@ def _wake(waiter: asyncio.Future[None], _reply: Reply) -> None:
 class Line(asyncio.Protocol):
     """See the module. It connects when there is something to send, and again after it has broken.
 
-    Where it has broken while nothing was under way, the next commands fail for that: another server
-    may be there now, without what this one was told last, and somebody has to hear of it.
-
     Args:
         pool: Makes connections.
         scripts: What has to be known before a command can name it.
+
+    Attributes:
+        breaks: How often it has broken.
     """
 
     def __init__(self, pool: ConnectionPool, scripts: Sequence[str]) -> None:
+        self.breaks = 0
         self._pool = pool
         self._scripts = scripts
         self._loop = asyncio.get_running_loop()
@@ -163,7 +164,6 @@ class Line(asyncio.Protocol):
         self._done: deque[Reply] = deque()
         self._working = self._is_telling = False
         self._connecting: asyncio.Task[None] | None = None
-        self._unheard: Exception | None = None
         self._watch: asyncio.TimerHandle | None = None
         self._heard_at = 0.0
         self._is_late = False
@@ -197,11 +197,6 @@ class Line(asyncio.Protocol):
         self._transport.write(b"".join([reply.packed for reply in unsent]))
 
     async def _connect(self) -> None:
-        unheard, self._unheard = self._unheard, None
-        if unheard is not None:
-            self._connecting = None
-            self._fail(unheard)
-            return
         connection = self._pool.make_connection()  # type: ignore[no-untyped-call]
         try:
             async with asyncio.timeout(TIMEOUT_SECONDS):
@@ -264,11 +259,9 @@ class Line(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """What is under way has no answer."""
-        error = exc or ConnectionResetError("the store has closed the connection")
-        if self._transport is not None and not (self._sent or self._unsent):
-            self._unheard = error
+        self.breaks += 1
         self._transport = self._writer = None
-        self._fail(error)
+        self._fail(exc or ConnectionResetError("the store has closed the connection"))
 
     def _look(self) -> None:
         """Break a connection that has not answered for too long."""

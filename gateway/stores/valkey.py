@@ -118,7 +118,13 @@ class _Cluster(ValkeyCluster):
 
 
 class _ClusterLine:
-    """Sends each command to the node that has its slot, by the cluster's own client."""
+    """Sends each command to the node that has its slot, by the cluster's own client.
+
+    Attributes:
+        breaks: Not known: that a node has failed is seen where a command to it fails.
+    """
+
+    breaks = 0
 
     def __init__(self, client: ValkeyCluster) -> None:
         self._client = client
@@ -159,6 +165,7 @@ class ValkeyStore:
     """
 
     def __init__(self, line: Line | _ClusterLine, waiting: Any, *, sealer: Sealer) -> None:
+        self._line = line
         self._ask: Callable[..., Pending] = line.send
         self._waiting = waiting
         self._seal = sealer.seal
@@ -264,7 +271,8 @@ class ValkeyStore:
         """See `ReplicaStore.beat`."""
         now, found = await self._ask(_script(scripts.BEAT, [_REPLICAS], replica))
         ages = zip(found[::2], found[1::2], strict=True)
-        return Beats(float(now), {name.decode(): float(age) for name, age in ages})
+        known = {name.decode(): float(age) for name, age in ages}
+        return Beats(float(now), known, self._line.breaks)
 
     async def resign(self, replica: str) -> None:
         """See `ReplicaStore.resign`."""

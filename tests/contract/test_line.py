@@ -160,18 +160,6 @@ async def test_a_server_that_says_nothing_is_not_waited_for_any_longer(
         assert await line.send(("CLIENT", "ID")) != before, "over another connection"
 
 
-async def test_that_it_has_broken_is_told_even_if_nobody_waited(own_server: valkey.Server) -> None:
-    async with opened(own_server.url) as line:
-        await line.send(("PING",))
-        own_server.ask("CLIENT", "KILL", "SKIPME", "yes")
-        while line._transport is not None:  # noqa: ASYNC110 - it tells nobody
-            await asyncio.sleep(0)
-        replies = [line.send(("PING",)) for _ in range(2)]
-        why = "the store has closed the connection"
-        assert [await unavailable(each) for each in replies] == [why, why]
-        assert await line.send(("PING",)) == b"PONG"
-
-
 async def test_a_server_that_answers_one_after_the_other_may_take_longer_for_all_of_them(
     server: valkey.Server,
 ) -> None:

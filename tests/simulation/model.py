@@ -64,11 +64,15 @@ class Endpoint:
         self._count = 0
         self._losses: Counter[str] = Counter()
 
+    def prolong(self, session: ModelSession) -> ModelSession:
+        """From now on, a session can be used for as long as a new one."""
+        self.open[session.id] = self.world.now + self.lifetime
+        return ModelSession(session.id, self.world.wall() + self.lifetime)
+
     def add(self, process: Process) -> ModelSession:
         """Open a session for a process."""
         self._count += 1
-        session = ModelSession(f"m-{self._count}", self.world.wall() + self.lifetime)
-        self.open[session.id] = self.world.now + self.lifetime
+        session = self.prolong(ModelSession(f"m-{self._count}"))
         self.opened_by[session.id] = process, self.world.now
         return session
 
@@ -222,7 +226,11 @@ class SimulatedModel:
                 world.at(at, say, on_parts, ["a"] * world.random.randint(1, 3))
             at += world.between(0.001, 0.3)
             body = None if parts else answer_to(turn).encode()
-            world.at(at, say, on_end, ModelReply(body=body, content_type="text/plain"))
+            # Where they live short, what a gateway has not heard of being prolonged is not closed.
+            prolongs = endpoint.lifetime == LIFETIME and world.chance(0.2)
+            later = endpoint.prolong(session) if session and prolongs else None
+            reply = ModelReply(body=body, content_type="text/plain", new_session=later)
+            world.at(at, say, on_end, reply)
 
         # As where a call has to wait for a connection.
         process.loop.call_later(world.between(0, 0.01), send)

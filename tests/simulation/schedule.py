@@ -20,6 +20,7 @@ from tests.simulation.client import Broken, Client
 from tests.simulation.gateways import LEASE, POLICY, Cluster
 from tests.simulation.model import LIFETIME, Arrival
 from tests.simulation.raw import RawClient
+from tests.simulation.store import TIMEOUT
 from tests.simulation.world import World
 
 TROUBLE_SECONDS = 30.0
@@ -254,7 +255,8 @@ class Schedule:
                     self.broken.append(f"{turn} has reached the model {times} times")
         for model in endpoint.open:
             process, at = endpoint.opened_by[model]
-            known_at = max(at, process.well_since, server.missed_at) + KNOWN_SECONDS
+            missed_at = server.missed_at[process] + TIMEOUT
+            known_at = max(at, process.well_since, missed_at) + KNOWN_SECONDS
             forgotten = model in endpoint.lost or (
                 model not in server.models and not process.alive and process.ran_until < known_at
             )

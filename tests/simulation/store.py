@@ -36,7 +36,7 @@ class Server:
         latency: How long a request or a reply may take on its way.
         loses: How often one of the two is lost.
         late: How often a request arrives when nobody waits for it any more.
-        missed_at: When it has not got a request last.
+        missed_at: When it has last not got a request of a process.
         models: The sessions at the model that it has ever been told of, and whose they are.
         behind: The sessions of which it has lost what it had acknowledged, until they are written
             again; each with its owner.
@@ -50,12 +50,12 @@ class Server:
         self.is_down = False
         self.latency = 0.002
         self.loses = self.late = 0.0
-        self.was_late, self.missed_at = False, 0.0
+        self.cuts = 0
+        self.was_late, self.missed_at = False, defaultdict[Process, float](float)
         self.models: dict[str, str] = {}
         self.behind: dict[str, str] = {}
         self.harmed: defaultdict[str, list[Snapshot]] = defaultdict(list)
         self.pending: dict[Future, Process] = {}
-        self.unheard: set[Process] = set()
         self._readers: dict[str, tuple[Process, Future]] = {}
         self._spare: dict[str, Any] | None = None
 
@@ -102,7 +102,7 @@ class Server:
             *((n, p) for p, n in self._readers.values()),
         ]:
             process.soon(_fail, answer)
-        self.unheard = {*self.world.processes} - {*self.pending.values()}
+        self.cuts += 1
         self.pending.clear()
         self._readers.clear()
 
@@ -193,16 +193,13 @@ class Connection:
 
     async def _ask(self, operation: Callable[[MemoryStore], Coroutine[Any, Any, Any]]) -> Any:
         server, world, process = self._server, self._server.world, self._process
-        if process in server.unheard:  # that its connection was cut
-            server.unheard.remove(process)
-            raise StoreUnavailable
         answer = process.loop.create_future()
         dead_end = process.loop.call_later(TIMEOUT, _fail, answer)
         server.pending[answer] = process
 
         def arrive() -> None:
             if server.is_down or world.chance(server.loses):
-                server.missed_at = world.now
+                server.missed_at[process] = world.now
                 return
             try:
                 result, error = _result(operation(server.memory)), None
@@ -272,7 +269,7 @@ class Connection:
 
     async def beat(self, replica: str) -> Beats:
         beats: Beats = await self._ask(lambda memory: memory.beat(replica))
-        return beats
+        return beats._replace(breaks=self._server.cuts)
 
     async def resign(self, replica: str) -> None:
         await self._ask(lambda memory: memory.resign(replica))

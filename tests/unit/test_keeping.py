@@ -195,6 +195,39 @@ class TestFenced:
             await f.until(lambda: f.model.closed)
             assert f.model.closed == ["another"], "the other has `m`"
 
+    async def test_also_what_it_was_about_to_close(self) -> None:
+        async with running(store := WatchedStore()) as f, running(store, "other") as other:
+            runner = await f.open(resume_seconds=30.0)
+            f.model.waits.clear()
+            runner.handle(wire.MessageSend(id="a", text="x"))
+            await f.until(lambda: f.model.invoked)
+            await f.settled()
+            other.add_route(resume_seconds=30.0)
+            await other.adopt(runner.id)
+            store.waits.clear()
+            f.model.answers = ModelReply(body=b"hi", new_session=ModelSession("another"))
+            f.model.waits.set()
+            await f.until(lambda: runner.session.model == ModelSession("another"))
+            runner.handle(wire.SessionClose())
+            store.waits.set()
+            await f.until(lambda: f.model.closed)
+            assert f.model.closed == ["another"]
+
+    @pytest.mark.parametrize("resume_seconds", [0.0, 30.0])
+    async def test_but_not_what_only_ends_at_another_time(self, resume_seconds: float) -> None:
+        async with running(store := WatchedStore()) as f, running(store, "other") as other:
+            runner = await f.open(resume_seconds=resume_seconds)
+            await f.until(lambda: store.done)
+            await f.settled()
+            other.add_route(resume_seconds=resume_seconds)
+            await other.adopt(runner.id)
+            later = ModelSession("m", 4e9)
+            f.model.answers = ModelReply(body=b"hi", new_session=later)
+            runner.handle(wire.MessageSend(id="a", text="x"))
+            await f.until(lambda: runner.is_gone)
+            await asyncio.sleep(UNIT / 10)
+            assert f.model.closed == []
+
     async def test_but_not_what_the_store_may_know(self, monkeypatch: pytest.MonkeyPatch) -> None:
         async with running(store := WatchedStore()) as f, running(store, "other") as other:
             runner = await f.open()

@@ -33,14 +33,14 @@ class Store(MemoryStore):
     def __init__(self, clock: Clock) -> None:
         super().__init__(clock=lambda: clock.now + AHEAD)
         self.errors: list[Exception] = []
-        self.clock, self.seconds = clock, 0.0
+        self.clock, self.seconds, self.breaks = clock, 0.0, 0
 
     async def beat(self, replica: str) -> Beats:
         if self.errors:
             raise self.errors.pop()
         beats = await super().beat(replica)
         self.clock.now += self.seconds
-        return beats
+        return beats._replace(breaks=self.breaks)
 
 
 class World:
@@ -173,14 +173,22 @@ class TestWord:
         await word
         assert world.silent == ["other"]
 
-    async def test_or_that_another_has_seen_to_it(self, world: World) -> None:
-        await world.go_on(PAUSE, "other")
+    @pytest.mark.parametrize("happens", ["before", "meanwhile"])
+    async def test_or_that_the_store_does_not_name_it(self, world: World, happens: str) -> None:
+        await world.go_on(PAUSE, *(["other"] if happens == "meanwhile" else []))
         word = asyncio.create_task(world.peers.word_of("other"))
         await asyncio.sleep(0)
         await world.store.bury("other")
         await world.go_on(PAUSE)
         await word
         assert "other" not in world.peers
+        assert not world.peers.is_late("other")
+
+    async def test_of_who_is_known_to_be_dead_is_not_waited_for(self, world: World) -> None:
+        await world.go_on(PAUSE, "other")
+        await world.go_on(LEASE + PAUSE)
+        assert world.silent == ["other"]
+        assert not world.peers.is_late("other")
 
 
 async def test_who_resigns_is_dead_at_once(world: World) -> None:
@@ -261,6 +269,14 @@ class TestOutage:
         await world.peers.beat()
         await world.peers.beat()
         assert world.missed == [False]
+
+    async def test_a_connection_that_has_broken_may_lead_elsewhere(self, world: World) -> None:
+        await world.go_on(LEASE)
+        world.store.breaks = 1
+        await world.peers.beat()
+        assert (world.missed, world.peers.are_certain) == ([False], False)
+        await world.go_on(LEASE)
+        assert (world.missed, world.peers.are_certain) == ([False], True)
 
     async def test_who_was_silent_for_too_long_may_have_been_taken_for_dead(
         self, world: World
