@@ -6,6 +6,7 @@ in batches, so that the store is never in the way of a stream.
 """
 
 import asyncio
+import contextlib
 import time
 from collections import deque
 from collections.abc import Callable, Coroutine, Sequence
@@ -18,7 +19,7 @@ from gateway.health import Health
 from gateway.protocol.messages import MessageDelta
 from gateway.session import effects as do
 from gateway.session.ports import Log, ModelSession
-from gateway.session.recorder import Recorder, closing
+from gateway.session.recorder import Recorder, closing, head_of
 from gateway.session.session import Session
 from gateway.session.storage import (
     Fenced,
@@ -27,6 +28,7 @@ from gateway.session.storage import (
     SessionStore,
     StoreUnavailable,
     Title,
+    Unreadable,
 )
 
 BEHIND_SECONDS = 0.1
@@ -59,8 +61,12 @@ class Kept(Protocol):
         """Do these, with the log to be read up to that number."""
         ...
 
-    def fenced(self, known: frozenset[str]) -> None:
-        """Another replica has the session, and sees to those of these ids at the model."""
+    def fenced(self) -> None:
+        """Another replica has the session."""
+        ...
+
+    def close(self, model_ids: frozenset[str]) -> None:
+        """Close these at the model, of which nobody else knows."""
         ...
 
 
@@ -114,7 +120,7 @@ class Keeper:
         # alone, to be closed if this process dies.
         self._gates = policy.resume_seconds > 0
         self._model: ModelSession | None = session.model
-        self._sent = self._known = session.at_model  # that a write has, that the store may have
+        self._told = self._telling = session.at_model  # what the store knows of, and is told of
         self._units: deque[_Unit] = deque()
         self._covered = 0  # how many of them the write under way has the state for
         self._loop = asyncio.get_running_loop()
@@ -250,7 +256,7 @@ class Keeper:
         self._number += 1
         self._stale_at = now + self._seconds / 2
         self._moving = self._moved is not None
-        self._sent = self._session.at_model
+        self._telling = self._session.at_model
         saved = self._store.save(
             self._session.id,
             self._title,
@@ -272,19 +278,19 @@ class Keeper:
             return
         match failure:
             case None:
-                self._known = self._sent
+                self._told = self._telling
                 self._release()
                 if self._moved is not None and self._moving:
                     self.stop()
                     self._moved()
             case Fenced():
                 self.stop()
-                self._runner.fenced(self._known)
+                self._runner.fenced()
+                self._spawn(self._close_unknown())
             case Outdated():
                 log.warning("the store has lost what was written", session=self._session.id)
                 self._again()
             case StoreUnavailable() as failure:
-                self._known |= self._sent
                 self._health.failed(failure)
                 self._again()
                 return  # when it answers again, `touch` is called
@@ -311,6 +317,20 @@ class Keeper:
             self._covered -= 1
             self._runner.perform(unit.effects, unit.told)
         self._releasing = False
+
+    async def _close_unknown(self) -> None:
+        """Close what is open at the model and the other replica has not heard of. Where that can't
+        be found out, it is left to expire.
+        """
+        unknown = self._session.at_model - self._told
+        if not unknown:
+            return
+        with contextlib.suppress(StoreUnavailable, Unreadable):
+            with self._health.call():
+                glimpse = await self._store.glimpse(self._session.id)
+            if glimpse is not None:  # a write that was not answered may have arrived
+                unknown -= head_of(glimpse.head).at_model
+            self._runner.close(unknown)
 
     async def _delete(self) -> None:
         is_there = True

@@ -319,11 +319,14 @@ class SessionRunner:
         except Exception as error:  # noqa: BLE001 - it is logged
             self._crash(error)
 
-    def fenced(self, known: frozenset[str]) -> None:
+    def fenced(self) -> None:
         """See `Kept.fenced`."""
         log.warning("another replica has taken a session over", session=self.session.id)
         self._drop()
-        for model_id in self.session.at_model - known:
+
+    def close(self, model_ids: frozenset[str]) -> None:
+        """See `Kept.close`."""
+        for model_id in model_ids:
             self._calls.close(do.CloseSession(ModelSession(model_id)), self.handle)
 
     @property

@@ -62,6 +62,11 @@ class Snapshot(Discreet, frozen=True, kw_only=True, omit_defaults=True):
     sure_until: int | None = None
     inherited: bool = False
 
+    @property
+    def at_model(self) -> frozenset[str]:
+        """See `Session.at_model`."""
+        return self.closing | ({self.model.id} if self.model else set())
+
     def encode(self) -> bytes:
         """For a store. It holds what was said, and the model's session: both are secret."""
         return msgspec.json.encode(self)  # JSON, since a reply's JSON is kept as it came

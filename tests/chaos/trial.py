@@ -1,6 +1,7 @@
 """Two hundred clients beside faults, and what has come of it."""
 
 import asyncio
+import json
 import random
 import shutil
 import time
@@ -234,7 +235,7 @@ def result(
     for witness in crowd.witnesses:
         codes.update(witness.codes)
     taken = [
-        int(line.rpartition("sessions=")[2])
+        json.loads(line)["sessions"]
         for line in lines
         if "sessions of a dead replica taken over" in line
     ]

@@ -169,12 +169,6 @@ def _is_raw(head: Snapshot) -> bool:
     return head.keys == ()
 
 
-def model_ids(head: bytes) -> set[str]:
-    """The sessions at the model that a session has, or is closing."""
-    snapshot = head_of(head)
-    return set(snapshot.closing) | ({snapshot.model.id} if snapshot.model else set())
-
-
 def _result(work: Coroutine[Any, Any, Any]) -> Any:
     """What a coroutine returns that waits for nothing."""
     try:
@@ -238,7 +232,7 @@ class Connection:
         async def save(memory: MemoryStore) -> None:
             memory._save(session_id, title, number, change, seconds, release=release)
             self._server.behind.pop(session_id, None)
-            for model in model_ids(change.head):
+            for model in head_of(change.head).at_model:
                 self._server.models[model] = session_id
 
         return self._process.loop.create_task(self._ask(save))

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any
+from unittest.mock import AsyncMock
 
 import pytest
 from structlog.testing import capture_logs
@@ -181,73 +182,95 @@ class TestRaw:
             assert written == [1, 2]
 
 
+ANOTHER = ModelSession("another")
+
+
 class TestFenced:
     """Another replica has the session, which this one does not know yet."""
 
     async def test_what_has_taken_its_place_at_the_model_is_closed(self) -> None:
         async with running(store := WatchedStore()) as f, running(store, "other") as other:
-            runner = await f.open()
-            await f.until(lambda: store.done)
-            await f.settled()
-            other.add_route()
-            await other.adopt(runner.id)
+            runner = await self._at_model(f)
+            await self._take_over(runner, other)
             await self._replace(f, runner)
-            await f.until(lambda: f.model.closed)
+            await self._find_out(f, runner)
             assert f.model.closed == ["another"], "the other has `m`"
 
     async def test_also_what_it_was_about_to_close(self) -> None:
         async with running(store := WatchedStore()) as f, running(store, "other") as other:
-            runner = await f.open(resume_seconds=30.0)
-            f.model.waits.clear()
-            runner.handle(wire.MessageSend(id="a", text="x"))
-            await f.until(lambda: f.model.invoked)
-            await f.settled()
-            other.add_route(resume_seconds=30.0)
-            await other.adopt(runner.id)
+            runner = await self._at_model(f)
+            await self._take_over(runner, other)
             store.waits.clear()
-            f.model.answers = ModelReply(body=b"hi", new_session=ModelSession("another"))
-            f.model.waits.set()
-            await f.until(lambda: runner.session.model == ModelSession("another"))
+            await self._replace(f, runner)
             runner.handle(wire.SessionClose())
             store.waits.set()
-            await f.until(lambda: f.model.closed)
+            await self._find_out(f, runner)
             assert f.model.closed == ["another"]
 
-    @pytest.mark.parametrize("resume_seconds", [0.0, 30.0])
-    async def test_but_not_what_only_ends_at_another_time(self, resume_seconds: float) -> None:
+    async def test_but_not_what_only_ends_at_another_time(self) -> None:
         async with running(store := WatchedStore()) as f, running(store, "other") as other:
-            runner = await f.open(resume_seconds=resume_seconds)
-            await f.until(lambda: store.done)
-            await f.settled()
-            other.add_route(resume_seconds=resume_seconds)
-            await other.adopt(runner.id)
-            later = ModelSession("m", 4e9)
-            f.model.answers = ModelReply(body=b"hi", new_session=later)
-            runner.handle(wire.MessageSend(id="a", text="x"))
-            await f.until(lambda: runner.is_gone)
-            await asyncio.sleep(UNIT / 10)
+            runner = await self._at_model(f)
+            await self._take_over(runner, other)
+            await self._replace(f, runner, ModelSession("m", 4e9))
+            await self._find_out(f, runner)
             assert f.model.closed == []
 
-    async def test_but_not_what_the_store_may_know(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    @pytest.mark.parametrize(("arrives", "closed"), [(True, []), (False, ["another"])])
+    async def test_what_counts_is_whether_the_store_knows(
+        self, monkeypatch: pytest.MonkeyPatch, *, arrives: bool, closed: list[str]
+    ) -> None:
         async with running(store := WatchedStore()) as f, running(store, "other") as other:
-            runner = await f.open()
-            await f.until(lambda: store.done)
-            await f.settled()
+            runner = await self._at_model(f)
             with monkeypatch.context() as patch:
-                patch.setattr(store, "save", partial(_lost, store.save))
+                patch.setattr(store, "save", partial(_lost, store.save if arrives else _never))
                 await self._replace(f, runner)
-                await f.until(lambda: len(store.done) == 2)
-                await f.settled()
-            other.add_route()
-            await other.adopt(runner.id)
+                await f.until(lambda: not f.shared.health.is_up)
+            await self._take_over(runner, other)
             runner.touch()
-            await f.until(lambda: runner.is_gone)
-            await asyncio.sleep(UNIT)
+            await self._find_out(f, runner)
+            assert f.model.closed == closed
+
+    async def test_what_cant_be_found_out_is_left_to_expire(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        async with running(store := WatchedStore()) as f, running(store, "other") as other:
+            runner = await self._at_model(f)
+            await self._take_over(runner, other)
+            monkeypatch.setattr(store, "glimpse", AsyncMock(side_effect=StoreUnavailable))
+            await self._replace(f, runner)
+            await self._find_out(f, runner)
             assert f.model.closed == []
 
-    async def _replace(self, f: Fixture, runner: SessionRunner) -> None:
-        f.model.answers = ModelReply(body=b"hi", new_session=ModelSession("another"))
-        await f.ask(runner, "a")
+    async def _at_model(self, f: Fixture) -> SessionRunner:
+        """A session that has a turn at the model."""
+        runner = await f.open(resume_seconds=30.0)
+        f.model.waits.clear()
+        runner.handle(wire.MessageSend(id="a", text="x"))
+        await f.until(lambda: f.model.invoked)
+        await f.settled()
+        return runner
+
+    async def _take_over(self, runner: SessionRunner, other: Fixture) -> None:
+        other.add_route(resume_seconds=30.0)
+        await other.adopt(runner.id)
+
+    async def _replace(
+        self, f: Fixture, runner: SessionRunner, model: ModelSession = ANOTHER
+    ) -> None:
+        """The reply comes with another session."""
+        f.model.answers = ModelReply(body=b"hi", new_session=model)
+        f.model.waits.set()
+        await f.until(lambda: runner.session.model == model)
+
+    async def _find_out(self, f: Fixture, runner: SessionRunner) -> None:
+        await f.until(lambda: runner.is_gone)
+        await asyncio.sleep(0)
+        await f.settled()
+        await asyncio.sleep(0)
+
+
+async def _never(*_: object, **__: object) -> None:
+    pass
 
 
 def _lost(save: Callable[..., Awaitable[None]], *args: Any, **options: Any) -> asyncio.Task[None]:
