@@ -162,7 +162,7 @@ class Line(asyncio.Protocol):
         self._unsent: list[Reply] = []
         self._sent: deque[Reply] = deque()
         self._done: deque[Reply] = deque()
-        self._working = self._is_telling = False
+        self._working = self._is_telling = self._is_soon = False
         self._connecting: asyncio.Task[None] | None = None
         self._watch: asyncio.TimerHandle | None = None
         self._heard_at = 0.0
@@ -179,13 +179,16 @@ class Line(asyncio.Protocol):
         self._unsent.append(reply)
         if self._watch is None:
             self._watch = self._loop.call_later(TIMEOUT_SECONDS, self._look)
-        self._flush()
+        if not self._is_soon:
+            self._is_soon = True
+            self._loop.call_soon(self._flush)
 
     def _flush(self) -> None:
         """Send what there is, unless something is under way: to write to a socket takes as long as
         all else that is done for a command, and so does to be woken for its reply. What comes
-        meanwhile goes together.
+        meanwhile goes together, and so does what one turn of the event loop leads to.
         """
+        self._is_soon = False
         if self._sent or self._is_telling or not self._unsent:
             return
         if self._transport is None:
