@@ -67,5 +67,5 @@ if __name__ == "__main__":
     parser.add_argument("--folder", default=str(ARTIFACTS))
     parser.add_argument("--rolling", action="store_true")
     parser.add_argument("--death", type=int, default=0, metavar="SESSIONS")
-    parser.add_argument("--lease", type=float, default=2, help="of --death, in seconds")
+    parser.add_argument("--lease", type=float, default=5, help="of --death, in seconds")
     sys.exit(min(uvloop.run(main(parser.parse_args())), 1))
