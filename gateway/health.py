@@ -27,7 +27,6 @@ class Health:
         self._numbers = itertools.count()
         self._waiting: dict[int, float] = {}
         self._settled = asyncio.Event()
-        self._settled.set()
         self._ill = asyncio.Event()
         self._well = asyncio.Event()
         self._well.set()
@@ -49,7 +48,6 @@ class Health:
         """Something is asked of the store; returns what `end` is to be told."""
         number = next(self._numbers)
         self._waiting[number] = self._clock()
-        self._settled.clear()
         return number
 
     def end(self, number: int) -> None:
@@ -96,4 +94,5 @@ class Health:
     async def settled(self) -> None:
         """Wait until nothing is asked of it."""
         while self._waiting:
+            self._settled.clear()
             await self._settled.wait()

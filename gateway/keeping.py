@@ -155,21 +155,23 @@ class Keeper:
         """Do what nobody sees; returns the rest, and whether it is to be written first."""
         runner, kept, first = self._runner, list[do.Effect](), False
         for effect in effects:
-            match effect:
-                case do.Append():
-                    runner.add(effect, now)
-                    first = first or type(effect.events[-1]) not in _WRITTEN_BEHIND
-                    kept.append(effect)
-                case do.Renumber():
-                    self._renumber(effect)
-                case do.SetTimer():  # else one fires that is not set any more
-                    runner.perform([effect], 0)
-                case do.CloseClient(client=None):  # but not whoever comes until it may be done
-                    there = self._session.clients.readers
-                    kept += [structs.replace(effect, client=client) for client in there]
-                case _:
-                    first = first or type(effect) in _WRITTEN_FIRST
-                    kept.append(effect)
+            if type(effect) is do.Append:
+                runner.add(effect, now)
+                first = first or type(effect.events[-1]) not in _WRITTEN_BEHIND
+            elif type(effect) is do.Renumber:
+                self._renumber(effect)
+                continue
+            elif type(effect) is do.SetTimer:  # else one fires that is not set any more
+                runner.perform([effect], 0)
+                continue
+            elif type(effect) is do.CloseClient and effect.client is None:
+                # But not whoever comes until it may be done.
+                there = self._session.clients.readers
+                kept += [structs.replace(effect, client=client) for client in there]
+                continue
+            else:
+                first = first or type(effect) in _WRITTEN_FIRST
+            kept.append(effect)
         return kept, first
 
     def touch(self, *, whole: bool = False) -> None:

@@ -96,7 +96,7 @@ def take(session: Session, now: float, wall: float) -> Snapshot:
         running=turns.running and _turn_moved(turns.running, shift),
         ended=turns.ended,
         exchanges=session.history.transcript.exchanges,
-        renewal=_renewal_moved(session.upstream.renewal, shift),
+        renewal=session.upstream.renewal and _renewal_moved(session.upstream.renewal, shift),
     )
 
 
@@ -107,7 +107,7 @@ def head(session: Session, now: float, wall: float) -> Snapshot:
     shift = wall - now
     turns, clients, upstream = session.turns.queue, session.clients, session.upstream
     transcript = session.history.transcript
-    renewal = _renewal_moved(upstream.renewal, shift)
+    renewal = upstream.renewal and _renewal_moved(upstream.renewal, shift)
     return Snapshot(
         id=session.id,
         principal=session.principal,
@@ -175,7 +175,7 @@ def restore(
     upstream = session.upstream
     upstream.state, upstream.model = snapshot.life, snapshot.model
     upstream.ends_at, upstream.use_until = snapshot.ends_at, snapshot.use_until + shift
-    upstream.renewal = _renewal_moved(snapshot.renewal, shift)
+    upstream.renewal = snapshot.renewal and _renewal_moved(snapshot.renewal, shift)
     upstream.retries, upstream.closing = snapshot.retries, snapshot.closing
     session.sure_until, session.inherited = snapshot.sure_until, snapshot.inherited
     return session, [do.SetTimer(timer, at) for timer, at in session.out.timers.items()]
@@ -195,7 +195,5 @@ def _without_body(turn: Turn, shift: float) -> Turn:
     return structs.replace(turn, request=request, said=None, heard=None, started=started)
 
 
-def _renewal_moved(renewal: Renewal | None, shift: float) -> Renewal | None:
-    if renewal is None:
-        return None
+def _renewal_moved(renewal: Renewal, shift: float) -> Renewal:
     return structs.replace(renewal, expires_at=_moved(renewal.expires_at, shift))

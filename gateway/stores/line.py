@@ -239,9 +239,10 @@ class Line(asyncio.Protocol):
                     self._enqueue(done)
                 else:
                     self._done.append(done)
-        if not self._working:
+        if self._working:
+            self._flush()
+        else:
             self._work()
-        self._flush()
 
     def _work(self) -> None:
         """Tell those whose replies are there, a few in each turn of the event loop."""

@@ -184,9 +184,11 @@ class ValkeyStore:
     ) -> Pending:
         """See `SessionStore.save`."""
         seal = self._seal
-        turns = [[key, seal(body, session_id)] for key, body in change.turns.items()]
-        ended = [seal(each, session_id) for each in change.ended]
-        said = [seal(each, session_id) for each in change.said]
+        turns: list[Any] = []
+        for key, body in change.turns.items():
+            turns += (key, seal(body, session_id))
+        ended = [seal(each, session_id) for each in change.ended] if change.ended else ()
+        said = [seal(each, session_id) for each in change.said] if change.said else ()
         command = _script(
             scripts.SAVE,
             _keys(session_id),
@@ -202,8 +204,8 @@ class ValkeyStore:
             b"" if change.events is None else seal(change.events, session_id),
             change.max_ended,
             change.max_said,
-            2 * len(turns),
-            *itertools.chain.from_iterable(turns),
+            len(turns),
+            *turns,
             len(change.gone),
             *change.gone,
             len(ended),
