@@ -180,7 +180,7 @@ class HttpProtocol(asyncio.Protocol):
     def _work(self, received: int = 0) -> None:
         """Read a request's head, or go on with its body."""
         self._working = False
-        if self._transport.is_closing():
+        if self._left or self._transport.is_closing():
             return
         call, before = self._call, len(self._buffer)
         if call is None:

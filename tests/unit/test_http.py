@@ -241,6 +241,20 @@ async def test_an_answer_to_a_body_that_is_not_read_arrives() -> None:
 
 
 @on_uvloop
+async def test_what_is_unread_of_a_request_is_not_waited_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(http, "REQUEST_SECONDS", UNIT)
+    wrong: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _loop, what: wrong.append(what))
+    async with serving(path) as served, served.peer() as peer:
+        await peer.send(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhello")
+        assert b"200 OK" in await peer.closed()
+        await asyncio.sleep(2 * UNIT)
+    assert not wrong
+
+
+@on_uvloop
 async def test_a_body_waits_with_its_sender() -> None:
     go = asyncio.Event()
 
