@@ -180,7 +180,7 @@ class HttpProtocol(asyncio.Protocol):
     def _work(self, received: int = 0) -> None:
         """Read a request's head, or go on with its body."""
         self._working = False
-        if self._left or self._transport.is_closing():
+        if self._transport.is_closing():
             return
         call, before = self._call, len(self._buffer)
         if call is None:
@@ -331,6 +331,7 @@ class HttpProtocol(asyncio.Protocol):
 
     def _half_close(self, answer: bytes) -> None:
         self._leave()
+        self._buffer.clear()
         if answer:
             self._transport.write(answer)
         sockets.HalfClosed(self._transport, self._connections, self._on_gone)
