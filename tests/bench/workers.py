@@ -1,10 +1,11 @@
 """``python -m tests.bench.workers``: what two workers carry, beside what one does.
 
-Workers have a core; whatever sends, answers and keeps has another. Counted is the CPU time of each
-worker: a core is full where the busiest worker has used all of its time, and what all of them have
-answered by then is what they carry, each with a core of its own. So neither the load generator, nor
-the machine's size, nor what else it does is part of the figure; how evenly connections are dealt
-out is.
+Two workers share a core, which are one gateway's, or those of two gateways that know nothing of each
+other: two processes on a core slow each other down, whoever they are. Whatever sends, answers and
+keeps has another. Counted is the CPU time of each worker: a core is full where the busiest worker
+has used all of its time, and what all of them have answered by then is what they carry, each with a
+core of its own. So neither the load generator, nor the machine's size, nor what else it does is part
+of the figure; how evenly connections are dealt out is.
 """
 
 import argparse
@@ -16,8 +17,10 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 from gateway.local.valkey import running
 from tests.bench.driver import Run
@@ -73,33 +76,72 @@ def cpu(pid: int) -> float:
     return time.clock_gettime(~pid << 3 | 2)  # clock_getcpuclockid(3)
 
 
-def measure(workers: int, *, shares: bool, seconds: float) -> Sample:
-    """So many workers under load, with a store of their own; or one that keeps sessions itself."""
+class Gateway:
+    """A gateway under load, with a store of its own; or one that keeps sessions itself. A context.
+
+    Args:
+        upstream: Where the platform is.
+        workers: How many it has.
+        shares: Whether it has a store.
+    """
+
+    def __init__(self, upstream: str, workers: int, *, shares: bool) -> None:
+        self._upstream = upstream
+        self._workers = workers
+        self._shares = shares
+        self._stack = ExitStack()
+
+    def __enter__(self) -> Self:
+        enter = self._stack.enter_context
+        directory = enter(tempfile.TemporaryDirectory())
+        there = descendants(os.getpid())
+        valkey = enter(running())
+        (self._store,) = (
+            pid
+            for pid in set(descendants(os.getpid())) - set(there)
+            if name(pid) == "valkey-server"
+        )
+        os.sched_setaffinity(self._store, REST)
+        config = Path(directory, "gateway.toml")
+        text = CONFIG.format(upstream=self._upstream, workers=self._workers)
+        config.write_text(text + (STORE.format(valkey=valkey) if self._shares else ""))
+        serve = ["gateway", "serve", "--config", str(config), "--port", "0"]
+        gateway = enter(Process(serve, cores=MEASURED, log=Path(directory, "gateway.log")))
+        url = gateway.url().replace("http", "ws", 1) + "/ws/chat"
+        self._pids = children(gateway.pid) or [gateway.pid]
+        way = ["tests.bench.load", "json", url]
+        self._load = enter(Process(way, cores=REST, log=Path(directory, "load.log")))
+        self._load.connect(CLIENTS * self._workers)
+        self._load.run(Run(seconds=WARM_UP, flight=FLIGHT * self._workers))
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for pid in self._pids:  # they would drain, beside what is measured next
+            os.kill(pid, signal.SIGKILL)
+        self._stack.close()
+
+    def measure(self, seconds: float) -> Sample:
+        """Let it work."""
+        pids = [*self._pids, self._store]
+        before = [cpu(pid) for pid in pids]
+        result = self._load.run(Run(seconds=seconds, flight=FLIGHT * self._workers))
+        *used, kept = (cpu(pid) - was for pid, was in zip(pids, before, strict=True))
+        return Sample(result.messages, used, kept)
+
+
+def measure(workers: int, *, shares: bool, seconds: float) -> list[Sample]:
+    """What gateways carry that have two workers together."""
     with (
-        running() as valkey,
         tempfile.TemporaryDirectory() as directory,
         Process(["tests.bench.upstream"], cores=REST, log=Path(directory, "up.log")) as upstream,
+        ExitStack() as stack,
+        ThreadPoolExecutor() as threads,
     ):
-        config = Path(directory, "gateway.toml")
-        text = CONFIG.format(upstream=upstream.url(), workers=workers)
-        config.write_text(text + (STORE.format(valkey=valkey) if shares else ""))
-        (store,) = (pid for pid in descendants(os.getpid()) if name(pid) == "valkey-server")
-        os.sched_setaffinity(store, REST)
-        serve = ["gateway", "serve", "--config", str(config), "--port", "0"]
-        with Process(serve, cores=MEASURED, log=Path(directory, "gateway.log")) as gateway:
-            url = gateway.url().replace("http", "ws", 1) + "/ws/chat"
-            pids = children(gateway.pid) or [gateway.pid]
-            way = ["tests.bench.load", "json", url]
-            with Process(way, cores=REST, log=Path(directory, "load.log")) as load:
-                load.connect(CLIENTS * workers)
-                load.run(Run(seconds=WARM_UP, flight=FLIGHT * workers))
-                before = [cpu(pid) for pid in [*pids, store]]
-                result = load.run(Run(seconds=seconds, flight=FLIGHT * workers))
-                after = [cpu(pid) for pid in [*pids, store]]
-            for pid in pids:  # they would drain, beside what is measured next
-                os.kill(pid, signal.SIGKILL)
-    *used, kept = (now - was for now, was in zip(after, before, strict=True))
-    return Sample(result.messages, used, kept)
+        url = upstream.url()
+        gateways = [
+            stack.enter_context(Gateway(url, workers, shares=shares)) for _ in range(2 // workers)
+        ]
+        return [*threads.map(lambda gateway: gateway.measure(seconds), gateways)]
 
 
 def name(pid: int) -> str:
@@ -116,8 +158,7 @@ def main() -> int:
     samples: dict[tuple[int, bool], list[Sample]] = {(1, False): [], (1, True): [], (2, True): []}
     for _ in range(given.rounds):
         for workers, shares in random.sample([*samples], len(samples)):
-            sample = measure(workers, shares=shares, seconds=given.seconds)
-            samples[workers, shares].append(sample)
+            samples[workers, shares] += measure(workers, shares=shares, seconds=given.seconds)
     print(table(samples))  # noqa: T201
     one, two = (statistics.median(s.carried for s in samples[n, True]) for n in (1, 2))
     print(f"\ntwo carry {two / one:.2f} times what one does; the bar is {BAR}")  # noqa: T201
