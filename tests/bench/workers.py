@@ -1,11 +1,11 @@
 """``python -m tests.bench.workers``: what two workers carry, beside what one does.
 
-Two workers share a core, which are one gateway's, or those of two gateways that know nothing of each
-other: two processes on a core slow each other down, whoever they are. Whatever sends, answers and
-keeps has another. Counted is the CPU time of each worker: a core is full where the busiest worker
-has used all of its time, and what all of them have answered by then is what they carry, each with a
-core of its own. So neither the load generator, nor the machine's size, nor what else it does is part
-of the figure; how evenly connections are dealt out is.
+Two workers share a core, which are one gateway's, or those of two gateways that know nothing of
+each other: two processes on a core slow each other down, whoever they are. Whatever sends, answers
+and keeps has another. Counted is the CPU time of each worker: a core is full where the busiest
+worker has used all of its time, and what all of them have answered by then is what they carry, each
+with a core of its own. So neither the load generator, nor the machine's size, nor what else it does
+is part of the figure; how evenly connections are dealt out is.
 """
 
 import argparse
