@@ -26,7 +26,7 @@ needed = command -v $(1) >/dev/null \
 	|| { echo "$(1) is needed: apt-get install $(1)" >&2; exit 1; }
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test long hostile autobahn load fuzz soak chaos lint types unit coverage mutants mutants-short search compat lock licences sbom audit bench instructions format clean browser proxies node
+.PHONY: help demo test long hostile autobahn load fuzz soak chaos lint types unit coverage mutants mutants-short search compat lock licences sbom audit bench instructions format clean browser curl proxies node
 
 help: ## show this text
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -86,9 +86,13 @@ proxies: ## the proxies that the gateway is tested behind
 $(VENV)/node_modules/ws: | $(INSTALLED)
 	$(BIN)/npm install --silent --no-save --prefix $(VENV) ws@8
 
+curl: ## what the examples of requests use
+	@$(call needed,curl)
+	@$(call needed,jq)
+
 node: $(VENV)/node_modules/ws ## what client.js is tested with where Node has no WebSocket
 
-unit: $(INSTALLED) browser proxies node ## all tests but the longest
+unit: $(INSTALLED) browser curl proxies node ## all tests but the longest
 	$(BIN)/pytest $(PYTEST_FLAGS)
 
 coverage: $(INSTALLED) ## the coverage that is asked of the protocol and the session

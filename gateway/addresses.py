@@ -12,6 +12,7 @@ SCHEMES: Mapping[str, str] = MappingProxyType(
 )
 
 
+@lru_cache(maxsize=1_000)
 def is_loopback(host: str) -> bool:
     """Whether a host name or address is this machine's own and no other's."""
     if host == "localhost":

@@ -93,6 +93,14 @@ class Visitor(Protocol):
         """
         ...
 
+    def check_route(self, route: str) -> None:
+        """See whether it may use a route that it was not identified for.
+
+        Raises:
+            Refused: It may not (`FORBIDDEN`).
+        """
+        ...
+
     async def refresh(self, token: str) -> None:
         """Show another token, of the same principal.
 

@@ -15,7 +15,8 @@ from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route as HttpRoute
-from starlette.routing import WebSocketRoute
+from starlette.routing import Router, WebSocketRoute
+from starlette.types import ASGIApp
 
 from gateway.admission import Admission
 from gateway.budget import ByteBudget
@@ -36,11 +37,16 @@ from gateway.security.shared import SharedAccounts
 from gateway.security.tokens import Secret, Tokens
 from gateway.sessions import Sessions
 from gateway.storeconfig import open_store
+from gateway.transports.api import Api
 from gateway.transports.asgi import PlainAsgi
+from gateway.transports.drafts import OPTION_HEADERS, REPLY_HEADERS
+from gateway.transports.gate import Gate
+from gateway.transports.openapi import Document
 from gateway.transports.origins import Origins
 from gateway.transports.pages import SecurityHeaders, pages
+from gateway.transports.problems import not_found
 from gateway.transports.proxies import Proxies
-from gateway.transports.tickets import TicketEndpoint
+from gateway.transports.tickets import ticket
 from gateway.transports.websocket import WebSocketEndpoint
 
 log = structlog.stdlib.get_logger("gateway.app")
@@ -55,7 +61,7 @@ class Built(NamedTuple):
         reloader: Reads files again.
     """
 
-    app: Starlette
+    app: ASGIApp
     sessions: Sessions
     reloader: Reloader
 
@@ -231,7 +237,7 @@ def _tokens(jwt: JwtSettings, spawn: Spawn, reloader: Reloader) -> Tokens:
     )
 
 
-def application(settings: Settings, sessions: Sessions, admission: Admission) -> Starlette:
+def application(settings: Settings, sessions: Sessions, admission: Admission) -> ASGIApp:
     """The ASGI application."""
     origins = Origins(
         {name: route.allowed_origins for name, route in settings.routes.items()},
@@ -239,7 +245,14 @@ def application(settings: Settings, sessions: Sessions, admission: Admission) ->
         any_name=settings.auth.required,
     )
     proxies = Proxies(settings.server.trusted_proxies)
-    tickets = TicketEndpoint(admission, origins=origins, proxies=proxies)
+    gate = Gate(
+        admission,
+        origins=origins,
+        proxies=proxies,
+        taken=tuple(OPTION_HEADERS),
+        shown=("Location", "Retry-After", "Idempotency-Key", *REPLY_HEADERS),
+    )
+    api = Api(sessions, gate, settings.server.heartbeat_seconds)
     endpoint = WebSocketEndpoint(
         sessions,
         admission=admission,
@@ -248,6 +261,8 @@ def application(settings: Settings, sessions: Sessions, admission: Admission) ->
         max_connections=settings.server.max_connections,
         open_timeout=settings.server.open_timeout_seconds,
     )
+
+    described = Document(list(settings.routes), authenticated=settings.auth.required)
 
     async def healthz(_request: Request) -> Response:
         return PlainTextResponse("ok\n")
@@ -259,16 +274,20 @@ def application(settings: Settings, sessions: Sessions, admission: Admission) ->
             return PlainTextResponse("the store does not answer\n", 503)
         return PlainTextResponse("ok\n")
 
-    return Starlette(
+    rest = Starlette(
         routes=[
             WebSocketRoute("/ws", endpoint.serve),
             WebSocketRoute("/ws/{route:path}", endpoint.serve),
             HttpRoute("/ws", endpoint.explain, methods=["GET", "POST"]),
             HttpRoute("/ws/{route:path}", endpoint.explain, methods=["GET", "POST"]),
-            HttpRoute("/v1/tickets", tickets.serve, methods=["POST", "OPTIONS"]),
+            HttpRoute("/openapi.json", described.serve),
             HttpRoute("/healthz", healthz),
             HttpRoute("/readyz", readyz),
             *pages(list(settings.routes)),
         ],
         middleware=[Middleware(SecurityHeaders), Middleware(PlainAsgi)],
+        exception_handlers={404: not_found},
     )
+    # The API's requests are many, and need no middleware.
+    own = [*api.routes(), gate.path("/v1/tickets", POST=ticket)]
+    return Router(own, redirect_slashes=False, default=rest)

@@ -20,6 +20,8 @@ class Conversation(Protocol):
 
     @property
     def log(self) -> Log: ...
+    @property
+    def route(self) -> Route: ...
 
     def receive(self, message: MessageSend, client: ClientId, size: int) -> None:
         """Take a client's turn in, unless there is no room for it.
@@ -69,18 +71,20 @@ class Resuming(NamedTuple):
         subscriber: Its connection.
         session_id: The gateway's own id of the session.
         shown: The digest of the key that it has shown.
-        new: That of the key that it is told if it may have the session.
-        last_event: The newest event that it has.
-        route: Where it has connected.
+        new: That of the key that it is told if it may have the session; None where it reads along,
+            and takes nothing over.
+        last_event: The newest event that it has; None, of one that reads along, where it wants
+            those alone that are still to come.
+        route: Where it has connected; None where any session of its may be asked for.
         principal: Who it is.
     """
 
     subscriber: Traveller
     session_id: str
     shown: bytes
-    new: bytes
-    last_event: int
-    route: Route
+    new: bytes | None
+    last_event: int | None
+    route: Route | None
     principal: str
 
     def __repr__(self) -> str:

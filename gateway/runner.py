@@ -188,16 +188,25 @@ class SessionRunner:
         self.handle(on.Attached(client, shown, new, last_event))
         return client
 
-    def subscribe(self, subscriber: Subscriber, last_event: int) -> ClientId:
+    def subscribe(self, subscriber: Subscriber, last_event: int | None) -> ClientId:
         """Let a client read along, which takes nothing over; returns its number.
 
         Args:
             subscriber: Its connection. It has shown a key that the session accepts.
-            last_event: The newest event that it has; no greater than the log's.
+            last_event: The newest event that it has; no greater than the log's. None where it
+                wants those alone that are still to come.
         """
         client = self._subscribers.add(subscriber)
         self.handle(on.Subscribed(client, last_event))
         return client
+
+    def let_in(
+        self, subscriber: Subscriber, shown: bytes, new: bytes | None, last_event: int | None
+    ) -> ClientId:
+        """Let a client take the session over, or read along; see `Resuming` for the arguments."""
+        if new is None or last_event is None:
+            return self.subscribe(subscriber, last_event)
+        return self.attach(subscriber, shown, new, last_event)
 
     def detach(self, client: ClientId) -> None:
         """A client is gone; one that the session has closed itself changes nothing."""

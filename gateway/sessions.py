@@ -24,7 +24,7 @@ from gateway.session.log import EventLog
 from gateway.session.ports import Log
 from gateway.session.recorder import head_of, snapshot_of
 from gateway.session.session import Session
-from gateway.session.snapshot import restore
+from gateway.session.snapshot import Snapshot, head, restore
 from gateway.session.storage import Glimpse, Saved, Title, Unreadable
 from gateway.subscribers import Subscriber
 from gateway.turnstile import Turnstile
@@ -71,6 +71,10 @@ class Elsewhere(Shared, Protocol):
 
     async def resume(self, client: Resuming) -> tuple[Conversation, ClientId] | None:
         """See `Sessions.resume`."""
+        ...
+
+    async def look(self, session_id: str, shown: bytes, principal: str) -> Snapshot | None:
+        """See `Sessions.look`."""
         ...
 
     def released(self, session_id: str) -> None:
@@ -206,16 +210,16 @@ class Sessions:
         """Whether a session is here, be it on its way elsewhere."""
         return session_id in self._runners
 
-    def may_know(self, runner: SessionRunner, last_event: int) -> bool:
+    def may_know(self, runner: SessionRunner, last_event: int | None, *, owns: bool) -> bool:
         """Whether a client can have the event of that number.
 
         Where the session has come from a dead replica, and its client has more than there is, the
         store has lost what was acknowledged. Nobody knows then what the model was sent: the
         session is over.
         """
-        if runner.session.may_have_told(last_event):
+        if last_event is None or runner.session.may_have_told(last_event):
             return True
-        if runner.session.inherited:
+        if runner.session.inherited and owns:
             log.error("the store has lost a part of a session", session=runner.id)
             runner.handle(on.Forgotten())
         return False
@@ -276,14 +280,14 @@ class Sessions:
         return runner
 
     def find(
-        self, session_id: str, shown: bytes, *, route: Route, principal: str
+        self, session_id: str, shown: bytes, *, route: Route | None, principal: str
     ) -> SessionRunner | None:
         """The session that a client may take over; None where there is none for it.
 
         Args:
             session_id: The gateway's own id.
             shown: The digest of the key that the client shows.
-            route: Where it has connected.
+            route: Where it has connected; None where a session of any will do.
             principal: Who it is.
         """
         runner = self._runners.get(session_id)
@@ -291,7 +295,8 @@ class Sessions:
             NOBODYS.accepts(shown)  # takes as long as to look at another's
             return None
         session = runner.session
-        theirs = session.policy is route.policy and session.principal == principal
+        there = route is None or session.policy is route.policy
+        theirs = there and session.principal == principal
         return runner if session.accepts(shown) and theirs else None
 
     async def resume(self, client: Resuming) -> tuple[Conversation, ClientId] | None:
@@ -311,6 +316,26 @@ class Sessions:
             return await self._elsewhere.resume(client)
         return found
 
+    async def look(self, session_id: str, shown: bytes, principal: str) -> Snapshot | None:
+        """A session as it stands, without bodies; None where there is none for who asks.
+
+        Args:
+            session_id: The gateway's own id.
+            shown: The digest of the key that was shown.
+            principal: Who asks.
+
+        Raises:
+            Refused: It can't be found out at the moment.
+        """
+        runner = None
+        if self.has(session_id) or self._elsewhere is None:
+            runner = self.find(session_id, shown, route=None, principal=principal)
+        if runner is not None:
+            return head(runner.session, asyncio.get_running_loop().time(), time.time())
+        if self._elsewhere is None:
+            return None
+        return await self._elsewhere.look(session_id, shown, principal)
+
     def attach(self, client: Resuming) -> tuple[Conversation, ClientId] | None:
         """The same for a session that is here."""
         runner = self.find(
@@ -320,11 +345,11 @@ class Sessions:
             raise ClientGone
         if runner is None:
             return None
-        if not self.may_know(runner, client.last_event):
+        if not self.may_know(runner, client.last_event, owns=client.new is not None):
             if runner.session.is_over:
                 return None
             raise PastNewest(runner.log.told)
-        number = runner.attach(client.subscriber, client.shown, client.new, client.last_event)
+        number = runner.let_in(client.subscriber, client.shown, client.new, client.last_event)
         return runner, number
 
     def spawn(self, work: Coroutine[Any, Any, object]) -> asyncio.Task[None]:

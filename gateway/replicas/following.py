@@ -22,6 +22,7 @@ from gateway.protocol.messages import (
     SessionResumed,
 )
 from gateway.replicas import letters
+from gateway.route import Route
 from gateway.runner import NO_STORE, SessionRunner
 from gateway.session.events import ClientId, Confirmed, SessionEvent
 from gateway.session.log import EventLog
@@ -62,26 +63,30 @@ class Remote:
     """A client of a session that is here, whose connection is elsewhere; a `Subscriber`.
 
     Args:
-        link: To there.
-        replica: Where that is.
+        letter: What the client asks for.
         runner: The session's.
         links: Of this replica.
+        follows: Whether the session is to leave for there.
     """
 
-    def __init__(self, link: str, replica: str, runner: SessionRunner, links: Links) -> None:
+    def __init__(
+        self, letter: letters.Join, runner: SessionRunner, links: Links, *, follows: bool
+    ) -> None:
         self.reader = LogReader()
-        self.replica = replica
-        self._link = link
+        self.replica = letter.replica
+        self._link = letter.link
         self._runner = runner
         self._links = links
+        self._follows = follows
+        self._begins = letter.new is None
         self._client: ClientId | None = None
         self._heard = self._told = 0
         self._loop = asyncio.get_running_loop()
         self._flushing = self._over = False
 
-    def begin(self, shown: bytes, new: bytes, last_event: int) -> None:
-        """Take the session over for the client; see `SessionRunner.attach`."""
-        self._client = self._runner.attach(self, shown, new, last_event)
+    def begin(self, letter: letters.Join) -> None:
+        """Let the client in; see `SessionRunner.let_in`."""
+        self._client = self._runner.let_in(self, letter.shown, letter.new, letter.last_event)
 
     def take(self, letter: letters.Said | letters.Left) -> None:
         """The client has said something, or has left."""
@@ -117,6 +122,9 @@ class Remote:
     def flush(self) -> None:
         """See `gateway.subscribers.Subscriber`."""
         self._flushing = False
+        if self._begins and self.reader.has_begun and not self._over:
+            self._begins = False
+            self._tell([], begun=self.reader.position)
         messages: list[ServerMessage] = []
         while not self._over and (message := self.reader.take()) is not None:
             messages.append(message)
@@ -126,10 +134,10 @@ class Remote:
         if messages:
             self._tell(messages)
 
-    def _tell(self, messages: list[ServerMessage]) -> None:
+    def _tell(self, messages: list[ServerMessage], begun: int | None = None) -> None:
         self._told += 1
         told = letters.Told(
-            link=self._link, number=self._told, messages=messages, heard=self._heard
+            link=self._link, number=self._told, messages=messages, heard=self._heard, begun=begun
         )
         self._links.post(self.replica, told)
 
@@ -167,7 +175,8 @@ class Remote:
         self._loop.call_soon(self._leave)
 
     def _leave(self) -> None:
-        self._runner.stay()
+        if self._follows:
+            self._runner.stay()
         if self._client is not None:
             self._runner.detach(self._client)
 
@@ -179,22 +188,26 @@ class Follower:
         link: To there.
         owner: The replica where that is.
         client: Who has come back.
+        route: The session's.
         links: Of this replica.
     """
 
-    def __init__(self, link: str, owner: str, client: Resuming, links: Links) -> None:
+    def __init__(self, link: str, owner: str, client: Resuming, route: Route, links: Links) -> None:
         self.id = client.session_id
-        self.log = EventLog(client.route.policy.log_bounds)
+        self.route = route
+        self.log = EventLog(route.policy.log_bounds)
         self.owner = owner
         self.subscriber = client.subscriber
         self.answer: asyncio.Future[int | None] = asyncio.get_running_loop().create_future()
         """None once the log is followed; else the code with which that was refused."""
+        self.newest: int | None = None
+        """The newest event that the client can have, where it says that it has others."""
         self.link = link
         self._last_event = client.last_event
         self._links = links
         self._number = self._told = 0
         self._unheard: deque[tuple[int, _Message | None, int]] = deque()
-        self._room = client.route.policy.message_bytes * (client.route.policy.queued_messages + 1)
+        self._room = route.policy.message_bytes * (route.policy.queued_messages + 1)
         """How many bytes more there may be of what is not heard."""
         self._ack = 0  # the number of what has said it last
         self._newer_ack: EventAck | None = None
@@ -265,14 +278,11 @@ class Follower:
         if self._newer_ack is not None:
             self._acknowledge(self._newer_ack)
         if isinstance(letter, letters.Told):
-            for message in letter.messages:
-                self._tell(message)
-            if self.subscriber.reader.lags:
-                self._close(CloseCode.TOO_SLOW, "too slow", last=False)
-            return
-        if not self.answer.done():
+            self._take_told(letter)
+        elif not self.answer.done():
             self._over = True
             self._links.forget(self.link)
+            self.newest = letter.newest
             self.answer.set_result(letter.code)
         elif letter.code == CloseCode.RESTARTING:
             self._over = True
@@ -280,11 +290,27 @@ class Follower:
         else:
             self._close(CloseCode(letter.code), letter.reason, last=letter.last)
 
+    def _take_told(self, letter: letters.Told) -> None:
+        if letter.begun is not None:
+            self._begin(letter.begun)
+        for message in letter.messages:
+            self._tell(message)
+        if self.subscriber.reader.lags:
+            self._close(CloseCode.TOO_SLOW, "too slow", last=False)
+
+    def _begin(self, after: int) -> None:
+        """Read along, from the event after that."""
+        self.log.begin(after)
+        last = after if self._last_event is None else self._last_event
+        self.subscriber.reader.begin(self.log, last, owns=False)
+        if not self.answer.done():
+            self.answer.set_result(None)
+
     def _tell(self, message: ServerMessage) -> None:
-        subscriber = self.subscriber
-        if isinstance(message, SessionResumed):
-            self.log.begin(self._last_event if message.lost is None else message.lost[1])
-            subscriber.reader.resume(self.log, self._last_event, message)
+        subscriber, last = self.subscriber, self._last_event
+        if isinstance(message, SessionResumed) and last is not None:
+            self.log.begin(last if message.lost is None else message.lost[1])
+            subscriber.reader.resume(self.log, last, message)
             if not self.answer.done():
                 self.answer.set_result(None)
             subscriber.wake(soon=True)

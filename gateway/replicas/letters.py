@@ -34,22 +34,22 @@ class Join(_Letter, frozen=True, kw_only=True, tag="join"):
     Attributes:
         replica: Where the client is.
         session_id: The session.
-        route: Where it has connected.
+        route: Where it has connected; None where a session of any will do.
         principal: Who it is.
         shown: The digest of the key that it has shown.
-        new: That of the key that it is told there.
-        last_event: The newest event that it has.
+        new: That of the key that it is told there; None where it reads along.
+        last_event: The newest event that it has; see `gateway.conversation.Resuming`.
         sent_at: When this was sent, by the store's clock: it is void when nobody waits for the
             answer, who may have come back by another way.
     """
 
     replica: str
     session_id: str
-    route: str
+    route: str | None
     principal: str
     shown: bytes
-    new: bytes
-    last_event: int
+    new: bytes | None
+    last_event: int | None
     sent_at: float
 
 
@@ -79,11 +79,13 @@ class Told(_Letter, frozen=True, kw_only=True, tag="told"):
         number: Counts what is told, from 1.
         messages: In their order, without the client's key.
         heard: The number of the newest of what the client has said that was taken in.
+        begun: After which event one reads along that has just begun; with no messages.
     """
 
     number: int
     messages: list[ServerMessage]
     heard: int
+    begun: int | None = None
 
 
 class Shut(_Letter, frozen=True, kw_only=True, tag="shut"):
@@ -96,6 +98,7 @@ class Shut(_Letter, frozen=True, kw_only=True, tag="shut"):
         heard: As in `Told`.
         client: What the session knows the client as; None where it does not.
         last: Whether what was told before is to reach the client.
+        newest: Where it says that it has events which it can't have, the newest that it can.
     """
 
     number: int
@@ -104,6 +107,7 @@ class Shut(_Letter, frozen=True, kw_only=True, tag="shut"):
     heard: int = 0
     client: ClientId | None = None
     last: bool = True
+    newest: int | None = None
 
 
 Letter = Join | Said | Left | Told | Shut

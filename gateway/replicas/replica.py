@@ -20,13 +20,14 @@ from gateway.errors import WAIT_SECONDS, CloseCode, ErrorCode
 from gateway.replicas import letters
 from gateway.replicas.following import FOLLOWED, Follower, Remote
 from gateway.replicas.peers import Peers
+from gateway.route import Route
 from gateway.runner import SessionRunner
 from gateway.session.events import ClientId
 from gateway.session.keys import ResumeKeys
 from gateway.session.recorder import head_of
 from gateway.session.snapshot import Snapshot
 from gateway.session.storage import NOBODY, Glimpse, Store, StoreUnavailable, Title, Unreadable
-from gateway.sessions import ClientGone, Sessions
+from gateway.sessions import ClientGone, PastNewest, Sessions
 
 RESUME_SECONDS = 30.0
 """How long it may take until a session is here; its client waits meanwhile."""
@@ -244,7 +245,9 @@ class Replica:
     async def _try_to_resume(self, client: Resuming) -> tuple[Conversation, ClientId] | None:
         with self.health.call():
             glimpse = await self.store.glimpse(client.session_id)
-        if glimpse is None or not _fits(head_of(glimpse.head), client):
+        head = None if glimpse is None else head_of(glimpse.head)
+        shown, name = client.shown, client.principal
+        if glimpse is None or head is None or not self._fits(head, shown, client.route, name):
             if not self._peers.are_certain:
                 raise _NotYetError
             return None
@@ -256,18 +259,36 @@ class Replica:
             if self._peers.is_late(owner):
                 await self._peers.word_of(owner)
             if not await self._peers.is_dead(owner):
-                return await self._join(owner, client)
+                return await self._join(owner, client, self._sessions.routes[head.route])
         await self._claim(client.session_id, glimpse)
         if not self._sessions.has(client.session_id):
             raise _NotYetError
         return self._sessions.attach(client)
 
-    async def _join(self, owner: str, client: Resuming) -> tuple[Conversation, ClientId] | None:
+    async def look(self, session_id: str, shown: bytes, principal: str) -> Snapshot | None:
+        """See `Sessions.look`."""
+        try:
+            with self.health.call():
+                glimpse = await self.store.glimpse(session_id)
+            head = None if glimpse is None else head_of(glimpse.head)
+        except (StoreUnavailable, Unreadable):
+            raise unavailable() from None
+        return head if head is not None and self._fits(head, shown, None, principal) else None
+
+    def _fits(self, head: Snapshot, shown: bytes, route: Route | None, principal: str) -> bool:
+        """Whether a client may have the session; see `Resuming`."""
+        keys, there = ResumeKeys(head.keys or ()), self._sessions.routes.get(head.route)
+        theirs = there is not None and route in {None, there} and head.principal == principal
+        return keys.accepts(shown) and theirs
+
+    async def _join(
+        self, owner: str, client: Resuming, route: Route
+    ) -> tuple[Conversation, ClientId] | None:
         """Ask the owner for the session; follow it where that has a turn at the model."""
         if not client.subscriber.is_open:
             raise ClientGone
         link = next(self._links)
-        follower = Follower(link, owner, client, self)
+        follower = Follower(link, owner, client, route, self)
         self._followers[link] = follower
         try:
             self.post(
@@ -276,7 +297,7 @@ class Replica:
                     link=link,
                     replica=self.name,
                     session_id=client.session_id,
-                    route=client.route.policy.route,
+                    route=None if client.route is None else route.policy.route,
                     principal=client.principal,
                     shown=client.shown,
                     new=client.new,
@@ -297,6 +318,8 @@ class Replica:
             raise
         if answer is None:
             return follower, FOLLOWED
+        if follower.newest is not None:
+            raise PastNewest(follower.newest)
         if answer == CloseCode.RESTARTING:
             raise _NotYetError
         return None
@@ -377,30 +400,42 @@ class Replica:
         """A client has come back at another replica."""
         if self._loop.time() + self._peers.ahead - letter.sent_at > JOIN_SECONDS:
             return
-        route = self._sessions.routes.get(letter.route)
+        route = None if letter.route is None else self._sessions.routes.get(letter.route)
         runner = None
-        if route is not None:
+        if route is not None or letter.route is None:
             shown, name = letter.shown, letter.principal
             runner = self._sessions.find(letter.session_id, shown, route=route, principal=name)
         if (
             runner is None
             or letter.sent_at - self._peers.ahead
             < runner.attached_at  # it has come another way since
-            or not self._sessions.may_know(runner, letter.last_event)
         ):
             self._refuse(letter, CloseCode.RESTARTING)
             return
-        runner.leave()
+        if not self._sessions.may_know(runner, letter.last_event, owns=letter.new is not None):
+            newest = None if runner.session.is_over else runner.log.told
+            self._refuse(letter, CloseCode.RESTARTING, newest)
+            return
+        # Who reads along does not take the session away from those who are here.
+        follows = letter.new is not None or not runner.session.clients.readers
+        if follows:
+            runner.leave()
         if runner.is_gone:
             runner.when_moved(runner.displace)
             runner.when_moved(partial(self._refuse, letter, CloseCode.RESTARTING))
             return
-        remote = Remote(letter.link, letter.replica, runner, self)
+        remote = Remote(letter, runner, self, follows=follows)
         self._remotes[letter.link] = remote
-        remote.begin(letter.shown, letter.new, letter.last_event)
+        remote.begin(letter)
 
-    def _refuse(self, letter: letters.Join, code: CloseCode) -> None:
-        shut = letters.Shut(link=letter.link, number=1, code=code, reason=ErrorCode.SESSION_LOST)
+    def _refuse(self, letter: letters.Join, code: CloseCode, newest: int | None = None) -> None:
+        shut = letters.Shut(
+            link=letter.link,
+            number=1,
+            code=code,
+            reason=ErrorCode.SESSION_LOST,
+            newest=newest,
+        )
         self.post(letter.replica, shut)
 
     def forget(self, link: str) -> None:
@@ -435,10 +470,3 @@ def unavailable() -> Refused:
     """What a client is told while the store does not answer."""
     text = "Sessions can't be reached at the moment."
     return Refused(ErrorCode.UNAVAILABLE, text, WAIT_SECONDS)
-
-
-def _fits(head: Snapshot, client: Resuming) -> bool:
-    """Whether the client may have the session."""
-    keys = ResumeKeys(head.keys or ())
-    theirs = head.route == client.route.policy.route and head.principal == client.principal
-    return keys.accepts(client.shown) and theirs

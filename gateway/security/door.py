@@ -100,7 +100,7 @@ class Guest:
             return
         known = await self._door.identify(credentials, self._address)
         self._route = route
-        self._check_route(known)
+        _check_route(known, route)
         account = await self._door.accounts.connect(known)
         if account is None:
             text = "You have as many connections as you may."
@@ -127,12 +127,13 @@ class Guest:
             return
         if known.name != before.name:
             raise Refused(ErrorCode.FORBIDDEN, "This token is not of the same principal.")
-        self._check_route(known)
+        _check_route(known, self._route)
         self._know(known)
 
-    def _check_route(self, known: Principal) -> None:
-        if self._route is not None and not known.may_use(self._route):
-            raise Refused(ErrorCode.FORBIDDEN, "You may not use this route.")
+    def check_route(self, route: str) -> None:
+        """See `gateway.admission.Visitor`."""
+        if self._known is not None:
+            _check_route(self._known, route)
 
     def release(self) -> None:
         """See `gateway.admission.Visitor`."""
@@ -329,6 +330,11 @@ class Door:
         suppressed = self._logged.suppressed(why)
         if suppressed is not None:
             log.info("visitor refused", why=why, client=address, suppressed=suppressed)
+
+
+def _check_route(known: Principal, route: str | None) -> None:
+    if route is not None and not known.may_use(route):
+        raise Refused(ErrorCode.FORBIDDEN, "You may not use this route.")
 
 
 @contextlib.contextmanager

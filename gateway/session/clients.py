@@ -22,10 +22,22 @@ class Clients:
         readers: All that read the log.
         absent_since: Since when there has been no sign of a client, in seconds of the session's
             clock; None while one reads.
+        connectionless: Whether its client comes with requests alone, and has never had a
+            connection that could be lost.
+        shared: Whether any but the owner has ever read along.
         keys: None until the session has started.
     """
 
-    __slots__ = ("_out", "_policy", "absent_since", "keys", "owner", "readers")
+    __slots__ = (
+        "_out",
+        "_policy",
+        "absent_since",
+        "connectionless",
+        "keys",
+        "owner",
+        "readers",
+        "shared",
+    )
 
     def __init__(self, policy: Policy, out: Output) -> None:
         self._policy = policy
@@ -33,6 +45,7 @@ class Clients:
         self.owner: ClientId | None = None
         self.readers: tuple[ClientId, ...] = ()
         self.absent_since: float | None = None
+        self.connectionless = self.shared = False
         self.keys: ResumeKeys | None = None
 
     def accept(self, shown: bytes) -> bool:
@@ -43,6 +56,7 @@ class Clients:
         """The session has been asked for, over a connection or without one."""
         self.keys = ResumeKeys([event.key])
         if event.client is None:
+            self.connectionless = True
             self.absent_since = self._out.now
             self.await_one()
             return
@@ -60,6 +74,7 @@ class Clients:
         assert self.keys is not None  # noqa: S101 - one has been accepted
         self.keys.rotate(event.shown, event.new)
         before, self.owner = self.owner, event.client
+        self.connectionless = False
         if before is not None:
             self.readers = tuple(reader for reader in self.readers if reader != before)
             self._out.do(do.Displace(before))
@@ -68,6 +83,7 @@ class Clients:
 
     def subscribe(self, client: ClientId, last_event: int) -> None:
         """Let a client read from the event that it has."""
+        self.shared = True
         self._read(do.Attach(client, last_event))
 
     def _read(self, attach: do.Attach) -> None:
@@ -112,9 +128,17 @@ class Clients:
     def have_left(self) -> bool:
         """Whether nobody has come back for too long."""
         absent = self.absent_since
-        return absent is not None and self._out.now >= absent + self._policy.resume_seconds
+        return absent is not None and self._out.now >= absent + self._patience
 
     def await_one(self) -> None:
         """Where nobody is there, set the timer for when that has been so for too long."""
         if self.absent_since is not None and Timer.DETACHED not in self._out.timers:
-            self._out.set_timer(Timer.DETACHED, self.absent_since + self._policy.resume_seconds)
+            self._out.set_timer(Timer.DETACHED, self.absent_since + self._patience)
+
+    @property
+    def _patience(self) -> float:
+        """How long nobody may be there: between two requests, as long as between two turns."""
+        policy = self._policy
+        if self.connectionless:
+            return max(policy.idle_seconds, policy.resume_seconds)
+        return policy.resume_seconds

@@ -70,11 +70,12 @@ class Subscribed(Struct, frozen=True, gc=False):
 
     Attributes:
         client: It has shown a key that is good.
-        last_event: The newest event that it has; no greater than the newest there is.
+        last_event: The newest event that it has; no greater than the newest there is. None where
+            it wants those alone that are still to come.
     """
 
     client: ClientId
-    last_event: int
+    last_event: int | None
 
 
 class Confirmed(Struct, frozen=True, gc=False):

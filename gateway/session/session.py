@@ -491,21 +491,25 @@ class Session:
 
     def _attach(self, event: on.Attached) -> None:
         """Go on over the new connection, from the event that the client has."""
-        self._catch_up(event.last_event)
+        self._catch_up(event.last_event, shared=self.clients.shared)
         self.clients.take_over(event, self.upstream.expires_at)
         self._go_on_with(event.client)
 
     def _subscribe(self, event: on.Subscribed) -> None:
-        """Let a client read from the event that it has."""
-        self._catch_up(event.last_event)
-        self.clients.subscribe(event.client, event.last_event)
-        self._go_on_with(event.client)
+        """Let a client read from the event that it has, or from here on."""
+        last = event.last_event
+        self._catch_up(self.out.last if last is None else last, shared=True)
+        self.clients.subscribe(event.client, self.out.last if last is None else last)
+        if self.state is State.ENDED:
+            self._go_on_with(event.client)
 
-    def _catch_up(self, last_event: int) -> None:
-        """Let what nobody has got yet follow what this client has."""
-        if self.sure_until is not None:
-            if last_event > self.sure_until:
-                self.out.renumber(self.sure_until, last_event - self.sure_until)
+    def _catch_up(self, last_event: int, *, shared: bool) -> None:
+        """Let what nobody has got yet follow what this client has, or what any can have."""
+        sure = self.sure_until
+        if sure is not None:
+            by = MAX_UNSTORED if shared else last_event - sure
+            if by > 0:
+                self.out.renumber(sure, by)
             self.sure_until = None
 
     def _go_on_with(self, client: ClientId) -> None:

@@ -44,6 +44,8 @@ class Snapshot(Discreet, frozen=True, kw_only=True, omit_defaults=True):
     owner: ClientId | None = None
     readers: tuple[ClientId, ...] = ()
     absent_since: float | None = None
+    connectionless: bool = False
+    shared: bool = False
     keys: tuple[bytes, ...] | None
     calls: int
     waiting: Sequence[Turn] = ()
@@ -121,6 +123,8 @@ def head(session: Session, now: float, wall: float) -> Snapshot:
         owner=clients.owner,
         readers=clients.readers,
         absent_since=_moved(clients.absent_since, shift),
+        connectionless=clients.connectionless,
+        shared=clients.shared,
         keys=None if clients.keys is None else clients.keys.digests,
         calls=turns.count,
         waiting=[_without_body(turn, shift) for turn in turns.waiting],
@@ -161,6 +165,8 @@ def restore(
     clients = session.clients
     clients.owner, clients.readers = snapshot.owner, snapshot.readers
     clients.absent_since = _moved(snapshot.absent_since, shift)
+    clients.connectionless = snapshot.connectionless
+    clients.shared = snapshot.shared
     clients.keys = None if snapshot.keys is None else ResumeKeys(snapshot.keys)
     session.turns.queue.restore(
         count=snapshot.calls,

@@ -4,12 +4,11 @@ The latter is the handshake, and all of a WebSocket whose frames are not taken b
 """
 
 import asyncio
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
-import h11
 import structlog
 import uvicorn
 from websockets.datastructures import Headers
@@ -19,7 +18,9 @@ from websockets.server import ServerProtocol
 
 from gateway.errors import CloseCode
 from gateway.transports.checker import forget, websockets_log
+from gateway.transports.leaving import ON_LEAVING
 from gateway.transports.link import LINK
+from gateway.transports.requests import Head
 
 if TYPE_CHECKING:
     from gateway.transports.http import HttpProtocol
@@ -40,6 +41,9 @@ BODY_BYTES = 65_536
 
 _OF_REFUSALS = frozenset({"Allow", "Upgrade"})
 """Headers that say what would be taken instead (RFC 9110, 15.5.6 and 15.5.22)."""
+
+_BODILESS = frozenset({204, 304})
+"""Statuses of responses that have no body (RFC 9110, 6.4.1)."""
 
 _PHRASES = {status.value: status.phrase.encode() for status in HTTPStatus}
 
@@ -271,48 +275,78 @@ class HttpCall:
     Args:
         protocol: Its connection's.
         transport: What is written to.
-        conn: Has had the request's head.
+        head: The request's.
         scope: Whole.
+
+    Attributes:
+        keep_alive: Whether another request may follow this one.
+        started: Whether the response has begun.
+        complete: Whether it is whole.
     """
 
     def __init__(
         self,
         protocol: "HttpProtocol",
         transport: asyncio.Transport,
-        conn: h11.Connection,
+        head: Head,
         scope: dict[str, Any],
     ) -> None:
+        self.keep_alive = head.keep_alive
+        scope["extensions"] = {ON_LEAVING: self.call_on_leaving}
         self._protocol = protocol
         self._transport = transport
-        self.conn = conn
+        self._request = head.body
+        self._waits = head.waits
         self._scope = scope
         self._changed = asyncio.Event()
+        self._on_leaving: Callable[[], object] | None = None
         self._body = bytearray()
-        self._body_ended = self._body_received = False
-        self._disconnected = False
+        self._body_received = self._disconnected = False
+        self._writes_chunks = False
+        self._left: int | None = None  # of the response's body; None where it ends otherwise
         self.started = self.complete = False
+
+    @property
+    def chunked(self) -> bool:
+        """Whether the request's body is in chunks."""
+        return self._request.chunked
+
+    @property
+    def body_ended(self) -> bool:
+        """Whether all of the request's body has come."""
+        return self._request.ended
 
     @property
     def takes_body(self) -> bool:
         """Whether there is more of the request's body, and room for it."""
-        return not self._body_ended and len(self._body) < BODY_BYTES
+        return not self._request.ended and len(self._body) < BODY_BYTES
 
-    def take_body(self) -> bool:
-        """Take what h11 has of it; True where that is the end.
+    def take_body(self, data: bytes) -> bytes:
+        """Take more of it; returns what follows it.
 
         Raises:
-            h11.RemoteProtocolError: It is malformed.
+            BadRequest: It is malformed.
         """
-        while isinstance(event := self.conn.next_event(), h11.Data):
-            self._body += event.data
-        self._body_ended = isinstance(event, h11.EndOfMessage)
+        if self._request.ended:
+            return data
+        body, rest = self._request.take(data)
+        self._body += body
+        self._waits = False
         self._changed.set()
-        return self._body_ended
+        return rest
+
+    def call_on_leaving(self, call: Callable[[], object] | None) -> None:
+        """See `gateway.transports.leaving`."""
+        self._on_leaving = call
+        if call is not None and self._disconnected:
+            call()
 
     def disconnect(self) -> None:
         """The connection is no longer this request's."""
         self._disconnected = True
         self._changed.set()
+        if self._on_leaving is not None:
+            self._on_leaving()
 
     async def run(self, app: Any) -> None:
         """Call the application."""
@@ -327,6 +361,7 @@ class HttpCall:
             if not self.started:
                 await self._fail()
         finally:
+            del self._scope["extensions"]  # else the two keep each other in memory
             self._protocol.end_call(self)
 
     async def _fail(self) -> None:
@@ -336,8 +371,20 @@ class HttpCall:
         await self._send({"type": "http.response.body", "body": text})
 
     async def _receive(self) -> Message:
-        if self.conn.they_are_waiting_for_100_continue and not self.started:
-            self._write(h11.InformationalResponse(status_code=100, headers=[], reason=b"Continue"))
+        if self._waits and not self.started:
+            self._waits = False
+            self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        if not (self._disconnected or self._is_due):
+            await self._wait()
+        if self._disconnected or self._body_received:
+            return {"type": "http.disconnect"}
+        body, self._body = bytes(self._body), bytearray()
+        ended = self._body_received = self._request.ended
+        if not ended:
+            self._protocol.read_on()
+        return {"type": "http.request", "body": body, "more_body": not ended}
+
+    async def _wait(self) -> None:
         try:
             async with asyncio.timeout(None if self._body_received else BODY_SECONDS):
                 while not (self._disconnected or self._is_due):
@@ -345,46 +392,66 @@ class HttpCall:
                     await self._changed.wait()
         except TimeoutError:
             self._protocol.refuse(408, answered=self.started)
-        if self._disconnected or self._body_received:
-            return {"type": "http.disconnect"}
-        body, self._body = bytes(self._body), bytearray()
-        self._body_received = self._body_ended
-        self._protocol.read_on()
-        return {"type": "http.request", "body": body, "more_body": not self._body_ended}
 
     @property
     def _is_due(self) -> bool:
         """Whether there is something to receive."""
         if self._body_received:
             return self.complete
-        return bool(self._body) or self._body_ended
+        return bool(self._body) or self._request.ended
 
     async def _send(self, message: Message) -> None:
-        await self._protocol.writable.wait()
+        if not self._protocol.writable.is_set():
+            await self._protocol.writable.wait()
         if self._disconnected:
             raise ClientDisconnected
         match message["type"]:
             case "http.response.start" if not self.started:
+                head = self._head(message["status"], [*message.get("headers", ())])
                 self.started = True
-                status = message["status"]
-                headers = list(message.get("headers", ()))
-                self._write(
-                    h11.Response(
-                        status_code=status, headers=headers, reason=_PHRASES.get(status, b"")
-                    )
-                )
+                self._transport.write(head)
             case "http.response.body" if self.started and not self.complete:
-                data = message.get("body", b"")
-                if data and self._scope["method"] != "HEAD":
-                    self._write(h11.Data(data=data))
-                if not message.get("more_body"):
-                    self._write(h11.EndOfMessage())
+                data, more = message.get("body", b""), message.get("more_body", False)
+                if data or (self._writes_chunks and not more):
+                    self._write(data, more=more)
+                if not more:
                     self.complete = True
+                    self.keep_alive = self.keep_alive and not self._left
                     self._changed.set()
             case other:
                 raise RuntimeError(f"unexpected ASGI message {other!r}")
 
-    def _write(self, event: h11.Event) -> None:
-        data = self.conn.send(event)
-        if data:
-            self._transport.write(data)
+    def _head(self, status: int, headers: Sequence[tuple[bytes, bytes]]) -> bytes:
+        """The response's head, which also says how its body ends."""
+        lines = [b"HTTP/1.1 %d %b" % (status, _PHRASES.get(status, b""))]
+        lines += [b"%b: %b" % (name, value) for name, value in headers]
+        length = next((value for name, value in headers if name == b"content-length"), None)
+        if self._scope["method"] == "HEAD" or status in _BODILESS:
+            self._left = 0
+        elif length is not None:
+            self._left = int(length)
+        elif self._scope["http_version"] == "1.1":
+            self._writes_chunks = True
+            lines.append(b"transfer-encoding: chunked")
+        else:
+            self.keep_alive = False
+        if not self.keep_alive:
+            lines.append(b"connection: close")
+        head = b"\r\n".join((*lines, b"", b""))
+        if head.count(b"\n") != len(lines) + 1 or head.count(b"\r") != len(lines) + 1:
+            raise RuntimeError("a header has a line break")
+        return head
+
+    def _write(self, data: bytes, *, more: bool) -> None:
+        if self._writes_chunks:
+            if data:
+                data = b"%x\r\n%b\r\n" % (len(data), data)
+            if not more:
+                data += b"0\r\n\r\n"
+        elif self._left is not None:
+            if self._scope["method"] == "HEAD":
+                return
+            if len(data) > self._left:
+                raise RuntimeError("a response is longer than its head says")
+            self._left -= len(data)
+        self._transport.write(data)

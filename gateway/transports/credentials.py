@@ -2,8 +2,7 @@
 
 import base64
 import binascii
-
-from starlette.requests import HTTPConnection
+from collections.abc import Sequence
 
 from gateway.admission import Credentials
 
@@ -16,12 +15,16 @@ def may_be_echoed(subprotocol: str) -> bool:
     return not subprotocol.lower().startswith(CREDENTIALS)
 
 
-def credentials_of(connection: HTTPConnection) -> Credentials:
-    """What a handshake or a request shows, the strongest of it: a header, then subprotocols."""
-    scheme, _, token = connection.headers.get("authorization", "").partition(" ")
+def credentials_of(authorization: str, offered: Sequence[str] = ()) -> Credentials:
+    """What a handshake or a request shows, the strongest of it.
+
+    Args:
+        authorization: Its ``Authorization`` header; empty where there is none.
+        offered: The subprotocols that a handshake offers.
+    """
+    scheme, _, token = authorization.partition(" ")
     if scheme.lower() == "bearer":
         return Credentials(token=token.strip())
-    offered: list[str] = connection.scope.get("subprotocols", [])
     for protocol in offered:
         if protocol.startswith(BEARER):
             return Credentials(token=_decoded(protocol.removeprefix(BEARER)))

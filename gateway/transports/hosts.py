@@ -6,9 +6,9 @@ its origin; and probes may call the gateway what they like.
 """
 
 from collections.abc import Collection
+from functools import lru_cache
 from urllib.parse import urlsplit
 
-from starlette.datastructures import Headers
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -45,11 +45,16 @@ class Hosts:
 
     def _answers(self, scope: Scope) -> bool:
         path: str = scope["path"]
-        hosts = Headers(scope=scope).getlist("host")
+        hosts = [value.decode("latin-1") for name, value in scope["headers"] if name == b"host"]
         if not hosts or any(path == each or path.startswith(f"{each}/") for each in OPEN):
             return True  # browsers, which this is about, always send one
-        try:
-            name = urlsplit(f"//{hosts[0]}").hostname
-        except ValueError:
-            return False
-        return len(hosts) == 1 and (hosts[0] in self._known or is_loopback(name or ""))
+        return len(hosts) == 1 and (hosts[0] in self._known or _is_own(hosts[0]))
+
+
+@lru_cache(maxsize=1_000)
+def _is_own(host: str) -> bool:
+    """Whether a ``Host`` is a name that this machine alone has."""
+    try:
+        return is_loopback(urlsplit(f"//{host}").hostname or "")
+    except ValueError:
+        return False

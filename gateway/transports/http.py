@@ -1,4 +1,4 @@
-"""HTTP/1.1 connections, on h11: each is bounded in time, in bytes, and in what it asks for at once.
+"""HTTP/1.1 connections: each is bounded in time, in bytes, and in what it asks for at once.
 
 uvicorn's own protocols bound neither the time for a request nor what comes in one piece. A request
 is answered before the next one is read, and there is one piece of work in a turn of the event loop.
@@ -8,7 +8,6 @@ import asyncio
 import re
 from typing import Any, cast
 
-import h11
 import uvicorn
 from uvicorn.server import ServerState
 
@@ -21,15 +20,13 @@ from gateway.transports.calls import (
     target_scope,
 )
 from gateway.transports.peers import Peers
+from gateway.transports.requests import BadRequest, head_of
 
 HEAD_BYTES = 16_384
 """The largest head of a request, its first line included."""
 
 HEAD_LINES = 101
 """How many lines it may have: that, and 100 headers."""
-
-TRAILER_BYTES = 1024
-"""The largest extension of a chunk, and the largest trailers."""
 
 REQUEST_SECONDS = 10.0
 """How long the head of a request may take: the first from connecting, others from a byte on."""
@@ -49,7 +46,6 @@ RETRY_AFTER_SECONDS = 5
 _HEAD_END = re.compile(rb"\n\r?\n")
 _UPGRADE = re.compile(rb"\nupgrade:[ \t]*websocket[ \t]*\r?\n", re.IGNORECASE)
 _CONNECTION = re.compile(rb"\nconnection:[^\n]*\bupgrade\b", re.IGNORECASE)
-_CHUNKED = re.compile(rb"\ntransfer-encoding:", re.IGNORECASE)
 
 _REFUSALS = {
     400: "This is no valid HTTP request.\n",
@@ -74,7 +70,6 @@ class HttpProtocol(asyncio.Protocol):
         "_app_state",
         "_buffer",
         "_call",
-        "_chunked",
         "_config",
         "_idle",
         "_left",
@@ -109,7 +104,6 @@ class HttpProtocol(asyncio.Protocol):
         self._loop = _loop or asyncio.get_running_loop()
         self._buffer = bytearray()
         self._call: HttpCall | None = None
-        self._chunked = False
         self._reading = True
         self._working = False
         self._stopping = False
@@ -259,49 +253,38 @@ class HttpProtocol(asyncio.Protocol):
 
     def _begin(self, head: bytes) -> None:
         """Call the application with a request."""
-        conn = h11.Connection(h11.SERVER, max_incomplete_event_size=TRAILER_BYTES)
         try:
-            conn.receive_data(head)
-            request = conn.next_event()
-        except h11.RemoteProtocolError as error:
-            self.refuse(error.error_status_hint)
+            request = head_of(head)
+        except BadRequest as error:
+            self.refuse(error.status)
             return
-        if not isinstance(request, h11.Request):
-            self.refuse(400)
+        scope = connection_scope(self._transport, self._config, self._app_state)
+        scope["type"] = "http"
+        scope["http_version"] = request.version
+        scope["scheme"] = "https" if self._transport.get_extra_info("sslcontext") else "http"
+        scope["method"] = request.method.decode("ascii")
+        scope["headers"] = request.headers
+        scope.update(target_scope(request.target, scope["root_path"]))
+        self._call = call = HttpCall(self, self._transport, request, scope)
+        self._read_body(call)
+        if self._left:
             return
-        self._chunked = _CHUNKED.search(head) is not None
-        scope = connection_scope(self._transport, self._config, self._app_state) | {
-            "type": "http",
-            "http_version": request.http_version.decode("ascii"),
-            "scheme": "https" if self._transport.get_extra_info("sslcontext") else "http",
-            "method": request.method.decode("ascii"),
-            "headers": list(request.headers),
-        }
-        scope |= target_scope(request.target, scope["root_path"])
-        self._call = call = HttpCall(self, self._transport, conn, scope)
-        self._take_body(call)
         task = self._loop.create_task(call.run(self._config.loaded_app))
         self._server_state.tasks.add(task)
         task.add_done_callback(self._server_state.tasks.discard)
 
     def _read_body(self, call: HttpCall) -> None:
         """Take more of a request's body."""
-        size = CHUNKED_BYTES if self._chunked else BODY_BYTES
+        size = CHUNKED_BYTES if call.chunked else BODY_BYTES
         data = bytes(self._buffer[:size])
-        del self._buffer[:size]
-        if data:
-            call.conn.receive_data(data)
-            self._take_body(call)
-
-    def _take_body(self, call: HttpCall) -> None:
-        try:
-            ended = call.take_body()
-        except h11.RemoteProtocolError as error:
-            call.disconnect()
-            self.refuse(error.error_status_hint, answered=call.started)
+        if not data:
             return
-        if ended:
-            self._buffer[:0] = call.conn.trailing_data[0]
+        del self._buffer[:size]
+        try:
+            self._buffer[:0] = call.take_body(data)
+        except BadRequest as error:
+            call.disconnect()
+            self.refuse(error.status, answered=call.started)
 
     # Out
 
@@ -313,9 +296,9 @@ class HttpProtocol(asyncio.Protocol):
             return
         if not call.complete:
             self._close()
-        elif call.takes_body:
+        elif not call.body_ended:
             self._half_close(b"")  # what is unread of the request is no other request
-        elif self._stopping or call.conn.our_state is not h11.DONE:
+        elif self._stopping or not call.keep_alive:
             self._close()
         else:
             if not self._buffer:

@@ -9,7 +9,6 @@ from collections.abc import MutableMapping
 from pathlib import Path
 from typing import Any
 
-from starlette.datastructures import MutableHeaders
 from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.routing import BaseRoute, Mount
 from starlette.routing import Route as HttpRoute
@@ -40,6 +39,8 @@ HEADERS = (
     ("Cache-Control", "no-cache"),
 )
 
+_HEADERS = [(name.lower().encode(), value.encode()) for name, value in HEADERS]
+
 SHARED = {"Access-Control-Allow-Origin": "*", "Cross-Origin-Resource-Policy": "cross-origin"}
 """Headers of what pages of other origins may load."""
 
@@ -58,9 +59,10 @@ class SecurityHeaders:
 
         async def send_with_headers(message: MutableMapping[str, Any]) -> None:
             if message["type"] == "http.response.start":
-                headers = MutableHeaders(scope=message)
-                for name, value in HEADERS:
-                    headers.setdefault(name, value)
+                given = list(message.get("headers", ()))
+                names = {name for name, _ in given}
+                given += [header for header in _HEADERS if header[0] not in names]
+                message = {**message, "headers": given}
             await send(message)
 
         await self._app(scope, receive, send_with_headers)

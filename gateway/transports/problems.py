@@ -1,31 +1,135 @@
 """Errors over HTTP: ``application/problem+json`` (RFC 9457) with the codes of the protocol."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from types import MappingProxyType
+from typing import Annotated
 
-from starlette.responses import JSONResponse, Response
+import msgspec
+from msgspec import UNSET, UnsetType
+from starlette.requests import Request
+from starlette.responses import Response
 
 from gateway.admission import Refused
-from gateway.errors import ErrorCode
+from gateway.errors import ERRORS, ErrorCode, Outcome
+from gateway.protocol.messages import ErrorMessage, ErrorObject
 
 STATUS: Mapping[ErrorCode, int] = MappingProxyType(
     {
+        ErrorCode.BAD_MESSAGE: 422,
+        ErrorCode.TOO_LARGE: 413,
         ErrorCode.UNAUTHENTICATED: 401,
         ErrorCode.FORBIDDEN: 403,
+        ErrorCode.UNKNOWN_ROUTE: 404,
         ErrorCode.RATE_LIMITED: 429,
+        ErrorCode.QUEUE_FULL: 429,
+        ErrorCode.UNKNOWN_MESSAGE: 404,
+        ErrorCode.SESSION_LOST: 404,
+        ErrorCode.THROTTLED: 429,
         ErrorCode.UNAVAILABLE: 503,
+        ErrorCode.MODEL_NOT_READY: 503,
+        ErrorCode.TIMEOUT: 504,
+        ErrorCode.MODEL_ERROR: 502,
+        ErrorCode.STREAM_BROKEN: 502,
+        ErrorCode.VALIDATION_ERROR: 422,
+        ErrorCode.GATEWAY_LOST: 502,
+        ErrorCode.INTERNAL: 500,
     }
 )
+"""What an error code is as a status."""
 
 
-def problem(refused: Refused, headers: Mapping[str, str] = MappingProxyType({})) -> Response:
-    """The answer to a request that is refused."""
-    status = STATUS[refused.code]
-    given = dict(headers)
+MEDIA_TYPE = "application/problem+json"
+
+CODES = sorted([*ErrorCode, "cancelled", "duplicate"])
+"""The errors of the protocol; and those that there is no reply for, which is no error to it."""
+
+ProblemCode = Annotated[str, msgspec.Meta(extra_json_schema={"enum": CODES})]
+
+
+class Problem(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Why a request was not answered as it asked.
+
+    Attributes:
+        status: The HTTP status.
+        code: What went wrong, for programs.
+        detail: The same for people.
+        retryable: Whether the same request may succeed later.
+        retry_after: Seconds to wait before that.
+        outcome: Whether the model saw the turn; absent where it is none that has failed.
+    """
+
+    status: int
+    code: ProblemCode
+    detail: str
+    retryable: bool
+    retry_after: float | UnsetType = UNSET
+    outcome: Outcome | UnsetType = UNSET
+
+
+def problem(error: Refused | ErrorMessage | ErrorObject) -> Response:
+    """The answer to a request that is refused, or that has failed."""
+    if isinstance(error, Refused):
+        return response(
+            STATUS[error.code],
+            error.code,
+            error.text,
+            retryable=ERRORS[error.code].retryable,
+            retry_after=error.retry_after,
+        )
+    return response(
+        STATUS[error.code],
+        error.code,
+        error.message,
+        retryable=error.retryable,
+        retry_after=None if error.retry_after is UNSET else error.retry_after,
+        outcome=error.outcome if isinstance(error, ErrorObject) else None,
+    )
+
+
+def not_allowed(methods: Iterable[str]) -> Response:
+    """The answer to a request with a method that its path does not take (RFC 9110, 15.5.6)."""
+    taken = ", ".join(sorted(methods))
+    answer = response(405, ErrorCode.BAD_MESSAGE, f"This path takes {taken}.")
+    answer.headers["Allow"] = taken
+    return answer
+
+
+async def not_found(_request: Request, _error: Exception) -> Response:
+    """The answer to a request for what there is not."""
+    return response(404, ErrorCode.UNKNOWN_ROUTE, "There is no such path.")
+
+
+def response(
+    status: int,
+    code: ProblemCode,
+    detail: str,
+    *,
+    retryable: bool = False,
+    retry_after: float | None = None,
+    outcome: Outcome | None = None,
+) -> Response:
+    """A problem.
+
+    Args:
+        status: The HTTP status.
+        code: What went wrong, for programs.
+        detail: The same for people.
+        retryable: Whether the same request may succeed later.
+        retry_after: Seconds to wait before that.
+        outcome: Whether the model saw the turn; None where it is none that has failed.
+    """
+    headers: dict[str, str] = {}
+    if retry_after is not None:
+        headers["Retry-After"] = str(math.ceil(retry_after))
     if status == STATUS[ErrorCode.UNAUTHENTICATED]:
-        given["WWW-Authenticate"] = "Bearer"  # RFC 9110, 15.5.2
-    if refused.retry_after is not None:
-        given["Retry-After"] = str(math.ceil(refused.retry_after))
-    content = {"status": status, "code": refused.code, "detail": refused.text}
-    return JSONResponse(content, status, given, media_type="application/problem+json")
+        headers["WWW-Authenticate"] = "Bearer"  # RFC 9110, 15.5.2
+    problem = Problem(
+        status=status,
+        code=code,
+        detail=detail,
+        retryable=retryable,
+        retry_after=UNSET if retry_after is None else retry_after,
+        outcome=UNSET if outcome is None else outcome,
+    )
+    return Response(msgspec.json.encode(problem), status, headers, media_type=MEDIA_TYPE)

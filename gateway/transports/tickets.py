@@ -1,54 +1,30 @@
 """``POST /v1/tickets``: what a browser shows when it connects, since it can set no header then."""
 
+import msgspec
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 
-from gateway.admission import Admission, Refused
-from gateway.errors import ErrorCode
+from gateway.admission import Visitor
 from gateway.session.dates import rfc3339
-from gateway.transports.credentials import credentials_of
-from gateway.transports.origins import REFUSED, Origins
-from gateway.transports.problems import problem
-from gateway.transports.proxies import Proxies
+from gateway.transports.drafts import json_of
 
 
-class TicketEndpoint:
-    """Gives tickets to those who show a key or a token.
+class Ticket(msgspec.Struct, frozen=True):
+    """What lets a browser connect once, as whoever has asked for it.
 
-    Args:
-        admission: Knows them.
-        origins: Whose pages may ask.
-        proxies: Finds out who asks.
+    Attributes:
+        ticket: To be offered as the subprotocol ``ticket.TICKET``.
+        expires_at: Until when (RFC 3339).
     """
 
-    def __init__(self, admission: Admission, *, origins: Origins, proxies: Proxies) -> None:
-        self._admission = admission
-        self._origins = origins
-        self._proxies = proxies
+    ticket: str
+    expires_at: str
 
-    async def serve(self, request: Request) -> Response:
-        """Answer one request."""
-        headers, client = request.headers, self._proxies.client(request)
-        origin = headers.get("origin")
-        shared = {"Vary": "Origin"}
-        if not self._origins.allow(origin, headers.get("host"), route=None, client=client):
-            return problem(Refused(ErrorCode.FORBIDDEN, REFUSED), shared)
-        if origin is not None:
-            shared["Access-Control-Allow-Origin"] = origin
-        if request.method == "OPTIONS":
-            asked = {
-                "Access-Control-Allow-Methods": "POST",
-                "Access-Control-Allow-Headers": "Authorization",
-                "Access-Control-Max-Age": "600",
-            }
-            return Response(status_code=204, headers=shared | asked)
-        visitor = self._admission.arrive(client.address)
-        try:
-            await visitor.identify(credentials_of(request), route=None)
-            ticket = await visitor.ticket()
-        except Refused as refused:
-            return problem(refused, shared)
-        finally:
-            visitor.release()
-        content = {"ticket": ticket.value, "expires_at": rfc3339(ticket.expires_at)}
-        return JSONResponse(content, 201, shared | {"Cache-Control": "no-store"})
+    def __repr__(self) -> str:
+        return f"<Ticket until {self.expires_at}>"
+
+
+async def ticket(_request: Request, visitor: Visitor) -> Response:
+    """Give a ticket to somebody who has shown a key or a token."""
+    given = await visitor.ticket()
+    return json_of(Ticket(given.value, rfc3339(given.expires_at)), 201)

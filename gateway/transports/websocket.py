@@ -49,7 +49,9 @@ def _raw(route: Route) -> Route:
 
 def _refusal() -> Response:
     """What any page may read: why it may not connect."""
-    return problem(Refused(ErrorCode.FORBIDDEN, REFUSED), {"Access-Control-Allow-Origin": "*"})
+    response = problem(Refused(ErrorCode.FORBIDDEN, REFUSED))
+    response.headers["Access-Control-Allow-Origin"] = "*"
+    return response
 
 
 class WebSocketEndpoint:
@@ -148,7 +150,10 @@ class WebSocketEndpoint:
             on_end=on_end,
             coalescer=self._coalescer,
         )
-        await connection.run(self._sessions, credentials_of(websocket), self._open_timeout)
+        shown = credentials_of(
+            websocket.headers.get("authorization", ""), websocket.scope["subprotocols"]
+        )
+        await connection.run(self._sessions, shown, self._open_timeout)
 
     def _ended(
         self, route: str, subprotocol: str, client: str, code: int, session: str | None

@@ -40,12 +40,16 @@ OWN = "own"
 KEY = "sgk_bench"
 """What clients show."""
 
+HTTP = "http"
+"""In place of a subprotocol: each message is a request."""
+
 WARM_UP = 60
 PHASES = {
     "json": ("v1.json.session-gateway", "reply-1024", 200),
     "msgpack": ("v1.msgpack.session-gateway", "reply-1024", 200),
     "raw": (None, "reply-1024", 200),
     "stream": ("v1.json.session-gateway", "burst-200-40", 10),
+    "http": (HTTP, "reply-1024", 200),
 }
 """Subprotocol, endpoint and number of messages."""
 
@@ -278,6 +282,59 @@ class Client:
         await self.answered.wait()
 
 
+class HttpClient:
+    """One client over HTTP, which sends a message when the last has been answered.
+
+    Args:
+        loop: That of the gateway.
+        endpoint: The route's name too.
+    """
+
+    def __init__(self, loop: Loop, endpoint: str) -> None:
+        assert loop.accepted is not None
+        self._left = 0
+        self._request = b""
+        self.answered = asyncio.Event()
+        self._wire = Wire(loop.accepted(), self._takes)
+        self._wire.begin()
+        self._wire.give(
+            f"POST /v1/routes/{endpoint}/sessions HTTP/1.1\r\nHost: 127.0.0.1\r\n"
+            f"Authorization: Bearer {KEY}\r\nContent-Length: 0\r\n\r\n".encode()
+        )
+
+    def _takes(self, data: bytes) -> None:
+        if data.startswith(b"HTTP/1.1 "):
+            if data[9:12] not in {b"200", b"201"}:
+                print(f"refused: {data!r}", file=sys.stderr, flush=True)  # noqa: T201
+                os._exit(1)  # see above
+            data = data.partition(b"\r\n\r\n")[2]
+        if not data:
+            return
+        if not self._request:
+            opened = msgspec.json.decode(data)
+            body = json_text(1024)
+            self._request = (
+                f"POST /v1/sessions/{opened['session_id']}/messages HTTP/1.1\r\n"
+                f"Host: 127.0.0.1\r\nAuthorization: Bearer {KEY}\r\n"
+                f"Session-Key: {opened['resume_key']}\r\nContent-Type: text/plain\r\n"
+                f"Content-Length: {len(body)}\r\n\r\n"
+            ).encode() + body
+            self.answered.set()
+            return
+        self._left -= 1
+        if self._left:
+            self._wire.give(self._request)
+        else:
+            self.answered.set()
+
+    async def send(self, count: int) -> None:
+        """That many messages, one after the other."""
+        self.answered.clear()
+        self._left = count
+        self._wire.give(self._request)
+        await self.answered.wait()
+
+
 def settings(transport: str, keys: Path) -> Settings:
     """The gateway's, where everybody has to say who they are.
 
@@ -344,7 +401,11 @@ async def main(
         for phase in phases:
             subprotocol, endpoint, count = PHASES[phase]
             Platform().endpoint(endpoint)
-            client = Client(loop, subprotocol, endpoint)
+            client = (
+                HttpClient(loop, endpoint)
+                if subprotocol == HTTP
+                else Client(loop, subprotocol, endpoint)
+            )
             await client.answered.wait()
             await client.send(WARM_UP if endpoint.startswith("reply") else 2)
             between()

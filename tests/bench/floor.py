@@ -56,21 +56,25 @@ class Call(asyncio.Protocol):
             self._waiting.set_result(data[end:])
 
 
-async def connected(url: str) -> Call:
+async def connected(url: str, *headers: str, kind: type[Call] = Call) -> Call:
     """A connection to that endpoint.
 
     Args:
         url: With the path of an endpoint's ``invocations``.
+        headers: Of each request.
+        kind: What takes the answers.
     """
     parts = urlsplit(url)
-    head = (
-        f"POST {parts.path} HTTP/1.1\r\nHost: {parts.netloc}\r\n"
-        "Content-Type: application/json\r\nContent-Length: "
-    ).encode()
+    first = (
+        f"POST {parts.path} HTTP/1.1",
+        f"Host: {parts.netloc}",
+        "Content-Type: application/json",
+    )
+    head = "\r\n".join((*first, *headers, "Content-Length: ")).encode()
     loop = asyncio.get_running_loop()
     assert parts.hostname is not None
     assert parts.port is not None
-    _, call = await loop.create_connection(lambda: Call(head), parts.hostname, parts.port)
+    _, call = await loop.create_connection(lambda: kind(head), parts.hostname, parts.port)
     return call
 
 

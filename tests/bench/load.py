@@ -3,7 +3,9 @@
 Run as a module: ``python -m tests.bench.load json ws://127.0.0.1:8080/ws/chat``. The ways to speak
 are the gateway's ``json`` and ``msgpack``; ``raw``, where a frame is a message and a frame its
 answer; ``chat``, OpenAI's chat completions over HTTP; and ``http``, which calls the platform itself
-and so gives the times that no gateway is part of.
+and so gives the times that no gateway is part of. ``post`` and ``sse`` are the gateway's sessions
+over HTTP, whose replies come in one piece or as server-sent events; their address is a route's
+``/v1/routes/NAME/sessions``.
 """
 
 import asyncio
@@ -278,12 +280,49 @@ class Http:
         return timer.result()
 
 
+class Streamed(Call):
+    """A call whose answer is a stream of events."""
+
+    def data_received(self, data: bytes) -> None:
+        """See `asyncio.Protocol`."""
+        self._received += data
+        if self._received.endswith(b"\r\n0\r\n\r\n"):
+            answer, self._received = self._received, b""
+            if self._waiting is not None and not self._waiting.done():
+                self._waiting.set_result(answer)
+
+
+class Sessions(Http):
+    """Clients of the gateway over HTTP, each with a session of its own."""
+
+    def __init__(self, way: str, url: str) -> None:
+        super().__init__("http", url)
+        self._streams = way == "sse"
+        if self._streams:
+            self._answer = b'"completed"'
+
+    async def connect(self, clients: int) -> None:
+        """See `driver.Connect`."""
+        while len(self._calls) < clients:
+            opened = msgspec.json.decode(await (await connected(self._url))(b""))
+            address = (
+                self._url.partition("/v1/")[0] + f"/v1/sessions/{opened['session_id']}/messages"
+            )
+            key = f"Session-Key: {opened['resume_key']}"
+            if self._streams:
+                call = await connected(address, key, "Accept: text/event-stream", kind=Streamed)
+            else:
+                call = await connected(address, key)
+            self._calls.append(call)
+
+
 def main() -> None:
     """Run as a module."""
     way, url = sys.argv[1:]
 
     async def obey() -> None:
-        await driver.obey((Http if way in HTTP else WebSockets)(way, url))
+        kind = Http if way in HTTP else Sessions if way in {"post", "sse"} else WebSockets
+        await driver.obey(kind(way, url))
 
     uvloop.run(obey())
 

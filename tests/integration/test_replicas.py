@@ -3,8 +3,9 @@
 import asyncio
 import json
 import signal
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from typing import Any, Self
 
 import httpx
 import pytest
@@ -289,3 +290,116 @@ async def test_a_ticket_is_good_at_every_replica_and_once(
     for process in (replicas.one, replicas.other):
         async with client(process.websocket, JSON, ticket) as chat:
             assert (await chat.closed())[0] == 4401
+
+
+class Caller:
+    """A client that speaks HTTP, with a session. A context."""
+
+    def __init__(self, opened: Message) -> None:
+        self._path = f"/v1/sessions/{opened['session_id']}"
+        self._headers = {"Session-Key": opened["resume_key"], "Content-Type": "text/plain"}
+        self._http = httpx.AsyncClient(timeout=20 * UNIT)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._http.aclose()
+
+    async def send(self, at: Process, text: str, key: str | None = None) -> httpx.Response:
+        """Send a message to a gateway."""
+        headers = self._headers | ({"Idempotency-Key": key} if key else {})
+        url = f"{at.url}{self._path}/messages"
+        return await self._http.post(url, content=text.encode(), headers=headers)
+
+    async def look(self, at: Process) -> Message:
+        """What a gateway says of the session."""
+        found: Message = (await self._http.get(at.url + self._path, headers=self._headers)).json()
+        return found
+
+    async def until(self, at: Process, state: str) -> None:
+        """Wait until the session is in that state."""
+        async with asyncio.timeout(20 * UNIT):
+            while (await self.look(at))["state"] != state:  # noqa: ASYNC110
+                await asyncio.sleep(0.05)
+
+    async def close(self, at: Process) -> int:
+        """Close the session."""
+        return (await self._http.delete(at.url + self._path, headers=self._headers)).status_code
+
+    async def listen(self, at: Process, last_event: int, until: str) -> list[Message]:
+        """What the session says, from one event to another."""
+        headers = self._headers | {"Last-Event-ID": str(last_event)}
+        url = f"{at.url}{self._path}/events"
+        heard: list[Message] = []
+        async with self._http.stream("GET", url, headers=headers) as response:
+            assert response.status_code == 200, await response.aread()
+            async for line in response.aiter_lines():
+                if line.startswith("data: "):
+                    heard.append(json.loads(line.removeprefix("data: ")))
+                    if heard[-1]["type"] == until:
+                        break
+        return heard
+
+
+@asynccontextmanager
+async def calling(at: Process) -> AsyncIterator[Caller]:
+    """A client that has opened a session by a request."""
+    async with httpx.AsyncClient(timeout=20 * UNIT) as http:
+        response = await http.post(f"{at.url}/v1/routes/chat/sessions")
+    assert response.status_code == 201, response.text
+    async with Caller(response.json()) as caller:
+        yield caller
+
+
+class TestRequests:
+    async def test_any_replica_answers_them(self, replicas: Replicas) -> None:
+        one, other = replicas.one, replicas.other
+        async with calling(one) as caller:
+            assert (await caller.send(other, "My name is Ada.")).status_code == 200
+            assert "Ada" in (await caller.send(one, "What is my name?", "a")).text
+            assert "Ada" in (await caller.send(other, "What is my name?", "a")).text
+            assert (await caller.look(one))["last_event"] == 5
+            assert [each["event"] for each in await caller.listen(one, 3, "message.done")] == [4, 5]
+            assert await caller.close(other) == 204
+            assert replicas.sessions() == (1, 1)
+            assert (await caller.send(one, "hello")).status_code == 404
+
+    async def test_while_a_turn_is_at_the_model(self, replicas: Replicas) -> None:
+        one, other = replicas.one, replicas.other
+        async with calling(one) as caller:
+            slow = asyncio.create_task(caller.send(one, f"/sleep {UNIT}", "slow"))
+            await caller.until(other, "running")
+            again = asyncio.create_task(caller.send(other, f"/sleep {UNIT}", "slow"))
+            heard = asyncio.create_task(caller.listen(other, 1, "message.done"))
+            queued = asyncio.create_task(caller.send(other, "and then?"))
+            first, same = await slow, await again
+            assert (first.status_code, first.content) == (200, same.content)
+            assert (await heard)[0]["event"] == 2
+            assert (await queued).status_code == 200
+            assert (await caller.send(other, f"/sleep {UNIT}", "slow")).content == first.content
+            assert (await caller.look(one))["last_event"] == 5
+
+    async def test_take_no_session_from_a_connection(self, replicas: Replicas) -> None:
+        async with (
+            client(replicas.one.websocket) as chat,
+            Caller(await chat.open()) as caller,
+        ):
+            response = await caller.send(replicas.other, "My name is Ada.", "a")
+            assert response.status_code == 200
+            assert (await chat.until("message.done", id="a"))["status"] == "completed"
+            await chat.ask("What is my name?")
+            assert "Ada" in "".join(each.get("text", "") for each in chat.messages)
+            await chat.send("session.close")
+            assert (await chat.closed())[0] == 1000
+
+    async def test_a_restart_costs_nothing(self, replicas: Replicas) -> None:
+        one, other = replicas.one, replicas.other
+        async with calling(one) as caller:
+            slow = asyncio.create_task(caller.send(one, f"/sleep {UNIT}"))
+            await caller.until(other, "running")
+            one.popen.send_signal(signal.SIGTERM)
+            assert (await slow).status_code == 200
+            assert (await caller.send(other, "hello")).status_code == 200
+            assert len(await caller.listen(other, 1, "message.done")) == 2
+            assert one.popen.wait(20 * UNIT) == 0

@@ -227,6 +227,9 @@ class Alone:
     async def resume(self, client: Resuming) -> tuple[Conversation, ClientId] | None:  # noqa: ARG002
         return None
 
+    async def look(self, session_id: str, shown: bytes, principal: str) -> Snapshot | None:  # noqa: ARG002
+        return None
+
     def released(self, session_id: str) -> None:
         pass
 

@@ -1,6 +1,9 @@
 """Visitors, for tests of what comes behind the door."""
 
-from gateway.admission import Visitor
+from collections.abc import Callable
+
+from gateway.admission import Credentials, Refused, Ticket, Visitor
+from gateway.errors import ErrorCode
 from gateway.security.door import Door
 from gateway.security.limits import LocalAccounts
 from gateway.security.principals import PrincipalLimits
@@ -20,3 +23,51 @@ def anybody() -> Visitor:
         handshakes_per_second=1,
     )
     return door.arrive("127.0.0.1")
+
+
+class Anybody:
+    """A visitor who is whoever a test says, and lets himself in; see `gateway.admission`.
+
+    Attributes:
+        waits: How long it is to wait with its next message.
+        routes: Those that it may use; None for all.
+    """
+
+    def __init__(self) -> None:
+        self.principal: str | None = "anonymous"
+        self.expires_at: float | None = None
+        self.on_withdrawn: Callable[[], None] | None = None
+        self.waits = 0.0
+        self.routes: frozenset[str] | None = None
+        self.there = 0
+
+    @property
+    def required(self) -> bool:
+        return self.routes is not None
+
+    def arrive(self, address: str) -> "Anybody":
+        assert address == "127.0.0.1"
+        self.there += 1
+        return self
+
+    async def identify(self, credentials: Credentials, *, route: str | None) -> None:
+        assert not credentials
+        if route is not None:
+            self.check_route(route)
+
+    def check_route(self, route: str) -> None:
+        if self.routes is not None and route not in self.routes:
+            raise Refused(ErrorCode.FORBIDDEN, "You may not use this route.")
+
+    async def refresh(self, token: str) -> None:
+        raise NotImplementedError
+
+    async def ticket(self) -> Ticket:
+        raise NotImplementedError
+
+    def take(self, size: int) -> float:
+        assert size >= 0
+        return self.waits
+
+    def release(self) -> None:
+        self.there -= 1

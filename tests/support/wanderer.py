@@ -108,6 +108,7 @@ class Wanderer(Script):
         if not self.stands(State.CLOSED):
             possible.append(lambda s: s.resume(s.last_event))
             possible.append(lambda s: s.step(on.Subscribed(1000 + s.clients, s.last_event)))
+            possible.append(lambda s: s.step(on.Subscribed(1000 + s.clients, None)))
         if self.opening:
             possible.append(lambda s: s.step(on.Opened(s.model(chance.choice(LIFETIMES)))))
             possible.append(lambda s: s.step(on.OpenFailed(_failure(chance))))

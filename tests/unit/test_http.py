@@ -12,6 +12,7 @@ import pytest
 from gateway.transports import http
 from gateway.transports.calls import HttpCall
 from gateway.transports.http import CHUNKED_BYTES, HEAD_BYTES, HEAD_LINES, HttpProtocol
+from gateway.transports.requests import TRAILER_BYTES
 from tests.support.serving import HANDSHAKE, Loner, Turns, on_uvloop, serving
 from tests.support.timing import UNIT
 
@@ -103,8 +104,18 @@ async def test_pipelined_requests_are_answered_in_their_order_and_one_at_a_time(
         (HANDSHAKE.replace(b"Version: 13", b"Version: 12"), 400),
         (HANDSHAKE.replace(b"AAAA==", b"A=="), 400),
         (HANDSHAKE[:-2] + b"Content-Length: 5\r\n\r\nabcde", 400),
+        (b"GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n", 400),
+        (b"GET / HTTP/2.0\r\nHost: a\r\n\r\n", 400),
+        (b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nContent-Length: 1\r\n\r\n", 400),
+        (b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: +1\r\n\r\n", 400),
+        (b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1, 1\r\n\r\n", 400),
+        (b"GET / HTTP/1.1\r\nHost: a\r\nA: b\r\n c\r\n\r\n", 400),
+        (b"GET / HTTP/1.1\r\nHost: a\r\nA : b\r\n\r\n", 400),
+        (b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip, chunked\r\n\r\n", 501),
+        (CHUNKED.replace(b"HTTP/1.1", b"HTTP/1.0") + b"0\r\n\r\n", 400),
+        (CHUNKED[:-2] + b"Content-Length: 5\r\n\r\n0\r\n\r\n", 400),
         (CHUNKED + b"zz\r\n", 400),
-        (CHUNKED + b"1;" + b"x" * (CHUNKED_BYTES + http.TRAILER_BYTES), 431),
+        (CHUNKED + b"1;" + b"x" * (CHUNKED_BYTES + TRAILER_BYTES), 431),
         (CHUNKED + b"0\r\n" + b"a: b\r\n" * 1000, 431),
     ],
     ids=[
@@ -119,6 +130,16 @@ async def test_pipelined_requests_are_answered_in_their_order_and_one_at_a_time(
         "another-version",
         "a-short-key",
         "a-handshake-with-a-body",
+        "two-hosts",
+        "another-http",
+        "two-lengths",
+        "a-signed-length",
+        "a-list-of-lengths",
+        "a-folded-header",
+        "a-space-before-a-colon",
+        "an-unknown-encoding",
+        "chunks-of-an-older-client",
+        "chunks-and-a-length",
         "a-malformed-chunk",
         "a-long-chunk-extension",
         "long-trailers",
@@ -512,3 +533,119 @@ async def test_a_server_that_stops_answers_what_it_has_begun() -> None:
         assert await idle.closed() == b""
         go.set()
         assert (await busy.closed()).endswith(b"done")
+
+
+def answers(*messages: dict[str, Any]) -> Any:
+    """An application that says this."""
+
+    async def app(_scope: Any, receive: Any, send: Any) -> None:
+        await read(receive)
+        for message in messages:
+            await send(message)
+
+    return app
+
+
+def start(status: int, *headers: tuple[bytes, bytes]) -> dict[str, Any]:
+    return {"type": "http.response.start", "status": status, "headers": headers}
+
+
+def part(data: bytes, *, more: bool = False) -> dict[str, Any]:
+    return {"type": "http.response.body", "body": data, "more_body": more}
+
+
+@on_uvloop
+async def test_a_response_whose_length_is_not_known_comes_in_chunks() -> None:
+    app = answers(start(200), part(b"one", more=True), part(b"", more=True), part(b"two"))
+    async with serving(app) as served, served.peer() as peer:
+        await peer.send(GET)
+        answer = await peer.until(b"0\r\n\r\n")
+        assert answer.endswith(b"chunked\r\n\r\n3\r\none\r\n3\r\ntwo\r\n0\r\n\r\n")
+        await peer.send(GET)  # over the same connection
+        await peer.until(b"0\r\n\r\n", 2)
+
+
+@on_uvloop
+async def test_an_older_client_knows_no_chunks() -> None:
+    app = answers(start(200), part(b"one", more=True), part(b"two"))
+    async with serving(app) as served, served.peer() as peer:
+        await peer.send(b"GET / HTTP/1.0\r\n\r\n")
+        answer = await peer.closed()
+        assert answer == b"HTTP/1.1 200 OK\r\nconnection: close\r\n\r\nonetwo"
+
+
+@pytest.mark.parametrize("status", [204, 304])
+@on_uvloop
+async def test_some_responses_have_no_body(status: int) -> None:
+    async with serving(answers(start(status), part(b""))) as served, served.peer() as peer:
+        await peer.send(GET)
+        await peer.until(b"\r\n\r\n")
+        await peer.send(GET)
+        answer = await peer.until(b"\r\n\r\n", 2)
+        assert answer.count(b"HTTP/1.1 %d " % status) == 2
+        assert b"chunked" not in answer
+
+
+@on_uvloop
+async def test_a_client_that_asks_for_the_head_alone() -> None:
+    app = answers(start(200), part(b"one"))
+    async with serving(app) as served, served.peer() as peer:
+        await peer.send(GET.replace(b"GET", b"HEAD"))
+        answer = await peer.until(b"\r\n\r\n")
+        await peer.send(GET)
+        assert (await peer.until(b"0\r\n\r\n")).startswith(answer)
+        assert b"one" not in answer
+
+
+@pytest.mark.parametrize("name", [b"a\r\nb", b"a\nb"])
+@on_uvloop
+async def test_a_header_is_one_line(name: bytes) -> None:
+    app = answers(start(200, (b"x", name), (b"content-length", b"0")), part(b""))
+    async with serving(app) as served, served.peer() as peer:
+        await peer.send(GET)
+        answer = await peer.until(b"Internal Server Error\n")
+        assert answer.startswith(b"HTTP/1.1 500 ")
+        assert b"\nb" not in answer
+
+
+@pytest.mark.parametrize("data", [b"more", b"l"])
+@on_uvloop
+async def test_a_response_that_is_not_as_long_as_it_says_is_the_last(data: bytes) -> None:
+    app = answers(start(200, (b"content-length", b"3")), part(data))
+    async with serving(app) as served, served.peer() as peer:
+        await peer.send(GET + GET)
+        answer = await peer.closed()
+        assert answer.count(b"HTTP/1.1 200 ") == 1
+        assert b"more" not in answer
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        GET[:-2] + b"Connection: close\r\n\r\n",
+        GET[:-2] + b"Connection: te, Close\r\n\r\n",
+        b"POST / HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Length: 1\r\n\r\nx",
+        CHUNKED[:-2] + b"Connection: te, Close\r\n\r\n0\r\n\r\n",
+        b"GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n",
+    ],
+    ids=["no-body", "a-list", "a-body", "chunks", "older"],
+)
+@on_uvloop
+async def test_a_request_that_is_to_be_the_last_is(request_: bytes) -> None:
+    async with serving(echo) as served, served.peer() as peer:
+        await peer.send(request_ + GET)
+        answer = await peer.closed()
+        assert answer.count(b"HTTP/1.1 200 ") == 1
+        assert b"connection: close\r\n" in answer
+
+
+@on_uvloop
+async def test_an_upgrade_to_what_is_not_spoken_is_passed_over() -> None:
+    async with serving(echo) as served, served.peer() as peer:
+        await peer.send(
+            b"POST / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\n"
+            b"Content-Length: 5\r\n\r\nhello"
+        )
+        assert b"[hello]" in await peer.until(b"[hello]")
+        await peer.send(GET)
+        await peer.until(b"[]")

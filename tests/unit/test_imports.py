@@ -65,6 +65,7 @@ ALLOWED = {
         "sessions",
         "protocol",
         "errors",
+        "route",
     },
     "sagemaker": {"formats", "session", "protocol", "errors", "addresses", "logs"},
     "transports": {

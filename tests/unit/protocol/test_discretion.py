@@ -17,7 +17,7 @@ from gateway.protocol.discretion import OPEN
 from gateway.protocol.messages import ErrorMessage, MessageDone, MessageSend, SessionOpen
 from gateway.session.events import ReplyParts
 
-OURS = {"CantStart", "Ending", "Finding", "PlatformProblem"}
+OURS = {"CantStart", "Ending", "Finding", "PlatformProblem", "Problem"}
 """Classes whose texts the gateway has written, for people."""
 OPERATORS = {
     "Beats",
@@ -32,6 +32,7 @@ OPERATORS = {
 }
 """Those with names, addresses and digests, as the operator or an issuer has given them."""
 OTHERS = {
+    "Built": "an application",
     "Client": "a proxy's word on who has connected, which is logged",
     "EndedTurn": "a digest",
     "Failure": "quotes nothing that was sent or received, see `gateway.sagemaker.said`",

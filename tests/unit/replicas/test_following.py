@@ -68,9 +68,20 @@ class Followed(Post):
         """Let a client come that has so many events."""
         self.client, runner = Connection(), self.runner
         resuming = self.client.resuming(runner.id, self.f.connection.key, last_event, runner.route)
-        self.follower = Follower(LINK, "there", resuming, self)
-        self.remote = Remote(LINK, "here", runner, self)
-        self.remote.begin(resuming.shown, resuming.new, last_event)
+        self.follower = Follower(LINK, "there", resuming, runner.route, self)
+        letter = letters.Join(
+            link=LINK,
+            replica="here",
+            session_id=runner.id,
+            route=runner.route.policy.route,
+            principal=resuming.principal,
+            shown=resuming.shown,
+            new=resuming.new,
+            last_event=last_event,
+            sent_at=0.0,
+        )
+        self.remote = Remote(letter, runner, self, follows=True)
+        self.remote.begin(letter)
         self.deliver()
         assert self.follower.answer.result() is None
 

@@ -139,7 +139,7 @@ class TestLetters:
 
         store = Store()
         async with dead(store, "chat") as (client,), replica(store, "one", "chat") as (one, f):
-            follower = Follower("one/1", "dead", client, one)
+            follower = Follower("one/1", "dead", client, f.routes["chat"], one)
             one._followers["one/1"] = follower
             monkeypatch.setattr(store, "post", post)
             follower.handle(EventAck(event=1), FOLLOWED)

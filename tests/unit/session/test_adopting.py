@@ -548,11 +548,14 @@ class TestHold:
 
 
 class TestNumbers:
-    def streaming(self, *, stored: int = 1, **policy: object) -> Script:
+    def streaming(self, *, stored: int = 1, shared: bool = False, **policy: object) -> Script:
         """The process dies after four parts, of which not all were stored."""
         script = Script(
             **{"resume_seconds": 30, "streams": True, "log_seconds": 1e6, **policy}
         ).ready()
+        if shared:
+            script.step(on.Subscribed(1000, 1))
+            script.step(on.Detached(1000))
         for name in ("a", "b"):
             script.step(send(name))
         for number in range(4):
@@ -601,11 +604,27 @@ class TestNumbers:
     def test_one_that_reads_along_may_be_the_first(self) -> None:
         script = self.streaming()
         script.step(on.Subscribed(1000, 6))
-        assert script.effects[0] == do.Renumber(4, 2)
+        assert script.effects[0] == do.Renumber(4, MAX_UNSTORED)
         assert script.effects[1] == do.Attach(1000, 6)
-        assert script.done["a"].event == 5
-        assert script.last_event == 7
+        assert script.last_event == 5 + MAX_UNSTORED
         assert script.session.sure_until is None
+        resumed = script.resume(last_event=9)  # there was one that had been told more
+        assert resumed.lost == (10, 4 + MAX_UNSTORED)
+
+    def test_others_may_have_been_told_more_than_the_owner(self) -> None:
+        script = self.streaming(shared=True)
+        resumed = script.resume(last_event=6)
+        assert resumed.lost == (7, 4 + MAX_UNSTORED)
+
+    def test_one_that_wants_no_more_than_what_is_to_come_is_told_no_number_twice(self) -> None:
+        script = self.streaming()
+        script.step(on.Subscribed(1000, None))
+        assert script.effects[0] == do.Renumber(4, MAX_UNSTORED)
+        assert script.effects[1] == do.Attach(1000, 5 + MAX_UNSTORED)
+        assert script.session.sure_until is None
+        script.step(on.Subscribed(1001, None))
+        assert effects_of(script, do.Renumber) == []
+        assert effects_of(script, do.Attach) == [do.Attach(1001, 5 + MAX_UNSTORED)]
 
     def test_it_may_have_died_more_than_once_meanwhile(self) -> None:
         script = self.streaming()

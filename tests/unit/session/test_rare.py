@@ -118,7 +118,7 @@ def test_the_client_has_closed_and_gone_before_the_model_opens() -> None:
 
 
 def test_who_speaks_without_reading_gives_the_session_more_time() -> None:
-    script = Script(opening=Opening.NONE, resume_seconds=30.0).start(None)
+    script = Script(opening=Opening.NONE, resume_seconds=30.0, idle_seconds=30.0).start(None)
     script.step(send("a"), after=20.0)
     script.answer()
     script.fire(Timer.DETACHED)

@@ -142,8 +142,53 @@ def test_who_is_said_to_be_gone_late_has_been_gone_for_as_long() -> None:
 
 @pytest.mark.parametrize("open_on_connect", [True, False])
 def test_a_session_that_nobody_reads_waits_for_a_client(open_on_connect: bool) -> None:
-    script = Script(resume_seconds=30, open_on_connect=open_on_connect).start(None)
-    assert script.timers == {Timer.DETACHED: START + 30}
+    script = Script(resume_seconds=30, idle_seconds=600, open_on_connect=open_on_connect).start(
+        None
+    )
+    assert script.timers == {Timer.DETACHED: START + 600}
+
+
+class TestWithoutAConnection:
+    """A client that comes with requests alone."""
+
+    def opened(self) -> Script:
+        script = Script(resume_seconds=30, idle_seconds=600).start(None)
+        script.step(on.Opened(MODEL))
+        return script
+
+    def test_there_may_be_as_long_between_requests_as_between_turns(self) -> None:
+        script = self.opened()
+        script.step(on.Subscribed(1000, 0), after=10.0)
+        script.step(on.Detached(1000), after=10.0)
+        script.fire(Timer.DETACHED)
+        assert script.stands(State.READY)
+        assert script.timers[Timer.DETACHED] == START + 620
+        script.fire(Timer.DETACHED)
+        assert script.closing_models == [MODEL]
+
+    def test_it_is_not_missed_while_it_listens(self) -> None:
+        script = self.opened()
+        script.step(on.Subscribed(1000, 0))
+        script.fire(Timer.DETACHED)
+        assert script.stands(State.READY)
+        assert Timer.DETACHED not in script.timers
+
+    def test_resume_seconds_may_be_longer(self) -> None:
+        script = Script(resume_seconds=900, idle_seconds=600).start(None)
+        assert script.timers[Timer.DETACHED] == START + 900
+
+    def test_that_is_so_in_another_process_too(self) -> None:
+        script = self.opened()
+        script.store()
+        script.adopt()
+        assert script.timers[Timer.DETACHED] == START + 600
+        assert script.session.clients.connectionless
+
+    def test_one_that_connects_can_lose_its_connection(self) -> None:
+        script = self.opened()
+        script.resume(last_event=1)
+        script.detach()
+        assert script.timers[Timer.DETACHED] == START + 30
 
 
 def test_the_newest_key_is_confirmed_by_the_first_message() -> None:

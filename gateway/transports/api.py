@@ -1,0 +1,300 @@
+"""Sessions over HTTP: each message is a request, its answer the response or a stream of events.
+
+A request reads the session's log as a connection does, and takes nothing over: the session is as
+well one that a browser has opened. Whatever becomes of the request, the turn goes on.
+"""
+
+import contextlib
+import math
+import secrets
+import time
+from collections.abc import AsyncGenerator
+
+import msgspec
+from starlette.responses import Response
+from starlette.routing import BaseRoute
+
+from gateway.admission import Refused, Visitor
+from gateway.errors import WAIT_SECONDS, CloseCode, ErrorCode, Outcome
+from gateway.protocol.discretion import Discreet
+from gateway.protocol.messages import (
+    ErrorMessage,
+    MessageDelta,
+    MessageDone,
+    ServerMessage,
+    SessionClose,
+    SessionClosed,
+    SessionOpened,
+)
+from gateway.session.dates import rfc3339
+from gateway.session.keys import digest
+from gateway.session.table import State
+from gateway.sessions import Sessions, TooManySessions
+from gateway.transports import problems, sse
+from gateway.transports.drafts import Draft, body_of, json_of, reply_of
+from gateway.transports.exchange import (
+    AlreadyAnswered,
+    Asker,
+    Exchange,
+    Moved,
+    gone,
+    join,
+    principal_of,
+)
+from gateway.transports.gate import ApiRequest, Gate
+from gateway.transports.leaving import leaving
+from gateway.transports.listener import Ended, Listener
+
+MAX_DIGITS = 15
+"""Of an event's number."""
+
+FULL_SECONDS = 5.0
+"""What is told to wait who finds as many sessions as there may be."""
+
+
+class Opened(msgspec.Struct, frozen=True):
+    """A session that is there.
+
+    Attributes:
+        session_id: The gateway's own id of it.
+        resume_key: What each further request has to show.
+        expires_at: When it ends at the model (RFC 3339); null where the model has not said.
+    """
+
+    session_id: str
+    resume_key: str
+    expires_at: str | None
+
+    def __repr__(self) -> str:
+        return f"<Opened {self.session_id}>"
+
+
+class SessionState(Discreet, frozen=True, kw_only=True):
+    """What state a session is in.
+
+    Attributes:
+        session_id: The gateway's own id of it.
+        route: The name of its route.
+        state: Of its life at the model.
+        expires_at: When it ends there (RFC 3339); null where the model has not said.
+        last_event: The number of its newest event.
+        running: The id of the message that is at the model.
+        queued: Those of the messages that wait, in order.
+    """
+
+    session_id: str
+    route: str
+    state: State
+    expires_at: str | None
+    last_event: int
+    running: str | None
+    queued: list[str]
+
+
+class Api:
+    """The paths under ``/v1`` that are about sessions.
+
+    Args:
+        sessions: All of them.
+        gate: In front of them.
+        heartbeat_seconds: How long a stream may be silent.
+    """
+
+    def __init__(self, sessions: Sessions, gate: Gate, heartbeat_seconds: float) -> None:
+        self._sessions = sessions
+        self._gate = gate
+        self._heartbeat_seconds = heartbeat_seconds
+        policies = [route.policy for route in sessions.routes.values()]
+        self._most_bytes = max(policy.message_bytes for policy in policies)
+
+    def routes(self) -> list[BaseRoute]:
+        """The paths."""
+        session = "/v1/sessions/{session_id}"
+        return [
+            self._gate.path(f"{session}/messages", POST=self.send),
+            self._gate.path("/v1/routes/{route:path}/sessions", POST=self.open),
+            self._gate.path(f"{session}/events", GET=self.events),
+            self._gate.path(session, GET=self.look, DELETE=self.close),
+        ]
+
+    # A session
+
+    async def open(self, request: ApiRequest, visitor: Visitor) -> Response:
+        """Open a session."""
+        route = self._sessions.routes.get(request.path_params["route"])
+        if route is None:
+            raise Refused(ErrorCode.UNKNOWN_ROUTE, "There is no such route.")
+        if not route.policy.resume_seconds:
+            text = "This route keeps no session whose client is not connected: resume_seconds is 0."
+            raise Refused(ErrorCode.VALIDATION_ERROR, text)
+        self._check_is_serving()
+        try:
+            runner = await self._sessions.open(route, principal_of(visitor))
+        except TooManySessions:
+            text = "There are as many sessions as there may be."
+            raise Refused(ErrorCode.UNAVAILABLE, text, FULL_SECONDS) from None
+        key, listener = secrets.token_urlsafe(32), Listener()
+        runner.start(digest(key))
+        listener.begin(runner, runner.subscribe(listener, 0))
+        opened: SessionOpened | None = None
+        try:
+            with leaving(request, listener.cut):
+                while opened is None:
+                    for message in await listener.next():
+                        if isinstance(message, ErrorMessage):
+                            return problems.problem(message)
+                        if isinstance(message, SessionOpened):
+                            opened = message
+        except Ended:
+            runner.handle(SessionClose())  # nobody knows its key
+            text = "The session could not be opened."
+            raise Refused(ErrorCode.UNAVAILABLE, text, WAIT_SECONDS) from None
+        finally:
+            listener.leave()
+        location = f"{request.scope.get('root_path', '')}/v1/sessions/{runner.id}"
+        content = Opened(opened.session_id, key, opened.expires_at)
+        return json_of(content, 201, Location=location)
+
+    async def look(self, request: ApiRequest, visitor: Visitor) -> Response:
+        """Say what state a session is in."""
+        asker = _asker(request, visitor)
+        found = await self._sessions.look(asker.session_id, asker.shown, asker.principal)
+        if found is None:
+            raise gone()
+        visitor.check_route(found.route)
+        expires_at = None if found.model is None else found.model.expires_at
+        content = SessionState(
+            session_id=found.id,
+            route=found.route,
+            state=found.state,
+            expires_at=None if expires_at is None else rfc3339(expires_at),
+            last_event=found.last,
+            running=None if found.running is None else found.running.id,
+            queued=[turn.id for turn in found.waiting],
+        )
+        return json_of(content)
+
+    async def close(self, request: ApiRequest, visitor: Visitor) -> Response:
+        """Close a session, at the model too."""
+        listener = Listener()
+        await join(self._sessions, _asker(request, visitor), None, listener)
+        try:
+            listener.conversation.handle(SessionClose(), listener.client)
+            with leaving(request, listener.cut):
+                while not any(isinstance(each, SessionClosed) for each in await listener.next()):
+                    pass
+        except Ended as ended:
+            if ended.code == CloseCode.RESTARTING:
+                return _moved(may_retry=True)
+        finally:
+            listener.leave()
+        return Response(status_code=204)
+
+    async def events(self, request: ApiRequest, visitor: Visitor) -> Response:
+        """Stream what a session says."""
+        self._check_is_serving()
+        newest = request.named.get(b"last-event-id", b"0")
+        if not (newest.isdigit() and len(newest) <= MAX_DIGITS):
+            raise Refused(ErrorCode.BAD_MESSAGE, "Last-Event-ID is no event number.")
+        asker, listener = _asker(request, visitor), Listener(_key(request))
+        visitor.on_withdrawn = listener.cut
+        await join(self._sessions, asker, int(newest), listener)
+        return sse.EventStream(self._stream(listener, visitor), listener.leave)
+
+    async def _stream(self, listener: Listener, visitor: Visitor) -> AsyncGenerator[bytes]:
+        """What a session says, until it is over, or who listens has to show something new."""
+        with contextlib.suppress(Ended):
+            while (left := _time_left(visitor)) > 0:
+                try:
+                    messages = await listener.next(min(left, self._heartbeat_seconds))
+                except TimeoutError:
+                    yield sse.KEEP_ALIVE
+                else:
+                    yield sse.encode(messages)
+
+    # A message
+
+    async def send(self, request: ApiRequest, visitor: Visitor) -> Response:
+        """Send a message, and answer with its reply, or stream it."""
+        self._check_is_serving()
+        asker = _asker(request, visitor)
+        body = await body_of(request, self._most_bytes)
+        if wait := visitor.take(len(body)):
+            text = "You send more than you may; wait a little."
+            raise Refused(ErrorCode.RATE_LIMITED, text, wait)
+        draft = Draft(request, body)
+        seconds = self._heartbeat_seconds if draft.streams else None
+        exchange = Exchange(self._sessions, asker, draft.message, len(body), seconds)
+        response = None
+        try:
+            with leaving(request, exchange.cut):
+                response = await _answer(exchange, draft)
+        except Moved:
+            return _moved(may_retry=draft.is_named)
+        except AlreadyAnswered:
+            text = "This Idempotency-Key was accepted before; its reply is no longer kept."
+            return problems.response(409, "duplicate", text)
+        finally:
+            if not isinstance(response, sse.EventStream):
+                exchange.leave()
+        return response
+
+    def _check_is_serving(self) -> None:
+        if self._sessions.draining:
+            text = "This gateway is about to stop; ask another."
+            raise Refused(ErrorCode.UNAVAILABLE, text, WAIT_SECONDS)
+
+
+def _asker(request: ApiRequest, visitor: Visitor) -> Asker:
+    return Asker(request.path_params["session_id"], digest(_key(request)), visitor)
+
+
+def _key(request: ApiRequest) -> str:
+    return request.text(b"session-key")
+
+
+def _time_left(visitor: Visitor) -> float:
+    """How long what somebody has shown still holds."""
+    return math.inf if visitor.expires_at is None else visitor.expires_at - time.time()
+
+
+def _moved(*, may_retry: bool) -> Response:
+    """The session was here when the request came, and is where nobody knows yet."""
+    return problems.response(
+        503,
+        ErrorCode.UNAVAILABLE,
+        "The session is on its way to another gateway. "
+        + ("Ask again." if may_retry else "Its events there tell what has become of the message."),
+        retryable=may_retry,
+        retry_after=WAIT_SECONDS if may_retry else None,
+        outcome=Outcome.UNKNOWN,
+    )
+
+
+async def _answer(exchange: Exchange, draft: Draft) -> Response:
+    """The response to a message, as soon as it is known which it is."""
+    parts = list[MessageDelta]()
+    while True:
+        messages = await exchange.next()
+        for message in messages:
+            if isinstance(message, ErrorMessage):
+                return problems.problem(message)
+            if draft.streams:
+                continue
+            if isinstance(message, MessageDelta):
+                parts.append(message)
+            elif isinstance(message, MessageDone):
+                if message.deltas != len(parts):
+                    raise AlreadyAnswered
+                return reply_of(message, draft.message_id, parts)
+        if draft.streams and messages:
+            return sse.EventStream(_events(exchange, messages), exchange.leave)
+
+
+async def _events(exchange: Exchange, messages: list[ServerMessage]) -> AsyncGenerator[bytes]:
+    """What is told of a message as server-sent events, from what was told first."""
+    yield sse.encode(messages)
+    with contextlib.suppress(AlreadyAnswered, Moved, Refused):  # it can be gone on with elsewhere
+        while not (messages and isinstance(messages[-1], MessageDone | ErrorMessage)):
+            messages = await exchange.next()
+            yield sse.encode(messages) if messages else sse.KEEP_ALIVE

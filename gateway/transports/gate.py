@@ -1,0 +1,147 @@
+"""What each request to the API passes: its page's origin, who sends it, errors as problems."""
+
+import contextlib
+from collections.abc import Awaitable, Callable, Mapping
+
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.routing import Route as HttpRoute
+from starlette.types import Receive, Scope, Send
+
+from gateway.admission import Admission, Refused, Visitor
+from gateway.errors import ErrorCode
+from gateway.transports.credentials import credentials_of
+from gateway.transports.origins import REFUSED, Origins
+from gateway.transports.problems import not_allowed, problem
+from gateway.transports.proxies import Proxies
+
+
+class ApiRequest(Request):
+    """A request to the API.
+
+    Attributes:
+        named: Its headers by their names in lower case; of those that are repeated, the last.
+    """
+
+    def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        super().__init__(scope, receive, send)
+        self.named: dict[bytes, bytes] = dict(scope["headers"])
+
+    def text(self, name: bytes) -> str:
+        """A header's value; empty where there is none."""
+        return self.named.get(name, b"").decode("latin-1")
+
+
+Handler = Callable[[ApiRequest, Visitor], Awaitable[Response]]
+"""Answers a request of somebody who is known. What it raises as `Refused` is a problem."""
+
+NOBODY = "This needs a key or a token."
+
+TAKEN = ("Authorization", "Content-Type", "Idempotency-Key", "Last-Event-ID", "Session-Key")
+"""Headers that pages of other origins may send, beside those of a call's options."""
+
+
+class Gate:
+    """In front of every path of the API.
+
+    Args:
+        admission: Knows who may come in.
+        origins: Whose pages may ask.
+        proxies: Finds out who asks.
+        taken: Further headers that pages of other origins may send.
+        shown: Headers of responses that they may read.
+    """
+
+    def __init__(
+        self,
+        admission: Admission,
+        *,
+        origins: Origins,
+        proxies: Proxies,
+        taken: tuple[str, ...] = (),
+        shown: tuple[str, ...] = (),
+    ) -> None:
+        self._admission = admission
+        self._origins = origins
+        self._proxies = proxies
+        self._taken = ", ".join((*TAKEN, *taken))
+        self._shown = ", ".join(shown)
+
+    def path(self, path: str, **handlers: Handler) -> HttpRoute:
+        """A path, with what answers each of its methods."""
+        return HttpRoute(path, _Path(self, handlers))
+
+    async def answer(
+        self,
+        handlers: Mapping[str, Handler],
+        request: ApiRequest,
+        respond: Callable[[Response], Awaitable[None]],
+    ) -> None:
+        """Answer one request."""
+        headers, client = request.named, self._proxies.client(request)
+        route = request.path_params.get("route")
+        origin, host = text_of(headers.get(b"origin")), text_of(headers.get(b"host"))
+        shared = [*_EVERY]
+        if not self._origins.allow(origin, host, route=route, client=client):
+            response = problem(Refused(ErrorCode.FORBIDDEN, REFUSED))
+            response.raw_headers += shared
+            await respond(response)
+            return
+        if origin is not None:
+            shared.append((b"access-control-allow-origin", origin.encode("latin-1")))
+            shared.append((b"access-control-expose-headers", self._shown.encode()))
+        if request.method == "OPTIONS":
+            asked = {
+                "Access-Control-Allow-Methods": ", ".join(handlers),
+                "Access-Control-Allow-Headers": self._taken,
+                "Access-Control-Max-Age": "600",
+            }
+            response = Response(status_code=204, headers=asked)
+            response.raw_headers += shared
+            await respond(response)
+            return
+        if request.method not in handlers:
+            response = not_allowed(handlers)
+            response.raw_headers += shared
+            await respond(response)
+            return
+        visitor = self._admission.arrive(client.address)
+        try:
+            try:
+                await visitor.identify(credentials_of(request.text(b"authorization")), route=route)
+                if visitor.principal is None:
+                    response = problem(Refused(ErrorCode.UNAUTHENTICATED, NOBODY))
+                else:
+                    response = await handlers[request.method](request, visitor)
+            except Refused as refused:
+                response = problem(refused)
+            response.raw_headers += shared
+            await respond(response)
+        finally:
+            visitor.release()
+
+
+_EVERY = [(b"vary", b"Origin"), (b"x-content-type-options", b"nosniff")]
+"""What every response says."""
+
+
+def text_of(value: bytes | None) -> str | None:
+    """A header's value as text."""
+    return None if value is None else value.decode("latin-1")
+
+
+class _Path:
+    """An ASGI application: one path."""
+
+    def __init__(self, gate: Gate, handlers: Mapping[str, Handler]) -> None:
+        self._gate = gate
+        self._handlers = {**handlers, "HEAD": handlers["GET"]} if "GET" in handlers else handlers
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """See the ASGI specification."""
+
+        async def respond(response: Response) -> None:
+            await response(scope, receive, send)
+
+        with contextlib.suppress(ClientDisconnect):  # which the server knows
+            await self._gate.answer(self._handlers, ApiRequest(scope, receive, send), respond)

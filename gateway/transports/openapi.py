@@ -1,0 +1,312 @@
+"""What the HTTP API looks like, for programs: OpenAPI 3.1, at ``/openapi.json``.
+
+Schemas come from the types that are sent, so that the two can't differ; what no type says of a path
+is said here.
+"""
+
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+from typing import Any, Union
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import Response
+
+from gateway.protocol.messages import ErrorMessage, Event, MessageDuplicate
+from gateway.transports.api import Opened, SessionState
+from gateway.transports.drafts import OPTION_HEADERS, REPLY_HEADERS
+from gateway.transports.problems import MEDIA_TYPE, Problem
+from gateway.transports.sse import MEDIA_TYPE as EVENTS
+from gateway.transports.tickets import Ticket
+
+Json = dict[str, Any]
+
+_TITLES = {
+    401: "Who asks has to show a key or a token.",
+    403: "Who asks, or the page that does, may not.",
+    404: "There is no such session for who asks, or no such route.",
+    409: "The message was accepted before and its reply is no longer kept, or it was cancelled.",
+    413: "The body is too large.",
+    422: "The request is malformed, or the model takes no such body.",
+    429: "Too much at once.",
+    500: "The gateway failed.",
+    502: "The model failed.",
+    503: "It can't be done at the moment.",
+    504: "The model has not answered in time.",
+}
+
+_KEY = {
+    "name": "Session-Key",
+    "in": "header",
+    "required": True,
+    "description": "The session's `resume_key`.",
+    "schema": {"type": "string"},
+}
+_SESSION = {
+    "name": "session_id",
+    "in": "path",
+    "required": True,
+    "schema": {"type": "string"},
+}
+_OF_SESSION = [_SESSION, _KEY]
+
+
+def _ref(name: str) -> Json:
+    return {"$ref": f"#/components/schemas/{name}"}
+
+
+_EVENT = {
+    "type": "object",
+    "required": ["data"],
+    "properties": {
+        "id": {"type": "string", "description": "The number of the event."},
+        "data": {
+            "type": "string",
+            "contentMediaType": "application/json",
+            "contentSchema": _ref("ServerMessage"),
+        },
+    },
+}
+"""One server-sent event."""
+
+
+def _header(name: str, description: str, **schema: Any) -> Json:
+    schema = {"type": "string", **schema}
+    return {"name": name, "in": "header", "description": description, "schema": schema}
+
+
+def _body(media_type: str, schema: Json) -> Json:
+    return {"content": {media_type: {"schema": schema}}}
+
+
+def _answers(
+    done: Mapping[str, Json], problems: Sequence[int], *, waits: Sequence[int] = (429, 503)
+) -> Json:
+    """The responses of an operation.
+
+    Args:
+        done: Those of one that has succeeded.
+        problems: The statuses of its problems.
+        waits: Those of them that may tell how long to wait.
+    """
+    answers: Json = {**done}
+    for status in sorted({401, 403, 500, *problems}):
+        answer = {"description": _TITLES[status], **_body(MEDIA_TYPE, _ref("Problem"))}
+        if status in waits:
+            text = "After how many seconds to try again, where that is known."
+            answer["headers"] = {"Retry-After": {"description": text, "schema": _SECONDS}}
+        answers[str(status)] = answer
+    return answers
+
+
+_SECONDS = {"type": "integer", "minimum": 0}
+
+
+def _links() -> Json:
+    """How what opens a session leads to what is done with it."""
+    parameters = {
+        "session_id": "$response.body#/session_id",
+        "header.Session-Key": "$response.body#/resume_key",
+    }
+    operations = ("sendMessage", "getSession", "streamEvents", "closeSession")
+    return {each: {"operationId": each, "parameters": parameters} for each in operations}
+
+
+def _open(routes: Sequence[str]) -> Json:
+    return {
+        "operationId": "openSession",
+        "summary": "Open a session",
+        "parameters": [
+            {"name": "route", "in": "path", "required": True, "schema": {"enum": [*routes]}}
+        ],
+        "responses": _answers(
+            {
+                "201": {
+                    "description": "The session is there.",
+                    **_body("application/json", _ref("Opened")),
+                    "headers": {"Location": {"schema": {"type": "string"}}},
+                    "links": _links(),
+                }
+            },
+            [404, 422, 429, 502, 503, 504],
+        ),
+    }
+
+
+def _send() -> Json:
+    """A message. Its body is the model's affair, so its type may be any."""
+    return {
+        "operationId": "sendMessage",
+        "summary": "Send a message to the model, and have its reply",
+        "parameters": [
+            _header(
+                "Idempotency-Key",
+                "The message's id: sent again under the same one, a message is not sent to the "
+                "model again, and gets the same reply.",
+                minLength=1,
+                maxLength=64,
+                pattern=r"^[!-~]+$",
+            ),
+            *(
+                _header(
+                    name,
+                    f"`{option}` of the model's call, where the route lets clients set it.",
+                    minLength=1,
+                    maxLength=1024,
+                    pattern=r"^[ -~]+$",
+                )
+                for name, option in OPTION_HEADERS.items()
+            ),
+        ],
+        "requestBody": {
+            "description": "It goes to the model as it is. Where the route makes the model's "
+            "request of a user's words, `text/plain` is those.",
+            "content": {"*/*": {}},
+        },
+        "responses": _answers(
+            {
+                "200": {
+                    "description": "The model's reply, as it is; with `Accept: text/event-stream` "
+                    "the messages of the protocol about this turn, from `message.accepted` to "
+                    "`message.done`.",
+                    "headers": {
+                        "Idempotency-Key": {
+                            "description": "The message's id.",
+                            "schema": {"type": "string"},
+                        },
+                        **{name: {"schema": {"type": "string"}} for name in REPLY_HEADERS},
+                    },
+                    "content": {"*/*": {}, EVENTS: {"schema": _EVENT}},
+                }
+            },
+            [404, 409, 413, 422, 429, 502, 503, 504],
+        ),
+    }
+
+
+def _events() -> Json:
+    return {
+        "operationId": "streamEvents",
+        "summary": "Stream what a session says",
+        "parameters": [
+            _header(
+                "Last-Event-ID",
+                "The newest event that the client has; from the oldest that is kept without it.",
+                pattern="^[0-9]{1,15}$",
+            )
+        ],
+        "responses": _answers(
+            {
+                "200": {
+                    "description": "What the session says, until it is over.",
+                    **_body(EVENTS, _EVENT),
+                }
+            },
+            [404, 422, 429, 503],
+        ),
+    }
+
+
+def _state() -> Json:
+    return {
+        "operationId": "getSession",
+        "summary": "Say what state a session is in",
+        "responses": _answers(
+            {
+                "200": {
+                    "description": "Its state.",
+                    **_body("application/json", _ref("SessionState")),
+                }
+            },
+            [404, 429, 503],
+        ),
+    }
+
+
+def _close() -> Json:
+    return {
+        "operationId": "closeSession",
+        "summary": "Close a session, at the model too",
+        "responses": _answers({"204": {"description": "It is closed."}}, [404, 429, 503]),
+    }
+
+
+def _ticket() -> Json:
+    return {
+        "operationId": "createTicket",
+        "summary": "Get a ticket, which lets a browser connect once",
+        "responses": _answers(
+            {
+                "201": {
+                    "description": "The ticket.",
+                    **_body("application/json", _ref("Ticket")),
+                }
+            },
+            [429, 503],
+        ),
+    }
+
+
+def document(routes: Sequence[str], *, authenticated: bool) -> Json:
+    """The OpenAPI document.
+
+    Args:
+        routes: Their names.
+        authenticated: Whether everybody has to say who they are.
+    """
+    said = Union[Event, MessageDuplicate, ErrorMessage]  # noqa: UP007 - of unions
+    (message, *_), schemas = msgspec.json.schema_components(
+        (said, Opened, SessionState, Ticket, Problem),
+        ref_template="#/components/schemas/{name}",
+    )
+    for schema in schemas.values():  # of a docstring, what is said of the whole
+        if "description" in schema:
+            text = schema["description"].partition("\n\n")[0]
+            schema["description"] = " ".join(text.split()).replace("``", "`")
+    about: Json = {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "session-gateway",
+            "version": version("session-gateway"),
+            "summary": "Sessions with stateful models on Amazon SageMaker.",
+            "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
+        },
+        "paths": {
+            "/v1/routes/{route}/sessions": {"post": _open(routes)},
+            "/v1/sessions/{session_id}": {
+                "parameters": _OF_SESSION,
+                "get": _state(),
+                "delete": _close(),
+            },
+            "/v1/sessions/{session_id}/messages": {"parameters": _OF_SESSION, "post": _send()},
+            "/v1/sessions/{session_id}/events": {"parameters": _OF_SESSION, "get": _events()},
+        },
+        "components": {"schemas": {"ServerMessage": message, **schemas}},
+    }
+    if authenticated:
+        about["paths"]["/v1/tickets"] = {"post": _ticket()}
+        scheme = {"type": "http", "scheme": "bearer", "description": "An API key, or a JWT."}
+        about["components"]["securitySchemes"] = {"bearer": scheme}
+        about["security"] = [{"bearer": []}]
+    return about
+
+
+class Document:
+    """Serves the document.
+
+    Args:
+        routes: See `document`.
+        authenticated: See there.
+    """
+
+    def __init__(self, routes: Sequence[str], *, authenticated: bool) -> None:
+        self._document = document(routes, authenticated=authenticated)
+
+    async def serve(self, request: Request) -> Response:
+        """Give it, for where it is asked for."""
+        there = {"servers": [{"url": request.scope.get("root_path", "") or "/"}]}
+        return Response(
+            msgspec.json.encode({**self._document, **there}),
+            media_type="application/json",
+            headers={"Access-Control-Allow-Origin": "*"},
+        )
