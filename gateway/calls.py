@@ -11,7 +11,7 @@ from gateway.route import Route
 from gateway.session import effects as do
 from gateway.session import events as on
 from gateway.session.events import SessionEvent
-from gateway.session.ports import Call, ModelError, ModelReply
+from gateway.session.ports import Call, ModelError, ModelReply, Receipt
 from gateway.session.session import Session
 from gateway.turnstile import Turnstile
 
@@ -72,20 +72,37 @@ class Calls:
             log.exception("an adapter failed", session=self._session.id)
             handle(on.InvokeFailed(turn, internal(Outcome.UNKNOWN)))
 
+    def wait(self, effect: do.Await, handle: Handle) -> None:
+        """Wait for the reply to a turn that was submitted."""
+        turn = effect.turn
+        try:
+            self._calls[turn] = self._route.model.wait(
+                effect.receipt,
+                affinity=self._session.id,
+                on_end=partial(self._ended, turn, handle),
+            )
+        except Exception:
+            log.exception("an adapter failed", session=self._session.id)
+            self._calls.pop(turn, None)
+            handle(on.InvokeFailed(turn, internal(Outcome.UNKNOWN)))
+
     def cancel(self, turn: int, handle: Handle) -> None:
-        """Close a turn's request."""
+        """Close a turn's request, or wait for its reply no longer."""
         call = self._calls.pop(turn, None)
         if call is not None:
             sent = call.cancel() is not Outcome.NOT_INVOKED
             handle(on.InvokeCancelled(turn, None if sent else Outcome.NOT_INVOKED))
 
     def stop(self) -> None:
-        """Close all requests; nobody is told."""
+        """Close all requests, and wait for no reply; nobody is told."""
         for call in self._calls.values():
             call.cancel()
 
-    def _ended(self, turn: int, handle: Handle, result: ModelReply | Failure) -> None:
-        if isinstance(result, Failure):
+    def _ended(self, turn: int, handle: Handle, result: ModelReply | Failure | Receipt) -> None:
+        if isinstance(result, Receipt):
+            self._calls[turn] = _SUBMITTED
+            handle(on.Submitted(turn, result))
+        elif isinstance(result, Failure):
             del self._calls[turn]
             self._route.log_failure("turn", self._session.id, result)
             handle(on.InvokeFailed(turn, result))
@@ -126,6 +143,16 @@ class Calls:
         except Exception:
             log.exception("an adapter failed", session=self._session.id)
         handle(on.CloseEnded(effect.model))
+
+
+class _Submitted:
+    """A turn whose call has ended, and whose reply is not waited for yet."""
+
+    def cancel(self) -> None:
+        """See `Call.cancel`."""
+
+
+_SUBMITTED = _Submitted()
 
 
 def _take_parts(turn: int, handle: Handle, parts: list[str | bytes]) -> None:

@@ -40,7 +40,7 @@ FAILED_SECONDS = 1.0
 SPARE_SECONDS = 900.0
 """How much longer than its clients and its model need it a session is kept that nobody runs."""
 
-_WRITTEN_FIRST = frozenset({do.Attach, do.Invoke, do.CloseSession})
+_WRITTEN_FIRST = frozenset({do.Attach, do.Invoke, do.Await, do.CloseSession})
 _WRITTEN_BEHIND = frozenset({MessageDelta})  # of the events; the others are promises
 
 log = structlog.stdlib.get_logger("gateway.store")
@@ -264,11 +264,16 @@ class Keeper:
             self._title,
             self._number,
             change,
-            seconds=self._seconds,
+            seconds=self._seconds + self._awaited(wall),
             release=self._moving,
         )
         self._under_way = self._health.begin()
         saved.add_done_callback(self._written)
+
+    def _awaited(self, wall: float) -> float:
+        """How long a reply that comes later may take: nothing is written meanwhile."""
+        turn = self._session.turns.running
+        return 0.0 if turn is None or turn.receipt is None else max(0.0, turn.receipt.until - wall)
 
     def _written(self, saved: Pending) -> None:
         assert self._under_way is not None  # noqa: S101 - it has been until now

@@ -375,6 +375,7 @@ class SessionRunner:
         """Let it go. Whatever is still said to it is not heard; clients say it elsewhere again."""
         self._gone = True
         self.stop()
+        self._calls.stop()  # those that wait for a reply; no others are under way
         keeper.move(self._moved)
 
     def _moved(self) -> None:
@@ -423,10 +424,13 @@ class SessionRunner:
         self._count()
         return self._host.ended(self)
 
-    def _perform(self, effect: do.Effect) -> None:  # noqa: C901 - a case for each effect
+    def _perform(self, effect: do.Effect) -> None:  # noqa: C901, PLR0912 - a case for each
         match effect:
             case do.Invoke():
                 self._calls.invoke(effect, self.handle)
+            case do.Await():
+                if not self._gone:  # else it is for whoever has it now
+                    self._calls.wait(effect, self.handle)
             case do.Trim():
                 self.log.trim(effect.through)
                 self._count(COUNTED_BYTES)

@@ -19,6 +19,7 @@ from gateway.session.ports import (
     ModelSession,
     OnEnd,
     OnParts,
+    Receipt,
 )
 
 QUEUED = 10
@@ -138,6 +139,10 @@ class GuardedModel:
         self._send_soon()
         return attempt
 
+    def wait(self, receipt: Receipt, *, affinity: str, on_end: OnEnd) -> Call:
+        """See `Model.wait`. The turn has been sent, and has no place at the model any more."""
+        return self._model.wait(receipt, affinity=affinity, on_end=on_end)
+
     def _has_place_for(self, principal: str) -> bool:
         limit, held = self._limit, self._held.get(principal, 0)
         if self._in_flight < limit.limit:
@@ -203,7 +208,7 @@ class GuardedModel:
         self._breaker.succeeded(attempt.generation)
         self._limit.replied(now - attempt.since, now, self._in_flight)
 
-    def over(self, attempt: "_Attempt", result: ModelReply | Failure | None) -> None:
+    def over(self, attempt: "_Attempt", result: ModelReply | Failure | Receipt | None) -> None:
         """A turn is no longer at the model.
 
         Args:
@@ -297,7 +302,7 @@ class _Attempt(Struct, eq=False, weakref=False):
             self.guard.begun(self)
         self.on_parts(parts)
 
-    def ended(self, result: ModelReply | Failure) -> None:
+    def ended(self, result: ModelReply | Failure | Receipt) -> None:
         """See `OnEnd`."""
         on_end = self.on_end
         if on_end is None:

@@ -43,6 +43,7 @@ from gateway.session.ports import (
     ModelSession,
     OnEnd,
     OnParts,
+    Receipt,
 )
 
 log = structlog.stdlib.get_logger("gateway.sagemaker")
@@ -62,6 +63,12 @@ OPENED_NONE = Failure(
 NOT_ONE_OBJECT = Failure(
     code=ErrorCode.VALIDATION_ERROR,
     message="The body has to be one JSON object and nothing more: the session's id goes into it.",
+)
+
+NOT_AWAITED = Failure(
+    code=ErrorCode.GATEWAY_LOST,
+    message="The gateway no longer waits for this reply: its route has been configured anew.",
+    outcome=Outcome.UNKNOWN,
 )
 
 _NOT_STREAMED = frozenset({"TargetModel", "EnableExplanations"})
@@ -304,6 +311,10 @@ class SageMakerModel:
     def _named(self, failure: Failure) -> Failure:
         """A failure whose facts name the endpoint."""
         return with_facts(failure, endpoint=self._endpoint_name, **failure.facts)
+
+    def wait(self, receipt: Receipt, *, affinity: str, on_end: OnEnd) -> Call:  # noqa: ARG002
+        """See `Model.wait`: a turn that was submitted when its route was configured so."""
+        return asyncio.get_running_loop().call_soon(on_end, NOT_AWAITED)
 
     async def close(self, session: ModelSession) -> None:
         """See `Model.close`."""

@@ -5,7 +5,7 @@ from msgspec import Struct
 from gateway.errors import CloseCode
 from gateway.protocol.messages import Event, Notice
 from gateway.session.events import ClientId, Timer
-from gateway.session.ports import ModelRequest, ModelSession
+from gateway.session.ports import ModelRequest, ModelSession, Receipt
 
 
 class Append(Struct, frozen=True, gc=False):
@@ -81,8 +81,8 @@ class OpenSession(Struct, frozen=True, gc=False):
 
 
 class Invoke(Struct, frozen=True, gc=False):
-    """Send a turn, once; answered by `ReplyEnded`, `InvokeFailed` or `InvokeCancelled`, and before
-    that by any number of `ReplyParts`.
+    """Send a turn, once; answered by `Submitted`, or by `ReplyEnded`, `InvokeFailed` or
+    `InvokeCancelled`, and before these by any number of `ReplyParts`.
 
     Attributes:
         turn: Its number.
@@ -97,8 +97,15 @@ class Invoke(Struct, frozen=True, gc=False):
     until: float | None = None
 
 
+class Await(Struct, frozen=True, gc=False):
+    """Wait for the reply to a turn that was submitted; answered as `Invoke`, without parts."""
+
+    turn: int
+    receipt: Receipt
+
+
 class CancelInvoke(Struct, frozen=True, gc=False):
-    """Close a turn's request now; answered by `InvokeCancelled`."""
+    """Close a turn's request, or wait for its reply no longer; answered by `InvokeCancelled`."""
 
     turn: int
 
@@ -137,6 +144,7 @@ Effect = (
     | CloseClient
     | OpenSession
     | Invoke
+    | Await
     | CancelInvoke
     | CloseSession
     | Forget

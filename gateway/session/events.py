@@ -7,7 +7,7 @@ from msgspec import Struct
 from gateway.errors import Failure, Outcome
 from gateway.protocol.discretion import Discreet
 from gateway.protocol.messages import EventAck, MessageCancel, MessageSend, SessionClose
-from gateway.session.ports import ModelReply, ModelSession
+from gateway.session.ports import ModelReply, ModelSession, Receipt
 
 ClientId = int
 """A client that reads a session's log or speaks to it, as whoever runs the session numbers them."""
@@ -113,6 +113,13 @@ class ReplyParts(Discreet, frozen=True, gc=False):
     parts: list[str | bytes]
 
 
+class Submitted(Discreet, frozen=True, gc=False):
+    """The model has taken a turn, and answers it later."""
+
+    turn: int
+    receipt: Receipt
+
+
 class ReplyEnded(Struct, frozen=True, gc=False):
     """The model has answered a turn, whole."""
 
@@ -202,6 +209,7 @@ SessionEvent = (
     | Opened
     | OpenFailed
     | ReplyParts
+    | Submitted
     | ReplyEnded
     | InvokeFailed
     | InvokeCancelled

@@ -68,6 +68,22 @@ class ModelReply(Discreet, frozen=True, kw_only=True, gc=False):
     session_closed: bool = False
 
 
+class Receipt(Discreet, frozen=True, kw_only=True, gc=False):
+    """What a model gives for a turn that it answers later: any process can wait for the reply.
+
+    Attributes:
+        id: What the platform calls the turn.
+        reply_at: Where its reply will be.
+        failure_at: Where it will be said why there is none; None where that is said nowhere.
+        until: When neither comes any more, in seconds since the epoch.
+    """
+
+    id: str
+    reply_at: str
+    failure_at: str | None
+    until: float
+
+
 class ModelError(Exception):
     """A call to the model failed; `failure` says how, and whether the model saw it."""
 
@@ -79,8 +95,11 @@ class ModelError(Exception):
 OnParts = Callable[[list[str | bytes]], None]
 """Takes parts of a streamed reply that have come together: one at least."""
 
-OnEnd = Callable[[ModelReply | Failure], None]
-"""Takes what has become of a turn: its reply, or why there is none."""
+OnEnd = Callable[[ModelReply | Failure | Receipt], None]
+"""Takes what has become of a turn: its reply, why there is none, or where it will be.
+
+A receipt comes without any part of a reply, and of models without sessions alone.
+"""
 
 
 class Call(Protocol):
@@ -131,6 +150,17 @@ class Model(Protocol):
             on_parts: Called with the parts of a streamed reply as they come, in order: text, or
                 bytes where the reply is no text.
             on_end: Called once, last.
+        """
+        ...
+
+    def wait(self, receipt: Receipt, *, affinity: str, on_end: OnEnd) -> Call:
+        """Wait for the reply to a turn that was sent, by this process or by another. Nothing is
+        heard of it before this has returned.
+
+        Args:
+            receipt: The turn's.
+            affinity: See `invoke`.
+            on_end: Called once, with the reply or why there is none.
         """
         ...
 

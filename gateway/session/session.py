@@ -300,6 +300,10 @@ class Session:
         """Pass parts of the running turn's reply on."""
         self.turns.take_parts(event.turn, event.parts)
 
+    def _submitted(self, event: on.Submitted) -> None:
+        """Wait for the reply to a turn that the model answers later."""
+        self.turns.submit(self.turns.at_model(event.turn), event.receipt)
+
     def _replied(self, event: on.ReplyEnded) -> None:
         """End the turn with its reply, then go on with what the reply says of the session."""
         self.turns.complete(self.turns.at_model(event.turn), event.reply)
@@ -342,8 +346,12 @@ class Session:
 
     @property
     def can_move(self) -> bool:
-        """Whether nothing is under way at the model, so that another process may have it."""
-        return self.state in _AT_REST and not self.upstream.closing
+        """Whether nothing is under way at the model but what another process can wait for, so that
+        it may have the session.
+        """
+        turn = self.turns.running
+        is_awaited = turn is not None and turn.is_awaited and self.state is State.RUNNING
+        return (is_awaited or self.state in _AT_REST) and not self.upstream.closing
 
     def _hold(self, event: on.Hold) -> None:
         """Begin nothing more at the model, or go on."""
@@ -365,13 +373,16 @@ class Session:
             self._end_if_abandoned()
 
     def _adopted_running(self, event: on.Adopted) -> None:
-        """Fail the turn, of which nobody knows what has become, and go on."""
+        """Wait on for a reply that comes later; fail a turn of which nobody knows, and go on."""
         turn = self.turns.running
         assert turn is not None  # noqa: S101 - it is at the model
         self._set_up(event)
         self._heed(self.upstream.handle(event))
         self.clients.await_one()
-        self._failed(on.InvokeFailed(turn.number, GATEWAY_LOST))
+        if turn.receipt is not None and not turn.stopping:
+            self.turns.submit(turn, turn.receipt)
+        else:
+            self._failed(on.InvokeFailed(turn.number, GATEWAY_LOST))
 
     def _adopted_closing(self, event: on.Adopted) -> None:
         """End the turn that is at the model as the session's end says, and close."""
@@ -393,7 +404,8 @@ class Session:
     def _set_up(self, event: on.Adopted) -> None:
         self.inherited = self.inherited or event.crashed
         turn = self.turns.running
-        if turn is not None and turn.request.stream and self.sure_until is None:
+        streamed = turn is not None and turn.request.stream and turn.receipt is None
+        if streamed and self.sure_until is None:
             self.sure_until = self.out.last
         for client in self.clients.readers:
             if client not in event.clients:
@@ -413,7 +425,7 @@ class Session:
         """Let it close; where time is up, cancel the turn that is still at the model."""
         turn = self.turns.running
         if event.force and turn is not None:
-            self.out.do(do.CancelInvoke(turn.number))
+            self.turns.stop(turn)
 
     def _end(self, reason: wire.ClosedReason, *, finish_turn: bool = False) -> None:
         self.ending = ENDINGS[reason]
@@ -423,7 +435,7 @@ class Session:
         running = self.turns.running
         if running is None or not finish_turn:
             if running is not None:
-                self.out.do(do.CancelInvoke(running.number))
+                self.turns.stop(running)
             self.out.set_timer(Timer.CLOSING, self.out.now + self.policy.close_seconds)
         self._heed(self.upstream.handle(Release(busy=running is not None)))
 

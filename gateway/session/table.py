@@ -92,6 +92,8 @@ TABLE: Table[State] = table(
         (_gone, on.OpenFailed, "model_says", ()),
         ((_running, _closing), on.ReplyParts, "parts", ()),
         ((_renewing, *_gone), on.ReplyParts, "ignore", ()),
+        ((_running, _closing), on.Submitted, "submitted", ()),
+        (_gone, on.Submitted, "ignore", ()),
         ((_running,), on.ReplyEnded, "replied", _next),
         ((_renewing,), on.ReplyEnded, "model_says", (_renewing, _ready, _running, *_over)),
         ((_closing,), on.ReplyEnded, "replied_closing", _over),

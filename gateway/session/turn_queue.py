@@ -8,7 +8,7 @@ from msgspec import Struct
 
 from gateway.errors import Outcome
 from gateway.protocol.messages import Status
-from gateway.session.ports import ModelRequest
+from gateway.session.ports import ModelRequest, Receipt
 from gateway.session.sizes import utf8_size
 
 REMEMBERED_BYTES = 200
@@ -41,6 +41,8 @@ class Turn(Struct, gc=False, omit_defaults=True):
         renewed: Whether a session has been renewed for it.
         deltas: How many parts of its reply have come.
         cancelling: Whether the client has asked to stop it while it was at the model.
+        stopping: Whether `CancelInvoke` has been asked for it, by whatever.
+        receipt: What the model has given for it, where that answers later.
         dropped: How many of the oldest turns were missing in the history that it was sent with.
         heard: The parts of its reply's text so far, where that is kept to be sent again.
         heard_size: How many characters these are.
@@ -58,6 +60,8 @@ class Turn(Struct, gc=False, omit_defaults=True):
     renewed: bool = False
     deltas: int = 0
     cancelling: bool = False
+    stopping: bool = False
+    receipt: Receipt | None = None
     dropped: int = 0
     heard: list[str] | None = None
     heard_size: int = 0
@@ -70,6 +74,11 @@ class Turn(Struct, gc=False, omit_defaults=True):
     def outcome_if_cut(self) -> Outcome:
         """What is known where its request is closed: a part of its reply proves that it arrived."""
         return Outcome.INVOKED if self.deltas else Outcome.UNKNOWN
+
+    @property
+    def is_awaited(self) -> bool:
+        """Whether nothing but its reply is missing, which any process can wait for."""
+        return self.receipt is not None and not self.stopping
 
     def hear(self, text: str, limit: int) -> None:
         """Keep a part of the reply, unless it is past the limit: too long to be kept at all."""
@@ -182,6 +191,7 @@ class TurnQueue:
         self.running = None
         turn.number = self.number()
         turn.status = "queued"
+        turn.receipt = None
         self.waiting.insert(0, turn)
 
     def end(self, turn: Turn, status: Status) -> None:

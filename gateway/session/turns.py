@@ -10,7 +10,7 @@ from gateway.session.endings import Ending
 from gateway.session.history import History
 from gateway.session.output import Output
 from gateway.session.policy import Policy
-from gateway.session.ports import ModelReply, ModelSession
+from gateway.session.ports import ModelReply, ModelSession, Receipt
 from gateway.session.refusals import refusal
 from gateway.session.transitions import UnexpectedEvent
 from gateway.session.turn_queue import Turn, TurnQueue, digest
@@ -85,9 +85,14 @@ class Turns:
             self._end(turn, "cancelled", outcome=Outcome.NOT_INVOKED)
         elif turn.status == "running":
             turn.cancelling = True
-            self._out.do(do.CancelInvoke(turn.number))
+            self.stop(turn)
         else:
             self._out.tell(wire.MessageDuplicate(id=turn.id, status=turn.status))
+
+    def stop(self, turn: Turn) -> None:
+        """Close the request of a turn that runs."""
+        turn.stopping = True
+        self._out.do(do.CancelInvoke(turn.number))
 
     # To the model and back
 
@@ -108,6 +113,12 @@ class Turns:
         if turn is None or turn.number != number:
             raise UnexpectedEvent(f"turn {number} is not at the model")
         return turn
+
+    def submit(self, turn: Turn, receipt: Receipt) -> None:
+        """The model answers a turn later: wait for that, unless it is to be stopped."""
+        turn.receipt = receipt
+        if not turn.stopping:
+            self._out.do(do.Await(turn.number, receipt))
 
     def take_parts(self, number: int, parts: list[str | bytes]) -> None:
         """Pass parts of the reply to the running turn on; those to no turn are a replay's."""

@@ -33,6 +33,7 @@ from gateway.session.ports import (
     ModelSession,
     OnEnd,
     OnParts,
+    Receipt,
 )
 from gateway.sessions import Sessions
 from gateway.stores.memory import MemoryStore
@@ -101,6 +102,9 @@ class Echo:
                 on_end(ModelReply(body=request.body, content_type=request.content_type))
 
         return asyncio.get_running_loop().call_soon(answer)
+
+    def wait(self, receipt: Receipt, *, affinity: str, on_end: OnEnd) -> Call:
+        raise NotImplementedError
 
     async def close(self, session: ModelSession) -> None:
         """See `Model.close`."""

@@ -292,6 +292,10 @@ class Client:
             if not self._may_repeat(event.id, gateway_lost=lost):
                 raise Broken(f"{event.id} has ended twice")
             return
+        lost = event.error is not UNSET and event.error.code is ErrorCode.GATEWAY_LOST
+        sure = not self.cluster.server.may_lack(self.session_id)
+        if lost and sure and event.id in self.cluster.endpoint.awaited:
+            raise Broken(f"{event.id} is given up, and was waited for")
         if not self.cluster.server.has_ended(self.session_id, event.id):
             raise Broken(f"{event.id} has ended before that is written")
         if event.id not in self.accepted:

@@ -13,6 +13,7 @@ from gateway.session.ports import (
     ModelSession,
     OnEnd,
     OnParts,
+    Receipt,
 )
 from tests.simulation.store import Server
 from tests.simulation.world import Process, World
@@ -48,6 +49,8 @@ class Endpoint:
         closed: How often each has been closed, and by whom.
         lost: Sessions that have been opened for a process that did not hear of it.
         fails: How often a turn fails that has arrived, or has not.
+        ready_at: When the reply is there to each turn that is answered later.
+        awaited: The turns that a process has waited for as it may.
     """
 
     def __init__(self, world: World, lifetime: float = LIFETIME) -> None:
@@ -61,6 +64,8 @@ class Endpoint:
         self.lost: set[str] = set()
         self.opened_by: dict[str, tuple[Process, float]] = {}
         self.fails = 0.05
+        self.ready_at: dict[str, float] = {}
+        self.awaited: set[str] = set()
         self._count = 0
         self._losses: Counter[str] = Counter()
 
@@ -211,6 +216,14 @@ class SimulatedModel:
                     endpoint.fatal.add(affinity)
                 fail(ErrorCode.TIMEOUT, Outcome.UNKNOWN)
                 return
+            if session is None:
+                endpoint.arrive(affinity, turn, None, history)
+                endpoint.ready_at[turn] = world.now + world.between(0.01, 15)
+                receipt = Receipt(
+                    id=turn, reply_at=turn, failure_at=None, until=world.wall() + 1000
+                )
+                world.after(world.between(0.001, 0.05), say, on_end, receipt)
+                return
             if not endpoint.has(session):
                 outcome = endpoint.lose(affinity, turn, session)
                 if outcome is Outcome.INVOKED:
@@ -218,7 +231,7 @@ class SimulatedModel:
                 fail(ErrorCode.SESSION_LOST, outcome)
                 return
             endpoint.arrive(affinity, turn, session, history)
-            endpoint.answered.setdefault(turn, session.id if session else "")
+            endpoint.answered.setdefault(turn, session.id)
             at = world.now
             parts = world.random.randint(0, 8) if request.stream else 0
             for _ in range(parts):
@@ -228,12 +241,28 @@ class SimulatedModel:
             body = None if parts else answer_to(turn).encode()
             # Where they live short, what a gateway has not heard of being prolonged is not closed.
             prolongs = endpoint.lifetime == LIFETIME and world.chance(0.2)
-            later = endpoint.prolong(session) if session and prolongs else None
+            later = endpoint.prolong(session) if prolongs else None
             reply = ModelReply(body=body, content_type="text/plain", new_session=later)
             world.at(at, say, on_end, reply)
 
         # As where a call has to wait for a connection.
         process.loop.call_later(world.between(0, 0.01), send)
+        return call
+
+    def wait(self, receipt: Receipt, *, affinity: str, on_end: OnEnd) -> _Call:
+        world, process, turn = self._world, self._process, receipt.id
+        call = _Call()
+        call.sent = True
+
+        def hear() -> None:
+            if not call.cancelled:
+                on_end(ModelReply(body=answer_to(turn).encode(), content_type="text/plain"))
+
+        if not self._server.has_receipt(affinity, process.name, turn):
+            world.failures.append(f"{turn} is waited for before that is written")
+        self._endpoint.awaited.add(turn)
+        ready_at = self._endpoint.ready_at[turn]
+        world.at(max(world.now, ready_at) + world.between(0, 1), process.soon, hear)
         return call
 
 

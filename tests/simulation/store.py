@@ -71,6 +71,16 @@ class Server:
             return head.life is Life.REPLAYING
         return head.running.id == message_id
 
+    def has_receipt(self, session_id: str, owner: str, message_id: str) -> bool:
+        """The same of a turn whose reply comes later."""
+        kept = self.memory._sessions.get(session_id)
+        if session_id in self.behind or kept is None or kept.saved is None:
+            return True
+        running = head_of(kept.saved.head).running
+        if kept.title.owner != owner:
+            return True
+        return running is not None and running.id == message_id and running.receipt is not None
+
     def has_ended(self, session_id: str | None, message_id: str) -> bool:
         """Whether a turn has ended, as far as the store has been told."""
         kept = self.memory._sessions.get(session_id or "")

@@ -14,14 +14,16 @@ from msgspec import structs
 from gateway import keeping
 from gateway.protocol.messages import MessageDone
 from gateway.session import effects as do
+from gateway.session import snapshot
 from gateway.session.history import History
-from gateway.session.policy import Recovery
+from gateway.session.policy import Opening, Recovery
 from gateway.session.ports import Log, ModelRequest
 from gateway.session.reader import LogReader
 from gateway.session.recorder import closing, head_of
 from gateway.session.session import Session
 from gateway.session.storage import Change, Saved, Title
 from gateway.session.transcript import Transcript
+from gateway.session.turn_queue import Turn
 from gateway.session.upstream_table import Life
 from gateway.sessions import SPREAD_SECONDS
 from gateway.stores.memory import MemoryStore
@@ -43,6 +45,11 @@ TELLS = structs.replace(RENEWS, sends_history=True, template="$messages")
 FORGETS = structs.replace(POLICY, log_events=4)
 BOTH = structs.replace(REPLAYS, log_events=6)
 
+LATER = structs.replace(
+    POLICY, opening=Opening.NONE, on_expiry=Recovery.NONE, on_lost=Recovery.NONE
+)
+LATER_TOLD = structs.replace(LATER, sends_history=True, template="$messages")
+
 PLANS = {
     "crashes": Plan(kinds=("cut", "crash")),
     "pauses": Plan(kinds=("cut", "pause")),
@@ -61,6 +68,13 @@ PLANS = {
     "replays": Plan(kinds=RENEWING, messages=8, faults=8, lifetime=6, policy=REPLAYS),
     "histories": Plan(kinds=RENEWING, messages=8, faults=8, lifetime=6, policy=TELLS),
     "small logs": Plan(kinds=STALLING, messages=8, faults=12, policy=FORGETS),
+    "replies that come later": Plan(kinds=EVERYTHING, messages=6, faults=8, policy=LATER),
+    "histories of these": Plan(
+        kinds=(*STALLING, "drain"), messages=6, faults=14, latency=0.1, policy=LATER_TOLD
+    ),
+    "these, with failovers": Plan(
+        kinds=(*EVERYTHING, "failover"), messages=6, faults=12, policy=LATER
+    ),
     "all of it": Plan(
         kinds=(*STALLING, "vanish"),
         messages=8,
@@ -119,6 +133,21 @@ class TestPlantedBugs:
     def test_a_turn_is_sent_before_it_is_written(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self._at_once(monkeypatch, do.Invoke)
         assert is_found("goes to the model before that is written")
+
+    def test_a_reply_is_waited_for_before_that_is_written(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        self._at_once(monkeypatch, do.Await)
+        assert is_found("waited for before that", plan=PLANS["replies that come later"])
+
+    def test_a_turn_is_given_up_that_is_waited_for(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        moved = snapshot._turn_moved
+
+        def without_receipt(turn: Turn, shift: float) -> Turn:
+            return structs.replace(moved(turn, shift), receipt=None)
+
+        monkeypatch.setattr(snapshot, "_turn_moved", without_receipt)
+        assert is_found("is given up", plan=PLANS["replies that come later"])
 
     def test_two_close_what_a_dead_replica_has_left(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self._at_once(monkeypatch, do.CloseSession)

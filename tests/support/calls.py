@@ -10,7 +10,17 @@ from gateway.session.ports import (
     ModelRequest,
     ModelSession,
     OnParts,
+    Receipt,
 )
+
+
+class _Latest:
+    """A call, and then the wait that follows from it."""
+
+    call: Call
+
+    def cancel(self) -> object:
+        return self.call.cancel()
 
 
 async def invoke(
@@ -19,17 +29,22 @@ async def invoke(
     session: ModelSession | None = None,
     on_parts: OnParts = lambda parts: None,  # noqa: ARG005 - nobody listens
 ) -> ModelReply:
-    """Send a turn and wait for its reply; cancelling that cancels the call.
+    """Send a turn and wait for its reply, also one that comes later; cancelling that cancels the
+    call, or the wait.
 
     Raises:
         ModelError: It failed.
     """
 
     def start(on_end: OnEnd[ModelReply]) -> Call:
-        def ended(result: ModelReply | Failure) -> None:
-            on_end(ModelError(result) if isinstance(result, Failure) else result)
+        def ended(result: ModelReply | Failure | Receipt) -> None:
+            if isinstance(result, Receipt):
+                both.call = model.wait(result, affinity="a", on_end=ended)
+            else:
+                on_end(ModelError(result) if isinstance(result, Failure) else result)
 
-        return model.invoke(
+        both = _Latest()
+        both.call = model.invoke(
             request,
             session,
             affinity="a",
@@ -38,5 +53,6 @@ async def invoke(
             on_parts=on_parts,
             on_end=ended,
         )
+        return both
 
     return await result_of(start)

@@ -17,7 +17,7 @@ from gateway.session.events import SessionEvent, Timer
 from gateway.session.keys import digest
 from gateway.session.log import EventLog
 from gateway.session.policy import Policy
-from gateway.session.ports import ModelReply, ModelSession
+from gateway.session.ports import ModelReply, ModelSession, Receipt
 from gateway.session.reader import LogReader
 from gateway.session.recorder import Recorder, snapshot_of
 from gateway.session.session import Session
@@ -35,6 +35,11 @@ CLOCK = 1000.0
 """The same by the session's clock."""
 
 MODEL = ModelSession("model-1", expires_at=START + 1200)
+
+
+RECEIPT = Receipt(
+    id="i-1", reply_at="s3://b/i-1.out", failure_at="s3://b/i-1.err", until=START + 4560
+)
 
 
 OWNER = Title("here", 1)
@@ -159,6 +164,8 @@ class Script:
                 self._settle(event.turn)
                 if event.failure.code is ErrorCode.SESSION_LOST:
                     self.open_models.clear()
+            case on.Submitted():
+                assert any(invoke.turn == event.turn for invoke in self.invoking)
             case on.InvokeCancelled():
                 self._settle(event.turn)
             case on.CloseEnded():
@@ -235,6 +242,8 @@ class Script:
                     assert running.id not in self.sent, "sent twice, and the model may have it"
                     self.sent.add(running.id)
                 self.invoking.append(effect)
+            case do.Await():
+                self._await(effect)
             case do.CancelInvoke():
                 assert any(invoke.turn == effect.turn for invoke in self.invoking)
                 self.cancels.add(effect.turn)
@@ -257,6 +266,15 @@ class Script:
                     self.readers.clear()
             case do.Displace():
                 assert effect.client != self.client
+
+    def _await(self, effect: do.Await) -> None:
+        running = self.session.turns.running
+        assert running is not None
+        assert (running.number, running.receipt) == (effect.turn, effect.receipt)
+        assert effect.turn not in self.cancels, "what is to be stopped is not waited for"
+        if not self.invoking:  # in another process
+            self.invoking.append(do.Invoke(effect.turn, running.request, None))
+        assert self.invoking[0].turn == effect.turn
 
     def _append(self, event: wire.Event) -> None:
         assert event.event == self.last_event + 1, "numbers without gaps"
@@ -412,6 +430,10 @@ class Script:
         self.start()
         self.step(on.Opened(model))
         return self
+
+    def submitted(self, receipt: Receipt = RECEIPT, after: float = 0.0) -> list[do.Effect]:
+        """The model answers the turn that it has later."""
+        return self.step(on.Submitted(self.invoking[0].turn, receipt), after)
 
     def answer(self, text: str = "hi", after: float = 0.0, **fields: Any) -> list[do.Effect]:
         """The model answers the turn that it has."""

@@ -27,6 +27,7 @@ from gateway.session.ports import (
     ModelSession,
     OnEnd,
     OnParts,
+    Receipt,
 )
 from gateway.session.reader import LogReader
 from gateway.session.recorder import head_of
@@ -35,6 +36,17 @@ from gateway.session.storage import Change, SessionStore, StoreUnavailable, Titl
 from gateway.sessions import Elsewhere, Sessions
 from gateway.stores.memory import MemoryStore
 from tests.support.timing import UNIT
+
+
+class Wait:
+    """For a reply that comes later."""
+
+    def __init__(self, on_end: OnEnd) -> None:
+        self.on_end = on_end
+        self.cancelled = False
+
+    def cancel(self) -> None:
+        self.cancelled = True
 
 
 class Model:
@@ -49,7 +61,9 @@ class Model:
         self.waits_to_close = asyncio.Event()
         self.waits_to_close.set()
         self.gave_up_closing = False
-        self.answers: ModelReply | Failure = ModelReply(body=b"hi")
+        self.answers: ModelReply | Failure | Receipt = ModelReply(body=b"hi")
+        self.awaited: list[Receipt] = []
+        self.waits_for: list[Wait] = []
         self.parts: list[str | bytes] = []
         self.calls: list[asyncio.Task[None]] = []
         self.streams: list[OnParts] = []
@@ -78,6 +92,12 @@ class Model:
         self.streams.append(on_parts)
         self.calls.append(asyncio.create_task(self._answer(on_parts, on_end)))
         return self.calls[-1]
+
+    def wait(self, receipt: Receipt, *, affinity: str, on_end: OnEnd) -> Call:  # noqa: ARG002
+        self.awaited.append(receipt)
+        wait = Wait(on_end)
+        self.waits_for.append(wait)
+        return wait
 
     async def _answer(self, on_parts: OnParts, on_end: OnEnd) -> None:
         await self.waits.wait()

@@ -113,7 +113,14 @@ class Wanderer(Script):
             possible.append(lambda s: s.step(on.Opened(s.model(chance.choice(LIFETIMES)))))
             possible.append(lambda s: s.step(on.OpenFailed(_failure(chance))))
         if self.invoking:
-            possible.append(lambda s: s.part("x"))
+            running = self.session.turns.running
+            if running is None or running.receipt is None:
+                possible.append(lambda s: s.part("x"))
+            if self.policy.opening is Opening.NONE and (
+                self.state in {State.ENDED, State.CLOSED}
+                or (running is not None and running.receipt is None and not running.deltas)
+            ):
+                possible.append(lambda s: s.submitted())
             possible.append(lambda s: s.answer())
             possible.append(lambda s: s.fail(_failure(chance)))
             if self.policy.opening is not Opening.NONE:

@@ -30,12 +30,14 @@ from gateway.session.ports import (
     ModelSession,
     OnEnd,
     OnParts,
+    Receipt,
 )
 from tests.support.timing import UNIT
 
 REQUEST = ModelRequest(body=b"x", content_type="text/plain")
 SESSION = ModelSession("m")
 REPLY = ModelReply(body=b"y")
+RECEIPT = Receipt(id="i", reply_at="r", failure_at=None, until=0.0)
 SICK = Failure(code=ErrorCode.UNAVAILABLE, message="", health=Health.SICK)
 WELL = Failure(code=ErrorCode.MODEL_ERROR, message="", health=Health.WELL)
 SILENT = Failure(code=ErrorCode.TIMEOUT, message="", health=Health.SICK)
@@ -137,11 +139,16 @@ class Model:
         self.served[principal] += 1
         return self.pending[-1]
 
+    def wait(self, receipt: Receipt, *, affinity: str, on_end: OnEnd) -> Call:
+        assert (receipt, affinity) == (RECEIPT, "s")
+        self.pending.append(Pending("", None, lambda _parts: None, on_end))
+        return self.pending[-1]
+
     async def close(self, session: ModelSession) -> None:
         await self.well.wait()
         self.closed.append(session)
 
-    def answer(self, result: ModelReply | Failure = REPLY) -> None:
+    def answer(self, result: ModelReply | Failure | Receipt = REPLY) -> None:
         self.pending.pop(0).on_end(result)
 
     def at(self, principal: str) -> int:
@@ -166,7 +173,7 @@ class Fixture:
         self.breaker = Breaker(asyncio.get_running_loop().time)
         self.guard = GuardedModel(self.model, most, self.breaker, shared=shared, patience=patience)
         self.parts: list[str | bytes] = []
-        self.ended: list[tuple[str, ModelReply | Failure]] = []
+        self.ended: list[tuple[str, ModelReply | Failure | Receipt]] = []
 
     def ask(self, principal: str = "a", until: float | None = None) -> Call:
         return self.guard.invoke(
@@ -185,7 +192,7 @@ class Fixture:
             self.ask()
             self.model.pending.pop().on_end(SICK)
 
-    async def answer(self, result: ModelReply | Failure = REPLY) -> None:
+    async def answer(self, result: ModelReply | Failure | Receipt = REPLY) -> None:
         """Answer the oldest, and let the next one be sent."""
         self.model.answer(result)
         await asyncio.sleep(0)
@@ -1087,3 +1094,17 @@ def test_who_has_the_fewest_places_is_next(held: dict[str, int], expected: str) 
     queue.add("a", 0)
     queue.add("b", 1)
     assert queue.next_up(held) == expected
+
+
+async def test_a_turn_whose_reply_comes_later_has_no_place_at_the_model() -> None:
+    fixture = Fixture(most=1)
+    fixture.ask()
+    fixture.ask()
+    await fixture.answer(RECEIPT)
+    await turns(3)
+    assert fixture.ended == [("a", RECEIPT)]
+    assert len(fixture.model.pending) == 1, "the other one has been sent"
+    ends: list[ModelReply | Failure | Receipt] = []
+    fixture.guard.wait(RECEIPT, affinity="s", on_end=ends.append)
+    fixture.model.pending[-1].on_end(REPLY)
+    assert ends == [REPLY]

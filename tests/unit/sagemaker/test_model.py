@@ -16,7 +16,7 @@ from gateway.sagemaker.model import SageMakerModel
 from gateway.sagemaker.profiles import PROFILES
 from gateway.sagemaker.replies import ReplyReader
 from gateway.sagemaker.transport import OnEnd, OnHead, StreamedReply, result_of
-from gateway.session.ports import Call, ModelReply, ModelRequest, OnParts
+from gateway.session.ports import Call, ModelReply, ModelRequest, OnParts, Receipt
 
 
 class Handle:
@@ -65,7 +65,7 @@ class Transport:
 @pytest.mark.parametrize("stream", [False, True])
 async def test_what_nobody_has_foreseen_ends_the_turn(*, stream: bool) -> None:
     transport = Transport(ReadBudget(asyncio.get_running_loop()))
-    ends: list[ModelReply | Failure] = []
+    ends: list[ModelReply | Failure | Receipt] = []
 
     def on_parts(_parts: object) -> None:
         raise ZeroDivisionError

@@ -21,7 +21,7 @@ from gateway.session.keys import digest
 from gateway.session.policy import Opening, Recovery
 from gateway.session.ports import ModelSession
 from gateway.session.table import State
-from tests.support.script import Script, failure, reply, send
+from tests.support.script import RECEIPT, Script, failure, reply, send
 
 IDS = st.sampled_from("abcdef")
 # Such times are the same on every clock, to the last digit.
@@ -161,7 +161,26 @@ class Sessions(RuleBasedStateMachine):
     def open_failed(self, reason: Failure) -> None:
         self.script.step(on.OpenFailed(reason))
 
-    @precondition(lambda self: self.script.invoking)
+    def may_submit(self) -> bool:
+        """A model that answers later has no sessions, and sends no parts."""
+        turn = self.script.session.turns.running
+        stateless = self.script.policy.opening is Opening.NONE
+        if not (stateless and self.script.invoking):
+            return False
+        if turn is None:  # it has been given up, or this is a step of a replay
+            return self.script.state in {State.ENDED, State.CLOSED}
+        return turn.receipt is None and not turn.deltas
+
+    @precondition(may_submit)
+    @rule()
+    def submitted(self) -> None:
+        self.script.submitted(RECEIPT)
+
+    def may_send_parts(self) -> bool:
+        turn = self.script.session.turns.running
+        return bool(self.script.invoking) and (turn is None or turn.receipt is None)
+
+    @precondition(may_send_parts)
     @rule(part=st.sampled_from(["ab", b"\x00"]))
     def part(self, part: str | bytes) -> None:
         self.script.part(part)
@@ -190,7 +209,7 @@ class Sessions(RuleBasedStateMachine):
     @rule(sent=st.booleans())
     def cancelled(self, sent: bool) -> None:
         turn = self.script.session.turns.running
-        sent = sent or (turn is not None and turn.deltas > 0)
+        sent = sent or (turn is not None and (turn.deltas > 0 or turn.receipt is not None))
         self.script.step(on.InvokeCancelled(self.running(), None if sent else Outcome.NOT_INVOKED))
 
     @precondition(lambda self: self.script.closing_models)
@@ -237,7 +256,7 @@ class Sessions(RuleBasedStateMachine):
             return
         script.store()
         running, owner = script.session.turns.running, script.session.clients.owner
-        if running is not None and running.request.stream:
+        if running is not None and running.request.stream and running.receipt is None:
             for _ in range(parts):
                 script.part("lost")
         has = script.last_event
