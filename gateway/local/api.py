@@ -65,18 +65,31 @@ PLATFORM_ERRORS: Mapping[str, tuple[int, str]] = {
 """Errors that faults can ask for by name, with status and message."""
 
 
-_CONTAINER_HEADERS: Mapping[str, str] = {"Accept": "accept"}
+_CONTAINER_HEADERS: Mapping[str, str] = {"Accept": "accept", "ContentType": "content-type"}
 """Where a call's own header is not the one that containers know."""
 
 
 class Parameter(Struct, frozen=True):
-    """One header of the request, and what the API model asks of it."""
+    """One header of the request, and what the API model asks of it: of a number its size, else its
+    length.
+    """
 
     name: str
     header: str
     least: int
     most: int | None
     pattern: re.Pattern[str] | None
+    is_number: bool = False
+
+    def fits(self, value: str) -> bool:
+        """Whether a value is what it may be."""
+        if self.is_number:
+            size = int(value) if value.isascii() and value.isdigit() else -1
+        else:
+            size = len(value)
+        if size < self.least or (self.most is not None and size > self.most):
+            return False
+        return self.pattern is None or self.pattern.fullmatch(value) is not None
 
 
 class InputModel:
@@ -99,6 +112,7 @@ class InputModel:
                 shape.metadata.get("min", 0),
                 shape.metadata.get("max"),
                 _compiled(shape.metadata.get("pattern")),
+                shape.type_name == "integer",
             )
             for name, shape in members.items()
             if shape.serialization.get("location") == "header"
@@ -129,9 +143,7 @@ class InputModel:
             value = headers.get(parameter.header)
             if value is None:
                 continue
-            too_long = parameter.most is not None and len(value) > parameter.most
-            mismatch = parameter.pattern is not None and not parameter.pattern.fullmatch(value)
-            if too_long or mismatch or len(value) < parameter.least:
+            if not parameter.fits(value):
                 field = parameter.name[0].lower() + parameter.name[1:]
                 raise validation_error(
                     f"1 validation error detected: Value at '{field}' failed to satisfy "

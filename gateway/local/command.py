@@ -189,6 +189,17 @@ _secret = _matching(r"[!-~]+", "printable characters, without spaces")
 @click.option(
     "--delay", default=0.0, type=_Seconds(zero=True), help="Seconds that every call waits."
 )
+@click.option(
+    "--asynchronous",
+    is_flag=True,
+    help="Take InvokeEndpointAsync alone; replies are objects of an S3 here, notices in an SQS.",
+)
+@click.option(
+    "--delay-work",
+    default=0.0,
+    type=_Seconds(zero=True),
+    help="Seconds that every asynchronous call takes longer.",
+)
 @click.option("--break-after-parts", type=_Whole(0), help="Let the next streams break there.")
 @click.option("--break-mode", type=click.Choice(BREAK_MODES), default="exception")
 @click.option("--part-bytes", type=_Whole(0), help="Of every part of a stream.")
@@ -221,6 +232,8 @@ def local(  # noqa: PLR0917 - click passes them by name
     fail: "ErrorName | None",
     fail_times: int,
     delay: float,
+    asynchronous: bool,
+    delay_work: float,
     break_after_parts: int | None,
     break_mode: "BreakMode",
     part_bytes: int | None,
@@ -234,11 +247,14 @@ def local(  # noqa: PLR0917 - click passes them by name
     /_local/ENDPOINT/faults, /_local/ENDPOINT/expire and /_local/ENDPOINT/instances/NAME/lose let
     things go wrong.
     """
+    from gateway.local.asynchronous import Asynchronous  # noqa: PLC0415
     from gateway.local.builtin import BuiltinModel  # noqa: PLC0415
     from gateway.local.containers import HttpContainer  # noqa: PLC0415
     from gateway.local.faults import Fault  # noqa: PLC0415
     from gateway.local.language import LanguageModel  # noqa: PLC0415
     from gateway.local.llama import LanguageModelUnavailable, Llama, find_weights  # noqa: PLC0415
+    from gateway.local.notices import Queue  # noqa: PLC0415
+    from gateway.local.objects import Bucket  # noqa: PLC0415
     from gateway.local.platform import Endpoint  # noqa: PLC0415
 
     _refuse_what_does_nothing(context)
@@ -268,7 +284,9 @@ def local(  # noqa: PLR0917 - click passes them by name
             )
             for n in range(1, instances + 1)
         ]
-    endpoint = Endpoint(name, containers)
+    bucket, queue = Bucket(), Queue()
+    later = Asynchronous(bucket, queue.publish) if asynchronous else None
+    endpoint = Endpoint(name, containers, asynchronous=later)
     endpoint.faults.add(
         Fault(
             error=fail,
@@ -279,6 +297,7 @@ def local(  # noqa: PLR0917 - click passes them by name
             part_bytes=part_bytes,
             part_seed=part_seed,
             delay_parts_seconds=delay_parts,
+            delay_work_seconds=delay_work,
         )
     )
     names = [instance.name for instance in endpoint.instances]
@@ -290,7 +309,7 @@ def local(  # noqa: PLR0917 - click passes them by name
     keys = {"access_key": access_key, "secret_key": secret_key, "region": region}
     try:
         with apart_from_aws():
-            asyncio.run(_serve(endpoint, llamas, host, port, keys))
+            asyncio.run(_serve(endpoint, llamas, host, port, keys, bucket=bucket, queue=queue))
     except OSError as error:
         where = f"can't listen on {host}, port {port}: {error.strerror or error}"
         raise click.ClickException(where + _INSTEAD.get(error.errno or 0, "")) from None
@@ -315,6 +334,7 @@ def _refuse_what_does_nothing(context: click.Context) -> None:
         (("instances", "model", "forgets"), not containers, "does not go with --container"),
         (("model_file",), language and not containers, "goes with --model language"),
         (_BUILTIN, not language and not containers, "goes with the built-in model"),
+        (("delay_work",), given["asynchronous"], "goes with --asynchronous"),
         (("fail_times",), breaks or given["fail"], "goes with --fail or --break-after-parts"),
         (("break_mode",), breaks, "goes with --break-after-parts"),
         (("part_seed",), given["part_bytes"], "goes with --part-bytes"),
@@ -328,7 +348,12 @@ def _refuse_what_does_nothing(context: click.Context) -> None:
 
 
 async def _serve(
-    endpoint: "Endpoint", llamas: Iterable["Llama"], host: str, port: int, keys: dict[str, str]
+    endpoint: "Endpoint",
+    llamas: Iterable["Llama"],
+    host: str,
+    port: int,
+    keys: dict[str, str],
+    **stores: Any,
 ) -> None:
     from gateway.local.server import running  # noqa: PLC0415
 
@@ -337,7 +362,7 @@ async def _serve(
     stopped = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stopped.set)
-    async with running([endpoint], host=host, port=port, **keys) as url:
+    async with running([endpoint], host=host, port=port, **keys, **stores) as url:
         for line in _instructions(endpoint, url, keys):
             click.echo(line)
         await stopped.wait()
@@ -350,4 +375,10 @@ def _instructions(endpoint: "Endpoint", url: str, keys: dict[str, str]) -> Itera
     access, secret = shlex.quote(keys["access_key"]), shlex.quote(keys["secret_key"])
     yield f"  export AWS_ACCESS_KEY_ID={access} AWS_SECRET_ACCESS_KEY={secret}"
     yield f"  export GATEWAY_AWS__ENDPOINT_URL={url} GATEWAY_AWS__REGION={keys['region']}"
+    if endpoint.asynchronous is not None:
+        yield f"  export GATEWAY_AWS__S3_ENDPOINT_URL={url}/_s3"
+        yield f"  export GATEWAY_AWS__SQS_ENDPOINT_URL={url}/_sqs"
     yield "  session-gateway serve"
+    if endpoint.asynchronous is not None:
+        yield f'The route needs mode = "async"; notification_queue_url = "{url}/_sqs" spares polls,'
+        yield 'and with input_location = "s3://local/inputs/" inputs are objects too.'

@@ -10,6 +10,7 @@ from msgspec import Struct
 SESSION_ID = "x-amzn-sagemaker-session-id"
 NEW_SESSION_ID = "x-amzn-sagemaker-new-session-id"
 CLOSED_SESSION_ID = "x-amzn-sagemaker-closed-session-id"
+INFERENCE_ID = "x-amzn-sagemaker-inference-id"
 CUSTOM_ATTRIBUTES = "x-amzn-sagemaker-custom-attributes"
 
 

@@ -48,6 +48,10 @@ class Fault(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
         part_seed: With `part_bytes`: parts are of 1 to so many bytes, at random from this seed,
             the same in every stream.
         delay_parts_seconds: Every part waits this long, until told otherwise.
+        delay_work_seconds: Every asynchronous call takes this much longer once an instance is free,
+            until told otherwise.
+        lists: Whether the gateway may list the buckets of asynchronous calls; where it may not, S3
+            says that what is not there is forbidden.
     """
 
     error: ErrorName | None = None
@@ -61,6 +65,8 @@ class Fault(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     part_bytes: Count | None = None
     part_seed: int | None = None
     delay_parts_seconds: Annotated[float, Meta(ge=0)] | None = None
+    delay_work_seconds: Annotated[float, Meta(ge=0)] | None = None
+    lists: bool | None = None
 
 
 class Slicer:
@@ -106,6 +112,7 @@ class Faults:
     def __init__(self) -> None:
         self.delay_seconds = 0.0
         self.delay_parts_seconds = 0.0
+        self.delay_work_seconds = 0.0
         self._part_bytes = 0
         self._part_seed: int | None = None
         self._breaks: deque[Fault] = deque()
@@ -118,6 +125,8 @@ class Faults:
             self.delay_seconds = fault.delay_seconds
         if fault.delay_parts_seconds is not None:
             self.delay_parts_seconds = fault.delay_parts_seconds
+        if fault.delay_work_seconds is not None:
+            self.delay_work_seconds = fault.delay_work_seconds
         if fault.part_bytes is not None:
             self._part_bytes, self._part_seed = fault.part_bytes, fault.part_seed
         if fault.break_after_parts is not None:

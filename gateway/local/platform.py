@@ -11,6 +11,7 @@ from cachetools import LRUCache
 from msgspec import Struct
 
 from gateway.local.api import ApiError, model_error, validation_error
+from gateway.local.asynchronous import Accepted, Asynchronous
 from gateway.local.containers import (
     CLOSED_SESSION_ID,
     NEW_SESSION_ID,
@@ -116,6 +117,7 @@ class Endpoint:
         containers: One for each instance.
         reply_seconds: How long they may take for a reply, or until a stream begins.
         stream_seconds: How long a stream may go on.
+        asynchronous: What takes its calls, where it is an asynchronous endpoint.
     """
 
     def __init__(
@@ -125,8 +127,10 @@ class Endpoint:
         *,
         reply_seconds: float = REPLY_SECONDS,
         stream_seconds: float = STREAM_SECONDS,
+        asynchronous: Asynchronous | None = None,
     ) -> None:
         self.name = name
+        self.asynchronous = asynchronous
         self.reply_seconds = reply_seconds
         self.stream_seconds = stream_seconds
         self.instances = [
@@ -183,8 +187,46 @@ class Endpoint:
             ApiError: As the platform answers.
         """
         instance = await self._instance(parameters)
+        return await self._answer(instance, parameters, headers, body, self.reply_seconds)
+
+    async def invoke_later(
+        self, parameters: Mapping[str, str], headers: Mapping[str, str], body: bytes
+    ) -> Accepted:
+        """InvokeEndpointAsync: put a call into the queue.
+
+        Args:
+            parameters: By their API names.
+            headers: What the container is to get.
+            body: Likewise; empty where it is an object.
+
+        Raises:
+            ApiError: As the platform answers.
+        """
+        if self.asynchronous is None:
+            raise validation_error(f"Endpoint {self.name} takes no asynchronous calls.")
+        await self._fail_as_asked()
+        return self.asynchronous.submit(self, parameters, headers, body)
+
+    async def work(self, headers: Mapping[str, str], body: bytes, seconds: float) -> Answer:
+        """Send a call of the queue to an instance; see `invoke`.
+
+        Args:
+            headers: What the container is to get.
+            body: Likewise.
+            seconds: How long it may take.
+        """
+        return await self._answer(self._pick(None, None), {}, headers, body, seconds)
+
+    async def _answer(
+        self,
+        instance: Instance,
+        parameters: Mapping[str, str],
+        headers: Mapping[str, str],
+        body: bytes,
+        seconds: float,
+    ) -> Answer:
         try:
-            async with instance.at_work(self.reply_seconds, instance.losses):
+            async with instance.at_work(seconds, instance.losses):
                 reply = await _begin(instance, parameters, headers, body)
                 content = await whole(reply.body)
         except (ContainerUnreachable, TimeoutError):
@@ -223,11 +265,16 @@ class Endpoint:
         self._learn(instance, parameters.get("SessionId"), reply.headers)
         return Stream(self, instance, losses, reply)
 
-    async def _instance(self, parameters: Mapping[str, str]) -> Instance:
+    async def _fail_as_asked(self) -> None:
         await asyncio.sleep(self.faults.delay_seconds)
         error = self.faults.next_error(self.name)
         if error is not None:
             raise error
+
+    async def _instance(self, parameters: Mapping[str, str]) -> Instance:
+        if self.asynchronous is not None:
+            raise validation_error(f"Endpoint {self.name} takes asynchronous calls alone.")
+        await self._fail_as_asked()
         return self._pick(parameters.get("SessionId"), parameters.get("PrefixAwareId"))
 
     def _no_response(self) -> ApiError:

@@ -19,9 +19,16 @@ from starlette.types import Receive, Scope, Send
 
 from gateway.local import eventstream
 from gateway.local.api import ApiError, InputModel, validation_error
-from gateway.local.containers import CLOSED_SESSION_ID, CUSTOM_ATTRIBUTES, NEW_SESSION_ID
+from gateway.local.containers import (
+    CLOSED_SESSION_ID,
+    CUSTOM_ATTRIBUTES,
+    INFERENCE_ID,
+    NEW_SESSION_ID,
+)
 from gateway.local.faults import Fault
 from gateway.local.names import OwnPagesOnly
+from gateway.local.notices import Queue, QueueApi
+from gateway.local.objects import Bucket, ObjectApi
 from gateway.local.platform import Endpoint, Stream, StreamFailure
 from gateway.local.signing import Verifier
 
@@ -33,6 +40,7 @@ REGION = "us-east-1"
 CUT_SECONDS = 0.05
 """How long what comes before a cut has to arrive."""
 
+_PASSED_ON = ("content-type", "accept", CUSTOM_ATTRIBUTES, INFERENCE_ID)
 _PASSED_BACK = ("content-type", CUSTOM_ATTRIBUTES, NEW_SESSION_ID, CLOSED_SESSION_ID)
 
 
@@ -60,15 +68,22 @@ class RuntimeApi:
         endpoints: All there are.
         verifier: Checks signatures.
         body_bytes: The largest body; None for the API model's limit.
+        bucket: Of asynchronous calls.
     """
 
     def __init__(
-        self, endpoints: Sequence[Endpoint], verifier: Verifier, body_bytes: int | None
+        self,
+        endpoints: Sequence[Endpoint],
+        verifier: Verifier,
+        body_bytes: int | None,
+        bucket: Bucket,
     ) -> None:
+        self._bucket = bucket
         self._endpoints = {endpoint.name: endpoint for endpoint in endpoints}
         self._verifier = verifier
         self._invoke = InputModel("InvokeEndpoint", body_bytes)
         self._stream = InputModel("InvokeEndpointWithResponseStream", body_bytes)
+        self._later = InputModel("InvokeEndpointAsync")
 
     async def invoke(self, request: Request) -> Response:
         """InvokeEndpoint."""
@@ -83,6 +98,20 @@ class RuntimeApi:
             return Response(status_code=499)
         headers = {name: reply.headers[name] for name in _PASSED_BACK if name in reply.headers}
         return Response(reply.body, 200, headers | _platform_headers())
+
+    async def invoke_later(self, request: Request) -> Response:
+        """InvokeEndpointAsync."""
+        try:
+            endpoint, parameters, passed, body = await self._read(request, self._later)
+            passed = {name: passed[name] for name in _PASSED_ON if name in passed}
+            accepted = await endpoint.invoke_later(parameters, passed, body)
+        except ApiError as error:
+            return _refusal(error)
+        headers = {"x-amzn-sagemaker-outputlocation": accepted.output_location}
+        if accepted.failure_location is not None:
+            headers["x-amzn-sagemaker-failurelocation"] = accepted.failure_location
+        answer = {"InferenceId": accepted.inference_id}
+        return JSONResponse(answer, 202, headers | {"x-amzn-requestid": str(uuid.uuid4())})
 
     async def stream(self, request: Request) -> Response:
         """InvokeEndpointWithResponseStream."""
@@ -121,6 +150,7 @@ class RuntimeApi:
             {
                 "abandoned": endpoint.abandoned,
                 "streams": endpoint.streams,
+                **_counts(endpoint),
                 "instances": [
                     {
                         "name": instance.name,
@@ -140,7 +170,10 @@ class RuntimeApi:
     async def fault(self, request: Request) -> Response:
         """``POST /_local/{endpoint}/faults``: let something go wrong; see `Fault`."""
         endpoint = self._endpoint(request)
-        endpoint.faults.add(msgspec.json.decode(await request.body(), type=Fault))
+        fault = msgspec.json.decode(await request.body(), type=Fault)
+        endpoint.faults.add(fault)
+        if fault.lists is not None:
+            self._bucket.lists = fault.lists
         return Response(status_code=204)
 
     async def expire(self, request: Request) -> Response:
@@ -245,6 +278,12 @@ async def _unless_abandoned(
         await asyncio.gather(working, leaving, return_exceptions=True)
 
 
+def _counts(endpoint: Endpoint) -> dict[str, int]:
+    """Of an asynchronous endpoint's calls."""
+    queue = endpoint.asynchronous
+    return {} if queue is None else {"submitted": queue.submitted, "ended": queue.ended}
+
+
 def _platform_headers() -> dict[str, str]:
     return {
         "x-amzn-requestid": str(uuid.uuid4()),
@@ -267,6 +306,8 @@ def create_app(
     secret_key: str = SECRET_KEY,
     region: str = REGION,
     body_bytes: int | None = None,
+    bucket: Bucket | None = None,
+    queue: Queue | None = None,
 ) -> Starlette:
     """The ASGI application.
 
@@ -276,12 +317,25 @@ def create_app(
         secret_key: Likewise.
         region: Where they must be made for.
         body_bytes: The largest body; None for the API model's limit.
+        bucket: Of asynchronous calls; it is S3 under ``/_s3``.
+        queue: Of their notices; it is SQS at ``/_sqs``.
     """
-    verifier = Verifier(access_key=access_key, secret_key=secret_key, region=region)
-    api = RuntimeApi(endpoints, verifier, body_bytes)
+
+    def verifier(service: str) -> Verifier:
+        return Verifier(
+            access_key=access_key, secret_key=secret_key, region=region, service=service
+        )
+
+    bucket = Bucket() if bucket is None else bucket
+    api = RuntimeApi(endpoints, verifier("sagemaker"), body_bytes, bucket)
+    objects = ObjectApi(bucket, verifier("s3"))
+    notices = QueueApi(Queue() if queue is None else queue, verifier("sqs"))
     return Starlette(
         routes=[
             Route("/endpoints/{endpoint}/invocations", api.invoke, methods=["POST"]),
+            Route("/endpoints/{endpoint}/async-invocations", api.invoke_later, methods=["POST"]),
+            Route("/_s3/{path:path}", objects.call, methods=["GET", "HEAD", "PUT"]),
+            Route("/_sqs", notices.call, methods=["POST"]),
             Route(
                 "/endpoints/{endpoint}/invocations-response-stream", api.stream, methods=["POST"]
             ),
@@ -349,5 +403,7 @@ async def running(
             server.should_exit = True
             await serving
             for endpoint in endpoints:
+                if endpoint.asynchronous is not None:
+                    await endpoint.asynchronous.close()
                 for instance in endpoint.instances:
                     await instance.container.close()

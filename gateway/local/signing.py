@@ -1,11 +1,12 @@
 """Checks a request's signature for real: recomputed with botocore's own signer."""
 
+import hashlib
 import hmac
 import re
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 
-from botocore.auth import SigV4Auth
+from botocore.auth import S3SigV4Auth, SigV4Auth
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
 
@@ -32,12 +33,17 @@ class Verifier:
         access_key: The id.
         secret_key: The secret.
         region: Where signatures must be made for.
+        service: And of which service.
     """
 
-    def __init__(self, *, access_key: str, secret_key: str, region: str) -> None:
+    def __init__(
+        self, *, access_key: str, secret_key: str, region: str, service: str = SERVICE
+    ) -> None:
         self._access_key = access_key
         self._region = region
-        self._signer = SigV4Auth(Credentials(access_key, secret_key), SERVICE, region)
+        self._service = service
+        kind: type[SigV4Auth] = S3SigV4Auth if service == "s3" else SigV4Auth
+        self._signer = kind(Credentials(access_key, secret_key), service, region)
 
     def check(self, method: str, url: str, headers: Mapping[str, str], body: bytes) -> None:
         """Pass a request that is signed as it must be.
@@ -67,9 +73,12 @@ class Verifier:
             )
         timestamp = headers.get("x-amz-date", "")
         self._check_time(timestamp)
-        if match["scope"] != f"{timestamp[:8]}/{self._region}/{SERVICE}/aws4_request":
+        if match["scope"] != f"{timestamp[:8]}/{self._region}/{self._service}/aws4_request":
             raise _invalid(f"Credential should be scoped to region '{self._region}'.")
         names = match["headers"].split(";")
+        hashed = headers.get("x-amz-content-sha256")
+        if hashed is not None and hashed != hashlib.sha256(body).hexdigest():
+            raise _invalid("The body is not what was signed.")
         if "host" not in names or "x-amz-date" not in names:
             raise _invalid("'Host' and 'X-Amz-Date' must be signed.")
         expected = self._signature(method, url, {n: headers.get(n, "") for n in names}, body)
