@@ -20,14 +20,17 @@ from starlette.types import ASGIApp
 
 from gateway.admission import Admission
 from gateway.budget import ByteBudget
-from gateway.config import AwsSettings, ConfigError, JwtSettings, Settings
+from gateway.config import AwsSettings, ConfigError, JwtSettings, RouteSettings, Settings
 from gateway.guard.model import GuardedModel
 from gateway.guard.overload import Breaker
 from gateway.replicas.replica import Replica
 from gateway.route import Route
+from gateway.sagemaker.asynchronous import AsyncModel
 from gateway.sagemaker.checks import platform_problems
 from gateway.sagemaker.model import SageMakerModel
 from gateway.sagemaker.runtime import NotConfigured, runtime_client
+from gateway.sagemaker.services import Services, async_services
+from gateway.sagemaker.transport import CallLimits, Transport
 from gateway.security.door import Door
 from gateway.security.keys import KeyFileError, Keys
 from gateway.security.keysets import FetchedKeys, FileKeys, KeySet, KeysUnavailable, Spawn
@@ -35,6 +38,7 @@ from gateway.security.limits import LocalAccounts
 from gateway.security.reloading import Reloader
 from gateway.security.shared import SharedAccounts
 from gateway.security.tokens import Secret, Tokens
+from gateway.session.ports import Model
 from gateway.sessions import Sessions
 from gateway.storeconfig import open_store
 from gateway.transports.api import Api
@@ -108,19 +112,12 @@ async def build(settings: Settings, name: str | None = None) -> AsyncIterator[Bu
         except NotConfigured as error:
             raise ConfigError(str(error)) from None
         breakers: defaultdict[object, Breaker] = defaultdict(partial(Breaker, time.monotonic))
+        later = await stack.enter_async_context(services(settings))
         routes = {
             name: Route(
                 route.policy(name, server),
                 GuardedModel(
-                    SageMakerModel(
-                        runtime,
-                        route.endpoint_name,
-                        route.profile,
-                        route.defaults,
-                        body_format=route.body_format,
-                        line_bytes=aws.stream_line_bytes,
-                        route=name,
-                    ),
+                    model(name, route, aws, runtime, later),
                     route.max_turns_in_flight,
                     breakers[route.endpoint_name, route.inference_component_name],
                     shared=settings.auth.required,
@@ -169,6 +166,70 @@ async def build(settings: Settings, name: str | None = None) -> AsyncIterator[Bu
             handshakes_per_second=limits.handshakes_per_second,
         )
         yield Built(application(settings, sessions, door), sessions, reloader)
+
+
+@contextlib.asynccontextmanager
+async def services(settings: Settings) -> AsyncIterator[Services | None]:
+    """What asynchronous routes need of AWS; None where there are none.
+
+    Raises:
+        ConfigError: It can't be called with these settings.
+    """
+    aws = settings.aws
+    if all(route.mode != "async" for route in settings.routes.values()):
+        yield None
+        return
+    limits = CallLimits(
+        connections=aws.max_pool_connections,
+        connect_timeout=aws.connect_timeout_seconds,
+        read_timeout=aws.read_timeout_seconds,
+        call_timeout=aws.call_timeout_seconds,
+        stream_timeout=aws.stream_timeout_seconds,
+        reply_bytes=aws.reply_bytes,
+    )
+    async with contextlib.AsyncExitStack() as stack:
+        try:
+            made = await stack.enter_async_context(
+                async_services(
+                    region=aws.region,
+                    profile=aws.profile,
+                    endpoint_url=aws.endpoint_url,
+                    s3_endpoint_url=aws.s3_endpoint_url,
+                    sqs_endpoint_url=aws.sqs_endpoint_url,
+                    limits=limits,
+                )
+            )
+        except NotConfigured as error:
+            raise ConfigError(str(error)) from None
+        yield made
+
+
+def model(
+    name: str,
+    route: RouteSettings,
+    aws: AwsSettings,
+    runtime: Transport,
+    later: Services | None,
+) -> Model:
+    """The way to a route's model."""
+    if route.mode == "async" and later is not None:
+        return AsyncModel(
+            later,
+            route.endpoint_name,
+            route.defaults,
+            route.async_options,
+            body_format=route.body_format,
+            route=name,
+        )
+    return SageMakerModel(
+        runtime,
+        route.endpoint_name,
+        route.profile,
+        route.defaults,
+        body_format=route.body_format,
+        line_bytes=aws.stream_line_bytes,
+        route=name,
+    )
 
 
 async def log_problems(aws: AwsSettings) -> None:

@@ -10,11 +10,15 @@ from gateway.config.values import (
     Bytes,
     Count,
     EndpointName,
+    EndpointUrl,
     Expression,
     Header,
     Id,
     Name,
+    OutputName,
+    OutputPath,
     Positive,
+    S3Prefix,
     Seconds,
     Section,
     SessionProfile,
@@ -26,6 +30,7 @@ from gateway.formats.presets import FORMATS, Format
 from gateway.formats.streams import StreamKind
 from gateway.formats.templates import HISTORY, tells_history
 from gateway.protocol.options import OPTIONS, CallOptions, RestrictedOption
+from gateway.sagemaker.options import AsyncOptions
 from gateway.sagemaker.profiles import PROFILES, Profile
 from gateway.session.bodies import is_json
 from gateway.session.policy import Opening, Policy, Recovery
@@ -45,15 +50,75 @@ REPLAY_BYTES = 1_048_576
 """Of one that the model keeps."""
 
 
+ASYNC_ONLY = AsyncOptions.__struct_fields__
+
+_NOT_ASYNC = (
+    "target_model",
+    "target_variant",
+    "target_container_hostname",
+    "enable_explanations",
+    "inference_component_name",
+)
+"""Parameters that InvokeEndpointAsync does not have."""
+
+ASYNC_DEFAULTS = {"session": "stateless", "resume_seconds": 3600.0, "log_seconds": 7200.0}
+"""A turn may take hours: whoever has asked comes back for the reply."""
+
+
 class RouteSettings(Section):
     """``[routes.NAME]``: one endpoint, and how to talk to it. The first is the default route."""
 
     model_config = ConfigDict(arbitrary_types_allowed=True)
 
     endpoint_name: EndpointName = Field(description="the SageMaker endpoint")
+    mode: Literal["realtime", "async"] = Field(
+        default="realtime",
+        description='"async" for an endpoint of asynchronous inference, which answers later',
+    )
+    request_ttl_seconds: Annotated[Whole, Field(ge=60, le=21_600)] = Field(
+        default=21_600, description="with mode async: how long a turn may wait for an instance"
+    )
+    invocation_timeout_seconds: Annotated[Whole, Field(ge=1, le=3600)] = Field(
+        default=900, description="with mode async: how long the model may then work on it"
+    )
+    input_location: S3Prefix | None = Field(
+        default=None,
+        description="with mode async: where inputs are put, such as s3://my-bucket/inputs/; where "
+        "absent, the call carries them, up to 128000 bytes",
+    )
+    s3_output_path_extension: OutputPath | None = Field(
+        default=None,
+        description="with mode async: where below its own path the endpoint puts replies, with "
+        "$session or $id in it",
+    )
+    filename: OutputName | None = Field(
+        default=None,
+        description="with mode async: what replies are called, such as $id.json; where absent, as "
+        "the platform does",
+    )
+    notification_queue_url: EndpointUrl | None = Field(
+        default=None,
+        description="with mode async: the queue that the endpoint's topics feed; where absent, "
+        "replies are looked for",
+    )
+    poll_seconds: Positive = Field(
+        default=1.0,
+        description="with mode async: how long after the first look for a reply the second is; it "
+        "doubles with each",
+    )
+    poll_max_seconds: Positive = Field(
+        default=20.0,
+        description="with mode async: longest time between two; with a queue, the time",
+    )
+    max_turns_awaited: Count = Field(
+        default=1000,
+        description="with mode async: replies that may be waited for at once, of each worker; they "
+        "are not among `max_turns_in_flight`",
+    )
     session: SessionProfile = Field(
         default=PROFILES["container-standards"],
-        description=f"how its container keeps sessions: {', '.join(PROFILES)}, or a table",
+        description=f"how its container keeps sessions: {', '.join(PROFILES)}, or a table; "
+        "stateless with mode async",
     )
     open: Literal["on_connect", "on_first_message"] = Field(
         default="on_connect", description="when to open the session at the model"
@@ -130,7 +195,8 @@ class RouteSettings(Section):
     )
     resume_seconds: Seconds = Field(
         default=120.0,
-        description="how long a session is kept for a client whose connection is lost",
+        description="how long a session is kept for a client whose connection is lost; 3600 with "
+        "mode async",
     )
     on_expiry: Literal["close", "renew", "replay"] | None = Field(
         default=None,
@@ -185,8 +251,47 @@ class RouteSettings(Section):
         default=67_108_864, description="the same in bytes; more than twice aws.reply_bytes"
     )
     log_seconds: Positive = Field(
-        default=600.0, description="how long they are kept; more than resume_seconds"
+        default=600.0,
+        description="how long they are kept; more than resume_seconds; 7200 with mode async",
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _defaults_of_its_mode(cls, values: Any) -> Any:
+        if isinstance(values, dict) and values.get("mode") == "async":
+            return {**ASYNC_DEFAULTS, **values}
+        return values
+
+    @model_validator(mode="after")
+    def _goes_with_its_mode(self) -> Self:
+        given = self.model_fields_set
+        if self.mode != "async":
+            stray = [name for name in ASYNC_ONLY if name in given]
+            if stray:
+                raise ValueError(f'`{stray[0]}` goes with `mode = "async"`')
+            return self
+        if self.profile.opening is not Opening.NONE or self.profile.prefix_aware:
+            raise ValueError(
+                '`mode = "async"` has no sessions; leave `session` out. `history = "gateway"` lets '
+                "the gateway keep the conversation"
+            )
+        if self.stream not in {None, "off"}:
+            raise ValueError(
+                '`mode = "async"` has no streams: replies come in one piece; leave `stream` out'
+            )
+        for name in _NOT_ASYNC:
+            if getattr(self, name) is not None or name in self.allow:
+                raise ValueError(f'InvokeEndpointAsync (`mode = "async"`) has no `{name}`')
+        if self.inference_id is not None:
+            raise ValueError(
+                '`mode = "async"` gives each turn an `inference_id` of its own; leave it out'
+            )
+        return self
+
+    @property
+    def async_options(self) -> AsyncOptions:
+        """What there is to say of its asynchronous calls."""
+        return AsyncOptions(**{name: getattr(self, name) for name in ASYNC_ONLY})
 
     @field_validator("request")
     @classmethod
@@ -225,7 +330,8 @@ class RouteSettings(Section):
     @property
     def body_format(self) -> Format:
         """What the route's model takes and gives."""
-        given = {"stream": self.stream, "text": self.text, "request": self.request}
+        stream = "off" if self.mode == "async" else self.stream
+        given = {"stream": stream, "text": self.text, "request": self.request}
         known = FORMATS[self.format] if self.format else Format()
         made = {
             name: getattr(known, name) if value is None else value for name, value in given.items()

@@ -269,6 +269,12 @@ class AwsSettings(Section):
         default=None,
         description="address of SageMaker Runtime, to speak to something other than AWS",
     )
+    s3_endpoint_url: EndpointUrl | None = Field(
+        default=None, description="the same of S3, where asynchronous routes have their objects"
+    )
+    sqs_endpoint_url: EndpointUrl | None = Field(
+        default=None, description="the same of SQS, where they have their notices"
+    )
     transport: Literal["auto", "lean", "aiobotocore"] = Field(
         default="auto",
         description='how to call the platform: by "aiobotocore", at a part of its cost by "lean", '

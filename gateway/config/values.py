@@ -202,6 +202,42 @@ def with_place(template: Any, names: tuple[str, ...], what: str) -> Any:
     return template
 
 
+def _prefix(value: str) -> str:
+    if not re.fullmatch(r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]/([\x21-\x7e]*/)?", value):
+        raise ValueError("expected a prefix such as s3://my-bucket/inputs/, with `/` at its end")
+    if len(value) > 900:
+        raise ValueError("expected at most 900 characters")
+    return value
+
+
+ID, SESSION = "0" * 24, "0" * 32
+"""As long as what stands for ``$id`` and ``$session``."""
+
+
+def _filename(value: str) -> str:
+    if "$id" not in value:
+        raise ValueError(
+            "needs $id in it, for what is different for each turn: outputs of one name would be "
+            "taken for each other's"
+        )
+    name = value.replace("$id", ID)
+    if not re.fullmatch(r"[a-zA-Z0-9][\w.-]{0,31}", name, re.ASCII) or name.count(".") > 1:
+        raise ValueError(
+            "expected up to 32 letters, digits, `-`, `_` and one `.`, of which $id takes 24; such "
+            "as $id.json"
+        )
+    return value
+
+
+def _extension(value: str) -> str:
+    path = value.replace("$id", ID).replace("$session", SESSION)
+    if not re.fullmatch(r"(?!s3:|https:)[a-zA-Z0-9!_.*'()/-]{1,512}", path):
+        raise ValueError(
+            "expected a path of up to 512 letters, digits and !_.*'()/-, such as chat/$session"
+        )
+    return value
+
+
 Seconds = Annotated[float, BeforeValidator(_number), Field(ge=0, le=86_400, allow_inf_nan=False)]
 Positive = Annotated[float, BeforeValidator(_number), Field(gt=0, le=86_400, allow_inf_nan=False)]
 PositiveBytes = Annotated[
@@ -219,6 +255,9 @@ EndpointName = Annotated[str, AfterValidator(_endpoint_name), _label(63)]
 RouteName = Annotated[
     str, _matching(r"[A-Za-z0-9_-]+", 64, "letters, digits, `-` and `_` as a route's name")
 ]
+S3Prefix = Annotated[str, AfterValidator(_prefix)]
+OutputName = Annotated[str, AfterValidator(_filename)]
+OutputPath = Annotated[str, AfterValidator(_extension)]
 Expression = Annotated[str, AfterValidator(_expression)]
 SessionProfile = Annotated[Any, BeforeValidator(_profile)]
 Host = Annotated[str, AfterValidator(_host)]

@@ -50,6 +50,17 @@ class AioTransport:
         """See `Transport.invoke_endpoint`."""
         return self._run(self._invoke(parameters), on_end)
 
+    def invoke_endpoint_async(
+        self, parameters: dict[str, Any], on_end: OnEnd[dict[str, Any]]
+    ) -> Call:
+        """InvokeEndpointAsync.
+
+        Args:
+            parameters: As in the API model.
+            on_end: Called with the members of its output.
+        """
+        return self._run(self._submit(parameters), on_end)
+
     def invoke_endpoint_with_response_stream(
         self,
         parameters: dict[str, Any],
@@ -99,6 +110,10 @@ class AioTransport:
         except Exception as error:  # noqa: BLE001 - whatever it is, it means that
             raise ReplyFailed(error) from None
         return response
+
+    async def _submit(self, parameters: dict[str, Any]) -> dict[str, Any]:
+        deadline = asyncio.get_running_loop().time() + self.limits.call_timeout
+        return await self._send(self._client.invoke_endpoint_async, parameters, deadline)
 
     async def _stream(
         self, parameters: dict[str, Any], reader: ReplyReader, source: "_Source"

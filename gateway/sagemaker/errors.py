@@ -33,7 +33,9 @@ from gateway.sagemaker.profiles import HANDLER_RAISED, Profile
 from gateway.sagemaker.said import error_name, loggable
 from gateway.session.ports import ModelError
 
-OPERATIONS = frozenset({"InvokeEndpoint", "InvokeEndpointWithResponseStream"})
+OPERATIONS = frozenset(
+    {"InvokeEndpoint", "InvokeEndpointAsync", "InvokeEndpointWithResponseStream"}
+)
 OPERATOR = "The gateway may not use the endpoint, or it is not there; its operator must mend this."
 NOTHING: Mapping[str, str] = MappingProxyType({})
 

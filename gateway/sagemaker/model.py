@@ -166,7 +166,7 @@ class SageMakerModel:
         parameters = self._parameters(request, session, affinity)
         text = "".join(parameters.values())
         if not (text.isascii() and text.isprintable()):
-            wrong = _wrong_field(parameters)
+            wrong = wrong_field(parameters)
             return asyncio.get_running_loop().call_soon(on_end, wrong)
         body, sha256 = request.body, request.sha256
         key = self._profile.session_id_key
@@ -400,7 +400,7 @@ class _Turn:
         self.call.cancel()
 
 
-def _wrong_field(parameters: Mapping[str, str]) -> Failure:
+def wrong_field(parameters: Mapping[str, str]) -> Failure:
     """Why a call can't be made: what no header can carry, named as the protocol names it."""
     wrong = next(
         _FIELDS[parameter]

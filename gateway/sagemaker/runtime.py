@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from typing import Any, Literal
@@ -24,6 +24,8 @@ from gateway.sagemaker.transport import CallLimits, Transport
 log = structlog.stdlib.get_logger("gateway.sagemaker")
 
 
+USER_AGENT = f"session-gateway/{gateway.__version__}"
+
 START_SECONDS = 30.0
 """How long looking for credentials may take before the gateway starts; calls need them anyway."""
 
@@ -38,6 +40,31 @@ def _is_on_this_machine(url: str | None) -> bool:
         return is_loopback(urlsplit(url or "").hostname or "")
     except ValueError:  # no address
         return False
+
+
+def without_proxies(url: str | None) -> dict[str, str] | None:
+    """The proxies on the way to an address: none to this machine; None leaves it to the
+    environment, which may name one for this machine's own servers.
+    """
+    return {} if _is_on_this_machine(url) else None
+
+
+def runtime_config(
+    limits: CallLimits, endpoint_url: str | None, http_session: Callable[..., HttpSession]
+) -> AioConfig:
+    """How a client for ``sagemaker-runtime`` is configured."""
+    return AioConfig(
+        # One attempt. botocore's default of five sends a turn again after a read timeout or a 5xx,
+        # and a stateful model would see it twice. Given here, it wins over AWS_MAX_ATTEMPTS.
+        retries={"total_max_attempts": 1, "mode": "standard"},
+        connect_timeout=limits.connect_timeout,
+        read_timeout=limits.read_timeout,
+        max_pool_connections=limits.connections,
+        http_session_cls=http_session,
+        proxies=without_proxies(endpoint_url),
+        tcp_keepalive=True,
+        user_agent_extra=USER_AGENT,
+    )
 
 
 @asynccontextmanager
@@ -87,19 +114,8 @@ async def runtime_client(
     )
     session: Any = AioSession(profile=profile)
     http_options: dict[str, Any] = {}  # as botocore decides on them
-    config = AioConfig(
-        # One attempt. botocore's default of five sends a turn again after a read timeout or a 5xx,
-        # and a stateful model would see it twice. Given here, it wins over AWS_MAX_ATTEMPTS.
-        retries={"total_max_attempts": 1, "mode": "standard"},
-        connect_timeout=connect_timeout,
-        read_timeout=read_timeout,
-        max_pool_connections=max_pool_connections,
-        http_session_cls=partial(HttpSession, on_options=http_options.update),
-        # None leaves it to the environment, which may name a proxy for this machine's own servers.
-        proxies={} if _is_on_this_machine(endpoint_url) else None,
-        tcp_keepalive=True,
-        user_agent_extra=f"session-gateway/{gateway.__version__}",
-    )
+    http_session = partial(HttpSession, on_options=http_options.update)
+    config = runtime_config(limits, endpoint_url, http_session)
 
     async def refusal(text: str) -> NotConfigured:
         known = await platform_problems(

@@ -49,8 +49,7 @@ class Clients:
             while True:
                 try:
                     answer = await self.s3.get_object(Bucket=bucket, Key=key)
-                except ClientError as error:
-                    assert error.response["Error"]["Code"] == "NoSuchKey"
+                except self.s3.exceptions.NoSuchKey:
                     await asyncio.sleep(0.01)
                 else:
                     async with answer["Body"] as body:
@@ -85,9 +84,11 @@ async def connected(url: str, clients: Clients, **keys: str) -> AsyncIterator[Cl
 @pytest.fixture
 async def clients() -> AsyncIterator[Clients]:
     made = Clients()
-    async with running([made.endpoint], bucket=made.bucket, queue=made.queue) as url:
-        async with connected(url, made):
-            yield made
+    async with (
+        running([made.endpoint], bucket=made.bucket, queue=made.queue) as url,
+        connected(url, made),
+    ):
+        yield made
 
 
 async def test_a_reply_is_an_object(clients: Clients) -> None:
@@ -181,7 +182,7 @@ async def test_what_waits_too_long_fails(clients: Clients, monkeypatch: pytest.M
 async def test_the_queue_is_told_of_each_end(clients: Clients) -> None:
     done = await clients.ask(InferenceId="one")
     await clients.ask("/fail 400", InferenceId="two")
-    told = {}
+    told: dict[str, Any] = {}
     while len(told) < 2:
         for message in await clients.received():
             assert message["Attributes"]["ApproximateReceiveCount"] == "1"

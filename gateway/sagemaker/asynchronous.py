@@ -1,0 +1,352 @@
+"""A route's model that answers later: ``InvokeEndpointAsync``, and the wait for what it makes.
+
+The call is answered at once with where the reply will be, as an object of S3. It is looked for
+there, less and less often; or, where a queue tells of it, when it is told. Nothing of this has
+sessions, and nothing of it can be cancelled at the platform.
+"""
+
+import asyncio
+import random
+import re
+import secrets
+import time
+from collections.abc import Coroutine
+from functools import partial
+from typing import Any
+
+import structlog
+from msgspec import UNSET
+
+from gateway.errors import WAIT_SECONDS, ErrorCode, Failure, Outcome, internal
+from gateway.formats.presets import Format
+from gateway.logs import LogLimit
+from gateway.protocol.options import CallOptions
+from gateway.sagemaker.errors import failure_of, failure_of_reply, with_facts
+from gateway.sagemaker.model import AS_IT_IS, SageMakerModel, wrong_field
+from gateway.sagemaker.notices import Notice
+from gateway.sagemaker.objects import DENIED, Found, NotRead
+from gateway.sagemaker.options import AsyncOptions
+from gateway.sagemaker.profiles import PROFILES
+from gateway.sagemaker.services import Services
+from gateway.sagemaker.transport import result_of
+from gateway.session.bodies import TEXT
+from gateway.session.ports import (
+    Call,
+    ModelError,
+    ModelReply,
+    ModelRequest,
+    ModelSession,
+    OnEnd,
+    OnParts,
+    Receipt,
+)
+
+INLINE_BYTES = 128_000
+"""The largest input that a call itself can carry."""
+
+LATE_SECONDS = 60.0
+"""How much later than it may a reply is still waited for: clocks differ, and it has to be written.
+"""
+
+LINES_A_MINUTE = 10
+
+log = structlog.stdlib.get_logger("gateway.sagemaker")
+
+_TOO_LARGE = Failure(
+    code=ErrorCode.TOO_LARGE,
+    message=f"The body is larger than {INLINE_BYTES} bytes, the most that this route takes.",
+)
+_FULL = Failure(
+    code=ErrorCode.THROTTLED,
+    message="Too many replies are waited for; send it again later.",
+    retry_after=WAIT_SECONDS,
+)
+_NOWHERE = Failure(
+    code=ErrorCode.UNAVAILABLE,
+    message="The platform has taken the message and not said where the reply will be.",
+    outcome=Outcome.UNKNOWN,
+)
+_EXPIRED = Failure(
+    code=ErrorCode.TIMEOUT,
+    message="The model has not answered in the time that it had.",
+    outcome=Outcome.UNKNOWN,
+)
+_FAILED = Failure(
+    code=ErrorCode.MODEL_ERROR,
+    message="The model failed; whether it saw the message is not known.",
+    outcome=Outcome.UNKNOWN,
+)
+
+_OWN = re.compile("[0-9a-f]{32}")
+_STATUS = re.compile(r"error \((\d{3})\)")
+
+
+class AsyncModel(SageMakerModel):
+    """A route's way to an asynchronous endpoint; see `gateway.session.ports.Model`.
+
+    Args:
+        services: What it is called, looked for and told by.
+        endpoint_name: Which endpoint to call.
+        defaults: See `SageMakerModel`.
+        options: The route's.
+        body_format: Where the text is in its replies.
+        route: The route's name, for the log.
+    """
+
+    def __init__(
+        self,
+        services: Services,
+        endpoint_name: str,
+        defaults: CallOptions,
+        options: AsyncOptions,
+        *,
+        body_format: Format = AS_IT_IS,
+        route: str | None = None,
+    ) -> None:
+        super().__init__(
+            services.transport,
+            endpoint_name,
+            PROFILES["stateless"],
+            defaults,
+            body_format=body_format,
+            route=route,
+        )
+        self._services = services
+        self._submitter = services.transport
+        self._objects = services.objects
+        self._options = options
+        url = options.notification_queue_url
+        self._notices = None if url is None else services.notices(url)
+        self._waits = 0
+        self._unread = LogLimit(LINES_A_MINUTE)
+        self._denied = False  # whether it was said
+
+    def invoke(
+        self,
+        request: ModelRequest,
+        session: ModelSession | None,  # noqa: ARG002 - there is none
+        *,
+        affinity: str,
+        principal: str,  # noqa: ARG002 - the platform knows the gateway alone
+        until: float | None,  # noqa: ARG002 - nothing expires
+        on_parts: OnParts,  # noqa: ARG002 - there are none
+        on_end: OnEnd,
+    ) -> Call:
+        """See `Model.invoke`; it ends with a receipt."""
+        loop = asyncio.get_running_loop()
+        if self._options.input_location is None and len(request.body) > INLINE_BYTES:
+            return loop.call_soon(on_end, _TOO_LARGE)
+        if self._waits >= self._options.max_turns_awaited:
+            return loop.call_soon(on_end, _FULL)
+        parameters = self._parameters(request, None, affinity)
+        text = "".join(parameters.values())
+        if not (text.isascii() and text.isprintable()):
+            return loop.call_soon(on_end, wrong_field(parameters))
+        call = _Submission()
+        call.task = self._run(self._submit(call, parameters, request, affinity), on_end)
+        return call
+
+    async def _submit(
+        self, call: "_Submission", parameters: dict[str, Any], request: ModelRequest, affinity: str
+    ) -> Receipt:
+        options, name = self._options, secrets.token_hex(16)
+        if request.inference_id is UNSET:
+            parameters["InferenceId"] = name
+        elif options.filename is None:
+            # Outputs are called by their inference ids, and a client may use one twice: without a
+            # name of its own, one turn's reply would be taken for another's.
+            parameters["Filename"] = name
+        if options.filename is not None:
+            parameters["Filename"] = options.filename.replace("$id", name[:24])
+        if options.s3_output_path_extension is not None:
+            extension = options.s3_output_path_extension.replace("$session", affinity)
+            parameters["S3OutputPathExtension"] = extension.replace("$id", name[:24])
+        said = dict(parameters)
+        if options.input_location is None:
+            parameters["Body"] = request.body
+        else:
+            location = f"{options.input_location}{name}"
+            await self._put(location, request)
+            parameters["InputLocation"] = said["InputLocation"] = location
+        parameters["RequestTTLSeconds"] = options.request_ttl_seconds
+        parameters["InvocationTimeoutSeconds"] = options.invocation_timeout_seconds
+        call.sent = True
+        lasts = options.request_ttl_seconds + options.invocation_timeout_seconds + LATE_SECONDS
+        until = time.time() + lasts
+        try:
+            answer = await result_of(partial(self._submitter.invoke_endpoint_async, parameters))
+        except Exception as error:  # noqa: BLE001 - whatever it is, it stops here
+            own = (self._endpoint_name, *self._defaults.values())
+            failure = failure_of(error, self._profile, in_session=False, sent=said, own=own)
+            facts = {**failure.facts, "body_bytes": len(request.body)}
+            raise ModelError(self._named(with_facts(failure, **facts))) from None
+        if not answer.get("OutputLocation"):
+            raise ModelError(self._named(_NOWHERE))
+        return Receipt(
+            id=answer.get("InferenceId") or parameters["InferenceId"],
+            reply_at=answer["OutputLocation"],
+            failure_at=answer.get("FailureLocation"),
+            until=until,
+        )
+
+    async def _put(self, location: str, request: ModelRequest) -> None:
+        try:
+            await self._objects.put(location, request.body, request.content_type)
+        except ModelError as error:
+            raise ModelError(self._named(error.failure)) from None
+
+    def wait(self, receipt: Receipt, *, affinity: str, on_end: OnEnd) -> Call:
+        """See `Model.wait`."""
+        return self._run(self._wait(receipt, affinity), on_end)
+
+    async def _wait(self, receipt: Receipt, affinity: str) -> ModelReply:
+        heard = _Heard()
+        notices = self._notices
+        leave = None if notices is None else notices.expect(receipt, heard.take)
+        self._waits += 1
+        try:
+            return await self._poll(receipt, heard, affinity)
+        finally:
+            self._waits -= 1
+            if leave is not None:
+                leave()
+
+    async def _poll(self, receipt: Receipt, heard: "_Heard", affinity: str) -> ModelReply:
+        options, notices = self._options, self._notices
+        pause = options.poll_seconds
+        while True:
+            notice = heard.forget()
+            why = await self._look(receipt, affinity)
+            if isinstance(why, ModelReply):
+                return why
+            if notice is not None and notice.has_failed and _is_sure(receipt):
+                raise ModelError(self._failed(notice.failure_reason))
+            left = receipt.until - time.time()
+            if left <= 0:
+                raise ModelError(self._named(with_facts(_EXPIRED, s3=why)))
+            if notices is not None and notices.is_up and notice is None:
+                pause = options.poll_max_seconds
+            wait = pause * random.uniform(0.5, 1)  # noqa: S311 - no secret
+            pause = min(2 * pause, options.poll_max_seconds)
+            await heard.wait(min(wait, left))
+
+    async def _look(self, receipt: Receipt, affinity: str) -> ModelReply | str | None:
+        """The reply; where there is none yet, what keeps it from being read, if anything does.
+
+        Raises:
+            ModelError: None will come.
+        """
+        why = None
+        for location in (receipt.reply_at, receipt.failure_at):
+            if location is None:
+                continue
+            try:
+                found = await self._objects.get(location)
+            except NotRead as error:
+                why = str(error)
+                self._log_unread(why, affinity)
+                continue
+            except ModelError as error:
+                raise ModelError(self._named(error.failure)) from None
+            if found is None:
+                continue
+            if location == receipt.failure_at:
+                raise ModelError(self._failed(found.body[:4096].decode(errors="replace")))
+            return self._read(found)
+        return why
+
+    def _read(self, found: Found) -> ModelReply:
+        try:
+            text = None if self._text is None else self._text.of_body(found.body)
+        except Exception as error:  # noqa: BLE001 - whatever it is, it stops here
+            raise ModelError(self._named(failure_of_reply(error))) from None
+        if text is None:
+            return ModelReply(body=found.body, content_type=found.content_type)
+        return ModelReply(body=text.encode(), content_type=TEXT)
+
+    def _failed(self, text: str) -> Failure:
+        """A failure of the model, of which AWS says this: its container may be quoted in it."""
+        status = _STATUS.search(text)
+        if status is None:
+            return self._named(_FAILED)
+        failure = Failure(
+            code=ErrorCode.MODEL_ERROR,
+            message=f"The model answered with an error (status {status[1]}).",
+            outcome=Outcome.INVOKED,
+        )
+        return self._named(with_facts(failure, original_status=int(status[1])))
+
+    def _log_unread(self, why: str, affinity: str) -> None:
+        about: dict[str, object] = {"route": self._route, "endpoint": self._endpoint_name}
+        if why == DENIED:
+            # What S3 says of an object that is not there yet, too.
+            if not self._denied:
+                self._denied = True
+                log.warning("replies can't be read, or buckets not listed", **about)
+            return
+        suppressed = self._unread.suppressed("")
+        if suppressed is not None:
+            about |= {"session": affinity, "why": why, "suppressed": suppressed}
+            log.warning("a reply can't be read yet", **about)
+
+    def _run(
+        self, work: Coroutine[Any, Any, ModelReply | Receipt], on_end: OnEnd
+    ) -> "asyncio.Task[Any]":
+        task = self._services.spawn(work)
+        task.add_done_callback(partial(_ended, on_end))
+        return task
+
+
+class _Submission:
+    """A call on its way."""
+
+    task: "asyncio.Task[Any]"
+    sent = False
+
+    def cancel(self) -> object:
+        """See `Call.cancel`."""
+        self.task.cancel()
+        return None if self.sent else Outcome.NOT_INVOKED
+
+
+class _Heard:
+    """What was told of a call while it is waited for."""
+
+    def __init__(self) -> None:
+        self._notice: Notice | None = None
+        self._event = asyncio.Event()
+
+    def take(self, notice: Notice) -> None:
+        self._notice = notice
+        self._event.set()
+
+    def forget(self) -> Notice | None:
+        notice, self._notice = self._notice, None
+        self._event.clear()
+        return notice
+
+    async def wait(self, seconds: float) -> None:
+        """Until there is something, or so many seconds have passed."""
+        try:
+            async with asyncio.timeout(seconds):
+                await self._event.wait()
+        except TimeoutError:
+            pass
+
+
+def _is_sure(receipt: Receipt) -> bool:
+    """Whether a notice by its id is about this call: clients may use theirs more than once."""
+    return _OWN.fullmatch(receipt.id) is not None
+
+
+def _ended(on_end: OnEnd, task: "asyncio.Task[ModelReply | Receipt]") -> None:
+    if task.cancelled() or task.cancelling():
+        return
+    error = task.exception()
+    if error is None:
+        on_end(task.result())
+    elif isinstance(error, ModelError):
+        on_end(error.failure)
+    else:
+        log.error("an adapter failed", exc_info=error)
+        on_end(internal(Outcome.UNKNOWN))

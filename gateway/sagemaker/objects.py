@@ -1,0 +1,130 @@
+"""Objects of S3: the inputs of asynchronous calls, their outputs and failures."""
+
+import asyncio
+from typing import Any
+
+import aiohttp
+import botocore.exceptions as boto
+
+from gateway.errors import ErrorCode, Failure
+from gateway.protocol.discretion import Discreet
+from gateway.sagemaker.errors import with_facts
+from gateway.sagemaker.said import error_name
+from gateway.sagemaker.transport import too_large
+from gateway.session.ports import ModelError
+
+AT_ONCE = 50
+"""How many calls to S3 are under way at once; the others wait."""
+
+DENIED = "AccessDenied"
+"""Where the gateway may not list a bucket, S3 says so too of an object that is not there."""
+
+_UNREACHED = (boto.BotoCoreError, aiohttp.ClientError, OSError, TimeoutError)
+_ABSENT = frozenset({"NoSuchKey", "404"})
+_BUSY = frozenset({"SlowDown", "Throttling", "RequestLimitExceeded", "ServiceUnavailable"})
+_NOT_PUT = Failure(
+    code=ErrorCode.UNAVAILABLE,
+    message="The message can't be put where the endpoint reads it; nothing was sent.",
+)
+_NOT_ALLOWED = Failure(
+    code=ErrorCode.UNAVAILABLE,
+    message="The gateway may not put the message where the endpoint reads it; its operator must "
+    "mend this.",
+    retryable=False,
+)
+
+
+class Found(Discreet, frozen=True):
+    """An object.
+
+    Attributes:
+        body: All of it.
+        content_type: As whoever wrote it has said.
+    """
+
+    body: bytes
+    content_type: str | None
+
+
+class NotRead(Exception):
+    """Whether an object is there can't be told; the text is what S3, or the way to it, says."""
+
+
+class Objects:
+    """Puts and gets. A location is ``s3://BUCKET/KEY``.
+
+    Args:
+        client: aiobotocore's, for ``s3``.
+        seconds: How long a call may take.
+        most: The largest object that is read.
+    """
+
+    def __init__(self, client: Any, *, seconds: float, most: int) -> None:
+        self._client = client
+        self._seconds = seconds
+        self._most = most
+        self._room = asyncio.Semaphore(AT_ONCE)
+
+    async def put(self, location: str, body: bytes, content_type: str) -> None:
+        """Write an object.
+
+        Raises:
+            ModelError: It may not be there.
+        """
+        bucket, key = _parts(location)
+        try:
+            async with self._room, asyncio.timeout(self._seconds):
+                await self._client.put_object(
+                    Bucket=bucket, Key=key, Body=body, ContentType=content_type
+                )
+        except boto.ClientError as error:
+            code, status = _said(error)
+            failure = _NOT_PUT if code in _BUSY or status >= 500 else _NOT_ALLOWED
+            facts = {"operation": "PutObject", "code": error_name(code), "status": status}
+            raise ModelError(with_facts(failure, **facts)) from None
+        except _UNREACHED as error:
+            facts = {"operation": "PutObject", "raised": type(error).__name__}
+            raise ModelError(with_facts(_NOT_PUT, **facts)) from None
+
+    async def get(self, location: str) -> Found | None:
+        """Read an object; None where it is not there.
+
+        Raises:
+            NotRead: That can't be told.
+            ModelError: It is larger than it may be.
+        """
+        bucket, key = _parts(location)
+        try:
+            async with self._room, asyncio.timeout(self._seconds):
+                answer = await self._client.get_object(Bucket=bucket, Key=key)
+                async with answer["Body"] as stream:
+                    body = await self._read(stream, answer.get("ContentLength", 0))
+        except boto.ClientError as error:
+            code, _ = _said(error)
+            if code in _ABSENT:
+                return None
+            raise NotRead(error_name(code)) from None
+        except _UNREACHED as error:
+            raise NotRead(type(error).__name__) from None
+        return Found(body, answer.get("ContentType"))
+
+    async def _read(self, stream: Any, length: int) -> bytes:
+        if length > self._most:
+            raise too_large(self._most)
+        whole = bytearray()
+        async for chunk in stream.iter_chunks(65_536):
+            whole += chunk
+            if len(whole) > self._most:
+                raise too_large(self._most)
+        return bytes(whole)
+
+
+def _parts(location: str) -> tuple[str, str]:
+    bucket, _, key = location.partition("://")[2].partition("/")
+    return bucket, key
+
+
+def _said(error: boto.ClientError) -> tuple[str, int]:
+    """The code and the status of an answer."""
+    status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+    return str(error.response.get("Error", {}).get("Code", "")), status
