@@ -20,6 +20,12 @@ from tests.support.calls import invoke
 from tests.support.timing import UNIT
 
 
+@pytest.fixture(scope="module")
+def transport() -> str:
+    """Asynchronous routes have but one way to call."""
+    return "aiobotocore"
+
+
 @pytest.fixture
 async def fixture() -> AsyncIterator[Fixture]:
     async with platform() as fixture:
