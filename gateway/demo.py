@@ -1,6 +1,7 @@
 """The demonstration: a gateway, SageMaker on this machine and models, all in one process.
 
-The language model is there in both of the ways that such models are served: remembering what was
+The built-in model is there once more as an asynchronous endpoint, which takes its time; and the
+language model is there in both of the ways that such models are served: remembering what was
 said, and forgetting it, so that the gateway sends all of it with each message. Where several
 replicas of the gateway are asked for, they are processes of their own, and so is the store that
 they share.
@@ -11,10 +12,14 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from gateway.config import AwsSettings, RouteSettings, ServerSettings, Settings, StoreSettings
+from gateway.local.asynchronous import Asynchronous
 from gateway.local.builtin import BuiltinModel
 from gateway.local.command import apart_from_aws
+from gateway.local.faults import Fault
 from gateway.local.language import LanguageModel
 from gateway.local.llama import SLOTS, LanguageModelUnavailable, Llama, find_weights
+from gateway.local.notices import Queue
+from gateway.local.objects import Bucket
 from gateway.local.platform import Endpoint
 from gateway.local.server import ACCESS_KEY, REGION, SECRET_KEY, running
 from gateway.local.valkey import running as running_valkey
@@ -25,6 +30,9 @@ from gateway.workers import supervise
 INSTANCES = 2
 LEASE_SECONDS = 2.0
 """Nobody who tries it likes to wait."""
+
+WORK_SECONDS = 5.0
+"""How long the asynchronous endpoint works on each turn."""
 
 SEED = "Let us go on with this conversation:\n$transcript"
 
@@ -56,8 +64,16 @@ async def demo(
     listen(ServerSettings().host, port).close()  # said before the model takes its time to load
     names = [f"i-{n}" for n in range(1, INSTANCES + 1)]
     builtin = Endpoint("builtin", [BuiltinModel(name) for name in names])
+    bucket, queue = Bucket(), Queue()
+    slow = Endpoint(
+        "slow",
+        [BuiltinModel(name, forgets=True) for name in names],
+        asynchronous=Asynchronous(bucket, queue.publish),
+    )
+    slow.faults.add(Fault(delay_work_seconds=WORK_SECONDS))
     endpoints = [
         builtin,
+        slow,
         Endpoint("openai-chat", [BuiltinModel(name, forgets=True) for name in names]),
     ]
     with Signals() as signals, _store(replicas) as store:
@@ -75,9 +91,9 @@ async def demo(
                     await llama.load()
                     if signals.received:
                         return
-                endpoints = [*_language_models(llamas), builtin]
+                endpoints = [*_language_models(llamas), builtin, slow]
         with apart_from_aws(AWS_ACCESS_KEY_ID=ACCESS_KEY, AWS_SECRET_ACCESS_KEY=SECRET_KEY):
-            async with running(endpoints) as url:
+            async with running(endpoints, bucket=bucket, queue=queue) as url:
                 say(f"SageMaker on this machine: {url}")
                 routes = ", ".join(endpoint.name for endpoint in endpoints)
                 lose = f"curl -X POST {url}/_local/builtin/instances/i-1/lose"
@@ -128,12 +144,25 @@ def _settings(
     return Settings(
         server=ServerSettings(port=port, workers=replicas, log_level="WARNING", drain_seconds=3),
         store=store,
-        aws=AwsSettings(region=REGION, endpoint_url=url),
-        routes={endpoint.name: _route(endpoint.name) for endpoint in endpoints},
+        aws=AwsSettings(
+            region=REGION,
+            endpoint_url=url,
+            s3_endpoint_url=f"{url}/_s3",
+            sqs_endpoint_url=f"{url}/_sqs",
+        ),
+        routes={endpoint.name: _route(endpoint.name, url) for endpoint in endpoints},
     )
 
 
-def _route(name: str) -> RouteSettings:
+def _route(name: str, url: str) -> RouteSettings:
+    if name == "slow":
+        return RouteSettings(
+            endpoint_name=name,
+            mode="async",
+            format="openai-chat",
+            input_location="s3://local/inputs/",
+            notification_queue_url=f"{url}/_sqs",
+        )
     if name == "openai-chat":
         # What is sent with a message leaves room for it, and for the answer, in 2048 tokens.
         return RouteSettings(

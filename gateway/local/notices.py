@@ -13,6 +13,7 @@ from starlette.responses import Response
 
 from gateway.local.api import ApiError
 from gateway.local.signing import Verifier
+from gateway.local.visits import ClientGone, unless_gone
 
 MAX_MESSAGES = 10_000
 """How many there may be; the oldest go first."""
@@ -127,9 +128,11 @@ class QueueApi:
             self._verifier.check(request.method, str(request.url), request.headers, body)
             asked = msgspec.json.decode(body)
             operation = request.headers.get("x-amz-target", "").partition(".")[2]
-            answer = await self._do(operation, asked)
+            answer = await unless_gone(request.receive, self._do(operation, asked))
         except ApiError as error:
             return _refusal(error.status, error.code)
+        except ClientGone:
+            return Response(status_code=499)
         return _answer(200, answer)
 
     async def _do(self, operation: str, asked: dict[str, Any]) -> dict[str, Any]:

@@ -31,6 +31,7 @@ from gateway.local.notices import Queue, QueueApi
 from gateway.local.objects import Bucket, ObjectApi
 from gateway.local.platform import Endpoint, Stream, StreamFailure
 from gateway.local.signing import Verifier
+from gateway.local.visits import ClientGone, unless_gone
 
 ACCESS_KEY = "local"
 SECRET_KEY = "local-secret"  # noqa: S105 - opens nothing but this server, and is no secret
@@ -45,10 +46,6 @@ _PASSED_BACK = ("content-type", CUSTOM_ATTRIBUTES, NEW_SESSION_ID, CLOSED_SESSIO
 
 
 T = TypeVar("T")
-
-
-class ClientGone(Exception):
-    """The client has closed its connection."""
 
 
 class Expiry(Struct, frozen=True, forbid_unknown_fields=True):
@@ -253,29 +250,14 @@ class EventStreamResponse(Response):
 
 
 async def _unless_abandoned(
-    receive: Receive,
-    endpoint: Endpoint,
-    work: Coroutine[Any, Any, T],
+    receive: Receive, endpoint: Endpoint, work: Coroutine[Any, Any, T]
 ) -> T:
-    """The result of this work, which stops if the client goes away first.
-
-    The body has been read, so that all that can still be received is the disconnect.
-
-    Raises:
-        ClientGone: It has.
-    """
-    working = asyncio.ensure_future(work)
-    leaving = asyncio.ensure_future(receive())
+    """The result of this work; a client that goes away first is counted. See `unless_gone`."""
     try:
-        await asyncio.wait({working, leaving}, return_when=asyncio.FIRST_COMPLETED)
-        if not working.done():
-            endpoint.abandoned += 1
-            raise ClientGone
-        return working.result()
-    finally:
-        for task in (working, leaving):
-            task.cancel()
-        await asyncio.gather(working, leaving, return_exceptions=True)
+        return await unless_gone(receive, work)
+    except ClientGone:
+        endpoint.abandoned += 1
+        raise
 
 
 def _counts(endpoint: Endpoint) -> dict[str, int]:

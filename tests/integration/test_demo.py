@@ -77,6 +77,22 @@ async def test_a_model_that_forgets_is_told_everything_again() -> None:
         process.stop()
 
 
+async def test_one_that_answers_later_is_told_everything_too() -> None:
+    process = Process([sys.executable, "-m", "gateway", "demo", "--port", "0", "--builtin"])
+    try:
+        async with client(process.websocket, route="slow") as chat:
+            await chat.open()
+            await chat.send("message.send", id="1", text="My name is Ada.")
+            await chat.send("message.send", id="2", text="What do you know?")
+            await chat.until("message.accepted", id="2")
+            done = await chat.until("message.done", id="2")
+        assert done["text"].endswith("Your name is Ada.")
+        assert process.stop() == 0
+        assert "Traceback" not in process.output
+    finally:
+        process.stop()
+
+
 async def test_a_conversation_outlives_its_replica_and_its_instance() -> None:
     demo = [sys.executable, "-m", "gateway", "demo", "--port", "0", "--builtin"]
     process = Process([*demo, "--replicas", "3"])
