@@ -1,5 +1,6 @@
 """Whether a configuration that can be read would work here; for ``session-gateway check``."""
 
+import re
 from collections.abc import AsyncIterator, Iterator
 from typing import NamedTuple
 
@@ -52,7 +53,12 @@ async def findings(configuration: Configuration, *, offline: bool) -> list[Findi
         offline: Do not look for credentials, keys and the store, which may ask other machines.
     """
     aws, sources = configuration.settings.aws, configuration.sources
-    found = [*_server(configuration), *_files(configuration), *_routes(configuration)]
+    found = [
+        *_server(configuration),
+        *_files(configuration),
+        *_routes(configuration),
+        *_later(configuration),
+    ]
     if not offline:
         found += [finding async for finding in _addresses(configuration)]
     found += [finding async for finding in _store(configuration, offline=offline)]
@@ -172,6 +178,28 @@ def _routes(configuration: Configuration) -> Iterator[Finding]:
                 "JSON, `text` (or a `format`) says where the words are in it"
             )
             yield _warning(configuration, ("routes", name, "request"), text)
+
+
+def _later(configuration: Configuration) -> Iterator[Finding]:
+    """Of asynchronous routes."""
+    settings = configuration.settings
+    for name, route in settings.routes.items():
+        if route.mode != "async":
+            continue
+        if settings.store.kind == "memory":
+            text = (
+                "a turn that waits for its reply when the gateway stops is not waited for any "
+                'more; with [store] kind = "valkey" it is, after a restart and by other replicas'
+            )
+            yield _warning(configuration, ("routes", name, "mode"), text)
+        where = re.match(r"https://sqs\.([a-z0-9-]+)\.", route.notification_queue_url or "")
+        region = settings.aws.region
+        if where and region and where[1] != region and settings.aws.sqs_endpoint_url is None:
+            text = (
+                f"the queue is in {where[1]} and the gateway calls {region}, so it gets no "
+                "notices, and looks for replies; put the queue into the same region"
+            )
+            yield _warning(configuration, ("routes", name, "notification_queue_url"), text)
 
 
 def _warning(configuration: Configuration, location: Location, text: str) -> Finding:

@@ -142,9 +142,10 @@ def check(path: Path | None, offline: bool) -> None:
         raise click.exceptions.Exit(WRONG)
     for number, (name, route) in enumerate(configuration.settings.routes.items()):
         note = " (default)" if number == 0 else ""
+        opened = "asynchronous" if route.mode == "async" else f"opened {route.open}"
         keeper = "the gateway" if route.sends_history else "the model"
         click.echo(
-            f"route {name}{note}: endpoint {route.endpoint_name}, opened {route.open}, "
+            f"route {name}{note}: endpoint {route.endpoint_name}, {opened}, "
             f"the conversation kept by {keeper}"
         )
     click.echo(f"clients: {clients(configuration.settings)}")
