@@ -428,9 +428,6 @@ class SessionRunner:
         match effect:
             case do.Invoke():
                 self._calls.invoke(effect, self.handle)
-            case do.Await():
-                if not self._gone:  # else it is for whoever has it now
-                    self._calls.wait(effect, self.handle)
             case do.Trim():
                 self.log.trim(effect.through)
                 self._count(COUNTED_BYTES)
@@ -446,6 +443,9 @@ class SessionRunner:
                 self._subscribers.close(effect.client, effect.code, effect.reason)
             case do.CancelInvoke():
                 self._calls.cancel(effect.turn, self.handle)
+            case do.Await():
+                if not self._gone:  # else it is for whoever has it now
+                    self._calls.wait(effect, self.handle)
             case do.SetTimer():
                 self._set_timer(effect)
             case do.OpenSession():

@@ -30,7 +30,7 @@ from gateway.formats.presets import FORMATS, Format
 from gateway.formats.streams import StreamKind
 from gateway.formats.templates import HISTORY, tells_history
 from gateway.protocol.options import OPTIONS, CallOptions, RestrictedOption
-from gateway.sagemaker.options import AsyncOptions
+from gateway.sagemaker.options import ID_CHARACTERS, AsyncOptions
 from gateway.sagemaker.profiles import PROFILES, Profile
 from gateway.session.bodies import is_json
 from gateway.session.policy import Opening, Policy, Recovery
@@ -282,9 +282,10 @@ class RouteSettings(Section):
         for name in _NOT_ASYNC:
             if getattr(self, name) is not None or name in self.allow:
                 raise ValueError(f'InvokeEndpointAsync (`mode = "async"`) has no `{name}`')
-        if self.inference_id is not None:
+        if len(self.inference_id or "") > ID_CHARACTERS:
             raise ValueError(
-                '`mode = "async"` gives each turn an `inference_id` of its own; leave it out'
+                f'with `mode = "async"`, `inference_id` may have {ID_CHARACTERS} characters: what '
+                "is different for each turn follows"
             )
         return self
 

@@ -15,7 +15,6 @@ from functools import partial
 from typing import Any
 
 import structlog
-from msgspec import UNSET
 
 from gateway.errors import WAIT_SECONDS, ErrorCode, Failure, Outcome, internal
 from gateway.formats.presets import Format
@@ -25,7 +24,7 @@ from gateway.sagemaker.errors import failure_of, failure_of_reply, with_facts
 from gateway.sagemaker.model import AS_IT_IS, SageMakerModel, wrong_field
 from gateway.sagemaker.notices import Notice
 from gateway.sagemaker.objects import DENIED, Found, NotRead
-from gateway.sagemaker.options import AsyncOptions
+from gateway.sagemaker.options import ID_CHARACTERS, AsyncOptions
 from gateway.sagemaker.profiles import PROFILES
 from gateway.sagemaker.services import Services
 from gateway.sagemaker.transport import result_of
@@ -56,6 +55,10 @@ _TOO_LARGE = Failure(
     code=ErrorCode.TOO_LARGE,
     message=f"The body is larger than {INLINE_BYTES} bytes, the most that this route takes.",
 )
+_LONG_ID = Failure(
+    code=ErrorCode.VALIDATION_ERROR,
+    message=f"`inference_id` may have {ID_CHARACTERS} characters on this route.",
+)
 _FULL = Failure(
     code=ErrorCode.THROTTLED,
     message="Too many replies are waited for; send it again later.",
@@ -77,7 +80,6 @@ _FAILED = Failure(
     outcome=Outcome.UNKNOWN,
 )
 
-_OWN = re.compile("[0-9a-f]{32}")
 _STATUS = re.compile(r"error \((\d{3})\)")
 
 
@@ -142,6 +144,8 @@ class AsyncModel(SageMakerModel):
         text = "".join(parameters.values())
         if not (text.isascii() and text.isprintable()):
             return loop.call_soon(on_end, wrong_field(parameters))
+        if len(parameters.get("InferenceId", "")) > ID_CHARACTERS:
+            return loop.call_soon(on_end, _LONG_ID)
         call = _Submission()
         call.task = self._run(self._submit(call, parameters, request, affinity), on_end)
         return call
@@ -150,12 +154,10 @@ class AsyncModel(SageMakerModel):
         self, call: "_Submission", parameters: dict[str, Any], request: ModelRequest, affinity: str
     ) -> Receipt:
         options, name = self._options, secrets.token_hex(16)
-        if request.inference_id is UNSET:
-            parameters["InferenceId"] = name
-        elif options.filename is None:
-            # Outputs are called by their inference ids, and a client may use one twice: without a
-            # name of its own, one turn's reply would be taken for another's.
-            parameters["Filename"] = name
+        # Objects and notices are called by it, and one that is given may be given twice: one turn's
+        # end would be taken for another's.
+        given = parameters.get("InferenceId")
+        parameters["InferenceId"] = name if given is None else f"{given}-{name}"
         if options.filename is not None:
             parameters["Filename"] = options.filename.replace("$id", name[:24])
         if options.s3_output_path_extension is not None:
@@ -219,7 +221,7 @@ class AsyncModel(SageMakerModel):
             why = await self._look(receipt, affinity)
             if isinstance(why, ModelReply):
                 return why
-            if notice is not None and notice.has_failed and _is_sure(receipt):
+            if notice is not None and notice.has_failed:
                 raise ModelError(self._failed(notice.failure_reason))
             left = receipt.until - time.time()
             if left <= 0:
@@ -332,11 +334,6 @@ class _Heard:
                 await self._event.wait()
         except TimeoutError:
             pass
-
-
-def _is_sure(receipt: Receipt) -> bool:
-    """Whether a notice by its id is about this call: clients may use theirs more than once."""
-    return _OWN.fullmatch(receipt.id) is not None
 
 
 def _ended(on_end: OnEnd, task: "asyncio.Task[ModelReply | Receipt]") -> None:

@@ -2,6 +2,9 @@
 
 from gateway.protocol.discretion import Discreet
 
+ID_CHARACTERS = 31
+"""The longest inference id that may be given: of the platform's 64, 33 are the gateway's."""
+
 
 class AsyncOptions(Discreet, frozen=True, kw_only=True):
     """What a route says of its asynchronous calls. Times are in seconds.

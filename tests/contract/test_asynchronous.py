@@ -1,6 +1,7 @@
 """The adapter of asynchronous routes against the local SageMaker, its S3 and its SQS."""
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
@@ -9,10 +10,13 @@ from structlog.testing import capture_logs
 
 from gateway.errors import ErrorCode, Failure, Outcome
 from gateway.formats.presets import FORMATS
+from gateway.formats.text import Text
+from gateway.local.asynchronous import Accepted
 from gateway.local.faults import Fault
 from gateway.local.objects import Stored
 from gateway.protocol.options import CallOptions
 from gateway.sagemaker.asynchronous import INLINE_BYTES, AsyncModel
+from gateway.sagemaker.options import ID_CHARACTERS
 from gateway.sagemaker.runtime import NotConfigured
 from gateway.session.ports import Call, ModelError, ModelReply, ModelRequest, Receipt
 from tests.support.asynchronous import LONG_AGO, Fixture, ask, platform, services, soon, text_of
@@ -140,10 +144,13 @@ async def test_all_parameters_are_sent(fixture: Fixture) -> None:
 
 async def test_replies_of_one_inference_id_are_told_apart(fixture: Fixture) -> None:
     model = fixture.model()
-    receipts = [await submitted(model, ask(f"/echo {n}", inference_id="mine")) for n in range(2)]
-    assert [receipt.id for receipt in receipts] == ["mine", "mine"]
+    mine = "m" * ID_CHARACTERS
+    receipts = [await submitted(model, ask(f"/echo {n}", inference_id=mine)) for n in range(2)]
+    assert all(re.fullmatch(f"{mine}-[0-9a-f]{{32}}", receipt.id) for receipt in receipts)
     replies = [text_of(await waited(model, receipt)) for receipt in receipts]
     assert replies == ["0", "1"]
+    found = await failure(model, ask(inference_id=mine + "m"))
+    assert (found.code, found.outcome) == (ErrorCode.VALIDATION_ERROR, Outcome.NOT_INVOKED)
 
 
 async def test_the_text_is_taken_from_a_reply(fixture: Fixture) -> None:
@@ -290,6 +297,37 @@ async def test_what_is_wrong_with_the_settings_is_said() -> None:
             pass
 
 
+async def test_a_call_that_is_answered_without_a_place(fixture: Fixture) -> None:
+    fixture.later.submit = lambda *_: Accepted("i", "", None)  # type: ignore[method-assign]
+    found = await failure(fixture.model(), ask())
+    assert (found.code, found.outcome) == (ErrorCode.UNAVAILABLE, Outcome.UNKNOWN)
+    assert found.facts == {"endpoint": "my-endpoint"}
+
+
+async def test_what_nobody_has_foreseen_ends_the_turn(
+    fixture: Fixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def breaks(*_: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(fixture.services.objects, "get", breaks)
+    with capture_logs() as lines:
+        found = await failure(fixture.model(), soon(LONG_AGO))
+    assert (found.code, found.outcome) == (ErrorCode.INTERNAL, Outcome.UNKNOWN)
+    assert [line["event"] for line in lines] == ["an adapter failed"]
+
+
+async def test_a_reply_whose_text_can_not_be_taken(
+    fixture: Fixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def breaks(*_: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(Text, "of_body", breaks)
+    found = await failure(fixture.model(FORMATS["openai-chat"]), ask())
+    assert (found.code, found.outcome) == (ErrorCode.STREAM_BROKEN, Outcome.INVOKED)
+
+
 class TestNotices:
     """With a queue, replies are looked for when it tells of them."""
 
@@ -316,15 +354,6 @@ class TestNotices:
         fixture.endpoint.faults.add(Fault(delay_work_seconds=0.2))
         found = await failure(self.model(fixture), ask("/fail 418"))
         assert (found.code, found.outcome) == (ErrorCode.MODEL_ERROR, Outcome.UNKNOWN)
-
-    async def test_but_not_where_it_may_be_of_another_turn(self, fixture: Fixture) -> None:
-        fixture.later._failures = None
-        receipt = soon(LONG_AGO, 0.5)
-        waiting = asyncio.create_task(failure(self.model(fixture), receipt))
-        await asyncio.sleep(0.1)
-        notice = {"inferenceId": receipt.id, "invocationStatus": "Failed"}
-        await fixture.queue.publish(notice, False)
-        assert (await waiting).code is ErrorCode.TIMEOUT
 
     async def test_others_notices_are_passed_on_and_then_dropped(
         self, fixture: Fixture, monkeypatch: pytest.MonkeyPatch

@@ -65,7 +65,7 @@ def test_a_format_streams_nothing_there() -> None:
         ({"stream": "sse"}, "has no streams"),
         ({"target_variant": "blue"}, "has no `target_variant`"),
         ({"allow": ["target_model"]}, "has no `target_model`"),
-        ({"inference_id": "mine"}, "gives each turn an `inference_id` of its own"),
+        ({"inference_id": "i" * 32}, "`inference_id` may have 31 characters"),
         ({"request_ttl_seconds": 59}, "greater than or equal to 60"),
         ({"invocation_timeout_seconds": 3601}, "less than or equal to 3600"),
         ({"input_location": "s3://bucket/prefix"}, "with `/` at its end"),
