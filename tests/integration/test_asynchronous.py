@@ -206,3 +206,35 @@ async def test_who_comes_back_late_gets_the_reply(begin: Begin, later: Process) 
             last_event=2,
         )
         assert (await chat.until("message.done"))["text"] == "late"
+
+
+async def test_a_request_that_is_cut_off_is_sent_again(
+    begin: Begin, later: Process, shared: str
+) -> None:
+    admin(later, "/faults", delay_work_seconds=4 * UNIT)
+    one, other = begin(store=shared), begin(store=shared)
+
+    async with httpx.AsyncClient(timeout=20 * UNIT) as http:
+
+        async def ask(gateway: Process, opened: dict[str, str]) -> httpx.Response:
+            return await http.post(
+                f"{gateway.url}/v1/sessions/{opened['session_id']}/messages",
+                content="/echo once",
+                headers={
+                    "Session-Key": opened["resume_key"],
+                    "Content-Type": "text/plain",
+                    "Idempotency-Key": "m1",
+                },
+            )
+
+        opened = (await http.post(f"{one.url}/v1/routes/slow/sessions")).json()
+        asking = asyncio.create_task(ask(one, opened))
+        await until(lambda: admin(later)["submitted"])
+        await asyncio.sleep(0.3 * UNIT)
+        stopping = asyncio.create_task(asyncio.to_thread(one.stop))
+        assert (await asking).status_code == 503
+        await stopping
+        assert admin(later)["ended"] == 0
+        answer = await ask(other, opened)
+        assert (answer.status_code, answer.text) == (200, "once")
+    assert admin(later)["submitted"] == 1
