@@ -29,8 +29,9 @@ from gateway.local.faults import Fault
 from gateway.local.names import OwnPagesOnly
 from gateway.local.notices import Queue, QueueApi
 from gateway.local.objects import Bucket, ObjectApi
-from gateway.local.platform import Endpoint, Stream, StreamFailure
+from gateway.local.platform import Endpoint
 from gateway.local.signing import Verifier
+from gateway.local.streaming import Stream, StreamFailure
 from gateway.local.visits import ClientGone, unless_gone
 
 ACCESS_KEY = "local"
