@@ -75,46 +75,6 @@ class RouteSettings(Section):
         default="realtime",
         description='"async" for an endpoint of asynchronous inference, which answers later',
     )
-    request_ttl_seconds: Annotated[Whole, Field(ge=60, le=21_600)] = Field(
-        default=21_600, description="with mode async: how long a turn may wait for an instance"
-    )
-    invocation_timeout_seconds: Annotated[Whole, Field(ge=1, le=3600)] = Field(
-        default=900, description="with mode async: how long the model may then work on it"
-    )
-    input_location: S3Prefix | None = Field(
-        default=None,
-        description="with mode async: where inputs are put, such as s3://my-bucket/inputs/; where "
-        "absent, the call carries them, up to 128000 bytes",
-    )
-    s3_output_path_extension: OutputPath | None = Field(
-        default=None,
-        description="with mode async: where below its own path the endpoint puts replies, with "
-        "$session or $id in it",
-    )
-    filename: OutputName | None = Field(
-        default=None,
-        description="with mode async: what replies are called, such as $id.json; where absent, as "
-        "the platform does",
-    )
-    notification_queue_url: EndpointUrl | None = Field(
-        default=None,
-        description="with mode async: the queue that the endpoint's topics feed; where absent, "
-        "replies are looked for",
-    )
-    poll_seconds: Positive = Field(
-        default=1.0,
-        description="with mode async: how long after the first look for a reply the second is; it "
-        "doubles with each",
-    )
-    poll_max_seconds: Positive = Field(
-        default=20.0,
-        description="with mode async: longest time between two; with a queue, the time",
-    )
-    max_turns_awaited: Count = Field(
-        default=1000,
-        description="with mode async: replies that may be waited for at once, of each worker; they "
-        "are not among `max_turns_in_flight`",
-    )
     session: SessionProfile = Field(
         default=PROFILES["container-standards"],
         description=f"how its container keeps sessions: {', '.join(PROFILES)}, or a table; "
@@ -253,6 +213,47 @@ class RouteSettings(Section):
     log_seconds: Positive = Field(
         default=600.0,
         description="how long they are kept; more than resume_seconds; 7200 with mode async",
+    )
+
+    request_ttl_seconds: Annotated[Whole, Field(ge=60, le=21_600)] = Field(
+        default=21_600, description="with mode async: how long a turn may wait for an instance"
+    )
+    invocation_timeout_seconds: Annotated[Whole, Field(ge=1, le=3600)] = Field(
+        default=900, description="with mode async: how long the model may then work on it"
+    )
+    input_location: S3Prefix | None = Field(
+        default=None,
+        description="with mode async: where inputs are put, such as s3://my-bucket/inputs/; where "
+        "absent, the call carries them, up to 128000 bytes",
+    )
+    s3_output_path_extension: OutputPath | None = Field(
+        default=None,
+        description="with mode async: where below its own path the endpoint puts replies, with "
+        "$session or $id in it",
+    )
+    filename: OutputName | None = Field(
+        default=None,
+        description="with mode async: what replies are called, such as $id.json; where absent, as "
+        "the platform does",
+    )
+    notification_queue_url: EndpointUrl | None = Field(
+        default=None,
+        description="with mode async: the queue that the endpoint's topics feed; where absent, "
+        "replies are looked for",
+    )
+    poll_seconds: Positive = Field(
+        default=1.0,
+        description="with mode async: how long after the first look for a reply the second is; it "
+        "doubles with each",
+    )
+    poll_max_seconds: Positive = Field(
+        default=20.0,
+        description="with mode async: longest time between two; with a queue, the time",
+    )
+    max_turns_awaited: Count = Field(
+        default=1000,
+        description="with mode async: replies that may be waited for at once, of each worker; they "
+        "are not among `max_turns_in_flight`",
     )
 
     @model_validator(mode="before")
