@@ -3,7 +3,9 @@
 import re
 from collections.abc import AsyncIterator, Iterator
 from typing import NamedTuple
+from urllib.parse import urlsplit
 
+from gateway.addresses import is_loopback
 from gateway.config import AwsSettings, ConfigError, Configuration, Settings
 from gateway.config.tomlfile import Location
 from gateway.formats.presets import FORMATS
@@ -192,9 +194,17 @@ def _later(configuration: Configuration) -> Iterator[Finding]:
                 'more; with [store] kind = "valkey" it is, after a restart and by other replicas'
             )
             yield _warning(configuration, ("routes", name, "mode"), text)
+        aws = settings.aws
+        local = urlsplit(aws.endpoint_url or "").hostname
+        if local and is_loopback(local) and aws.s3_endpoint_url is None:
+            text = (
+                "is on this machine, and the route's objects would be looked for at AWS; set "
+                "s3_endpoint_url too (`session-gateway local --asynchronous` says what to)"
+            )
+            yield _warning(configuration, ("aws", "endpoint_url"), text)
         where = re.match(r"https://sqs\.([a-z0-9-]+)\.", route.notification_queue_url or "")
-        region = settings.aws.region
-        if where and region and where[1] != region and settings.aws.sqs_endpoint_url is None:
+        region = aws.region
+        if where and region and where[1] != region and aws.sqs_endpoint_url is None:
             text = (
                 f"the queue is in {where[1]} and the gateway calls {region}, so it gets no "
                 "notices, and looks for replies; put the queue into the same region"

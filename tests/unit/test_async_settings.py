@@ -155,6 +155,20 @@ def test_check_speaks_of_it(tmp_path: Path, more: str, says: str | None) -> None
     assert any("notification_queue_url" in line for line in warnings) is ("eu-west" in more)
 
 
+def test_check_says_where_objects_are_looked_for(tmp_path: Path) -> None:
+    file = tmp_path / "gateway.toml"
+    for url, other, warns in (
+        ("http://127.0.0.1:9000", "", True),
+        ("http://127.0.0.1:9000", 's3_endpoint_url = "http://127.0.0.1:9000/_s3"', False),
+        ("https://vpce-1.example.com", "", False),
+    ):
+        more = f'endpoint_url = "{url}"\n{other}\n[routes.slow]'
+        file.write_text(ROUTE.replace("[routes.slow]", more))
+        result = CliRunner().invoke(main, ["check", "--offline", "--config", str(file)])
+        assert result.exit_code == 0, result.output
+        assert ("aws.endpoint_url: is on this machine" in result.stderr) is warns
+
+
 def test_the_policy_has_each_right() -> None:
     policy = json.loads((ROOT / "deploy" / "iam" / "asynchronous.json").read_text())
     text = (ROOT / "docs" / "asynchronous.md").read_text()

@@ -83,7 +83,7 @@ ALLOWED = {
     },
     "config": {"sagemaker", "security", "formats", "session", "protocol", "addresses"},
     "storeconfig": {"config", "session", "stores"},
-    "checks": {"config", "formats", "sagemaker", "security", "session", "storeconfig"},
+    "checks": {"addresses", "config", "formats", "sagemaker", "security", "session", "storeconfig"},
     "logconfig": set[str](),
     "app": {
         "admission",
