@@ -182,7 +182,7 @@ class AsyncModel(SageMakerModel):
             failure = failure_of(error, self._profile, in_session=False, sent=said, own=own)
             facts = {**failure.facts, "body_bytes": len(request.body)}
             raise ModelError(self._named(with_facts(failure, **facts))) from None
-        if not answer.get("OutputLocation"):
+        if not answer.get("OutputLocation", "").startswith("s3://"):
             raise ModelError(self._named(_NOWHERE))
         return Receipt(
             id=answer.get("InferenceId") or parameters["InferenceId"],
@@ -226,7 +226,9 @@ class AsyncModel(SageMakerModel):
             left = receipt.until - time.time()
             if left <= 0:
                 raise ModelError(self._named(with_facts(_EXPIRED, s3=why)))
-            if notices is not None and notices.is_up and notice is None:
+            if notice is not None:
+                pause = options.poll_seconds  # it should be there
+            elif notices is not None and notices.is_up:
                 pause = options.poll_max_seconds
             wait = pause * random.uniform(0.5, 1)  # noqa: S311 - no secret
             pause = min(2 * pause, options.poll_max_seconds)

@@ -355,6 +355,21 @@ class TestNotices:
         found = await failure(self.model(fixture), ask("/fail 418"))
         assert (found.code, found.outcome) == (ErrorCode.MODEL_ERROR, Outcome.UNKNOWN)
 
+    async def test_what_was_told_too_early_is_looked_for_again(self, fixture: Fixture) -> None:
+        receipt = soon(LONG_AGO)
+        model = fixture.model(
+            notification_queue_url=fixture.queue_url, poll_seconds=0.05, poll_max_seconds=600.0
+        )
+        await until(lambda: fixture.services.notices(fixture.queue_url).is_up)
+        waiting = asyncio.create_task(waited(model, receipt))
+        await asyncio.sleep(0.1)
+        where = {"outputLocation": receipt.reply_at}
+        notice = {"invocationStatus": "Completed", "responseParameters": where}
+        await fixture.queue.publish(notice, True)
+        await until(lambda: not len(fixture.queue))
+        await fixture.bucket.put(receipt.reply_at, Stored(b"hi", "text/plain"))
+        assert text_of(await waiting) == "hi"
+
     async def test_others_notices_are_passed_on_and_then_dropped(
         self, fixture: Fixture, monkeypatch: pytest.MonkeyPatch
     ) -> None:
