@@ -26,7 +26,7 @@ needed = command -v $(1) >/dev/null \
 	|| { echo "$(1) is needed: apt-get install $(1)" >&2; exit 1; }
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test long hostile autobahn load fuzz soak chaos lint types unit coverage mutants mutants-short search compat lock licences sbom audit bench instructions format clean browser curl proxies node
+.PHONY: help demo test long hostile autobahn load fuzz soak chaos lint types unit coverage mutants mutants-short search compat lock licences sbom audit bench instructions format clean browser curl prometheus proxies node
 
 help: ## show this text
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -79,6 +79,9 @@ types: $(INSTALLED) ## types
 browser: ## the browser that the page is tested in
 	@$(call needed,chromium)
 
+prometheus: ## which the rules and the dashboard are tested with
+	@$(call needed,prometheus)
+
 proxies: ## the proxies that the gateway is tested behind
 	@$(call needed,nginx)
 	@$(call needed,caddy)
@@ -92,7 +95,7 @@ curl: ## what the examples of requests use
 
 node: $(VENV)/node_modules/ws ## what client.js is tested with where Node has no WebSocket
 
-unit: $(INSTALLED) browser curl proxies node ## all tests but the longest
+unit: $(INSTALLED) browser curl prometheus proxies node ## all tests but the longest
 	$(BIN)/pytest $(PYTEST_FLAGS)
 
 coverage: $(INSTALLED) ## the coverage that is asked of the protocol and the session
@@ -144,6 +147,7 @@ bench: $(INSTALLED) ## compare what a message costs, here and in other ways, in 
 instructions: $(INSTALLED) ## a message's instructions, against those that are stored
 	@$(call needed,valgrind)
 	$(BIN)/python -m tests.bench instructions
+	$(BIN)/python -m tests.bench instructions --logs
 
 format: $(INSTALLED) ## put the code into shape
 	$(BIN)/ruff format .

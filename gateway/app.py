@@ -23,6 +23,8 @@ from gateway.budget import ByteBudget
 from gateway.config import AwsSettings, ConfigError, JwtSettings, RouteSettings, Settings
 from gateway.guard.model import GuardedModel
 from gateway.guard.overload import Breaker
+from gateway.measures import StoreMeasures
+from gateway.metricsport import metrics_port
 from gateway.replicas.replica import Replica
 from gateway.route import Route
 from gateway.sagemaker.asynchronous import AsyncModel
@@ -41,10 +43,14 @@ from gateway.security.tokens import Secret, Tokens
 from gateway.session.ports import Model
 from gateway.sessions import Sessions
 from gateway.storeconfig import open_store
+from gateway.tally import Tracer
+from gateway.telemetry.exposition import metrics_path
+from gateway.telemetry.metrics import Metrics, Sources
 from gateway.transports.api import Api
 from gateway.transports.asgi import PlainAsgi
 from gateway.transports.drafts import OPTION_HEADERS, REPLY_HEADERS
 from gateway.transports.gate import Gate
+from gateway.transports.hosts import Hosts
 from gateway.transports.openapi import Document
 from gateway.transports.origins import Origins
 from gateway.transports.pages import SecurityHeaders, pages
@@ -63,11 +69,13 @@ class Built(NamedTuple):
         app: The application.
         sessions: All of them.
         reloader: Reads files again.
+        metrics: What they stand at.
     """
 
     app: ASGIApp
     sessions: Sessions
     reloader: Reloader
+    metrics: Metrics
 
 
 def replica_name(settings: Settings) -> str | None:
@@ -82,15 +90,19 @@ def replica_name(settings: Settings) -> str | None:
 
 
 @contextlib.asynccontextmanager
-async def build(settings: Settings, name: str | None = None) -> AsyncIterator[Built]:
+async def build(
+    settings: Settings, name: str | None = None, *, embedded: bool = False
+) -> AsyncIterator[Built]:
     """The application and its sessions, which end with this context.
 
     Args:
         settings: All of them.
         name: This process's among those that share a store; it is made where absent.
+        embedded: Whether it is another's to say who can reach the application.
 
     Raises:
         ConfigError: The platform can't be called with these settings.
+        OSError: The address of the metrics can't be listened on.
     """
     aws, server = settings.aws, settings.server
     async with contextlib.AsyncExitStack() as stack:
@@ -113,22 +125,25 @@ async def build(settings: Settings, name: str | None = None) -> AsyncIterator[Bu
             raise ConfigError(str(error)) from None
         breakers: defaultdict[object, Breaker] = defaultdict(partial(Breaker, time.monotonic))
         later = await stack.enter_async_context(services(settings))
-        routes = {
-            name: Route(
-                route.policy(name, server),
-                GuardedModel(
-                    model(name, route, aws, runtime, later),
-                    route.max_turns_in_flight,
-                    breakers[route.endpoint_name, route.inference_component_name],
-                    shared=settings.auth.required,
-                    patience=aws.call_timeout_seconds,
-                ),
+        guards = {
+            name: GuardedModel(
+                model(name, route, aws, runtime, later),
+                route.max_turns_in_flight,
+                breakers[route.endpoint_name, route.inference_component_name],
+                shared=settings.auth.required,
+                patience=aws.call_timeout_seconds,
             )
             for name, route in settings.routes.items()
         }
-        store = await stack.enter_async_context(open_store(settings.store))
-        limits, lease_seconds = settings.limits, settings.store.lease_seconds
         name = name or replica_name(settings)
+        tracers = await stack.enter_async_context(_tracers(settings, name))
+        routes = {
+            route: Route(each.policy(route, server), guards[route], tracer=tracers.get(route))
+            for route, each in settings.routes.items()
+        }
+        of_store = StoreMeasures()
+        store = await stack.enter_async_context(open_store(settings.store, of_store))
+        limits, lease_seconds = settings.limits, settings.store.lease_seconds
         accounts = LocalAccounts(limits.of_principals)
         shared = None
         if name is not None and settings.auth.required:
@@ -146,17 +161,9 @@ async def build(settings: Settings, name: str | None = None) -> AsyncIterator[Bu
             replica = Replica(name, store, sessions, lease_seconds)
             sessions.share(replica)
         reloader = Reloader()
-        # Before sessions have their tasks, whose group would wrap what is wrong with a file.
+        # Before sessions have their tasks, whose group would wrap what is wrong with a file or the
+        # metrics' port.
         keys, tokens = verifiers(settings, sessions.spawn, reloader)
-        await stack.enter_async_context(sessions)
-        tasks = [log_problems(settings.aws), reloader.run()]
-        if replica is not None:
-            tasks.append(replica.run())
-            stack.push_async_callback(replica.resign)
-        if shared is not None:
-            tasks.append(shared.run())
-        for task in tasks:
-            stack.callback(sessions.spawn(task).cancel)
         door = Door(
             keys=keys,
             tokens=tokens,
@@ -165,7 +172,63 @@ async def build(settings: Settings, name: str | None = None) -> AsyncIterator[Bu
             connections_per_address=limits.connections_per_address,
             handshakes_per_second=limits.handshakes_per_second,
         )
-        yield Built(application(settings, sessions, door), sessions, reloader)
+        app, endpoint, gate = application(settings, sessions, door)
+        metrics = Metrics(
+            Sources(
+                sessions,
+                guards,
+                endpoint,
+                gate.answered,
+                [door.limits_hit, sessions.limits_hit],
+                None if name is None else of_store,
+            )
+        )
+        if settings.metrics.port is not None:
+            await stack.enter_async_context(metrics_port(settings.metrics, metrics.read))
+        elif settings.shows_metrics_to_clients and not embedded:
+            # Nor under a name of a proxy's, or one that a page has pointed at this machine.
+            path = metrics_path(metrics.read)
+            path.app = Hosts(path.app)
+            app.routes.append(path)
+        await stack.enter_async_context(sessions)
+        tasks = [log_problems(settings.aws), reloader.run(), metrics.watch()]
+        if replica is not None:
+            tasks.append(replica.run())
+            stack.push_async_callback(replica.resign)
+        if shared is not None:
+            tasks.append(shared.run())
+        for task in tasks:
+            stack.callback(sessions.spawn(task).cancel)
+        yield Built(app, sessions, reloader, metrics)
+
+
+@contextlib.asynccontextmanager
+async def _tracers(settings: Settings, replica: str | None) -> AsyncIterator[dict[str, Tracer]]:
+    """What traces the turns of each route; nothing where that is not asked for.
+
+    Raises:
+        ConfigError: What is needed for it is not installed.
+    """
+    if settings.traces is None:
+        yield {}
+        return
+    try:
+        from gateway.telemetry.traces import TurnTracer, exported  # noqa: PLC0415 - an extra
+    except ImportError:
+        raise ConfigError(
+            "[traces]: OpenTelemetry is not installed; pip install 'session-gateway[otel]'"
+        ) from None
+    traces = settings.traces
+    async with exported(traces.endpoint, replica, traces.sample) as tracer:
+        yield {
+            name: TurnTracer(
+                tracer,
+                name,
+                route.endpoint_name,
+                (route.custom_attributes or "") if route.trace_attributes else None,
+            )
+            for name, route in settings.routes.items()
+        }
 
 
 @contextlib.asynccontextmanager
@@ -298,8 +361,10 @@ def _tokens(jwt: JwtSettings, spawn: Spawn, reloader: Reloader) -> Tokens:
     )
 
 
-def application(settings: Settings, sessions: Sessions, admission: Admission) -> ASGIApp:
-    """The ASGI application."""
+def application(
+    settings: Settings, sessions: Sessions, admission: Admission
+) -> tuple[Router, WebSocketEndpoint, Gate]:
+    """The ASGI application, and what counts its connections and its requests."""
     origins = Origins(
         {name: route.allowed_origins for name, route in settings.routes.items()},
         public=settings.server.public_origin,
@@ -351,4 +416,5 @@ def application(settings: Settings, sessions: Sessions, admission: Admission) ->
     )
     # The API's requests are many, and need no middleware.
     own = [*api.routes(), gate.path("/v1/tickets", POST=ticket)]
-    return Router(own, redirect_slashes=False, default=rest)
+    app = Router(own, redirect_slashes=False, default=rest)
+    return app, endpoint, gate

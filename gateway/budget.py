@@ -43,11 +43,12 @@ class ByteBudget:
 
     Attributes:
         total: How many there are.
+        refused: How often there was no room for more.
     """
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
-        self.total = 0
+        self.total = self.refused = 0
         self._holders: dict[int, Holder] = {}
         self._giving_back = False
         # Over how many bytes holders are asked to give back: the limit, or more where some of them
@@ -86,7 +87,9 @@ class ByteBudget:
         if self._fits(holder, size):
             return True
         holder.give_back()
-        return self._fits(holder, size)
+        fits = self._fits(holder, size)
+        self.refused += not fits
+        return fits
 
     def _fits(self, holder: Holder, size: int) -> bool:
         return self.total + size <= self.limit or holder.held + size <= self._share

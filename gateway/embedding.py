@@ -47,7 +47,7 @@ class _Running:
 
     async def _run(self, settings: Settings) -> None:
         try:
-            async with build(settings) as built:
+            async with build(settings, embedded=True) as built:
                 self.app.set_result(built.app)
                 await self._end.wait()
                 await built.sessions.drain()

@@ -1,14 +1,20 @@
 """Where the gateway's log lines go, and in which form."""
 
-import contextlib
 import logging
+import os
 import sys
 import textwrap
+import time
 import traceback
 from collections.abc import Iterator
 from typing import Any
 
+import msgspec
 import structlog
+
+from gateway.logs import Line
+
+STDERR = 2
 
 
 class _Lines:
@@ -20,10 +26,44 @@ class _Lines:
         self.name = name
 
     def msg(self, line: str) -> None:
-        with contextlib.suppress(OSError, ValueError):  # nobody reads it
+        try:
             sys.stderr.write(f"{line}\n")
+        except (OSError, ValueError):  # nobody reads it
+            return
 
     debug = info = warning = error = critical = msg
+
+
+def _json_logger(level: int, replica: str | None) -> type[structlog.typing.FilteringBoundLogger]:
+    """A logger with a quick way for lines that there may be many of: one for each turn.
+
+    The processors do the same one after the other, and take five times as long.
+
+    Args:
+        level: The least that is logged.
+        replica: Whose lines they are.
+    """
+    base: Any = structlog.make_filtering_bound_logger(level)
+    encode, clock = msgspec.json.Encoder().encode, time.time_ns
+    second = date = ""
+
+    class JsonLogger(base):  # type: ignore[misc]
+        def quick(self, line: Line) -> None:
+            """See `gateway.logs.log_quickly`."""
+            nonlocal second, date
+            microseconds = str(clock() // 1000)
+            now = microseconds[:-6]
+            if now != second:
+                second, date = now, time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(int(now)))
+            line.timestamp = f"{date}.{microseconds[-6:]}Z"
+            line.logger = self._logger.name
+            line.replica = replica
+            try:
+                os.write(STDERR, encode(line) + b"\n")
+            except OSError:  # nobody reads it
+                return
+
+    return JsonLogger
 
 
 def configure_logging(level: str, form: str, replica: str | None = None) -> None:
@@ -44,13 +84,16 @@ def configure_logging(level: str, form: str, replica: str | None = None) -> None
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         sign,
     ]
-    renderer: structlog.typing.Processor = (
-        structlog.processors.JSONRenderer()
-        if form == "json"
-        else structlog.dev.ConsoleRenderer(
+    least = logging.getLevelNamesMapping()[level]
+    wrapper: Any
+    renderer: structlog.typing.Processor
+    if form == "json":
+        renderer, wrapper = structlog.processors.JSONRenderer(), _json_logger(least, replica)
+    else:
+        wrapper = structlog.make_filtering_bound_logger(least)
+        renderer = structlog.dev.ConsoleRenderer(
             colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback
         )
-    )
     rendered: list[structlog.typing.Processor] = [
         structlog.processors.ExceptionRenderer(_traceback),
         renderer,
@@ -58,7 +101,7 @@ def configure_logging(level: str, form: str, replica: str | None = None) -> None
     structlog.configure(
         processors=[*shared, *rendered],
         logger_factory=_Lines,
-        wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level]),
+        wrapper_class=wrapper,
         cache_logger_on_first_use=True,
     )
     handler = logging.StreamHandler()

@@ -9,8 +9,8 @@ from collections.abc import Callable
 from typing import Self
 
 _ADVICE = {
-    errno.EADDRINUSE: ". Stop what listens there, or choose another with --port; 0 takes any free",
-    errno.EACCES: ". Choose one from 1024 on with --port; 0 takes any free",
+    errno.EADDRINUSE: ". Stop what listens there, or choose another with {}; 0 takes any free",
+    errno.EACCES: ". Choose one from 1024 on with {}; 0 takes any free",
 }
 
 BACKLOG = 65_535
@@ -56,8 +56,13 @@ class Signals:
         self.handle()
 
 
-def listen(host: str, port: int) -> socket.socket:
+def listen(host: str, port: int, setting: str = "--port") -> socket.socket:
     """A listening socket; port 0 takes any that is free.
+
+    Args:
+        host: Where.
+        port: On which.
+        setting: What says so, for people.
 
     Raises:
         OSError: It can't be had; the text says where, why, and what to do.
@@ -66,7 +71,7 @@ def listen(host: str, port: int) -> socket.socket:
     try:
         return socket.create_server(address, family=family, backlog=BACKLOG)
     except OSError as error:
-        raise _refused(host, port, error) from None
+        raise _refused(host, port, error, setting) from None
 
 
 def share(host: str, port: int) -> socket.socket:
@@ -94,7 +99,7 @@ def _resolved(host: str, port: int) -> tuple[socket.AddressFamily, tuple[str, in
     return family, (str(address[0]), port)
 
 
-def _refused(host: str, port: int, error: OSError) -> OSError:
+def _refused(host: str, port: int, error: OSError, setting: str = "--port") -> OSError:
     number = error.errno or 0
     text = f"can't listen on {host}, port {port}: {os.strerror(number)}"
-    return OSError(number, text + _ADVICE.get(number, ""))
+    return OSError(number, text + _ADVICE.get(number, "").format(setting))

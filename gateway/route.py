@@ -3,18 +3,45 @@
 import logging
 
 import structlog
-from msgspec import UNSET
+from msgspec import UNSET, Struct
 
 from gateway.errors import ErrorCode, Failure
-from gateway.logs import LogLimit
+from gateway.logs import LogLimit, log_quickly
 from gateway.protocol.messages import MessageDone
 from gateway.session.policy import Policy
 from gateway.session.ports import Model
+from gateway.session.session import Session
+from gateway.tally import RouteMeasures, Tracer, TurnTimes
 
 FAILURES_A_MINUTE = 60
 """How many lines a route logs of its calls that fail for one reason."""
 
 log = structlog.stdlib.get_logger("gateway.sessions")
+
+
+class TurnLine(Struct, tag_field="event", tag="turn", omit_defaults=True):
+    """See docs/observability.md."""
+
+    level: str
+    route: str
+    session: str
+    id: str
+    status: str
+    deltas: int
+    duration_ms: int
+    queued_ms: int | None = None
+    upstream_ms: int | None = None
+    first_delta_ms: int | None = None
+    gateway_us: int | None = None
+    sagemaker_session: str | None = None
+    error: str | None = None
+    outcome: str | None = None
+    logger: str = ""
+    timestamp: str = ""
+    replica: str | None = None
+
+    def __repr__(self) -> str:
+        return f"<TurnLine {self.session} {self.id}>"
 
 
 class Route:
@@ -23,33 +50,77 @@ class Route:
     Args:
         policy: Its rules.
         model: The way.
+        measures: Counts what becomes of its turns; new where absent.
+        tracer: Traces them; None where nobody does.
     """
 
-    __slots__ = ("failures", "model", "policy")
+    __slots__ = ("_log", "failures", "measures", "model", "policy", "tracer")
 
-    def __init__(self, policy: Policy, model: Model) -> None:
+    def __init__(
+        self,
+        policy: Policy,
+        model: Model,
+        measures: RouteMeasures | None = None,
+        tracer: Tracer | None = None,
+    ) -> None:
         self.policy = policy
         self.model = model
+        self.measures = measures or RouteMeasures()
+        self.tracer = tracer
         self.failures = LogLimit(FAILURES_A_MINUTE)
+        # Not the one above, which would be bound for good to how lines are logged at this moment.
+        self._log = log_quickly(structlog.stdlib.get_logger("gateway.sessions").bind())
 
-    def log_turn(self, level: int, session_id: str, done: MessageDone) -> None:
-        """One line for a turn that has ended."""
-        about = {
-            "route": self.policy.route,
-            "session": session_id,
-            "id": done.id,
-            "status": done.status,
-            "deltas": done.deltas,
-            "duration_ms": done.duration_ms,
-        }
+    def log_turn(
+        self, level: int, session: Session, done: MessageDone, times: TurnTimes | None
+    ) -> None:
+        """One line for a turn that has ended.
+
+        Args:
+            level: Its level; the model's session is named where that is not for debugging, since
+                the operator has then asked for it.
+            session: Of which.
+            done: The turn's end.
+            times: How far it had come when; None where it was accepted in another process.
+        """
+        asked, model = level > logging.DEBUG, None
+        queued = upstream = first = own = None
+        if times is not None:
+            model = times.model
+            waited, at_model = times.queued, times.upstream
+            queued = int(waited * 1000) if waited else 0
+            own = int((times.told - times.accepted - waited - at_model) * 1_000_000)
+            if times.sent:
+                upstream = int(at_model * 1000)
+            if times.first:
+                first = int((times.first - times.accepted) * 1000)
+        if model is None:
+            model = session.model
+        line = TurnLine(
+            "info" if asked else "debug",
+            self.policy.route,
+            session.id,
+            done.id,
+            done.status,
+            done.deltas,
+            done.duration_ms,
+            queued,
+            upstream,
+            first,
+            own,
+            model.id if asked and model is not None else None,
+        )
         if done.error is not UNSET:
-            about["error"] = done.error.code.value
-        log.log(level, "turn", **about)
+            line.error, line.outcome = done.error.code.value, done.error.outcome.value
+        elif done.outcome is not UNSET:
+            line.outcome = done.outcome.value
+        self._log(line)
 
     def log_failure(self, call: str, session_id: str, failure: Failure) -> None:
         """One line for each call that fails, but for a flood of them; what the operator has to mend
         is an error.
         """
+        self.measures.failures[call, failure.code.value] += 1
         suppressed = self.failures.suppressed(f"{call} {failure.code}")
         if suppressed is None:
             return

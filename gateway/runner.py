@@ -7,8 +7,9 @@ event loop's thread only and never waits, so its events are in one order and nee
 import asyncio
 import logging
 import random
-import time
 from collections.abc import Callable, Mapping, Sequence
+from time import monotonic
+from time import time as wall
 from typing import Protocol
 
 import structlog
@@ -19,6 +20,7 @@ from gateway.errors import WAIT_SECONDS, CloseCode, ErrorCode, Failure
 from gateway.health import Health
 from gateway.keeping import Keeper
 from gateway.protocol.messages import (
+    ErrorMessage,
     EventAck,
     MessageAccepted,
     MessageDone,
@@ -36,6 +38,7 @@ from gateway.session.reader import LogReader
 from gateway.session.session import Session
 from gateway.session.storage import SessionStore, Title
 from gateway.subscribers import Subscriber, Subscribers
+from gateway.tally import COUNTED, Tally
 
 NO_ROOM = Failure(
     code=ErrorCode.QUEUE_FULL,
@@ -110,6 +113,8 @@ class SessionRunner:
         self._loop = asyncio.get_running_loop()
         self._handling = False
         self._later: list[tuple[SessionEvent, ClientId | None]] = []
+        self._tally = Tally(session.id, route.measures, route.tracer)
+        self._at = 0.0  # when what is handled has come in, by the clock that `Tally` goes by
         self._keeper: Keeper | None = None
         self._health: Health | None = None
         self._crashed = False
@@ -294,7 +299,8 @@ class SessionRunner:
             return
         try:
             now = self._loop.time()
-            effects = self.session.handle(event, now, time.time(), client)
+            self._at = monotonic()
+            effects = self.session.handle(event, now, wall(), client)
             if self._keeper is not None:
                 self._keeper.take(effects, now)
                 if self._wanted and self.session.can_move:
@@ -313,8 +319,10 @@ class SessionRunner:
 
     def add(self, effect: do.Append, now: float) -> None:
         """See `Kept.add`."""
-        for event in effect.events:
+        events = effect.events
+        for event in events:
             self.log.append(event, now)
+        self._tally.said(events, now, self._at)
 
     def perform(self, effects: Sequence[do.Effect], told: int) -> None:
         """See `Kept.perform`."""
@@ -427,7 +435,7 @@ class SessionRunner:
     def _perform(self, effect: do.Effect) -> None:  # noqa: C901, PLR0912 - a case for each
         match effect:
             case do.Invoke():
-                self._calls.invoke(effect, self.handle)
+                self._invoke(effect)
             case do.Trim():
                 self.log.trim(effect.through)
                 self._count(COUNTED_BYTES)
@@ -456,23 +464,33 @@ class SessionRunner:
                 self._forget()
                 self._end()
 
+    def _invoke(self, effect: do.Invoke) -> None:
+        turn = self._queue.running
+        if turn is not None and turn.number == effect.turn:  # else it is a step of a replay
+            effect = self._tally.sent(turn, effect)
+        self._calls.invoke(effect, self.handle)
+
     def _forget(self) -> None:
         if self._keeper is not None:
             self._keeper.forget()
 
     def _show(self, effect: do.Append) -> None:
         """Events may be read."""
-        events = effect.events
-        if self._logs_turns:
-            for event in events:
-                if type(event) is MessageDone:
-                    self.route.log_turn(self._host.turn_level, self.session.id, event)
-        laggards = self._subscribers.wake(soon=type(events[-1]) is not MessageAccepted)
+        newest = effect.events[-1]
+        kind = type(newest)
+        if kind in COUNTED:
+            times = self._tally.told(newest)
+            if self._logs_turns and isinstance(newest, MessageDone):
+                level = self._host.turn_level
+                self.route.log_turn(level, self.session, newest, times)
+        laggards = self._subscribers.wake(soon=kind is not MessageAccepted)
         if laggards:
             self._detached(laggards)
         self._count(COUNTED_BYTES)
 
     def _tell(self, client: ClientId, notice: Notice) -> None:
+        if isinstance(notice, ErrorMessage):
+            self.route.measures.refused[notice.code.value] += 1
         subscriber = self._subscribers.get(client)
         if subscriber is not None:
             subscriber.tell(notice)

@@ -20,6 +20,7 @@ from gateway.logconfig import configure_logging
 from gateway.logs import printable
 from gateway.process import BACKLOG, Signals, listen, share
 from gateway.security.certificates import Certificate, CertificateError
+from gateway.telemetry.metrics import Metrics
 from gateway.transports.hosts import Hosts
 from gateway.transports.http import HttpProtocol
 from gateway.transports.peers import Peers
@@ -72,7 +73,11 @@ def answering(app: ASGIApp, settings: Settings) -> ASGIApp:
 
 
 async def serve(
-    settings: Settings, *, on_ready: Callable[[str], None], signals: Signals | None = None
+    settings: Settings,
+    *,
+    on_ready: Callable[[str], None],
+    on_built: Callable[[Metrics], None] = lambda _: None,
+    signals: Signals | None = None,
 ) -> None:
     """Run the gateway until it is told to stop by SIGTERM or SIGINT, and has drained.
 
@@ -81,6 +86,7 @@ async def serve(
     Args:
         settings: All of them.
         on_ready: Called with the address once connections are taken.
+        on_built: Called before that with what reads metrics, for who has no port for them.
         signals: Those of whoever does more than serve; one that was received before counts.
 
     Raises:
@@ -102,7 +108,9 @@ async def serve(
         host, port = listener.getsockname()[:2]
         scheme = "http" if certificate is None else "https"
         url = f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
-        async with build(settings, replica) as (app, sessions, reloader):
+        async with build(settings, replica) as built:
+            app, sessions, reloader = built.app, built.sessions, built.reloader
+            on_built(built.metrics)
             if certificate is not None:
                 reloader.add(certificate.files, certificate.reload)
             peers = Peers(

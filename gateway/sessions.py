@@ -5,6 +5,7 @@ import contextlib
 import logging
 import secrets
 import time
+from collections import Counter
 from collections.abc import Coroutine, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Protocol, Self
@@ -93,6 +94,9 @@ class Sessions:
         drain_seconds: How long the turns at the model may take to finish when the gateway shuts
             down.
         log_turns: Log a line for each turn that ends at the level INFO; otherwise it is DEBUG.
+
+    Attributes:
+        limits_hit: How often a setting was in the way of another session, by its name.
     """
 
     def __init__(
@@ -111,6 +115,7 @@ class Sessions:
         self._elsewhere: Elsewhere | None = None
         self.budget = budget
         self._quota = quota
+        self.limits_hit: Counter[str] = Counter()
         self.draining = self._is_over = False
         self._drain_seconds = drain_seconds
         self._runners: dict[str, SessionRunner] = {}
@@ -173,6 +178,7 @@ class Sessions:
         if quota is None:
             return await self._create(route, principal)
         if not await quota.open_session(principal):
+            self.limits_hit["sessions_per_principal"] += 1
             text = "You have as many sessions as you may."
             raise Refused(ErrorCode.RATE_LIMITED, text, WAIT_SECONDS)
         try:
@@ -182,7 +188,10 @@ class Sessions:
             raise
 
     async def _create(self, route: Route, principal: str) -> SessionRunner:
-        if len(self._runners) >= self._max_sessions or self.draining:
+        if self.draining:
+            raise TooManySessions
+        if len(self._runners) >= self._max_sessions:
+            self.limits_hit["max_sessions"] += 1
             raise TooManySessions
         policy = route.policy
         session = Session(session_id=secrets.token_hex(16), principal=principal, policy=policy)

@@ -4,14 +4,21 @@ import contextlib
 from collections.abc import AsyncIterator
 
 from gateway.config import ConfigError, StoreSettings
+from gateway.measures import StoreMeasures
 from gateway.session.storage import Store
 from gateway.stores.memory import MemoryStore
 from gateway.stores.sealing import SealingKeyError, sealer_of
 
 
 @contextlib.asynccontextmanager
-async def open_store(settings: StoreSettings) -> AsyncIterator[Store]:
+async def open_store(
+    settings: StoreSettings, measures: StoreMeasures | None = None
+) -> AsyncIterator[Store]:
     """Where sessions and tickets are; it connects when it is asked for something.
+
+    Args:
+        settings: Which it is.
+        measures: Counts what is asked of one that is shared.
 
     Raises:
         ConfigError: A file of encryption keys can't be used.
@@ -31,5 +38,6 @@ async def open_store(settings: StoreSettings) -> AsyncIterator[Store]:
         password=None if password is None else password.get_secret_value(),
         ca_file=settings.ca_file,
         sealer=sealer,
+        measures=measures,
     ) as shared:
         yield shared

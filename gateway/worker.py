@@ -10,6 +10,8 @@ import contextlib
 import os
 import pickle
 import sys
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any
 
 import msgspec
 import uvloop
@@ -17,7 +19,22 @@ import uvloop
 from gateway.config import ConfigError
 from gateway.process import Signals
 from gateway.serving import serve
-from gateway.workers import ALIVE, ALIVE_SECONDS, RELOAD, SIZE_BYTES, STOP, CantStart, Ready
+from gateway.telemetry.metrics import Metrics
+from gateway.telemetry.reading import Reading
+from gateway.workers import (
+    ALIVE,
+    ALIVE_SECONDS,
+    MEASURE,
+    RELOAD,
+    SIZE_BYTES,
+    STOP,
+    CantStart,
+    Measured,
+    Ready,
+)
+
+LAST_SECONDS = 1.0
+"""How long a worker that ends waits for its parent to hear what it has said."""
 
 
 async def work(orders: int, answers: int) -> bool:
@@ -32,11 +49,17 @@ async def work(orders: int, answers: int) -> bool:
         lambda: asyncio.StreamReaderProtocol(told), os.fdopen(orders, "rb", buffering=0)
     )
 
-    def say(answer: bytes) -> None:
-        with contextlib.suppress(BrokenPipeError):  # that nobody hears it is seen elsewhere
-            os.write(answers, answer)
+    heard = _Heard()
+    # The parent may be stopped, and its pipe full: nobody is to wait here for that.
+    answering, _ = await asyncio.get_running_loop().connect_write_pipe(
+        lambda: heard, os.fdopen(answers, "wb", buffering=0)
+    )
 
-    def tell(answer: Ready | CantStart) -> None:
+    def say(answer: bytes) -> None:
+        if not answering.is_closing():  # else nobody hears it, which is seen elsewhere
+            answering.write(answer)
+
+    def tell(answer: Ready | CantStart | Measured) -> None:
         say(msgspec.json.encode(answer) + b"\n")
 
     async def live() -> None:
@@ -44,15 +67,51 @@ async def work(orders: int, answers: int) -> bool:
             say(ALIVE)
             await asyncio.sleep(ALIVE_SECONDS)
 
+    try:
+        return await _serve(told, tell, live())
+    finally:
+        answering.close()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(LAST_SECONDS):
+                await heard.all.wait()
+
+
+class _Heard(asyncio.Protocol):
+    """Waits until all that was said is heard, or the parent is gone."""
+
+    def __init__(self) -> None:
+        self.all = asyncio.Event()
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
+        self.all.set()
+
+
+async def _serve(
+    told: asyncio.StreamReader,
+    tell: Callable[[Ready | CantStart | Measured], None],
+    live: Coroutine[Any, Any, None],
+) -> bool:
+    built: list[Metrics] = []
+
+    async def measure() -> None:
+        tell(Measured(await built[-1].read() if built else Reading()))
+
     with Signals() as signals:
         try:
             size = int.from_bytes(await told.readexactly(SIZE_BYTES))
             settings = pickle.loads(await told.readexactly(size))  # noqa: S301 - its parent's
         except asyncio.IncompleteReadError:
+            live.close()
             return True  # nobody is there to serve for
-        tasks = [asyncio.create_task(work) for work in (_obey(told, signals), live())]
+        obey = _obey(told, signals, measure)
+        tasks = [asyncio.create_task(work) for work in (obey, live)]
         try:
-            await serve(settings, on_ready=lambda url: tell(Ready(url)), signals=signals)
+            await serve(
+                settings,
+                on_ready=lambda url: tell(Ready(url)),
+                on_built=built.append,
+                signals=signals,
+            )
         except ConfigError as error:
             tell(CantStart(str(error), wrong=True))
             return False
@@ -62,15 +121,20 @@ async def work(orders: int, answers: int) -> bool:
         finally:
             for task in tasks:
                 task.cancel()
+            await measure()
     return True
 
 
-async def _obey(told: asyncio.StreamReader, signals: Signals) -> None:
+async def _obey(
+    told: asyncio.StreamReader, signals: Signals, measure: Callable[[], Awaitable[None]]
+) -> None:
     while order := await told.read(1):
         if order == STOP:
             signals.stop()
         elif order == RELOAD:
             signals.hang_up()
+        elif order == MEASURE:
+            await measure()
     signals.stop()
 
 

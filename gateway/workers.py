@@ -29,9 +29,11 @@ import structlog
 from gateway.config import ConfigError, Settings
 from gateway.logconfig import configure_logging
 from gateway.process import Signals, listen, share
+from gateway.telemetry.reading import Reading, total
 
-STOP, RELOAD = b"s", b"r"
-"""What a worker is told: what SIGTERM and SIGHUP tell other programs."""
+STOP, RELOAD, MEASURE = b"s", b"r", b"m"
+"""What a worker is told: what SIGTERM and SIGHUP tell other programs, and to say what its metrics
+stand at."""
 
 SIZE_BYTES = 4
 """How long the settings are comes before them, in so many bytes."""
@@ -52,8 +54,11 @@ ALIVE_SECONDS = 5.0
 SILENT_SECONDS = 60.0
 """A worker that says nothing for so long hangs."""
 
-ANSWER_BYTES = 1_048_576
-"""The longest line that a worker says."""
+ANSWER_BYTES = 16_777_216
+"""The longest line that a worker says: of a route it has some 2 KB of metrics."""
+
+MEASURE_SECONDS = 2.0
+"""How long a worker may take to say what its metrics stand at."""
 
 log = structlog.stdlib.get_logger("gateway.workers")
 
@@ -80,7 +85,17 @@ class CantStart(msgspec.Struct, tag="cant_start"):
     wrong: bool
 
 
-_answers = msgspec.json.Decoder[Ready | CantStart](Ready | CantStart)
+class Measured(msgspec.Struct, tag="measured"):
+    """What a worker says when it is asked for it, and before it ends.
+
+    Attributes:
+        reading: What its metrics stand at.
+    """
+
+    reading: Reading
+
+
+_answers = msgspec.json.Decoder[Ready | CantStart | Measured](Ready | CantStart | Measured)
 
 
 async def supervise(
@@ -107,15 +122,22 @@ async def supervise(
     """
     server = settings.server
     configure_logging(server.log_level, server.log_format)
-    with contextlib.ExitStack() as stack:
+    async with contextlib.AsyncExitStack() as stack:
         if signals is None:
             signals = stack.enter_context(Signals())
         kept = stack.enter_context(share(server.host, server.port))
         port = kept.getsockname()[1]
         listen(server.host, port).close()  # which nobody else may do, not even with SO_REUSEPORT
         server = server.model_copy(update={"port": port})
-        settings = settings.model_copy(update={"server": server})
-        async with _Crew(settings, on_ready, on_worker) as crew:
+        metrics = settings.metrics
+        alone = metrics.model_copy(update={"port": None})  # the port is the parent's
+        settings = settings.model_copy(update={"server": server, "metrics": alone})
+        crew = _Crew(settings, on_ready, on_worker)
+        if metrics.port is not None:
+            from gateway.metricsport import metrics_port  # noqa: PLC0415 - it takes time to import
+
+            await stack.enter_async_context(metrics_port(metrics, crew.read))
+        async with crew:
             signals.handle, signals.reload = crew.stop, crew.reload
             if signals.received:
                 crew.stop()
@@ -143,6 +165,7 @@ class _Crew:
         self._workers = [_Worker(self, settings) for _ in range(settings.server.workers)]
         self._on_ready = on_ready
         self._on_worker = on_worker
+        self._departed = Reading()
         self._tasks: list[asyncio.Task[bool]] = []
 
     async def __aenter__(self) -> Self:
@@ -168,6 +191,18 @@ class _Crew:
         for worker in self._workers:
             worker.tell(RELOAD)
 
+    async def read(self) -> Reading:
+        """What the metrics of all processes stand at together, with what counters of those stood at
+        that are gone.
+        """
+        await asyncio.gather(*[worker.measure() for worker in self._workers])
+        # In one moment: one that dies meanwhile is among these or among the departed, not in both.
+        return total([self._departed, *[worker.reading for worker in self._workers]])
+
+    def departed(self, last: Reading) -> None:
+        """A process is gone, of whose metrics that was heard last."""
+        self._departed = total([self._departed, last.lasting()])
+
     def serves(self, pid: int, url: str) -> None:
         """A worker does."""
         self._on_worker(pid)
@@ -185,6 +220,7 @@ class _Worker:
 
     Attributes:
         is_ready: Whether there is a process, and it takes connections.
+        reading: What its metrics stand at, as far as that is known.
     """
 
     def __init__(self, crew: _Crew, settings: Settings) -> None:
@@ -192,6 +228,8 @@ class _Worker:
         self._crew = crew
         self._settings = settings
         self._orders: asyncio.StreamWriter | None = None
+        self.reading = Reading()
+        self._measured: asyncio.Future[None] | None = None
 
     async def live(self) -> bool:
         """Have a process until all are to stop; returns whether the last one has done so well.
@@ -276,13 +314,36 @@ class _Worker:
             answer = _answers.decode(line)
             if isinstance(answer, CantStart):
                 failure = answer
+            elif isinstance(answer, Measured):
+                self.reading = answer.reading
+                if self._measured is not None and not self._measured.done():
+                    self._measured.set_result(None)
             else:
                 served = asyncio.get_running_loop().time()
                 self.is_ready = True
                 self._crew.serves(process.pid, answer.url)
         self._orders = None
         self.is_ready = False
+        self._crew.departed(self.reading)
+        self.reading = Reading()
+        if self._measured is not None and not self._measured.done():
+            self._measured.set_result(None)
         return failure, served
+
+    async def measure(self) -> None:
+        """Find out what the metrics of its process stand at: of one that does not answer, what they
+        stood at but for those that go up and down.
+        """
+        if not self.is_ready:
+            return
+        if self._measured is None or self._measured.done():
+            self._measured = asyncio.get_running_loop().create_future()
+            self.tell(MEASURE)
+        try:
+            async with asyncio.timeout(MEASURE_SECONDS):
+                await asyncio.shield(self._measured)
+        except TimeoutError:
+            self.reading = self.reading.lasting()
 
     def tell(self, order: bytes) -> None:
         """Have the process do that; there may be none."""

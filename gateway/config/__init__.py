@@ -13,9 +13,11 @@ from gateway.config.sections import (
     JwtSettings,
     KeySettings,
     LimitSettings,
+    MetricsSettings,
     ServerSettings,
     StoreSettings,
     TlsSettings,
+    TraceSettings,
 )
 from gateway.config.settings import EXAMPLE, Configuration, Settings, read
 from gateway.config.sources import ConfigError
@@ -28,10 +30,12 @@ __all__ = [
     "JwtSettings",
     "KeySettings",
     "LimitSettings",
+    "MetricsSettings",
     "RouteSettings",
     "ServerSettings",
     "Settings",
     "StoreSettings",
     "TlsSettings",
+    "TraceSettings",
     "read",
 ]

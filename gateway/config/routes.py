@@ -128,6 +128,11 @@ class RouteSettings(Section):
     custom_attributes: Header | None = Field(
         default=None, repr=False, description="CustomAttributes, likewise"
     )
+    trace_attributes: bool = Field(
+        default=False,
+        description="where there is [traces], tell the model in CustomAttributes what it is a part "
+        "of: traceparent=…, behind what else there is",
+    )
     inference_id: Id | None = Field(default=None, description="InferenceId, likewise")
     target_model: Header | None = Field(default=None, description="TargetModel, likewise")
     target_variant: Name | None = Field(default=None, description="TargetVariant, likewise")

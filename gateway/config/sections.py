@@ -86,7 +86,9 @@ class ServerSettings(Section):
         default="console", description="log lines for people or for machines"
     )
     log_turns: bool = Field(
-        default=False, description="log a line for each turn at INFO, not just at DEBUG"
+        default=False,
+        description="log a line for each turn at INFO, not just at DEBUG, and with SageMaker's id "
+        "of its session",
     )
 
     @property
@@ -217,6 +219,31 @@ class LimitSettings(Section):
             messages_per_second=self.messages_per_second,
             bytes_per_second=self.bytes_per_second,
         )
+
+
+class MetricsSettings(Section):
+    """``[metrics]``: a port for Prometheus, apart from the clients'."""
+
+    host: Host = Field(default="127.0.0.1", description="address to listen on")
+    port: Annotated[Whole, Field(ge=0, le=65_535)] | None = Field(
+        default=None,
+        description="port of GET /metrics, of all workers together; 0 takes a free one. Without it "
+        "that is at the clients' port, where this machine alone can reach it: one process without "
+        "[auth] and without a proxy",
+    )
+
+
+class TraceSettings(Section):
+    """``[traces]``: where traces of turns go; needs the extra ``otel``."""
+
+    endpoint: EndpointUrl = Field(
+        description="address of a collector for OTLP over HTTP, such as "
+        "http://127.0.0.1:4318/v1/traces; OTEL_EXPORTER_OTLP_HEADERS and so on are heeded"
+    )
+    sample: Annotated[float, Field(ge=0, le=1)] = Field(
+        default=1.0,
+        description="share of turns that are traced, of those whose client has not decided that",
+    )
 
 
 class StoreSettings(Section):

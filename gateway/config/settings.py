@@ -20,9 +20,11 @@ from gateway.config.sections import (
     AuthSettings,
     AwsSettings,
     LimitSettings,
+    MetricsSettings,
     ServerSettings,
     StoreSettings,
     TlsSettings,
+    TraceSettings,
 )
 from gateway.config.sources import (
     ENVIRONMENT_PREFIX,
@@ -55,6 +57,8 @@ class Settings(Section):
     auth: AuthSettings = AuthSettings()
     tls: TlsSettings | None = None
     limits: LimitSettings = LimitSettings()
+    metrics: MetricsSettings = MetricsSettings()
+    traces: TraceSettings | None = None
     aws: AwsSettings = AwsSettings()
     routes: dict[RouteName, RouteSettings]
 
@@ -69,6 +73,16 @@ class Settings(Section):
             ConfigError: Something is wrong; the text has a line for each thing that is.
         """
         return read(None if path is None else Path(path)).settings
+
+    @property
+    def shows_metrics_to_clients(self) -> bool:
+        """Whether the clients' port has metrics: it has no others, and nobody but this machine's
+        programs reaches it.
+        """
+        server = self.server
+        behind_a_proxy = server.public_url is not None or bool(server.trusted_proxies)
+        alone = server.workers == 1 and not self.auth.required
+        return self.metrics.port is None and alone and not behind_a_proxy
 
     @field_validator("routes")
     @classmethod

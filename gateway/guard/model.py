@@ -10,6 +10,7 @@ from gateway.guard.fair_queue import FairQueue
 from gateway.guard.overload import AdaptiveLimit, Breaker
 from gateway.guard.places import Full, Places
 from gateway.logs import LogLimit
+from gateway.measures import TURNS, Histogram
 from gateway.session.ports import (
     Call,
     Model,
@@ -52,6 +53,10 @@ class GuardedModel:
         breaker: The endpoint's; others may be in front of the same.
         shared: Whether principals can be told apart, so that none may have all places.
         patience: How many seconds one may wait for its place.
+
+    Attributes:
+        waited: How long those turns have waited for their place that had to.
+        turned_away: How many turns and openings had no place, nor one to wait in for long enough.
     """
 
     def __init__(
@@ -73,6 +78,28 @@ class GuardedModel:
         self._openings = Places(most, QUEUED * most, patience)
         self._closings = Places(most, CLOSINGS, patience)
         self._left = LogLimit(LINES_A_MINUTE)
+        self.waited = Histogram(TURNS)
+        self.turned_away = 0
+
+    @property
+    def waiting(self) -> int:
+        """How many turns wait for a place."""
+        return self._queue.size
+
+    @property
+    def in_flight(self) -> int:
+        """How many turns are at the model."""
+        return self._in_flight
+
+    @property
+    def limit(self) -> int:
+        """How many may be there now."""
+        return self._limit.limit
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the breaker keeps turns from the endpoint."""
+        return self._breaker.is_open
 
     async def open(self, principal: str) -> ModelSession:
         """See `Model.open`."""
@@ -82,7 +109,7 @@ class GuardedModel:
             async with self._openings.place(principal):
                 return await self._open(principal)
         except Full as error:
-            raise ModelError(_busy(error.waited)) from None
+            raise ModelError(self._busy(error.waited)) from None
 
     async def _open(self, principal: str) -> ModelSession:
         generation = self._breaker.ask()
@@ -135,7 +162,7 @@ class GuardedModel:
             waited = self._loop.time() - self._queue.first(longest).since
             dropped = self._queue.drop(longest)
             dropped.wait_no_longer()
-            dropped.refuse(_busy(waited))
+            dropped.refuse(self._busy(waited))
         self._send_soon()
         return attempt
 
@@ -192,6 +219,7 @@ class GuardedModel:
             attempt = self._queue.pop(principal)
             attempt.wait_no_longer()
             now = self._loop.time()
+            self.waited.observe(now - attempt.since)
             if attempt.until is not None and now >= attempt.until:
                 attempt.refuse(EXPIRED)
             else:
@@ -200,7 +228,7 @@ class GuardedModel:
     def _give_up(self, attempt: "_Attempt") -> None:
         """It has waited for long enough."""
         self.unqueue(attempt)
-        attempt.refuse(_busy(self._patience))
+        attempt.refuse(self._busy(self._patience))
 
     def begun(self, attempt: "_Attempt") -> None:
         """The first of a turn's reply has come, or all of it."""
@@ -233,6 +261,15 @@ class GuardedModel:
         """A turn waits no longer, if it did."""
         self._queue.remove(attempt.principal, attempt)
         attempt.wait_no_longer()
+
+    def _busy(self, waited: float) -> Failure:
+        self.turned_away += 1
+        wait = min(max(waited, WAIT_SECONDS), MOST_WAIT_SECONDS)
+        return Failure(
+            code=ErrorCode.THROTTLED,
+            message="Too many turns wait for the model; send it again a little later.",
+            retry_after=round(wait, 3),
+        )
 
     def _judge(self, failure: Failure, generation: int) -> None:
         """What a call that has failed says of the endpoint."""
@@ -331,15 +368,6 @@ EXPIRED = Failure(
     code=ErrorCode.UNAVAILABLE, message="The session has expired before the message was sent."
 )
 """What becomes of a turn that has waited for longer than its session; another may take it."""
-
-
-def _busy(waited: float) -> Failure:
-    wait = min(max(waited, WAIT_SECONDS), MOST_WAIT_SECONDS)
-    return Failure(
-        code=ErrorCode.THROTTLED,
-        message="Too many turns wait for the model; send it again a little later.",
-        retry_after=round(wait, 3),
-    )
 
 
 def _sick(wait: float) -> Failure:

@@ -103,6 +103,7 @@ class Guest:
         _check_route(known, route)
         account = await self._door.accounts.connect(known)
         if account is None:
+            self._door.limits_hit["connections_per_principal"] += 1
             text = "You have as many connections as you may."
             raise Refused(ErrorCode.RATE_LIMITED, text, WAIT_SECONDS)
         now = self._door.current(known)
@@ -177,6 +178,9 @@ class Door:
         handshakes_per_second: How fast connections may come, from all addresses together.
         wall: Seconds since the epoch.
         clock: Seconds of a clock that is never set.
+
+    Attributes:
+        limits_hit: How often a setting was in a visitor's way, by its name.
     """
 
     def __init__(
@@ -192,6 +196,7 @@ class Door:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.accounts = accounts
+        self.limits_hit: Counter[str] = Counter()
         self._keys = keys
         self._tokens = tokens
         self._tickets = tickets
@@ -225,6 +230,7 @@ class Door:
         """Who is refused for what its own address has done costs the others nothing."""
         network = network_of(address)
         if self._connections[network] >= self._connections_per_address:
+            self.limits_hit["connections_per_address"] += 1
             self.log_refused("too many connections from one address", address)
             text = "Too many connections from your address."
             return Refused(ErrorCode.RATE_LIMITED, text, WAIT_SECONDS)
@@ -242,6 +248,7 @@ class Door:
             if wait := bucket.take(amount, now):
                 for other, given in taken:
                     other.give_back(given)
+                self.limits_hit["handshakes_per_second"] += 1
                 self.log_refused(f"too many handshakes{who}", address)
                 return Refused(ErrorCode.RATE_LIMITED, "Too many connect at once.", wait)
             taken.append((bucket, amount))

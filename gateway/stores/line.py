@@ -17,6 +17,7 @@ from valkey.asyncio import ConnectionPool
 from valkey.exceptions import ConnectionError as ValkeyConnectionError
 from valkey.exceptions import ResponseError, ValkeyError
 
+from gateway.measures import StoreMeasures
 from gateway.session.storage import StoreUnavailable
 
 Command = tuple[Any, ...]
@@ -146,13 +147,21 @@ class Line(asyncio.Protocol):
     Args:
         pool: Makes connections.
         scripts: What has to be known before a command can name it.
+        measures: Counts what goes over it.
 
     Attributes:
         breaks: How often it has broken.
     """
 
-    def __init__(self, pool: ConnectionPool, scripts: Sequence[str]) -> None:
+    def __init__(
+        self,
+        pool: ConnectionPool,
+        scripts: Sequence[str],
+        measures: StoreMeasures | None = None,
+    ) -> None:
         self.breaks = 0
+        self._measures = measures or StoreMeasures()
+        self._written_at = 0.0
         self._pool = pool
         self._scripts = scripts
         self._loop = asyncio.get_running_loop()
@@ -197,6 +206,8 @@ class Line(asyncio.Protocol):
             return
         unsent, self._unsent = self._unsent, []
         self._sent += unsent
+        self._measures.commands += len(unsent)
+        self._written_at = self._loop.time()
         self._transport.write(b"".join([reply.packed for reply in unsent]))
 
     async def _connect(self) -> None:
@@ -239,6 +250,8 @@ class Line(asyncio.Protocol):
                     self._enqueue(done)
                 else:
                     self._done.append(done)
+        if not self._sent:
+            self._measures.trips.observe(self._heard_at - self._written_at)
         if self._working:
             self._flush()
         else:
@@ -290,6 +303,7 @@ class Line(asyncio.Protocol):
         self._fail(error)
 
     def _fail(self, error: Exception) -> None:
+        self._measures.failures += len(self._sent) + len(self._unsent)
         for reply in (*self._sent, *self._unsent):
             reply.fail(unavailable(error))
             self._done.append(reply)

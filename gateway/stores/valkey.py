@@ -18,6 +18,7 @@ from valkey.asyncio import ConnectionPool, Valkey
 from valkey.asyncio.cluster import ValkeyCluster
 from valkey.exceptions import NoScriptError, ValkeyClusterException, ValkeyError
 
+from gateway.measures import StoreMeasures
 from gateway.session.storage import (
     NOBODY,
     OVER_SECONDS,
@@ -34,7 +35,13 @@ from gateway.session.storage import (
     Use,
 )
 from gateway.stores import scripts
-from gateway.stores.line import TIMEOUT_SECONDS, Command, Line, Reply, unavailable
+from gateway.stores.line import (
+    TIMEOUT_SECONDS,
+    Command,
+    Line,
+    Reply,
+    unavailable,
+)
 from gateway.stores.sealing import Sealer
 
 INBOX_SECONDS = 60
@@ -60,6 +67,7 @@ async def valkey_store(
     password: str | None = None,
     ca_file: Path | None = None,
     sealer: Sealer | None = None,
+    measures: StoreMeasures | None = None,
 ) -> AsyncIterator["ValkeyStore"]:
     """A store at this address; whether it can be reached shows when it is asked for something.
 
@@ -69,7 +77,9 @@ async def valkey_store(
         password: Of the user in `url`, or the only one.
         ca_file: With whose certificates the server's is signed, where not with the system's.
         sealer: Encrypts what is said; None where it is kept as it is.
+        measures: Counts what is asked of it.
     """
+    measures = measures or StoreMeasures()
     address, _, query = url.partition("?")
     options: dict[str, Any] = {"socket_connect_timeout": TIMEOUT_SECONDS, "socket_timeout": None}
     if password is not None:
@@ -88,11 +98,11 @@ async def valkey_store(
             client = kept(
                 _Cluster.from_url(address, **{**options, "socket_timeout": TIMEOUT_SECONDS})
             )
-            line = _ClusterLine(client)
+            line = _ClusterLine(client, measures)
             waiting = kept(_Cluster.from_url(address, **options))
         else:
             pool = ConnectionPool.from_url(address, **options)
-            line = kept(Line(pool, scripts.ALL))
+            line = kept(Line(pool, scripts.ALL, measures))
             waiting = kept(Valkey.from_pool(pool))
         yield ValkeyStore(line, waiting, sealer=sealer or Sealer())
 
@@ -120,14 +130,19 @@ class _Cluster(ValkeyCluster):
 class _ClusterLine:
     """Sends each command to the node that has its slot, by the cluster's own client.
 
+    Args:
+        client: That.
+        measures: Counts commands; each is a round trip.
+
     Attributes:
         breaks: Not known: that a node has failed is seen where a command to it fails.
     """
 
     breaks = 0
 
-    def __init__(self, client: ValkeyCluster) -> None:
+    def __init__(self, client: ValkeyCluster, measures: StoreMeasures | None = None) -> None:
         self._client = client
+        self._measures = measures or StoreMeasures()
         self._sending: set[asyncio.Task[None]] = set()
 
     def send(self, *commands: Command, read: Callable[[Any], Any] | None = None) -> Reply:
@@ -143,16 +158,22 @@ class _ClusterLine:
             for command in reply.commands:
                 reply.take(await self._execute(command))
         except Exception as error:  # noqa: BLE001 - it is for whoever waits
+            self._measures.failures += 1
             reply.fail(unavailable(error) if isinstance(error, _FAILURES) else error)
         reply.finish()
 
     async def _execute(self, command: Command) -> Any:
+        loop, measures = asyncio.get_running_loop(), self._measures
+        measures.commands += 1
+        begun = loop.time()
         try:
-            return await self._client.execute_command(*command)
+            reply = await self._client.execute_command(*command)
         except NoScriptError:  # it has not been run
             for script in scripts.ALL:
                 await self._client.script_load(script)
-            return await self._client.execute_command(*command)
+            reply = await self._client.execute_command(*command)
+        measures.trips.observe(loop.time() - begun)
+        return reply
 
 
 class ValkeyStore:

@@ -30,6 +30,7 @@ from gateway.session.keys import digest
 from gateway.session.reader import LogReader
 from gateway.session.sizes import utf8_size
 from gateway.sessions import ClientGone, PastNewest, Sessions, TooManySessions
+from gateway.tracecontext import CARRIER, Carrier
 from gateway.transports.closing import CloseWith
 from gateway.transports.coalescing import Coalescer
 from gateway.transports.identity import Identity
@@ -75,10 +76,12 @@ class WebSocketConnection:
         route: Where its session goes.
         visitor: Who it is; is released with the connection.
         on_end: Called once with the close code, when its socket closes.
+        carrier: The trace that its messages are a part of.
     """
 
     __slots__ = (
         "_bad_messages",
+        "_carrier",
         "_client",
         "_closed",
         "_closing",
@@ -112,6 +115,7 @@ class WebSocketConnection:
         visitor: Visitor,
         on_end: Callable[[int, str | None], None],
         coalescer: Coalescer,
+        carrier: Carrier | None = None,
     ) -> None:
         self.reader = LogReader(secrets.token_urlsafe(32))
         self._websocket = websocket
@@ -125,6 +129,7 @@ class WebSocketConnection:
         )
         self._on_end = on_end
         self._coalescer = coalescer
+        self._carrier = carrier
         self._runner: Conversation | None = None
         self._client: ClientId | None = None
         self._flushing = False
@@ -366,8 +371,14 @@ class WebSocketConnection:
                     refused = self._refused
                     if wait := self._identity.visitor.take(size):
                         self._tell_refused(_too_fast(wait), message.id)
-                    else:
+                    elif self._carrier is None:
                         runner.receive(message, client, size)
+                    else:
+                        token = CARRIER.set(self._carrier)
+                        try:
+                            runner.receive(message, client, size)
+                        finally:
+                            CARRIER.reset(token)
                     if self._refused == refused:
                         self._refused = 0
                 case Ping():
@@ -391,6 +402,7 @@ class WebSocketConnection:
 
     def _tell_refused(self, refused: Refused, message_id: str | None = None) -> None:
         after = refused.retry_after
+        self._route.measures.refused[refused.code.value] += 1
         self.tell(
             ErrorMessage(
                 code=refused.code,

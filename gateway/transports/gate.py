@@ -1,6 +1,7 @@
 """What each request to the API passes: its page's origin, who sends it, errors as problems."""
 
 import contextlib
+from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 
 from starlette.requests import ClientDisconnect, Request
@@ -10,6 +11,7 @@ from starlette.types import Receive, Scope, Send
 
 from gateway.admission import Admission, Refused, Visitor
 from gateway.errors import ErrorCode
+from gateway.tracecontext import CARRIER, carrier_of
 from gateway.transports.credentials import credentials_of
 from gateway.transports.origins import REFUSED, Origins
 from gateway.transports.problems import not_allowed, problem
@@ -50,6 +52,9 @@ class Gate:
         proxies: Finds out who asks.
         taken: Further headers that pages of other origins may send.
         shown: Headers of responses that they may read.
+
+    Attributes:
+        answered: How many requests were, by status.
     """
 
     def __init__(
@@ -61,6 +66,7 @@ class Gate:
         taken: tuple[str, ...] = (),
         shown: tuple[str, ...] = (),
     ) -> None:
+        self.answered: Counter[int] = Counter()
         self._admission = admission
         self._origins = origins
         self._proxies = proxies
@@ -141,7 +147,11 @@ class _Path:
         """See the ASGI specification."""
 
         async def respond(response: Response) -> None:
+            self._gate.answered[response.status_code] += 1
             await response(scope, receive, send)
 
+        request = ApiRequest(scope, receive, send)
+        if b"traceparent" in request.named:
+            CARRIER.set(carrier_of(request.headers))
         with contextlib.suppress(ClientDisconnect):  # which the server knows
-            await self._gate.answer(self._handlers, ApiRequest(scope, receive, send), respond)
+            await self._gate.answer(self._handlers, request, respond)

@@ -1,6 +1,7 @@
 """Where WebSockets connect: which are taken, in which codec and to which route."""
 
 import asyncio
+from collections import Counter
 from collections.abc import Mapping
 from functools import partial
 from types import MappingProxyType
@@ -22,6 +23,7 @@ from gateway.protocol.codecs import (
 )
 from gateway.route import Route
 from gateway.sessions import Sessions
+from gateway.tracecontext import carrier_of
 from gateway.transports.coalescing import Coalescer
 from gateway.transports.connection import WebSocketConnection
 from gateway.transports.credentials import CREDENTIALS, credentials_of, may_be_echoed
@@ -36,6 +38,13 @@ CODECS: Mapping[str, Codec] = MappingProxyType(
 )
 
 
+KNOWN_CODES = frozenset({*map(int, CloseCode), 1001, 1002, 1005, 1006, 1007})
+"""The close codes that are counted each for itself: a client may send any from 3000 to 4999."""
+
+OTHER_CODE = 0
+"""All others."""
+
+
 def _raw(route: Route) -> Route:
     """The same for raw connections: since none can come back, nothing is kept for when it does.
 
@@ -44,7 +53,7 @@ def _raw(route: Route) -> Route:
     policy = structs.replace(
         route.policy, resume_seconds=0.0, remembered_messages=0, json_only=False
     )
-    return Route(policy, route.model)
+    return Route(policy, route.model, route.measures, route.tracer)
 
 
 def _refusal() -> Response:
@@ -64,6 +73,11 @@ class WebSocketEndpoint:
         proxies: Finds out who does.
         max_connections: How many there may be at once.
         open_timeout: Seconds within which a client has to send ``session.open``.
+
+    Attributes:
+        connections: How many there are, by route and subprotocol, "raw" for none.
+        closed: How many have ended, by route and close code.
+        turned_away: How many were more than there may be.
     """
 
     def __init__(
@@ -83,8 +97,11 @@ class WebSocketEndpoint:
         self._proxies = proxies
         self._max_connections = max_connections
         self._open_timeout = open_timeout
-        self._coalescer = Coalescer(asyncio.get_running_loop())
-        self._connections = 0
+        self._loop = asyncio.get_running_loop()
+        self._coalescer = Coalescer(self._loop)
+        self.connections: Counter[tuple[str, str]] = Counter()
+        self.closed: Counter[tuple[str, int]] = Counter()
+        self.turned_away = self._connections = 0
 
     def _called(self, connection: HTTPConnection) -> tuple[str, Client, bool]:
         """The name of the route that is asked for, by whom, and whether its origin may connect."""
@@ -122,6 +139,7 @@ class WebSocketEndpoint:
         elif name not in routes:
             await websocket.close(CloseCode.UNKNOWN_ROUTE, ErrorCode.UNKNOWN_ROUTE)
         elif self._connections >= self._max_connections:
+            self.turned_away += 1
             await websocket.close(CloseCode.UNAVAILABLE, ErrorCode.UNAVAILABLE)
         elif chosen is None:
             await self._connect(websocket, None, self._raw_routes[name], client)
@@ -133,6 +151,7 @@ class WebSocketEndpoint:
     ) -> None:
         self._connections += 1
         name, spoken, address = route.policy.route, subprotocol or "raw", client.address
+        self.connections[name, spoken] += 1
         log.info(
             "connection opened",
             route=name,
@@ -141,7 +160,7 @@ class WebSocketEndpoint:
             connections=self._connections,
         )
         codec = CODECS[subprotocol] if subprotocol else None
-        on_end = partial(self._ended, name, spoken, address)
+        on_end = partial(self._ended, name, spoken, address, since=self._loop.time())
         connection = WebSocketConnection(
             websocket,
             codec,
@@ -149,6 +168,7 @@ class WebSocketEndpoint:
             visitor=self._admission.arrive(address),
             on_end=on_end,
             coalescer=self._coalescer,
+            carrier=carrier_of(websocket.headers),
         )
         shown = credentials_of(
             websocket.headers.get("authorization", ""), websocket.scope["subprotocols"]
@@ -156,9 +176,18 @@ class WebSocketEndpoint:
         await connection.run(self._sessions, shown, self._open_timeout)
 
     def _ended(
-        self, route: str, subprotocol: str, client: str, code: int, session: str | None
+        self,
+        route: str,
+        subprotocol: str,
+        client: str,
+        code: int,
+        session: str | None,
+        *,
+        since: float,
     ) -> None:
         self._connections -= 1
+        self.connections[route, subprotocol] -= 1
+        self.closed[route, code if code in KNOWN_CODES else OTHER_CODE] += 1
         log.info(
             "connection closed",
             route=route,
@@ -166,5 +195,6 @@ class WebSocketEndpoint:
             client=client,
             session=session,
             code=code,
+            seconds=round(self._loop.time() - since, 3),
             connections=self._connections,
         )

@@ -30,6 +30,7 @@ def main() -> int:
     counting = commands.add_parser("instructions", help="count them, and compare")
     counting.add_argument("--store", action="store_true", help="take the count for the new figure")
     counting.add_argument("--profile", type=int, default=0, metavar="N", help="print the top N")
+    counting.add_argument("--logs", action="store_true", help="with a line a turn: what it costs")
     given = parser.parse_args()
     match given.command:
         case "run":
@@ -38,6 +39,8 @@ def main() -> int:
             results = msgspec.json.decode(given.results.read_bytes(), type=Results)
             report.write(results, ROOT / "docs" / "performance.md")
             return 0
+        case _ if given.logs:
+            return instructions.check_logs()
         case _:
             return instructions.check(store=given.store, profile=given.profile)
 

@@ -29,6 +29,7 @@ from gateway.process import Signals
 from gateway.security import reloading
 from gateway.security.keys import digest
 from gateway.serving import serve
+from gateway.telemetry import metrics
 from gateway.transports import coalescing
 from tests.bench.own import leave_the_platform_out
 from tests.bench.processes import ENVIRONMENT
@@ -36,6 +37,9 @@ from tests.bench.upstream import CLOSED, OPENED, answer, json_text
 
 OWN = "own"
 """In place of a transport: no platform, as in ``own.py``."""
+
+LOGS = "logs"
+"""Behind it: each turn is a line of the log."""
 
 KEY = "sgk_bench"
 """What clients show."""
@@ -335,12 +339,13 @@ class HttpClient:
         await self.answered.wait()
 
 
-def settings(transport: str, keys: Path) -> Settings:
+def settings(transport: str, keys: Path, *, logs: bool = False) -> Settings:
     """The gateway's, where everybody has to say who they are.
 
     Args:
         transport: See `main`.
         keys: The file of keys.
+        logs: See `main`.
     """
     keys.write_text(f'[bench]\nsha256 = "{digest(KEY)}"\n')
     aws = {
@@ -361,7 +366,9 @@ def settings(transport: str, keys: Path) -> Settings:
             # Under valgrind a clock runs many times too fast.
             "server": {
                 "port": 0,
-                "log_level": "WARNING",
+                "log_level": "INFO" if logs else "WARNING",
+                "log_format": "json",
+                "log_turns": logs,
                 "open_timeout_seconds": 3600,
                 "heartbeat_seconds": 3600,
             },
@@ -384,6 +391,7 @@ async def main(
     *,
     phases: Iterable[str] = tuple(PHASES),
     between: Callable[[], None] = boundary,
+    logs: bool = False,
 ) -> None:
     """Run the gateway, and all phases against it.
 
@@ -391,6 +399,7 @@ async def main(
         transport: The gateway's way to the platform, or `OWN`.
         phases: Some of `PHASES`.
         between: Called before each of them, and after each.
+        logs: Whether each turn is a line of the log.
     """
     loop = cast(Loop, asyncio.get_running_loop())
     signals = Signals()
@@ -419,21 +428,22 @@ async def main(
         tempfile.TemporaryDirectory() as folder,
         mock.patch.object(coalescing, "COALESCE_SECONDS", 3600),
         mock.patch.object(reloading, "LOOK_SECONDS", 3600),
+        mock.patch.object(metrics, "LOOK_SECONDS", 3600),
         mock.patch.object(uvicorn.Server, "main_loop", until_told),
     ):
         async with asyncio.timeout(900), asyncio.TaskGroup() as tasks:
             tasks.create_task(converse())
             await serve(
-                settings(transport, Path(folder, "keys.toml")),
+                settings(transport, Path(folder, "keys.toml"), logs=logs),
                 on_ready=lambda _url: ready.set(),
                 signals=signals,
             )
 
 
 if __name__ == "__main__":
-    given = sys.argv[1]
+    given, *more = sys.argv[1:]
     os.environ |= ENVIRONMENT
     if given == OWN:
         leave_the_platform_out()
     with asyncio.Runner(loop_factory=Loop) as runner:
-        runner.run(main(given))
+        runner.run(main(given, logs=more == [LOGS]))

@@ -30,6 +30,8 @@ ROOM = 0.05
 """How much more than what is stored is let pass."""
 GATED = ("lean", counted.OWN)
 """What is compared; most of a call through aiobotocore is not this gateway's own code."""
+LOGGED, LOGS_ROOM = "lean", 0.05
+"""A line for each turn, as JSON, may take so much more than what is stored."""
 
 _TOTALS = re.compile(r"^totals: (\d+)", re.MULTILINE)
 
@@ -57,11 +59,12 @@ def versions() -> dict[str, str]:
     }
 
 
-def count(transport: str) -> dict[str, int]:
+def count(transport: str, *more: str) -> dict[str, int]:
     """Instructions per message by phase; takes half a minute or more.
 
     Args:
         transport: The gateway's way to the platform, or `counted.OWN` for none at all.
+        more: `counted.LOGS`, or nothing.
     """
     with tempfile.TemporaryDirectory() as directory:
         out = Path(directory) / "out"
@@ -75,6 +78,7 @@ def count(transport: str) -> dict[str, int]:
                 "-m",
                 "tests.bench.counted",
                 transport,
+                *more,
             ],
             env=os.environ | ENVIRONMENT | {"PYTHONHASHSEED": "0"},
             capture_output=True,
@@ -96,6 +100,20 @@ def count(transport: str) -> dict[str, int]:
         for phase, (_, _, messages) in counted.PHASES.items()
     }
     return {phase: round(total / per[phase]) for phase, total in zip(per, totals, strict=True)}
+
+
+def check_logs() -> int:
+    """Count with a line of the log for each turn, and print what that costs; returns the exit code:
+    1 where it is more than `LOGS_ROOM`.
+    """
+    stored = msgspec.json.decode(STORED.read_bytes(), type=Stored).instructions[LOGGED]
+    lines, failed = [], False
+    for phase, number in count(LOGGED, counted.LOGS).items():
+        more = number / stored[phase] - 1
+        failed |= more > LOGS_ROOM
+        lines.append(f"{LOGGED:12} {phase:8} {number:>10,} {more:+8.1%}")
+    print("\n".join(lines))  # noqa: T201
+    return int(failed)
 
 
 def check(*, store: bool, profile: int) -> int:

@@ -20,7 +20,7 @@ from packaging.specifiers import SpecifierSet
 
 ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-EXTRAS = ".[demo,test]"
+EXTRAS = ".[demo,otel,test]"
 SUITE = (
     "tests/unit",
     "tests/contract",

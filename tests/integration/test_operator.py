@@ -117,6 +117,15 @@ async def test_a_turn_is_a_line_where_it_is_asked_for(
     same = {"level": "info", "route": "chat", "session": opened["session_id"], "deltas": 0}
     assert all(same.items() <= turn.items() for turn in turns)
     assert turns[0]["duration_ms"] == done["duration_ms"]
+    assert [turn.get("outcome") for turn in turns] == [None, "invoked", "unknown"]
+    (model,) = {turn["sagemaker_session"] for turn in turns}
+    assert model not in {None, opened["session_id"]}
+    for turn in turns:
+        assert turn["queued_ms"] >= 0
+        assert turn["upstream_ms"] >= 0
+        assert turn["gateway_us"] > 0
+    (closed,) = lines(process, "connection closed")
+    assert closed["seconds"] > 0
     assert "secret" not in process.output
 
 

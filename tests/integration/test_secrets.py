@@ -6,6 +6,7 @@ Message ids are no secret. Who has sent a body sees it again, in a reply; nobody
 import asyncio
 import base64
 import json
+import re
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -33,6 +34,8 @@ CONFIG = """
 [server]
 log_level = "DEBUG"
 log_format = "{form}"
+[metrics]
+port = 0
 [auth.keys]
 file = "{path}/keys.toml"
 [auth.jwt]
@@ -138,10 +141,22 @@ async def stage(
             async with stage.chat(token=bob) as onlooker:
                 yield stage
                 await onlooker.ask("hi", "last")
+                stage.seen.append(await metrics_of(process))
             for message in onlooker.messages:
                 message.pop("resume_key", None)  # which is its own
             stage.seen.append(json.dumps(onlooker.messages))
     check("\n".join(stage.seen))
+
+
+async def metrics_of(process: Process) -> str:
+    """What whoever reads metrics sees: no principal either."""
+    (line,) = [line for line in process.lines if "metrics are served" in line]
+    (port,) = re.findall(r"port\W+(\d+)", line)
+    async with httpx.AsyncClient(verify=False, timeout=20 * UNIT) as http:
+        text = (await http.get(f"http://127.0.0.1:{port}/metrics")).text
+    assert 'session_gateway_connections{protocol="' in text
+    assert not re.search(r"\b(ada|bob)\b", text)
+    return text
 
 
 def bearer(token: str) -> dict[str, Any]:

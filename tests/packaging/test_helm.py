@@ -17,6 +17,7 @@ from gateway import __version__
 from gateway.config import JwtSettings
 from gateway.config.sections import ServerSettings, StoreSettings
 from gateway.security import keys
+from gateway.telemetry.families import FAMILIES
 from tests.packaging.deployed import DEPLOY, DEPLOYING, IMAGE, USER, check, may_take
 from tests.support.certificates import certificate
 
@@ -115,8 +116,10 @@ def test_its_configuration_is_one(
     before = float(container(manifests)["lifecycle"]["preStop"]["exec"]["command"][1])
     assert before > 0
     assert pod(manifests)["terminationGracePeriodSeconds"] > before + may_take(settings)
-    (port,) = container(manifests)["ports"]
+    port, scraped = container(manifests)["ports"]
     assert port["containerPort"] == settings.server.port
+    assert scraped == {"name": "metrics", "containerPort": settings.metrics.port}
+    assert settings.metrics.host == settings.server.host
     limit = int(container(manifests)["resources"]["limits"]["memory"].removesuffix("Gi"))
     assert limit * 2**30 > settings.server.workers * settings.server.buffer_bytes
 
@@ -132,7 +135,7 @@ def test_the_settings_that_it_takes_are_those_that_there_are() -> None:
 
 
 def test_the_values_of_the_document_are_ones(tmp_path: Path) -> None:
-    (example,) = re.findall(r"```yaml\n(.*?)```", DEPLOYING, re.DOTALL)
+    example, *_ = re.findall(r"```yaml\n(.*?)```", DEPLOYING, re.DOTALL)
     file = tmp_path / "values.yaml"
     file.write_text(example)
     full, documented = rendered(FULL), rendered(file)
@@ -230,7 +233,9 @@ def test_pods_go_one_at_a_time(manifests: dict[str, Manifest]) -> None:
 def test_the_network_lets_through_what_is_needed(full: dict[str, Manifest]) -> None:
     policy = full["NetworkPolicy"]["spec"]
     assert policy["policyTypes"] == ["Ingress", "Egress"]
-    (way_in,) = policy["ingress"]
+    way_in, scraping = policy["ingress"]
+    assert scraping["ports"] == [{"port": "metrics", "protocol": "TCP"}]
+    assert scraping["from"] == [{"namespaceSelector": {}}], "not from outside"
     assert way_in["ports"] == [{"port": "http", "protocol": "TCP"}]
     _, tester = way_in["from"]
     labels = full["Pod"]["metadata"]["labels"]
@@ -264,6 +269,35 @@ def test_more_of_them_by_cpu_or_by_connections(full: dict[str, Manifest]) -> Non
         kubernetes_validate.validate(scaler, version, strict=True)
     (external,) = scaler["spec"]["metrics"]
     assert external["external"]["metric"]["selector"] == {"matchLabels": {"app": "gw"}}
+
+
+def test_the_autoscaler_goes_by_a_metric_that_there_is() -> None:
+    given = yaml.safe_load((CHART / "values.yaml").read_text())
+    name = given["autoscaling"]["connections"]["metric"]
+    assert name in {family.full_name for family in FAMILIES}
+    (rule,) = re.findall(r"```yaml\n(rules:.*?)```", DEPLOYING, re.DOTALL)
+    (custom,) = yaml.safe_load(rule)["rules"]["custom"]
+    assert custom["seriesQuery"].startswith(f"{name}{{")
+
+
+def test_metrics_are_scraped_where_they_are() -> None:
+    annotations = rendered(MINIMAL)["Deployment"]["spec"]["template"]["metadata"]["annotations"]
+    assert annotations["prometheus.io/port"] == "9090"
+    options = "metrics.podMonitor.enabled=true,metrics.podMonitor.labels.release=prometheus"
+    manifests = rendered(MINIMAL, "--set", options)
+    monitor = manifests["PodMonitor"]
+    assert monitor["metadata"]["labels"]["release"] == "prometheus"
+    assert monitor["spec"]["podMetricsEndpoints"] == [{"port": "metrics", "interval": "30s"}]
+    selected = monitor["spec"]["selector"]["matchLabels"]
+    assert selected == manifests["Deployment"]["spec"]["selector"]["matchLabels"]
+    without = rendered(MINIMAL, "--set", "metrics.port=0")
+    assert len(container(without)["ports"]) == 1
+    assert "[metrics]" not in without["ConfigMap"]["data"]["gateway.toml"]
+    assert len(without["NetworkPolicy"]["spec"]["ingress"]) == 1
+    annotations = without["Deployment"]["spec"]["template"]["metadata"]["annotations"]
+    assert annotations.keys() == {"checksum/config"}
+    done = helm("template gw", MINIMAL, "--set", f"{options},metrics.port=0")
+    assert "metrics.podMonitor: there is nothing" in done.stderr
 
 
 @pytest.mark.parametrize("by", ["nginx", "alb"])

@@ -289,7 +289,8 @@ def test_all_mistakes_at_once_each_with_its_source(
 def test_an_unknown_variable_alone(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GATEWAY_X", "1")
     assert problems(file, ROUTE) == [
-        "GATEWAY_X: unknown section; known are server, store, auth, tls, limits, aws, routes"
+        "GATEWAY_X: unknown section; known are server, store, auth, tls, limits, metrics, traces, "
+        "aws, routes"
     ]
 
 

@@ -18,11 +18,13 @@ from gateway.config import (
     JwtSettings,
     KeySettings,
     LimitSettings,
+    MetricsSettings,
     RouteSettings,
     ServerSettings,
     Settings,
     StoreSettings,
     TlsSettings,
+    TraceSettings,
 )
 from gateway.errors import WAIT_SECONDS, CloseCode, ErrorCode
 from gateway.guard import overload
@@ -36,6 +38,7 @@ ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
 OPERATIONS = (ROOT / "docs" / "operations.md").read_text()
 AUTHENTICATION = (ROOT / "docs" / "authentication.md").read_text()
+OBSERVABILITY = (ROOT / "docs" / "observability.md").read_text()
 LIMITS = (ROOT / "docs" / "limits.md").read_text()
 SECURITY = (ROOT / "SECURITY.md").read_text()
 CONFIGURATION = ROOT / "docs" / "configuration.md"
@@ -108,6 +111,8 @@ def printed() -> str:
         ("[auth.jwt]", JwtSettings),
         ("[tls]", TlsSettings),
         ("[limits]", LimitSettings),
+        ("[metrics]", MetricsSettings),
+        ("[traces]", TraceSettings),
         ("[store]", StoreSettings),
         ("[aws]", AwsSettings),
         ("[routes.NAME]", RouteSettings),
@@ -134,7 +139,7 @@ def test_the_readmes_configurations_are_ones() -> None:
 
 def test_the_documents_configurations_are_ones() -> None:
     files = 0
-    for document in (AUTHENTICATION, OPERATIONS):
+    for document in (AUTHENTICATION, OBSERVABILITY, OPERATIONS):
         for example in re.findall(r"```toml\n(.*?)```", document, re.DOTALL):
             said = tomllib.loads(example)
             if "ada" in said:
@@ -245,7 +250,11 @@ def test_every_line_of_the_log_is_in_the_document() -> None:
     files = [file for room in rooms for file in (room.rglob("*.py") if room.is_dir() else [room])]
     source = "".join(file.read_text() for file in files if file.suffix == ".py")
     call = r'\blog\.(?:debug|info|warning|error|exception|log)\((?:[^"()]*, )?\s*"([^"]+)"'
-    logged = {*re.findall(call, source)} | {"calls to AWS will fail", "calls to AWS may fail"}
+    logged = {*re.findall(call, source)} | {
+        "calls to AWS will fail",
+        "calls to AWS may fail",
+        "turn",
+    }
     table = OPERATIONS.partition("| event |")[2].partition("\n\n")[0]
     rows = [row.split("|")[1] for row in table.splitlines()[2:]]
     assert {event for row in rows for event in re.findall("`(.+?)`", row)} == logged

@@ -41,9 +41,13 @@ class TestTurnLines:
             "route": "chat",
             "session": runner.session.id,
             "deltas": 0,
+            "sagemaker_session": "m",
         }
         lines = [entry for entry in logs if entry["event"] == "turn"]
-        assert all(0 <= line.pop("duration_ms") < 60_000 * UNIT for line in lines)
+        for line in lines:
+            times = ("duration_ms", "queued_ms", "upstream_ms", "gateway_us")
+            assert all(0 <= line.pop(time) < 60_000 * UNIT for time in times)
+        assert [line.pop("outcome", None) for line in lines] == ["not_invoked", None]
         assert lines == [
             same | {"id": "a", "status": "failed", "error": "model_error"},
             same | {"id": "b", "status": "completed"},

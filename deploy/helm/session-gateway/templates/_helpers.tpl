@@ -60,6 +60,12 @@ ca_file = "/run/session-gateway/ca/{{ .Values.store.ca.key }}"
 {{- if .Values.store.encryptionKeys.secret }}
 encryption_key_file = "/run/session-gateway/encryption/{{ .Values.store.encryptionKeys.key }}"
 {{- end }}
+{{- with .Values.metrics.port }}
+
+[metrics]
+host = "0.0.0.0"
+port = {{ . }}
+{{- end }}
 {{- if .Values.auth.keys.secret }}
 
 [auth.keys]

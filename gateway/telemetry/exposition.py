@@ -1,0 +1,75 @@
+"""Metrics as Prometheus reads them."""
+
+import itertools
+from collections.abc import Awaitable, Callable, Iterator
+
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    Metric,
+)
+from prometheus_client.exposition import choose_encoder
+from prometheus_client.registry import Collector, CollectorRegistry
+from prometheus_client.utils import floatToGoString
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from gateway.telemetry.families import FAMILIES, PREFIX, Family
+from gateway.telemetry.reading import Reading
+
+Read = Callable[[], Awaitable[Reading]]
+"""Finds out what metrics stand at."""
+
+
+class _Collected(Collector):
+    def __init__(self, reading: Reading) -> None:
+        self._reading = reading
+
+    def collect(self) -> Iterator[Metric]:
+        """See prometheus-client."""
+        for family in FAMILIES:
+            yield _metric(family, self._reading)
+
+
+def _metric(family: Family, reading: Reading) -> Metric:
+    name = family.name if family.name.startswith("process_") else PREFIX + family.name
+    if family.kind == "histogram":
+        histogram = HistogramMetricFamily(name, family.help, labels=family.labels)
+        bounds = [*map(floatToGoString, family.bounds), "+Inf"]
+        for labels, spread in reading.spreads.get(family.name, ()):
+            counts = itertools.accumulate(spread.counts)
+            histogram.add_metric(labels, [*zip(bounds, counts, strict=True)], spread.sum)
+        return histogram
+    kind = CounterMetricFamily if family.kind == "counter" else GaugeMetricFamily
+    metric = kind(name, family.help, labels=family.labels)
+    for labels, value in reading.numbers.get(family.name, ()):
+        metric.add_metric(labels, value)
+    return metric
+
+
+def rendered(reading: Reading, accept: str) -> tuple[bytes, str]:
+    """What metrics stand at as text, and its content type.
+
+    Args:
+        reading: That.
+        accept: What is asked for: OpenMetrics, or else Prometheus's own format.
+    """
+    registry = CollectorRegistry()
+    registry.register(_Collected(reading))
+    try:
+        encoder, content_type = choose_encoder(accept)
+    except (TypeError, ValueError):  # it names a version that is none
+        encoder, content_type = choose_encoder("")
+    return encoder(registry), content_type
+
+
+def metrics_path(read: Read) -> Route:
+    """``GET /metrics``."""
+
+    async def metrics(request: Request) -> Response:
+        body, content_type = rendered(await read(), request.headers.get("accept", ""))
+        return Response(body, headers={"Content-Type": content_type, "Vary": "Accept"})
+
+    return Route("/metrics", metrics)

@@ -1,0 +1,173 @@
+"""Reads what metrics stand at: from what objects count anyway, when somebody asks."""
+
+import asyncio
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple, Protocol
+
+from prometheus_client.process_collector import ProcessCollector
+
+from gateway import __version__
+from gateway.guard.model import GuardedModel
+from gateway.measures import MOMENTS, Histogram, StoreMeasures
+from gateway.sessions import Sessions
+from gateway.tally import RouteMeasures
+from gateway.telemetry.reading import Reading
+
+LOOK_SECONDS = 0.25
+"""How often it is seen how late the event loop is."""
+
+SESSIONS_AT_ONCE = 1000
+"""How many sessions are looked at in one turn of the event loop."""
+
+
+class Endpoint(Protocol):
+    """What WebSockets connect to."""
+
+    @property
+    def connections(self) -> Mapping[tuple[str, str], int]:
+        """How many there are, by route and protocol."""
+        ...
+
+    @property
+    def closed(self) -> Mapping[tuple[str, int], int]:
+        """How many have ended, by route and close code; 0 for all that are not known."""
+        ...
+
+    @property
+    def turned_away(self) -> int:
+        """How many were too many."""
+        ...
+
+
+class Sources(NamedTuple):
+    """Where metrics are read.
+
+    Attributes:
+        sessions: All of them.
+        guards: In front of each route's endpoint.
+        endpoint: For WebSockets.
+        answered: Requests, by the status of their answers.
+        limits_hit: How often settings were in the way, by name: they are added up.
+        store: Of the store that is shared; None where there is none.
+    """
+
+    sessions: Sessions
+    guards: Mapping[str, GuardedModel]
+    endpoint: Endpoint
+    answered: Mapping[int, int]
+    limits_hit: Sequence[Mapping[str, int]]
+    store: StoreMeasures | None
+
+
+class Metrics:
+    """What metrics stand at.
+
+    Args:
+        sources: Where they are read.
+    """
+
+    def __init__(self, sources: Sources) -> None:
+        self._sources = sources
+        self._delay = Histogram(MOMENTS)
+        self._process = ProcessCollector(registry=None)
+
+    async def watch(self) -> None:
+        """See how late the event loop is, until this is cancelled."""
+        loop = asyncio.get_running_loop()
+        while True:
+            due = loop.time() + LOOK_SECONDS
+            await asyncio.sleep(LOOK_SECONDS)
+            self._delay.observe(max(0.0, loop.time() - due))
+
+    async def read(self) -> Reading:
+        """What they stand at now."""
+        reading, sources = Reading(), self._sources
+        reading.set("build_info", 1, __version__)
+        for (name, protocol), number in sources.endpoint.connections.items():
+            reading.set("connections", number, name, protocol)
+        for (name, code), number in sources.endpoint.closed.items():
+            reading.set("connections_closed", number, name, str(code or "other"))
+        for status, number in sources.answered.items():
+            reading.set("http_requests", number, str(status))
+        for name, route in sources.sessions.routes.items():
+            _read_route(reading, name, route.measures)
+        for name, guard in sources.guards.items():
+            _read_guard(reading, name, guard)
+        self._read_limits(reading)
+        if sources.store is not None:
+            reading.set("store_up", sources.sessions.can_keep)
+            reading.set("store_commands", sources.store.commands)
+            reading.set("store_failures", sources.store.failures)
+            reading.spread("store_round_trip_seconds", sources.store.trips)
+        reading.spread("event_loop_delay_seconds", self._delay)
+        reading.set("draining", sources.sessions.draining)
+        for metric in self._process.collect():
+            name = metric.name
+            if name in {"process_cpu_seconds", "process_resident_memory_bytes", "process_open_fds"}:
+                reading.set(name, metric.samples[0].value)
+        await self._read_sessions(reading)
+        return reading
+
+    def _read_limits(self, reading: Reading) -> None:
+        sources = self._sources
+        hits: Counter[str] = Counter()
+        for each in sources.limits_hit:
+            hits.update(each)
+        hits["max_connections"] = sources.endpoint.turned_away
+        hits["max_turns_in_flight"] = sum(each.turned_away for each in sources.guards.values())
+        budget = sources.sessions.budget
+        hits["buffer_bytes"] = budget.refused
+        for limit, number in hits.items():
+            reading.set("limits_hit", number, limit)
+        reading.set("buffer_bytes", budget.total)
+        reading.set("buffer_limit_bytes", budget.limit)
+
+    async def _read_sessions(self, reading: Reading) -> None:
+        sessions = self._sources.sessions
+        states: Counter[tuple[str, str, str]] = Counter()
+        held: Counter[str] = Counter(dict.fromkeys(sessions.routes, 0))
+        queued: Counter[str] = Counter(dict.fromkeys(sessions.routes, 0))
+        for number, runner in enumerate(sessions.runners, 1):
+            session = runner.session
+            name = session.policy.route
+            attached = "false" if session.clients.owner is None else "true"
+            states[name, session.state.value, attached] += 1
+            held[name] += runner.log.held
+            queued[name] += len(session.turns.queue.waiting)
+            if number % SESSIONS_AT_ONCE == 0:
+                await asyncio.sleep(0)
+        for labels, number in states.items():
+            reading.set("sessions", number, *labels)
+        for name in sessions.routes:
+            reading.set("log_bytes", held[name], name)
+            reading.set("turns_queued", queued[name], name)
+
+
+def _read_route(reading: Reading, name: str, measures: RouteMeasures) -> None:
+    measures.count()
+    for labels, number in measures.turns.items():
+        reading.set("turns", number, name, *labels)
+    reading.set("deltas", measures.deltas, name)
+    reading.spread("turn_duration_seconds", measures.duration, name)
+    reading.spread("turn_queued_seconds", measures.queued, name)
+    reading.spread("turn_upstream_seconds", measures.upstream, name)
+    reading.spread("turn_gateway_seconds", measures.own, name)
+    reading.spread("turn_first_delta_seconds", measures.first_delta, name)
+    reading.set("sessions_opened", measures.opened, name)
+    for reason, number in measures.ended.items():
+        reading.set("sessions_ended", number, name, reason)
+    for (reason, context), number in measures.renewed.items():
+        reading.set("sessions_renewed", number, name, reason, context)
+    for (call, error), number in measures.failures.items():
+        reading.set("call_failures", number, name, call, error)
+    for code, number in measures.refused.items():
+        reading.set("messages_refused", number, name, code)
+
+
+def _read_guard(reading: Reading, name: str, guard: GuardedModel) -> None:
+    reading.set("turns_waiting", guard.waiting, name)
+    reading.set("turns_in_flight", guard.in_flight, name)
+    reading.set("turns_in_flight_limit", guard.limit, name)
+    reading.set("breaker_open", guard.is_open, name)
+    reading.spread("place_wait_seconds", guard.waited, name)

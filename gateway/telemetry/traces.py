@@ -1,0 +1,209 @@
+"""Traces of turns, by OpenTelemetry: an extra, which is imported only where it is asked for.
+
+A turn is a span from its message's acceptance until its end can be read, with two below it: `queue`
+until it is sent, and `invoke` from there to the end of its reply, with events for the first and the
+last part of that. What the model is told is that `invoke` is its parent.
+"""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator, Mapping
+
+import structlog
+from msgspec import UNSET, structs
+from opentelemetry.context import Context
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import SpanProcessor, TracerProvider
+from opentelemetry.sdk.trace.sampling import ParentBased, TraceIdRatioBased
+from opentelemetry.trace import Span, SpanKind, Status, StatusCode, Tracer, set_span_in_context
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+
+from gateway import __version__
+from gateway.protocol.messages import MessageDone
+from gateway.session.ports import ModelRequest
+from gateway.session.turn_queue import Turn
+from gateway.tally import TurnTimes
+from gateway.tracecontext import CARRIER, Carrier, carrier_in, with_parent
+
+EXPORT_SECONDS = 5
+"""How long the collector may take to take spans; those that wait meanwhile are bounded, and the
+newest are dropped."""
+
+log = structlog.stdlib.get_logger("gateway.traces")
+
+_context = TraceContextTextMapPropagator()
+
+
+def _wall(moment: float) -> int:
+    """A time of `time.monotonic` in nanoseconds since the epoch."""
+    return time.time_ns() - int((time.monotonic() - moment) * 1e9)
+
+
+class _Trace:
+    """What is kept of a turn.
+
+    Attributes:
+        carrier: What its message is a part of, as far as its connection or request has said.
+        turn: Its span, once it is sent.
+        invoke: The one below it; the same where nothing is recorded.
+    """
+
+    __slots__ = ("carrier", "invoke", "turn")
+
+    def __init__(self, carrier: Carrier | None) -> None:
+        self.carrier = carrier
+        self.turn: Span | None = None
+        self.invoke: Span | None = None
+
+
+class TurnTracer:
+    """See `gateway.tally.Tracer`.
+
+    Args:
+        tracer: OpenTelemetry's.
+        route: The route's name.
+        endpoint: Of the model.
+        attributes: The ``CustomAttributes`` that the route gives messages which have none; None
+            where the model is not told what it is a part of.
+    """
+
+    def __init__(self, tracer: Tracer, route: str, endpoint: str, attributes: str | None) -> None:
+        self._tracer = tracer
+        self._about = {"session_gateway.route": route, "session_gateway.endpoint": endpoint}
+        self._attributes = attributes
+
+    def accepted(self) -> _Trace:
+        """See `gateway.tally.Tracer.accepted`."""
+        return _Trace(CARRIER.get())
+
+    def sent(self, times: TurnTimes, session_id: str, turn: Turn) -> ModelRequest:
+        """See `gateway.tally.Tracer.sent`."""
+        try:
+            return self._sent(times, session_id, turn)
+        except Exception:
+            log.exception("a trace failed")
+            return turn.request
+
+    def _sent(self, times: TurnTimes, session_id: str, turn: Turn) -> ModelRequest:
+        trace = _trace_of(times)
+        request = turn.request
+        given = request.custom_attributes
+        if trace.turn is None:
+            carrier = None if given is UNSET else carrier_in(given)
+            trace.carrier = carrier or trace.carrier
+            trace.turn = trace.invoke = self._begin(times, session_id, turn.id)
+            if trace.turn.is_recording():
+                below, sent = set_span_in_context(trace.turn), _wall(times.sent)
+                queue = self._tracer.start_span(
+                    "queue", below, start_time=_wall(times.accepted), record_exception=False
+                )
+                queue.end(sent)
+                trace.invoke = self._tracer.start_span(
+                    "invoke", below, SpanKind.CLIENT, start_time=sent, record_exception=False
+                )
+        if self._attributes is None or trace.invoke is None:
+            return request
+        written: dict[str, str] = {}
+        _context.inject(written, set_span_in_context(trace.invoke))
+        parent = written.get("traceparent")
+        if parent is None:
+            return request
+        attributes = with_parent(self._attributes if given is UNSET else given, parent)
+        return structs.replace(request, custom_attributes=attributes or UNSET)
+
+    def _begin(self, times: TurnTimes, session_id: str, message_id: str) -> Span:
+        carrier = _trace_of(times).carrier
+        parent = Context() if carrier is None else _context.extract(carrier, Context())
+        return self._tracer.start_span(
+            "turn",
+            parent,
+            SpanKind.SERVER,
+            attributes={
+                **self._about,
+                "session_gateway.session": session_id,
+                "session_gateway.message": message_id,
+            },
+            start_time=_wall(times.accepted),
+            record_exception=False,
+        )
+
+    def ended(self, times: TurnTimes, session_id: str, done: MessageDone) -> None:
+        """See `gateway.tally.Tracer.ended`."""
+        try:
+            self._ended(times, session_id, done)
+        except Exception:
+            log.exception("a trace failed")
+
+    def _ended(self, times: TurnTimes, session_id: str, done: MessageDone) -> None:
+        trace = _trace_of(times)
+        span = trace.turn or self._begin(times, session_id, done.id)
+        if not span.is_recording():
+            return
+        if trace.invoke is not None:
+            if times.first:
+                trace.invoke.add_event("first part", timestamp=_wall(times.first))
+                trace.invoke.add_event("last part", timestamp=_wall(times.last))
+            trace.invoke.end(_wall(times.sent + times.upstream))
+        span.set_attributes(_end_of(done))
+        if done.error is not UNSET:
+            span.set_status(Status(StatusCode.ERROR))
+        span.end(_wall(times.told))
+
+
+def _trace_of(times: TurnTimes) -> _Trace:
+    trace: _Trace = times.trace
+    return trace
+
+
+def _end_of(done: MessageDone) -> Mapping[str, str | int]:
+    said: dict[str, str | int] = {
+        "session_gateway.status": done.status,
+        "session_gateway.deltas": done.deltas,
+    }
+    if done.error is not UNSET:
+        said["error.type"] = done.error.code.value
+        said["session_gateway.outcome"] = done.error.outcome.value
+    elif done.outcome is not UNSET:
+        said["session_gateway.outcome"] = done.outcome.value
+    return said
+
+
+def provider(processor: SpanProcessor, replica: str | None, sample: float) -> TracerProvider:
+    """What makes spans.
+
+    Args:
+        processor: Takes them.
+        replica: This process's name among others.
+        sample: The share of turns that are traced, of those whose client has not decided that.
+    """
+    about = {"service.name": "session-gateway", "service.version": __version__}
+    if replica is not None:
+        about["service.instance.id"] = replica
+    made = TracerProvider(
+        ParentBased(TraceIdRatioBased(sample)), Resource.create(about), shutdown_on_exit=False
+    )
+    made.add_span_processor(processor)
+    return made
+
+
+@contextlib.asynccontextmanager
+async def exported(endpoint: str, replica: str | None, sample: float) -> AsyncIterator[Tracer]:
+    """A tracer whose spans go to a collector, for as long as this context lasts.
+
+    Args:
+        endpoint: The collector's address for OTLP over HTTP.
+        replica: See `provider`.
+        sample: Likewise.
+    """
+    from opentelemetry.exporter.otlp.proto.http.trace_exporter import (  # noqa: PLC0415
+        OTLPSpanExporter,
+    )
+    from opentelemetry.sdk.trace.export import BatchSpanProcessor  # noqa: PLC0415
+
+    processor = BatchSpanProcessor(OTLPSpanExporter(endpoint=endpoint, timeout=EXPORT_SECONDS))
+    made = provider(processor, replica, sample)
+    try:
+        yield made.get_tracer("session-gateway", __version__)
+    finally:
+        await asyncio.to_thread(made.shutdown)
