@@ -125,6 +125,10 @@ class Visitor(Protocol):
         """
         ...
 
+    def refund(self) -> None:
+        """Count its arrival no longer: it is known, and one of many requests."""
+        ...
+
     def release(self) -> None:
         """It has left. Calling this again does nothing."""
         ...

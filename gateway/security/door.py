@@ -4,7 +4,7 @@ import contextlib
 import secrets
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from hashlib import sha256
 
 import msgspec
@@ -55,6 +55,10 @@ def _unlimited(_size: int) -> float:
     return 0.0
 
 
+_Taken = tuple[Bucket, float]
+"""From which, and how much."""
+
+
 class Guest:
     """See `gateway.admission.Visitor`."""
 
@@ -65,15 +69,19 @@ class Guest:
         "_left",
         "_refused",
         "_route",
+        "_taken",
         "on_withdrawn",
         "take",
     )
 
-    def __init__(self, door: "Door", address: str, refused: Refused | None) -> None:
+    def __init__(
+        self, door: "Door", address: str, refused: Refused | None, taken: Iterable[_Taken] = ()
+    ) -> None:
         self.on_withdrawn: Callable[[], None] | None = None
         self._door = door
         self._address = address
         self._refused = refused
+        self._taken = taken
         self._known: Principal | None = None
         self.take: Callable[[int], float] = _unlimited  # its account's, once it is known
         self._route: str | None = None
@@ -135,6 +143,12 @@ class Guest:
         """See `gateway.admission.Visitor`."""
         if self._known is not None:
             _check_route(self._known, route)
+
+    def refund(self) -> None:
+        """See `gateway.admission.Visitor`."""
+        for bucket, amount in self._taken:
+            bucket.give_back(amount)
+        self._taken = ()
 
     def release(self) -> None:
         """See `gateway.admission.Visitor`."""
@@ -220,14 +234,16 @@ class Door:
 
     def arrive(self, address: str) -> Guest:
         """See `gateway.admission.Admission`."""
-        refused = None
+        refused, taken = None, list[_Taken]()
         if not is_loopback(address):  # whence come proxies, which speak for many, and the operator
-            refused = self._too_many(address)
+            refused = self._take(address, taken)
         self._connections[network_of(address)] += 1
-        return Guest(self, address, refused)
+        return Guest(self, address, refused, taken)
 
-    def _too_many(self, address: str) -> Refused | None:
-        """Who is refused for what its own address has done costs the others nothing."""
+    def _take(self, address: str, taken: list[_Taken]) -> Refused | None:
+        """Count a handshake, and note where. Who is refused for what its own address has done costs
+        the others nothing.
+        """
         network = network_of(address)
         if self._connections[network] >= self._connections_per_address:
             self.limits_hit["connections_per_address"] += 1
@@ -239,7 +255,6 @@ class Door:
         lately = self._of_sites.get(site)
         around = lately or Bucket(rate / SITE_SHARES, now)
         kept = 0.0 if lately is None else KEPT * BURST_SECONDS * rate
-        taken: list[tuple[Bucket, float]] = []
         for bucket, amount, who in (
             (own, 1.0, " from one address"),
             (around, 1.0, " from one network"),
@@ -248,11 +263,13 @@ class Door:
             if wait := bucket.take(amount, now):
                 for other, given in taken:
                     other.give_back(given)
+                taken.clear()
                 self.limits_hit["handshakes_per_second"] += 1
                 self.log_refused(f"too many handshakes{who}", address)
                 return Refused(ErrorCode.RATE_LIMITED, "Too many connect at once.", wait)
             taken.append((bucket, amount))
         self._handshakes.give_back(kept)
+        taken[-1] = (self._handshakes, 1.0)
         self._of_addresses[network] = own
         self._of_sites[site] = around
         return None

@@ -121,6 +121,7 @@ class Api:
 
     async def open(self, request: ApiRequest, visitor: Visitor) -> Response:
         """Open a session."""
+        _count(visitor)
         route = self._sessions.routes.get(request.path_params["route"])
         if route is None:
             raise Refused(ErrorCode.UNKNOWN_ROUTE, "There is no such route.")
@@ -157,6 +158,7 @@ class Api:
 
     async def look(self, request: ApiRequest, visitor: Visitor) -> Response:
         """Say what state a session is in."""
+        _count(visitor)
         asker = _asker(request, visitor)
         found = await self._sessions.look(asker.session_id, asker.shown, asker.principal)
         if found is None:
@@ -176,6 +178,7 @@ class Api:
 
     async def close(self, request: ApiRequest, visitor: Visitor) -> Response:
         """Close a session, at the model too."""
+        _count(visitor)
         listener = Listener()
         await join(self._sessions, _asker(request, visitor), None, listener)
         try:
@@ -192,6 +195,7 @@ class Api:
 
     async def events(self, request: ApiRequest, visitor: Visitor) -> Response:
         """Stream what a session says."""
+        _count(visitor)
         self._check_is_serving()
         newest = request.named.get(b"last-event-id", b"0")
         if not (newest.isdigit() and len(newest) <= MAX_DIGITS):
@@ -219,9 +223,7 @@ class Api:
         self._check_is_serving()
         asker = _asker(request, visitor)
         body = await body_of(request, self._most_bytes)
-        if wait := visitor.take(len(body)):
-            text = "You send more than you may; wait a little."
-            raise Refused(ErrorCode.RATE_LIMITED, text, wait)
+        _count(visitor, len(body))
         draft = Draft(request, body)
         seconds = self._heartbeat_seconds if draft.streams else None
         exchange = Exchange(self._sessions, asker, draft.message, len(body), seconds)
@@ -243,6 +245,17 @@ class Api:
         if self._sessions.draining:
             text = "This gateway is about to stop; ask another."
             raise Refused(ErrorCode.UNAVAILABLE, text, WAIT_SECONDS)
+
+
+def _count(visitor: Visitor, size: int = 0) -> None:
+    """Let somebody make as many requests as it may send messages, of so many bytes.
+
+    Raises:
+        Refused: There were too many.
+    """
+    if wait := visitor.take(size):
+        text = "You send more than you may; wait a little."
+        raise Refused(ErrorCode.RATE_LIMITED, text, wait)
 
 
 def _asker(request: ApiRequest, visitor: Visitor) -> Asker:

@@ -118,6 +118,7 @@ class Gate:
                 if visitor.principal is None:
                     response = problem(Refused(ErrorCode.UNAUTHENTICATED, NOBODY))
                 else:
+                    visitor.refund()
                     response = await handlers[request.method](request, visitor)
             except Refused as refused:
                 response = problem(refused)

@@ -30,6 +30,7 @@ class Anybody:
 
     Attributes:
         waits: How long it is to wait with its next message.
+        refunds: How often its arrival was to count no longer.
         routes: Those that it may use; None for all.
     """
 
@@ -40,6 +41,7 @@ class Anybody:
         self.waits = 0.0
         self.routes: frozenset[str] | None = None
         self.there = 0
+        self.refunds = 0
 
     @property
     def required(self) -> bool:
@@ -68,6 +70,9 @@ class Anybody:
     def take(self, size: int) -> float:
         assert size >= 0
         return self.waits
+
+    def refund(self) -> None:
+        self.refunds += 1
 
     def release(self) -> None:
         self.there -= 1

@@ -187,6 +187,7 @@ async def test_a_method_that_a_path_does_not_take() -> None:
         assert problem(response) == (405, "bad_message")
         assert response.headers["allow"] == "DELETE, GET, HEAD"
         assert client.visitor.there == 0
+        assert client.visitor.refunds == 1  # for having opened it
 
 
 @on_uvloop
@@ -562,11 +563,14 @@ class TestRefused:
             response = await client.http.post("/v1/routes/chat/sessions")
             assert problem(response) == (401, "unauthenticated")
             assert response.headers["www-authenticate"] == "Bearer"
+            assert client.visitor.refunds == 0
 
     @on_uvloop
     async def test_who_sends_too_much(self) -> None:
         async with opened() as client:
             client.visitor.waits = 2.5
+            for request in (client.look, client.close):
+                assert problem(await request()) == (429, "rate_limited")
             response = await client.send()
             assert problem(response) == (429, "rate_limited")
             assert response.headers["retry-after"] == "3"

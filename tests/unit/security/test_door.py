@@ -469,6 +469,18 @@ async def test_one_address_has_a_quarter_of_all_handshakes_and_one_site_half(
     await f.enter(Credentials(), address=last)
 
 
+async def test_requests_of_somebody_known_are_no_handshakes(tmp_path: Path) -> None:
+    f = Fixture(tmp_path)
+    for _ in range(100):
+        guest = await f.enter(Credentials(f.key), address=ADDRESS)
+        guest.refund()
+        guest.refund()  # which does nothing more
+        guest.release()
+    for _ in range(5):
+        (await f.enter(Credentials(f.key), address=ADDRESS)).release()
+    assert told(await refused(f, Credentials(f.key), address=ADDRESS))[0] is ErrorCode.RATE_LIMITED
+
+
 @pytest.mark.parametrize(
     ("others", "why"),
     [
