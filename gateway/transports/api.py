@@ -9,6 +9,7 @@ import math
 import secrets
 import time
 from collections.abc import AsyncGenerator
+from itertools import count
 
 import msgspec
 from starlette.responses import Response
@@ -104,6 +105,7 @@ class Api:
         self._sessions = sessions
         self._gate = gate
         self._heartbeat_seconds = heartbeat_seconds
+        self._own_ids, self._numbers = secrets.token_hex(16), count()  # of messages without one
         policies = [route.policy for route in sessions.routes.values()]
         self._most_bytes = max(policy.message_bytes for policy in policies)
 
@@ -224,7 +226,7 @@ class Api:
         asker = _asker(request, visitor)
         body = await body_of(request, self._most_bytes)
         _count(visitor, len(body))
-        draft = Draft(request, body)
+        draft = Draft(request, body, f"{self._own_ids}-{next(self._numbers)}")
         seconds = self._heartbeat_seconds if draft.streams else None
         exchange = Exchange(self._sessions, asker, draft.message, len(body), seconds)
         response = None

@@ -4,7 +4,7 @@ The latter is the handshake, and all of a WebSocket whose frames are not taken b
 """
 
 import asyncio
-from collections.abc import Callable, Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, MutableMapping
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
@@ -303,6 +303,7 @@ class HttpCall:
         self._body = bytearray()
         self._body_received = self._disconnected = False
         self._writes_chunks = False
+        self._unsent = b""
         self._left: int | None = None  # of the response's body; None where it ends otherwise
         self.started = self.complete = False
 
@@ -365,7 +366,7 @@ class HttpCall:
             self._protocol.end_call(self)
 
     async def _fail(self) -> None:
-        text = b"Internal Server Error\n"
+        self._unsent, text = b"", b"Internal Server Error\n"
         headers = [(b"content-type", b"text/plain"), (b"content-length", b"%d" % len(text))]
         await self._send({"type": "http.response.start", "status": 500, "headers": headers})
         await self._send({"type": "http.response.body", "body": text})
@@ -406,13 +407,16 @@ class HttpCall:
         if self._disconnected:
             raise ClientDisconnected
         match message["type"]:
-            case "http.response.start" if not self.started:
-                head = self._head(message["status"], [*message.get("headers", ())])
-                self.started = True
-                self._transport.write(head)
-            case "http.response.body" if self.started and not self.complete:
+            case "http.response.start" if not (self._unsent or self.started):
+                head = self._head(message["status"], message.get("headers", ()))
+                if self._left:
+                    self._unsent = head  # it goes with what follows, in one call of the system
+                else:
+                    self.started = True
+                    self._transport.write(head)
+            case "http.response.body" if (self._unsent or self.started) and not self.complete:
                 data, more = message.get("body", b""), message.get("more_body", False)
-                if data or (self._writes_chunks and not more):
+                if data or not more:
                     self._write(data, more=more)
                 if not more:
                     self.complete = True
@@ -421,11 +425,13 @@ class HttpCall:
             case other:
                 raise RuntimeError(f"unexpected ASGI message {other!r}")
 
-    def _head(self, status: int, headers: Sequence[tuple[bytes, bytes]]) -> bytes:
+    def _head(self, status: int, headers: Iterable[tuple[bytes, bytes]]) -> bytes:
         """The response's head, which also says how its body ends."""
-        lines = [b"HTTP/1.1 %d %b" % (status, _PHRASES.get(status, b""))]
-        lines += [b"%b: %b" % (name, value) for name, value in headers]
-        length = next((value for name, value in headers if name == b"content-length"), None)
+        lines, length = [b"HTTP/1.1 %d %b" % (status, _PHRASES.get(status, b""))], None
+        for name, value in headers:
+            lines.append(b"%b: %b" % (name, value))
+            if name == b"content-length":
+                length = value
         if self._scope["method"] == "HEAD" or status in _BODILESS:
             self._left = 0
         elif length is not None:
@@ -454,4 +460,7 @@ class HttpCall:
             if len(data) > self._left:
                 raise RuntimeError("a response is longer than its head says")
             self._left -= len(data)
-        self._transport.write(data)
+            data, self._unsent = self._unsent + data, b""
+            self.started = True
+        if data:
+            self._transport.write(data)

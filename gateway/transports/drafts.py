@@ -1,6 +1,5 @@
 """A message as a request has it, and its reply as a response: bodies as they are, on both ways."""
 
-import secrets
 from collections.abc import Sequence
 from operator import attrgetter
 
@@ -53,6 +52,7 @@ class Draft:
     Args:
         request: The request.
         body: Its body.
+        name: What it is called where the client gives it no id.
 
     Attributes:
         is_named: Whether the client has given it its id.
@@ -60,12 +60,12 @@ class Draft:
         streams: Whether the reply is wanted in parts.
     """
 
-    def __init__(self, request: ApiRequest, body: bytes) -> None:
+    def __init__(self, request: ApiRequest, body: bytes, name: str) -> None:
         headers = request.named
         key = headers.get(b"idempotency-key")
         self.is_named = key is not None
         # The header's draft makes it a string in quotes, which many leave out.
-        self.message_id = secrets.token_hex(16) if key is None else _text(key).strip('"')
+        self.message_id = name if key is None else _text(key).strip('"')
         self.streams = sse.MEDIA_TYPE in _text(headers.get(b"accept", b"")).lower()
         self._body = body
         self._type = _text(headers.get(b"content-type", b""))

@@ -611,11 +611,22 @@ async def test_a_header_is_one_line(name: bytes) -> None:
 @pytest.mark.parametrize("data", [b"more", b"l"])
 @on_uvloop
 async def test_a_response_that_is_not_as_long_as_it_says_is_the_last(data: bytes) -> None:
-    app = answers(start(200, (b"content-length", b"3")), part(data))
+    parts = [part(data[:1], more=True), part(data[1:])]
+    app = answers(start(200, (b"content-length", b"3")), *parts)
     async with serving(app) as served, served.peer() as peer:
         await peer.send(GET + GET)
         answer = await peer.closed()
         assert answer.count(b"HTTP/1.1 200 ") == 1
+        assert b"ore" not in answer
+
+
+@on_uvloop
+async def test_a_response_that_is_too_long_at_once_is_an_error() -> None:
+    app = answers(start(200, (b"content-length", b"3")), part(b"more"))
+    async with serving(app) as served, served.peer() as peer:
+        await peer.send(GET)
+        answer = await peer.until(b"Internal Server Error\n")
+        assert answer.startswith(b"HTTP/1.1 500 ")
         assert b"more" not in answer
 
 
