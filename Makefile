@@ -26,7 +26,7 @@ needed = command -v $(1) >/dev/null \
 	|| { echo "$(1) is needed: apt-get install $(1)" >&2; exit 1; }
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test long hostile autobahn load fuzz soak chaos lint types unit coverage mutants mutants-short search compat lock licences sbom audit bench instructions format clean browser curl prometheus proxies node
+.PHONY: help demo test long hostile autobahn load fuzz soak chaos lint types unit coverage mutants mutants-short search compat lock licences sbom audit bench instructions format clean browser curl prometheus proxies node litellm
 
 help: ## show this text
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -48,7 +48,7 @@ demo: $(INSTALLED) ## run the gateway with a language model, ready to chat
 
 test: lint types unit ## lint, types, and all tests but the longest
 
-long: $(INSTALLED) browser proxies node ## run the longest tests, and try more examples
+long: $(INSTALLED) browser proxies node litellm ## run the longest tests, and try more examples
 	SCHEDULES=100 $(BIN)/pytest $(PYTEST_FLAGS) --hypothesis-profile=long -m '$(LONG)'
 
 hostile: $(INSTALLED) ## attack the gateway, and see what others feel, in half an hour
@@ -86,14 +86,22 @@ proxies: ## the proxies that the gateway is tested behind
 	@$(call needed,nginx)
 	@$(call needed,caddy)
 
-$(VENV)/node_modules/ws: | $(INSTALLED)
-	$(BIN)/npm install --silent --no-save --prefix $(VENV) ws@8
+# Together: npm takes away what it is not told of.
+$(VENV)/node_modules/openai: | $(INSTALLED)
+	$(BIN)/npm install --silent --no-save --prefix $(VENV) ws@8 openai@6 ai@7 @ai-sdk/open-responses@2
 
 curl: ## what the examples of requests use
 	@$(call needed,curl)
 	@$(call needed,jq)
 
-node: $(VENV)/node_modules/ws ## what client.js is tested with where Node has no WebSocket
+node: $(VENV)/node_modules/openai ## clients in Node: OpenAI's, Vercel's, and a WebSocket for client.js
+
+# Of its own: it wants other versions of what the gateway needs.
+$(VENV)/litellm/bin/litellm: | $(BIN)/python
+	$(BIN)/python -m venv $(VENV)/litellm
+	$(VENV)/litellm/bin/python -m pip install --quiet 'litellm[proxy]==1.106.2'
+
+litellm: $(VENV)/litellm/bin/litellm ## LiteLLM's proxy, to have the gateway upstream
 
 unit: $(INSTALLED) browser curl prometheus proxies node ## all tests but the longest
 	$(BIN)/pytest $(PYTEST_FLAGS)

@@ -63,6 +63,20 @@ class Ticket(NamedTuple):
         return f"<Ticket until {self.expires_at:.0f}>"
 
 
+class Allowance(NamedTuple):
+    """What somebody may still send.
+
+    Attributes:
+        messages: How many messages may come at once where none came before.
+        left: How many may come now.
+        seconds: After how long without any it is all of them.
+    """
+
+    messages: int
+    left: int
+    seconds: float
+
+
 class Visitor(Protocol):
     """Somebody who is there: a connection, or a request for as long as it takes.
 
@@ -127,6 +141,10 @@ class Visitor(Protocol):
 
     def refund(self) -> None:
         """Count its arrival no longer: it is known, and one of many requests."""
+        ...
+
+    def allowance(self) -> Allowance | None:
+        """What it may still send; None where nothing counts it."""
         ...
 
     def release(self) -> None:

@@ -41,6 +41,7 @@ from gateway.security.reloading import Reloader
 from gateway.security.shared import SharedAccounts
 from gateway.security.tokens import Secret, Tokens
 from gateway.session.ports import Model
+from gateway.session.storage import RecordStore
 from gateway.sessions import Sessions
 from gateway.storeconfig import open_store
 from gateway.tally import Tracer
@@ -51,6 +52,7 @@ from gateway.transports.asgi import PlainAsgi
 from gateway.transports.drafts import OPTION_HEADERS, REPLY_HEADERS
 from gateway.transports.gate import Gate
 from gateway.transports.hosts import Hosts
+from gateway.transports.openai.paths import paths
 from gateway.transports.openapi import Document
 from gateway.transports.origins import Origins
 from gateway.transports.pages import SecurityHeaders, pages
@@ -142,7 +144,7 @@ async def build(
             for route, each in settings.routes.items()
         }
         of_store = StoreMeasures()
-        store = await stack.enter_async_context(open_store(settings.store, of_store))
+        store = await stack.enter_async_context(open_store(settings, of_store))
         limits, lease_seconds = settings.limits, settings.store.lease_seconds
         accounts = LocalAccounts(limits.of_principals)
         shared = None
@@ -172,7 +174,7 @@ async def build(
             connections_per_address=limits.connections_per_address,
             handshakes_per_second=limits.handshakes_per_second,
         )
-        app, endpoint, gate = application(settings, sessions, door)
+        app, endpoint, gate = application(settings, sessions, door, store)
         metrics = Metrics(
             Sources(
                 sessions,
@@ -362,7 +364,7 @@ def _tokens(jwt: JwtSettings, spawn: Spawn, reloader: Reloader) -> Tokens:
 
 
 def application(
-    settings: Settings, sessions: Sessions, admission: Admission
+    settings: Settings, sessions: Sessions, admission: Admission, records: RecordStore
 ) -> tuple[Router, WebSocketEndpoint, Gate]:
     """The ASGI application, and what counts its connections and its requests."""
     origins = Origins(
@@ -379,6 +381,17 @@ def application(
         shown=("Location", "Retry-After", "Idempotency-Key", *REPLY_HEADERS),
     )
     api = Api(sessions, gate, settings.server.heartbeat_seconds)
+    openai = paths(
+        sessions,
+        records,
+        admission=admission,
+        origins=origins,
+        proxies=proxies,
+        keep_seconds=settings.openai.keep_seconds,
+        heartbeat_seconds=settings.server.heartbeat_seconds,
+        max_connections=settings.server.max_connections,
+        answered=gate.answered,
+    )
     endpoint = WebSocketEndpoint(
         sessions,
         admission=admission,
@@ -402,6 +415,7 @@ def application(
 
     rest = Starlette(
         routes=[
+            *openai,
             WebSocketRoute("/ws", endpoint.serve),
             WebSocketRoute("/ws/{route:path}", endpoint.serve),
             HttpRoute("/ws", endpoint.explain, methods=["GET", "POST"]),

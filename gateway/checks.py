@@ -147,7 +147,7 @@ async def _addresses(configuration: Configuration) -> AsyncIterator[Finding]:
 
 async def _store(configuration: Configuration, *, offline: bool) -> AsyncIterator[Finding]:
     try:
-        async with open_store(configuration.settings.store) as store:
+        async with open_store(configuration.settings) as store:
             if not offline:
                 await store.owned("", 1)
     except ConfigError as error:

@@ -168,15 +168,18 @@ class SessionRunner:
 
     # Clients
 
-    def start(self, key: bytes, subscriber: Subscriber | None = None) -> ClientId | None:
+    def start(
+        self, key: bytes, subscriber: Subscriber | None = None, told: tuple[on.Words, ...] = ()
+    ) -> ClientId | None:
         """Open the session; returns the number of who reads it, if somebody does.
 
         Args:
             key: The digest of what a client has to show when it comes back.
             subscriber: The connection that it is asked for over.
+            told: What was said before; see `on.Start`.
         """
         client = None if subscriber is None else self._subscribers.add(subscriber)
-        self.handle(on.Start(key, client))
+        self.handle(on.Start(key, client, told))
         return client
 
     def attach(self, subscriber: Subscriber, shown: bytes, new: bytes, last_event: int) -> ClientId:

@@ -3,7 +3,7 @@
 import contextlib
 from collections.abc import AsyncIterator
 
-from gateway.config import ConfigError, StoreSettings
+from gateway.config import ConfigError, Settings
 from gateway.measures import StoreMeasures
 from gateway.session.storage import Store
 from gateway.stores.memory import MemoryStore
@@ -12,19 +12,20 @@ from gateway.stores.sealing import SealingKeyError, sealer_of
 
 @contextlib.asynccontextmanager
 async def open_store(
-    settings: StoreSettings, measures: StoreMeasures | None = None
+    all_settings: Settings, measures: StoreMeasures | None = None
 ) -> AsyncIterator[Store]:
     """Where sessions and tickets are; it connects when it is asked for something.
 
     Args:
-        settings: Which it is.
+        all_settings: Those that say which it is, and how much it keeps.
         measures: Counts what is asked of one that is shared.
 
     Raises:
         ConfigError: A file of encryption keys can't be used.
     """
+    settings = all_settings.store
     if settings.url is None:
-        yield MemoryStore()
+        yield MemoryStore(record_bytes=all_settings.openai.memory_bytes)
         return
     file, password = settings.encryption_key_file, settings.password
     try:

@@ -356,6 +356,18 @@ class RouteSettings(Section):
         return self
 
     @property
+    def is_chat(self) -> bool:
+        """Whether the model takes and gives OpenAI's chat completions, as they are."""
+        form, known = self.body_format, FORMATS["openai-chat"]
+        return (
+            self.format == "openai-chat"
+            and self.sends_history
+            and (form.text, form.stream) == (known.text, known.stream)
+            and isinstance(form.request, dict)
+            and form.request.get("messages") == "$messages"
+        )
+
+    @property
     def takes_json_only(self) -> bool:
         """Whether there is nothing to make the JSON of a text that the model is sent."""
         return is_json(self.content_type) and self.body_format.request is None
@@ -405,6 +417,7 @@ class RouteSettings(Section):
             template=form.request,
             opening=self.profile.opening,
             open_on_connect=self.open == "on_connect",
+            chat=self.is_chat,
             json_only=self.takes_json_only,
             json_replies=self.body == "json",
             sends_history=self.sends_history,

@@ -285,6 +285,21 @@ class StoreSettings(Section):
         return self
 
 
+class OpenAiSettings(Section):
+    """``[openai]``: OpenAI's API, under ``/openai/v1``."""
+
+    keep_seconds: Positive = Field(
+        default=86_400.0,
+        description="how long a response or a conversation can be asked for and gone on with; what "
+        "was said in it is kept in the store for so long",
+    )
+    memory_bytes: Bytes = Field(
+        default=268_435_456,
+        description='how much of that may be kept where the store is "memory"; what was not asked '
+        "for for longest makes room",
+    )
+
+
 class AwsSettings(Section):
     """``[aws]``: the platform's side. Credentials come from AWS's usual chain."""
 

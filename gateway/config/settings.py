@@ -21,6 +21,7 @@ from gateway.config.sections import (
     AwsSettings,
     LimitSettings,
     MetricsSettings,
+    OpenAiSettings,
     ServerSettings,
     StoreSettings,
     TlsSettings,
@@ -59,6 +60,7 @@ class Settings(Section):
     limits: LimitSettings = LimitSettings()
     metrics: MetricsSettings = MetricsSettings()
     traces: TraceSettings | None = None
+    openai: OpenAiSettings = OpenAiSettings()
     aws: AwsSettings = AwsSettings()
     routes: dict[RouteName, RouteSettings]
 

@@ -39,6 +39,9 @@ SUBPROTOCOL_MSGPACK = "v1.msgpack.session-gateway"
 MAX_ERROR_TEXT = 200
 """How many characters a client is told of what is wrong with its frame; some quote from it."""
 
+UNKNOWN_FIELD = "Object contains unknown field `{}`"
+"""What a client is told of a field that there is none of; the same words as msgspec's."""
+
 _BODIES = "exactly one of `text`, `json`, `base64`"
 _NO_OPTIONS = (UNSET,) * len(OPTIONS)
 # Whether a string has characters, and all are visible ASCII: no space, and no control.
@@ -225,6 +228,8 @@ def check_texts(message: MessageSend) -> None:
 def _checked(message: MessageSend, bodies: str) -> MessageSend:
     """The message with its only body, decoded where it came as Base64."""
     check_texts(message)
+    if message.verbatim is not UNSET:  # a field of the gateway's own
+        raise ProtocolError(UNKNOWN_FIELD.format("verbatim"), message_id=message.id)
     if (
         (message.text is UNSET)
         + (message.json is UNSET)

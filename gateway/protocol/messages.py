@@ -50,7 +50,10 @@ class MessageSend(_Client, CallOptions, frozen=True, kw_only=True, tag="message.
     """One turn for the model, with the options of its call.
 
     A codec hands it on with exactly one of ``text``, ``json`` (JSON, whatever the codec) and
-    ``bytes``; ``base64`` has become ``bytes`` by then.
+    ``bytes``; ``base64`` has become ``bytes`` by then. ``verbatim`` is the gateway's own, and no
+    client's: the reply is wanted as the model gives it, each record of a stream a part, and not as
+    the text that the route takes from it. It goes with a body that is the model's, not with
+    ``text``.
     """
 
     id: MessageId
@@ -59,6 +62,7 @@ class MessageSend(_Client, CallOptions, frozen=True, kw_only=True, tag="message.
     base64: str | UnsetType = UNSET
     data: bytes | UnsetType = field(default=UNSET, name="bytes")
     stream: bool | UnsetType = UNSET
+    verbatim: bool | UnsetType = UNSET
 
 
 class MessageCancel(_Client, frozen=True, kw_only=True, tag="message.cancel"):

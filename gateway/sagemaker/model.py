@@ -19,7 +19,7 @@ from gateway.formats.streams import (
     StreamKind,
     splitter,
 )
-from gateway.formats.text import Text
+from gateway.formats.text import Text, from_json
 from gateway.logs import LogLimit
 from gateway.protocol.options import PARAMETERS, CallOptions
 from gateway.sagemaker.errors import failure_of, failure_of_reply, with_facts
@@ -177,16 +177,26 @@ class SageMakerModel:
                 return asyncio.get_running_loop().call_soon(on_end, NOT_ONE_OBJECT)
         parameters["Body"] = body
         in_session = session is not None
+        taken = None if request.verbatim else self._text
         if not request.stream or self._stream_kind is StreamKind.OFF:
-            return self._whole(parameters, sha256, affinity, on_end, in_session=in_session)
+            return self._whole(taken, parameters, sha256, affinity, on_end, in_session=in_session)
         if parameters.get("SessionId") != NEW_SESSION and _NOT_STREAMED.isdisjoint(parameters):
-            return self._stream(parameters, sha256, on_parts, on_end)
-        if self._text is None:
-            return self._whole(parameters, sha256, affinity, on_end, in_session=in_session)
-        return self._split(self._text, parameters, sha256, affinity, on_end, in_session=in_session)
+            return self._stream(taken, parameters, sha256, on_parts, on_end)
+        if taken is None and not request.verbatim:
+            return self._whole(taken, parameters, sha256, affinity, on_end, in_session=in_session)
+        return self._split(
+            taken,
+            parameters,
+            sha256,
+            affinity,
+            on_end,
+            on_parts=on_parts,
+            in_session=in_session,
+        )
 
     def _whole(
         self,
+        taken: Text | None,
         parameters: dict[str, Any],
         sha256: bytes | None,
         affinity: str,
@@ -201,7 +211,7 @@ class SageMakerModel:
                 on_end(self._failure(response, parameters, in_session=in_session))
                 return
             try:
-                text = None if self._text is None else self._text.of_body(response["Body"])
+                text = None if taken is None else taken.of_body(response["Body"])
                 reply = self._reply(response, text, affinity)
             except Exception as error:  # noqa: BLE001 - whatever it is, it stops here
                 on_end(self._named(failure_of_reply(error)))
@@ -212,17 +222,19 @@ class SageMakerModel:
 
     def _split(
         self,
-        text: Text,
+        taken: Text | None,
         parameters: dict[str, Any],
         sha256: bytes | None,
         affinity: str,
         on_end: OnEnd,
         *,
+        on_parts: OnParts,
         in_session: bool,
     ) -> Call:
         """The same where a stream was asked for.
 
-        The body may be the lines or events of one, all at once; their text is that of the reply.
+        The body may be the lines or events of one, all at once; their text is that of the reply,
+        or, where it is wanted verbatim, these are its parts.
         """
         turn = _Turn()
 
@@ -231,11 +243,11 @@ class SageMakerModel:
                 on_end(self._failure(response, parameters, in_session=in_session))
                 return
             try:
-                whole = text.of_body(response["Body"])
+                is_whole, whole = _whole_of(response["Body"], taken)
             except Exception as error:  # noqa: BLE001 - as above
                 on_end(self._named(failure_of_reply(error)))
                 return
-            if whole is not None:
+            if is_whole:
                 on_end(self._reply(response, whole, affinity))
                 return
             parts: list[Part] = []
@@ -245,11 +257,19 @@ class SageMakerModel:
                 if isinstance(error, StreamError) and error.failure.code is ErrorCode.MODEL_ERROR:
                     on_end(self._named(error.failure))
                     return
+                if taken is None and parts and error is None:
+                    on_parts(parts)
+                    on_end(structs.replace(self._reply(response, None, affinity), body=None))
+                    return
                 found = "".join(part for part in parts if isinstance(part, str))
                 on_end(self._reply(response, None if error else found or None, affinity))
 
             reader = ReplyReader(
-                self._transport.budget, self._splitter, parts.extend, split, WholeBody()
+                self._transport.budget,
+                partial(self._splitter, taken),
+                parts.extend,
+                split,
+                WholeBody(),
             )
             turn.call = reader
             reader.begin(StreamedReply())
@@ -330,6 +350,7 @@ class SageMakerModel:
 
     def _stream(
         self,
+        taken: Text | None,
         parameters: dict[str, Any],
         sha256: bytes | None,
         on_parts: OnParts,
@@ -343,20 +364,20 @@ class SageMakerModel:
             on_end(
                 ModelReply(
                     body=None,
-                    content_type=reply.content_type if self._text is None else TEXT,
+                    content_type=reply.content_type if taken is None else TEXT,
                     variant=reply.variant,
                     custom_attributes=reply.custom_attributes,
                 )
             )
 
         return self._transport.invoke_endpoint_with_response_stream(
-            parameters, self._splitter, on_parts, ended, sha256=sha256
+            parameters, partial(self._splitter, taken), on_parts, ended, sha256=sha256
         )
 
-    def _splitter(self, reply: StreamedReply) -> Splitter:
+    def _splitter(self, taken: Text | None, reply: StreamedReply) -> Splitter:
         return splitter(
             self._stream_kind,
-            text=self._text,
+            text=taken,
             textual=is_textual(reply.content_type),
             line_bytes=self._line_bytes,
         )
@@ -398,6 +419,23 @@ class _Turn:
 
     def cancel(self) -> None:
         self.call.cancel()
+
+
+def _whole_of(body: bytes, taken: Text | None) -> tuple[bool, str | None]:
+    """Whether a body is a reply in one piece, and not the events of a stream; and its text.
+
+    Args:
+        body: The reply's.
+        taken: Where its text is; None where it is wanted as it is.
+    """
+    if taken is not None:
+        text = taken.of_body(body)
+        return text is not None, text
+    try:
+        from_json(body)
+    except ValueError:
+        return False, None
+    return True, None
 
 
 def wrong_field(parameters: Mapping[str, str]) -> Failure:

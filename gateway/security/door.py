@@ -12,7 +12,7 @@ import structlog
 from cachetools import TTLCache
 
 from gateway.addresses import is_loopback, network_of
-from gateway.admission import ANONYMOUS, Credentials, Refused, Ticket
+from gateway.admission import ANONYMOUS, Allowance, Credentials, Refused, Ticket
 from gateway.errors import WAIT_SECONDS, ErrorCode
 from gateway.logs import LogLimit
 from gateway.security.keys import Keys, looks_like_a_key
@@ -59,6 +59,10 @@ _Taken = tuple[Bucket, float]
 """From which, and how much."""
 
 
+def _uncounted() -> None:
+    return None
+
+
 class Guest:
     """See `gateway.admission.Visitor`."""
 
@@ -70,6 +74,7 @@ class Guest:
         "_refused",
         "_route",
         "_taken",
+        "allowance",
         "on_withdrawn",
         "take",
     )
@@ -83,7 +88,9 @@ class Guest:
         self._refused = refused
         self._taken = taken
         self._known: Principal | None = None
-        self.take: Callable[[int], float] = _unlimited  # its account's, once it is known
+        # Its account's, once it is known.
+        self.take: Callable[[int], float] = _unlimited
+        self.allowance: Callable[[], Allowance | None] = _uncounted
         self._route: str | None = None
         self._left = False
 
@@ -119,7 +126,7 @@ class Guest:
             self._door.accounts.disconnect(known.name)
             raise _nobody()
         self._door.accounts.change(now)
-        self.take = account.take
+        self.take, self.allowance = account.take, account.allowance
         self._know(now)
 
     def _know(self, known: Principal) -> None:

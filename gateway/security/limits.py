@@ -6,7 +6,7 @@ from typing import Protocol
 
 from cachetools import TLRUCache
 
-from gateway.admission import SessionQuota
+from gateway.admission import Allowance, SessionQuota
 from gateway.security.principals import Principal, PrincipalLimits
 
 BURST_SECONDS = 2.0
@@ -60,6 +60,13 @@ class Bucket:
         """Put in again what was taken."""
         self.full_at -= amount / self.rate
 
+    def allowance(self, now: float) -> Allowance:
+        """How much may be taken."""
+        missing = max(0.0, self.full_at - now)
+        most = max(1, int(self.rate * BURST_SECONDS))
+        left = int((BURST_SECONDS - missing) * self.rate + LEAST_SECONDS) if missing else most
+        return Allowance(most, max(0, left), missing)
+
 
 class Tally:
     """How many of something a principal has here.
@@ -108,6 +115,10 @@ class Account(Protocol):
         """
         ...
 
+    def allowance(self) -> Allowance:
+        """What it may still send."""
+        ...
+
 
 class LocalAccount:
     """What one principal uses.
@@ -133,6 +144,10 @@ class LocalAccount:
         if not wait and (wait := self.bytes.take(size, now)):
             self.messages.give_back(1)
         return wait
+
+    def allowance(self) -> Allowance:
+        """See `Account.allowance`."""
+        return self.messages.allowance(self._clock())
 
     @property
     def full_at(self) -> float:

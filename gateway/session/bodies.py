@@ -89,7 +89,8 @@ def request_of(
     if message.text is not UNSET and policy.template is not None:
         body, kind, sha256 = b"", JSON, None
     given: dict[str, Any] = {"content_type": policy.content_type or kind, **options}
-    return ModelRequest(body=body, sha256=sha256, stream=stream, **given)
+    verbatim = message.verbatim is True
+    return ModelRequest(body=body, sha256=sha256, stream=stream, verbatim=verbatim, **given)
 
 
 def refused_field(options: Iterable[str], policy: Policy) -> str | None:

@@ -36,6 +36,18 @@ class Timer(Enum):
     """The model takes too long to close."""
 
 
+class Words(Discreet, frozen=True, gc=False):
+    """A turn of a conversation that was held elsewhere.
+
+    Attributes:
+        said: The user's words.
+        answered: The model's.
+    """
+
+    said: str
+    answered: str
+
+
 class Start(Discreet, frozen=True, gc=False):
     """Somebody asks for the session.
 
@@ -43,10 +55,13 @@ class Start(Discreet, frozen=True, gc=False):
         key: The digest of what a client has to show when it comes back.
         client: The connection that it was asked for over; None where there is none, as for an HTTP
             request.
+        told: What was said before, the oldest first: the session goes on with a conversation that
+            was held elsewhere. Only where `Policy.can_be_told`.
     """
 
     key: bytes
     client: ClientId | None
+    told: tuple[Words, ...] = ()
 
 
 class Attached(Discreet, frozen=True, gc=False):

@@ -1,10 +1,14 @@
 """What a model has to be told of a conversation: with each turn, or when a session is replayed."""
 
+from collections.abc import Iterable, Sequence
+
 import msgspec
 from msgspec import structs
 
 from gateway.formats.templates import fill
-from gateway.protocol.messages import Context
+from gateway.protocol.messages import Context, MessageSend
+from gateway.session.bodies import body_of, request_of
+from gateway.session.events import Words
 from gateway.session.policy import Policy, Recovery
 from gateway.session.ports import ModelRequest
 from gateway.session.transcript import Exchange, Line, Transcript, told
@@ -23,7 +27,7 @@ class History:
 
     def __init__(self, policy: Policy, transcript: Transcript | None = None) -> None:
         self._policy = policy
-        self._keeps_turns = Recovery.REPLAY in (policy.on_expiry, policy.on_lost)
+        self._keeps_turns = policy.replays
         self.keeps_words = policy.sends_history or policy.seed is not None
         """Whether what is kept of a turn is what was said in it, and not its request."""
         self.needs_words = self.keeps_words or policy.template is not None
@@ -47,15 +51,44 @@ class History:
                 lines.append(("system", policy.system))
             lines += self.transcript.lines()
             turn.dropped = self.transcript.dropped
-        lines.append(("user", said))
-        values = {"text": said, "stream": turn.request.stream, **told(lines, policy.template)}
-        body = msgspec.json.encode(fill(policy.template, values))
-        turn.request = structs.replace(turn.request, body=body)
+        turn.request = self._filled(turn.request, said, lines)
         return True
+
+    def _filled(
+        self, request: ModelRequest, said: str, before: Sequence[Line] = ()
+    ) -> ModelRequest:
+        """A request whose body is made of what is said, and of what was said before."""
+        template = self._policy.template
+        lines = [*before, ("user", said)]
+        values = {"text": said, "stream": request.stream, **told(lines, template)}
+        return structs.replace(request, body=msgspec.json.encode(fill(template, values)))
+
+    def begin(self, words: Iterable[Words]) -> bool:
+        """Begin with a conversation that was held elsewhere.
+
+        Returns:
+            Whether a session at the model has to be told of it before it carries a turn.
+        """
+        for each in words:
+            self.transcript.add(self._exchange(each))
+        return self.transcript.count > 0 and not self._policy.sends_history
+
+    def _exchange(self, words: Words) -> Exchange:
+        """A turn as it is kept of one that was held here."""
+        policy = self._policy
+        message = MessageSend(id="", text=words.said)
+        body, kind = body_of(message)
+        request = request_of(message, policy, options={}, body=body, kind=kind, sha256=None)
+        if self.keeps_words:
+            without_body = structs.replace(request, body=b"")
+            return Exchange(without_body, words.said, words.answered)
+        if policy.template is not None:
+            request = self._filled(request, words.said)
+        return Exchange(request)
 
     def hear(self, turn: Turn, parts: list[str | bytes]) -> None:
         """Keep parts of a turn's reply."""
-        if self.keeps_words:
+        if self.keeps_words and turn.said is not None:
             for part in parts:
                 if isinstance(part, str):
                     turn.hear(part, self._policy.transcript_bytes)

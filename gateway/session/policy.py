@@ -45,6 +45,8 @@ class Policy(Discreet, frozen=True, kw_only=True):
             conversation, as far as it is kept, and not the newest message alone.
         system: What the model is told ahead of that history; None for nothing.
         content_type: Sent with a body whose message names none.
+        chat: Whether the model takes and gives OpenAI's chat completions: `template` is one, and
+            says what is sent where a client says nothing.
         json_only: Refuse ``text`` whose message names no content type: it would be sent as JSON,
             and there is no template to make JSON of it.
         json_replies: Give replies to clients as JSON where they parse.
@@ -84,6 +86,7 @@ class Policy(Discreet, frozen=True, kw_only=True):
     sends_history: bool = False
     system: str | None = None
     content_type: str | None = None
+    chat: bool = False
     json_only: bool = False
     json_replies: bool = False
     client_fields: frozenset[str] = frozenset()
@@ -108,6 +111,16 @@ class Policy(Discreet, frozen=True, kw_only=True):
     log_bytes: int = 67_108_864
     log_seconds: float = 600.0
     heartbeat_seconds: float = 30.0
+
+    @property
+    def replays(self) -> bool:
+        """Whether a session that is gone can be replayed."""
+        return Recovery.REPLAY in {self.on_expiry, self.on_lost}
+
+    @property
+    def can_be_told(self) -> bool:
+        """Whether a new session can go on with a conversation that was held elsewhere."""
+        return self.sends_history or self.replays or self.seed is not None
 
     @property
     def log_bounds(self) -> LogBounds:

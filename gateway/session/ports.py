@@ -31,27 +31,30 @@ class ModelSession(Discreet, frozen=True, gc=False):
         return "<ModelSession>"
 
 
-class ModelRequest(CallOptions, frozen=True, kw_only=True, gc=False):
+class ModelRequest(CallOptions, frozen=True, kw_only=True, gc=False, omit_defaults=True):
     """One turn as the model is to receive it: a body, and the options of its call.
 
     Attributes:
         sha256: The body's digest, where it is known, so that signing needs no other look at it.
         stream: Ask for the reply in parts as it is made; a call that has to open its session can't,
             and gets it in one piece.
+        verbatim: Hand the reply over as the model gives it, each record of a stream a part, also
+            where the route takes its text from it.
     """
 
     body: bytes
     content_type: str
     sha256: bytes | None = None
     stream: bool = False
+    verbatim: bool = False
 
 
 class ModelReply(Discreet, frozen=True, kw_only=True, gc=False):
     """What the model answered to one turn.
 
     Attributes:
-        body: The reply's body as it came, or its text alone where the route takes that from it;
-            None where it was handed over in parts.
+        body: The reply's body as it came, or its text alone where the route takes that from it and
+            the request does not want it verbatim; None where it was handed over in parts.
         content_type: Its content type; None where the model gave none.
         variant: ``InvokedProductionVariant``.
         custom_attributes: ``CustomAttributes`` of the reply.

@@ -170,7 +170,12 @@ class Session:
 
     def _start(self, event: on.Start) -> None:
         """Open the session, at the model too if the route opens it at once."""
+        if event.told and not self.policy.can_be_told:
+            raise UnexpectedEvent("this route's model can't be told what was said before")
         self.clients.start(event)
+        if self.history.begin(event.told):
+            self.upstream.branch()
+            self.state = State.RENEWING
         if self.policy.opening is Opening.CALL and self.policy.open_on_connect:
             self._heed(self.upstream.handle(Prepare(wanted=True)))
         else:

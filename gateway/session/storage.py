@@ -318,5 +318,49 @@ class CountStore(Protocol):
         ...
 
 
-class Store(SessionStore, ReplicaStore, TicketStore, CountStore, Protocol):
+class RecordStore(Protocol):
+    """What is kept for a time by name, beside sessions. Everything here can raise
+    `StoreUnavailable`.
+
+    A record is somebody's words: names are no secrets, or digests of what is one.
+    """
+
+    async def put_record(self, name: str, record: bytes, seconds: float) -> None:
+        """Keep a record, in place of what has that name.
+
+        Args:
+            name: Unique among all records.
+            record: What to keep. In the memory of one process, those that were not read for longest
+                make room for it.
+            seconds: How long.
+        """
+        ...
+
+    async def add_record(self, name: str, record: bytes, seconds: float) -> bool:
+        """The same where nothing has that name; whether that is so. Of two at once, one adds."""
+        ...
+
+    async def replace_record(self, name: str, record: bytes, seconds: float) -> bool:
+        """The same where something has that name; whether that is so."""
+        ...
+
+    async def get_record(self, name: str, seconds: float | None = None) -> bytes | None:
+        """The record of that name; None where there is none any more, or it is unreadable.
+
+        Args:
+            name: Its name.
+            seconds: How long to keep it from now on; None for as long as it was to be kept.
+        """
+        ...
+
+    async def take_record(self, name: str) -> bytes | None:
+        """The same, and nobody gets it after this: of two who ask at once, one does."""
+        ...
+
+    async def delete_record(self, name: str) -> bool:
+        """Keep a record no longer; whether there was one."""
+        ...
+
+
+class Store(SessionStore, ReplicaStore, TicketStore, CountStore, RecordStore, Protocol):
     """All that replicas share."""

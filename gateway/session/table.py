@@ -22,7 +22,8 @@ class State(Enum):
     RETRYING = "retrying"
     """The model has turned a turn away without seeing it; it is sent again in a while."""
     RENEWING = "renewing"
-    """Another session at the model is to take the place of one that is gone; messages wait."""
+    """Another session at the model is to take the place of one that is gone, or the first one is to
+    be told what was said elsewhere; messages wait."""
     CLOSING = "closing"
     """Something has ended the session; what is at the model is being brought to an end."""
     ENDED = "ended"
@@ -42,7 +43,7 @@ _begun = (_ready, _running, _retrying, _renewing)
 TABLE: Table[State] = table(
     (
         # while, event, action, then (empty: only the state that it was in)
-        ((_opening,), on.Start, "start", (_opening, _ready, _closed)),
+        ((_opening,), on.Start, "start", (_opening, _ready, _renewing, _closed)),
         ((_ready,), on.Adopted, "adopted", (_opening, _ready, _running, _renewing, *_over)),
         ((_opening, _retrying), on.Adopted, "adopted", ()),
         ((_renewing,), on.Adopted, "adopted", (_renewing, _ready, *_over)),

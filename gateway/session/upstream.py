@@ -64,13 +64,16 @@ class Renewal(Struct):
 
     Attributes:
         recovery: What the route asks for.
-        expires_at: When the old session expires, by the session's clock; None where it was lost.
+        expires_at: When the old session expires, by the session's clock; None where it was lost, or
+            was another conversation's.
+        branches: Whether there was none: what was said elsewhere is told to the first one.
         steps: What is still to be told to the new session; None until it is there.
         step: The number of the step that is at the model, or was the last there.
     """
 
     recovery: Recovery
     expires_at: float | None
+    branches: bool = False
     steps: list[ModelRequest] | None = None
     step: int | None = None
 
@@ -169,6 +172,10 @@ class Upstream:
 
     # Opening
 
+    def branch(self) -> None:
+        """Tell the session that is to be opened what was said elsewhere."""
+        self.renewal = Renewal(Recovery.REPLAY, None, branches=True)
+
     def _acquire(self, event: Prepare) -> Signs:
         """Ask for a session if a turn waits that needs one; else the turn may go."""
         if not event.wanted:
@@ -209,7 +216,8 @@ class Upstream:
         out.set_timer(Timer.EXPIRY, self.use_until)
         if policy.on_expiry is Recovery.NONE:
             out.set_timer(Timer.EXPIRING, self.use_until - policy.expiring_notice_seconds)
-        return Acquired(renewed=self.renewal is not None)
+        renewal = self.renewal
+        return Acquired(renewed=renewal is not None and not renewal.branches)
 
     def _open_failed(self, event: on.OpenFailed) -> Signs:
         """Try again in a while, where that may help."""
@@ -296,6 +304,8 @@ class Upstream:
             return ()
         self.renewal = None
         self._rest()
+        if renewal.branches:
+            return USABLE  # nothing that its client knew has been replaced
         self._out.emit(
             wire.SessionRenewed(
                 event=self._out.last + 1,

@@ -1,6 +1,7 @@
 """Sessions in this process's memory: for replicas in one process, and what a store has to do."""
 
 import asyncio
+import contextlib
 import math
 import random
 import time
@@ -28,6 +29,12 @@ MAX_TICKETS = 10_000
 """How many there may be at once; the oldest are void then."""
 
 
+RECORD_BYTES = 268_435_456
+"""How many bytes records may have together, unless told otherwise."""
+
+_RECORD_OVERHEAD = 512  # bytes for its name and its place
+
+
 class _Kept(Struct):
     """A session; `saved` is None where it is over."""
 
@@ -42,15 +49,25 @@ class MemoryStore:
 
     Args:
         clock: Seconds since the epoch.
+        record_bytes: How many bytes records may have together; those that were not read for longest
+            make room.
     """
 
-    def __init__(self, *, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self, *, clock: Callable[[], float] = time.time, record_bytes: int = RECORD_BYTES
+    ) -> None:
         self._clock = clock
         self._sessions: TLRUCache[str, _Kept] = TLRUCache(
             math.inf, ttu=lambda _id, kept, _now: kept.until, timer=clock
         )
         self._tickets: TLRUCache[str, tuple[bytes, float]] = TLRUCache(
             MAX_TICKETS, ttu=lambda _digest, ticket, _now: ticket[1], timer=clock
+        )
+        self._records: TLRUCache[str, tuple[bytes, float]] = TLRUCache(
+            record_bytes,
+            ttu=lambda _name, record, _now: record[1],
+            timer=clock,
+            getsizeof=lambda record: len(record[0]) + _RECORD_OVERHEAD,
         )
         self._counts: dict[str, tuple[dict[str, int], float]] = {}  # and until when they count
         self._used: TLRUCache[str, Sequence[float]] = TLRUCache(  # when all has come back
@@ -193,6 +210,44 @@ class MemoryStore:
         """See `TicketStore.take_ticket`."""
         kept = self._tickets.pop(digest, None)
         return None if kept is None else kept[0]
+
+    async def put_record(self, name: str, record: bytes, seconds: float) -> None:
+        """See `RecordStore.put_record`."""
+        self._records.pop(name, None)
+        with contextlib.suppress(ValueError):  # it is larger than all may be
+            self._records[name] = record, self._clock() + seconds
+
+    async def add_record(self, name: str, record: bytes, seconds: float) -> bool:
+        """See `RecordStore.add_record`."""
+        if name in self._records:
+            return False
+        await self.put_record(name, record, seconds)
+        return True
+
+    async def replace_record(self, name: str, record: bytes, seconds: float) -> bool:
+        """See `RecordStore.replace_record`."""
+        if name not in self._records:
+            return False
+        await self.put_record(name, record, seconds)
+        return True
+
+    async def get_record(self, name: str, seconds: float | None = None) -> bytes | None:
+        """See `RecordStore.get_record`."""
+        kept = self._records.get(name)
+        if kept is None:
+            return None
+        if seconds is not None:
+            await self.put_record(name, kept[0], seconds)
+        return kept[0]
+
+    async def take_record(self, name: str) -> bytes | None:
+        """See `RecordStore.take_record`."""
+        kept = self._records.pop(name, None)
+        return None if kept is None else kept[0]
+
+    async def delete_record(self, name: str) -> bool:
+        """See `RecordStore.delete_record`."""
+        return self._records.pop(name, None) is not None
 
     async def count(
         self, replica: str, counts: Sequence[Count], *, whole: bool, seconds: float

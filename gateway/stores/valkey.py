@@ -342,10 +342,46 @@ class ValkeyStore:
 
     async def take_ticket(self, digest: str) -> bytes | None:
         """See `TicketStore.take_ticket`."""
-        kept = await self._ask(("GETDEL", _ticket(digest)))
+        return self._opened(await self._ask(("GETDEL", _ticket(digest))), digest)
+
+    async def put_record(self, name: str, record: bytes, seconds: float) -> None:
+        """See `RecordStore.put_record`."""
+        key = _record(name)
+        await self._ask(("SET", key, self._seal(record, key), "PX", _milliseconds(seconds)))
+
+    async def add_record(self, name: str, record: bytes, seconds: float) -> bool:
+        """See `RecordStore.add_record`."""
+        return await self._put_if("NX", name, record, seconds)
+
+    async def replace_record(self, name: str, record: bytes, seconds: float) -> bool:
+        """See `RecordStore.replace_record`."""
+        return await self._put_if("XX", name, record, seconds)
+
+    async def _put_if(self, when: str, name: str, record: bytes, seconds: float) -> bool:
+        key, kept_for = _record(name), _milliseconds(seconds)
+        asked = ("SET", key, self._seal(record, key), when, "PX", kept_for)
+        return await self._ask(asked) is not None
+
+    async def get_record(self, name: str, seconds: float | None = None) -> bytes | None:
+        """See `RecordStore.get_record`."""
+        key = _record(name)
+        if seconds is None:
+            return self._opened(await self._ask(("GET", key)), key)
+        return self._opened(await self._ask(("GETEX", key, "PX", _milliseconds(seconds))), key)
+
+    async def take_record(self, name: str) -> bytes | None:
+        """See `RecordStore.take_record`."""
+        key = _record(name)
+        return self._opened(await self._ask(("GETDEL", key)), key)
+
+    def _opened(self, kept: bytes | None, about: str) -> bytes | None:
         with contextlib.suppress(Unreadable):
-            return None if kept is None else self._open(kept, digest)
+            return None if kept is None else self._open(kept, about)
         return None
+
+    async def delete_record(self, name: str) -> bool:
+        """See `RecordStore.delete_record`."""
+        return bool(await self._ask(("DEL", _record(name))))
 
     async def count(
         self, replica: str, counts: Sequence[Count], *, whole: bool, seconds: float
@@ -402,6 +438,14 @@ def _owned(replica: str) -> str:
 
 def _inbox(replica: str) -> str:
     return f"sg:inbox:{replica}"
+
+
+def _record(name: str) -> str:
+    return f"sg:record:{name}"
+
+
+def _milliseconds(seconds: float) -> int:
+    return max(1, int(seconds * 1000))
 
 
 def _ticket(digest: str) -> str:

@@ -13,11 +13,13 @@ from gateway.errors import ERRORS, CloseCode, ErrorCode
 from gateway.protocol.messages import (
     ErrorMessage,
     MessageAccepted,
+    MessageCancel,
     MessageDelta,
     MessageDone,
     MessageDuplicate,
     MessageSend,
     ServerMessage,
+    SessionClose,
     SessionClosed,
     SessionExpiring,
     SessionRenewed,
@@ -32,6 +34,10 @@ _OF_SESSION = SessionRenewed | SessionUpdated | SessionExpiring | SessionClosed
 
 class AlreadyAnswered(Exception):
     """The message was accepted before, and has ended; what it was answered is no longer kept."""
+
+
+class IdTaken(Exception):
+    """Another message was accepted under this id before."""
 
 
 class Moved(Exception):
@@ -114,6 +120,11 @@ class Exchange:
         message: Makes it, for a route.
         size: About how many bytes it has.
         seconds: How long there may be nothing to tell; None for as long as it takes.
+        claims: Whether this is the only one to send a message under its id, so that one that was
+            accepted under it before is another: see `IdTaken`.
+
+    Attributes:
+        seconds: As given; it may be changed.
     """
 
     def __init__(
@@ -123,12 +134,15 @@ class Exchange:
         message: Callable[[Route], MessageSend],
         size: int,
         seconds: float | None,
+        *,
+        claims: bool = False,
     ) -> None:
         self._sessions = sessions
         self._asker = asker
         self._make = message
         self._size = size
-        self._seconds = seconds
+        self.seconds = seconds
+        self._claims = claims
         self._listener: Listener | None = None
         self._id = ""
         self._after: int | None = None
@@ -141,13 +155,14 @@ class Exchange:
 
         Raises:
             AlreadyAnswered: See there.
+            IdTaken: See there.
             Moved: See there.
             Refused: The session is not there, or can't be had at the moment.
         """
         while True:
             listener = self._listener or await self._send()
             try:
-                told = self._ours(await listener.next(self._seconds))
+                told = self._ours(await listener.next(self.seconds))
             except TimeoutError:
                 return []
             except Ended as ended:
@@ -158,7 +173,7 @@ class Exchange:
 
     async def _send(self) -> Listener:
         """Send the message, and listen to what becomes of it."""
-        listener = Listener(patient=self._seconds is None)
+        listener = Listener(patient=self.seconds is None)
         try:
             await join(self._sessions, self._asker, self._after, listener)
         except Refused as refused:
@@ -185,8 +200,8 @@ class Exchange:
             raise Moved
         if code == CloseCode.RESTARTING and not self._over:
             self._read_again(position)
-        elif self._again or self._over:
-            raise gone()
+        elif self._again or self._over or (self._claims and not self._begun):
+            raise gone()  # what a claimed id was answered before was another message's
         else:
             self._read_again(0)  # the session is over; it may have been answered before
 
@@ -199,6 +214,7 @@ class Exchange:
                     ours.append(each)
             elif isinstance(each, MessageDuplicate):
                 if not self._again:
+                    self._check_claim()
                     self._read_again(0)  # it was accepted before
                     break
                 if each.id == self._id and each.status not in {"queued", "running"}:
@@ -217,14 +233,36 @@ class Exchange:
         if isinstance(message, ErrorMessage):
             if self._again and message.retryable:  # what was sent before may have been accepted
                 raise Moved
+            if message.code is ErrorCode.BAD_MESSAGE:
+                self._check_claim()  # the id was used for another body
             return True
         return self._begun and isinstance(message, _OF_SESSION)
+
+    def _check_claim(self) -> None:
+        if self._claims:
+            raise IdTaken
 
     def _read_again(self, after: int) -> None:
         """Go on after that event, wherever the session is."""
         self.leave()
         self._listener = None
         self._after, self._again = after, True
+
+    @property
+    def has_sent(self) -> bool:
+        """Whether the session may have had the message."""
+        return self._said
+
+    def cancel(self) -> None:
+        """Stop the turn, queued or running."""
+        if self._listener is not None:
+            message = MessageCancel(id=self._id)
+            self._listener.conversation.handle(message, self._listener.client)
+
+    def close_session(self) -> None:
+        """End the session, at the model too."""
+        if self._listener is not None:
+            self._listener.conversation.handle(SessionClose(), self._listener.client)
 
     def cut(self) -> None:
         """Nobody waits for the answer any more."""

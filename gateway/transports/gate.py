@@ -54,7 +54,7 @@ class Gate:
         shown: Headers of responses that they may read.
 
     Attributes:
-        answered: How many requests were, by status.
+        answered: How many requests were, by status; as given, to be counted with others.
     """
 
     def __init__(
@@ -65,13 +65,30 @@ class Gate:
         proxies: Proxies,
         taken: tuple[str, ...] = (),
         shown: tuple[str, ...] = (),
+        answered: Counter[int] | None = None,
     ) -> None:
-        self.answered: Counter[int] = Counter()
+        self.answered: Counter[int] = Counter() if answered is None else answered
         self._admission = admission
         self._origins = origins
         self._proxies = proxies
         self._taken = ", ".join((*TAKEN, *taken))
         self._shown = ", ".join(shown)
+
+    def refuse(self, refused: Refused) -> Response:
+        """The answer to a request that is refused."""
+        return problem(refused)
+
+    def finish(self, response: Response, visitor: Visitor | None) -> None:
+        """Have a response say what every response does.
+
+        Args:
+            response: Of a handler, or a refusal.
+            visitor: Who is answered; None where that is not looked at.
+        """
+
+    async def call(self, handler: Handler, request: ApiRequest, visitor: Visitor) -> Response:
+        """Have a handler answer."""
+        return await handler(request, visitor)
 
     def path(self, path: str, **handlers: Handler) -> HttpRoute:
         """A path, with what answers each of its methods."""
@@ -89,8 +106,9 @@ class Gate:
         origin, host = text_of(headers.get(b"origin")), text_of(headers.get(b"host"))
         shared = [*_EVERY]
         if not self._origins.allow(origin, host, route=route, client=client):
-            response = problem(Refused(ErrorCode.FORBIDDEN, REFUSED))
+            response = self.refuse(Refused(ErrorCode.FORBIDDEN, REFUSED))
             response.raw_headers += shared
+            self.finish(response, None)
             await respond(response)
             return
         if origin is not None:
@@ -116,13 +134,14 @@ class Gate:
             try:
                 await visitor.identify(credentials_of(request.text(b"authorization")), route=route)
                 if visitor.principal is None:
-                    response = problem(Refused(ErrorCode.UNAUTHENTICATED, NOBODY))
+                    response = self.refuse(Refused(ErrorCode.UNAUTHENTICATED, NOBODY))
                 else:
                     visitor.refund()
-                    response = await handlers[request.method](request, visitor)
+                    response = await self.call(handlers[request.method], request, visitor)
             except Refused as refused:
-                response = problem(refused)
+                response = self.refuse(refused)
             response.raw_headers += shared
+            self.finish(response, visitor)
             await respond(response)
         finally:
             visitor.release()

@@ -49,6 +49,7 @@ TITLES = st.builds(Title, st.sampled_from(["a", "b", NOBODY]), st.integers(0, 4)
 USUALLY = st.sampled_from([True] * 5 + [False])
 """For what is allowed, so that sessions get far."""
 
+NAMES = st.sampled_from(["r1", "r2", "r 3"])
 MESSAGES = st.sampled_from(["m1", "m2", "m3", "owner"])
 SAID = st.lists(st.binary(max_size=2), max_size=3)
 MOST = st.integers(0, 3)
@@ -242,6 +243,28 @@ class Sessions(Both):
     @rule(which=st.integers(0, 5))
     def take_ticket(self, which: int) -> None:
         self.both(lambda store: store.take_ticket(f"ticket {which}"))
+
+    # Records
+
+    @rule(name=NAMES, record=st.binary(max_size=3))
+    def put_record(self, name: str, record: bytes) -> None:
+        self.both(lambda store: store.put_record(name, record, LONG))
+
+    @rule(name=NAMES, record=st.binary(max_size=3))
+    def add_record(self, name: str, record: bytes) -> None:
+        self.both(lambda store: store.add_record(name, record, LONG))
+
+    @rule(name=NAMES, record=st.binary(max_size=3))
+    def replace_record(self, name: str, record: bytes) -> None:
+        self.both(lambda store: store.replace_record(name, record, LONG))
+
+    @rule(name=NAMES, takes=st.booleans())
+    def get_record(self, name: str, takes: bool) -> None:
+        self.both(lambda store: (store.take_record if takes else store.get_record)(name))
+
+    @rule(name=NAMES)
+    def delete_record(self, name: str) -> None:
+        self.both(lambda store: store.delete_record(name))
 
 
 FEW = st.integers(0, 4)

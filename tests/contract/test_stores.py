@@ -677,3 +677,73 @@ async def test_a_ticket_is_void_when_its_time_is_over(store: Store) -> None:
     assert await store.take_ticket("digest") is None
     assert await store.take_ticket("before") is None
     assert await store.take_ticket("later") == b"holder"
+
+
+# Records
+
+
+async def test_a_record_is_what_was_put_last(two: Two) -> None:
+    assert await two.other.get_record("name") is None
+    await two.one.put_record("name", b"before", LONG)
+    await two.one.put_record("name", EVERY_BYTE, LONG)
+    await two.one.put_record("another", b"", LONG)
+    for _ in range(2):
+        assert await two.other.get_record("name") == EVERY_BYTE
+    assert await two.other.get_record("another") == b""
+
+
+async def test_a_record_can_be_deleted(two: Two) -> None:
+    await two.one.put_record("name", b"record", LONG)
+    assert await two.other.delete_record("name")
+    assert not await two.other.delete_record("name")
+    assert await two.one.get_record("name") is None
+
+
+async def test_one_of_many_that_take_a_record_at_once_has_it(two: Two) -> None:
+    await two.one.put_record("name", b"record", LONG)
+    came = await asyncio.gather(*[two[i % 2].take_record("name") for i in range(50)])
+    assert (came.count(b"record"), came.count(None)) == (1, 49)
+    assert await two.one.get_record("name") is None
+
+
+async def test_one_of_many_that_add_a_record_at_once_does(two: Two) -> None:
+    added = await asyncio.gather(
+        *[two[i % 2].add_record("name", b"%d" % i, LONG) for i in range(50)]
+    )
+    assert added.count(True) == 1
+    assert await two.one.get_record("name") == b"%d" % added.index(True)
+    await two.one.delete_record("name")
+    assert await two.other.add_record("name", b"again", LONG)
+
+
+async def test_a_record_that_is_gone_is_not_replaced(two: Two) -> None:
+    assert not await two.one.replace_record("name", b"none", LONG)
+    assert await two.one.get_record("name") is None
+    await two.one.put_record("name", b"record", LONG)
+    assert await two.other.replace_record("name", b"another", LONG)
+    assert await two.one.get_record("name") == b"another"
+
+
+async def test_a_record_that_is_asked_for_can_be_kept_for_longer(store: Store) -> None:
+    for name in ("short", "long"):
+        await store.put_record(name, b"record", SHORT)
+    assert await store.get_record("long", LONG) == b"record"
+    assert await store.get_record("none", LONG) is None
+
+    async def is_gone() -> bool:
+        return await store.get_record("short") is None
+
+    await until(is_gone)
+    assert await store.get_record("long") == b"record"
+
+
+async def test_a_record_is_gone_when_its_time_is_over(store: Store) -> None:
+    await store.put_record("name", b"record", SHORT)
+    await store.put_record("later", b"record", LONG)
+
+    async def is_gone() -> bool:
+        return await store.get_record("name") is None
+
+    await until(is_gone)
+    assert await store.take_record("name") is None
+    assert await store.get_record("later") == b"record"

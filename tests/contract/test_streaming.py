@@ -15,6 +15,7 @@ from struct import pack
 from typing import Any
 
 import pytest
+from msgspec import structs
 from structlog.testing import capture_logs
 
 from gateway.errors import ErrorCode, Outcome
@@ -524,6 +525,58 @@ async def test_a_stream_in_one_piece() -> None:
         with pytest.raises(ModelError) as caught:
             await Talk(model_of(client, profile="first-message")).ask()
         assert caught.value.failure.code is ErrorCode.MODEL_ERROR
+
+
+RECORDS = structs.replace(ASK, verbatim=True)
+
+
+@pytest.mark.parametrize("form", ["lmi", "openai-chat"])
+async def test_records_come_as_the_model_gives_them(form: str) -> None:
+    """Each a part, also where the route takes the text from them, and one has none."""
+    records = ['{"choices": [{"delta": {"role": "assistant"}}]}', '{"usage": {"a": 1}}']
+    lines = "".join(f"data: {record}\n\n" for record in records).encode()
+
+    async def handle(request: Connection) -> None:
+        kind = "X-Amzn-SageMaker-Content-Type: text/event-stream"
+        await request.start(kind)
+        for at in range(0, len(lines), 7):
+            await request.send(part(lines[at : at + 7]))
+        await request.send(part(b"data: [DONE]\n\n"))
+        await request.send(b"")
+
+    async with serving(handle) as (_, client):
+        talk = Talk(model_of(client, FORMATS[form]))
+        reply = await talk.ask(RECORDS)
+        assert talk.parts == records
+        assert (reply.body, reply.content_type) == (None, "text/event-stream")
+
+
+@pytest.mark.parametrize("profile", ["stateless", "first-message"])
+async def test_records_in_one_piece(profile: str) -> None:
+    """A reply is as it came; the events of a stream, all at once, are parts."""
+    whole = b'{"choices": [{"message": {"content": "Hello"}}]}'
+    asked = structs.replace(RECORDS, stream=profile == "first-message")
+    async with serving(answering(whole)) as (_, client):
+        talk = Talk(model_of(client, FORMATS["openai-chat"], profile))
+        reply = await talk.ask(asked)
+        assert (reply.body, reply.content_type) == (whole, "application/json")
+        assert talk.parts == []
+    if not asked.stream:
+        return
+    events = b'data: {"a": 1}\n\ndata: {"b": 2}\n\ndata: [DONE]\n\n'
+    async with serving(answering(events, "text/event-stream")) as (_, client):
+        talk = Talk(model_of(client, FORMATS["openai-chat"], profile))
+        reply = await talk.ask(asked)
+        assert talk.parts == ['{"a": 1}', '{"b": 2}']
+        assert (reply.body, reply.content_type) == (None, "text/event-stream")
+        assert reply.new_session == SESSION
+    async with serving(answering(events + b'data: {"error": {"message": "x"}}')) as (_, client):
+        with pytest.raises(ModelError) as caught:
+            await Talk(model_of(client, FORMATS["openai-chat"], profile)).ask(asked)
+        assert caught.value.failure.code is ErrorCode.MODEL_ERROR
+    async with serving(answering(b"\n", "text/plain")) as (_, client):
+        talk = Talk(model_of(client, FORMATS["openai-chat"], profile))
+        assert (await talk.ask(asked)).body == b"\n"
 
 
 async def test_a_stream_in_one_piece_is_read_in_many_turns_of_the_loop() -> None:

@@ -60,6 +60,10 @@ def all_calls(store: Store) -> Sequence[Awaitable[object]]:
         store.collect("a", 0),
         store.add_ticket("digest", b"holder", time.time() + LONG),
         store.take_ticket("digest"),
+        store.put_record("name", b"record", LONG),
+        store.get_record("name"),
+        store.take_record("name"),
+        store.delete_record("name"),
     ]
 
 
@@ -465,6 +469,7 @@ async def plant(store: Store, text: bytes = PLANTED) -> None:
     await store.save("s", A, 2, part(turns={"m2": text}, last=2, **told), seconds=LONG)
     await store.post("a", [text, b"and " + text])
     await store.add_ticket("digest", text, time.time() + LONG)
+    await store.put_record("name", text, LONG)
 
 
 async def dig_up(store: Store) -> None:
@@ -475,12 +480,13 @@ async def dig_up(store: Store) -> None:
     assert [*saved.ended, *saved.said, *saved.events] == [PLANTED] * 6
     assert await store.collect("a", 0) == [PLANTED, b"and " + PLANTED]
     assert await store.take_ticket("digest") == PLANTED
+    assert await store.get_record("name") == PLANTED
 
 
 async def test_what_is_kept_can_be_read_where_it_is_not_encrypted(server: valkey.Server) -> None:
     async with opened(server.url) as store:
         await plant(store)
-        assert everything(server).count(PLANTED) == 12
+        assert everything(server).count(PLANTED) == 13
         await dig_up(store)
 
 
@@ -543,6 +549,7 @@ async def unreadable(store: Store) -> None:
         assert await store.collect("a", 0) == []
     assert logs == [unread(glimpsed.value)] * 2
     assert await store.take_ticket("digest") is None
+    assert await store.get_record("name") is None
 
 
 def unread(error: Unreadable) -> dict[str, Any]:
@@ -567,10 +574,12 @@ async def test_what_is_kept_of_a_session_is_no_good_as_anothers(server: valkey.S
         await plant(store)
         server.ask("COPY", "sg:{s}", "sg:{t}")
         server.ask("COPY", "sg:ticket:digest", "sg:ticket:another")
+        server.ask("COPY", "sg:record:name", "sg:record:another")
         server.ask("COPY", "sg:inbox:a", "sg:inbox:b")
         with pytest.raises(Unreadable):
             await store.glimpse("t")
         assert await store.take_ticket("another") is None
+        assert await store.get_record("another") is None
         assert await store.collect("b", 0) == []
         await dig_up(store)
 

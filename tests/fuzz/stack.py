@@ -246,7 +246,7 @@ async def _answer(given: Settings, slices: Sequence[bytes]) -> tuple[Line, tuple
         )
         make = partial(WebSocketProtocol, budget=budget, turnstile=Turnstile(HANDSHAKES))
         config = uvicorn.Config(
-            application(given, sessions, door)[0],
+            application(given, sessions, door, store)[0],
             ws=cast(Any, make),
             ws_max_size=MESSAGE_BYTES,
             ws_ping_interval=30,

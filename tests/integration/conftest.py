@@ -8,11 +8,15 @@ from contextlib import ExitStack
 from itertools import count
 from pathlib import Path
 
+import openai
 import pytest
 
 from gateway.local.valkey import LocalValkey, running
+from tests.support.openaisdk import client
 from tests.support.processes import Forgetful, Process, gateway, local
+from tests.support.responding import Chat
 from tests.support.secrets import register
+from tests.support.timing import UNIT
 
 Start = Callable[..., Process]
 
@@ -108,3 +112,91 @@ def valkey() -> Iterator[LocalValkey]:
     with running() as valkey:
         register(valkey.password, "the store's password")
         yield valkey
+
+
+# Responses
+
+CHAT_ROUTES = """
+[routes.chat]
+endpoint_name = "my-endpoint"
+format = "openai-chat"
+system = "Be kind."
+retries = 0
+[routes.short]
+endpoint_name = "my-endpoint"
+format = "openai-chat"
+resume_seconds = {short}
+[routes.kept]
+endpoint_name = "my-endpoint"
+format = "openai-chat"
+resume_seconds = 0
+"""
+
+WORD_ROUTES = """
+[routes.words]
+endpoint_name = "my-endpoint"
+format = "plain"
+[routes.told]
+endpoint_name = "my-endpoint"
+format = "plain"
+on_lost = "replay"
+"""
+
+HISTORY_ROUTES = """
+[routes.history]
+endpoint_name = "my-endpoint"
+format = "tgi"
+"""
+
+
+@pytest.fixture(scope="module")
+def chat(tmp_path_factory: pytest.TempPathFactory, transport: str) -> Iterator[Chat]:
+    """A gateway in front of two containers that answer chats and call functions."""
+    folder = tmp_path_factory.mktemp("chat")
+    with ExitStack() as stack:
+        boxes = [Forgetful(folder / name, module="toolbox") for name in ("1", "2")]
+        for box in boxes:
+            stack.callback(box.stop)
+        platform = stack.enter_context(local(*(f"--container={box.url}" for box in boxes)))
+        file = folder / "gateway.toml"
+        aws = AWS.format(url=platform.url, transport=transport)
+        file.write_text(aws + CHAT_ROUTES.format(short=UNIT))
+        yield Chat(boxes, platform, stack.enter_context(gateway(file)).url)
+
+
+@pytest.fixture(scope="module")
+def words(tmp_path_factory: pytest.TempPathFactory, transport: str) -> Iterator[list[str]]:
+    """The addresses of two gateways: of models that remember, and of one that does not."""
+    folder = tmp_path_factory.mktemp("words")
+    with ExitStack() as stack:
+        urls = []
+        for name, routes, more in (
+            ("words", WORD_ROUTES, ()),
+            ("history", HISTORY_ROUTES, ("--forgets",)),
+        ):
+            platform = stack.enter_context(local(*more))
+            file = folder / f"{name}.toml"
+            file.write_text(AWS.format(url=platform.url, transport=transport) + routes)
+            urls.append(stack.enter_context(gateway(file)).url)
+        yield urls
+
+
+@pytest.fixture
+def sdk(chat: Chat) -> Iterator[openai.OpenAI]:
+    """OpenAI's client of that gateway; it does not send anything again by itself."""
+    with client(chat.url, max_retries=0) as sdk:
+        yield sdk
+
+
+@pytest.fixture
+def wordy(words: list[str]) -> Iterator[openai.OpenAI]:
+    """The same, for models of words."""
+    with client(words[0], max_retries=0) as sdk:
+        yield sdk
+
+
+@pytest.fixture
+def history(words: list[str]) -> Iterator[openai.OpenAI]:
+    """The same, for a model of words that the gateway has to tell everything."""
+    with client(words[1], max_retries=0) as sdk:
+        yield sdk

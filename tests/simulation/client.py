@@ -9,11 +9,12 @@ from gateway.conversation import Resuming
 from gateway.errors import CloseCode, ErrorCode
 from gateway.protocol import messages as wire
 from gateway.route import Route
+from gateway.session.events import Words
 from gateway.session.keys import digest
 from gateway.sessions import ClientGone, PastNewest, TooManySessions
 from tests.simulation.connection import Connection
 from tests.simulation.gateways import Cluster, Gateway
-from tests.simulation.model import LIFETIME
+from tests.simulation.model import LIFETIME, answer_to
 from tests.simulation.world import World
 
 _COME_BACK = {
@@ -34,6 +35,7 @@ class Client:
     Attributes:
         accepted: The ids of the messages that were.
         done: How each has ended, in this order.
+        told: What was said before, elsewhere, that its session goes on from.
         heard: What the model has said to each.
         renewals: How many renewals had been told of when each ended.
         missing: How many events have not come that there must have been.
@@ -54,6 +56,7 @@ class Client:
         self.last_event = 0
         self.accepted: set[str] = set()
         self.done: dict[str, str] = {}
+        self.told: list[str] = []
         self.asked: dict[str, wire.MessageSend] = {}
         self.deltas: dict[str, int] = {}
         self.heard: dict[str, str] = {}
@@ -131,7 +134,9 @@ class Client:
                 runner = await sessions.open(self.route_at(gateway), "anonymous")
                 connection.conversation = runner
                 connection.confirmed = True
-                connection.number = runner.start(digest(connection.reader.resume_key), connection)
+                key = digest(connection.reader.resume_key)
+                words = tuple(Words(each, answer_to(each)) for each in self.told)
+                connection.number = runner.start(key, connection, words)
             else:
                 found = await sessions.resume(resuming)
                 if found is None:

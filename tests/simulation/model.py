@@ -19,6 +19,8 @@ from tests.simulation.store import Server
 from tests.simulation.world import Process, World
 
 LIFETIME = 600.0
+TOLD = "told-"
+"""How turns begin that were held elsewhere, and that sessions go on from."""
 
 
 class Arrival(NamedTuple):
@@ -27,7 +29,7 @@ class Arrival(NamedTuple):
     Attributes:
         turn: What it says.
         session: In which session at the model.
-        again: Whether another session has answered it, and this one is only to know it.
+        again: Whether another session has answered it, be it elsewhere; this one is to know it.
         history: What was said before, by the user and by the model, where the turn carries it.
     """
 
@@ -94,7 +96,7 @@ class Endpoint:
         """A turn has come for a session that is gone; returns whether a container has seen it."""
         self.open.pop(session.id if session else "", None)
         self._losses[turn] += 1
-        if turn in self.answered or self._losses[turn] > 1:
+        if turn in self.answered or turn.startswith(TOLD) or self._losses[turn] > 1:
             self.fatal.add(affinity)
         return self.world.random.choice([Outcome.NOT_INVOKED, Outcome.INVOKED])
 
@@ -107,7 +109,7 @@ class Endpoint:
     ) -> bool:
         """Take a turn in; returns whether another session had answered it."""
         where = session.id if session else ""
-        again = self.answered.get(turn, where) != where
+        again = turn.startswith(TOLD) or self.answered.get(turn, where) != where
         self.arrivals[affinity].append(Arrival(turn, where, again, history))
         return again
 

@@ -18,7 +18,7 @@ from msgspec import Struct
 from gateway.session.policy import Policy, Recovery
 from tests.simulation.client import Broken, Client
 from tests.simulation.gateways import LEASE, POLICY, Cluster
-from tests.simulation.model import LIFETIME, Arrival
+from tests.simulation.model import LIFETIME, TOLD, Arrival, answer_to
 from tests.simulation.raw import RawClient
 from tests.simulation.store import TIMEOUT
 from tests.simulation.world import World
@@ -49,6 +49,7 @@ class Plan(Struct, frozen=True):
         leaves: How often a client that is cut off does not come back.
         lifetime: For how long a session at the model can be used.
         policy: Of the route.
+        told: How many turns sessions go on from that were held elsewhere.
     """
 
     replicas: int = 3
@@ -63,6 +64,7 @@ class Plan(Struct, frozen=True):
     leaves: float = 0.0
     lifetime: float = LIFETIME
     policy: Policy = POLICY
+    told: int = 0
 
 
 class Outcome(Struct):
@@ -130,6 +132,8 @@ class Schedule:
                 kind(world, self.cluster, f"c{number}", self.plan.messages, self.plan.leaves)
                 for number, kind in enumerate(kinds)
             ]
+            for client in self.clients:
+                client.told = [f"{TOLD}{client.name}-{n}" for n in range(self.plan.told)]
             for _ in range(self.plan.faults):
                 world.at(world.between(0.5, TROUBLE_SECONDS), self._break)
             self._heal_at(TROUBLE_SECONDS + 10)
@@ -304,12 +308,17 @@ def misled(client: Client, arrivals: Sequence[Arrival], policy: Policy) -> Itera
                 for each in before
                 if each in answered or (each in known and client.done[each] == "cancelled")
             ]
+            told = [*((each, answer_to(each)) for each in client.told), *told]
             if history != told:
                 yield f"{turn}: the model is told {history}, not {told}"
         elif policy.on_lost is Recovery.REPLAY:
-            knew = [each for each in knows[session][:-1] if client.done.get(each) == "completed"]
-            if knew != answered:
-                yield f"{turn}: the model knows of {knew}, not of {answered}"
+            knew = [
+                each
+                for each in knows[session][:-1]
+                if each in client.told or client.done.get(each) == "completed"
+            ]
+            if knew != [*client.told, *answered]:
+                yield f"{turn}: the model knows of {knew}, not of {client.told} and {answered}"
 
 
 def run(seed: int, plan: Plan) -> Outcome:

@@ -304,6 +304,29 @@ class Connection:
         holder: bytes | None = await self._ask(lambda memory: memory.take_ticket(digest))
         return holder
 
+    async def put_record(self, name: str, record: bytes, seconds: float) -> None:
+        await self._ask(lambda memory: memory.put_record(name, record, seconds))
+
+    async def add_record(self, name: str, record: bytes, seconds: float) -> bool:
+        added: bool = await self._ask(lambda memory: memory.add_record(name, record, seconds))
+        return added
+
+    async def replace_record(self, name: str, record: bytes, seconds: float) -> bool:
+        known: bool = await self._ask(lambda memory: memory.replace_record(name, record, seconds))
+        return known
+
+    async def get_record(self, name: str, seconds: float | None = None) -> bytes | None:
+        record: bytes | None = await self._ask(lambda memory: memory.get_record(name, seconds))
+        return record
+
+    async def take_record(self, name: str) -> bytes | None:
+        record: bytes | None = await self._ask(lambda memory: memory.take_record(name))
+        return record
+
+    async def delete_record(self, name: str) -> bool:
+        known: bool = await self._ask(lambda memory: memory.delete_record(name))
+        return known
+
     async def count(
         self, replica: str, counts: Sequence[Count], *, whole: bool, seconds: float
     ) -> Sequence[int]:

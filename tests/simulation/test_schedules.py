@@ -67,6 +67,8 @@ PLANS = {
     "renewals": Plan(kinds=RENEWING, messages=8, faults=8, lifetime=6, policy=RENEWS),
     "replays": Plan(kinds=RENEWING, messages=8, faults=8, lifetime=6, policy=REPLAYS),
     "histories": Plan(kinds=RENEWING, messages=8, faults=8, lifetime=6, policy=TELLS),
+    "branches": Plan(kinds=RENEWING, messages=6, faults=8, lifetime=6, policy=REPLAYS, told=3),
+    "branches of histories": Plan(kinds=RENEWING, faults=8, lifetime=6, policy=TELLS, told=3),
     "small logs": Plan(kinds=STALLING, messages=8, faults=12, policy=FORGETS),
     "replies that come later": Plan(kinds=EVERYTHING, messages=6, faults=8, policy=LATER),
     "histories of these": Plan(
@@ -177,6 +179,12 @@ class TestPlantedBugs:
         monkeypatch.setattr(Transcript, "newest", lambda _self, _count: [])
         assert is_found("the model knows of", plan=PLANS["replays"])
         assert is_found("the model is told", plan=PLANS["histories"])
+        assert is_found("the model knows of", plan=PLANS["branches"])
+
+    def test_a_branch_is_not_told_what_was_said(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(History, "begin", lambda _self, _words: False)
+        assert is_found("the model knows of", plan=PLANS["branches"])
+        assert is_found("the model is told", plan=PLANS["branches of histories"])
 
     def test_a_session_is_used_that_knows_half_of_what_was_said(
         self, monkeypatch: pytest.MonkeyPatch

@@ -141,12 +141,15 @@ class Forgetful(Container):
 
     Args:
         folder: Of its own, for sessions.
+        module: Of `tests.support`, to run: that one, or `toolbox`, which calls functions too.
         port: To listen on; 0 takes a free one.
         variables: Of its environment.
     """
 
-    def __init__(self, folder: Path, *, port: str = "0", **variables: str) -> None:
-        super().__init__(folder, module="forgetful", port=port, **variables)
+    def __init__(
+        self, folder: Path, *, module: str = "forgetful", port: str = "0", **variables: str
+    ) -> None:
+        super().__init__(folder, module=module, port=port, **variables)
 
     def received(self) -> list[Any]:
         """Every turn that has reached it, in order: ``{"session", "body"}``."""

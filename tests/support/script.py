@@ -4,6 +4,7 @@
 """
 
 import itertools
+from collections.abc import Iterable
 from typing import Any, TypeVar
 
 import msgspec
@@ -398,10 +399,11 @@ class Script:
 
     # Shorthand
 
-    def start(self, client: int | None = 1) -> "Script":
-        """A client connects, or asks without a connection."""
+    def start(self, client: int | None = 1, told: Iterable[tuple[str, str]] = ()) -> "Script":
+        """A client connects, or asks without a connection; perhaps to go on with what was said."""
         self.client = self.clients = client or 0
-        self.step(on.Start(digest("key-0"), client))
+        words = tuple(on.Words(*each) for each in told)
+        self.step(on.Start(digest("key-0"), client, words))
         return self
 
     def detach(self, after: float = 0.0) -> list[do.Effect]:

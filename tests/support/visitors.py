@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from gateway.admission import Credentials, Refused, Ticket, Visitor
+from gateway.admission import Allowance, Credentials, Refused, Ticket, Visitor
 from gateway.errors import ErrorCode
 from gateway.security.door import Door
 from gateway.security.limits import LocalAccounts
@@ -31,6 +31,7 @@ class Anybody:
     Attributes:
         waits: How long it is to wait with its next message.
         refunds: How often its arrival was to count no longer.
+        allowed: What it may still send.
         routes: Those that it may use; None for all.
     """
 
@@ -39,6 +40,7 @@ class Anybody:
         self.expires_at: float | None = None
         self.on_withdrawn: Callable[[], None] | None = None
         self.waits = 0.0
+        self.allowed: Allowance | None = None
         self.routes: frozenset[str] | None = None
         self.there = 0
         self.refunds = 0
@@ -73,6 +75,9 @@ class Anybody:
 
     def refund(self) -> None:
         self.refunds += 1
+
+    def allowance(self) -> Allowance | None:
+        return self.allowed
 
     def release(self) -> None:
         self.there -= 1

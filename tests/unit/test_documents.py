@@ -19,6 +19,7 @@ from gateway.config import (
     KeySettings,
     LimitSettings,
     MetricsSettings,
+    OpenAiSettings,
     RouteSettings,
     ServerSettings,
     Settings,
@@ -81,6 +82,7 @@ statuses = [404, 503]                    # the statuses of errors that are read 
 
 SECTIONS: dict[str, type[BaseModel]] = {
     "limits": LimitSettings,
+    "openai": OpenAiSettings,
     "routes": RouteSettings,
     "server": ServerSettings,
     "store": StoreSettings,
@@ -114,6 +116,7 @@ def printed() -> str:
         ("[metrics]", MetricsSettings),
         ("[traces]", TraceSettings),
         ("[store]", StoreSettings),
+        ("[openai]", OpenAiSettings),
         ("[aws]", AwsSettings),
         ("[routes.NAME]", RouteSettings),
     ):

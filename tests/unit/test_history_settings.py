@@ -40,6 +40,27 @@ def test_the_model_keeps_it_elsewhere(tmp_path: Path, text: str) -> None:
     assert (got.on_expiry, got.on_lost) == (Recovery.NONE, Recovery.NONE)
 
 
+@pytest.mark.parametrize(
+    ("text", "is_one"),
+    [
+        ('format = "openai-chat"', True),
+        ('format = "openai-chat"\nrequest = { messages = "$messages", max_tokens = 9 }', True),
+        ('format = "openai-chat"\nrequest = { messages = ["$messages"] }', False),
+        ('format = "openai-chat"\nrequest = { inputs = "$transcript" }', False),
+        ('format = "openai-chat"\nrequest = ["$messages"]', False),
+        ('format = "openai-chat"\ntext = "text"', False),
+        ('format = "openai-chat"\nstream = "off"', False),
+        ('format = "openai-chat"\nhistory = "model"', False),
+        ('format = "lmi"', False),
+        ("", False),
+    ],
+)
+def test_a_model_that_takes_and_gives_chats_as_they_are(
+    tmp_path: Path, text: str, is_one: bool
+) -> None:
+    assert policy(tmp_path, text).chat is is_one
+
+
 @pytest.mark.parametrize("name", ["messages", "transcript"])
 def test_a_request_that_has_a_place_for_it(tmp_path: Path, name: str) -> None:
     assert policy(tmp_path, f'request = {{ all = ["<${name}>", 1] }}').sends_history

@@ -76,6 +76,7 @@ ALLOWED = {
         "admission",
         "budget",
         "conversation",
+        "formats",
         "sessions",
         "route",
         "session",

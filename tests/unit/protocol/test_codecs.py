@@ -91,6 +91,8 @@ def test_messages(codec: Codec, sent: Mapping[str, Any], message: wire.ClientMes
         ({"type": "message.cancel", "id": "a b"}, "$.id"),
         ({"type": "message.cancel", "id": ""}, "$.id"),
         ({"type": "message.send", "id": "a", "text": "x", "extra": 1}, "`extra`"),
+        ({"type": "message.send", "id": "a", "text": "x", "verbatim": True}, "`verbatim`"),
+        ({"type": "message.send", "id": "a", "text": "x", "verbatim": False}, "`verbatim`"),
         ({"type": "message.send", "id": "a", "text": "x", "stream": 1}, "$.stream"),
         ({"type": "message.send", "id": "a", "text": "x", "accept": "a\r\nb"}, "$.accept"),
         ({"type": "message.send", "id": "a", "text": "x", "accept": "é"}, "$.accept"),
@@ -109,6 +111,13 @@ def test_messages(codec: Codec, sent: Mapping[str, Any], message: wire.ClientMes
 )
 def test_what_is_no_message_is_refused_by_name(codec: Codec, sent: object, says: str) -> None:
     assert says in refusal(codec, frame(codec, sent))
+
+
+@CODECS
+def test_a_field_of_the_gateways_own_is_unknown_like_any_other(codec: Codec) -> None:
+    asked = {"type": "message.send", "id": "a", "text": "x"}
+    own = refusal(codec, frame(codec, {**asked, "verbatim": True}))
+    assert own == refusal(codec, frame(codec, {**asked, "extra": 1})).replace("extra", "verbatim")
 
 
 @CODECS

@@ -36,9 +36,13 @@ def documented(text: str, section: str) -> dict[str, set[str]]:
     return found
 
 
+OWN = {"verbatim"}
+"""The gateway's own fields, which a client's message may not have; see the codecs."""
+
+
 def declared(messages: UnionType) -> dict[str, set[str]]:
     return {
-        message.__struct_config__.tag: set(message.__struct_encode_fields__)
+        message.__struct_config__.tag: set(message.__struct_encode_fields__) - OWN
         for message in messages.__args__
     }
 

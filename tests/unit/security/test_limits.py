@@ -41,6 +41,22 @@ def test_as_many_small_ones_are_a_burst() -> None:
     assert bucket.take(1, 12345.6) == pytest.approx(0.1)
 
 
+@pytest.mark.parametrize("rate", [0.25, 1.0, 20.0])
+def test_what_is_left_is_what_can_be_taken(rate: float) -> None:
+    bucket, now = Bucket(rate, 0.0), 5.0
+    assert bucket.allowance(now).left == bucket.allowance(now).messages == max(1, int(2 * rate))
+    for _ in range(3):
+        allowance = bucket.allowance(now)
+        for left in range(allowance.left, 0, -1):
+            assert bucket.allowance(now).left == left
+            assert bucket.take(1, now) == 0
+        assert bucket.allowance(now).left == 0
+        assert bucket.take(1, now) > 0
+        seconds = bucket.allowance(now).seconds
+        assert bucket.allowance(now + seconds).left == allowance.messages
+        now += seconds / 2
+
+
 def test_what_is_more_than_a_burst_has_room_where_nothing_came_before() -> None:
     bucket = Bucket(10.0, 0.0)
     assert bucket.take(1000, 0.0) == 0

@@ -11,7 +11,7 @@ from gateway.protocol import messages as wire
 from gateway.session import events as on
 from gateway.session.events import Timer
 from gateway.session.policy import Opening, Recovery
-from gateway.session.ports import ModelSession
+from gateway.session.ports import ModelReply, ModelSession
 from gateway.session.table import State
 from gateway.session.turn_queue import REMEMBERED_BYTES
 from tests.support.script import START, Script, failure, reply, send
@@ -176,6 +176,20 @@ def test_what_is_no_text_goes_as_it_is_and_is_no_part_of_it() -> None:
     script.fail(LOST)
     script.step(on.Opened(NEW))
     assert script.last(wire.SessionRenewed).context == "replayed"
+
+
+def test_records_are_asked_of_the_model_and_are_no_words() -> None:
+    script = chat(streams=True)
+    body = msgspec.Raw(b'{"messages":[]}')
+    script.step(wire.MessageSend(id="a", json=body, verbatim=True))
+    assert script.invoking[0].request.verbatim
+    script.part('{"choices":[]}')
+    running = script.session.turns.running
+    assert running is not None
+    assert running.heard is None
+    script.step(on.ReplyEnded(1, ModelReply(body=None, content_type="text/event-stream")))
+    script.step(wire.MessageSend(id="b", json=body))
+    assert not script.invoking[0].request.verbatim
 
 
 class TestBounds:

@@ -261,3 +261,24 @@ async def test_there_are_only_so_many_tickets(monkeypatch: pytest.MonkeyPatch) -
     for name in "abc":
         await f.store.add_ticket(name, b"ada", 1010.0)
     assert [await f.store.take_ticket(name) for name in "abc"] == [None, b"ada", b"ada"]
+
+
+async def test_records_that_nobody_reads_make_room() -> None:
+    store = MemoryStore(record_bytes=3 * (1000 + memory._RECORD_OVERHEAD))
+    for name in "abc":
+        await store.put_record(name, bytes(1000), 60.0)
+    assert await store.get_record("a") == bytes(1000)
+    await store.put_record("d", bytes(1000), 60.0)
+    assert [await store.get_record(name) is not None for name in "abcd"] == [
+        True,
+        False,
+        True,
+        True,
+    ]
+
+
+async def test_a_record_that_is_larger_than_all_may_be_is_not_kept() -> None:
+    store = MemoryStore(record_bytes=2000)
+    await store.put_record("a", b"before", 60.0)
+    await store.put_record("a", bytes(2000), 60.0)
+    assert await store.get_record("a") is None, "nor what it was to replace"

@@ -1,0 +1,318 @@
+"""``/openai/v1/chat/completions``: each request has all of a conversation, its session a part.
+
+Until something is told of a turn it goes on though its client is gone, which may send the request
+again and then gets the answer to the first one. A client that leaves a stream does not want the
+rest, and nobody can ask for it later: the turn is stopped.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncGenerator, Callable
+from functools import partial
+from typing import Any
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute
+
+from gateway.admission import Refused, Visitor
+from gateway.errors import WAIT_SECONDS, ErrorCode, Outcome
+from gateway.protocol.messages import (
+    ErrorMessage,
+    ErrorObject,
+    ServerMessage,
+)
+from gateway.sessions import Sessions
+from gateway.transports import sse
+from gateway.transports.drafts import NOT_STORED, body_of
+from gateway.transports.exchange import AlreadyAnswered, Exchange, Moved, principal_of
+from gateway.transports.leaving import leaving
+from gateway.transports.openai.chats import (
+    alias_of,
+    check_words,
+    read_chat,
+)
+from gateway.transports.openai.completing import NOT_KEPT, NOT_KNOWN, Completion, Json
+from gateway.transports.openai.errors import answer_of, error_of
+from gateway.transports.openai.gate import REQUEST_ID, OpenAiGate
+from gateway.transports.openai.ids import Handle, handle_of
+from gateway.transports.openai.keeping import Asked, Keeper, record_name
+from gateway.transports.openai.responses import DONE, RETRY_COUNT
+from gateway.transports.openai.starting import Starter
+from gateway.transports.openai.talks import Ask, Talk
+from gateway.transports.openai.warm import WarmSessions
+
+PREFIX = "chatcmpl-"
+
+SESSION = "x-session-id"
+"""The header that names a conversation, as prompt_cache_key does."""
+
+_encode = msgspec.json.Encoder().encode
+
+
+class ChatCompletions:
+    """The path of chat completions.
+
+    Args:
+        sessions: Where they are held.
+        gate: In front of them.
+        starter: Knows the routes.
+        keeper: Keeps what requests were answered with.
+        warm: Sessions that wait for the next request.
+        heartbeat_seconds: How long a stream may be silent.
+        clock: Seconds since the epoch.
+    """
+
+    def __init__(
+        self,
+        sessions: Sessions,
+        gate: OpenAiGate,
+        starter: Starter,
+        keeper: Keeper,
+        warm: WarmSessions,
+        *,
+        heartbeat_seconds: float,
+        clock: Callable[[], float],
+    ) -> None:
+        self._sessions = sessions
+        self._gate = gate
+        self._starter = starter
+        self._keeper = keeper
+        self._warm = warm
+        self._heartbeat_seconds = heartbeat_seconds
+        self._clock = clock
+        policies = [route.policy for route in sessions.routes.values()]
+        self._most_bytes = max(policy.message_bytes for policy in policies)
+
+    def routes(self) -> list[BaseRoute]:
+        """The path."""
+        return [self._gate.path("/openai/v1/chat/completions", POST=self.create)]
+
+    async def create(self, request: Request, visitor: Visitor) -> Response:
+        """Have a completion made."""
+        if self._sessions.draining:
+            text = "This gateway is about to stop; ask another."
+            raise Refused(ErrorCode.UNAVAILABLE, text, WAIT_SECONDS)
+        body = await body_of(request, self._most_bytes)
+        if wait := visitor.take(len(body)):
+            text = "You send more than you may; wait a little."
+            raise Refused(ErrorCode.RATE_LIMITED, text, wait)
+        chat = read_chat(body)
+        route = self._starter.route_of(chat.model, visitor)
+        if not route.policy.chat:
+            check_words(chat)
+        owner, count = principal_of(visitor), request.headers.get(RETRY_COUNT)
+        key = request.headers.get(SESSION) or chat.cache_key
+        ask = Ask(
+            chat,
+            route,
+            visitor,
+            len(body),
+            asked=None if count is None else record_name("asked", owner.encode() + b"\0" + body),
+            alias=alias_of(owner, chat.model, key) if key and route.policy.chat else None,
+        )
+        try:
+            talk = await self._sent_before(ask) if count not in {None, "0"} else None
+            talk = talk or await self._begin(ask)
+            if chat.streams:
+                return await self._stream(talk)
+            return await self._whole(talk, request, ask)
+        except Moved:
+            return answer_of(_moved(may_retry=ask.asked is not None))
+
+    # A turn begins
+
+    async def _sent_before(self, ask: Ask) -> Talk | None:
+        """The turn of a request that was sent before; None where there is none."""
+        assert ask.asked is not None  # noqa: S101 - its client has said so
+        asked = await self._keeper.get(ask.asked, ask.owner, Asked)
+        if asked is None:
+            return None
+        handle = handle_of(asked.response_id, PREFIX)
+        if handle is None:
+            text = "The first of these requests is still on its way; send it again."
+            raise Refused(ErrorCode.UNAVAILABLE, text, WAIT_SECONDS)
+        exchange = self._exchange(ask, handle)
+        try:
+            told = await exchange.next()
+        except (AlreadyAnswered, Refused) as error:
+            exchange.leave()
+            if isinstance(error, Refused) and error.code is not ErrorCode.SESSION_LOST:
+                raise
+            return self._lost(ask, exchange, handle)
+        return self._talk(ask, exchange, handle, told)
+
+    async def _begin(self, ask: Ask) -> Talk:
+        """Go on with the session that has heard what was said before, or with another."""
+        ask.check()  # before a session is opened for it
+        if ask.asked is not None:  # it can be sent again before anything else is known of it
+            await self._keeper.put(ask.asked, Asked(owner=ask.owner, response_id=""))
+        try:
+            return await self._begin_now(ask)
+        except Refused:
+            await self._forget(ask)
+            raise
+
+    async def _begin_now(self, ask: Ask) -> Talk:
+        before = ask.chat.before
+        warm = await self._warm.take(ask.name(before) if before else None, ask.alias)
+        if warm is not None:
+            talk = await self._send(ask, warm._replace(turn=warm.turn + 1), is_new=False)
+            if talk is not None:
+                return talk
+        talk = await self._send(
+            ask, await self._warm.open(ask.route, ask.owner, ask.told), is_new=True
+        )
+        assert talk is not None  # noqa: S101 - it is new
+        return talk
+
+    async def _send(self, ask: Ask, handle: Handle, *, is_new: bool) -> Talk | None:
+        """Send a turn; None where its session is gone, and has not had it."""
+        exchange = self._exchange(ask, handle)
+        try:
+            if ask.asked is not None:
+                asked = Asked(owner=ask.owner, response_id=handle.written(PREFIX))
+                await self._keeper.put(ask.asked, asked)
+            told = await exchange.next()
+        except Refused as refused:
+            exchange.leave()
+            if exchange.has_sent:
+                return self._lost(ask, exchange, handle)
+            if refused.code is ErrorCode.SESSION_LOST and not is_new:
+                return None
+            self._warm.close(ask.owner, handle)
+            raise
+        except BaseException:
+            exchange.leave()
+            raise
+        refusal = next((each for each in told if isinstance(each, ErrorMessage)), None)
+        if refusal is not None and refusal.code is ErrorCode.SESSION_LOST and not is_new:
+            exchange.leave()
+            return None
+        return self._talk(ask, exchange, handle, told)
+
+    def _exchange(self, ask: Ask, handle: Handle) -> Exchange:
+        seconds = self._heartbeat_seconds if ask.chat.streams else None
+        asker = handle.asker(ask.visitor)
+        make = partial(ask.message, handle.message_id)
+        return Exchange(self._sessions, asker, make, ask.size, seconds)
+
+    def _talk(
+        self, ask: Ask, exchange: Exchange, handle: Handle, told: list[ServerMessage]
+    ) -> Talk:
+        policy = ask.route.policy
+        name = f"{PREFIX}{handle.session_id}-{handle.message_id}"
+        completion = Completion(name, ask.chat.model, int(self._clock()), chat=policy.chat)
+        return Talk(exchange, handle, completion, told, partial(self._keep, ask))
+
+    def _lost(self, ask: Ask, exchange: Exchange, handle: Handle) -> Talk:
+        """A turn of which nobody knows what has become."""
+        talk = self._talk(ask, exchange, handle, [])
+        talk.completion.lose(NOT_KNOWN)
+        return talk
+
+    # And ends
+
+    async def _keep(self, ask: Ask, talk: Talk) -> None:
+        """Keep the session for the next request, where what it has heard is known."""
+        chat, completion = ask.chat, talk.completion
+        failure, said = completion.failure, completion.message
+        not_sent = failure is not None and failure.outcome is Outcome.NOT_INVOKED
+        if not_sent:
+            await self._forget(ask)
+        heard: list[dict[str, Any]] | None = None
+        if said is not None and (failure is None or ask.route.policy.chat):
+            heard = [*chat.messages, said]
+        elif not_sent or ask.route.policy.chat:
+            heard = chat.before
+        if heard:
+            await self._warm.keep(ask.route, ask.owner, talk.handle, ask.name(heard), ask.alias)
+        else:
+            self._warm.close(ask.owner, talk.handle)
+
+    async def _forget(self, ask: Ask) -> None:
+        """The model has not seen a request: to send it again is to try again."""
+        if ask.asked is not None:
+            with contextlib.suppress(Refused):
+                await self._keeper.delete(ask.asked)
+
+    # What is answered
+
+    async def _whole(self, talk: Talk, request: Request, ask: Ask) -> Response:
+        """A completion in one piece; its turn goes on where its client does not wait for it."""
+        over, reading = asyncio.Event(), self._sessions.spawn(talk.finish())
+        reading.add_done_callback(lambda _: over.set())
+        with leaving(request, over.set):
+            await over.wait()
+        completion, headers = talk.completion, {**NOT_STORED, **_named(talk)}
+        failure = completion.failure
+        if not completion.is_over:
+            failure = _moved(may_retry=ask.asked is not None)
+        if failure is not None or completion.whole is None:
+            response = answer_of(failure or NOT_KEPT)
+            response.headers.update(headers)
+            return response
+        if completion.dropped_turns:
+            headers["X-Dropped-Turns"] = str(completion.dropped_turns)
+        return Response(_encode(completion.whole), 200, headers, "application/json")
+
+    async def _stream(self, talk: Talk) -> Response:
+        """A completion's chunks. They begin when the model does: until then a failure has a status,
+        which clients know what to do about.
+        """
+        chunks, completion = list[Json](), talk.completion
+        while not completion.has_begun and not talk.is_silent:
+            chunks += await talk.next()
+        failure = completion.failure
+        if failure is not None and not chunks:
+            response = answer_of(failure)
+            response.headers.update(_named(talk))
+            return response
+        stream = sse.EventStream(_told(talk, chunks), partial(self._leave, talk))
+        stream.headers.update(_named(talk))
+        return stream
+
+    def _leave(self, talk: Talk) -> None:
+        """Its client has all, or is gone."""
+        if not talk.completion.is_over:
+            talk.exchange.cancel()
+            self._sessions.spawn(talk.finish())
+
+
+async def _told(talk: Talk, chunks: list[Json]) -> AsyncGenerator[bytes]:
+    """The chunks of a turn, from those that it has told already."""
+    completion = talk.completion
+    yield _events(chunks) or sse.KEEP_ALIVE
+    try:
+        while not completion.is_over:
+            chunks = await talk.next()
+            yield _events(chunks) or sse.KEEP_ALIVE
+    except Moved:
+        completion.lose(NOT_KNOWN)
+    if completion.failure is not None:
+        yield b"data: %b\n\n" % _encode({"error": error_of(completion.failure)})
+    else:
+        yield DONE
+
+
+def _events(chunks: list[Json]) -> bytes:
+    return b"".join(b"data: %b\n\n" % _encode(chunk) for chunk in chunks)
+
+
+def _named(talk: Talk) -> dict[str, str]:
+    """What an operator finds the turn by in the log."""
+    return {REQUEST_ID: f"req_{talk.handle.session_id}_{talk.handle.message_id}"}
+
+
+def _moved(*, may_retry: bool) -> ErrorObject:
+    """The session was here a moment ago. Where the request is known again when it is sent again,
+    that finds its turn.
+    """
+    text = "The session is on its way to another gateway"
+    return ErrorObject(
+        code=ErrorCode.UNAVAILABLE,
+        message=f"{text}; send this again." if may_retry else f"{text}.",
+        retryable=may_retry,
+        outcome=Outcome.NOT_INVOKED if may_retry else Outcome.UNKNOWN,
+    )

@@ -1,0 +1,361 @@
+"""How a response begins: in the session that has heard what it goes on from, or in another.
+
+The n-th response of a session is the message ``r<n>``. Who sends that first goes on with the
+session, at whichever replica; for all others this is a branch: another session is opened and told
+what was said up to there. So one turn never gets into two conversations, nor two into one.
+"""
+
+from collections.abc import Sequence
+from functools import partial
+from typing import NamedTuple
+
+from msgspec import structs
+
+from gateway.admission import Refused
+from gateway.conversation import Conversation
+from gateway.errors import ErrorCode
+from gateway.protocol.messages import (
+    ErrorMessage,
+    MessageAccepted,
+    MessageSend,
+    ServerMessage,
+    SessionClose,
+)
+from gateway.route import Route
+from gateway.session.bodies import body_of
+from gateway.session.events import Words
+from gateway.session.keys import digest
+from gateway.session.policy import Policy
+from gateway.sessions import Sessions, TooManySessions
+from gateway.transports.exchange import AlreadyAnswered, Exchange, IdTaken, Moved
+from gateway.transports.openai.asking import Ask, Failed, unknown
+from gateway.transports.openai.composing import chat_message
+from gateway.transports.openai.errors import Invalid, unsupported
+from gateway.transports.openai.ids import Handle, new_key
+from gateway.transports.openai.items import Item, taken
+from gateway.transports.openai.keeping import Asked, Entry, Keeper, Kept, record_name
+from gateway.transports.openai.past import (
+    RESPONSE,
+    Past,
+    entry_of,
+    locked,
+    may_be_followed,
+    no_previous,
+)
+from gateway.transports.openai.resource import response_of
+from gateway.transports.openai.saying import chat_request, check_calls, newest_words, spoken
+from gateway.transports.openai.turns import Turn
+
+FULL_SECONDS = 5.0
+"""What is told to wait who finds as many sessions as there may be."""
+
+MAX_ATTEMPTS = 100
+"""How many turns may take the place of one that has failed, before a branch does."""
+
+
+class _Message(NamedTuple):
+    """What the model is to be sent.
+
+    Attributes:
+        message: It, but for its id.
+        told: What a new session is to be told before.
+    """
+
+    message: MessageSend
+    told: tuple[Words, ...] = ()
+
+    def send(self, message_id: str, _route: Route) -> MessageSend:
+        """It under an id."""
+        return structs.replace(self.message, id=message_id)
+
+    @property
+    def size(self) -> int:
+        """How many bytes it has."""
+        return len(body_of(self.message)[0])
+
+
+class Opening:
+    """One response's beginning.
+
+    Args:
+        sessions: Where it is to be held.
+        keeper: Keeps what becomes of it.
+        ask: What is asked for.
+        route: Of its model.
+        past: What it goes on from.
+        now: The time, in seconds since the epoch.
+    """
+
+    def __init__(
+        self,
+        sessions: Sessions,
+        keeper: Keeper,
+        ask: Ask,
+        *,
+        route: Route,
+        past: Past,
+        now: float,
+    ) -> None:
+        self._sessions = sessions
+        self._keeper = keeper
+        self._ask = ask
+        self._route = route
+        self._past = past
+        self._now = now
+        self._exchange: Exchange | None = None
+        self._has_reserved = False
+
+    async def run(self, sent: Handle | None) -> Turn:
+        """Begin it.
+
+        Args:
+            sent: Where it was sent before, if it was.
+
+        Raises:
+            Failed: What has become of its turn is not known.
+            Refused: It can't be begun.
+        """
+        try:
+            message, heard = await self._message()
+            _check_size(message, self._route.policy)
+            if sent is not None:
+                return await self._send_again(sent, message)
+            turn = None
+            if heard is not None:
+                turn = await self._go_on(heard, message)
+                message = message if turn else await self._retold(message)
+            return turn or await self._open(message)
+        except Moved:
+            raise self._moved() from None
+        except BaseException:
+            self._leave()
+            if self._has_reserved and self._past.entry is not None:
+                await self._keeper.delete(self._past.entry)
+            raise
+
+    async def _send_again(self, handle: Handle, message: _Message) -> Turn:
+        """Send what was sent before: its session knows whether it has had it."""
+        try:
+            return await self._send(handle, message, claims=False)
+        except Refused as refused:
+            if refused.code is not ErrorCode.SESSION_LOST:
+                raise
+            raise unknown() from None
+
+    def _moved(self) -> Failed:
+        """The session was here a moment ago. Where the request can be known again, it may be sent
+        again: it then finds its turn.
+        """
+        retryable = self._ask.name is not None
+        text = "The session is on its way to another gateway"
+        return unknown(
+            f"{text}; send this again." if retryable else f"{text}.", retryable=retryable
+        )
+
+    # What the model is to be sent
+
+    async def _message(self) -> tuple[_Message, Handle | None]:
+        """What to send, and the turn whose session has heard all that was said before."""
+        request, past = self._ask.request, self._past
+        own = taken(request.input or [], "")
+        if not own and not past.names and not past.items:
+            raise Invalid("Say something.", "input", code="missing_required_parameter")
+        heard = past.head if past.route == request.model else None
+        if self._route.policy.chat:
+            return self._chat(await self._said(), own), heard
+        before, words = newest_words(own)
+        message = MessageSend(id="r", text=words)
+        if heard is not None and past.is_heard and not before:
+            return _Message(message), heard
+        return _Message(message, _words([*await self._said(), *before])), None
+
+    async def _retold(self, message: _Message) -> _Message:
+        """The same for a session that has heard nothing."""
+        if self._route.policy.chat:
+            return message
+        return message._replace(told=_words(await self._said()))
+
+    async def _said(self) -> list[Item]:
+        """All that was said before."""
+        past = self._past
+        if past.items is not None:
+            return past.items
+        items = await self._keeper.said(past.names, self._ask.owner)
+        if items is None:
+            if past.param == "previous_response_id":
+                raise no_previous(self._ask.request.previous_response_id or "")
+            text = "A part of this conversation is no longer kept."
+            raise Invalid(text, past.param, code="not_kept")
+        return items
+
+    def _chat(self, said: Sequence[Item], own: Sequence[Item]) -> _Message:
+        """The request of a chat: all of it, since its model keeps no history."""
+        policy, items = self._route.policy, [*said, *own]
+        check_calls(items)
+        body = chat_request(self._ask.request, items)
+        if policy.streams:
+            body["stream_options"] = {"include_usage": True}
+        return _Message(chat_message("r", policy, body, stream=True))
+
+    # Sessions
+
+    async def _go_on(self, head: Handle, message: _Message) -> Turn | None:
+        """Go on with a session; None where another turn has, or it is gone."""
+        for attempt in range(MAX_ATTEMPTS):
+            handle = head._replace(turn=head.turn + 1, attempt=attempt)
+            try:
+                return await self._send(handle, message, claims=True)
+            except IdTaken:
+                kept = await self._keeper.response(handle.written(RESPONSE), self._ask.owner)
+                if kept is None or not may_be_followed(kept, chat=self._route.policy.chat):
+                    return None
+            except Refused as refused:
+                if refused.code is not ErrorCode.SESSION_LOST:
+                    raise
+                return None
+            finally:
+                self._leave()
+        return None
+
+    async def _open(self, message: _Message) -> Turn:
+        """Open a session, which is told what was said before."""
+        if message.told and not self._route.policy.can_be_told:
+            text = (
+                "This route's model can't be told what was said before: it can only go on with the "
+                "newest response of a conversation, while its session is there."
+            )
+            raise unsupported(self._past.param, text)
+        runner, handle = await open_session(
+            self._sessions, self._route, self._ask.owner, message.told
+        )
+        try:
+            return await self._send(handle, message, claims=False)
+        except Refused:
+            runner.handle(SessionClose())  # nobody knows its key
+            raise
+
+    async def _send(self, handle: Handle, message: _Message, *, claims: bool) -> Turn:
+        """Send the message, and wait until it is accepted."""
+        ask, response_id = self._ask, handle.written(RESPONSE)
+        if self._past.entry is not None:
+            await self._reserve(self._past.entry, response_id)
+        if ask.name is not None:
+            await self._keeper.put(ask.name, Asked(owner=ask.owner, response_id=response_id))
+        self._exchange = exchange = Exchange(
+            self._sessions,
+            handle.asker(ask.visitor),
+            partial(message.send, handle.message_id),
+            ask.size,
+            ask.seconds,
+            claims=claims,
+        )
+        try:
+            told = await _first(exchange)
+        except AlreadyAnswered:
+            raise unknown() from None
+        accepted = next(each for each in told if isinstance(each, MessageAccepted))
+        request, policy = ask.request, self._route.policy
+        whole = policy.chat or not policy.sends_history
+        kept = Kept(
+            owner=ask.owner,
+            response=response_of(request, response_id, self._now, whole=whole),
+            input=taken(request.input or [], f"{response_id} input"),
+            before=await self._before(response_id),
+            message_id=handle.message_id,
+            after=accepted.event - 1,
+            chat=policy.chat,
+        )
+        if ask.is_stored:
+            try:
+                await self._keeper.put(record_name("response", response_id), kept)
+            except Refused as refused:  # but the turn is under way
+                raise unknown(refused.text, retryable=ask.name is not None) from None
+        self._exchange = None
+        return Turn(exchange, kept, partial(self._ended, exchange), told)
+
+    async def _before(self, response_id: str) -> tuple[str, ...]:
+        """The names of the records of what was said before."""
+        past, ask = self._past, self._ask
+        if past.names or not past.items or not ask.is_stored:
+            return past.names
+        name = record_name("response", f"{response_id} before")
+        await self._keeper.put(name, Entry(owner=ask.owner, items=past.items))
+        return (name,)
+
+    async def _reserve(self, entry: str, response_id: str) -> None:
+        """Have this be the one response that is added to its conversation now."""
+        place = Entry(owner=self._ask.owner, items=[], response_id=response_id, is_open=True)
+        if self._has_reserved:
+            await self._keeper.put(entry, place)
+        elif not await self._keeper.add(entry, place):
+            raise locked()
+        self._has_reserved = True
+
+    async def _ended(self, exchange: Exchange, kept: Kept) -> None:
+        """Keep a response that is over, and let go of what it was held by."""
+        entry = self._past.entry
+        try:
+            if self._ask.is_stored:
+                await self._keeper.replace(record_name("response", kept.response.id), kept)
+            elif self._ask.closes:
+                exchange.close_session()
+        finally:
+            if entry is not None and kept.response.status == "failed":
+                await self._keeper.delete(entry)
+            elif entry is not None:
+                await self._keeper.put(entry, entry_of(kept))
+
+    def _leave(self) -> None:
+        if self._exchange is not None:
+            self._exchange.leave()
+            self._exchange = None
+
+
+async def open_session(
+    sessions: Sessions, route: Route, owner: str, told: tuple[Words, ...] = ()
+) -> tuple[Conversation, Handle]:
+    """A new session, and its first turn.
+
+    Args:
+        sessions: Where it is to be.
+        route: Its route.
+        owner: Whose it is.
+        told: What was said before; see `gateway.session.events.Start`.
+
+    Raises:
+        Refused: There is none to be had.
+    """
+    try:
+        runner = await sessions.open(route, owner)
+    except TooManySessions:
+        text = "There are as many sessions as there may be."
+        raise Refused(ErrorCode.UNAVAILABLE, text, FULL_SECONDS) from None
+    key = new_key()
+    runner.start(digest(key), told=told)
+    return runner, Handle(runner.id, key, 1)
+
+
+async def _first(exchange: Exchange) -> list[ServerMessage]:
+    """What is told first of a message: that it is accepted.
+
+    Raises:
+        Refused: It is not.
+    """
+    told = list[ServerMessage]()
+    while not any(isinstance(each, MessageAccepted) for each in told):
+        told += await exchange.next()
+        for each in told:
+            if isinstance(each, ErrorMessage):
+                wait = each.retry_after
+                raise Refused(each.code, each.message, wait if isinstance(wait, float) else None)
+    return told
+
+
+def _check_size(message: _Message, policy: Policy) -> None:
+    if message.size > policy.message_bytes:
+        text = f"With all that was said before, this is larger than {policy.message_bytes} bytes."
+        raise Refused(ErrorCode.TOO_LARGE, text)
+
+
+def _words(items: Sequence[Item]) -> tuple[Words, ...]:
+    return tuple(Words(each.said, each.answered) for each in spoken(items))

@@ -1,0 +1,87 @@
+"""All paths under ``/openai/v1``."""
+
+import time
+from collections import Counter
+
+from starlette.routing import BaseRoute, WebSocketRoute
+
+from gateway.admission import Admission
+from gateway.session.storage import RecordStore
+from gateway.sessions import Sessions
+from gateway.transports.openai.chat import ChatCompletions
+from gateway.transports.openai.conversations import Conversations
+from gateway.transports.openai.gate import SHOWN, TAKEN, OpenAiGate
+from gateway.transports.openai.keeping import Keeper
+from gateway.transports.openai.models import Models
+from gateway.transports.openai.responses import Responses
+from gateway.transports.openai.socket import ResponsesSocket
+from gateway.transports.openai.starting import Starter
+from gateway.transports.openai.warm import WarmSessions
+from gateway.transports.origins import Origins
+from gateway.transports.proxies import Proxies
+
+
+def paths(
+    sessions: Sessions,
+    records: RecordStore,
+    *,
+    admission: Admission,
+    origins: Origins,
+    proxies: Proxies,
+    keep_seconds: float,
+    heartbeat_seconds: float,
+    max_connections: int,
+    answered: Counter[int],
+) -> list[BaseRoute]:
+    """The paths.
+
+    Args:
+        sessions: What they lead to.
+        records: Keeps what clients ask for later.
+        admission: Knows who may come in.
+        origins: Whose pages may ask.
+        proxies: Finds out who asks.
+        keep_seconds: How long that is kept.
+        heartbeat_seconds: How long a stream may be silent.
+        max_connections: How many WebSockets there may be at once.
+        answered: Counts requests by the status of their answer.
+    """
+    gate = OpenAiGate(
+        admission, origins=origins, proxies=proxies, taken=TAKEN, shown=SHOWN, answered=answered
+    )
+    keeper = Keeper(records, keep_seconds)
+    starter = Starter(sessions, keeper, time.time)
+    most_bytes = max(route.policy.message_bytes for route in sessions.routes.values())
+    responses = Responses(
+        sessions,
+        gate,
+        starter,
+        keeper,
+        most_bytes=most_bytes,
+        heartbeat_seconds=heartbeat_seconds,
+    )
+    socket = ResponsesSocket(
+        sessions,
+        starter,
+        keeper,
+        admission=admission,
+        origins=origins,
+        proxies=proxies,
+        max_connections=max_connections,
+    )
+    completions = ChatCompletions(
+        sessions,
+        gate,
+        starter,
+        keeper,
+        WarmSessions(sessions, records),
+        heartbeat_seconds=heartbeat_seconds,
+        clock=time.time,
+    )
+    return [
+        *responses.routes(),
+        WebSocketRoute("/openai/v1/responses", socket.serve),
+        *completions.routes(),
+        *Conversations(gate, starter, keeper, most_bytes).routes(),
+        *Models(sessions, gate).routes(),
+    ]

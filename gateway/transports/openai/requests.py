@@ -1,0 +1,321 @@
+"""Requests for a response as clients write them, parsed strictly: nothing is passed over.
+
+A parameter that can't be heeded is refused by its name. What is taken without an effect has none at
+OpenAI either, or says what is the case here anyway.
+"""
+
+import re
+from typing import Annotated, Any, Literal, TypeVar
+
+import msgspec
+from msgspec import Meta
+
+from gateway.protocol.discretion import Discreet
+from gateway.protocol.structure import may_be_built
+from gateway.transports.openai.errors import Invalid, unsupported
+from gateway.transports.openai.items import FunctionName, Item
+
+T = TypeVar("T")
+
+Metadata = Annotated[
+    dict[
+        Annotated[str, Meta(max_length=64)],
+        Annotated[str, Meta(max_length=512)],
+    ],
+    Meta(max_length=16),
+]
+Penalty = Annotated[float, Meta(ge=-2, le=2)]
+Label = Annotated[str, Meta(max_length=256)]
+
+_PLACE = re.compile(r" - at `\$\.?(.*)`$")
+_UNKNOWN = re.compile(r"Object contains unknown field `(.*)`$")
+_MISSING = re.compile(r"Object missing required field `(.*)`$")
+
+
+class _Strict(Discreet, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A part of a request."""
+
+
+class FunctionTool(_Strict, frozen=True, kw_only=True, tag_field="type", tag="function"):
+    """A function that the client calls for the model; ``parameters`` is a JSON Schema."""
+
+    name: FunctionName
+    description: str | None = None
+    parameters: dict[str, Any] | None = None
+    strict: bool | None = None
+
+
+class NamedFunction(_Strict, frozen=True, kw_only=True, tag_field="type", tag="function"):
+    """One of the tools."""
+
+    name: FunctionName
+
+
+class AllowedTools(_Strict, frozen=True, kw_only=True, tag_field="type", tag="allowed_tools"):
+    """Some of the tools."""
+
+    tools: Annotated[list[NamedFunction], Meta(min_length=1, max_length=128)]
+    mode: Literal["none", "auto", "required"] = "auto"
+
+
+class PlainText(_Strict, frozen=True, kw_only=True, tag_field="type", tag="text"):
+    """No format in particular."""
+
+
+class JsonObject(_Strict, frozen=True, kw_only=True, tag_field="type", tag="json_object"):
+    """Any JSON object."""
+
+
+class JsonSchema(_Strict, frozen=True, kw_only=True, tag_field="type", tag="json_schema"):
+    """JSON as a schema has it; any object where there is none."""
+
+    name: str = "response"
+    description: str | None = None
+    schema: dict[str, Any] | None = None
+    strict: bool | None = None
+
+
+class TextOptions(_Strict, frozen=True, kw_only=True):
+    """How the answer is to be written."""
+
+    format: PlainText | JsonObject | JsonSchema | None = None
+    verbosity: Literal["low", "medium", "high"] | None = None
+
+
+class ReasoningOptions(_Strict, frozen=True, kw_only=True):
+    """How much the model is to think."""
+
+    effort: Literal["none", "minimal", "low", "medium", "high", "xhigh"] | None = None
+    summary: Literal["auto", "concise", "detailed"] | None = None
+
+
+class StreamOptions(_Strict, frozen=True, kw_only=True):
+    """How events are to be written."""
+
+    include_obfuscation: bool | None = None
+
+
+class ConversationRef(_Strict, frozen=True, kw_only=True):
+    """A conversation, by its id."""
+
+    id: str
+
+
+class CreateResponse(_Strict, frozen=True, kw_only=True):
+    """The body of ``POST /responses``, and of ``response.create`` over a WebSocket."""
+
+    model: str
+    input: str | list[Item] | None = None
+    instructions: str | None = None
+    previous_response_id: str | None = None
+    conversation: str | ConversationRef | None = None
+    store: bool | None = None
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+    background: bool | None = None
+    metadata: Metadata | None = None
+    tools: Annotated[list[FunctionTool], Meta(max_length=128)] | None = None
+    tool_choice: Literal["none", "auto", "required"] | NamedFunction | AllowedTools | None = None
+    parallel_tool_calls: bool | None = None
+    max_tool_calls: Annotated[int, Meta(ge=1)] | None = None
+    max_output_tokens: Annotated[int, Meta(ge=1)] | None = None
+    temperature: Annotated[float, Meta(ge=0, le=2)] | None = None
+    top_p: Annotated[float, Meta(ge=0, le=1)] | None = None
+    presence_penalty: Penalty | None = None
+    frequency_penalty: Penalty | None = None
+    top_logprobs: Annotated[int, Meta(ge=0, le=20)] | None = None
+    text: TextOptions | None = None
+    reasoning: ReasoningOptions | None = None
+    include: list[str] | None = None
+    truncation: Literal["auto", "disabled"] | None = None
+    service_tier: Literal["auto", "default"] | None = None
+    safety_identifier: Label | None = None
+    prompt_cache_key: Label | None = None
+    user: Label | None = None
+
+    @property
+    def conversation_id(self) -> str | None:
+        """Of the conversation that it belongs to."""
+        given = self.conversation
+        return given.id if isinstance(given, ConversationRef) else given
+
+    @property
+    def wants_logprobs(self) -> bool:
+        """Whether tokens are wanted with their probabilities."""
+        return LOGPROBS in (self.include or ()) or bool(self.top_logprobs)
+
+
+class CreateOverWebSocket(CreateResponse, frozen=True, kw_only=True):
+    """A message over a WebSocket: the same, but for what is about HTTP.
+
+    With ``generate: false`` nothing is answered: the session is opened, and what was said is a part
+    of what goes on from it.
+    """
+
+    type: Literal["response.create"]
+    generate: bool | None = None
+
+
+class CreateConversation(_Strict, frozen=True, kw_only=True):
+    """The body of ``POST /conversations``."""
+
+    items: Annotated[list[Item], Meta(max_length=20)] | None = None
+    metadata: Metadata | None = None
+
+
+class UpdateConversation(_Strict, frozen=True, kw_only=True):
+    """The body of ``POST /conversations/{conversation_id}``."""
+
+    metadata: Metadata
+
+
+class CreateItems(_Strict, frozen=True, kw_only=True):
+    """The body of ``POST /conversations/{conversation_id}/items``."""
+
+    items: Annotated[list[Item], Meta(min_length=1, max_length=20)]
+
+
+LOGPROBS = "message.output_text.logprobs"
+INCLUDED = frozenset({LOGPROBS, "message.input_image.image_url", "reasoning.encrypted_content"})
+"""What may be asked to be included: images always are, and reasoning as it is, not encrypted."""
+
+_CHAT_ONLY = (
+    "instructions",
+    "tools",
+    "max_output_tokens",
+    "temperature",
+    "top_p",
+    "presence_penalty",
+    "frequency_penalty",
+    "top_logprobs",
+    "reasoning",
+)
+"""What a route can't tell its model that sends it words."""
+
+
+def parse(body: bytes | str, kind: type[T]) -> T:
+    """A request's body.
+
+    Raises:
+        Invalid: It is none.
+    """
+    value = value_of(body)
+    if isinstance(value, dict):
+        for name in ("input", "items"):
+            if isinstance(value.get(name), list):
+                value[name] = [_with_type(item) for item in value[name]]
+    return converted(value, kind)
+
+
+def value_of(body: bytes | str) -> Any:
+    """The JSON of a body.
+
+    Raises:
+        Invalid: It is none.
+    """
+    data = body.encode() if isinstance(body, str) else body
+    if not may_be_built(data):
+        raise Invalid("The request has too many values.", code="too_large", status=413)
+    try:
+        return msgspec.json.decode(data)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        raise Invalid("The body is no JSON in UTF-8.", code="invalid_json") from None
+
+
+def converted(value: Any, kind: type[T]) -> T:
+    """A request, or a part of one, of its JSON.
+
+    Raises:
+        Invalid: It is none.
+    """
+    try:
+        return msgspec.convert(value, kind)
+    except (msgspec.ValidationError, RecursionError) as error:
+        raise _invalid(str(error)) from None
+
+
+def _with_type(item: Any) -> Any:
+    """A message need not say that it is one."""
+    if isinstance(item, dict) and "role" in item and "type" not in item:
+        return {"type": "message", **item}
+    return item
+
+
+def _invalid(error: str) -> Invalid:
+    """What msgspec says, in OpenAI's words."""
+    place = _PLACE.search(error)
+    text, at = (error[: place.start()], place[1]) if place else (error, "")
+    if found := _UNKNOWN.search(text):
+        param = f"{at}.{found[1]}" if at else found[1]
+        return Invalid(f"Unknown parameter: '{param}'.", param, code="unknown_parameter")
+    if found := _MISSING.search(text):
+        param = f"{at}.{found[1]}" if at else found[1]
+        return Invalid(
+            f"Missing required parameter: '{param}'.", param, code="missing_required_parameter"
+        )
+    if at.endswith(".type") and text.startswith("Invalid value"):
+        return unsupported(at, f"'{at}': {text}; there is no such thing here.")
+    return Invalid(f"'{at}': {text}." if at else f"{text}.", at or None)
+
+
+def check(request: CreateResponse, *, chat: bool, whole: bool) -> None:
+    """See that a request asks for nothing that its route can't do.
+
+    Args:
+        request: It.
+        chat: Whether its model takes the request of a chat; else it takes words.
+        whole: Whether the model of such a route hears all that was said, however much that is.
+
+    Raises:
+        Invalid: It does.
+    """
+    _check_everywhere(request)
+    if not chat:
+        _check_words(request, whole=whole)
+
+
+def _check_everywhere(request: CreateResponse) -> None:
+    if request.previous_response_id is not None and request.conversation is not None:
+        text = "A response can't both continue another one and belong to a conversation."
+        raise Invalid(text, "previous_response_id", code="mutually_exclusive_parameters")
+    if request.background and request.store is False:
+        raise Invalid("A response in the background has to be stored.", "background")
+    for name in request.include or ():
+        if name not in INCLUDED:
+            raise unsupported("include", f"'{name[:64]}' can't be included here.")
+    if request.text is not None and request.text.verbosity in {"low", "high"}:
+        raise unsupported("text.verbosity", "The model can't be told how much to write.")
+    if request.reasoning is not None and request.reasoning.summary in {"concise", "detailed"}:
+        text = "There are no summaries of reasoning: it is given as it is, where there is any."
+        raise unsupported("reasoning.summary", text)
+    options = request.stream_options
+    if options is not None and options.include_obfuscation:
+        text = "Events are not obfuscated here."
+        raise unsupported("stream_options.include_obfuscation", text)
+    names = {tool.name for tool in request.tools or ()}
+    chosen = request.tool_choice
+    wanted = (
+        [chosen]
+        if isinstance(chosen, NamedFunction)
+        else chosen.tools
+        if isinstance(chosen, AllowedTools)
+        else []
+    )
+    if not names.issuperset(tool.name for tool in wanted):
+        raise Invalid("This is none of the tools.", "tool_choice")
+
+
+def _check_words(request: CreateResponse, *, whole: bool) -> None:
+    text = "This route sends its model words alone, and can't tell it this."
+    for name in _CHAT_ONLY:
+        if getattr(request, name):
+            raise unsupported(name, text)
+    if request.tool_choice not in {None, "auto", "none"}:
+        raise unsupported("tool_choice", text)
+    if request.text is not None and not isinstance(request.text.format, PlainText | None):
+        raise unsupported("text.format", text)
+    if request.wants_logprobs:
+        raise unsupported("include", text)
+    if request.truncation == "disabled" and not whole:
+        why = "This route leaves out the oldest turns of a conversation that no longer fits."
+        raise unsupported("truncation", why)

@@ -1,0 +1,303 @@
+"""``/openai/v1/responses``: responses over HTTP.
+
+Whatever becomes of a request, its turn goes on, and what it ends in is kept.
+"""
+
+import asyncio
+from collections.abc import AsyncGenerator
+from functools import partial
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute
+
+from gateway.admission import Refused, Visitor
+from gateway.errors import ErrorCode, Outcome
+from gateway.protocol.messages import MessageAccepted, ServerMessage
+from gateway.sessions import Sessions
+from gateway.transports import sse
+from gateway.transports.drafts import body_of
+from gateway.transports.exchange import Moved, principal_of
+from gateway.transports.leaving import leaving
+from gateway.transports.openai.asking import Ask, Failed, unknown
+from gateway.transports.openai.errors import Invalid, answer_of, not_found
+from gateway.transports.openai.gate import REQUEST_ID, OpenAiGate
+from gateway.transports.openai.ids import handle_of
+from gateway.transports.openai.keeping import Keeper, Kept, begun, record_name
+from gateway.transports.openai.output import TERMINAL, Event
+from gateway.transports.openai.paging import json_response, page
+from gateway.transports.openai.past import RESPONSE
+from gateway.transports.openai.requests import CreateResponse, parse
+from gateway.transports.openai.starting import Starter
+from gateway.transports.openai.turns import Turn, not_yet
+
+START_SECONDS = 1.0
+"""How long a stream waits for the model before it begins: a turn that fails before that without
+having been seen is answered with a status, which clients know what to do about."""
+
+DONE = b"data: [DONE]\n\n"
+"""What ends a stream of events."""
+
+RETRY_COUNT = "x-stainless-retry-count"
+"""How often OpenAI's clients have sent a request before; they all say it."""
+
+MAX_DIGITS = 15
+"""Of an event's number."""
+
+_encode = msgspec.json.Encoder().encode
+
+
+class Responses:
+    """The paths of responses.
+
+    Args:
+        sessions: Where they are held.
+        gate: In front of them.
+        starter: Begins them.
+        keeper: Keeps what becomes of them.
+        most_bytes: How large a request may be.
+        heartbeat_seconds: How long a stream may be silent.
+    """
+
+    def __init__(
+        self,
+        sessions: Sessions,
+        gate: OpenAiGate,
+        starter: Starter,
+        keeper: Keeper,
+        *,
+        most_bytes: int,
+        heartbeat_seconds: float,
+    ) -> None:
+        self._sessions = sessions
+        self._gate = gate
+        self._starter = starter
+        self._keeper = keeper
+        self._heartbeat_seconds = heartbeat_seconds
+        self._most_bytes = most_bytes
+
+    def routes(self) -> list[BaseRoute]:
+        """The paths."""
+        one = "/openai/v1/responses/{response_id}"
+        return [
+            self._gate.path("/openai/v1/responses", POST=self.create),
+            self._gate.path(one, GET=self.retrieve, DELETE=self.delete),
+            self._gate.path(f"{one}/cancel", POST=self.cancel),
+            self._gate.path(f"{one}/input_items", GET=self.input_items),
+        ]
+
+    # A response begins
+
+    async def create(self, request: Request, visitor: Visitor) -> Response:
+        """Have a response made."""
+        body = await body_of(request, self._most_bytes)
+        if wait := visitor.take(len(body)):
+            text = "You send more than you may; wait a little."
+            raise Refused(ErrorCode.RATE_LIMITED, text, wait)
+        asked = parse(body, CreateResponse)
+        owner, count = principal_of(visitor), request.headers.get(RETRY_COUNT)
+        ask = Ask(
+            asked,
+            visitor,
+            len(body),
+            name=None if count is None else record_name("asked", owner.encode() + b"\0" + body),
+            is_resent=count not in {None, "0"},
+            seconds=START_SECONDS if asked.stream else None,
+        )
+        try:
+            turn = await self._starter.begin(ask)
+            if isinstance(turn, Kept):
+                return await self._kept(turn, visitor, streams=bool(asked.stream))
+            if asked.stream:
+                return await self._stream(turn)
+            if asked.background:
+                self._sessions.spawn(turn.finish())
+                return _named(json_response(turn.response), turn)
+            return await self._whole(turn, request, may_retry=ask.name is not None)
+        except Failed as failed:
+            return answer_of(failed.error)
+
+    async def _kept(self, kept: Kept, visitor: Visitor, *, streams: bool) -> Response:
+        """What a request was answered before."""
+        if streams:
+            return await self._replay(kept, visitor, -1)
+        if kept.response.error is not None:
+            raise unknown(kept.response.error.message)
+        return json_response(kept.response)
+
+    async def _whole(self, turn: Turn, request: Request, *, may_retry: bool) -> Response:
+        """A response that is over; its turn goes on where its client does not wait for it."""
+        gone, reading = asyncio.Event(), self._sessions.spawn(turn.finish())
+        reading.add_done_callback(lambda _: gone.set())
+        with leaving(request, gone.set):
+            await gone.wait()
+        if not turn.is_over:
+            text = "The response is not over yet; it goes on without this request."
+            raise unknown(text, retryable=may_retry)
+        if turn.failure is not None:
+            raise Failed(turn.failure)
+        if turn.response.error is not None:
+            raise unknown(turn.response.error.message)
+        response = _named(json_response(turn.response), turn)
+        if turn.dropped_turns:
+            response.headers["X-Dropped-Turns"] = str(turn.dropped_turns)
+        return response
+
+    async def _stream(self, turn: Turn, after: int = -1) -> Response:
+        """A response's events."""
+        events = list[Event]()
+        try:
+            while not turn.is_over and (more := await turn.next()):
+                events += more
+                if turn.has_output:
+                    break
+        except (Moved, Refused):
+            pass
+        if turn.failure is not None and turn.failure.outcome is Outcome.NOT_INVOKED and after < 0:
+            return answer_of(turn.failure)
+        turn.be_silent_for(self._heartbeat_seconds)
+        stream = sse.EventStream(_told(turn, events, after), partial(self._leave, turn))
+        return _named(stream, turn)
+
+    def _leave(self, turn: Turn) -> None:
+        """Its client has all, or is gone."""
+        if not turn.is_over:
+            self._sessions.spawn(turn.finish())
+
+    # A response that there is
+
+    async def _found(self, request: Request, visitor: Visitor, *, settled: bool = True) -> Kept:
+        """The response that is asked for.
+
+        Raises:
+            Refused: There is none for who asks.
+        """
+        response_id, owner = request.path_params["response_id"], principal_of(visitor)
+        kept = None
+        if handle_of(response_id, RESPONSE) is not None:
+            if settled:
+                kept = await self._starter.settle(visitor, response_id, owner)
+            else:
+                kept = await self._keeper.response(response_id, owner)
+        if kept is None:
+            raise not_found(f"Response with id '{response_id[:200]}' not found.")
+        visitor.check_route(kept.response.model)
+        return kept
+
+    async def retrieve(self, request: Request, visitor: Visitor) -> Response:
+        """Give a response, or its events."""
+        query = request.query_params
+        if query.get("stream", "false").lower() not in {"true", "1"}:
+            return json_response((await self._found(request, visitor)).response)
+        after = query.get("starting_after", "-1")
+        number = after.removeprefix("-")
+        if not (number.isascii() and number.isdigit() and len(number) <= MAX_DIGITS):
+            raise Invalid("'starting_after' is the number of an event.", "starting_after")
+        kept = await self._found(request, visitor, settled=False)
+        return await self._replay(kept, visitor, int(after))
+
+    async def _replay(self, kept: Kept, visitor: Visitor, after: int) -> Response:
+        """A response's events again, from its session's log; where that is no longer kept, its end
+        alone, which has all of it.
+        """
+        watch = self._starter.watch(kept, visitor, seconds=START_SECONDS)
+        told = list[ServerMessage]()
+        try:
+            while kept.message_id and not told:
+                told = await watch.next()
+        except (Moved, Refused) as error:
+            watch.leave()
+            if isinstance(error, Refused) and error.code is not ErrorCode.SESSION_LOST:
+                raise
+        if told and (isinstance(told[0], MessageAccepted) or not kept.response.is_over):
+            turn = Turn(watch, kept, _keep_nothing if kept.response.is_over else self._starter.keep)
+            turn.begin_with(told)
+            return await self._stream(turn, after)
+        watch.leave()
+        if not kept.response.is_over:
+            found = await self._starter.settle(visitor, kept.response.id, kept.owner)
+            kept = found or kept
+        if not kept.response.is_over:
+            raise not_yet()
+        return sse.EventStream(_end_of(kept, after), _nothing)
+
+    async def cancel(self, request: Request, visitor: Visitor) -> Response:
+        """Stop a response."""
+        kept = await self._found(request, visitor)
+        if kept.response.is_over:
+            return json_response(kept.response)
+        watch = self._starter.watch(kept, visitor, cancels=True)
+        turn = Turn(watch, kept, self._starter.keep)
+        reading = self._sessions.spawn(turn.finish())
+        await asyncio.wait([reading])
+        if not turn.is_over:
+            raise not_yet()
+        return json_response(turn.response)
+
+    async def delete(self, request: Request, visitor: Visitor) -> Response:
+        """Keep a response no longer; one that is under way is stopped."""
+        kept = await self._found(request, visitor)
+        if not kept.response.is_over:
+            watch = self._starter.watch(kept, visitor, cancels=True)
+            turn = Turn(watch, kept, _keep_nothing)
+            await turn.finish()
+            if not turn.is_over:
+                raise not_yet()
+        await self._keeper.delete(record_name("response", kept.response.id))
+        return json_response({"id": kept.response.id, "object": "response", "deleted": True})
+
+    async def input_items(self, request: Request, visitor: Visitor) -> Response:
+        """List what a response was asked with."""
+        kept = await self._found(request, visitor, settled=False)
+        return json_response(page(kept.input, request.query_params))
+
+
+def _named(response: Response, turn: Turn) -> Response:
+    """Say what an operator finds the turn by in the log."""
+    handle = handle_of(turn.kept.response.id, RESPONSE)
+    if handle is not None:
+        response.headers[REQUEST_ID] = f"req_{handle.session_id}_{handle.message_id}"
+    return response
+
+
+async def _keep_nothing(_kept: Kept) -> None:
+    pass
+
+
+def _nothing() -> None:
+    pass
+
+
+async def _told(turn: Turn, events: list[Event], after: int) -> AsyncGenerator[bytes]:
+    """The events of a turn after one, from those that it has told already."""
+    yield encoded(events, after) or sse.KEEP_ALIVE
+    try:
+        while not turn.is_over:
+            events = await turn.next()
+            yield encoded(events, after) or sse.KEEP_ALIVE
+    except (Moved, Refused):
+        return  # its client can go on with it elsewhere: it has not been told that this is the end
+    yield DONE
+
+
+async def _end_of(kept: Kept, after: int) -> AsyncGenerator[bytes]:
+    """The beginning and the end of a response, of whose events nothing else is kept."""
+    response, first = kept.response, begun(kept.response)
+    last = max(kept.count - 1, 2)
+    events: list[Event] = [
+        {"type": "response.created", "response": first, "sequence_number": 0},
+        {"type": "response.in_progress", "response": first, "sequence_number": 1},
+        {"type": TERMINAL[response.status], "response": response, "sequence_number": last},
+    ]
+    yield encoded(events, after)
+    yield DONE
+
+
+def encoded(events: list[Event], after: int = -1) -> bytes:
+    """Events after one, as they are sent."""
+    return b"".join(
+        b"event: %b\ndata: %b\n\n" % (event["type"].encode(), _encode(event))
+        for event in events
+        if event["sequence_number"] > after
+    )

@@ -1,0 +1,276 @@
+"""From items to what a route's model takes: the request of a chat, or words."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
+
+from gateway.transports.openai.errors import Invalid, unsupported
+from gateway.transports.openai.items import (
+    FunctionCall,
+    FunctionCallOutput,
+    InputFile,
+    InputImage,
+    InputText,
+    Item,
+    Message,
+    OutputText,
+    Part,
+    Reasoning,
+    Refusal,
+    words_of,
+)
+from gateway.transports.openai.requests import (
+    AllowedTools,
+    CreateResponse,
+    FunctionTool,
+    JsonObject,
+    JsonSchema,
+    NamedFunction,
+)
+
+Json = dict[str, Any]
+
+
+class Spoken(NamedTuple):
+    """A turn in words.
+
+    Attributes:
+        said: The user's.
+        answered: The model's.
+    """
+
+    said: str
+    answered: str
+
+    def __repr__(self) -> str:
+        return f"<Spoken {len(self.said)} {len(self.answered)}>"
+
+
+def check_calls(items: Iterable[Item]) -> None:
+    """See that each output of a call belongs to one.
+
+    Args:
+        items: All of a conversation's, the oldest first.
+
+    Raises:
+        Invalid: One does not.
+    """
+    called = set[str]()
+    for item in items:
+        if isinstance(item, FunctionCall):
+            called.add(item.call_id)
+        elif isinstance(item, FunctionCallOutput) and item.call_id not in called:
+            text = f"There is no function call of the id '{item.call_id}' before its output."
+            raise Invalid(text, "input", code="no_such_call")
+
+
+# Chats
+
+
+def messages_of(items: Iterable[Item]) -> list[Json]:
+    """Items as the messages of a chat.
+
+    Reasoning is not told to the model again, as at OpenAI that of former turns is not.
+
+    Raises:
+        Invalid: One can't be a message.
+    """
+    messages = list[Json]()
+    for item in items:
+        match item:
+            case Message():
+                message = _message(item)
+                if len(messages) == 1 and message["role"] == messages[0]["role"] == "system":
+                    # Many models' templates take one, and no more.
+                    messages[0]["content"] += f"\n\n{message['content']}"
+                else:
+                    messages.append(message)
+            case FunctionCall():
+                _last_call(messages).append(
+                    {
+                        "id": item.call_id,
+                        "type": "function",
+                        "function": {"name": item.name, "arguments": item.arguments},
+                    }
+                )
+            case FunctionCallOutput():
+                messages.append(
+                    {
+                        "role": "tool",
+                        "tool_call_id": item.call_id,
+                        "content": _tool_content(item.output),
+                    }
+                )
+            case Reasoning():
+                pass
+    return messages
+
+
+def _message(item: Message) -> Json:
+    role = "system" if item.role == "developer" else item.role  # which few templates know
+    words = words_of(item.content)
+    if words is not None:
+        return {"role": role, "content": words}
+    if role != "user":
+        raise unsupported("input", f"A message of the role '{item.role}' can hold text alone.")
+    return {"role": role, "content": [_part(part) for part in item.content]}  # type: ignore[arg-type]
+
+
+def _part(part: Part) -> Json:
+    match part:
+        case InputImage():
+            return {
+                "type": "image_url",
+                "image_url": {"url": part.image_url, "detail": part.detail},
+            }
+        case InputFile():
+            file = {"file_data": part.file_data}
+            if part.filename:
+                file["filename"] = part.filename
+            return {"type": "file", "file": file}
+        case InputText() | OutputText():
+            return {"type": "text", "text": part.text}
+        case Refusal():
+            return {"type": "text", "text": part.refusal}
+
+
+def _last_call(messages: list[Json]) -> list[Json]:
+    """Where the next of a message's tool calls goes: several are one message."""
+    if not messages or messages[-1]["role"] != "assistant":
+        messages.append({"role": "assistant", "content": None})
+    calls: list[Json] = messages[-1].setdefault("tool_calls", [])
+    return calls
+
+
+def _tool_content(output: str | Sequence[Part]) -> str:
+    words = words_of(output)
+    if words is None:
+        raise unsupported("input", "The output of a function can be text alone.")
+    return words
+
+
+def chat_request(request: CreateResponse, items: Sequence[Item]) -> Json:
+    """The request of a chat, but for what its route adds.
+
+    Args:
+        request: What the client asks for.
+        items: All of the conversation, the oldest first, with the request's own.
+
+    Raises:
+        Invalid: It can't be asked of a chat.
+    """
+    instructed: list[Item] = []
+    if request.instructions:
+        instructed.append(Message(role="system", content=request.instructions))
+    body: Json = {"messages": messages_of([*instructed, *items])}
+    for name, theirs in _PARAMETERS:
+        if (value := getattr(request, name)) is not None:
+            body[theirs] = value
+    if request.reasoning is not None and request.reasoning.effort is not None:
+        body["reasoning_effort"] = request.reasoning.effort
+    if request.wants_logprobs:
+        body |= {"logprobs": True, "top_logprobs": request.top_logprobs or 0}
+    wanted = request.text.format if request.text is not None else None
+    if isinstance(wanted, JsonSchema) and wanted.schema is not None:
+        schema: Json = {"name": wanted.name, "schema": wanted.schema}
+        if wanted.description is not None:
+            schema["description"] = wanted.description
+        if wanted.strict is not None:
+            schema["strict"] = wanted.strict
+        body["response_format"] = {"type": "json_schema", "json_schema": schema}
+    elif isinstance(wanted, JsonObject | JsonSchema):
+        body["response_format"] = {"type": "json_object"}
+    return body | _tools(request)
+
+
+_PARAMETERS = (
+    ("temperature", "temperature"),
+    ("top_p", "top_p"),
+    ("presence_penalty", "presence_penalty"),
+    ("frequency_penalty", "frequency_penalty"),
+    ("max_output_tokens", "max_tokens"),
+)
+"""Parameters of a response, and of a chat: of the two for its length, all containers know this."""
+
+
+def _tools(request: CreateResponse) -> Json:
+    """The tools of a chat. Those that are not allowed are not offered: so none can be called."""
+    tools, chosen = request.tools or [], request.tool_choice
+    choice: Any = chosen
+    if isinstance(chosen, AllowedTools):
+        names = {tool.name for tool in chosen.tools}
+        tools, choice = [tool for tool in tools if tool.name in names], chosen.mode
+    elif isinstance(chosen, NamedFunction):
+        choice = {"type": "function", "function": {"name": chosen.name}}
+    if not tools:
+        return {}
+    body: Json = {"tools": [_tool(tool) for tool in tools]}
+    if choice is not None:
+        body["tool_choice"] = choice
+    if request.parallel_tool_calls is not None:
+        body["parallel_tool_calls"] = request.parallel_tool_calls
+    return body
+
+
+def _tool(tool: FunctionTool) -> Json:
+    function: Json = {"name": tool.name}
+    for name in ("description", "parameters", "strict"):
+        if (value := getattr(tool, name)) is not None:
+            function[name] = value
+    return {"type": "function", "function": function}
+
+
+# Words
+
+
+def newest_words(items: Sequence[Item]) -> tuple[Sequence[Item], str]:
+    """What a model that takes words is to be sent, and the items before that.
+
+    Args:
+        items: The request's own.
+
+    Raises:
+        Invalid: The newest are no words of a user.
+    """
+    at = len(items)
+    while at and isinstance(items[at - 1], Message) and items[at - 1].role == "user":  # type: ignore[union-attr]
+        at -= 1
+    newest = [_words(item) for item in items[at:]]
+    if not newest:
+        raise unsupported("input", "This route takes a user's words: they come last.")
+    return items[:at], "\n\n".join(newest)
+
+
+def spoken(items: Iterable[Item]) -> list[Spoken]:
+    """A conversation as turns in words, for a model that is to be told of it.
+
+    What a user has said and nobody has answered is a part of the next turn.
+
+    Raises:
+        Invalid: It is not one of words.
+    """
+    turns, said, answered = list[Spoken](), list[str](), list[str]()
+    for item in items:
+        if isinstance(item, Reasoning):
+            continue
+        words = _words(item)
+        if isinstance(item, Message) and item.role == "assistant":
+            answered.append(words)
+            continue
+        if answered:
+            turns.append(Spoken("\n\n".join(said), "\n\n".join(answered)))
+            said, answered = [], []
+        said.append(words)
+    if said or answered:
+        turns.append(Spoken("\n\n".join(said), "\n\n".join(answered)))
+    return turns
+
+
+def _words(item: Item) -> str:
+    words = words_of(item.content) if isinstance(item, Message) else None
+    if words is None:
+        raise unsupported("input", "This route sends its model words alone.")
+    assert isinstance(item, Message)  # noqa: S101 - it has words
+    if item.role in {"system", "developer"}:
+        text = "This route's model is told what to do by its configuration (`system`)."
+        raise unsupported("input", text)
+    return words

@@ -1,0 +1,247 @@
+"""``/openai/v1/responses`` as a WebSocket: one connection, one session, one response at a time.
+
+What is not stored is known to its connection alone, and goes with it, session and all.
+"""
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Callable
+
+import msgspec
+import structlog
+from starlette.websockets import WebSocket
+
+from gateway.admission import Admission, Refused, Visitor
+from gateway.errors import CloseCode, ErrorCode
+from gateway.sessions import Sessions
+from gateway.transports.credentials import credentials_of, may_be_echoed
+from gateway.transports.exchange import Moved
+from gateway.transports.link import LINK, Link
+from gateway.transports.openai.asking import Failed
+from gateway.transports.openai.chain import Chain
+from gateway.transports.openai.errors import Invalid, answer_of, error_of, status_of
+from gateway.transports.openai.keeping import Keeper
+from gateway.transports.openai.output import Event
+from gateway.transports.openai.requests import CreateOverWebSocket, parse
+from gateway.transports.openai.starting import Starter
+from gateway.transports.origins import REFUSED, Origins
+from gateway.transports.proxies import Proxies
+
+log = structlog.stdlib.get_logger("gateway.connections")
+
+MAX_WAITING = 16
+"""How many requests may wait while one is answered."""
+
+_encode = msgspec.json.Encoder().encode
+
+
+class ResponsesSocket:
+    """Takes handshakes.
+
+    Args:
+        sessions: Where responses are held.
+        starter: Begins them.
+        keeper: Keeps them.
+        admission: Lets clients in.
+        origins: Which pages may connect.
+        proxies: Finds out who does.
+        max_connections: How many there may be at once.
+    """
+
+    def __init__(
+        self,
+        sessions: Sessions,
+        starter: Starter,
+        keeper: Keeper,
+        *,
+        admission: Admission,
+        origins: Origins,
+        proxies: Proxies,
+        max_connections: int,
+    ) -> None:
+        self._sessions = sessions
+        self._starter = starter
+        self._keeper = keeper
+        self._admission = admission
+        self._origins = origins
+        self._proxies = proxies
+        self._max_connections = max_connections
+        self._connections = 0
+
+    async def serve(self, websocket: WebSocket) -> None:
+        """Serve one connection. Whoever may not connect is told so by an HTTP response."""
+        headers, client = websocket.headers, self._proxies.client(websocket)
+        origin, host = headers.get("origin"), headers.get("host")
+        if not self._origins.allow(origin, host, route=None, client=client):
+            refused = Refused(ErrorCode.FORBIDDEN, REFUSED)
+            await websocket.send_denial_response(answer_of(refused))
+            return
+        visitor = self._admission.arrive(client.address)
+        try:
+            await self._identify(websocket, visitor)
+        except Refused as refused:
+            visitor.release()
+            await websocket.send_denial_response(answer_of(refused))
+            return
+        offered = filter(may_be_echoed, websocket.scope["subprotocols"])
+        await websocket.accept(next(offered, None))
+        self._connections += 1
+        address = client.address
+        log.info(
+            "connection opened",
+            route=None,
+            subprotocol="openai",
+            client=address,
+            connections=self._connections,
+        )
+        chain = Chain(self._sessions, self._starter, self._keeper, visitor)
+        link: Link = websocket.scope["extensions"][LINK]
+
+        def ended(code: int) -> None:
+            self._connections -= 1
+            log.info(
+                "connection closed",
+                route=None,
+                subprotocol="openai",
+                client=address,
+                session=chain.session_id,
+                code=code,
+                connections=self._connections,
+            )
+
+        connection = _Connection(link, chain, visitor, ended)
+        connection.begin()
+        self._sessions.spawn(connection.run(self._sessions))
+
+    async def _identify(self, websocket: WebSocket, visitor: Visitor) -> None:
+        shown = credentials_of(
+            websocket.headers.get("authorization", ""), websocket.scope["subprotocols"]
+        )
+        await visitor.identify(shown, route=None)
+        if visitor.principal is None:
+            raise Refused(ErrorCode.UNAUTHENTICATED, "This needs a key or a token.")
+        if self._connections >= self._max_connections:
+            text = "There are as many connections as there may be."
+            raise Refused(ErrorCode.UNAVAILABLE, text)
+
+
+class _Connection:
+    """One client's connection, which is answered one request after the other."""
+
+    def __init__(
+        self, link: Link, chain: Chain, visitor: Visitor, on_end: Callable[[int], None]
+    ) -> None:
+        self._link = link
+        self._chain = chain
+        self._visitor = visitor
+        self._on_end = on_end
+        self._loop = asyncio.get_running_loop()
+        self._frames: deque[str | bytes] = deque()
+        self._is_open = True
+        self._news: asyncio.Future[None] | None = None
+        self._expiry: asyncio.TimerHandle | None = None
+
+    def begin(self) -> None:
+        """Take what comes, before the call for its handshake returns."""
+        visitor = self._visitor
+        visitor.on_withdrawn = self._lose
+        if visitor.expires_at is not None:
+            left = max(0.0, visitor.expires_at - time.time())
+            self._expiry = self._loop.call_later(left, self._lose)
+        self._link.admit()
+        self._link.take_frames(self._frame, self._wake, self._ended)
+
+    async def run(self, sessions: Sessions) -> None:
+        """Answer until the connection ends, and with it the response that is under way."""
+        try:
+            while self._is_open:
+                if not self._frames:
+                    await self._wait()
+                elif sessions.draining:
+                    self._close(CloseCode.RESTARTING, ErrorCode.UNAVAILABLE)
+                else:
+                    await self._answer(self._frames.popleft())
+        except Exception:
+            log.exception("a connection failed")
+            self._close(CloseCode.INTERNAL, ErrorCode.INTERNAL)
+        finally:
+            await self._chain.leave()
+            if self._expiry is not None:
+                self._expiry.cancel()
+            self._visitor.release()
+
+    # In
+
+    def _frame(self, frame: str | bytes) -> None:
+        if len(self._frames) >= MAX_WAITING:
+            self._close(CloseCode.TOO_MANY, "too many requests wait")
+            return
+        self._frames.append(frame)
+        self._wake()
+
+    def _ended(self, code: int) -> None:
+        self._is_open = False
+        self._on_end(int(code))
+        self._wake()
+
+    def _wake(self) -> None:
+        if self._news is not None and not self._news.done():
+            self._news.set_result(None)
+
+    async def _wait(self) -> None:
+        self._news = self._loop.create_future()
+        await self._news
+
+    def _lose(self) -> None:
+        """Nothing holds any more that its client has shown."""
+        self._close(CloseCode.UNAUTHENTICATED, ErrorCode.UNAUTHENTICATED)
+
+    def _close(self, code: CloseCode, reason: str) -> None:
+        if self._is_open:
+            self._is_open = False
+            self._link.close(code, reason)
+            self._wake()
+
+    # A response
+
+    async def _answer(self, frame: str | bytes) -> None:
+        try:
+            request = self._request(frame)
+            async for events in self._chain.answer(request, len(frame)):
+                await self._tell(events)
+        except Failed as failed:
+            await self._tell([_error(error_of(failed.error), status_of(failed.error))])
+        except Refused as refused:
+            await self._tell([_error(error_of(refused), status_of(refused))])
+        except Moved:
+            self._close(CloseCode.RESTARTING, ErrorCode.UNAVAILABLE)
+
+    def _request(self, frame: str | bytes) -> CreateOverWebSocket:
+        """What is asked for.
+
+        Raises:
+            Refused: It can't be had over a WebSocket, or comes too soon.
+        """
+        if wait := self._visitor.take(len(frame)):
+            text = "You send more than you may; wait a little."
+            raise Refused(ErrorCode.RATE_LIMITED, text, wait)
+        request = parse(frame, CreateOverWebSocket)
+        for name, wrong in (
+            ("stream", request.stream is False),
+            ("background", request.background),
+        ):
+            if wrong:
+                raise Invalid(f"'{name}' can't be had over a WebSocket.", name, code="unsupported")
+        return request
+
+    async def _tell(self, events: list[Event]) -> None:
+        """Send events, unless nobody is there any more."""
+        while self._is_open and not self._link.can_write:
+            await self._wait()
+        if self._is_open and events:
+            self._link.write_frames([_encode(event) for event in events], text=True)
+
+
+def _error(error: Event, status: int) -> Event:
+    return {"type": "error", "status": status, "error": error}

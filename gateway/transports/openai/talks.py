@@ -1,0 +1,174 @@
+"""Requests for chat completions on their way: what each is sent as, and the turn that it is."""
+
+from collections.abc import Awaitable, Callable
+from typing import Any, NamedTuple
+
+from gateway.admission import Refused, Visitor
+from gateway.errors import ErrorCode, Outcome
+from gateway.protocol.messages import (
+    ErrorMessage,
+    ErrorObject,
+    MessageDelta,
+    MessageDone,
+    MessageSend,
+    ServerMessage,
+)
+from gateway.route import Route
+from gateway.session.bodies import body_of
+from gateway.session.events import Words
+from gateway.transports.exchange import AlreadyAnswered, Exchange, Moved, principal_of
+from gateway.transports.openai.chats import Chat, digest_of, newest_words, words_before
+from gateway.transports.openai.completing import NOT_KEPT, NOT_KNOWN, Completion, Json
+from gateway.transports.openai.composing import chat_message
+from gateway.transports.openai.errors import unsupported
+from gateway.transports.openai.ids import Handle
+
+
+class Ask(NamedTuple):
+    """A request.
+
+    Attributes:
+        chat: What it asks for.
+        route: Of its model.
+        visitor: Who asks.
+        size: How many bytes it has.
+        asked: What was answered to it is known by this, for when it is sent again; None where that
+            can't be known.
+        alias: What its client calls the conversation; None where it does not.
+    """
+
+    chat: Chat
+    route: Route
+    visitor: Visitor
+    size: int
+    asked: str | None
+    alias: str | None
+
+    def __repr__(self) -> str:
+        return f"<Ask of {self.size}>"
+
+    @property
+    def owner(self) -> str:
+        """Whose it is."""
+        return principal_of(self.visitor)
+
+    def name(self, messages: list[dict[str, Any]]) -> str:
+        """What a session is called that has heard these messages."""
+        return digest_of(self.owner, self.chat.model, messages)
+
+    def check(self) -> None:
+        """See that the model can be sent it.
+
+        Raises:
+            Refused: It can't.
+        """
+        most = self.route.policy.message_bytes
+        if len(body_of(self.message("r1"))[0]) > most:
+            raise Refused(ErrorCode.TOO_LARGE, f"The messages have more than {most} bytes.")
+
+    def message(self, message_id: str, _route: object = None) -> MessageSend:
+        """What the model is to be sent."""
+        chat, policy = self.chat, self.route.policy
+        if policy.chat:
+            return chat_message(message_id, policy, chat.body, stream=chat.streams)
+        return MessageSend(id=message_id, text=newest_words(chat), stream=chat.streams)
+
+    @property
+    def told(self) -> tuple[Words, ...]:
+        """What a new session is to be told first.
+
+        Raises:
+            Refused: Its model can't be told.
+        """
+        if self.route.policy.chat:
+            return ()
+        words = words_before(self.chat)
+        if words and not self.route.policy.can_be_told:
+            text = (
+                "This route's model can't be told what was said before: it can only go on with a "
+                "conversation whose session is there, and was not gone on with otherwise."
+            )
+            raise unsupported("messages", text)
+        return words
+
+
+class Talk:
+    """A turn that is under way.
+
+    Args:
+        exchange: It.
+        handle: What leads to it.
+        completion: What comes of it.
+        told: What was told of it already.
+        on_end: Awaited when it is over, before that is told.
+
+    Attributes:
+        is_silent: Whether nothing has been told of it for as long as the exchange says.
+    """
+
+    def __init__(
+        self,
+        exchange: Exchange,
+        handle: Handle,
+        completion: Completion,
+        told: list[ServerMessage],
+        on_end: "Callable[[Talk], Awaitable[None]]",
+    ) -> None:
+        self.exchange = exchange
+        self.handle = handle
+        self.completion = completion
+        self.is_silent = False
+        self._told: list[ServerMessage] | None = told
+        self._on_end = on_end
+
+    async def next(self) -> list[Json]:
+        """The next chunks, if there are any.
+
+        Raises:
+            Moved: See `Exchange.next`.
+        """
+        chunks, completion = list[Json](), self.completion
+        messages = await self._next()
+        self.is_silent = not messages
+        for message in messages:
+            if isinstance(message, MessageDelta | MessageDone):
+                chunks += completion.read(message)
+            elif isinstance(message, ErrorMessage):
+                completion.lose(_error_of(message))
+        if completion.is_over:
+            self.exchange.leave()
+            await self._on_end(self)
+        return chunks
+
+    async def _next(self) -> list[ServerMessage]:
+        told, self._told = self._told, None
+        if told is not None:
+            return told
+        try:
+            return await self.exchange.next()
+        except AlreadyAnswered:
+            self.completion.lose(NOT_KEPT)
+        except Refused:
+            self.completion.lose(NOT_KNOWN)
+        return []
+
+    async def finish(self) -> None:
+        """Read to the end."""
+        try:
+            while not self.completion.is_over:
+                await self.next()
+        except Moved:
+            pass  # the session is nobody's until it is idle for too long
+        finally:
+            self.exchange.leave()
+
+
+def _error_of(refusal: ErrorMessage) -> ErrorObject:
+    """Why a message was not accepted."""
+    return ErrorObject(
+        code=refusal.code,
+        message=refusal.message,
+        retryable=refusal.retryable,
+        outcome=Outcome.NOT_INVOKED,
+        retry_after=refusal.retry_after,
+    )

@@ -1,0 +1,482 @@
+"""Responses of a gateway whose model and store do as a test tells them."""
+
+import asyncio
+import json
+import time
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import httpx
+import pytest
+from msgspec import structs
+from starlette.applications import Starlette
+from websockets.asyncio.client import connect
+from websockets.exceptions import ConnectionClosedError, InvalidStatus
+
+from gateway.errors import ErrorCode, Failure, Outcome
+from gateway.session.ports import ModelReply
+from gateway.session.storage import StoreUnavailable
+from gateway.stores.memory import MemoryStore
+from gateway.transports.openai import responses
+from gateway.transports.openai.keeping import Keeper, record_name
+from gateway.transports.openai.paths import paths
+from gateway.transports.origins import Origins
+from gateway.transports.proxies import Proxies
+from tests.support.openresponses import check_response, check_stream
+from tests.support.serving import on_uvloop, serving
+from tests.support.sessions import BUSY, REFUSED, Fixture, refuses, running
+from tests.support.timing import UNIT
+from tests.support.visitors import Anybody
+
+Json = dict[str, Any]
+
+AGAIN = {"X-Stainless-Retry-Count": "1"}
+FIRST = {"X-Stainless-Retry-Count": "0"}
+LOST = Failure(code=ErrorCode.TIMEOUT, message="It took too long.", outcome=Outcome.UNKNOWN)
+
+
+class Records(MemoryStore):
+    """A store that does not answer what a test names.
+
+    Attributes:
+        away: Names of methods.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.away = set[str]()
+
+    async def put_record(self, name: str, record: bytes, seconds: float) -> None:
+        self._look("put", name)
+        await super().put_record(name, record, seconds)
+
+    async def get_record(self, name: str, seconds: float | None = None) -> bytes | None:
+        self._look("get", name)
+        return await super().get_record(name, seconds)
+
+    async def replace_record(self, name: str, record: bytes, seconds: float) -> bool:
+        self._look("replace", name)
+        return await super().replace_record(name, record, seconds)
+
+    def _look(self, what: str, name: str) -> None:
+        if {what, f"{what} {name.partition(':')[0]}"} & self.away:
+            raise StoreUnavailable("it is away")
+
+
+class Client:
+    """Somebody who speaks OpenAI's API, and the gateway that is spoken to.
+
+    Attributes:
+        f: Its sessions.
+        http: The client.
+        visitor: Whoever it is.
+        records: What is kept.
+        url: The gateway's address.
+    """
+
+    def __init__(
+        self, f: Fixture, http: httpx.AsyncClient, visitor: Anybody, records: Records, url: str
+    ) -> None:
+        self.f = f
+        self.http = http
+        self.visitor = visitor
+        self.records = records
+        self.url = url
+
+    async def post(self, *, headers: Any = None, **asked: Any) -> httpx.Response:
+        """Ask for a response."""
+        body = {"model": "chat", "input": "hi", **asked}
+        return await self.http.post("/openai/v1/responses", json=body, headers=headers)
+
+    async def create(self, **asked: Any) -> Json:
+        """A response."""
+        answer = await self.post(**asked)
+        assert answer.status_code == 200, answer.text
+        return check_response(answer.json())
+
+    async def retrieve(self, response_id: str, query: str = "") -> httpx.Response:
+        return await self.http.get(f"/openai/v1/responses/{response_id}{query}")
+
+    async def begun(self) -> None:
+        """Wait until the model has been sent a turn."""
+        await self.f.until(lambda: self.f.model.invoked)
+
+
+@asynccontextmanager
+async def api(*, connections: int = 3, most: int = 10, **policy: Any) -> AsyncIterator[Client]:
+    """A client.
+
+    Args:
+        connections: How many WebSockets there may be.
+        most: How many sessions.
+        policy: The route's.
+    """
+    async with running(max_sessions=most) as f:
+        f.add_route(**{"resume_seconds": 30.0, "retries": 0, **policy})
+        f.model.answers = ModelReply(body=b"hi", content_type="text/plain")
+        visitor, records = Anybody(), Records()
+        app = Starlette(
+            routes=paths(
+                f.sessions,
+                records,
+                admission=visitor,
+                origins=Origins({"chat": []}, public=None),
+                proxies=Proxies(),
+                keep_seconds=600.0,
+                heartbeat_seconds=60.0,
+                max_connections=connections,
+                answered=Counter(),
+            )
+        )
+        async with serving(app) as served:
+            url = f"http://127.0.0.1:{served.port}"
+            async with httpx.AsyncClient(base_url=url, timeout=20 * UNIT) as http:
+                yield Client(f, http, visitor, records, url)
+                f.model.waits.set()
+
+
+def error(answer: httpx.Response) -> tuple[int, str, bool]:
+    """What is wrong, and whether clients send it again."""
+    again = answer.headers["x-should-retry"] == "true"
+    return answer.status_code, answer.json()["error"]["code"], again
+
+
+def events_of(text: str) -> list[Json]:
+    """Those of a stream."""
+    lines = [line for line in text.splitlines() if line.startswith("data: {")]
+    return [json.loads(line.removeprefix("data: ")) for line in lines]
+
+
+# Before the model is asked
+
+
+@on_uvloop
+async def test_what_is_not_begun_may_be_sent_again() -> None:
+    async with api(most=1) as client:
+        client.visitor.waits = 2.0
+        answer = await client.post()
+        assert error(answer) == (429, "rate_limit_exceeded", True)
+        assert answer.headers["retry-after"] == "2"
+        client.visitor.waits = 0.0
+        client.f.model.opens = refuses(BUSY)
+        assert error(await client.post()) == (429, "throttled", True)
+        client.f.model.opens = refuses(REFUSED)
+        assert error(await client.post())[:2] == (503, "unavailable")
+        assert client.f.model.invoked == 0
+        client.f.sessions.draining = True
+        assert error(await client.post()) == (503, "unavailable", True)
+        client.f.sessions.draining = False
+
+
+@on_uvloop
+async def test_too_many_sessions() -> None:
+    async with api(most=1) as client:
+        await client.create()
+        assert error(await client.post()) == (503, "unavailable", True)
+
+
+@on_uvloop
+async def test_what_is_too_large() -> None:
+    async with api(message_bytes=400) as client:
+        assert error(await client.post(input="x" * 500)) == (413, "too_large", False)
+        answer = await client.http.post("/openai/v1/responses", content=b"{")
+        assert error(answer) == (400, "invalid_json", False)
+
+
+@on_uvloop
+async def test_a_chat_that_has_grown_too_large() -> None:
+    template = {"messages": "$messages", "stream": "$stream"}
+    async with api(message_bytes=400, chat=True, template=template) as client:
+        reply = {"choices": [{"message": {"content": "a" * 200}}]}
+        client.f.model.answers = ModelReply(
+            body=json.dumps(reply).encode(), content_type="application/json"
+        )
+        one = await client.create()
+        answer = await client.post(previous_response_id=one["id"], input="b" * 200)
+        assert error(answer) == (413, "too_large", False)
+
+
+# A turn that fails
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@on_uvloop
+async def test_a_turn_that_was_not_seen_is_told_by_its_status(stream: bool) -> None:
+    async with api() as client:
+        one = await client.create()
+        client.f.model.answers = BUSY
+        on = {"previous_response_id": one["id"], "input": "more"}
+        answer = await client.post(stream=stream, **on)
+        assert error(answer) == (429, "throttled", True)
+        client.f.model.answers = ModelReply(body=b"there", content_type="text/plain")
+        two = await client.create(**on)
+        assert two["id"][:69] == one["id"][:69], "in its place, in the same session"
+        assert two["id"].endswith("2x1")
+        three = await client.create(previous_response_id=two["id"])
+        assert three["id"].endswith("3")
+
+
+@on_uvloop
+async def test_a_turn_that_may_have_been_seen() -> None:
+    async with api() as client:
+        client.f.model.answers = LOST
+        assert error(await client.post()) == (424, "timeout", False)
+        response = check_stream(events_of((await client.post(stream=True)).text))
+        assert response["error"] == {
+            "code": "timeout",
+            "message": "It took too long. The model may have seen the request.",
+        }
+
+
+@on_uvloop
+async def test_a_stream_that_waits_for_its_model_begins_all_the_same() -> None:
+    async with api() as client:
+        client.f.model.waits.clear()
+        body = {"model": "chat", "input": "hi", "stream": True}
+        async with client.http.stream("POST", "/openai/v1/responses", json=body) as answer:
+            chunks = answer.aiter_text()
+            events = events_of(await anext(chunks))
+            assert [event["type"] for event in events] == [
+                "response.created",
+                "response.in_progress",
+            ]
+            client.f.model.waits.set()
+            events += events_of("".join([chunk async for chunk in chunks]))
+        check_stream(events)
+
+
+# What is sent again
+
+
+@on_uvloop
+async def test_a_request_that_is_sent_again() -> None:
+    async with api() as client:
+        client.f.model.waits.clear()
+        first = asyncio.create_task(client.post(headers=FIRST))
+        await client.begun()
+        again = [asyncio.create_task(client.post(headers=AGAIN)) for _ in range(2)]
+        await asyncio.sleep(0.1)
+        client.f.model.waits.set()
+        answers = [(await each).json() for each in (first, *again)]
+        assert answers[0] == answers[1] == answers[2]
+        streamed = await client.post(headers=AGAIN)
+        assert streamed.json() == answers[0]
+        assert client.f.model.invoked == 1
+        other = await client.post(headers=AGAIN, input="other")
+        assert other.json()["id"] != answers[0]["id"]
+        assert client.f.model.invoked == 2
+
+
+@on_uvloop
+async def test_a_request_that_is_sent_again_where_nothing_is_stored() -> None:
+    async with api() as client:
+        one = await client.create(headers=FIRST, store=False)
+        again = await client.create(headers=AGAIN, store=False)  # while its log is kept
+        assert again["output"] == one["output"]
+        for runner in client.f.sessions.runners:
+            runner.stop()
+            client.f.sessions.ended(runner)
+        assert error(await client.post(headers=AGAIN, store=False)) == (424, "gateway_lost", False)
+        assert client.f.model.invoked == 1
+
+
+@on_uvloop
+async def test_a_request_that_was_not_seen_is_sent_again() -> None:
+    async with api() as client:
+        client.f.model.answers = BUSY
+        assert (await client.post(headers=FIRST)).status_code == 429
+        client.f.model.answers = ModelReply(body=b"hi", content_type="text/plain")
+        assert (await client.post(headers=AGAIN)).status_code == 200
+
+
+@on_uvloop
+async def test_a_request_that_has_failed_is_sent_again() -> None:
+    async with api() as client:
+        client.f.model.answers = LOST
+        assert error(await client.post(headers=FIRST)) == (424, "timeout", False)
+        assert error(await client.post(headers=AGAIN)) == (424, "gateway_lost", False)
+        text = (await client.post(headers=AGAIN, stream=True, input="x")).text
+        assert check_stream(events_of(text))["status"] == "failed"
+        assert client.f.model.invoked == 2
+
+
+# The store
+
+
+@on_uvloop
+async def test_nothing_is_begun_that_can_not_be_kept() -> None:
+    async with api() as client:
+        one = await client.create()
+        client.records.away = {"put", "get"}
+        assert error(await client.post(headers=FIRST)) == (503, "unavailable", True)
+        answer = await client.post(previous_response_id=one["id"])
+        assert error(answer) == (503, "unavailable", True)
+        assert error(await client.retrieve(one["id"])) == (503, "unavailable", True)
+        assert client.f.model.invoked == 1
+
+
+@on_uvloop
+async def test_a_store_that_fails_when_a_turn_is_accepted() -> None:
+    async with api() as client:
+        client.records.away = {"put response"}
+        assert error(await client.post()) == (424, "gateway_lost", False)
+        assert error(await client.post(headers=FIRST, input="x")) == (424, "gateway_lost", True)
+        client.records.away = set()
+        assert (await client.post(headers=AGAIN, input="x")).status_code == 200
+        assert client.f.model.invoked == 2
+
+
+@on_uvloop
+async def test_a_store_that_fails_when_a_turn_is_over(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    async with api() as client:
+        client.records.away = {"replace"}
+        one = await client.create()
+        assert "could not be kept" in capsys.readouterr().out
+        client.records.away = set()
+        found = check_response((await client.retrieve(one["id"])).json())
+        assert found["output"] == one["output"]
+        client.f.model.waits.clear()
+        two = await client.create(input="more", previous_response_id=one["id"], background=True)
+        (runner,) = client.f.sessions.runners
+        runner.stop()
+        assert two["status"] == "in_progress"
+
+
+# A session that is not there
+
+
+@on_uvloop
+async def test_a_session_that_is_not_there_yet_and_one_that_is_gone() -> None:
+    async with api() as client:
+        client.f.model.waits.clear()
+        one = await client.create(background=True)
+        (runner,) = client.f.sessions.runners
+        client.f.sessions.ended(runner)  # as another replica knows of it, or of none
+        assert (await client.retrieve(one["id"])).json()["status"] == "in_progress"
+        path = f"/openai/v1/responses/{one['id']}"
+        for answer in (
+            await client.retrieve(one["id"], "?stream=true"),
+            await client.http.post(f"{path}/cancel"),
+            await client.http.delete(path),
+        ):
+            assert error(answer) == (503, "unavailable", True)
+        keeper = Keeper(client.records, 600.0)
+        kept = await keeper.response(one["id"], "anonymous")
+        assert kept is not None
+        old = structs.replace(kept.response, created_at=1)
+        name = record_name("response", one["id"])
+        await keeper.put(name, structs.replace(kept, response=old))
+        text = (await client.retrieve(one["id"], "?stream=true")).text
+        assert events_of(text)[-1]["type"] == "response.failed"
+        found = check_response((await client.retrieve(one["id"])).json())
+        assert "may have answered" in found["error"]["message"]
+        runner.stop()
+
+
+# A log that is no longer whole
+
+
+@on_uvloop
+async def test_a_log_that_is_not_kept() -> None:
+    async with api(streams=True, log_events=8) as client:
+        client.f.model.parts = ["a", "b", "c"]
+        client.f.model.answers = ModelReply(body=None)
+        one = await client.create()
+        text = (await client.retrieve(one["id"], "?stream=true")).text
+        whole = events_of(text)
+        assert check_stream(whole) == one
+        await client.create(previous_response_id=one["id"])
+        text = (await client.retrieve(one["id"], "?stream=true")).text
+        assert events_of(text) == [*whole[:2], whole[-1]]
+        rest = (await client.retrieve(one["id"], "?stream=true&starting_after=4")).text
+        assert events_of(rest) == whole[-1:]
+        assert rest.endswith(responses.DONE.decode())
+
+
+@on_uvloop
+async def test_a_turn_whose_parts_are_not_kept() -> None:
+    async with api(streams=True, log_events=8) as client:
+        client.f.model.parts = [f"{number} " for number in range(20)]
+        client.f.model.answers = ModelReply(body=None)
+        assert error(await client.post()) == (424, "gateway_lost", False)
+
+
+# Over a WebSocket
+
+
+def socket(client: Client) -> Any:
+    return connect(f"{client.url.replace('http', 'ws', 1)}/openai/v1/responses")
+
+
+@on_uvloop
+async def test_a_key_that_is_withdrawn() -> None:
+    async with api() as client, socket(client) as websocket:
+        await websocket.send('{"type": "response.create", "model": "chat", "input": "hi"}')
+        while json.loads(await websocket.recv())["type"] != "response.completed":
+            pass
+        assert client.visitor.on_withdrawn is not None
+        client.visitor.on_withdrawn()
+        with pytest.raises(ConnectionClosedError, match="4401"):
+            await websocket.recv()
+
+
+@on_uvloop
+async def test_a_token_that_expires() -> None:
+    async with api() as client:
+        client.visitor.expires_at = time.time() + 0.2
+        async with socket(client) as websocket:
+            with pytest.raises(ConnectionClosedError, match="4401"):
+                await websocket.recv()
+
+
+@on_uvloop
+async def test_who_may_not_connect() -> None:
+    async with api(connections=1) as client, socket(client):
+        with pytest.raises(InvalidStatus) as caught:
+            await socket(client).__aenter__()
+        assert caught.value.response.status_code == 503
+        client.visitor.principal = None
+        with pytest.raises(InvalidStatus) as caught:
+            await socket(client).__aenter__()
+        assert caught.value.response.status_code == 401
+        client.visitor.principal = "anonymous"
+        assert client.visitor.there == 1
+
+
+@on_uvloop
+async def test_a_gateway_that_stops_sends_clients_elsewhere() -> None:
+    async with api() as client, socket(client) as websocket:
+        client.f.sessions.draining = True
+        await websocket.send('{"type": "response.create", "model": "chat", "input": "hi"}')
+        with pytest.raises(ConnectionClosedError, match="1012"):
+            await websocket.recv()
+        client.f.sessions.draining = False
+
+
+@on_uvloop
+async def test_what_a_socket_is_refused() -> None:
+    async with api() as client, socket(client) as websocket:
+        client.visitor.waits = 1.0
+        await websocket.send('{"type": "response.create", "model": "chat", "input": "hi"}')
+        told = json.loads(await websocket.recv())
+        assert (told["status"], told["error"]["code"]) == (429, "rate_limit_exceeded")
+        client.visitor.waits = 0.0
+        client.f.model.opens = refuses(BUSY)
+        await websocket.send('{"type": "response.create", "model": "chat", "generate": false}')
+        told = json.loads(await websocket.recv())
+        assert (told["status"], told["error"]["code"]) == (429, "throttled")
+
+
+@on_uvloop
+async def test_a_conversation_that_is_no_longer_whole() -> None:
+    async with api() as client:
+        made = (await client.http.post("/openai/v1/conversations", json={})).json()
+        for _ in range(3):
+            await client.create(conversation=made["id"])
+        (entry,) = [name for name in client.records._records if name.endswith(":1")]
+        await client.records.delete_record(entry)
+        assert error(await client.post(conversation=made["id"])) == (400, "not_kept", False)
