@@ -5,6 +5,7 @@ import secrets
 import structlog
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
+from starlette.routing import Route
 
 from gateway.admission import Refused, Visitor
 from gateway.errors import ErrorCode, Outcome, internal
@@ -44,6 +45,11 @@ log = structlog.stdlib.get_logger("gateway.openai")
 
 class OpenAiGate(Gate):
     """In front of every path of OpenAI's API; see `Gate` for the arguments."""
+
+    def path(self, path: str, **handlers: Handler) -> Route:
+        """See `Gate.path`. With another method it is no path of this API."""
+        every = super().path(path, **handlers)
+        return Route(path, every.endpoint, methods=[*handlers, "OPTIONS"])
 
     def refuse(self, refused: Refused) -> Response:
         """See `Gate.refuse`."""
