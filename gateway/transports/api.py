@@ -43,7 +43,7 @@ from gateway.transports.exchange import (
     principal_of,
 )
 from gateway.transports.gate import ApiRequest, Gate
-from gateway.transports.leaving import leaving
+from gateway.transports.leaving import Leaving
 from gateway.transports.listener import Ended, Listener
 
 MAX_DIGITS = 15
@@ -141,7 +141,7 @@ class Api:
         listener.begin(runner, runner.subscribe(listener, 0))
         opened: SessionOpened | None = None
         try:
-            with leaving(request, listener.cut):
+            with Leaving(request, listener.cut):
                 while opened is None:
                     for message in await listener.next():
                         if isinstance(message, ErrorMessage):
@@ -185,7 +185,7 @@ class Api:
         await join(self._sessions, _asker(request, visitor), None, listener)
         try:
             listener.conversation.handle(SessionClose(), listener.client)
-            with leaving(request, listener.cut):
+            with Leaving(request, listener.cut):
                 while not any(isinstance(each, SessionClosed) for each in await listener.next()):
                     pass
         except Ended as ended:
@@ -231,7 +231,7 @@ class Api:
         exchange = Exchange(self._sessions, asker, draft.message, len(body), seconds)
         response = None
         try:
-            with leaving(request, exchange.cut):
+            with Leaving(request, exchange.cut):
                 response = await _answer(exchange, draft)
         except Moved:
             return _moved(may_retry=draft.is_named)

@@ -4,7 +4,7 @@ The latter is the handshake, and all of a WebSocket whose frames are not taken b
 """
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping, MutableMapping
+from collections.abc import Callable, Iterable, MutableMapping
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
@@ -52,9 +52,7 @@ class ClientDisconnected(OSError):
     """The connection was gone when the application wrote to it; ASGI asks for an `OSError`."""
 
 
-def connection_scope(
-    transport: asyncio.Transport, config: uvicorn.Config, app_state: Mapping[str, Any]
-) -> dict[str, Any]:
+def connection_scope(transport: asyncio.Transport, config: uvicorn.Config) -> dict[str, Any]:
     """What an ASGI scope says of a connection."""
     peer, own = transport.get_extra_info("peername"), transport.get_extra_info("sockname")
     return {
@@ -62,7 +60,6 @@ def connection_scope(
         "client": tuple(peer[:2]) if isinstance(peer, tuple | list) else None,
         "server": tuple(own[:2]) if isinstance(own, tuple | list) else None,
         "root_path": config.root_path,
-        "state": dict(app_state),
     }
 
 

@@ -29,7 +29,9 @@ from gateway.route import Route
 from gateway.sessions import PastNewest, Sessions
 from gateway.transports.listener import Ended, Listener
 
-_OF_SESSION = SessionRenewed | SessionUpdated | SessionExpiring | SessionClosed
+_OF_SESSION = (SessionRenewed, SessionUpdated, SessionExpiring, SessionClosed)
+_OF_TURN = (MessageAccepted, MessageDone)
+_LAST = (MessageDone, ErrorMessage)
 
 
 class AlreadyAnswered(Exception):
@@ -221,12 +223,12 @@ class Exchange:
                     raise AlreadyAnswered
             elif self._concerned_by(each):
                 ours.append(each)
-                if isinstance(each, MessageDone | ErrorMessage):
+                if isinstance(each, _LAST):
                     break
         return ours
 
     def _concerned_by(self, message: ServerMessage) -> bool:
-        if isinstance(message, MessageAccepted | MessageDone):
+        if isinstance(message, _OF_TURN):
             is_own = message.id == self._id
             self._begun = self._begun or is_own
             return is_own

@@ -1,6 +1,5 @@
 """What each request to the API passes: its page's origin, who sends it, errors as problems."""
 
-import contextlib
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 
@@ -173,5 +172,7 @@ class _Path:
         request = ApiRequest(scope, receive, send)
         if b"traceparent" in request.named:
             CARRIER.set(carrier_of(request.headers))
-        with contextlib.suppress(ClientDisconnect):  # which the server knows
+        try:
             await self._gate.answer(self._handlers, request, respond)
+        except ClientDisconnect:  # which the server knows
+            return

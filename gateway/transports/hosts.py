@@ -17,6 +17,8 @@ from gateway.addresses import is_loopback
 OPEN = ("/healthz", "/readyz", "/ws")
 """Paths that are answered under any name, with those below them."""
 
+_BELOW = tuple(f"{each}/" for each in OPEN)
+
 REFUSED = (
     "This gateway listens on this machine alone, and this is not one of its names. Open it as "
     "http://127.0.0.1 or http://localhost with its port; where a proxy is in front of it, set "
@@ -44,11 +46,12 @@ class Hosts:
             await self._app(scope, receive, send)
 
     def _answers(self, scope: Scope) -> bool:
-        path: str = scope["path"]
         hosts = [value.decode("latin-1") for name, value in scope["headers"] if name == b"host"]
-        if not hosts or any(path == each or path.startswith(f"{each}/") for each in OPEN):
-            return True  # browsers, which this is about, always send one
-        return len(hosts) == 1 and (hosts[0] in self._known or _is_own(hosts[0]))
+        if len(hosts) == 1 and (hosts[0] in self._known or _is_own(hosts[0])):
+            return True
+        path: str = scope["path"]
+        # Browsers, which this is about, always send one.
+        return not hosts or path in OPEN or path.startswith(_BELOW)
 
 
 @lru_cache(maxsize=1_000)

@@ -77,6 +77,7 @@ class HttpProtocol(asyncio.Protocol):
         "_on_gone",
         "_peers",
         "_reading",
+        "_scope",
         "_server_state",
         "_stalled",
         "_stopping",
@@ -104,6 +105,7 @@ class HttpProtocol(asyncio.Protocol):
         self._loop = _loop or asyncio.get_running_loop()
         self._buffer = bytearray()
         self._call: HttpCall | None = None
+        self._scope: dict[str, Any] | None = None
         self._reading = True
         self._working = False
         self._stopping = False
@@ -258,13 +260,18 @@ class HttpProtocol(asyncio.Protocol):
         except BadRequest as error:
             self.refuse(error.status)
             return
-        scope = connection_scope(self._transport, self._config, self._app_state)
-        scope["type"] = "http"
-        scope["http_version"] = request.version
-        scope["scheme"] = "https" if self._transport.get_extra_info("sslcontext") else "http"
-        scope["method"] = request.method.decode("ascii")
-        scope["headers"] = request.headers
-        scope.update(target_scope(request.target, scope["root_path"]))
+        if self._scope is None:
+            self._scope = connection_scope(self._transport, self._config)
+            secure = self._transport.get_extra_info("sslcontext") is not None
+            self._scope |= {"type": "http", "scheme": "https" if secure else "http"}
+        scope = {
+            **self._scope,
+            "state": self._app_state.copy(),
+            "http_version": request.version,
+            "method": request.method.decode("ascii"),
+            "headers": request.headers,
+            **target_scope(request.target, self._config.root_path),
+        }
         self._call = call = HttpCall(self, self._transport, request, scope)
         self._read_body(call)
         if self._left:

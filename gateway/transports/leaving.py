@@ -1,8 +1,7 @@
 """Requests whose client has gone: what they wait for is for nobody."""
 
 import asyncio
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
 from starlette.requests import Request
 from starlette.types import Receive
@@ -13,22 +12,35 @@ ON_LEAVING = "session-gateway.leaving"
 OnLeaving = Callable[[Callable[[], object] | None], None]
 
 
-@contextmanager
-def leaving(request: Request, call: Callable[[], object]) -> Iterator[None]:
-    """Have this called if the client goes away meanwhile. The request's body has been read."""
-    given: OnLeaving | None = (request.scope.get("extensions") or {}).get(ON_LEAVING)
-    if given is not None:
-        given(call)
-        try:
-            yield
-        finally:
-            given(None)
-        return
-    watching = asyncio.get_running_loop().create_task(_watch(request.receive, call))
-    try:
-        yield
-    finally:
-        watching.cancel()
+class Leaving:
+    """Has a function called if the client goes away meanwhile. The request's body has been read.
+
+    Args:
+        request: The client's.
+        call: The function.
+    """
+
+    __slots__ = ("_call", "_given", "_request", "_watching")
+
+    def __init__(self, request: Request, call: Callable[[], object]) -> None:
+        self._request = request
+        self._call = call
+        self._given: OnLeaving | None = None
+        self._watching: asyncio.Task[None] | None = None
+
+    def __enter__(self) -> None:
+        self._given = (self._request.scope.get("extensions") or {}).get(ON_LEAVING)
+        if self._given is not None:
+            self._given(self._call)
+        else:
+            watch = _watch(self._request.receive, self._call)
+            self._watching = asyncio.get_running_loop().create_task(watch)
+
+    def __exit__(self, *_exc: object) -> None:
+        if self._given is not None:
+            self._given(None)
+        if self._watching is not None:
+            self._watching.cancel()
 
 
 async def _watch(receive: Receive, call: Callable[[], object]) -> None:

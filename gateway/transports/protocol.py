@@ -167,7 +167,8 @@ class WebSocketProtocol(FrameReader):
             self._pause_reading()
             return
         head, blank, self._buffer = data.partition(b"\r\n\r\n")
-        scope = connection_scope(self._transport, self._config, self._app_state)
+        scope = connection_scope(self._transport, self._config)
+        scope["state"] = self._app_state.copy()
         scope["scheme"] = "wss" if self._transport.get_extra_info("sslcontext") else "ws"
         self._call = WebSocketCall(self, self._config, scope)
         self._turnstile.enter(partial(self._run, self._call, head + blank))

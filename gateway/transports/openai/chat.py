@@ -27,7 +27,7 @@ from gateway.sessions import Sessions
 from gateway.transports import sse
 from gateway.transports.drafts import NOT_STORED, body_of
 from gateway.transports.exchange import AlreadyAnswered, Exchange, Moved, principal_of
-from gateway.transports.leaving import leaving
+from gateway.transports.leaving import Leaving
 from gateway.transports.openai.chats import (
     alias_of,
     check_words,
@@ -243,7 +243,7 @@ class ChatCompletions:
         """A completion in one piece; its turn goes on where its client does not wait for it."""
         over, reading = asyncio.Event(), self._sessions.spawn(talk.finish())
         reading.add_done_callback(lambda _: over.set())
-        with leaving(request, over.set):
+        with Leaving(request, over.set):
             await over.wait()
         completion, headers = talk.completion, {**NOT_STORED, **_named(talk)}
         failure = completion.failure

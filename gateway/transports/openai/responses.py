@@ -19,7 +19,7 @@ from gateway.sessions import Sessions
 from gateway.transports import sse
 from gateway.transports.drafts import body_of
 from gateway.transports.exchange import Moved, principal_of
-from gateway.transports.leaving import leaving
+from gateway.transports.leaving import Leaving
 from gateway.transports.openai.asking import Ask, Failed, unknown
 from gateway.transports.openai.errors import Invalid, answer_of, not_found
 from gateway.transports.openai.gate import REQUEST_ID, OpenAiGate
@@ -130,7 +130,7 @@ class Responses:
         """A response that is over; its turn goes on where its client does not wait for it."""
         gone, reading = asyncio.Event(), self._sessions.spawn(turn.finish())
         reading.add_done_callback(lambda _: gone.set())
-        with leaving(request, gone.set):
+        with Leaving(request, gone.set):
             await gone.wait()
         if not turn.is_over:
             text = "The response is not over yet; it goes on without this request."
