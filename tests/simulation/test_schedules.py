@@ -32,7 +32,7 @@ from tests.simulation.client import Client
 from tests.simulation.gateways import LEASE, POLICY, Cluster
 from tests.simulation.schedule import Plan, Schedule, deterministic, run
 
-SCHEDULES = int(os.environ.get("SCHEDULES", "25"))
+SCHEDULES = int(os.environ.get("SCHEDULES", "10"))
 SEED = int(os.environ.get("SEED", "1"))
 
 EVERYTHING = ("cut", "crash", "pause", "drain", "outage")
