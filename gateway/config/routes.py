@@ -30,7 +30,7 @@ from gateway.formats.presets import FORMATS, Format
 from gateway.formats.streams import StreamKind
 from gateway.formats.templates import HISTORY, tells_history
 from gateway.protocol.options import OPTIONS, CallOptions, RestrictedOption
-from gateway.sagemaker.options import ID_CHARACTERS, AsyncOptions
+from gateway.sagemaker.options import ID_CHARACTERS, INLINE_BYTES, LATE_SECONDS, AsyncOptions
 from gateway.sagemaker.profiles import PROFILES, Profile
 from gateway.session.bodies import is_json
 from gateway.session.policy import Opening, Policy, Recovery
@@ -50,6 +50,9 @@ REPLAY_BYTES = 1_048_576
 """Of one that the model keeps."""
 
 
+LOG_SECONDS = 600.0
+"""How long events are kept, unless told otherwise."""
+
 ASYNC_ONLY = AsyncOptions.__struct_fields__
 
 _NOT_ASYNC = (
@@ -61,7 +64,7 @@ _NOT_ASYNC = (
 )
 """Parameters that InvokeEndpointAsync does not have."""
 
-ASYNC_DEFAULTS = {"session": "stateless", "resume_seconds": 3600.0, "log_seconds": 7200.0}
+ASYNC_DEFAULTS = {"session": "stateless", "resume_seconds": 3600.0}
 """A turn may take hours: whoever has asked comes back for the reply."""
 
 
@@ -215,9 +218,10 @@ class RouteSettings(Section):
     log_bytes: Bytes = Field(
         default=67_108_864, description="the same in bytes; more than twice aws.reply_bytes"
     )
-    log_seconds: Positive = Field(
-        default=600.0,
-        description="how long they are kept; more than resume_seconds; 7200 with mode async",
+    log_seconds: Positive | None = Field(
+        default=None,
+        description="how long they are kept; more than resume_seconds; 600, or with mode async "
+        "resume_seconds and the time that all turns of a session may take",
     )
 
     request_ttl_seconds: Annotated[Whole, Field(ge=60, le=21_600)] = Field(
@@ -257,8 +261,8 @@ class RouteSettings(Section):
     )
     max_turns_awaited: Count = Field(
         default=1000,
-        description="with mode async: replies that may be waited for at once, of each worker; they "
-        "are not among `max_turns_in_flight`",
+        description="with mode async: turns that may be submitted or waited for at once, of each "
+        "worker; those that are waited for are not among `max_turns_in_flight`",
     )
 
     @model_validator(mode="before")
@@ -288,12 +292,29 @@ class RouteSettings(Section):
         for name in _NOT_ASYNC:
             if getattr(self, name) is not None or name in self.allow:
                 raise ValueError(f'InvokeEndpointAsync (`mode = "async"`) has no `{name}`')
+        if self.poll_seconds > self.poll_max_seconds:
+            raise ValueError(
+                f"`poll_seconds` ({self.poll_seconds:g}) is more than `poll_max_seconds` "
+                f"({self.poll_max_seconds:g}), to which it grows; raise that, or lower this"
+            )
         if len(self.inference_id or "") > ID_CHARACTERS:
             raise ValueError(
                 f'with `mode = "async"`, `inference_id` may have {ID_CHARACTERS} characters: what '
                 "is different for each turn follows"
             )
         return self
+
+    @property
+    def events_seconds(self) -> float:
+        """How long a session's events are kept: the first of many replies until the last has come
+        that was asked for with it, and its client is back.
+        """
+        if self.log_seconds is not None:
+            return self.log_seconds
+        if self.mode != "async":
+            return LOG_SECONDS
+        longest = self.request_ttl_seconds + self.invocation_timeout_seconds + LATE_SECONDS
+        return self.resume_seconds + (self.queued_messages + 1) * longest
 
     @property
     def async_options(self) -> AsyncOptions:
@@ -406,11 +427,12 @@ class RouteSettings(Section):
             field: getattr(self, field)
             for field in Policy.__struct_fields__
             if field in RouteSettings.model_fields
-            and field not in {"on_expiry", "on_lost", "transcript_bytes"}
+            and field not in {"on_expiry", "on_lost", "transcript_bytes", "log_seconds"}
         }
         form = self.body_format
         gone = Recovery.RENEW if self.sends_history else Recovery.NONE
         transcript = HISTORY_BYTES if self.sends_history else REPLAY_BYTES
+        inline = self.mode == "async" and self.input_location is None
         return Policy(
             route=name,
             streams=form.stream is not StreamKind.OFF,
@@ -425,6 +447,8 @@ class RouteSettings(Section):
             on_lost=_RECOVERY[self.on_lost] if self.on_lost else gone,
             seed=self.replay_seed,
             transcript_bytes=self.transcript_bytes or transcript,
+            log_seconds=self.events_seconds,
+            body_bytes=INLINE_BYTES if inline else None,
             client_fields=frozenset(self.allow),
             heartbeat_seconds=server.heartbeat_seconds,
             **same,

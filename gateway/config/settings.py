@@ -144,7 +144,9 @@ class Settings(Section):
                 TooSmall(
                     (*at, "log_events"), route.log_events, 2 * queue + 16, (*at, "queued_messages")
                 ),
-                TooSmall((*at, "log_seconds"), route.log_seconds, resume, (*at, "resume_seconds")),
+                TooSmall(
+                    (*at, "log_seconds"), route.events_seconds, resume, (*at, "resume_seconds")
+                ),
             ]
         small = [setting for setting in small if setting.value < setting.least]
         if small:

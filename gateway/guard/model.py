@@ -355,13 +355,12 @@ class _Attempt(Struct, eq=False, weakref=False):
             return None
         call = self.call
         self.call = self.on_end = None
-        if call is not None:
-            call.cancel()
+        known = None if call is None else call.cancel()
         if self.generation < 0:
             self.guard.unqueue(self)
             return Outcome.NOT_INVOKED
         self.guard.over(self, None)
-        return None
+        return known
 
 
 EXPIRED = Failure(

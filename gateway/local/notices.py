@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+import time
 import uuid
 from collections.abc import Mapping
 from typing import Any
@@ -29,6 +30,7 @@ class Message(Struct):
     """A message of the queue.
 
     Attributes:
+        sent_at: When it was added, in seconds since the epoch.
         visible_at: When it can be received, by the loop's clock.
         received: How often it has been.
         handle: What it is deleted by, as it was received last.
@@ -36,6 +38,7 @@ class Message(Struct):
 
     id: str
     body: str
+    sent_at: float
     visible_at: float = 0.0
     received: int = 0
     handle: str = ""
@@ -63,7 +66,7 @@ class Queue:
 
     def add(self, body: str) -> None:
         """Add a message."""
-        message = Message(str(uuid.uuid4()), body)
+        message = Message(str(uuid.uuid4()), body, time.time())
         self._messages[message.id] = message
         if len(self._messages) > MAX_MESSAGES:
             del self._messages[next(iter(self._messages))]
@@ -163,7 +166,10 @@ def _shown(message: Message) -> dict[str, Any]:
         "ReceiptHandle": message.handle,
         "Body": message.body,
         "MD5OfBody": digest,
-        "Attributes": {"ApproximateReceiveCount": str(message.received)},
+        "Attributes": {
+            "ApproximateReceiveCount": str(message.received),
+            "SentTimestamp": str(round(1000 * message.sent_at)),
+        },
     }
 
 

@@ -215,7 +215,8 @@ _SENDING: ContextVar[_Sending] = ContextVar("_SENDING")
 
 async def _connected(_session: object, context: Any, _parameters: object) -> None:
     """Called by aiohttp once a request has a connection, before any of it is written."""
-    context.trace_request_ctx.begun = True
+    if context.trace_request_ctx is not None:
+        context.trace_request_ctx.begun = True
 
 
 def _watch(session: aiohttp.ClientSession) -> None:
@@ -228,13 +229,15 @@ def _watch(session: aiohttp.ClientSession) -> None:
 
 
 class _Direct:
-    """aiohttp's session, without following redirects: the one call would be made twice."""
+    """aiohttp's session, without following redirects: the one call would be made twice, and its
+    security token given to another host.
+    """
 
     def __init__(self, session: Any) -> None:
         self._session = session
 
     def request(self, *args: Any, **options: Any) -> Any:
-        options["trace_request_ctx"] = _SENDING.get()
+        options["trace_request_ctx"] = _SENDING.get(None)  # only calls to the model are watched
         return self._session.request(*args, allow_redirects=False, **options)
 
 

@@ -24,7 +24,7 @@ from gateway.sagemaker.errors import failure_of, failure_of_reply, with_facts
 from gateway.sagemaker.model import AS_IT_IS, SageMakerModel, wrong_field
 from gateway.sagemaker.notices import Notice
 from gateway.sagemaker.objects import DENIED, Found, NotRead
-from gateway.sagemaker.options import ID_CHARACTERS, AsyncOptions
+from gateway.sagemaker.options import ID_CHARACTERS, INLINE_BYTES, LATE_SECONDS, AsyncOptions
 from gateway.sagemaker.profiles import PROFILES
 from gateway.sagemaker.services import Services
 from gateway.sagemaker.transport import result_of
@@ -39,13 +39,6 @@ from gateway.session.ports import (
     OnParts,
     Receipt,
 )
-
-INLINE_BYTES = 128_000
-"""The largest input that a call itself can carry."""
-
-LATE_SECONDS = 60.0
-"""How much later than it may a reply is still waited for: clocks differ, and it has to be written.
-"""
 
 LINES_A_MINUTE = 10
 
@@ -119,9 +112,10 @@ class AsyncModel(SageMakerModel):
         self._options = options
         url = options.notification_queue_url
         self._notices = None if url is None else services.notices(url)
-        self._waits = 0
+        self._awaited = 0
         self._unread = LogLimit(LINES_A_MINUTE)
         self._denied = False  # whether it was said
+        self._unheard = False  # the same of failures that nobody tells of
 
     def invoke(
         self,
@@ -138,7 +132,7 @@ class AsyncModel(SageMakerModel):
         loop = asyncio.get_running_loop()
         if self._options.input_location is None and len(request.body) > INLINE_BYTES:
             return loop.call_soon(on_end, _TOO_LARGE)
-        if self._waits >= self._options.max_turns_awaited:
+        if self._awaited >= self._options.max_turns_awaited:
             return loop.call_soon(on_end, _FULL)
         parameters = self._parameters(request, None, affinity)
         text = "".join(parameters.values())
@@ -173,8 +167,6 @@ class AsyncModel(SageMakerModel):
         parameters["RequestTTLSeconds"] = options.request_ttl_seconds
         parameters["InvocationTimeoutSeconds"] = options.invocation_timeout_seconds
         call.sent = True
-        lasts = options.request_ttl_seconds + options.invocation_timeout_seconds + LATE_SECONDS
-        until = time.time() + lasts
         try:
             answer = await result_of(partial(self._submitter.invoke_endpoint_async, parameters))
         except Exception as error:  # noqa: BLE001 - whatever it is, it stops here
@@ -184,11 +176,18 @@ class AsyncModel(SageMakerModel):
             raise ModelError(self._named(with_facts(failure, **facts))) from None
         if not answer.get("OutputLocation", "").startswith("s3://"):
             raise ModelError(self._named(_NOWHERE))
+        lasts = options.request_ttl_seconds + options.invocation_timeout_seconds + LATE_SECONDS
+        failure_at = answer.get("FailureLocation")
+        if failure_at is None and self._notices is None and not self._unheard:
+            self._unheard = True
+            log.warning(
+                "failures are told nowhere", route=self._route, endpoint=self._endpoint_name
+            )
         return Receipt(
             id=answer.get("InferenceId") or parameters["InferenceId"],
             reply_at=answer["OutputLocation"],
-            failure_at=answer.get("FailureLocation"),
-            until=until,
+            failure_at=failure_at,
+            until=time.time() + lasts,  # the call may have waited for a connection
         )
 
     async def _put(self, location: str, request: ModelRequest) -> None:
@@ -205,30 +204,30 @@ class AsyncModel(SageMakerModel):
         heard = _Heard()
         notices = self._notices
         leave = None if notices is None else notices.expect(receipt, heard.take)
-        self._waits += 1
         try:
             return await self._poll(receipt, heard, affinity)
         finally:
-            self._waits -= 1
             if leave is not None:
                 leave()
 
     async def _poll(self, receipt: Receipt, heard: "_Heard", affinity: str) -> ModelReply:
         options, notices = self._options, self._notices
         pause = options.poll_seconds
+        is_told = False
         while True:
-            notice = heard.forget()
+            notice, was_told = heard.forget(), is_told
+            is_told = notices is not None and notices.is_up
             why = await self._look(receipt, affinity)
             if isinstance(why, ModelReply):
                 return why
             if notice is not None and notice.has_failed:
-                raise ModelError(self._failed(notice.failure_reason))
+                raise ModelError(self._failed(notice.failure_reason or ""))
             left = receipt.until - time.time()
             if left <= 0:
                 raise ModelError(self._named(with_facts(_EXPIRED, s3=why)))
-            if notice is not None:
-                pause = options.poll_seconds  # it should be there
-            elif notices is not None and notices.is_up:
+            if notice is not None or (was_told and not is_told):
+                pause = options.poll_seconds  # it should be there; or may be, and nobody tells
+            elif is_told:
                 pause = options.poll_max_seconds
             wait = pause * random.uniform(0.5, 1)  # noqa: S311 - no secret
             pause = min(2 * pause, options.poll_max_seconds)
@@ -296,9 +295,16 @@ class AsyncModel(SageMakerModel):
     def _run(
         self, work: Coroutine[Any, Any, ModelReply | Receipt], on_end: OnEnd
     ) -> "asyncio.Task[Any]":
+        self._awaited += 1
         task = self._services.spawn(work)
-        task.add_done_callback(partial(_ended, on_end))
+        task.add_done_callback(partial(self._ended, on_end))
         return task
+
+    def _ended(self, on_end: OnEnd, task: "asyncio.Task[ModelReply | Receipt]") -> None:
+        try:
+            _tell(on_end, task)
+        finally:
+            self._awaited -= 1  # last: a call that ends may begin its wait
 
 
 class _Submission:
@@ -320,8 +326,9 @@ class _Heard:
         self._notice: Notice | None = None
         self._event = asyncio.Event()
 
-    def take(self, notice: Notice) -> None:
-        self._notice = notice
+    def take(self, notice: Notice | None) -> None:
+        if notice is not None:
+            self._notice = notice
         self._event.set()
 
     def forget(self) -> Notice | None:
@@ -338,7 +345,7 @@ class _Heard:
             pass
 
 
-def _ended(on_end: OnEnd, task: "asyncio.Task[ModelReply | Receipt]") -> None:
+def _tell(on_end: OnEnd, task: "asyncio.Task[ModelReply | Receipt]") -> None:
     if task.cancelled() or task.cancelling():
         return
     error = task.exception()

@@ -7,8 +7,9 @@ be received again soon, and whoever waits looks by itself once in a while anyway
 
 import asyncio
 import contextlib
+import time
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import botocore.exceptions as boto
@@ -28,6 +29,10 @@ HIDDEN_SECONDS = 30
 
 PASSED_ON = 10
 """How often a message may be received before one that nobody here waits for is deleted."""
+
+FAILED_SECONDS = 60
+"""For how long the notice of a failure is passed on: it may be all that there is of it, and whoever
+takes a session over that waits for it needs some time."""
 
 PASS_SECONDS = 1
 """How soon it is received again."""
@@ -54,9 +59,9 @@ class Notice(Discreet, frozen=True, rename="camel"):
         response_parameters: Where its output is.
     """
 
-    inference_id: str = ""
-    invocation_status: str = ""
-    failure_reason: str = ""
+    inference_id: str | None = None
+    invocation_status: str | None = None
+    failure_reason: str | None = None
     response_parameters: _Response | None = None
 
     @property
@@ -71,7 +76,8 @@ class _Envelope(Discreet, frozen=True):
     Message: str
 
 
-OnNotice = Callable[[Notice], None]
+OnNotice = Callable[[Notice | None], None]
+"""Takes a notice; or None, when the queue can't be read any more."""
 
 
 class Notices:
@@ -111,7 +117,9 @@ class Notices:
             try:
                 await self._receive()
             except Exception as error:  # noqa: BLE001 - whatever it is, it may pass
-                self.is_up = False
+                if self.is_up:
+                    self.is_up = False
+                    self._tell_all()
                 self._log(error)
                 await asyncio.sleep(pause)
                 pause = min(2 * pause, AGAIN_SECONDS)
@@ -124,14 +132,14 @@ class Notices:
             MaxNumberOfMessages=10,
             WaitTimeSeconds=WAIT_SECONDS if self.is_up else 0,  # to know soon whether it works
             VisibilityTimeout=HIDDEN_SECONDS,
-            MessageSystemAttributeNames=["ApproximateReceiveCount"],
+            MessageSystemAttributeNames=["ApproximateReceiveCount", "SentTimestamp"],
         )
         done: list[dict[str, Any]] = []
         others: list[dict[str, Any]] = []
         for number, message in enumerate(answer.get("Messages", [])):
             entry = {"Id": str(number), "ReceiptHandle": message["ReceiptHandle"]}
-            count = int(message.get("Attributes", {}).get("ApproximateReceiveCount", PASSED_ON))
-            if self._take(message.get("Body", "")) or count >= PASSED_ON:
+            notice = notice_of(message.get("Body", ""))
+            if notice is None or self._take(notice) or _is_old(notice, message):
                 done.append(entry)
             else:
                 others.append({**entry, "VisibilityTimeout": PASS_SECONDS})
@@ -140,11 +148,15 @@ class Notices:
         if others:
             await self._client.change_message_visibility_batch(QueueUrl=self._url, Entries=others)
 
-    def _take(self, body: str) -> bool:
-        """Tell whoever waits for it; whether nobody else needs it any more."""
-        notice = notice_of(body)
-        if notice is None:
-            return True
+    def _tell_all(self) -> None:
+        """Nobody is told of anything any more, and each has to look."""
+        for on_notice in {
+            id(each): each for found in self._waiting.values() for each in found
+        }.values():
+            on_notice(None)
+
+    def _take(self, notice: Notice) -> bool:
+        """Tell whoever waits for it; whether anybody does."""
         found = {id(each): each for key in _keys(notice) for each in self._waiting.get(key, ())}
         for on_notice in found.values():
             on_notice(notice)
@@ -165,8 +177,17 @@ def notice_of(body: str) -> Notice | None:
         with contextlib.suppress(msgspec.ValidationError):  # where it has been delivered raw
             body = msgspec.json.decode(body, type=_Envelope).Message
         return msgspec.json.decode(body, type=Notice)
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, UnicodeError, RecursionError):
         return None
+
+
+def _is_old(notice: Notice, message: Mapping[str, Any]) -> bool:
+    """Whether it has been passed on for long enough."""
+    attributes = message.get("Attributes", {})
+    if int(attributes.get("ApproximateReceiveCount", PASSED_ON)) < PASSED_ON:
+        return False
+    sent = int(attributes.get("SentTimestamp", 0)) / 1000
+    return not notice.has_failed or time.time() - sent >= FAILED_SECONDS
 
 
 def _keys(notice: Notice) -> Sequence[str]:

@@ -3,7 +3,6 @@
 import asyncio
 from typing import Any
 
-import aiohttp
 import botocore.exceptions as boto
 
 from gateway.errors import ErrorCode, Failure
@@ -14,12 +13,11 @@ from gateway.sagemaker.transport import too_large
 from gateway.session.ports import ModelError
 
 AT_ONCE = 50
-"""How many calls to S3 are under way at once; the others wait."""
+"""How many objects are read at once, and how many put; the others wait."""
 
 DENIED = "AccessDenied"
 """Where the gateway may not list a bucket, S3 says so too of an object that is not there."""
 
-_UNREACHED = (boto.BotoCoreError, aiohttp.ClientError, OSError, TimeoutError)
 _ABSENT = frozenset({"NoSuchKey", "404"})
 _BUSY = frozenset({"SlowDown", "Throttling", "RequestLimitExceeded", "ServiceUnavailable"})
 _NOT_PUT = Failure(
@@ -55,7 +53,7 @@ class Objects:
 
     Args:
         client: aiobotocore's, for ``s3``.
-        seconds: How long a call may take.
+        seconds: How long a call may take; of one that puts, with the wait for its turn.
         most: The largest object that is read.
     """
 
@@ -63,7 +61,8 @@ class Objects:
         self._client = client
         self._seconds = seconds
         self._most = most
-        self._room = asyncio.Semaphore(AT_ONCE)
+        self._reading = asyncio.Semaphore(AT_ONCE)
+        self._putting = asyncio.Semaphore(AT_ONCE)  # turns do not wait for those that look
 
     async def put(self, location: str, body: bytes, content_type: str) -> None:
         """Write an object.
@@ -73,7 +72,7 @@ class Objects:
         """
         bucket, key = _parts(location)
         try:
-            async with self._room, asyncio.timeout(self._seconds):
+            async with asyncio.timeout(self._seconds), self._putting:
                 await self._client.put_object(
                     Bucket=bucket, Key=key, Body=body, ContentType=content_type
                 )
@@ -82,7 +81,7 @@ class Objects:
             failure = _NOT_PUT if code in _BUSY or status >= 500 else _NOT_ALLOWED
             facts = {"operation": "PutObject", "code": error_name(code), "status": status}
             raise ModelError(with_facts(failure, **facts)) from None
-        except _UNREACHED as error:
+        except Exception as error:  # noqa: BLE001 - renewing credentials raises anything
             facts = {"operation": "PutObject", "raised": type(error).__name__}
             raise ModelError(with_facts(_NOT_PUT, **facts)) from None
 
@@ -95,7 +94,7 @@ class Objects:
         """
         bucket, key = _parts(location)
         try:
-            async with self._room, asyncio.timeout(self._seconds):
+            async with self._reading, asyncio.timeout(self._seconds):
                 answer = await self._client.get_object(Bucket=bucket, Key=key)
                 async with answer["Body"] as stream:
                     body = await self._read(stream, answer.get("ContentLength", 0))
@@ -104,7 +103,9 @@ class Objects:
             if code in _ABSENT:
                 return None
             raise NotRead(error_name(code)) from None
-        except _UNREACHED as error:
+        except ModelError:
+            raise
+        except Exception as error:  # noqa: BLE001 - as above; a wait outlasts what may pass
             raise NotRead(type(error).__name__) from None
         return Found(body, answer.get("ContentType"))
 

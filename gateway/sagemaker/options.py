@@ -6,6 +6,15 @@ ID_CHARACTERS = 31
 """The longest inference id that may be given: of the platform's 64, 33 are the gateway's."""
 
 
+INLINE_BYTES = 128_000
+"""The largest input that a call itself can carry."""
+
+
+LATE_SECONDS = 60.0
+"""How much later than it may a reply is still waited for: clocks differ, and it has to be written.
+"""
+
+
 class AsyncOptions(Discreet, frozen=True, kw_only=True):
     """What a route says of its asynchronous calls. Times are in seconds.
 
@@ -20,7 +29,8 @@ class AsyncOptions(Discreet, frozen=True, kw_only=True):
         notification_queue_url: The queue of the endpoint's notices; None for none.
         poll_seconds: How long after the first look for a reply the second is; it doubles.
         poll_max_seconds: The longest time between two.
-        max_turns_awaited: How many replies may be waited for; further turns are turned away.
+        max_turns_awaited: How many turns may be submitted or waited for; further ones are turned
+            away, but for those of other processes.
     """
 
     request_ttl_seconds: int = 21_600

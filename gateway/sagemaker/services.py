@@ -79,19 +79,21 @@ async def async_services(
     """
     session: Any = AioSession(profile=profile)
 
+    http = partial(HttpSession, on_options=lambda _options: None)
+
     def other(url: str | None, read_timeout: float) -> AioConfig:
         return AioConfig(
             retries={"total_max_attempts": ATTEMPTS, "mode": "standard"},
             connect_timeout=limits.connect_timeout,
             read_timeout=read_timeout,
-            max_pool_connections=AT_ONCE,
+            max_pool_connections=2 * AT_ONCE,
+            http_session_cls=http,
             proxies=without_proxies(url),
             user_agent_extra=USER_AGENT,
             # Servers that stand in for AWS know no names of buckets as hosts.
             s3=None if url is None else {"addressing_style": "path"},
         )
 
-    http = partial(HttpSession, on_options=lambda _options: None)
     read = limits.read_timeout
     async with AsyncExitStack() as stack:
         clients = []

@@ -20,6 +20,8 @@ TEXT = "text/plain; charset=utf-8"
 JSON = "application/json"
 BINARY = "application/octet-stream"
 
+_UNNAMED = frozenset({None, BINARY, "binary/octet-stream"})  # the last one is that of S3
+
 
 class ReplyFields(TypedDict, total=False):
     """The fields of ``message.done`` that carry a reply."""
@@ -105,14 +107,17 @@ def reply_fields(reply: ModelReply, policy: Policy) -> ReplyFields:
     """A reply as ``message.done`` carries it.
 
     The body is ``json`` where the route asks for that and it parses, else ``text`` where its
-    content type is textual and it is UTF-8, else Base64.
+    content type is textual and it is UTF-8, else Base64. Where the gateway keeps the conversation,
+    it is text as well that has the content type of what nobody has named.
     """
     fields = ReplyFields()
     if reply.body is None:
         pass
     elif policy.json_replies and _parses(reply.body):
         fields["json"] = Raw(reply.body)
-    elif is_textual(reply.content_type):
+    elif is_textual(reply.content_type) or (
+        policy.sends_history and reply.content_type in _UNNAMED
+    ):
         try:
             fields["text"] = reply.body.decode()
         except UnicodeDecodeError:

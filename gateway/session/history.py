@@ -45,13 +45,19 @@ class History:
         policy, said = self._policy, turn.said
         if said is None or policy.template is None:
             return False
-        lines: list[Line] = []
-        if policy.sends_history:
-            if policy.system is not None:
-                lines.append(("system", policy.system))
-            lines += self.transcript.lines()
-            turn.dropped = self.transcript.dropped
-        turn.request = self._filled(turn.request, said, lines)
+        if not policy.sends_history:
+            turn.request = self._filled(turn.request, said)
+            return True
+        transcript, most = self.transcript, policy.body_bytes
+        system: list[Line] = [] if policy.system is None else [("system", policy.system)]
+        turn.request = self._filled(turn.request, said, [*system, *transcript.lines()])
+        turn.dropped = transcript.dropped
+        if most is not None and (excess := len(turn.request.body) - most) > 0:
+            # As JSON nothing is shorter than it is here.
+            without = transcript.oldest(excess)
+            lines = [*system, *transcript.lines(without)]
+            turn.request = self._filled(turn.request, said, lines)
+            turn.dropped += without
         return True
 
     def _filled(

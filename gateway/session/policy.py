@@ -65,6 +65,8 @@ class Policy(Discreet, frozen=True, kw_only=True):
             ``$messages`` in it; None where the client's turns are sent again.
         transcript_turns: How many turns are kept to be sent again, as history or as a replay.
         transcript_bytes: How much they may hold together.
+        body_bytes: The largest body that may be made of them as history: where they make a larger
+            one, the oldest are left out. None for any.
         idle_seconds: A session without a turn for this long is closed at the model.
         session_seconds: How long a session lasts where the model does not say.
         expiry_margin_seconds: A session counts as expired this long before it is, for clocks
@@ -101,6 +103,7 @@ class Policy(Discreet, frozen=True, kw_only=True):
     seed: Any = None
     transcript_turns: int = 100
     transcript_bytes: int = 1_048_576
+    body_bytes: int | None = None
     idle_seconds: float = 600.0
     session_seconds: float = 1200.0
     expiry_margin_seconds: float = 5.0

@@ -322,7 +322,8 @@ class Session:
         turn, failure = self.turns.at_model(event.turn), event.failure
         policy = self.policy
         lost = failure.code is ErrorCode.SESSION_LOST
-        resend = failure.outcome is Outcome.NOT_INVOKED and not turn.cancelling
+        unseen = failure.outcome is Outcome.NOT_INVOKED and turn.receipt is None
+        resend = unseen and not turn.cancelling
         if resend and retry_later(self.out, policy, Timer.RETRY_TURN, failure, turn.retries):
             turn.retries += 1
             self.turns.queue.put_back(turn)

@@ -97,10 +97,22 @@ class Transcript:
         """The client's turns again, to be answered in one piece."""
         return [structs.replace(exchange.request, stream=False) for exchange in self._exchanges]
 
-    def lines(self) -> list[Line]:
-        """What was said, the oldest first."""
+    def oldest(self, size: int) -> int:
+        """How many of the oldest hold so many bytes; all, where those do not."""
+        for number, exchange in enumerate(self._exchanges, 1):
+            size -= exchange.size
+            if size <= 0:
+                return number
+        return self.kept
+
+    def lines(self, after: int = 0) -> list[Line]:
+        """What was said, the oldest first.
+
+        Args:
+            after: How many of the oldest exchanges are left out.
+        """
         lines: list[Line] = []
-        for exchange in self._exchanges:
+        for exchange in self._exchanges[after:]:
             lines += [("user", exchange.said), ("assistant", exchange.answered)]
         return lines
 

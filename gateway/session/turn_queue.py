@@ -35,7 +35,7 @@ class Turn(Struct, gc=False, omit_defaults=True):
         said: The user's words; None where they are no text, or nobody needs them again.
         status: How far it has come.
         request: What to send; where a template makes its body of `said`, that is in it from when
-            it is first sent.
+            it is first sent. Without its body once there is a receipt.
         started: When it was first sent, in seconds of the session's clock.
         retries: How often it has been sent again, since the model never saw it.
         renewed: Whether a session has been renewed for it.
@@ -181,7 +181,7 @@ class TurnQueue:
         return turn
 
     def resize(self, turn: Turn) -> None:
-        """Count anew what a turn holds: its request has been made of its words."""
+        """Count anew what a turn holds: its request has been made of its words, or dropped."""
         size = _size(turn.request, turn.said)
         self.bytes += size - turn.size
         turn.size = size
@@ -191,7 +191,6 @@ class TurnQueue:
         self.running = None
         turn.number = self.number()
         turn.status = "queued"
-        turn.receipt = None
         self.waiting.insert(0, turn)
 
     def end(self, turn: Turn, status: Status) -> None:

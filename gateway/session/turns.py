@@ -117,6 +117,11 @@ class Turns:
     def submit(self, turn: Turn, receipt: Receipt) -> None:
         """The model answers a turn later: wait for that, unless it is to be stopped."""
         turn.receipt = receipt
+        # It is never sent again, and may be waited for for hours.
+        turn.request = structs.replace(turn.request, body=b"", sha256=None)
+        if not self._history.keeps_words:
+            turn.said = None
+        self.queue.resize(turn)
         if not turn.stopping:
             self._out.do(do.Await(turn.number, receipt))
 

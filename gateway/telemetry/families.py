@@ -129,6 +129,9 @@ FAMILIES = (
         TURNS,
     ),
     Family("turns_queued", "gauge", "Turns that wait in their sessions.", _ROUTE),
+    Family(
+        "turns_awaited", "gauge", "Turns that were submitted, whose reply is waited for.", _ROUTE
+    ),
     # The endpoint
     Family("turns_waiting", "gauge", "Turns that wait for a place at the endpoint.", _ROUTE),
     Family("turns_in_flight", "gauge", "Turns at the endpoint.", _ROUTE),

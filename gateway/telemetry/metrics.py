@@ -128,6 +128,7 @@ class Metrics:
         states: Counter[tuple[str, str, str]] = Counter()
         held: Counter[str] = Counter(dict.fromkeys(sessions.routes, 0))
         queued: Counter[str] = Counter(dict.fromkeys(sessions.routes, 0))
+        awaited: Counter[str] = Counter(dict.fromkeys(sessions.routes, 0))
         for number, runner in enumerate(sessions.runners, 1):
             session = runner.session
             name = session.policy.route
@@ -135,6 +136,8 @@ class Metrics:
             states[name, session.state.value, attached] += 1
             held[name] += runner.log.held
             queued[name] += len(session.turns.queue.waiting)
+            running = session.turns.running
+            awaited[name] += running is not None and running.is_awaited
             if number % SESSIONS_AT_ONCE == 0:
                 await asyncio.sleep(0)
         for labels, number in states.items():
@@ -142,6 +145,7 @@ class Metrics:
         for name in sessions.routes:
             reading.set("log_bytes", held[name], name)
             reading.set("turns_queued", queued[name], name)
+            reading.set("turns_awaited", awaited[name], name)
 
 
 def _read_route(reading: Reading, name: str, measures: RouteMeasures) -> None:

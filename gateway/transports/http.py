@@ -121,6 +121,7 @@ class HttpProtocol(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Count the connection, and give its first request its time."""
         self._transport = cast(asyncio.Transport, transport)  # uvloop's own does not derive from it
+        sockets.keep_alive(transport)
         address, *_ = transport.get_extra_info("peername") or [""]
         if self._peers is not None:
             on_gone = self._peers.enter(address)

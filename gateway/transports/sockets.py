@@ -1,6 +1,8 @@
 """What connections of every kind have in common: how much they do at once, and how they end."""
 
 import asyncio
+import contextlib
+import socket
 from collections.abc import Callable
 from typing import Any
 
@@ -13,7 +15,9 @@ READ_BYTES = 65_536
 HANDSHAKES = 2
 """How many WebSockets are taken in one turn of the event loop: each takes half a millisecond, and a
 message that comes in meanwhile needs several turns until it is answered."""
-
+KEEPALIVE_SECONDS = 60
+"""How long a connection may be silent before the system asks whether its peer is there: who waits
+for a reply may wait for an hour, and what is in between forgets silent connections."""
 
 OnGone = Callable[[], None]
 """Called once when a connection's socket is gone, whatever it was at the end."""
@@ -21,6 +25,17 @@ OnGone = Callable[[], None]
 
 def nobody_waits() -> None:
     """An `OnGone` that does nothing."""
+
+
+def keep_alive(transport: asyncio.BaseTransport) -> None:
+    """Have the system show signs of life on a connection (RFC 9293, section 3.8.4)."""
+    sock = transport.get_extra_info("socket")
+    if sock is None or sock.family not in (socket.AF_INET, socket.AF_INET6):
+        return
+    with contextlib.suppress(OSError):  # it is gone already
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        if hasattr(socket, "TCP_KEEPIDLE"):  # macOS has another name, and two hours
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, KEEPALIVE_SECONDS)
 
 
 class HalfClosed(asyncio.Protocol):

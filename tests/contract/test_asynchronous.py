@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+import time
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
@@ -15,8 +16,10 @@ from gateway.local.asynchronous import Accepted
 from gateway.local.faults import Fault
 from gateway.local.objects import Stored
 from gateway.protocol.options import CallOptions
-from gateway.sagemaker.asynchronous import INLINE_BYTES, AsyncModel
-from gateway.sagemaker.options import ID_CHARACTERS
+from gateway.sagemaker.asynchronous import AsyncModel
+from gateway.sagemaker.notices import FAILED_SECONDS, PASSED_ON
+from gateway.sagemaker.objects import AT_ONCE, NotRead
+from gateway.sagemaker.options import ID_CHARACTERS, INLINE_BYTES, LATE_SECONDS
 from gateway.sagemaker.runtime import NotConfigured
 from gateway.session.ports import Call, ModelError, ModelReply, ModelRequest, Receipt
 from tests.support.asynchronous import LONG_AGO, Fixture, ask, platform, services, soon, text_of
@@ -235,9 +238,50 @@ async def test_no_more_is_waited_for_than_may_be(fixture: Fixture) -> None:
     found = await failure(model, ask())
     assert (found.code, found.outcome) == (ErrorCode.THROTTLED, Outcome.NOT_INVOKED)
     call.cancel()
-    await asyncio.sleep(0)
+    await until(lambda: not model._awaited)
     await submitted(model, ask())
     assert fixture.later.submitted == 2
+
+
+async def test_those_count_that_are_being_submitted(fixture: Fixture) -> None:
+    model = fixture.model(max_turns_awaited=1)
+    fixture.endpoint.faults.add(Fault(delay_seconds=0.2))
+    first = asyncio.create_task(submitted(model, ask("/echo hi")))
+    await asyncio.sleep(0)
+    assert (await failure(model, ask())).code is ErrorCode.THROTTLED
+    assert text_of(await waited(model, await first)) == "hi"
+    await submitted(model, ask())
+    assert fixture.later.submitted == 2
+
+
+async def test_inputs_do_not_wait_for_those_that_look(
+    fixture: Fixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    objects = fixture.services.objects
+    stuck = asyncio.Event()
+    get = objects._client.get_object
+
+    async def slow(**asked: Any) -> Any:
+        await stuck.wait()
+        return await get(**asked)
+
+    monkeypatch.setattr(objects._client, "get_object", slow)
+    looking = [asyncio.create_task(objects.get("s3://b/k")) for _ in range(AT_ONCE)]
+    await asyncio.sleep(0)
+    async with asyncio.timeout(5 * UNIT):
+        await objects.put("s3://in/x", b"x", "text/plain")
+    stuck.set()
+    assert await asyncio.gather(*looking) == [None] * AT_ONCE
+
+
+async def test_an_input_waits_no_longer_than_a_call_may_take() -> None:
+    async with platform(call_timeout=0.2) as fixture:
+        objects = fixture.services.objects
+        for _ in range(AT_ONCE):
+            await objects._putting.acquire()
+        async with asyncio.timeout(5 * UNIT):
+            with pytest.raises(ModelError):
+                await objects.put("s3://in/x", b"x", "text/plain")
 
 
 async def test_what_is_cancelled_is_not_heard_of() -> None:
@@ -279,6 +323,65 @@ async def test_an_input_that_can_not_be_put() -> None:
     assert fixture.later.submitted == 0
 
 
+async def test_whatever_a_call_to_s3_raises(
+    fixture: Fixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Renewing credentials raises what the program raises that gives them."""
+    broken = True
+    credentials = fixture.services.objects._client._request_signer._credentials
+    frozen = credentials.get_frozen_credentials
+
+    async def renewed() -> Any:
+        if broken:
+            raise RuntimeError
+        return await frozen()
+
+    receipt = await submitted(fixture.model(), ask("/echo hi"))
+    monkeypatch.setattr(credentials, "get_frozen_credentials", renewed)
+    with capture_logs() as lines:
+        waiting = asyncio.create_task(waited(fixture.model(), receipt))
+        await until(lambda: lines)
+    assert (lines[0]["event"], lines[0]["why"]) == ("a reply can't be read yet", "RuntimeError")
+    with pytest.raises(ModelError) as caught:
+        await fixture.services.objects.put("s3://in/x", b"x", "text/plain")
+    found = caught.value.failure
+    assert (found.code, found.outcome) == (ErrorCode.UNAVAILABLE, Outcome.NOT_INVOKED)
+    broken = False
+    assert text_of(await waiting) == "hi"
+
+
+async def test_no_redirect_is_followed() -> None:
+    """Another host would be given the security token."""
+    asked: list[bytes] = []
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        asked.append(await reader.readuntil(b"\r\n"))
+        writer.write(b"HTTP/1.1 307 Temporary Redirect\r\nlocation: /elsewhere\r\n")
+        writer.write(b"content-length: 0\r\nconnection: close\r\n\r\n")
+        writer.close()
+
+    async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
+        host, port = server.sockets[0].getsockname()
+        url = f"http://{host}:{port}"
+        async with services(url, s3_endpoint_url=url, sqs_endpoint_url=url) as clients:
+            with pytest.raises(NotRead):
+                await clients.objects.get("s3://b/k")
+            with pytest.raises(ModelError):
+                await clients.objects.put("s3://b/k", b"x", "text/plain")
+            with capture_logs() as lines:
+                clients.notices(f"{url}/queue")
+                await until(lambda: lines)
+    assert not [line for line in asked if b"elsewhere" in line]
+
+
+async def test_a_call_that_waits_to_be_made_leaves_a_turn_its_time(fixture: Fixture) -> None:
+    fixture.endpoint.faults.add(Fault(delay_seconds=0.5))
+    began = time.time()
+    model = fixture.model(request_ttl_seconds=60, invocation_timeout_seconds=1)
+    receipt = await submitted(model, ask())
+    assert receipt.until >= began + 0.5 + 60 + 1 + LATE_SECONDS
+
+
 async def test_while_objects_can_not_be_read_replies_are_waited_for() -> None:
     async with platform() as fixture:
         receipt = await submitted(fixture.model(), ask("/echo hi"))
@@ -295,6 +398,17 @@ async def test_what_is_wrong_with_the_settings_is_said() -> None:
     with pytest.raises(NotConfigured, match="Invalid endpoint"):
         async with services("http://127.0.0.1:9", s3_endpoint_url="http://a b/"):
             pass
+
+
+async def test_failures_that_nobody_tells_of_are_warned_of_once(fixture: Fixture) -> None:
+    fixture.later._failures = None
+    model = fixture.model()
+    with capture_logs() as lines:
+        for _ in range(2):
+            await submitted(model, ask())
+        await submitted(fixture.model(notification_queue_url=fixture.queue_url), ask())
+    (line,) = lines
+    assert line["event"] == "failures are told nowhere"
 
 
 async def test_a_call_that_is_answered_without_a_place(fixture: Fixture) -> None:
@@ -387,6 +501,43 @@ class TestNotices:
         self.model(fixture)
         await until(lambda: not len(fixture.queue))
         assert received == [*range(1, 10)]
+
+    async def test_that_of_a_failure_is_passed_on_for_longer(
+        self, fixture: Fixture, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("gateway.sagemaker.notices.PASS_SECONDS", 0)
+        notice = {"inferenceId": "i", "invocationStatus": "Failed", "failureReason": "(418)"}
+        await fixture.queue.publish(notice, False)
+        model = self.model(fixture)
+        (message,) = fixture.queue._messages.values()
+        await until(lambda: message.received > 2 * PASSED_ON)
+        found = await failure(model, soon(LONG_AGO))
+        assert (found.code, found.outcome) == (ErrorCode.MODEL_ERROR, Outcome.UNKNOWN)
+        await fixture.queue.publish({**notice, "inferenceId": "old"}, False)
+        (message,) = fixture.queue._messages.values()
+        message.sent_at -= FAILED_SECONDS
+        await until(lambda: not len(fixture.queue))
+
+    async def test_who_waits_already_looks_when_a_queue_dies(
+        self, fixture: Fixture, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        model = fixture.model(
+            notification_queue_url=fixture.queue_url, poll_seconds=0.01, poll_max_seconds=600.0
+        )
+        notices = fixture.services.notices(fixture.queue_url)
+        await until(lambda: notices.is_up)
+        receipt = soon(LONG_AGO)
+        waiting = asyncio.create_task(waited(model, receipt))
+        await until(lambda: notices._waiting)
+        await asyncio.sleep(0.1)
+        await fixture.bucket.put(receipt.reply_at, Stored(b"hi", "text/plain"))
+
+        def breaks(**_: object) -> None:
+            raise ZeroDivisionError
+
+        monkeypatch.setattr(notices._client, "receive_message", breaks)
+        fixture.queue.add("which ends what is received now")
+        assert text_of(await waiting) == "hi"
 
     async def test_two_gateways_share_a_queue(self, fixture: Fixture) -> None:
         fixture.endpoint.faults.add(Fault(delay_work_seconds=0.2))

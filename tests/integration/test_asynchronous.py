@@ -104,6 +104,8 @@ async def test_what_is_cancelled_is_not_waited_for(begin: Begin, later: Process)
         await chat.send("message.send", id="m1", text="hi")
         await chat.until("message.accepted")
         await until(lambda: admin(later)["submitted"])
+        line = 'session_gateway_turns_awaited{route="slow"} 1.0'
+        await until(lambda: line in httpx.get(f"{gateway.url}/metrics").text)
         await chat.send("message.cancel", id="m1")
         done = await chat.until("message.done")
         assert (done["status"], done["outcome"]) == ("cancelled", "unknown")

@@ -35,16 +35,27 @@ def refused(**settings: object) -> str:
 def test_a_route_has_sound_defaults() -> None:
     made = route()
     assert made.profile.opening is Opening.NONE
-    assert (made.resume_seconds, made.log_seconds) == (3600, 7200)
+    assert (made.resume_seconds, made.events_seconds) == (3600, 3600 + 17 * (21_600 + 900 + 60))
     assert made.async_options == AsyncOptions()
     policy = made.policy("slow", ServerSettings())
     assert (policy.streams, policy.opening) == (False, Opening.NONE)
     assert Settings(routes={"slow": made}).routes["slow"] is made
 
 
+def test_a_conversation_is_no_more_than_a_call_carries() -> None:
+    policy = route().policy("slow", ServerSettings())
+    assert policy.body_bytes == 128_000
+    policy = route(input_location="s3://bucket/").policy("slow", ServerSettings())
+    assert policy.body_bytes is None
+
+
 def test_what_is_set_wins() -> None:
-    made = route(resume_seconds=60, request_ttl_seconds=60, filename="$id.json")
-    assert (made.resume_seconds, made.log_seconds) == (60, 7200)
+    made = route(resume_seconds=70, request_ttl_seconds=60, filename="$id.json")
+    assert (made.resume_seconds, made.events_seconds) == (70, 70 + 17 * (60 + 900 + 60))
+    made = route(queued_messages=1, invocation_timeout_seconds=40, request_ttl_seconds=100)
+    assert made.policy("slow", ServerSettings()).log_seconds == 3600 + 2 * 200
+    made = route(log_seconds=9000, request_ttl_seconds=60, filename="$id.json")
+    assert made.policy("slow", ServerSettings()).log_seconds == 9000
     assert made.async_options.filename == "$id.json"
     assert made.async_options.request_ttl_seconds == 60
 
@@ -66,6 +77,8 @@ def test_a_format_streams_nothing_there() -> None:
         ({"target_variant": "blue"}, "has no `target_variant`"),
         ({"allow": ["target_model"]}, "has no `target_model`"),
         ({"inference_id": "i" * 32}, "`inference_id` may have 31 characters"),
+        ({"poll_seconds": 30}, "(30) is more than `poll_max_seconds` (20)"),
+        ({"poll_max_seconds": 0.5}, "(1) is more than `poll_max_seconds` (0.5)"),
         ({"request_ttl_seconds": 59}, "greater than or equal to 60"),
         ({"invocation_timeout_seconds": 3601}, "less than or equal to 3600"),
         ({"input_location": "s3://bucket/prefix"}, "with `/` at its end"),

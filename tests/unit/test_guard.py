@@ -93,9 +93,11 @@ class Pending:
         self.on_parts = on_parts
         self.on_end = on_end
         self.cancelled = False
+        self.known: object = None
 
-    def cancel(self) -> None:
+    def cancel(self) -> object:
         self.cancelled = True
+        return self.known
 
 
 class Model:
@@ -287,6 +289,13 @@ async def test_a_mistake_of_the_clients_does_not_count() -> None:
         f.model.answer(INVALID)
     f.ask()
     assert f.model.pending
+
+
+async def test_what_is_known_of_a_call_that_is_cancelled_is_said() -> None:
+    f = Fixture(1)
+    call = f.ask()
+    f.model.pending[0].known = Outcome.NOT_INVOKED
+    assert call.cancel() is Outcome.NOT_INVOKED
 
 
 async def test_what_is_cancelled_together_is_not_sent_in_between() -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import functools
 import gc
+import socket
 import tracemalloc
 from collections import Counter
 from typing import Any
@@ -13,6 +14,7 @@ from gateway.transports import http
 from gateway.transports.calls import HttpCall
 from gateway.transports.http import CHUNKED_BYTES, HEAD_BYTES, HEAD_LINES, HttpProtocol
 from gateway.transports.requests import TRAILER_BYTES
+from gateway.transports.sockets import KEEPALIVE_SECONDS
 from tests.support.serving import HANDSHAKE, Loner, Turns, on_uvloop, serving
 from tests.support.timing import UNIT
 
@@ -41,6 +43,24 @@ async def echo(_scope: Any, receive: Any, send: Any) -> None:
 
 async def path(scope: Any, _receive: Any, send: Any) -> None:
     await respond(send, scope["path"].encode())
+
+
+@on_uvloop
+async def test_a_silent_connection_is_kept_alive() -> None:
+    kept: list[int] = []
+
+    async def app(_scope: Any, receive: Any, send: Any) -> None:
+        connection: Any
+        (connection,) = served.server.server_state.connections
+        sock = connection._transport.get_extra_info("socket")
+        kept.append(sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE))
+        kept.append(sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE))
+        await echo(_scope, receive, send)
+
+    async with serving(app) as served, served.peer() as peer:
+        await peer.send(GET)
+        await peer.until(b"[]")
+    assert kept == [1, KEEPALIVE_SECONDS]
 
 
 @on_uvloop

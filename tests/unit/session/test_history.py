@@ -192,6 +192,19 @@ def test_records_are_asked_of_the_model_and_are_no_words() -> None:
     assert not script.invoking[0].request.verbatim
 
 
+@pytest.mark.parametrize(
+    ("content_type", "kept"),
+    [(None, "hi"), ("binary/octet-stream", "hi"), ("application/octet-stream", "hi"), ("a/b", "")],
+)
+def test_words_whose_type_nobody_has_named(content_type: str | None, kept: str) -> None:
+    script = chat()
+    script.step(send("a", "one"))
+    turn = script.invoking[0].turn
+    script.step(on.ReplyEnded(turn, ModelReply(body=b"hi", content_type=content_type)))
+    script.step(send("b", "two"))
+    assert sent(script) == [user("one"), assistant(kept), user("two")]
+
+
 class TestBounds:
     def test_the_turns_that_no_longer_fit_are_counted(self) -> None:
         script = chat(transcript_turns=2)
@@ -212,6 +225,29 @@ class TestBounds:
         assert sent(script) == [user("b"), assistant(""), user("c")]
         script.fail(failure())
         assert script.done["c"].dropped_turns == 1, "also where it failed"
+
+    @pytest.mark.parametrize(
+        ("less", "dropped"), [(0, 0), (1, 1), (20, 1), (21, 2), (50, 3), (900, 3)]
+    )
+    def test_a_body_holds_no_more_than_it_may(self, less: int, dropped: int) -> None:
+        whole = self.asked(None)
+        assert len(sent(whole)) == 8
+        most = len(whole.invoking[0].request.body) - less
+        script = self.asked(most)
+        body = script.invoking[0].request.body
+        assert len(body) <= most or len(sent(script)) == 2
+        assert sent(script) == sent(whole)[:1] + sent(whole)[1 + 2 * dropped :]
+        script.answer()
+        assert script.done["x"].dropped_turns == (dropped or UNSET)
+
+    def asked(self, most: int | None) -> Script:
+        """Three turns of twenty bytes each, which JSON makes longer, and one more."""
+        script = chat(body_bytes=most, system="s")
+        for number in range(3):
+            script.step(send(str(number), '"' * 10))
+            script.answer("\n" * 10)
+        script.step(send("x", "x"))
+        return script
 
     def test_an_exchange_that_is_too_large_by_itself(self) -> None:
         script = chat(transcript_bytes=4)

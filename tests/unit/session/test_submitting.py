@@ -10,7 +10,7 @@ from gateway.session.events import Timer
 from gateway.session.policy import Opening
 from gateway.session.table import State
 from gateway.session.transitions import UnexpectedEvent
-from tests.support.script import RECEIPT, START, Script, failure, reply, send
+from tests.support.script import RECEIPT, START, Script, failure, send
 
 
 def submitted(**policy: object) -> Script:
@@ -155,12 +155,41 @@ def test_a_client_may_be_away_for_as_long_as_it_takes() -> None:
     assert script.resume(2).last_event == 4
 
 
-def test_one_that_is_sent_again_is_taken_again() -> None:
+def test_one_that_was_taken_is_never_sent_again() -> None:
     script = submitted(retries=1)
     script.fail(failure(ErrorCode.THROTTLED, Outcome.NOT_INVOKED))
-    assert script.stands(State.RETRYING)
+    assert script.error("a").code is ErrorCode.THROTTLED
+    assert script.stands(State.READY)
+
+
+def test_one_that_is_sent_again_before_that_is_taken_once() -> None:
+    script = Script(opening=Opening.NONE, retries=1).start()
+    script.step(send("a"))
+    script.fail(failure(ErrorCode.THROTTLED, Outcome.NOT_INVOKED))
     script.fire(Timer.RETRY_TURN)
-    in_another_process(script, 1)
-    assert script.error("a").code is ErrorCode.GATEWAY_LOST, "the old receipt is not for it"
-    with pytest.raises(UnexpectedEvent):
-        script.handle(on.ReplyEnded(1, reply()))
+    assert script.submitted() == [do.Await(2, RECEIPT)]
+    script.answer()
+    assert script.done["a"].status == "completed"
+
+
+@pytest.mark.parametrize(
+    ("policy", "kept"),
+    [
+        ({}, 0),
+        ({"template": {"prompt": "$text"}}, 0),
+        ({"template": "$messages", "sends_history": True}, 5),
+    ],
+    ids=["body", "template", "history"],
+)
+def test_what_was_sent_is_not_kept_while_the_reply_is_waited_for(
+    policy: dict[str, object], kept: int
+) -> None:
+    script = submitted(**policy)
+    queue = script.session.turns.queue
+    assert queue.bytes == kept, "the words that are told again"
+    assert queue.running is not None
+    assert (queue.running.request.body, queue.running.request.sha256) == (b"", None)
+    script.step(send("a"))
+    assert script.last(wire.MessageDuplicate).status == "running"
+    script.answer("hi")
+    assert script.done["a"].text == "hi"
