@@ -450,6 +450,38 @@ async def test_a_request_that_is_sent_again_gets_the_first_answer(
     assert len(sessions_of(containers, "only once")) == 1
 
 
+async def test_a_session_whose_request_was_sent_again_is_gone_on_with(
+    served: Process, containers: list[Forgetful]
+) -> None:
+    """Whoever waits for its answer knows that it is to be kept: none closes it for the others."""
+    messages = [user("/slow 0.5 in step")]
+    asked = {"model": "tools", "messages": messages}
+    url = f"{served.url}/openai/v1/chat/completions"
+    async with httpx.AsyncClient(timeout=20 * UNIT) as http:
+        first = asyncio.create_task(
+            http.post(url, json=asked, headers={"x-stainless-retry-count": "0"})
+        )
+        async with asyncio.timeout(20 * UNIT):
+            while not sessions_of(containers, "in step"):  # noqa: ASYNC110 - it is a process
+                await asyncio.sleep(0.01)
+        again = await http.post(url, json=asked, headers={"x-stainless-retry-count": "1"})
+        said = (await first).json()["choices"][0]["message"]
+        assert again.json()["choices"][0]["message"] == said
+        asked["messages"] = [*messages, said, user("Step on")]
+        done = await http.post(url, json=asked)
+        assert done.json()["choices"][0]["message"]["content"] == "You said: Step on"
+        # Late: the first answer is read again when its conversation has gone on.
+        asked["messages"] = messages
+        late = await http.post(url, json=asked, headers={"x-stainless-retry-count": "2"})
+        assert late.json()["id"] == again.json()["id"]
+        asked["messages"] = [*messages, said, user("Step back")]
+        other = await http.post(url, json=asked)
+        assert other.json()["choices"][0]["message"]["content"] == "You said: Step back", other.text
+    (onward,), (branch,) = (sessions_of(containers, words) for words in ("Step on", "Step back"))
+    assert branch != onward
+    assert sorted(sessions_of(containers, "in step")) == sorted([onward, onward, branch])
+
+
 async def test_who_leaves_a_stream_stops_it(served: Process) -> None:
     messages: list[Any] = [user("/count 5000")]
     async with AsyncOpenAI(base_url=f"{served.url}/openai/v1", api_key="any") as client:

@@ -26,7 +26,7 @@ from gateway.protocol.messages import (
 from gateway.sessions import Sessions
 from gateway.transports import sse
 from gateway.transports.drafts import NOT_STORED, body_of
-from gateway.transports.exchange import AlreadyAnswered, Exchange, Moved, principal_of
+from gateway.transports.exchange import AlreadyAnswered, Exchange, IdTaken, Moved, principal_of
 from gateway.transports.leaving import Leaving
 from gateway.transports.openai.chats import (
     alias_of,
@@ -141,7 +141,7 @@ class ChatCompletions:
             if isinstance(error, Refused) and error.code is not ErrorCode.SESSION_LOST:
                 raise
             return self._lost(ask, exchange, handle)
-        return self._talk(ask, exchange, handle, told)
+        return self._talk(ask, exchange, handle, told, is_first=False)
 
     async def _begin(self, ask: Ask) -> Talk:
         """Go on with the session that has heard what was said before, or with another."""
@@ -168,13 +168,16 @@ class ChatCompletions:
         return talk
 
     async def _send(self, ask: Ask, handle: Handle, *, is_new: bool) -> Talk | None:
-        """Send a turn; None where its session is gone, and has not had it."""
-        exchange = self._exchange(ask, handle)
+        """Send a turn; None where its session is gone, and has not had it, or has gone on."""
+        exchange = self._exchange(ask, handle, claims=not is_new)
         try:
             if ask.asked is not None:
                 asked = Asked(owner=ask.owner, response_id=handle.written(PREFIX))
                 await self._keeper.put(ask.asked, asked)
             told = await exchange.next()
+        except IdTaken:
+            exchange.leave()
+            return None
         except Refused as refused:
             exchange.leave()
             if exchange.has_sent:
@@ -192,19 +195,25 @@ class ChatCompletions:
             return None
         return self._talk(ask, exchange, handle, told)
 
-    def _exchange(self, ask: Ask, handle: Handle) -> Exchange:
+    def _exchange(self, ask: Ask, handle: Handle, *, claims: bool = False) -> Exchange:
         seconds = self._heartbeat_seconds if ask.chat.streams else None
         asker = handle.asker(ask.visitor)
         make = partial(ask.message, handle.message_id)
-        return Exchange(self._sessions, asker, make, ask.size, seconds)
+        return Exchange(self._sessions, asker, make, ask.size, seconds, claims=claims)
 
     def _talk(
-        self, ask: Ask, exchange: Exchange, handle: Handle, told: list[ServerMessage]
+        self,
+        ask: Ask,
+        exchange: Exchange,
+        handle: Handle,
+        told: list[ServerMessage],
+        *,
+        is_first: bool = True,
     ) -> Talk:
         policy = ask.route.policy
         name = f"{PREFIX}{handle.session_id}-{handle.message_id}"
         completion = Completion(name, ask.chat.model, int(self._clock()), chat=policy.chat)
-        return Talk(exchange, handle, completion, told, partial(self._keep, ask))
+        return Talk(exchange, handle, completion, told, partial(self._keep, ask, is_first))
 
     def _lost(self, ask: Ask, exchange: Exchange, handle: Handle) -> Talk:
         """A turn of which nobody knows what has become."""
@@ -214,21 +223,26 @@ class ChatCompletions:
 
     # And ends
 
-    async def _keep(self, ask: Ask, talk: Talk) -> None:
-        """Keep the session for the next request, where what it has heard is known."""
+    async def _keep(self, ask: Ask, is_first: bool, talk: Talk) -> None:
+        """Keep the session for the next request, where what it has heard is known.
+
+        Whoever waits for the turn does: its first reader may have gone with its gateway. That one
+        alone closes it otherwise, since by when others have read the turn it may have gone on.
+        """
         chat, completion = ask.chat, talk.completion
         failure, said = completion.failure, completion.message
         not_sent = failure is not None and failure.outcome is Outcome.NOT_INVOKED
         if not_sent:
             await self._forget(ask)
-        heard: list[dict[str, Any]] | None = None
+        heard = list[dict[str, Any]]()
         if said is not None and (failure is None or ask.route.policy.chat):
             heard = [*chat.messages, said]
         elif not_sent or ask.route.policy.chat:
             heard = chat.before
-        if heard:
-            await self._warm.keep(ask.route, ask.owner, talk.handle, ask.name(heard), ask.alias)
-        else:
+        is_kept = bool(heard) and await self._warm.keep(
+            ask.route, ask.owner, talk.handle, ask.name(heard), ask.alias
+        )
+        if is_first and not is_kept:
             self._warm.close(ask.owner, talk.handle)
 
     async def _forget(self, ask: Ask) -> None:

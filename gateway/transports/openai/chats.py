@@ -184,8 +184,11 @@ def _words_at(chat: Chat, number: int) -> str:
     if role in _SYSTEM:
         text = "This route's model is told what to do by its configuration (`system`)."
         raise unsupported(place, text)
-    if role not in {"user", "assistant"} or message.get("tool_calls"):
+    if role not in {"user", "assistant"} or any(map(message.get, ("tool_calls", "function_call"))):
         raise unsupported(place, "This route sends its model words alone: it calls no functions.")
+    for name in ("name", "audio"):
+        if message.get(name):
+            raise unsupported(f"{place}.{name}", "This route sends its model words alone.")
     words = _text(message.get("content"))
     if words is None:
         raise unsupported(f"{place}.content", "This route sends its model words alone.")

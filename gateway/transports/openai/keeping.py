@@ -63,12 +63,14 @@ class Entry(Discreet, frozen=True, kw_only=True, tag="entry"):
         items: What was said in it.
         response_id: Of a response.
         is_open: Whether that is not over, as far as this says.
+        since: When that began, in seconds since the epoch, while it is open.
     """
 
     owner: str
     items: list[Item]
     response_id: str | None = None
     is_open: bool = False
+    since: float = 0.0
 
     def __repr__(self) -> str:
         """A response's id lets its holder continue it: it is not printed."""
@@ -93,6 +95,10 @@ class Asked(Discreet, frozen=True, kw_only=True, tag="asked"):
         """Its id lets its holder continue it: it is not printed."""
         return "<Asked>"
 
+
+RESENT_SECONDS = 900.0
+"""How long a client may take to send a request again: OpenAI's wait for an answer for ten minutes.
+One that says it has sent the same later than that means another, which never came."""
 
 Record = Kept | Entry | Thread | Asked
 R = TypeVar("R", Kept, Entry, Thread, Asked)
@@ -139,7 +145,7 @@ class Keeper:
     async def put(self, name: str, record: Record) -> None:
         """Keep a record."""
         with _asking():
-            await self._store.put_record(name, _encode(record), self._seconds)
+            await self._store.put_record(name, _encode(record), self._time_of(type(record)))
 
     async def add(self, name: str, record: Record) -> bool:
         """The same where there is none of that name; whether that is so."""
@@ -153,12 +159,15 @@ class Keeper:
 
     async def get(self, name: str, owner: str, kind: type[R]) -> R | None:
         """A record; None where there is none of this kind that is this owner's."""
-        record = await self._read(name, owner)
+        record = await self._read(name, owner, self._time_of(kind))
         return record if isinstance(record, kind) else None
 
-    async def _read(self, name: str, owner: str) -> Record | None:
+    def _time_of(self, kind: type[Record]) -> float:
+        return min(self._seconds, RESENT_SECONDS) if kind is Asked else self._seconds
+
+    async def _read(self, name: str, owner: str, seconds: float) -> Record | None:
         with _asking():
-            data = await self._store.get_record(name, self._seconds)
+            data = await self._store.get_record(name, seconds)
         if data is None:
             return None
         try:
@@ -186,7 +195,7 @@ class Keeper:
         return items
 
     async def _part(self, name: str, owner: str) -> Kept | Entry | None:
-        record = await self._read(name, owner)
+        record = await self._read(name, owner, self._seconds)
         return record if isinstance(record, Kept | Entry) else None
 
     async def entries(self, thread: str, owner: str) -> list[Entry] | None:

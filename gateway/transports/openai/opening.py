@@ -284,7 +284,13 @@ class Opening:
 
     async def _reserve(self, entry: str, response_id: str) -> None:
         """Have this be the one response that is added to its conversation now."""
-        place = Entry(owner=self._ask.owner, items=[], response_id=response_id, is_open=True)
+        place = Entry(
+            owner=self._ask.owner,
+            items=[],
+            response_id=response_id,
+            is_open=True,
+            since=self._now,
+        )
         if self._has_reserved:
             await self._keeper.put(entry, place)
         elif not await self._keeper.add(entry, place):
@@ -300,9 +306,7 @@ class Opening:
             elif self._ask.closes:
                 exchange.close_session()
         finally:
-            if entry is not None and kept.response.status == "failed":
-                await self._keeper.delete(entry)
-            elif entry is not None:
+            if entry is not None:
                 await self._keeper.put(entry, entry_of(kept))
 
     def _leave(self) -> None:

@@ -1,5 +1,6 @@
 """What a response goes on from: another response, a conversation, or what a connection has."""
 
+import time
 from collections.abc import Awaitable, Callable
 from typing import NamedTuple
 
@@ -19,6 +20,10 @@ from gateway.transports.openai.requests import CreateResponse
 
 RESPONSE = "resp_"
 CONVERSATION = "conv_"
+
+YOUNG_SECONDS = 10.0
+"""How long it may take until all replicas can find what has just begun. After that, what is not
+there is gone."""
 
 
 class Past(NamedTuple):
@@ -131,17 +136,20 @@ async def conversation_of(
         raise Invalid(text, "conversation", code="not_kept")
     if entries and entries[-1].is_open:
         kept = await settle(entries[-1].response_id or "", owner)
-        if kept is None or kept.response.status == "failed":
-            await keeper.delete(entry_name(name, len(entries) - 1))
-            entries.pop()
-        elif kept.response.is_over:
-            entries[-1] = entry_of(kept)
+        is_lost = kept is None and time.time() - entries[-1].since > YOUNG_SECONDS
+        if is_lost or (kept is not None and kept.response.is_over):
+            entries[-1] = Entry(owner=owner, items=[]) if kept is None else entry_of(kept)
             await keeper.put(entry_name(name, len(entries) - 1), entries[-1])
     return Found(name, entries)
 
 
 def entry_of(kept: Kept) -> Entry:
-    """A response that is over as a part of its conversation."""
+    """A response that is over as a part of its conversation: an empty one where it has failed.
+
+    Its place is not given away, since whoever had it may yet write there.
+    """
+    if kept.response.status == "failed":
+        return Entry(owner=kept.owner, items=[])
     return Entry(owner=kept.owner, items=kept.items, response_id=kept.response.id)
 
 

@@ -213,6 +213,10 @@ class Responses:
         if told and (isinstance(told[0], MessageAccepted) or not kept.response.is_over):
             turn = Turn(watch, kept, _keep_nothing if kept.response.is_over else self._starter.keep)
             turn.begin_with(told)
+            if not isinstance(told[0], MessageAccepted):  # events would have other numbers
+                turn.be_silent_for(self._heartbeat_seconds)
+                late = self._late(turn, visitor, after)
+                return sse.EventStream(late, partial(self._leave, turn))
             return await self._stream(turn, after)
         watch.leave()
         if not kept.response.is_over:
@@ -221,6 +225,19 @@ class Responses:
         if not kept.response.is_over:
             raise not_yet()
         return sse.EventStream(_end_of(kept, after), _nothing)
+
+    async def _late(self, turn: Turn, visitor: Visitor, after: int) -> AsyncGenerator[bytes]:
+        """The end of a response that is under way, of whose beginning the log has a part alone."""
+        try:
+            while not turn.is_over:
+                await turn.next()
+                yield sse.KEEP_ALIVE
+            kept = turn.kept
+            found = await self._starter.settle(visitor, kept.response.id, kept.owner)
+        except (Moved, Refused):
+            return  # as in `_told`
+        async for said in _end_of(found or kept, after):
+            yield said
 
     async def cancel(self, request: Request, visitor: Visitor) -> Response:
         """Stop a response."""

@@ -15,13 +15,10 @@ from gateway.transports.openai.errors import unknown_model, unsupported
 from gateway.transports.openai.ids import Handle, handle_of
 from gateway.transports.openai.keeping import Asked, Keeper, Kept, record_name
 from gateway.transports.openai.opening import Opening
-from gateway.transports.openai.past import RESPONSE, past_of
+from gateway.transports.openai.past import RESPONSE, YOUNG_SECONDS, past_of
+from gateway.transports.openai.reading import LOST
 from gateway.transports.openai.requests import check
 from gateway.transports.openai.turns import Turn, Watch
-
-YOUNG_SECONDS = 10.0
-"""How long it may take until another replica finds a session that has just been opened. After that,
-one that is not there is gone."""
 
 
 class Starter:
@@ -135,7 +132,7 @@ class Starter:
         if kept is None or kept.response.is_over:
             return kept
         watch = self.watch(kept, visitor, only_now=True)
-        turn = Turn(watch, kept, partial(self._keep_found, owner))
+        turn = Turn(watch, kept, self.keep)
         try:
             while not turn.is_over and not watch.is_through:
                 await turn.next()
@@ -145,12 +142,11 @@ class Starter:
             watch.leave()
         return structs.replace(turn.kept, response=turn.response)
 
-    async def _keep_found(self, owner: str, found: Kept) -> None:
-        """Keep what has become of a response, unless whoever reads its turn has done so."""
-        kept = await self._keeper.response(found.response.id, owner)
-        if kept is not None and not kept.response.is_over:
-            await self.keep(found)
+    async def keep(self, found: Kept) -> None:
+        """Keep what a log says has become of a response, unless whoever sent its turn has done so.
 
-    async def keep(self, kept: Kept) -> None:
-        """Keep a response that is over."""
-        await self._keeper.replace(record_name("response", kept.response.id), kept)
+        That one has read all of it, where the log is no longer whole.
+        """
+        kept = await self._keeper.response(found.response.id, found.owner)
+        if kept is not None and not kept.response.is_over and found.response.error != LOST:
+            await self._keeper.replace(record_name("response", found.response.id), found)

@@ -84,7 +84,7 @@ class WarmSessions:
 
     async def keep(
         self, route: Route, owner: str, handle: Handle, name: str, alias: str | None
-    ) -> None:
+    ) -> bool:
         """Keep a session until somebody goes on with it, or it is idle for too long.
 
         Args:
@@ -93,21 +93,25 @@ class WarmSessions:
             handle: Its newest turn.
             name: A digest of what was said in it.
             alias: Another name for it.
+
+        Returns:
+            Whether somebody goes on with it, or may: not where there is another that knows the
+            same. It may have been kept before, by who waits for the same answer.
         """
         seconds = route.policy.idle_seconds
         try:
             kept = _encode(_Kept(handle))
             if not await self._store.add_record(_record(name), kept, seconds):
-                self.close(owner, handle)  # there is another that knows the same
-                return
+                there = await self._store.get_record(_record(name))
+                return there in {None, kept}
             if alias is not None:
                 await self._store.put_record(_record(alias), _encode(_Kept(None, name)), seconds)
         except StoreUnavailable:
-            self.close(owner, handle)
-            return
+            return False
         self._waiting[name] = owner, handle
         while len(self._waiting) > len(self._sessions):  # the others have ended by themselves
             self._waiting.popitem(last=False)
+        return True
 
     async def open(self, route: Route, owner: str, told: tuple[Words, ...]) -> Handle:
         """Open a session, and make room for it where that is needed.

@@ -20,7 +20,7 @@ from gateway.session.ports import ModelReply
 from gateway.session.storage import StoreUnavailable
 from gateway.stores.memory import MemoryStore
 from gateway.transports.openai import responses
-from gateway.transports.openai.keeping import Keeper, record_name
+from gateway.transports.openai.keeping import RESENT_SECONDS, Keeper, record_name
 from gateway.transports.openai.paths import paths
 from gateway.transports.origins import Origins
 from gateway.transports.proxies import Proxies
@@ -42,18 +42,27 @@ class Records(MemoryStore):
 
     Attributes:
         away: Names of methods.
+        held: What responses wait for that are to be kept.
+        times: How long each record is to be kept.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.away = set[str]()
+        self.held: asyncio.Event | None = None
+        self.times = dict[str, float]()
 
     async def put_record(self, name: str, record: bytes, seconds: float) -> None:
         self._look("put", name)
+        self.times[name] = seconds
+        if self.held is not None and name.startswith("response:"):
+            await self.held.wait()
         await super().put_record(name, record, seconds)
 
     async def get_record(self, name: str, seconds: float | None = None) -> bytes | None:
         self._look("get", name)
+        if seconds is not None:
+            self.times[name] = seconds
         return await super().get_record(name, seconds)
 
     async def replace_record(self, name: str, record: bytes, seconds: float) -> bool:
@@ -105,12 +114,15 @@ class Client:
 
 
 @asynccontextmanager
-async def api(*, connections: int = 3, most: int = 10, **policy: Any) -> AsyncIterator[Client]:
+async def api(
+    *, connections: int = 3, most: int = 10, keep_seconds: float = 600.0, **policy: Any
+) -> AsyncIterator[Client]:
     """A client.
 
     Args:
         connections: How many WebSockets there may be.
         most: How many sessions.
+        keep_seconds: How long responses are kept.
         policy: The route's.
     """
     async with running(max_sessions=most) as f:
@@ -124,7 +136,7 @@ async def api(*, connections: int = 3, most: int = 10, **policy: Any) -> AsyncIt
                 admission=visitor,
                 origins=Origins({"chat": []}, public=None),
                 proxies=Proxies(),
-                keep_seconds=600.0,
+                keep_seconds=keep_seconds,
                 heartbeat_seconds=60.0,
                 max_connections=connections,
                 answered=Counter(),
@@ -283,6 +295,18 @@ async def test_a_request_that_is_sent_again_where_nothing_is_stored() -> None:
 
 
 @on_uvloop
+async def test_a_request_is_not_known_by_one_of_long_ago() -> None:
+    async with api(keep_seconds=86_400.0) as client:
+        one = await client.create(headers=FIRST)
+        kept = {name.partition(":")[0]: seconds for name, seconds in client.records.times.items()}
+        assert kept == {"asked": RESENT_SECONDS, "response": 86_400.0}
+        again = await client.create(headers=AGAIN)
+        assert again == one
+        kept = {name.partition(":")[0]: seconds for name, seconds in client.records.times.items()}
+        assert kept == {"asked": RESENT_SECONDS, "response": 86_400.0}
+
+
+@on_uvloop
 async def test_a_request_that_was_not_seen_is_sent_again() -> None:
     async with api() as client:
         client.f.model.answers = BUSY
@@ -405,6 +429,36 @@ async def test_a_turn_whose_parts_are_not_kept() -> None:
         assert error(await client.post()) == (424, "gateway_lost", False)
 
 
+@on_uvloop
+async def test_who_reads_a_part_of_a_log_keeps_none_of_it() -> None:
+    async with api(streams=True, log_events=8) as client:
+        client.f.model.waits.clear()
+        client.f.model.answers = ModelReply(body=None)
+        body = {"model": "chat", "input": "hi", "stream": True}
+        async with client.http.stream("POST", "/openai/v1/responses", json=body) as answer:
+            lines = answer.aiter_lines()
+            said = list[Json]()
+
+            async def read(kind: str) -> None:
+                async for line in lines:
+                    said.extend(found := events_of(line))
+                    if found and said[-1]["type"] == kind:
+                        return
+
+            await client.begun()
+            for number in range(20):
+                client.f.model.streams[-1]([f"{number} "])
+                await read("response.output_text.delta")
+            response_id = said[0]["response"]["id"]
+            path = f"/openai/v1/responses/{response_id}?stream=true&starting_after=2"
+            async with client.http.stream("GET", path) as late:
+                client.f.model.waits.set()
+                await read("response.completed")
+                rest = events_of("".join([chunk async for chunk in late.aiter_text()]))
+        assert rest == said[-1:]
+        assert (await client.retrieve(response_id)).json() == said[-1]["response"]
+
+
 # Over a WebSocket
 
 
@@ -469,6 +523,26 @@ async def test_what_a_socket_is_refused() -> None:
         await websocket.send('{"type": "response.create", "model": "chat", "generate": false}')
         told = json.loads(await websocket.recv())
         assert (told["status"], told["error"]["code"]) == (429, "throttled")
+
+
+@on_uvloop
+async def test_a_conversation_is_held_before_its_response_is_kept() -> None:
+    async with api() as client:
+        made = await client.http.post("/openai/v1/conversations", json={})
+        conversation = made.json()["id"]
+        client.records.held = asyncio.Event()
+        first = asyncio.create_task(client.post(input="one", conversation=conversation))
+        await client.begun()
+        second = await client.post(input="two", conversation=conversation)
+        assert error(second) == (409, "conversation_locked", True)
+        client.records.held.set()
+        assert (await first).status_code == 200
+        await client.create(input="three", conversation=conversation)
+        listed = await client.http.get(
+            f"/openai/v1/conversations/{conversation}/items?order=asc&limit=100"
+        )
+        said = [each["content"][0]["text"] for each in listed.json()["data"][::2]]
+        assert said == ["one", "three"]
 
 
 @on_uvloop
