@@ -52,6 +52,7 @@ from gateway.transports.asgi import PlainAsgi
 from gateway.transports.drafts import OPTION_HEADERS, REPLY_HEADERS
 from gateway.transports.gate import Gate
 from gateway.transports.hosts import Hosts
+from gateway.transports.open import Connections
 from gateway.transports.openai.paths import paths
 from gateway.transports.openapi import Document
 from gateway.transports.origins import Origins
@@ -174,12 +175,12 @@ async def build(
             connections_per_address=limits.connections_per_address,
             handshakes_per_second=limits.handshakes_per_second,
         )
-        app, endpoint, gate = application(settings, sessions, door, store)
+        app, connections, gate = application(settings, sessions, door, store)
         metrics = Metrics(
             Sources(
                 sessions,
                 guards,
-                endpoint,
+                connections,
                 gate.answered,
                 [door.limits_hit, sessions.limits_hit],
                 None if name is None else of_store,
@@ -365,7 +366,7 @@ def _tokens(jwt: JwtSettings, spawn: Spawn, reloader: Reloader) -> Tokens:
 
 def application(
     settings: Settings, sessions: Sessions, admission: Admission, records: RecordStore
-) -> tuple[Router, WebSocketEndpoint, Gate]:
+) -> tuple[Router, Connections, Gate]:
     """The ASGI application, and what counts its connections and its requests."""
     origins = Origins(
         {name: route.allowed_origins for name, route in settings.routes.items()},
@@ -381,6 +382,7 @@ def application(
         shown=("Location", "Retry-After", "Idempotency-Key", *REPLY_HEADERS),
     )
     api = Api(sessions, gate, settings.server.heartbeat_seconds)
+    connections = Connections(settings.server.max_connections)
     openai = paths(
         sessions,
         records,
@@ -389,7 +391,7 @@ def application(
         proxies=proxies,
         keep_seconds=settings.openai.keep_seconds,
         heartbeat_seconds=settings.server.heartbeat_seconds,
-        max_connections=settings.server.max_connections,
+        connections=connections,
         answered=gate.answered,
     )
     endpoint = WebSocketEndpoint(
@@ -397,7 +399,7 @@ def application(
         admission=admission,
         origins=origins,
         proxies=proxies,
-        max_connections=settings.server.max_connections,
+        connections=connections,
         open_timeout=settings.server.open_timeout_seconds,
     )
 
@@ -431,4 +433,4 @@ def application(
     # The API's requests are many, and need no middleware.
     own = [*api.routes(), gate.path("/v1/tickets", POST=ticket)]
     app = Router(own, redirect_slashes=False, default=rest)
-    return app, endpoint, gate
+    return app, connections, gate

@@ -117,5 +117,7 @@ def log_quickly(logger: Any) -> Callable[[Line], None]:
             del said[name]
         getattr(logger, said.pop("level"))(line.__struct_config__.tag, **said)
 
-    quick: Callable[[Line], None] = getattr(logger, "quick", log)
+    if not hasattr(type(logger), "quick"):  # structlog's generic logger itself has any attribute
+        return log
+    quick: Callable[[Line], None] = logger.quick
     return quick

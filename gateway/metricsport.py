@@ -9,14 +9,16 @@ import structlog
 import uvicorn
 from starlette.applications import Starlette
 
+from gateway.addresses import is_loopback
 from gateway.config import MetricsSettings
 from gateway.process import listen
 from gateway.telemetry.exposition import Read, metrics_path
+from gateway.transports.hosts import Hosts
 from gateway.transports.http import HttpProtocol
 from gateway.transports.peers import Peers
 
-CONNECTIONS = 50
-"""How many there may be."""
+CONNECTIONS, OF_ONE_ADDRESS = 50, 5
+"""How many there may be, and how many of them one address may have."""
 
 log = structlog.stdlib.get_logger("gateway.metrics")
 
@@ -34,9 +36,11 @@ async def metrics_port(settings: MetricsSettings, read: Read) -> AsyncIterator[N
     """
     assert settings.port is not None  # noqa: S101 - as whoever calls this has seen
     with listen(settings.host, settings.port, "`port` in [metrics]") as listener:
+        peers = Peers(OF_ONE_ADDRESS, lambda _: False)
+        app = Starlette(routes=[metrics_path(read)])
         config = uvicorn.Config(
-            Starlette(routes=[metrics_path(read)]),
-            http=cast(Any, partial(HttpProtocol, peers=Peers(CONNECTIONS, lambda _: False))),
+            Hosts(app) if is_loopback(settings.host) else app,
+            http=cast(Any, partial(HttpProtocol, peers=peers)),
             ws="none",
             limit_concurrency=CONNECTIONS,
             lifespan="off",

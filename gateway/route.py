@@ -89,7 +89,7 @@ class Route:
             model = times.model
             waited, at_model = times.queued, times.upstream
             queued = int(waited * 1000) if waited else 0
-            own = int((times.told - times.accepted - waited - at_model) * 1_000_000)
+            own = int(times.own * 1_000_000)
             if times.sent:
                 upstream = int(at_model * 1000)
             if times.first:

@@ -412,6 +412,10 @@ class SessionRunner:
         """End a session whose state can't be trusted; the others live on."""
         session = self.session
         log.error("a session failed", session=session.id, state=str(session), exc_info=error)
+        if not self._crashed:
+            running = self._queue.running
+            turns = [*self._queue.waiting, *(() if running is None else (running,))]
+            self._tally.crashed(turn.id for turn in turns)
         self._crashed = True
         self._subscribers.abort(None, CloseCode.INTERNAL, ErrorCode.INTERNAL)
         self.stop()
@@ -431,6 +435,7 @@ class SessionRunner:
     def _end(self) -> bool:
         """Leave the host, and hold nothing any more; False where that has been done."""
         self._over = True
+        self._tally.leave()
         self._keeper = None  # which knows this: the two would keep each other in memory
         self._count()
         return self._host.ended(self)
@@ -481,12 +486,10 @@ class SessionRunner:
         """Events may be read."""
         newest = effect.events[-1]
         kind = type(newest)
-        if kind in COUNTED:
-            times = self._tally.told(newest)
-            if self._logs_turns and isinstance(newest, MessageDone):
-                level = self._host.turn_level
-                self.route.log_turn(level, self.session, newest, times)
+        times = self._tally.told(newest) if kind in COUNTED else None
         laggards = self._subscribers.wake(soon=kind is not MessageAccepted)
+        if self._logs_turns and isinstance(newest, MessageDone):
+            self.route.log_turn(self._host.turn_level, self.session, newest, times)
         if laggards:
             self._detached(laggards)
         self._count(COUNTED_BYTES)

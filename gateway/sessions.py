@@ -115,7 +115,7 @@ class Sessions:
         self._elsewhere: Elsewhere | None = None
         self.budget = budget
         self._quota = quota
-        self.limits_hit: Counter[str] = Counter()
+        self.limits_hit = Counter(max_sessions=0, sessions_per_principal=0)
         self.draining = self._is_over = False
         self._drain_seconds = drain_seconds
         self._runners: dict[str, SessionRunner] = {}

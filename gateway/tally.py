@@ -1,14 +1,16 @@
 """What becomes of a route's turns and sessions, counted, and how long each part of a turn takes."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from time import monotonic
 from typing import Any, Protocol
 
 from msgspec import UNSET, Struct, structs
 
+from gateway.errors import ErrorCode, Outcome
 from gateway.measures import MOMENTS, TURNS, Histogram
 from gateway.protocol.messages import (
+    ErrorObject,
     Event,
     MessageAccepted,
     MessageDelta,
@@ -26,6 +28,9 @@ COUNTED = frozenset({MessageDone, SessionOpened, SessionRenewed, SessionClosed})
 
 COUNTED_AT_ONCE = 100
 """How many turns are counted together."""
+
+
+_DEFECT = ErrorObject(code=ErrorCode.INTERNAL, message="", retryable=False, outcome=Outcome.UNKNOWN)
 
 
 class TurnTimes(Struct, gc=False):
@@ -156,9 +161,7 @@ class RouteMeasures:
         self.turns.update(keys)
         self.duration.observe_all([each.told - each.accepted for each in times])
         self.queued.observe_all([each.queued for each in times])
-        self.own.observe_all(
-            [each.told - each.accepted - each.queued - each.upstream for each in times]
-        )
+        self.own.observe_all([each.own for each in times])
         self.upstream.observe_all([each.upstream for each in times if each.sent])
         first = [each.first - each.accepted for each in times if each.first]
         if first:
@@ -176,8 +179,8 @@ class Tracer(Protocol):
         """A turn is sent, perhaps not for the first time; returns what is to be sent."""
         ...
 
-    def ended(self, times: TurnTimes, session_id: str, done: MessageDone) -> None:
-        """A turn has ended."""
+    def ended(self, times: TurnTimes, session_id: str, done: MessageDone | None) -> None:
+        """A turn has ended; or it goes on elsewhere, where there is no end."""
         ...
 
 
@@ -220,10 +223,7 @@ class Tally:
             if self._tracer is not None:
                 times.trace = self._tracer.accepted()
         elif type(first) is MessageDone and (times := self._times.get(first.id)) is not None:
-            if times.sent:
-                times.upstream = at - times.sent
-            else:
-                times.queued = at - times.accepted
+            _stop(times, at)
 
     def sent(self, turn: Turn, invoke: Invoke) -> Invoke:
         """A turn is given to the model, perhaps not for the first time; returns what is to be done
@@ -261,3 +261,36 @@ class Tally:
         elif type(event) is SessionClosed:
             measures.ended[event.reason] += 1
         return None
+
+    def crashed(self, turns: Iterable[str]) -> None:
+        """The session has failed: nobody is told how its turns have ended, but they are counted.
+
+        Args:
+            turns: Ids of those that it had, which may have been accepted elsewhere.
+        """
+        self._measures.ended["internal"] += 1
+        for message_id in {**self._times, **dict.fromkeys(turns)}:
+            if (times := self._times.get(message_id)) is not None:
+                _stop(times, monotonic())
+            self.told(
+                MessageDone(
+                    event=0, id=message_id, status="failed", deltas=0, duration_ms=0, error=_DEFECT
+                )
+            )
+
+    def leave(self) -> None:
+        """The session is over here; whoever has it now counts the turns that it still has."""
+        left, self._times = self._times, {}
+        if self._tracer is not None:
+            for times in left.values():
+                times.told = monotonic()
+                _stop(times, times.told)
+                self._tracer.ended(times, self._session_id, None)
+
+
+def _stop(times: TurnTimes, at: float) -> None:
+    """It is not at the model any more, nor going to be."""
+    if times.sent:
+        times.upstream = at - times.sent
+    else:
+        times.queued = at - times.accepted

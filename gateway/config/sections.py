@@ -242,7 +242,8 @@ class TraceSettings(Section):
     )
     sample: Annotated[float, Field(ge=0, le=1)] = Field(
         default=1.0,
-        description="share of turns that are traced, of those whose client has not decided that",
+        description="share of turns that are traced, of those whose client has not decided "
+        "against it",
     )
 
 

@@ -97,9 +97,9 @@ class GuardedModel:
         return self._limit.limit
 
     @property
-    def is_open(self) -> bool:
-        """Whether the breaker keeps turns from the endpoint."""
-        return self._breaker.is_open
+    def refuses(self) -> bool:
+        """Whether the breaker keeps turns from the endpoint now; what comes next may be a probe."""
+        return self._breaker.wait() > 0
 
     async def open(self, principal: str) -> ModelSession:
         """See `Model.open`."""
@@ -219,7 +219,6 @@ class GuardedModel:
             attempt = self._queue.pop(principal)
             attempt.wait_no_longer()
             now = self._loop.time()
-            self.waited.observe(now - attempt.since)
             if attempt.until is not None and now >= attempt.until:
                 attempt.refuse(EXPIRED)
             else:
@@ -325,6 +324,7 @@ class _Attempt(Struct, eq=False, weakref=False):
         if self.given_up is not None:
             self.given_up.cancel()
             self.given_up = None
+            self.guard.waited.observe(asyncio.get_running_loop().time() - self.since)
 
     def refuse(self, failure: Failure) -> None:
         """End it; nothing is heard before `Model.invoke` has returned."""

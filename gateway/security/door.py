@@ -217,7 +217,9 @@ class Door:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.accounts = accounts
-        self.limits_hit: Counter[str] = Counter()
+        self.limits_hit = Counter(
+            connections_per_address=0, connections_per_principal=0, handshakes_per_second=0
+        )
         self._keys = keys
         self._tokens = tokens
         self._tickets = tickets

@@ -206,7 +206,7 @@ class Line(asyncio.Protocol):
             return
         unsent, self._unsent = self._unsent, []
         self._sent += unsent
-        self._measures.commands += len(unsent)
+        self._measures.commands += sum(len(reply.commands) for reply in unsent)
         self._written_at = self._loop.time()
         self._transport.write(b"".join([reply.packed for reply in unsent]))
 
@@ -303,7 +303,7 @@ class Line(asyncio.Protocol):
         self._fail(error)
 
     def _fail(self, error: Exception) -> None:
-        self._measures.failures += len(self._sent) + len(self._unsent)
+        self._measures.failures += sum(reply.left for reply in self._sent)
         for reply in (*self._sent, *self._unsent):
             reply.fail(unavailable(error))
             self._done.append(reply)

@@ -2,7 +2,7 @@
 
 No label is a principal, a session or anything that a client chooses: labels are names of routes,
 which the configuration has, and words of this code. What a client may invent (close codes) is
-counted by what is known of it, see `gateway.transports.websocket`.
+counted by what is known of it, see `gateway.transports.open`.
 """
 
 from typing import Literal, NamedTuple
@@ -41,7 +41,12 @@ _ROUTE = ("route",)
 FAMILIES = (
     Family("build_info", "gauge", "Processes that were asked, by version.", ("version",)),
     # Connections
-    Family("connections", "gauge", "WebSockets that are open.", ("route", "protocol")),
+    Family(
+        "connections",
+        "gauge",
+        "WebSockets that are open; OpenAI's have no route.",
+        ("route", "protocol"),
+    ),
     Family(
         "connections_closed",
         "counter",
@@ -90,7 +95,12 @@ FAMILIES = (
         "model has seen them where they did not complete.",
         ("route", "status", "error", "outcome"),
     ),
-    Family("deltas", "counter", "Parts of replies that were passed on.", _ROUTE),
+    Family(
+        "deltas",
+        "counter",
+        "Parts of replies that were passed on, counted when their turn ends.",
+        _ROUTE,
+    ),
     Family(
         "turn_duration_seconds",
         "histogram",
@@ -141,11 +151,17 @@ FAMILIES = (
     Family(
         "place_wait_seconds",
         "histogram",
-        "How long turns have waited for a place, of those that had to.",
+        "How long turns have waited for a place, of those that had to, whether they got one or "
+        "not.",
         _ROUTE,
         TURNS,
     ),
-    Family("breaker_open", "gauge", "Breakers that are open: 1 in each process.", _ROUTE),
+    Family(
+        "breaker_open",
+        "gauge",
+        "Breakers that keep turns from the endpoint now: 1 in each process.",
+        _ROUTE,
+    ),
     Family(
         "call_failures",
         "counter",
@@ -167,7 +183,7 @@ FAMILIES = (
     Family(
         "event_loop_delay_seconds",
         "histogram",
-        "How late the event loop is: everything else waits as long.",
+        "How late the event loop is, four times a second: everything else waits as long.",
         (),
         MOMENTS,
     ),

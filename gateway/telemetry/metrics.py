@@ -3,13 +3,15 @@
 import asyncio
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, get_args
 
 from prometheus_client.process_collector import ProcessCollector
 
 from gateway import __version__
+from gateway.errors import Outcome
 from gateway.guard.model import GuardedModel
 from gateway.measures import MOMENTS, Histogram, StoreMeasures
+from gateway.protocol.messages import Context
 from gateway.sessions import Sessions
 from gateway.tally import RouteMeasures
 from gateway.telemetry.reading import Reading
@@ -21,8 +23,14 @@ SESSIONS_AT_ONCE = 1000
 """How many sessions are looked at in one turn of the event loop."""
 
 
-class Endpoint(Protocol):
-    """What WebSockets connect to."""
+_TURNS = {("failed", "internal", outcome.value): 0 for outcome in Outcome}
+_ENDED = {"internal": 0, "lost": 0}
+_RENEWED = {("lost", context): 0 for context in get_args(Context)}
+"""What rules alert of when it happens first, which Prometheus sees where it was 0 before."""
+
+
+class Connections(Protocol):
+    """WebSockets, of every kind."""
 
     @property
     def connections(self) -> Mapping[tuple[str, str], int]:
@@ -46,7 +54,7 @@ class Sources(NamedTuple):
     Attributes:
         sessions: All of them.
         guards: In front of each route's endpoint.
-        endpoint: For WebSockets.
+        connections: WebSockets.
         answered: Requests, by the status of their answers.
         limits_hit: How often settings were in the way, by name: they are added up.
         store: Of the store that is shared; None where there is none.
@@ -54,7 +62,7 @@ class Sources(NamedTuple):
 
     sessions: Sessions
     guards: Mapping[str, GuardedModel]
-    endpoint: Endpoint
+    connections: Connections
     answered: Mapping[int, int]
     limits_hit: Sequence[Mapping[str, int]]
     store: StoreMeasures | None
@@ -78,15 +86,21 @@ class Metrics:
         while True:
             due = loop.time() + LOOK_SECONDS
             await asyncio.sleep(LOOK_SECONDS)
-            self._delay.observe(max(0.0, loop.time() - due))
+            self._see(loop.time() - due)
+
+    def _see(self, delay: float) -> None:
+        """It is so late, and has missed looks meanwhile, which would have been late too."""
+        self._delay.observe(max(0.0, delay))
+        while (delay := delay - LOOK_SECONDS) > 0:
+            self._delay.observe(delay)
 
     async def read(self) -> Reading:
         """What they stand at now."""
         reading, sources = Reading(), self._sources
         reading.set("build_info", 1, __version__)
-        for (name, protocol), number in sources.endpoint.connections.items():
+        for (name, protocol), number in sources.connections.connections.items():
             reading.set("connections", number, name, protocol)
-        for (name, code), number in sources.endpoint.closed.items():
+        for (name, code), number in sources.connections.closed.items():
             reading.set("connections_closed", number, name, str(code or "other"))
         for status, number in sources.answered.items():
             reading.set("http_requests", number, str(status))
@@ -114,7 +128,7 @@ class Metrics:
         hits: Counter[str] = Counter()
         for each in sources.limits_hit:
             hits.update(each)
-        hits["max_connections"] = sources.endpoint.turned_away
+        hits["max_connections"] = sources.connections.turned_away
         hits["max_turns_in_flight"] = sum(each.turned_away for each in sources.guards.values())
         budget = sources.sessions.budget
         hits["buffer_bytes"] = budget.refused
@@ -150,7 +164,7 @@ class Metrics:
 
 def _read_route(reading: Reading, name: str, measures: RouteMeasures) -> None:
     measures.count()
-    for labels, number in measures.turns.items():
+    for labels, number in {**_TURNS, **measures.turns}.items():
         reading.set("turns", number, name, *labels)
     reading.set("deltas", measures.deltas, name)
     reading.spread("turn_duration_seconds", measures.duration, name)
@@ -159,9 +173,9 @@ def _read_route(reading: Reading, name: str, measures: RouteMeasures) -> None:
     reading.spread("turn_gateway_seconds", measures.own, name)
     reading.spread("turn_first_delta_seconds", measures.first_delta, name)
     reading.set("sessions_opened", measures.opened, name)
-    for reason, number in measures.ended.items():
+    for reason, number in {**_ENDED, **measures.ended}.items():
         reading.set("sessions_ended", number, name, reason)
-    for (reason, context), number in measures.renewed.items():
+    for (reason, context), number in {**_RENEWED, **measures.renewed}.items():
         reading.set("sessions_renewed", number, name, reason, context)
     for (call, error), number in measures.failures.items():
         reading.set("call_failures", number, name, call, error)
@@ -173,5 +187,5 @@ def _read_guard(reading: Reading, name: str, guard: GuardedModel) -> None:
     reading.set("turns_waiting", guard.waiting, name)
     reading.set("turns_in_flight", guard.in_flight, name)
     reading.set("turns_in_flight_limit", guard.limit, name)
-    reading.set("breaker_open", guard.is_open, name)
+    reading.set("breaker_open", guard.refuses, name)
     reading.spread("place_wait_seconds", guard.waited, name)

@@ -7,13 +7,14 @@ last part of that. What the model is told is that `invoke` is its parent.
 
 import asyncio
 import contextlib
+import threading
 import time
 from collections.abc import AsyncIterator, Mapping
 
 import structlog
 from msgspec import UNSET, structs
 from opentelemetry.context import Context
-from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.resources import OTELResourceDetector, Resource
 from opentelemetry.sdk.trace import SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.sampling import ParentBased, TraceIdRatioBased
 from opentelemetry.trace import Span, SpanKind, Status, StatusCode, Tracer, set_span_in_context
@@ -27,17 +28,12 @@ from gateway.tally import TurnTimes
 from gateway.tracecontext import CARRIER, Carrier, carrier_in, with_parent
 
 EXPORT_SECONDS = 5
-"""How long the collector may take to take spans; those that wait meanwhile are bounded, and the
-newest are dropped."""
+"""How long the collector may take to take spans, and all that are left when the process ends; those
+that wait meanwhile are bounded, and the newest are dropped."""
 
 log = structlog.stdlib.get_logger("gateway.traces")
 
 _context = TraceContextTextMapPropagator()
-
-
-def _wall(moment: float) -> int:
-    """A time of `time.monotonic` in nanoseconds since the epoch."""
-    return time.time_ns() - int((time.monotonic() - moment) * 1e9)
 
 
 class _Trace:
@@ -49,12 +45,18 @@ class _Trace:
         invoke: The one below it; the same where nothing is recorded.
     """
 
-    __slots__ = ("carrier", "invoke", "turn")
+    __slots__ = ("_epoch", "carrier", "invoke", "turn")
 
     def __init__(self, carrier: Carrier | None) -> None:
+        # Once: where the clock is set meanwhile, no span ends before it has begun.
+        self._epoch = time.time_ns() - time.monotonic_ns()
         self.carrier = carrier
         self.turn: Span | None = None
         self.invoke: Span | None = None
+
+    def wall(self, moment: float) -> int:
+        """A time of `time.monotonic` in nanoseconds since the epoch."""
+        return self._epoch + int(moment * 1e9)
 
 
 class TurnTracer:
@@ -94,9 +96,9 @@ class TurnTracer:
             trace.carrier = carrier or trace.carrier
             trace.turn = trace.invoke = self._begin(times, session_id, turn.id)
             if trace.turn.is_recording():
-                below, sent = set_span_in_context(trace.turn), _wall(times.sent)
+                below, sent = set_span_in_context(trace.turn), trace.wall(times.sent)
                 queue = self._tracer.start_span(
-                    "queue", below, start_time=_wall(times.accepted), record_exception=False
+                    "queue", below, start_time=trace.wall(times.accepted), record_exception=False
                 )
                 queue.end(sent)
                 trace.invoke = self._tracer.start_span(
@@ -113,7 +115,8 @@ class TurnTracer:
         return structs.replace(request, custom_attributes=attributes or UNSET)
 
     def _begin(self, times: TurnTimes, session_id: str, message_id: str) -> Span:
-        carrier = _trace_of(times).carrier
+        trace = _trace_of(times)
+        carrier = trace.carrier
         parent = Context() if carrier is None else _context.extract(carrier, Context())
         return self._tracer.start_span(
             "turn",
@@ -124,31 +127,34 @@ class TurnTracer:
                 "session_gateway.session": session_id,
                 "session_gateway.message": message_id,
             },
-            start_time=_wall(times.accepted),
+            start_time=trace.wall(times.accepted),
             record_exception=False,
         )
 
-    def ended(self, times: TurnTimes, session_id: str, done: MessageDone) -> None:
+    def ended(self, times: TurnTimes, session_id: str, done: MessageDone | None) -> None:
         """See `gateway.tally.Tracer.ended`."""
         try:
             self._ended(times, session_id, done)
         except Exception:
             log.exception("a trace failed")
 
-    def _ended(self, times: TurnTimes, session_id: str, done: MessageDone) -> None:
+    def _ended(self, times: TurnTimes, session_id: str, done: MessageDone | None) -> None:
         trace = _trace_of(times)
-        span = trace.turn or self._begin(times, session_id, done.id)
-        if not span.is_recording():
+        span = trace.turn
+        if span is None and done is not None:
+            span = self._begin(times, session_id, done.id)
+        if span is None or not span.is_recording():
             return
         if trace.invoke is not None:
             if times.first:
-                trace.invoke.add_event("first part", timestamp=_wall(times.first))
-                trace.invoke.add_event("last part", timestamp=_wall(times.last))
-            trace.invoke.end(_wall(times.sent + times.upstream))
-        span.set_attributes(_end_of(done))
-        if done.error is not UNSET:
-            span.set_status(Status(StatusCode.ERROR))
-        span.end(_wall(times.told))
+                trace.invoke.add_event("first part", timestamp=trace.wall(times.first))
+                trace.invoke.add_event("last part", timestamp=trace.wall(times.last))
+            trace.invoke.end(trace.wall(times.sent + times.upstream))
+        if done is not None:
+            span.set_attributes(_end_of(done))
+            if done.error is not UNSET:
+                span.set_status(Status(StatusCode.ERROR))
+        span.end(trace.wall(times.told))
 
 
 def _trace_of(times: TurnTimes) -> _Trace:
@@ -175,13 +181,17 @@ def provider(processor: SpanProcessor, replica: str | None, sample: float) -> Tr
     Args:
         processor: Takes them.
         replica: This process's name among others.
-        sample: The share of turns that are traced, of those whose client has not decided that.
+        sample: The share of turns that are traced, of those whose client does not say that its
+            trace is not.
     """
     about = {"service.name": "session-gateway", "service.version": __version__}
     if replica is not None:
         about["service.instance.id"] = replica
+    share = TraceIdRatioBased(sample)
     made = TracerProvider(
-        ParentBased(TraceIdRatioBased(sample)), Resource.create(about), shutdown_on_exit=False
+        ParentBased(share, remote_parent_sampled=share),  # for clients would decide what it costs
+        Resource.create(about).merge(OTELResourceDetector().detect()),  # of the environment
+        shutdown_on_exit=False,
     )
     made.add_span_processor(processor)
     return made
@@ -206,4 +216,7 @@ async def exported(endpoint: str, replica: str | None, sample: float) -> AsyncIt
     try:
         yield made.get_tracer("session-gateway", __version__)
     finally:
-        await asyncio.to_thread(made.shutdown)
+        # Each batch that waits may take as long as `EXPORT_SECONDS`: all of them may not.
+        stopping = threading.Thread(target=made.shutdown, daemon=True)
+        stopping.start()
+        await asyncio.to_thread(stopping.join, EXPORT_SECONDS)

@@ -371,8 +371,6 @@ class WebSocketConnection:
                     refused = self._refused
                     if wait := self._identity.visitor.take(size):
                         self._tell_refused(_too_fast(wait), message.id)
-                    elif self._carrier is None:
-                        runner.receive(message, client, size)
                     else:
                         token = CARRIER.set(self._carrier)
                         try:

@@ -165,14 +165,24 @@ class _Path:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """See the ASGI specification."""
 
+        responds = False
+
         async def respond(response: Response) -> None:
+            nonlocal responds
+            responds = True
             self._gate.answered[response.status_code] += 1
             await response(scope, receive, send)
 
         request = ApiRequest(scope, receive, send)
-        if b"traceparent" in request.named:
-            CARRIER.set(carrier_of(request.headers))
+        traced = b"traceparent" in request.named
+        token = CARRIER.set(carrier_of(request.headers) if traced else None)
         try:
             await self._gate.answer(self._handlers, request, respond)
-        except ClientDisconnect:  # which the server knows
-            return
+        except ClientDisconnect:
+            pass  # which the server knows
+        except Exception:
+            if not responds:  # else another status has been sent
+                self._gate.answered[500] += 1
+            raise
+        finally:
+            CARRIER.reset(token)

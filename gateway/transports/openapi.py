@@ -79,20 +79,17 @@ def _body(media_type: str, schema: Json) -> Json:
     return {"content": {media_type: {"schema": schema}}}
 
 
-def _answers(
-    done: Mapping[str, Json], problems: Sequence[int], *, waits: Sequence[int] = (429, 503)
-) -> Json:
+def _answers(done: Mapping[str, Json], problems: Sequence[int]) -> Json:
     """The responses of an operation.
 
     Args:
         done: Those of one that has succeeded.
         problems: The statuses of its problems.
-        waits: Those of them that may tell how long to wait.
     """
     answers: Json = {**done}
     for status in sorted({401, 403, 500, *problems}):
         answer = {"description": _TITLES[status], **_body(MEDIA_TYPE, _ref("Problem"))}
-        if status in waits:
+        if status in {429, 503}:
             text = "After how many seconds to try again, where that is known."
             answer["headers"] = {"Retry-After": {"description": text, "schema": _SECONDS}}
         answers[str(status)] = answer

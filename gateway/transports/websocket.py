@@ -1,12 +1,9 @@
 """Where WebSockets connect: which are taken, in which codec and to which route."""
 
 import asyncio
-from collections import Counter
 from collections.abc import Mapping
-from functools import partial
 from types import MappingProxyType
 
-import structlog
 from msgspec import structs
 from starlette.requests import HTTPConnection
 from starlette.responses import PlainTextResponse, Response
@@ -27,22 +24,14 @@ from gateway.tracecontext import carrier_of
 from gateway.transports.coalescing import Coalescer
 from gateway.transports.connection import WebSocketConnection
 from gateway.transports.credentials import CREDENTIALS, credentials_of, may_be_echoed
+from gateway.transports.open import Connections
 from gateway.transports.origins import REFUSED, Origins
 from gateway.transports.problems import problem
 from gateway.transports.proxies import Client, Proxies
 
-log = structlog.stdlib.get_logger("gateway.connections")
-
 CODECS: Mapping[str, Codec] = MappingProxyType(
     {SUBPROTOCOL_JSON: JsonCodec(), SUBPROTOCOL_MSGPACK: MsgpackCodec()}
 )
-
-
-KNOWN_CODES = frozenset({*map(int, CloseCode), 1001, 1002, 1005, 1006, 1007})
-"""The close codes that are counted each for itself: a client may send any from 3000 to 4999."""
-
-OTHER_CODE = 0
-"""All others."""
 
 
 def _raw(route: Route) -> Route:
@@ -71,13 +60,8 @@ class WebSocketEndpoint:
         admission: Lets their clients in.
         origins: Which pages may connect.
         proxies: Finds out who does.
-        max_connections: How many there may be at once.
+        connections: Counts them.
         open_timeout: Seconds within which a client has to send ``session.open``.
-
-    Attributes:
-        connections: How many there are, by route and subprotocol, "raw" for none.
-        closed: How many have ended, by route and close code.
-        turned_away: How many were more than there may be.
     """
 
     def __init__(
@@ -87,7 +71,7 @@ class WebSocketEndpoint:
         admission: Admission,
         origins: Origins,
         proxies: Proxies,
-        max_connections: int,
+        connections: Connections,
         open_timeout: float,
     ) -> None:
         self._sessions = sessions
@@ -95,13 +79,9 @@ class WebSocketEndpoint:
         self._raw_routes = {name: _raw(route) for name, route in sessions.routes.items()}
         self._origins = origins
         self._proxies = proxies
-        self._max_connections = max_connections
+        self._connections = connections
         self._open_timeout = open_timeout
-        self._loop = asyncio.get_running_loop()
-        self._coalescer = Coalescer(self._loop)
-        self.connections: Counter[tuple[str, str]] = Counter()
-        self.closed: Counter[tuple[str, int]] = Counter()
-        self.turned_away = self._connections = 0
+        self._coalescer = Coalescer(asyncio.get_running_loop())
 
     def _called(self, connection: HTTPConnection) -> tuple[str, Client, bool]:
         """The name of the route that is asked for, by whom, and whether its origin may connect."""
@@ -138,8 +118,7 @@ class WebSocketEndpoint:
             await websocket.close(CloseCode.UNKNOWN_SUBPROTOCOL, "no common subprotocol")
         elif name not in routes:
             await websocket.close(CloseCode.UNKNOWN_ROUTE, ErrorCode.UNKNOWN_ROUTE)
-        elif self._connections >= self._max_connections:
-            self.turned_away += 1
+        elif not self._connections.has_room():
             await websocket.close(CloseCode.UNAVAILABLE, ErrorCode.UNAVAILABLE)
         elif chosen is None:
             await self._connect(websocket, None, self._raw_routes[name], client)
@@ -149,23 +128,13 @@ class WebSocketEndpoint:
     async def _connect(
         self, websocket: WebSocket, subprotocol: str | None, route: Route, client: Client
     ) -> None:
-        self._connections += 1
-        name, spoken, address = route.policy.route, subprotocol or "raw", client.address
-        self.connections[name, spoken] += 1
-        log.info(
-            "connection opened",
-            route=name,
-            subprotocol=spoken,
-            client=address,
-            connections=self._connections,
-        )
+        on_end = self._connections.opened(route.policy.route, subprotocol or "raw", client.address)
         codec = CODECS[subprotocol] if subprotocol else None
-        on_end = partial(self._ended, name, spoken, address, since=self._loop.time())
         connection = WebSocketConnection(
             websocket,
             codec,
             route,
-            visitor=self._admission.arrive(address),
+            visitor=self._admission.arrive(client.address),
             on_end=on_end,
             coalescer=self._coalescer,
             carrier=carrier_of(websocket.headers),
@@ -174,27 +143,3 @@ class WebSocketEndpoint:
             websocket.headers.get("authorization", ""), websocket.scope["subprotocols"]
         )
         await connection.run(self._sessions, shown, self._open_timeout)
-
-    def _ended(
-        self,
-        route: str,
-        subprotocol: str,
-        client: str,
-        code: int,
-        session: str | None,
-        *,
-        since: float,
-    ) -> None:
-        self._connections -= 1
-        self.connections[route, subprotocol] -= 1
-        self.closed[route, code if code in KNOWN_CODES else OTHER_CODE] += 1
-        log.info(
-            "connection closed",
-            route=route,
-            subprotocol=subprotocol,
-            client=client,
-            session=session,
-            code=code,
-            seconds=round(self._loop.time() - since, 3),
-            connections=self._connections,
-        )

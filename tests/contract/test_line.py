@@ -61,6 +61,22 @@ async def unavailable(reply: Reply) -> str:
     return str(caught.value)
 
 
+async def test_commands_are_counted_and_of_those_that_were_sent_the_ones_without_an_answer(
+    own_server: valkey.Server,
+) -> None:
+    async with opened(own_server.url) as line:
+        await line.send(("SET", "a", 1), ("GET", "a"))
+        assert (line._measures.commands, line._measures.failures) == (2, 0)
+        sent = line.send(("PING",), SILENT, ("PING",))
+        async with asyncio.timeout(20 * UNIT):
+            while sent.left != 2:  # noqa: ASYNC110
+                await asyncio.sleep(0)
+        never_sent = line.send(("PING",))
+    for reply in (sent, never_sent):
+        await unavailable(reply)
+    assert (line._measures.commands, line._measures.failures) == (5, 2)
+
+
 # Who is told
 
 

@@ -13,6 +13,7 @@ import httpx
 import pytest
 from click.testing import CliRunner
 from prometheus_client.parser import text_string_to_metric_families
+from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 
 from gateway import Settings, create_app
@@ -24,6 +25,8 @@ from tests.support.client import client, raw
 from tests.support.processes import ENVIRONMENT, Process, admin
 from tests.support.timing import UNIT
 from tests.support.tree import children
+
+ALERTS = Path(__file__).parents[2] / "deploy" / "monitoring" / "alerts.yaml"
 
 ROUTES = """
 [server]
@@ -184,6 +187,31 @@ async def test_what_goes_wrong(start_gateway: Start, platform: Process) -> None:
     assert now.sum("breaker_open") == 0
 
 
+async def test_what_rules_alert_of_is_0_before_it_happens_first(
+    start_gateway: Start, platform: Process
+) -> None:
+    process = start_gateway(platform.url, PLAIN)
+    now = await scrape(process.url)
+    for outcome in ("not_invoked", "unknown", "invoked"):
+        key = {"route": "chat", "status": "failed", "error": "internal", "outcome": outcome}
+        assert now.samples["session_gateway_turns_total", frozenset(key.items())] == 0
+    rules = ALERTS.read_text()
+    asked = re.findall(r"increase\((session_gateway_\w+)\{(\w+)=~?\"([^\"]+)\"\}", rules)
+    assert len(asked) == len(re.findall(r"increase\(", rules))
+    for name, label, values in asked:
+        for value in values.split("|"):
+            there = [has for known, has in now.samples if known == name and (label, value) in has]
+            assert there, (name, value)
+    for context in ("lost", "replayed", "partial"):
+        key = {"route": "chat", "reason": "lost", "context": context}
+        assert now.samples["session_gateway_sessions_renewed_total", frozenset(key.items())] == 0
+    assert {dict(has).get("limit") for _, has in now.samples} - {None} == {
+        *("max_connections", "max_sessions", "max_turns_in_flight", "buffer_bytes"),
+        *("connections_per_address", "connections_per_principal", "sessions_per_principal"),
+        "handshakes_per_second",
+    }
+
+
 async def test_what_is_too_much_names_its_setting(start_gateway: Start, platform: Process) -> None:
     limits = "[server]\nmax_connections = 2\n[store]\nmax_sessions = 1\n"
     process = start_gateway(platform.url, limits + PLAIN)
@@ -201,6 +229,25 @@ async def test_what_is_too_much_names_its_setting(start_gateway: Start, platform
     assert now.sum("limits_hit_total", limit="handshakes_per_second") == 0
     assert now.sum("connections_closed_total", code="4503") == 1
     assert now.sum("connections_closed_total", code="other") == 1, "a client may choose any"
+
+
+async def test_openais_websockets_count_as_others_do(
+    start_gateway: Start, platform: Process
+) -> None:
+    process = start_gateway(
+        platform.url, '[server]\nmax_connections = 1\nlog_level = "INFO"\n' + PLAIN
+    )
+    url = f"{process.url.replace('http', 'ws')}/openai/v1/responses"
+    async with connect(url):
+        now = await scrape(process.url)
+        assert now.sum("connections", route="", protocol="openai") == 1
+        async with client(process.websocket) as chat:
+            assert (await chat.closed())[0] == 4503
+    now = await until(process.url, "connections", 0)
+    assert now.sum("connections_closed_total", route="", code="1000") == 1
+    assert now.sum("limits_hit_total", limit="max_connections") == 1
+    await process.says("connection closed")
+    assert re.search(r"connection closed.*seconds=", process.output)
 
 
 async def test_requests_are_counted(start_gateway: Start, platform: Process) -> None:
@@ -260,6 +307,8 @@ async def test_the_clients_port_has_none_where_others_reach_it(
             response = await http.get(f"{own}/metrics", headers={"Accept": odd})
             assert response.status_code == 200, odd
         assert response.headers["content-type"].startswith("text/plain; version=0.0.4")
+        rebound = await http.get(f"{own}/metrics", headers={"Host": "rebound.example"})
+        assert rebound.status_code == 421, "it is for this machine alone"
     assert process.stop() == 0
 
 

@@ -632,6 +632,25 @@ async def test_a_probe_that_is_cancelled_leaves_it_to_another() -> None:
     assert len(f.model.pending) == 2, "which is alone, as the first was"
 
 
+async def test_a_breaker_refuses_no_longer_than_until_a_probe_may_be_sent(clock: Clock) -> None:
+    f = Fixture(10)
+    f.sicken()
+    assert f.guard.refuses
+    clock.now += OPEN_SECONDS
+    assert f.breaker.is_open
+    assert not f.guard.refuses
+
+
+async def test_all_who_had_to_wait_are_counted(clock: Clock) -> None:
+    f = Fixture(1, patience=7.0)
+    for _ in range(1 + QUEUED + 1):  # the last of which is dropped
+        f.ask()
+    assert sum(f.guard.waited.counts) == 1
+    clock.now += 7.0
+    await turns(3)
+    assert sum(f.guard.waited.counts) == 1 + QUEUED
+
+
 @pytest.mark.parametrize(("failure", "asked"), [(INVALID, False), (WELL, True), (SICK, False)])
 async def test_what_a_probe_says(failure: Failure, asked: bool) -> None:
     f = Fixture(10)

@@ -21,7 +21,7 @@ ALLOWED = {
     "budget": set[str](),
     "admission": {"errors"},
     "measures": set[str](),
-    "tally": {"measures", "protocol", "session"},
+    "tally": {"errors", "measures", "protocol", "session"},
     "tracecontext": set[str](),
     "guard": {"errors", "logs", "measures", "session", "turnstile"},
     "security": {"addresses", "admission", "errors", "logs", "session"},
@@ -90,6 +90,7 @@ ALLOWED = {
     "config": {"sagemaker", "security", "formats", "session", "protocol", "addresses"},
     "storeconfig": {"config", "measures", "session", "stores"},
     "telemetry": {
+        "errors",
         "guard",
         "measures",
         "protocol",
@@ -98,7 +99,7 @@ ALLOWED = {
         "tally",
         "tracecontext",
     },
-    "metricsport": {"config", "process", "telemetry", "transports"},
+    "metricsport": {"addresses", "config", "process", "telemetry", "transports"},
     "checks": {"addresses", "config", "formats", "sagemaker", "security", "session", "storeconfig"},
     "logconfig": {"logs"},
     "app": {

@@ -1,11 +1,14 @@
 """Counting, adding up and showing: what metrics say of turns, and how several processes are one."""
 
+import asyncio
 import re
 from pathlib import Path
 
+import httpx
 import msgspec
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
+from starlette.applications import Starlette
 
 from gateway import tally
 from gateway.errors import ErrorCode, Outcome
@@ -24,9 +27,12 @@ from gateway.session.effects import Invoke
 from gateway.session.ports import ModelRequest, ModelSession
 from gateway.session.turn_queue import Turn
 from gateway.tally import COUNTED, RouteMeasures, Tally, TurnTimes
+from gateway.telemetry import exposition
 from gateway.telemetry.exposition import rendered
 from gateway.telemetry.families import FAMILIES
+from gateway.telemetry.metrics import LOOK_SECONDS, Metrics
 from gateway.telemetry.reading import Reading, total
+from tests.support.timing import UNIT
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "observability.md"
 
@@ -239,6 +245,40 @@ class TestExposition:
         body, kind = rendered(reading(1, 10), "application/openmetrics-text; version=1.0.0")
         assert kind.startswith("application/openmetrics-text; version=1.0.0")
         assert body.endswith(b"# EOF\n")
+
+
+def test_a_loop_that_stands_still_is_late_for_all_that_it_misses() -> None:
+    metrics = Metrics(None)  # type: ignore[arg-type]
+    metrics._see(-0.001)
+    metrics._see(10.0)
+    assert sum(metrics._delay.counts) == 1 + 10 / LOOK_SECONDS
+    assert metrics._delay.counts[-1] == 9 / LOOK_SECONDS, "those of more than a second"
+    assert metrics._delay.counts[0] == 1
+
+
+async def test_the_event_loop_goes_on_while_a_scrape_is_written(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    loop, writing = asyncio.get_running_loop(), 0
+    seen: list[int] = []
+
+    def write(now: Reading, accept: str) -> tuple[bytes, str]:
+        nonlocal writing
+        writing += 1
+        asyncio.run_coroutine_threadsafe(asyncio.sleep(0), loop).result(10 * UNIT)
+        seen.append(writing)
+        writing -= 1
+        return rendered(now, accept)
+
+    async def read() -> Reading:
+        return reading(1, 10)
+
+    monkeypatch.setattr(exposition, "rendered", write)
+    transport = httpx.ASGITransport(Starlette(routes=[exposition.metrics_path(read)]))
+    async with httpx.AsyncClient(transport=transport, base_url="http://a", verify=False) as http:
+        answers = await asyncio.gather(*(http.get("/metrics") for _ in range(3)))
+    assert {answer.status_code for answer in answers} == {200}
+    assert seen == [1, 1, 1], "one at a time"
 
 
 def printed() -> str:

@@ -4,6 +4,7 @@ import asyncio
 import random
 
 import pytest
+import structlog
 from msgspec import UNSET
 from structlog.testing import capture_logs
 
@@ -61,6 +62,27 @@ class TestTurnLines:
                 runner.handle(wire.MessageSend(id="a", text="x"))
                 await f.until(lambda: done(runner, "a"))
         assert logs == []
+
+    async def test_an_application_may_log_them_in_a_way_of_its_own(
+        self, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        caplog.set_level("INFO", "gateway.sessions")
+        said: list[structlog.typing.EventDict] = []
+
+        def keep(_logger: object, _level: str, event: structlog.typing.EventDict) -> str:
+            said.append(event)
+            raise structlog.DropEvent
+
+        before = structlog.get_config()
+        structlog.configure(wrapper_class=structlog.BoundLogger, processors=[keep])
+        try:
+            async with running(log_turns=True) as f:
+                runner = await f.open()
+                await f.ask(runner, "a")
+                assert not f.connection.ended
+        finally:
+            structlog.configure(**before)
+        assert [line["id"] for line in said if line["event"] == "turn"] == ["a"]
 
 
 class TestCrash:

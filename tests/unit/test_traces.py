@@ -1,21 +1,28 @@
 """Traces: what is a span of what, where a turn's parent comes from, and what the model is told."""
 
+import asyncio
+import itertools
+import threading
+import time
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from msgspec import UNSET
-from opentelemetry.sdk.trace import ReadableSpan
+from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 from structlog.testing import capture_logs
 
 from gateway.errors import ErrorCode, Failure
 from gateway.protocol import messages as wire
 from gateway.session.ports import ModelReply
-from gateway.telemetry.traces import TurnTracer, provider
+from gateway.telemetry import traces
+from gateway.telemetry.traces import TurnTracer, exported, provider
 from gateway.tracecontext import CARRIER, MAX_ATTRIBUTES, carrier_in, carrier_of, with_parent
 from tests.support.sessions import done, running
+from tests.support.timing import UNIT
 
 TRACE, SPAN = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 PARENT = f"00-{TRACE}-{SPAN}-01"
@@ -173,6 +180,16 @@ async def test_one_that_is_never_sent_is_a_span_all_the_same(traced: Traced) -> 
     assert first.name in {"turn", "queue"}
 
 
+@pytest.mark.parametrize(("sample", "flags", "there"), [(1, "01", 1), (1, "00", 0), (0, "01", 0)])
+async def test_a_client_decides_against_traces_and_not_for_them(
+    sample: float, flags: str, *, there: bool
+) -> None:
+    traced = Traced(sample)
+    await turn(traced, custom_attributes=f"traceparent={PARENT[:-2]}{flags}")
+    assert bool(traced.spans()) == there
+    traced.provider.shutdown()
+
+
 async def test_none_where_none_are_to_be_but_the_model_is_told_that() -> None:
     traced = Traced(sample=0.0)
     request = await turn(traced, "")
@@ -195,11 +212,129 @@ async def test_a_tracer_that_fails_costs_no_turn(
     assert [entry["event"] for entry in logs].count("a trace failed") == 2
 
 
+async def test_one_that_nobody_is_told_the_end_of_ends_all_the_same(traced: Traced) -> None:
+    async with running() as f:
+        for end in ("crashed", "fenced"):
+            traced.exporter.clear()
+            f.model.waits.clear()
+            runner = await opened(f, traced.tracer())
+            for message_id in ("a", "b"):
+                runner.receive(wire.MessageSend(id=message_id, text="x"), 1, 1)
+            await f.until(lambda: f.model.invoked)
+            f.model.calls.clear()
+            measures = runner.route.measures
+            if end == "crashed":
+                runner._crash(RuntimeError())
+                measures.count()
+                assert measures.turns == {("failed", "internal", "unknown"): 2}
+                assert measures.ended == {"internal": 1}
+                assert not traced.spans()["turn"].status.is_ok
+                assert traced.spans().keys() == {"turn", "queue", "invoke"}
+            else:
+                runner.fenced()
+                measures.count()
+                assert not measures.turns
+                assert not measures.ended, "it goes on"
+                about = traced.spans()["turn"].attributes or {}
+                assert "session_gateway.message" in about
+                assert "session_gateway.status" not in about
+                assert traced.spans().keys() == {"turn", "queue", "invoke"}
+
+
+async def test_turns_of_a_crash_are_counted_wherever_they_were_accepted() -> None:
+    async with running() as f:
+        f.model.waits.clear()
+        runner = await f.open()
+        for message_id in ("a", "b"):
+            runner.handle(wire.MessageSend(id=message_id, text="x"))
+        await f.until(lambda: f.model.invoked)
+        runner._tally._times.clear()
+        runner._crash(RuntimeError())
+        runner._crash(RuntimeError())
+        measures = runner.route.measures
+        measures.count()
+        assert measures.turns == {("failed", "internal", "unknown"): 2}
+        assert measures.ended == {"internal": 1}
+
+
+async def test_a_collector_that_hangs_holds_no_process_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    hangs = threading.Event()
+    monkeypatch.setattr(TracerProvider, "shutdown", lambda _: hangs.wait())
+    monkeypatch.setattr(traces, "EXPORT_SECONDS", 0.01)
+    try:
+        async with asyncio.timeout(10 * UNIT), exported("http://127.0.0.1:1", None, 1.0):
+            pass
+    finally:
+        hangs.set()
+
+
+async def test_a_clock_that_is_set_back_makes_no_span_negative(
+    traced: Traced, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = itertools.count(10**18, -(10**15))
+    monkeypatch.setattr(time, "time_ns", lambda: next(now))
+    await turn(traced, parts=["a", "b"])
+    spans = traced.spans()
+    for span in spans.values():
+        assert span.start_time is not None
+        assert span.end_time is not None
+        assert span.start_time <= span.end_time
+
+
+def test_what_the_environment_says_of_the_resource_holds(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OTEL_SERVICE_NAME", "mine")
+    monkeypatch.setenv("OTEL_RESOURCE_ATTRIBUTES", "deployment.environment=test")
+    about = Traced().provider.resource.attributes
+    assert about["service.name"] == "mine"
+    assert about["deployment.environment"] == "test"
+    assert about["service.instance.id"] == "gw-1"
+
+
 class TestContext:
     def test_headers(self) -> None:
         assert carrier_of({"a": "b", "tracestate": "c=d"}) is None
         headers = {"traceparent": PARENT, "tracestate": "c=d", "a": "b"}
         assert carrier_of(headers) == {"traceparent": PARENT, "tracestate": "c=d"}
+
+    @pytest.mark.parametrize(
+        ("state", "keeps"),
+        [
+            ("a=b", True),
+            ("a=b, c=d e,\t,1@f=g", True),
+            (",".join(f"k{number}=v" for number in range(32)), True),
+            (",".join(f"k{number}=v" for number in range(33)), False),
+            (f"a={'b' * 256}", True),
+            (f"a={'b' * 257}", False),
+            (",".join(["a=" + "b" * 254, "c=" + "d" * 253]), True),
+            (",".join(["a=" + "b" * 254, "c=" + "d" * 255]), False),
+            ("my own words", False),
+            ("Authorization=Bearer a", False),
+            ("a=\x1b[31m", False),
+            ("a=1,a=2", False),
+            ("a=b\n", False),
+        ],
+    )
+    def test_a_state_that_is_none_is_left_out(
+        self, state: str, *, keeps: bool, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        carrier = carrier_of({"traceparent": PARENT, "tracestate": state})
+        assert carrier is not None
+        assert ("tracestate" in carrier) == keeps
+        TraceContextTextMapPropagator().extract(carrier)
+        assert not caplog.records
+
+    def test_a_parent_that_is_too_long_is_none(self) -> None:
+        assert carrier_of({"traceparent": f"01{PARENT[2:]}-" + "a" * 512}) is None
+
+    def test_the_first_that_is_one_counts_and_all_are_replaced(self) -> None:
+        attributes = f"traceparent={'-' * 55};Traceparent={PARENT.upper()},traceparent={PARENT}"
+        assert carrier_in(attributes) == {"traceparent": PARENT}
+        said = f"traceparent={OTHER}"
+        assert with_parent(attributes, OTHER) == f"{said};{said},{said}"
+
+    def test_one_in_place_of_a_shorter_may_not_fit(self) -> None:
+        attributes = "traceparent=a;" + "b" * (MAX_ATTRIBUTES - 14)
+        assert with_parent(attributes, PARENT) == attributes
 
     @pytest.mark.parametrize(
         "attributes",

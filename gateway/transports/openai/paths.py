@@ -8,6 +8,7 @@ from starlette.routing import BaseRoute, WebSocketRoute
 from gateway.admission import Admission
 from gateway.session.storage import RecordStore
 from gateway.sessions import Sessions
+from gateway.transports.open import Connections
 from gateway.transports.openai.chat import ChatCompletions
 from gateway.transports.openai.conversations import Conversations
 from gateway.transports.openai.gate import SHOWN, TAKEN, OpenAiGate
@@ -30,7 +31,7 @@ def paths(
     proxies: Proxies,
     keep_seconds: float,
     heartbeat_seconds: float,
-    max_connections: int,
+    connections: Connections,
     answered: Counter[int],
 ) -> list[BaseRoute]:
     """The paths.
@@ -43,7 +44,7 @@ def paths(
         proxies: Finds out who asks.
         keep_seconds: How long that is kept.
         heartbeat_seconds: How long a stream may be silent.
-        max_connections: How many WebSockets there may be at once.
+        connections: Counts WebSockets.
         answered: Counts requests by the status of their answer.
     """
     gate = OpenAiGate(
@@ -67,7 +68,7 @@ def paths(
         admission=admission,
         origins=origins,
         proxies=proxies,
-        max_connections=max_connections,
+        connections=connections,
     )
     completions = ChatCompletions(
         sessions,

@@ -6,7 +6,6 @@ What is not stored is known to its connection alone, and goes with it, session a
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable
 
 import msgspec
 import structlog
@@ -18,6 +17,7 @@ from gateway.sessions import Sessions
 from gateway.transports.credentials import credentials_of, may_be_echoed
 from gateway.transports.exchange import Moved
 from gateway.transports.link import LINK, Link
+from gateway.transports.open import Connections, OnEnd
 from gateway.transports.openai.asking import Failed
 from gateway.transports.openai.chain import Chain
 from gateway.transports.openai.errors import Invalid, answer_of, error_of, status_of
@@ -46,7 +46,7 @@ class ResponsesSocket:
         admission: Lets clients in.
         origins: Which pages may connect.
         proxies: Finds out who does.
-        max_connections: How many there may be at once.
+        connections: Counts them.
     """
 
     def __init__(
@@ -58,7 +58,7 @@ class ResponsesSocket:
         admission: Admission,
         origins: Origins,
         proxies: Proxies,
-        max_connections: int,
+        connections: Connections,
     ) -> None:
         self._sessions = sessions
         self._starter = starter
@@ -66,8 +66,7 @@ class ResponsesSocket:
         self._admission = admission
         self._origins = origins
         self._proxies = proxies
-        self._max_connections = max_connections
-        self._connections = 0
+        self._connections = connections
 
     async def serve(self, websocket: WebSocket) -> None:
         """Serve one connection. Whoever may not connect is told so by an HTTP response."""
@@ -86,31 +85,10 @@ class ResponsesSocket:
             return
         offered = filter(may_be_echoed, websocket.scope["subprotocols"])
         await websocket.accept(next(offered, None))
-        self._connections += 1
-        address = client.address
-        log.info(
-            "connection opened",
-            route=None,
-            subprotocol="openai",
-            client=address,
-            connections=self._connections,
-        )
+        on_end = self._connections.opened(None, "openai", client.address)
         chain = Chain(self._sessions, self._starter, self._keeper, visitor)
         link: Link = websocket.scope["extensions"][LINK]
-
-        def ended(code: int) -> None:
-            self._connections -= 1
-            log.info(
-                "connection closed",
-                route=None,
-                subprotocol="openai",
-                client=address,
-                session=chain.session_id,
-                code=code,
-                connections=self._connections,
-            )
-
-        connection = _Connection(link, chain, visitor, ended)
+        connection = _Connection(link, chain, visitor, on_end)
         connection.begin()
         self._sessions.spawn(connection.run(self._sessions))
 
@@ -121,7 +99,7 @@ class ResponsesSocket:
         await visitor.identify(shown, route=None)
         if visitor.principal is None:
             raise Refused(ErrorCode.UNAUTHENTICATED, "This needs a key or a token.")
-        if self._connections >= self._max_connections:
+        if not self._connections.has_room():
             text = "There are as many connections as there may be."
             raise Refused(ErrorCode.UNAVAILABLE, text)
 
@@ -129,9 +107,7 @@ class ResponsesSocket:
 class _Connection:
     """One client's connection, which is answered one request after the other."""
 
-    def __init__(
-        self, link: Link, chain: Chain, visitor: Visitor, on_end: Callable[[int], None]
-    ) -> None:
+    def __init__(self, link: Link, chain: Chain, visitor: Visitor, on_end: OnEnd) -> None:
         self._link = link
         self._chain = chain
         self._visitor = visitor
@@ -182,7 +158,7 @@ class _Connection:
 
     def _ended(self, code: int) -> None:
         self._is_open = False
-        self._on_end(int(code))
+        self._on_end(int(code), self._chain.session_id)
         self._wake()
 
     def _wake(self) -> None:

@@ -19,6 +19,7 @@ from gateway.errors import ErrorCode, Failure, Outcome
 from gateway.session.ports import ModelReply
 from gateway.session.storage import StoreUnavailable
 from gateway.stores.memory import MemoryStore
+from gateway.transports.open import Connections
 from gateway.transports.openai import responses
 from gateway.transports.openai.keeping import RESENT_SECONDS, Keeper, record_name
 from gateway.transports.openai.paths import paths
@@ -138,7 +139,7 @@ async def api(
                 proxies=Proxies(),
                 keep_seconds=keep_seconds,
                 heartbeat_seconds=60.0,
-                max_connections=connections,
+                connections=Connections(connections),
                 answered=Counter(),
             )
         )
