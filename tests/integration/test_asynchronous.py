@@ -3,7 +3,8 @@
 import asyncio
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from contextlib import ExitStack
 
 import httpx
 import pytest
@@ -50,10 +51,9 @@ def begin(start_gateway: Start, later: Process) -> Begin:
 
 
 @pytest.fixture
-def shared() -> Iterator[str]:
-    """A store that gateways share."""
-    with valkey.server() as server:
-        yield STORE.format(url=server.url)
+def shared(stack: ExitStack) -> str:
+    """A store that gateways share, and that outlives them."""
+    return STORE.format(url=stack.enter_context(valkey.server()).url)
 
 
 QUEUED = 'input_location = "s3://inputs/put/"\nnotification_queue_url = "{url}/_sqs"'

@@ -55,7 +55,6 @@ scrape_configs:
 EMPTY = {
     "Time that these have waited": "no turn had to wait",
     "Answers over HTTP": "nobody has asked over HTTP",
-    "Limits hit": "none was",
 }
 """Panels that have nothing to show of what the test does, and why."""
 
