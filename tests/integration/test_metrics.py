@@ -17,6 +17,7 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 
 from gateway import Settings, create_app
+from gateway.budget import COUNTED_BYTES
 from gateway.cli import main
 from gateway.local.valkey import LocalValkey
 from gateway.security.keys import add
@@ -126,7 +127,7 @@ async def test_what_a_conversation_leaves_in_the_metrics(
         assert (await chat.ask("hi"))["status"] == "completed"
         assert (await other.ask("hi"))["status"] == "completed"
         await chat.send("message.send", id="slow", text="/sleep 60")
-        await chat.send("message.send", id="next", text="hi")
+        await chat.send("message.send", id="next", text="hi" * COUNTED_BYTES)
         await chat.send("message.send", id="over", text="hi")
         assert (await chat.until("error"))["code"] == "queue_full"
         await chat.send("nonsense")
