@@ -62,6 +62,7 @@ class Session:
     __slots__ = (
         "announced",
         "clients",
+        "drained",
         "ending",
         "held",
         "history",
@@ -89,6 +90,8 @@ class Session:
         self.upstream = Upstream(policy, self.history, queue, self.out)
         self.clients = Clients(policy, self.out)
         self.announced = False
+        self.drained = False
+        """Whether its end is what the gateway waits for before it goes."""
         self.held = False
         """Whether it is to move to another process."""
         self.inherited = False
@@ -429,6 +432,7 @@ class Session:
 
     def _drain_closing(self, event: on.Drain) -> None:
         """Let it close; where time is up, cancel the turn that is still at the model."""
+        self.drained = True
         turn = self.turns.running
         if event.force and turn is not None:
             self.turns.stop(turn)
@@ -488,7 +492,7 @@ class Session:
     @property
     def _may_come_back(self) -> bool:
         """Whether the gateway is there for a client that wants the last events."""
-        return self._ended_by.reason != "operator"
+        return not self.drained and self._ended_by.reason != "operator"
 
     def _finish(self, close: CloseCode, reason: str) -> None:
         self.out.do(do.CloseClient(close, reason))

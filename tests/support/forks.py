@@ -7,6 +7,7 @@ and of the package to show.
 
 import atexit
 import contextlib
+import faulthandler
 import gc
 import json
 import os
@@ -154,6 +155,7 @@ def _run() -> None:
     os.environ.clear()
     os.environ.update(request["environment"])
     os.chdir(request["cwd"])
+    faulthandler.enable()  # of one that does not end, SIGABRT shows where it is
     main(request["arguments"], prog_name="session-gateway")
 
 

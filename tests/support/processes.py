@@ -99,9 +99,15 @@ class Process:
         """Wait for its end; returns its exit code.
 
         Raises:
-            AssertionError: It has written a secret.
+            AssertionError: It does not end, or has written a secret.
         """
-        code = self.popen.wait(30 * UNIT)
+        try:
+            code = self.popen.wait(30 * UNIT)
+        except (TimeoutError, subprocess.TimeoutExpired):
+            self.popen.send_signal(signal.SIGABRT)  # the commands say then where they are
+            self.popen.wait(30 * UNIT)
+            self._reader.join()
+            raise AssertionError(f"It does not end:\n{self.output}") from None
         self._reader.join()
         secrets.check(self.output)
         return code

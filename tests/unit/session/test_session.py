@@ -739,6 +739,15 @@ class TestDraining:
         script.closed()
         assert script.state is State.CLOSED
 
+    def test_nor_to_a_session_that_was_being_closed_already(self) -> None:
+        script = Script(resume_seconds=30).ready()
+        script.moves = False  # what can move is not drained
+        script.step(wire.SessionClose())
+        script.step(on.Drain())
+        script.closed()
+        assert script.last(wire.SessionClosed).reason == "client"
+        assert script.state is State.CLOSED
+
     def test_when_time_is_up_it_is_cancelled(self) -> None:
         script = Script().ready()
         script.step(send("a"))
