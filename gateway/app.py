@@ -15,7 +15,7 @@ from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route as HttpRoute
-from starlette.routing import Router, WebSocketRoute
+from starlette.routing import WebSocketRoute
 from starlette.types import ASGIApp
 
 from gateway.admission import Admission
@@ -50,7 +50,7 @@ from gateway.telemetry.metrics import Metrics, Sources
 from gateway.transports.api import Api
 from gateway.transports.asgi import PlainAsgi
 from gateway.transports.drafts import OPTION_HEADERS, REPLY_HEADERS
-from gateway.transports.gate import Gate
+from gateway.transports.gate import Gate, Paths
 from gateway.transports.hosts import Hosts
 from gateway.transports.open import Connections
 from gateway.transports.openai.paths import paths
@@ -366,7 +366,7 @@ def _tokens(jwt: JwtSettings, spawn: Spawn, reloader: Reloader) -> Tokens:
 
 def application(
     settings: Settings, sessions: Sessions, admission: Admission, records: RecordStore
-) -> tuple[Router, Connections, Gate]:
+) -> tuple[Paths, Connections, Gate]:
     """The ASGI application, and what counts its connections and its requests."""
     origins = Origins(
         {name: route.allowed_origins for name, route in settings.routes.items()},
@@ -432,5 +432,5 @@ def application(
     )
     # The API's requests are many, and need no middleware.
     own = [*api.routes(), gate.path("/v1/tickets", POST=ticket)]
-    app = Router(own, redirect_slashes=False, default=rest)
+    app = Paths(own, rest)
     return app, connections, gate

@@ -221,7 +221,7 @@ class SessionRunner:
         if self._subscribers.has_left(client):
             self._count()
         elif self._subscribers.remove(client) is not None:
-            self._detached([client])
+            self.handle(on.Detached(client))
 
     def _detached(self, clients: list[ClientId]) -> None:
         for client in clients:

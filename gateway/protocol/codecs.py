@@ -220,9 +220,16 @@ def check_texts(message: MessageSend) -> None:
     _check_id(message)
     options = structs.astuple(message)[: len(OPTIONS)]
     if options != _NO_OPTIONS:
-        for name, value in zip(OPTIONS, options, strict=True):
-            if value is not UNSET and not (value.isascii() and value.isprintable()):
-                raise _wrong(message, "Expected printable ASCII characters", name)
+        given = {
+            name: value for name, value in zip(OPTIONS, options, strict=True) if value is not UNSET
+        }
+        if not _is_printable("".join(given.values())):
+            name = next(name for name, value in given.items() if not _is_printable(value))
+            raise _wrong(message, "Expected printable ASCII characters", name)
+
+
+def _is_printable(text: str) -> bool:
+    return text.isascii() and text.isprintable()
 
 
 def _checked(message: MessageSend, bodies: str) -> MessageSend:

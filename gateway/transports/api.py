@@ -13,7 +13,7 @@ from itertools import count
 
 import msgspec
 from starlette.responses import Response
-from starlette.routing import BaseRoute
+from starlette.routing import Route as HttpRoute
 
 from gateway.admission import Refused, Visitor
 from gateway.errors import WAIT_SECONDS, CloseCode, ErrorCode, Outcome
@@ -109,7 +109,7 @@ class Api:
         policies = [route.policy for route in sessions.routes.values()]
         self._most_bytes = max(policy.message_bytes for policy in policies)
 
-    def routes(self) -> list[BaseRoute]:
+    def routes(self) -> list[HttpRoute]:
         """The paths."""
         session = "/v1/sessions/{session_id}"
         return [

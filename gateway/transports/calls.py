@@ -4,7 +4,7 @@ The latter is the handshake, and all of a WebSocket whose frames are not taken b
 """
 
 import asyncio
-from collections.abc import Callable, Iterable, MutableMapping
+from collections.abc import Callable, Collection, MutableMapping
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
@@ -422,13 +422,11 @@ class HttpCall:
             case other:
                 raise RuntimeError(f"unexpected ASGI message {other!r}")
 
-    def _head(self, status: int, headers: Iterable[tuple[bytes, bytes]]) -> bytes:
+    def _head(self, status: int, headers: Collection[tuple[bytes, bytes]]) -> bytes:
         """The response's head, which also says how its body ends."""
-        lines, length = [b"HTTP/1.1 %d %b" % (status, _PHRASES.get(status, b""))], None
-        for name, value in headers:
-            lines.append(b"%b: %b" % (name, value))
-            if name == b"content-length":
-                length = value
+        lines = [b"HTTP/1.1 %d %b" % (status, _PHRASES.get(status, b""))]
+        lines += [name + b": " + value for name, value in headers]
+        length = dict(headers).get(b"content-length")
         if self._scope["method"] == "HEAD" or status in _BODILESS:
             self._left = 0
         elif length is not None:

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from operator import attrgetter
 
 import msgspec
-from msgspec import UNSET, structs
-from starlette.requests import ClientDisconnect, Request
+from msgspec import UNSET
+from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
 from gateway.admission import Refused
@@ -69,9 +69,8 @@ class Draft:
         self.streams = sse.MEDIA_TYPE in _text(headers.get(b"accept", b"")).lower()
         self._body = body
         self._type = _text(headers.get(b"content-type", b""))
-        self._said = {
-            name: _text(headers[header]) for header, name in _OPTIONS.items() if header in headers
-        }
+        given = _OPTIONS.keys() & headers.keys()
+        self._said = {_OPTIONS[header]: _text(headers[header]) for header in given}
 
     def message(self, route: Route) -> MessageSend:
         """The message.
@@ -88,11 +87,11 @@ class Draft:
         if self._type and not is_text:
             said["content_type"] = self._type
         try:
-            message = msgspec.convert(said, MessageSend)
             if is_text:  # which the route makes the model's request of
-                message = structs.replace(message, text=body.decode())
+                said["text"] = body.decode()
             else:
-                message = structs.replace(message, data=body)
+                said["bytes"] = body
+            message = msgspec.convert(said, MessageSend)
             check_texts(message)
         except UnicodeDecodeError:
             raise Refused(ErrorCode.BAD_MESSAGE, "The body is no text in UTF-8.") from None
@@ -112,13 +111,13 @@ def _text(value: bytes) -> str:
     return value.decode("latin-1")
 
 
-async def body_of(request: Request, most: int) -> bytes:
+async def body_of(request: ApiRequest, most: int) -> bytes:
     """A request's body.
 
     Raises:
         Refused: It is larger than any may be.
     """
-    length = request.headers.get("content-length", "")
+    length = request.named.get(b"content-length", b"")
     if length.isdigit() and int(length) > most:
         raise _too_large(most)
     body, more = bytearray(), True
@@ -156,16 +155,23 @@ def reply_of(done: MessageDone, message_id: str, parts: Sequence[MessageDelta]) 
         body, kind = b"".join(map(_body_of, parts)), BINARY
     if done.content_type is not UNSET:
         kind = done.content_type
-    response = Response(body)
-    response.raw_headers += [
+    headers = [
         (b"cache-control", b"no-store"),
         (b"content-type", kind.encode("latin-1", "replace")),
         (b"idempotency-key", message_id.encode("latin-1")),
     ]
     for name, value in zip(_REPLY, _said_of(done), strict=True):
         if value is not UNSET:
-            response.raw_headers.append((name, str(value).encode("latin-1", "replace")))
-    return response
+            headers.append((name, str(value).encode("latin-1", "replace")))
+    return _Reply(body, headers)
+
+
+class _Reply(Response):
+    """A body as it is, with headers as they are."""
+
+    def __init__(self, body: bytes, headers: list[tuple[bytes, bytes]]) -> None:
+        self.status_code, self.body, self.background = 200, body, None
+        self.raw_headers = [*headers, (b"content-length", b"%d" % len(body))]
 
 
 def _body_of(part: MessageDelta) -> bytes:

@@ -175,7 +175,7 @@ class Exchange:
 
     async def _send(self) -> Listener:
         """Send the message, and listen to what becomes of it."""
-        listener = Listener(patient=self.seconds is None)
+        listener = Listener(patient=self.seconds is None and not self._claims)
         try:
             await join(self._sessions, self._asker, self._after, listener)
         except Refused as refused:

@@ -1,12 +1,12 @@
 """What each request to the API passes: its page's origin, who sends it, errors as problems."""
 
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route as HttpRoute
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from gateway.admission import Admission, Refused, Visitor
 from gateway.errors import ErrorCode
@@ -20,17 +20,32 @@ from gateway.transports.proxies import Proxies
 class ApiRequest(Request):
     """A request to the API.
 
+    Args:
+        scope: See the ASGI specification.
+        receive: Likewise.
+        send: Likewise.
+        answered: Counts responses by their status.
+
     Attributes:
         named: Its headers by their names in lower case; of those that are repeated, the last.
+        is_answered: Whether its response has begun.
     """
 
-    def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def __init__(self, scope: Scope, receive: Receive, send: Send, answered: Counter[int]) -> None:
         super().__init__(scope, receive, send)
+        self._answered = answered
         self.named: dict[bytes, bytes] = dict(scope["headers"])
+        self.is_answered = False
 
     def text(self, name: bytes) -> str:
         """A header's value; empty where there is none."""
         return self.named.get(name, b"").decode("latin-1")
+
+    async def respond(self, response: Response) -> None:
+        """Answer it."""
+        self.is_answered = True
+        self._answered[response.status_code] += 1
+        await response(self.scope, self.receive, self._send)
 
 
 Handler = Callable[[ApiRequest, Visitor], Awaitable[Response]]
@@ -85,20 +100,15 @@ class Gate:
             visitor: Who is answered; None where that is not looked at.
         """
 
-    async def call(self, handler: Handler, request: ApiRequest, visitor: Visitor) -> Response:
+    def call(self, handler: Handler, request: ApiRequest, visitor: Visitor) -> Awaitable[Response]:
         """Have a handler answer."""
-        return await handler(request, visitor)
+        return handler(request, visitor)
 
     def path(self, path: str, **handlers: Handler) -> HttpRoute:
         """A path, with what answers each of its methods."""
         return HttpRoute(path, _Path(self, handlers))
 
-    async def answer(
-        self,
-        handlers: Mapping[str, Handler],
-        request: ApiRequest,
-        respond: Callable[[Response], Awaitable[None]],
-    ) -> None:
+    async def answer(self, handlers: Mapping[str, Handler], request: ApiRequest) -> None:
         """Answer one request."""
         headers, client = request.named, self._proxies.client(request)
         route = request.path_params.get("route")
@@ -108,12 +118,13 @@ class Gate:
             response = self.refuse(Refused(ErrorCode.FORBIDDEN, REFUSED))
             response.raw_headers += shared
             self.finish(response, None)
-            await respond(response)
+            await request.respond(response)
             return
         if origin is not None:
             shared.append((b"access-control-allow-origin", origin.encode("latin-1")))
             shared.append((b"access-control-expose-headers", self._shown.encode()))
-        if request.method == "OPTIONS":
+        method = request.method
+        if method == "OPTIONS":
             asked = {
                 "Access-Control-Allow-Methods": ", ".join(handlers),
                 "Access-Control-Allow-Headers": self._taken,
@@ -121,12 +132,13 @@ class Gate:
             }
             response = Response(status_code=204, headers=asked)
             response.raw_headers += shared
-            await respond(response)
+            await request.respond(response)
             return
-        if request.method not in handlers:
+        handler = handlers.get(method)
+        if handler is None:
             response = not_allowed(handlers)
             response.raw_headers += shared
-            await respond(response)
+            await request.respond(response)
             return
         visitor = self._admission.arrive(client.address)
         try:
@@ -136,12 +148,12 @@ class Gate:
                     response = self.refuse(Refused(ErrorCode.UNAUTHENTICATED, NOBODY))
                 else:
                     visitor.refund()
-                    response = await self.call(handlers[request.method], request, visitor)
+                    response = await self.call(handler, request, visitor)
             except Refused as refused:
                 response = self.refuse(refused)
             response.raw_headers += shared
             self.finish(response, visitor)
-            await respond(response)
+            await request.respond(response)
         finally:
             visitor.release()
 
@@ -155,6 +167,32 @@ def text_of(value: bytes | None) -> str | None:
     return None if value is None else value.decode("latin-1")
 
 
+class Paths:
+    """An ASGI application: some paths, and another application for all others.
+
+    It does what Starlette's router does, in a third of the time: a message is a request here.
+
+    Args:
+        routes: Each with a `_Path`, which has an answer for every method.
+        others: What has all other paths.
+    """
+
+    def __init__(self, routes: Sequence[HttpRoute], others: ASGIApp) -> None:
+        self.routes = [*routes]
+        self._others = others
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """See the ASGI specification."""
+        if scope["type"] == "http":
+            path = scope["path"].removeprefix(scope.get("root_path", ""))
+            for route in self.routes:
+                if (match := route.path_regex.match(path)) is not None:
+                    scope["path_params"] = match.groupdict()
+                    await route.handle(scope, receive, send)
+                    return
+        await self._others(scope, receive, send)
+
+
 class _Path:
     """An ASGI application: one path."""
 
@@ -164,24 +202,15 @@ class _Path:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """See the ASGI specification."""
-
-        responds = False
-
-        async def respond(response: Response) -> None:
-            nonlocal responds
-            responds = True
-            self._gate.answered[response.status_code] += 1
-            await response(scope, receive, send)
-
-        request = ApiRequest(scope, receive, send)
+        request = ApiRequest(scope, receive, send, self._gate.answered)
         traced = b"traceparent" in request.named
         token = CARRIER.set(carrier_of(request.headers) if traced else None)
         try:
-            await self._gate.answer(self._handlers, request, respond)
+            await self._gate.answer(self._handlers, request)
         except ClientDisconnect:
             pass  # which the server knows
         except Exception:
-            if not responds:  # else another status has been sent
+            if not request.is_answered:  # else another status has been sent
                 self._gate.answered[500] += 1
             raise
         finally:

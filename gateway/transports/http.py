@@ -313,7 +313,8 @@ class HttpProtocol(asyncio.Protocol):
                 idle = self._config.timeout_keep_alive
                 self._timer = self._loop.call_later(idle, self._close)
                 self._idle = True
-            self.read_on()
+            if self._buffer or not self._reading:
+                self.read_on()
 
     def refuse(self, status: int, *, answered: bool = False) -> None:
         """Answer a request that can't be taken, and close."""

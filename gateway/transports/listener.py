@@ -29,7 +29,7 @@ class Listener:
 
     Args:
         resume_key: What the client has shown, for the events that say it.
-        patient: Whether it is in no hurry for what nobody else is.
+        patient: Whether it need not be told at once that its message was accepted.
 
     Attributes:
         reader: Its place in the log.
@@ -44,6 +44,7 @@ class Listener:
         self._client: ClientId | None = None
         self._loop = asyncio.get_running_loop()
         self._news: asyncio.Future[None] | None = None
+        self._has_news = False
         self._end: CloseCode | None = None
         self._is_cut = False
 
@@ -62,11 +63,14 @@ class Listener:
     def begin(self, conversation: Conversation, client: ClientId) -> None:
         """It has been let in."""
         self._conversation, self._client = conversation, client
+        if self.reader.is_behind:
+            self._has_news = True
 
     def go_on(self, conversation: Conversation, client: ClientId) -> None:
         """See `gateway.conversation.Traveller`."""
         self.begin(conversation, client)
         self.reader.move(conversation.log)
+        self._has_news = True
 
     def leave(self) -> None:
         """Listen no more."""
@@ -86,11 +90,11 @@ class Listener:
             TimeoutError: There was nothing for so long.
         """
         while True:
-            messages = list[ServerMessage]()
-            while len(messages) < MESSAGES_AT_ONCE and (message := self._take()) is not None:
-                messages.append(message)
-            if messages:
-                return messages
+            if self._has_news:
+                messages = self._taken()
+                self._has_news = len(messages) == MESSAGES_AT_ONCE
+                if messages:
+                    return messages
             if self._end is not None:
                 raise Ended(self._end)
             await self._wait(seconds)
@@ -107,15 +111,22 @@ class Listener:
             if timer is not None:
                 timer.cancel()
 
-    def _take(self) -> ServerMessage | None:
-        return None if self._is_cut else self.reader.take()
+    def _taken(self) -> list[ServerMessage]:
+        messages = list[ServerMessage]()
+        if not self._is_cut:
+            take = self.reader.take
+            while len(messages) < MESSAGES_AT_ONCE and (message := take()) is not None:
+                messages.append(message)
+        return messages
 
     # What the session asks for
 
     def wake(self, *, soon: bool) -> None:
         """See `gateway.subscribers.Subscriber`."""
-        if self._news is not None and not self._news.done() and (soon or not self._patient):
-            self._news.set_result(None)
+        if soon or not self._patient:
+            self._has_news = True
+            if self._news is not None and not self._news.done():
+                self._news.set_result(None)
 
     def flush(self) -> None:
         """See `gateway.subscribers.Subscriber`."""

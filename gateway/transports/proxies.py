@@ -92,8 +92,10 @@ class Proxies:
 
     def client(self, connection: HTTPConnection) -> Client:
         """Who has sent a request or a handshake; see `client_of`."""
-        peer, scheme = connection.client, connection.scope["scheme"]
-        return self.client_of(peer and peer.host, connection.headers, scheme)
+        peer, scheme = connection.scope["client"], connection.scope["scheme"]
+        if not self._trusted:
+            return Client(peer[0] if peer else "", _SCHEMES[scheme])
+        return self.client_of(peer and peer[0], connection.headers, scheme)
 
     def trusts(self, address: str) -> bool:
         """Whether that is the address of a proxy which is believed."""

@@ -150,28 +150,26 @@ def head_of(data: bytes) -> Head:
     finally:
         del parsed.parser  # else the two keep each other in memory
     version, headers = parser.get_http_version(), parsed.headers
-    hosts = lengths = 0
-    length, waits = b"0", False
-    for name, value in headers:
-        if name == b"host":
-            hosts += 1
-        elif name == b"content-length":
-            lengths += 1
-            length = value
-        elif name == b"expect":
-            waits = value.lower() == b"100-continue" and version == "1.1"
+    named = dict(headers)
+    length = named.get(b"content-length", b"0")
+    waits = version == "1.1" and named.get(b"expect", b"").lower() == b"100-continue"
     if (
         not parsed.is_whole
         or version not in {"1.0", "1.1"}
-        or hosts > 1
-        or (not hosts and version == "1.1")
-        or lengths > 1
+        or (version == "1.1" and b"host" not in named)
         or not length.isdigit()
+        or (len(named) < len(headers) and _repeats(headers))
     ):
         raise BadRequest
     keep_alive = version == "1.1" and parsed.keep_alive
     body = _Sized(int(length))
     return Head(parser.get_method(), parsed.target, version, headers, keep_alive, waits, body)
+
+
+def _repeats(headers: list[tuple[bytes, bytes]]) -> bool:
+    """Whether there is more than one of a header that may be there but once."""
+    names = [name for name, _ in headers]
+    return names.count(b"host") > 1 or names.count(b"content-length") > 1
 
 
 def _chunked(data: bytes) -> Head:

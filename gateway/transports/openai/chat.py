@@ -27,6 +27,7 @@ from gateway.sessions import Sessions
 from gateway.transports import sse
 from gateway.transports.drafts import NOT_STORED, body_of
 from gateway.transports.exchange import AlreadyAnswered, Exchange, IdTaken, Moved, principal_of
+from gateway.transports.gate import ApiRequest
 from gateway.transports.leaving import Leaving
 from gateway.transports.openai.chats import (
     alias_of,
@@ -89,7 +90,7 @@ class ChatCompletions:
         """The path."""
         return [self._gate.path("/openai/v1/chat/completions", POST=self.create)]
 
-    async def create(self, request: Request, visitor: Visitor) -> Response:
+    async def create(self, request: ApiRequest, visitor: Visitor) -> Response:
         """Have a completion made."""
         if self._sessions.draining:
             text = "This gateway is about to stop; ask another."

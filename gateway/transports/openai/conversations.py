@@ -18,6 +18,7 @@ from gateway.admission import Refused, Visitor
 from gateway.errors import ErrorCode
 from gateway.transports.drafts import body_of
 from gateway.transports.exchange import principal_of
+from gateway.transports.gate import ApiRequest
 from gateway.transports.openai.errors import not_found
 from gateway.transports.openai.gate import OpenAiGate
 from gateway.transports.openai.items import Item, taken
@@ -66,7 +67,7 @@ class Conversations:
             self._gate.path(f"{one}/items/{{item_id}}", GET=self.item, DELETE=self.remove),
         ]
 
-    async def _body(self, request: Request, visitor: Visitor) -> bytes:
+    async def _body(self, request: ApiRequest, visitor: Visitor) -> bytes:
         body = await body_of(request, self._most_bytes)
         if wait := visitor.take(len(body)):
             text = "You send more than you may; wait a little."
@@ -75,7 +76,7 @@ class Conversations:
 
     # A conversation
 
-    async def create(self, request: Request, visitor: Visitor) -> Response:
+    async def create(self, request: ApiRequest, visitor: Visitor) -> Response:
         """Begin a conversation."""
         body = await self._body(request, visitor)
         asked = parse(body or b"{}", CreateConversation)
@@ -116,7 +117,7 @@ class Conversations:
         thread = await self._thread(request, visitor)
         return json_response(_shown(request.path_params["conversation_id"], thread))
 
-    async def update(self, request: Request, visitor: Visitor) -> Response:
+    async def update(self, request: ApiRequest, visitor: Visitor) -> Response:
         """Give it other metadata."""
         asked = parse(await self._body(request, visitor), UpdateConversation)
         thread = await self._thread(request, visitor)
@@ -142,7 +143,7 @@ class Conversations:
         found = await self._found(request, visitor)
         return json_response(page(items_in(found.entries), request.query_params))
 
-    async def add(self, request: Request, visitor: Visitor) -> Response:
+    async def add(self, request: ApiRequest, visitor: Visitor) -> Response:
         """Add to what is said."""
         asked = parse(await self._body(request, visitor), CreateItems)
         found = await self._found(request, visitor)

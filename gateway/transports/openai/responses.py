@@ -19,6 +19,7 @@ from gateway.sessions import Sessions
 from gateway.transports import sse
 from gateway.transports.drafts import body_of
 from gateway.transports.exchange import Moved, principal_of
+from gateway.transports.gate import ApiRequest
 from gateway.transports.leaving import Leaving
 from gateway.transports.openai.asking import Ask, Failed, unknown
 from gateway.transports.openai.errors import Invalid, answer_of, not_found
@@ -89,7 +90,7 @@ class Responses:
 
     # A response begins
 
-    async def create(self, request: Request, visitor: Visitor) -> Response:
+    async def create(self, request: ApiRequest, visitor: Visitor) -> Response:
         """Have a response made."""
         body = await body_of(request, self._most_bytes)
         if wait := visitor.take(len(body)):
