@@ -3,9 +3,12 @@
 One remembers: what was said to a session exists nowhere but in its instance's memory. The other
 forgets, as vLLM, LMI and TGI do: a request brings all of the conversation in OpenAI's ``messages``,
 and its session only leads to the instance whose cache is warm. Either way a session has a slot of
-llama.cpp, whose KV cache has what came before, so that a turn evaluates only what is new.
+llama.cpp, whose KV cache has what came before, so that a turn evaluates only what is new. Where
+there are as many sessions as slots, one that remembers takes no more, and one that forgets lets
+them share.
 """
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import aclosing
 
@@ -27,6 +30,8 @@ TOKEN_CHARACTERS = 3
 """A token is about four characters of English; fewer are assumed, so that what is kept fits."""
 MESSAGE_TOKENS = 6
 """What is around a message."""
+SESSIONS = 1000
+"""Of an instance that forgets; those that share a slot evaluate more of what came before."""
 
 
 class Context(Conversation):
@@ -57,15 +62,15 @@ class LanguageModel(StatefulContainer[Context]):
         slots: Sequence[int] = range(SLOTS),
         forgets: bool = False,
     ) -> None:
-        super().__init__(name, max_sessions=len(slots), forgets=forgets)
+        super().__init__(name, max_sessions=SESSIONS if forgets else len(slots), forgets=forgets)
         self._llama = llama
         self._slots = slots
 
     def new_conversation(self, session_id: str, expires_at: float) -> Context:
         """See `StatefulContainer.new_conversation`."""
-        taken = {context.slot for context in self._conversations.values()}
-        free = next(slot for slot in self._slots if slot not in taken)
-        return Context(session_id, expires_at, free)
+        taken = Counter(context.slot for context in self._conversations.values())
+        slot = min(self._slots, key=taken.__getitem__)
+        return Context(session_id, expires_at, slot)
 
     async def turn(
         self,

@@ -57,7 +57,7 @@ FAMILIES = (
     Family(
         "messages_refused",
         "counter",
-        "Messages that were answered with an error and changed nothing, by its code.",
+        "Messages, openings and handshakes that an error was the answer to, by its code.",
         ("route", "code"),
     ),
     Family(

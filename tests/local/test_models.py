@@ -364,6 +364,12 @@ class TestLanguageModel:
         assert warm == other_warm
         assert warm > len(question) / 4, "the turn before is not evaluated again"
         assert watched.slots == [0, half, 0, half]
+        for _ in range(half):
+            opened = await models[0].invoke({}, b'{"requestType":"NEW_SESSION"}')
+        shares = opened.headers[NEW_SESSION_ID].partition(";")[0]
+        both = (said(models[0], session, question) for session in (sessions[0], shares))
+        assert await asyncio.gather(*both) == [spoken[0], spoken[0]]
+        assert watched.slots[-2:] == [0, 0]
         too_long = await read(await models[0].invoke(JSON, chat("long " * CONTEXT_TOKENS).encode()))
         assert too_long.status == 400
         assert b"maximum context length" in too_long.body
