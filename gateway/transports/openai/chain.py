@@ -17,7 +17,7 @@ from gateway.errors import WAIT_SECONDS, ErrorCode
 from gateway.protocol.messages import ErrorMessage, SessionClose, SessionOpened
 from gateway.route import Route
 from gateway.sessions import Sessions
-from gateway.transports.exchange import join, principal_of
+from gateway.transports.exchange import Moved, join, principal_of
 from gateway.transports.listener import Ended, Listener
 from gateway.transports.openai.asking import Ask, Failed
 from gateway.transports.openai.errors import unsupported
@@ -27,9 +27,12 @@ from gateway.transports.openai.keeping import Keeper, Kept, record_name
 from gateway.transports.openai.opening import open_session
 from gateway.transports.openai.output import Event, Output
 from gateway.transports.openai.past import RESPONSE, Past, no_previous, past_of
+from gateway.transports.openai.relay import Relay
 from gateway.transports.openai.requests import CreateOverWebSocket, check
 from gateway.transports.openai.resource import response_of
 from gateway.transports.openai.starting import Starter
+
+_encode = msgspec.json.Encoder().encode
 
 
 class Chain:
@@ -60,8 +63,8 @@ class Chain:
         """Of its session."""
         return None if self._handle is None else self._handle.session_id
 
-    async def answer(self, request: CreateOverWebSocket, size: int) -> AsyncIterator[list[Event]]:
-        """A response's events.
+    async def answer(self, request: CreateOverWebSocket, size: int) -> AsyncIterator[list[bytes]]:
+        """A response's events, as they are sent.
 
         Raises:
             Failed: See `Starter.begin`.
@@ -69,7 +72,7 @@ class Chain:
             Refused: See `Starter.begin`.
         """
         if request.generate is False:
-            yield await self._warm(request)
+            yield written(await self._warm(request))
             return
         past = await self._past(request)
         ask = Ask(request, self._visitor, size, past=past, closes=False)
@@ -79,8 +82,15 @@ class Chain:
             self._forget(request)
             raise
         assert not isinstance(turn, Kept)  # noqa: S101 - nothing is sent again here
-        while not turn.is_over:
-            yield await turn.next()
+        most = self._sessions.routes[request.model].policy.log_bytes // 2
+        relay = Relay(self._sessions, turn, written, most)
+        try:
+            while not relay.is_through:
+                yield await relay.next()
+        finally:
+            relay.leave()
+        if not turn.is_over:
+            raise Moved
         await self._follow(turn.kept, past)
         if turn.response.status == "failed":
             self._forget(request)
@@ -215,3 +225,8 @@ class Chain:
     async def leave(self) -> None:
         """The connection is over."""
         await self._let_go()
+
+
+def written(events: list[Event]) -> list[bytes]:
+    """Events, each as it is sent."""
+    return [_encode(event) for event in events]

@@ -34,11 +34,12 @@ from gateway.transports.openai.chats import (
     check_words,
     read_chat,
 )
-from gateway.transports.openai.completing import NOT_KEPT, NOT_KNOWN, Completion, Json
+from gateway.transports.openai.completing import NOT_KEPT, NOT_KNOWN, TOO_SLOW, Completion, Json
 from gateway.transports.openai.errors import answer_of, error_of
 from gateway.transports.openai.gate import REQUEST_ID, OpenAiGate
 from gateway.transports.openai.ids import Handle, handle_of
 from gateway.transports.openai.keeping import Asked, Keeper, record_name
+from gateway.transports.openai.relay import Relay
 from gateway.transports.openai.responses import DONE, RETRY_COUNT
 from gateway.transports.openai.starting import Starter
 from gateway.transports.openai.talks import Ask, Talk
@@ -117,7 +118,7 @@ class ChatCompletions:
             talk = await self._sent_before(ask) if count not in {None, "0"} else None
             talk = talk or await self._begin(ask)
             if chat.streams:
-                return await self._stream(talk)
+                return await self._stream(talk, ask)
             return await self._whole(talk, request, ask)
         except Moved:
             return answer_of(_moved(may_retry=ask.asked is not None))
@@ -272,7 +273,7 @@ class ChatCompletions:
             headers["X-Dropped-Turns"] = str(completion.dropped_turns)
         return Response(_encode(completion.whole), 200, headers, "application/json")
 
-    async def _stream(self, talk: Talk) -> Response:
+    async def _stream(self, talk: Talk, ask: Ask) -> Response:
         """A completion's chunks. They begin when the model does: until then a failure has a status,
         which clients know what to do about.
         """
@@ -284,35 +285,37 @@ class ChatCompletions:
             response = answer_of(failure)
             response.headers.update(_named(talk))
             return response
-        stream = sse.EventStream(_told(talk, chunks), partial(self._leave, talk))
+        most = self._sessions.routes[ask.chat.model].policy.log_bytes // 2
+        relay = Relay(self._sessions, talk, _events, most)
+        stream = sse.EventStream(_told(talk, relay, _events(chunks)), partial(_leave, talk, relay))
         stream.headers.update(_named(talk))
         return stream
 
-    def _leave(self, talk: Talk) -> None:
-        """Its client has all, or is gone."""
-        if not talk.completion.is_over:
-            talk.exchange.cancel()
-            self._sessions.spawn(talk.finish())
+
+def _leave(talk: Talk, relay: Relay) -> None:
+    """Its client has all, or is gone."""
+    relay.leave()
+    if not talk.is_over:
+        talk.exchange.cancel()
 
 
-async def _told(talk: Talk, chunks: list[Json]) -> AsyncGenerator[bytes]:
+async def _told(talk: Talk, relay: Relay, first: list[bytes]) -> AsyncGenerator[bytes]:
     """The chunks of a turn, from those that it has told already."""
-    completion = talk.completion
-    yield _events(chunks) or sse.KEEP_ALIVE
-    try:
-        while not completion.is_over:
-            chunks = await talk.next()
-            yield _events(chunks) or sse.KEEP_ALIVE
-    except Moved:
-        completion.lose(NOT_KNOWN)
-    if completion.failure is not None:
-        yield b"data: %b\n\n" % _encode({"error": error_of(completion.failure)})
+    yield b"".join(first) or sse.KEEP_ALIVE
+    with contextlib.suppress(Moved):
+        while not (relay.is_through or relay.has_missed):
+            yield b"".join(await relay.next()) or sse.KEEP_ALIVE
+    failure = talk.completion.failure if talk.is_over else NOT_KNOWN
+    if relay.has_missed:
+        failure = TOO_SLOW
+    if failure is not None:
+        yield b"data: %b\n\n" % _encode({"error": error_of(failure)})
     else:
         yield DONE
 
 
-def _events(chunks: list[Json]) -> bytes:
-    return b"".join(b"data: %b\n\n" % _encode(chunk) for chunk in chunks)
+def _events(chunks: list[Json]) -> list[bytes]:
+    return [b"data: %b\n\n" % _encode(chunk) for chunk in chunks]
 
 
 def _named(talk: Talk) -> dict[str, str]:

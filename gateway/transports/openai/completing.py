@@ -22,6 +22,7 @@ def failed(text: str, outcome: Outcome = Outcome.INVOKED) -> ErrorObject:
 
 
 NOT_KEPT = failed("A part of the answer is no longer kept; the model has seen the request.")
+TOO_SLOW = failed("The answer was read too slowly, and a part of it is no longer kept.")
 NO_CHAT = failed("The model's answer is not in the form that its route expects.")
 NOT_KNOWN = failed(
     "Nobody knows what has become of the request: the model may have seen it.", Outcome.UNKNOWN
@@ -77,6 +78,8 @@ class Completion:
             return []
         if isinstance(message, MessageDone):
             return self._end(message)
+        if message.index < self._deltas:
+            return []  # it is read again from its beginning
         if message.index != self._deltas:
             self.lose(NOT_KEPT)
             return []

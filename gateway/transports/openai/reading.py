@@ -104,6 +104,8 @@ class Reading:
         if self.is_over:
             return
         if isinstance(message, MessageDelta):
+            if message.index < self._deltas:
+                return  # it is read again from its beginning
             if message.index != self._deltas:
                 self._broken = self._broken or LOST
             self._deltas += 1

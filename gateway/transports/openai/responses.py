@@ -4,7 +4,7 @@ Whatever becomes of a request, its turn goes on, and what it ends in is kept.
 """
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from functools import partial
 
 import msgspec
@@ -29,6 +29,7 @@ from gateway.transports.openai.keeping import Keeper, Kept, begun, record_name
 from gateway.transports.openai.output import TERMINAL, Event
 from gateway.transports.openai.paging import json_response, page
 from gateway.transports.openai.past import RESPONSE
+from gateway.transports.openai.relay import Relay
 from gateway.transports.openai.requests import CreateResponse, parse
 from gateway.transports.openai.starting import Starter
 from gateway.transports.openai.turns import Turn, not_yet
@@ -158,13 +159,14 @@ class Responses:
         if turn.failure is not None and turn.failure.outcome is Outcome.NOT_INVOKED and after < 0:
             return answer_of(turn.failure)
         turn.be_silent_for(self._heartbeat_seconds)
-        stream = sse.EventStream(_told(turn, events, after), partial(self._leave, turn))
+        relay = self._relay(turn, partial(written, after=after))
+        stream = sse.EventStream(_told(turn, relay, written(events, after)), relay.leave)
         return _named(stream, turn)
 
-    def _leave(self, turn: Turn) -> None:
-        """Its client has all, or is gone."""
-        if not turn.is_over:
-            self._sessions.spawn(turn.finish())
+    def _relay(self, turn: Turn, write: Callable[[list[Event]], list[bytes]]) -> Relay:
+        """The rest of a turn, which is read whatever its client does."""
+        policy = self._sessions.routes[turn.response.model].policy
+        return Relay(self._sessions, turn, write, policy.log_bytes // 2)
 
     # A response that there is
 
@@ -216,8 +218,9 @@ class Responses:
             turn.begin_with(told)
             if not isinstance(told[0], MessageAccepted):  # events would have other numbers
                 turn.be_silent_for(self._heartbeat_seconds)
-                late = self._late(turn, visitor, after)
-                return sse.EventStream(late, partial(self._leave, turn))
+                relay = self._relay(turn, _nothing_of)
+                late = self._late(turn, relay, visitor, after)
+                return sse.EventStream(late, relay.leave)
             return await self._stream(turn, after)
         watch.leave()
         if not kept.response.is_over:
@@ -227,11 +230,13 @@ class Responses:
             raise not_yet()
         return sse.EventStream(_end_of(kept, after), _nothing)
 
-    async def _late(self, turn: Turn, visitor: Visitor, after: int) -> AsyncGenerator[bytes]:
+    async def _late(
+        self, turn: Turn, relay: Relay, visitor: Visitor, after: int
+    ) -> AsyncGenerator[bytes]:
         """The end of a response that is under way, of whose beginning the log has a part alone."""
         try:
-            while not turn.is_over:
-                await turn.next()
+            while not relay.is_through:
+                await relay.next()
                 yield sse.KEEP_ALIVE
             kept = turn.kept
             found = await self._starter.settle(visitor, kept.response.id, kept.owner)
@@ -287,16 +292,20 @@ def _nothing() -> None:
     pass
 
 
-async def _told(turn: Turn, events: list[Event], after: int) -> AsyncGenerator[bytes]:
-    """The events of a turn after one, from those that it has told already."""
-    yield encoded(events, after) or sse.KEEP_ALIVE
+def _nothing_of(_events: list[Event]) -> list[bytes]:
+    return []
+
+
+async def _told(turn: Turn, relay: Relay, first: list[bytes]) -> AsyncGenerator[bytes]:
+    """The events of a turn, from those that it has told already."""
+    yield b"".join(first) or sse.KEEP_ALIVE
     try:
-        while not turn.is_over:
-            events = await turn.next()
-            yield encoded(events, after) or sse.KEEP_ALIVE
+        while not relay.is_through:
+            yield b"".join(await relay.next()) or sse.KEEP_ALIVE
     except (Moved, Refused):
-        return  # its client can go on with it elsewhere: it has not been told that this is the end
-    yield DONE
+        pass
+    if turn.is_over:  # else its client can go on with it elsewhere, and is not told that it ends
+        yield DONE
 
 
 async def _end_of(kept: Kept, after: int) -> AsyncGenerator[bytes]:
@@ -308,14 +317,14 @@ async def _end_of(kept: Kept, after: int) -> AsyncGenerator[bytes]:
         {"type": "response.in_progress", "response": first, "sequence_number": 1},
         {"type": TERMINAL[response.status], "response": response, "sequence_number": last},
     ]
-    yield encoded(events, after)
+    yield b"".join(written(events, after))
     yield DONE
 
 
-def encoded(events: list[Event], after: int = -1) -> bytes:
-    """Events after one, as they are sent."""
-    return b"".join(
+def written(events: list[Event], after: int = -1) -> list[bytes]:
+    """Events after one, each as it is sent."""
+    return [
         b"event: %b\ndata: %b\n\n" % (event["type"].encode(), _encode(event))
         for event in events
         if event["sequence_number"] > after
-    )
+    ]

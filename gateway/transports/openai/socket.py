@@ -7,7 +7,6 @@ import asyncio
 import time
 from collections import deque
 
-import msgspec
 import structlog
 from starlette.websockets import WebSocket
 
@@ -19,7 +18,7 @@ from gateway.transports.exchange import Moved
 from gateway.transports.link import LINK, Link
 from gateway.transports.open import Connections, OnEnd
 from gateway.transports.openai.asking import Failed
-from gateway.transports.openai.chain import Chain
+from gateway.transports.openai.chain import Chain, written
 from gateway.transports.openai.errors import Invalid, answer_of, error_of, status_of
 from gateway.transports.openai.keeping import Keeper
 from gateway.transports.openai.output import Event
@@ -32,8 +31,6 @@ log = structlog.stdlib.get_logger("gateway.connections")
 
 MAX_WAITING = 16
 """How many requests may wait while one is answered."""
-
-_encode = msgspec.json.Encoder().encode
 
 
 class ResponsesSocket:
@@ -184,12 +181,12 @@ class _Connection:
     async def _answer(self, frame: str | bytes) -> None:
         try:
             request = self._request(frame)
-            async for events in self._chain.answer(request, len(frame)):
-                await self._tell(events)
+            async for frames in self._chain.answer(request, len(frame)):
+                await self._tell(frames)
         except Failed as failed:
-            await self._tell([_error(error_of(failed.error), status_of(failed.error))])
+            await self._tell(_error(error_of(failed.error), status_of(failed.error)))
         except Refused as refused:
-            await self._tell([_error(error_of(refused), status_of(refused))])
+            await self._tell(_error(error_of(refused), status_of(refused)))
         except Moved:
             self._close(CloseCode.RESTARTING, ErrorCode.UNAVAILABLE)
 
@@ -211,13 +208,13 @@ class _Connection:
                 raise Invalid(f"'{name}' can't be had over a WebSocket.", name, code="unsupported")
         return request
 
-    async def _tell(self, events: list[Event]) -> None:
+    async def _tell(self, frames: list[bytes]) -> None:
         """Send events, unless nobody is there any more."""
         while self._is_open and not self._link.can_write:
             await self._wait()
-        if self._is_open and events:
-            self._link.write_frames([_encode(event) for event in events], text=True)
+        if self._is_open and frames:
+            self._link.write_frames(frames, text=True)
 
 
-def _error(error: Event, status: int) -> Event:
-    return {"type": "error", "status": status, "error": error}
+def _error(error: Event, status: int) -> list[bytes]:
+    return written([{"type": "error", "status": status, "error": error}])

@@ -121,6 +121,15 @@ class Talk:
         self._told: list[ServerMessage] | None = told
         self._on_end = on_end
 
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing more will be told."""
+        return self.completion.is_over
+
+    def leave(self) -> None:
+        """Listen no more."""
+        self.exchange.leave()
+
     async def next(self) -> list[Json]:
         """The next chunks, if there are any.
 

@@ -140,7 +140,7 @@ class Turn:
             # Its client has it; who asks later is told what the log says, while that is kept.
             log.warning("a response could not be kept", route=self.kept.response.model)
         self.is_over = True
-        self._source.leave()
+        self.leave()
 
     @property
     def dropped_turns(self) -> int:
@@ -168,7 +168,11 @@ class Turn:
         except (Moved, Refused):
             pass  # its log is read there by whoever asks
         finally:
-            self._source.leave()
+            self.leave()
+
+    def leave(self) -> None:
+        """Listen no more."""
+        self._source.leave()
 
 
 def not_yet() -> Refused:
@@ -235,7 +239,7 @@ class Watch:
                 self._position = listener.reader.position
                 self.leave()
                 self._listener = None
-                if ended.code != CloseCode.RESTARTING:
+                if ended.code not in {CloseCode.RESTARTING, CloseCode.TOO_SLOW}:
                     raise gone() from None
                 if self._sessions.draining:
                     raise Moved from None

@@ -26,7 +26,7 @@ from gateway.transports.openai.starting import Starter
 from gateway.transports.openai.warm import WarmSessions
 from gateway.transports.origins import Origins
 from gateway.transports.proxies import Proxies
-from tests.support.serving import on_uvloop, serving
+from tests.support.serving import Peer, on_uvloop, serving
 from tests.support.sessions import BUSY, Fixture, refuses, running
 from tests.support.timing import UNIT
 from tests.support.visitors import Anybody
@@ -367,6 +367,25 @@ async def test_a_whole_reply_can_be_a_stream() -> None:
         assert lines[-1] == "data: [DONE]"
         said = [json.loads(line.removeprefix("data: "))["choices"][0] for line in lines[:-1]]
         assert [each["delta"] for each in said] == [HI, {}]
+
+
+@on_uvloop
+async def test_a_stream_that_is_not_read_ends_with_why() -> None:
+    async with chats(log_bytes=600_000) as client:
+        client.f.model.waits.clear()
+        body = json.dumps({"model": "chat", "messages": [user("hello")], "stream": True})
+        async with Peer(client.http.base_url.port or 0) as peer:
+            path = "/openai/v1/chat/completions"
+            head = f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n"
+            await peer.send((head + body).encode())
+            await client.f.until(lambda: client.f.model.invoked)
+            chunk = {**CHUNK, "choices": [{"index": 0, "delta": {"content": "x" * 60_000}}]}
+            for _ in range(250):  # more than a connection takes that nobody reads
+                client.f.model.streams[-1]([json.dumps(chunk)])
+                await asyncio.sleep(0)
+            last = (await peer.until(b'"error"')).split(b"data: ")[-1]
+        assert b"too slowly" in last
+        await client.f.until(client.f.model.calls[-1].cancelled)
 
 
 @on_uvloop

@@ -40,6 +40,16 @@ def call(index: int | None = 0, **function: Any) -> Any:
     return {"tool_calls": [{**place, "function": function}]}
 
 
+def test_what_is_read_again_is_not_said_again() -> None:
+    answer = completion(chat=False)
+    for number in (0, 1, 0, 1, 2):
+        answer.read(delta(number, f"{number} "))
+    answer.read(done(3))
+    assert answer.failure is None
+    assert answer.message is not None
+    assert answer.message["content"] == "0 1 2 "
+
+
 def test_chunks_are_the_models_own() -> None:
     answer = completion()
     told = [

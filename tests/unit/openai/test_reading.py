@@ -54,6 +54,15 @@ def events_of(reader: Reading, pieces: list[Any], **end: Any) -> list[Json]:
     return [json.loads(msgspec.json.encode(event)) for event in told]
 
 
+def test_what_is_read_again_is_not_said_again() -> None:
+    reader = reading(chat=False)
+    for number in (0, 1, 0, 1, 2):
+        reader.read(delta(number, f"{number} "), 1002.0)
+    reader.read(done(3), 1003.0)
+    (message,) = check_stream(json.loads(msgspec.json.encode(reader.take())))["output"]
+    assert message["content"][0]["text"] == "0 1 2 "
+
+
 def test_words() -> None:
     response = check_stream(events_of(reading(chat=False), ["Hel", "lo"]))
     (message,) = response["output"]

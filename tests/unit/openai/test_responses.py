@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 import time
 from collections import Counter
 from collections.abc import AsyncIterator
@@ -9,6 +10,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import httpx
+import msgspec
 import pytest
 from msgspec import structs
 from starlette.applications import Starlette
@@ -26,7 +28,7 @@ from gateway.transports.openai.paths import paths
 from gateway.transports.origins import Origins
 from gateway.transports.proxies import Proxies
 from tests.support.openresponses import check_response, check_stream
-from tests.support.serving import on_uvloop, serving
+from tests.support.serving import Peer, on_uvloop, serving
 from tests.support.sessions import BUSY, REFUSED, Fixture, refuses, running
 from tests.support.timing import UNIT
 from tests.support.visitors import Anybody
@@ -464,7 +466,7 @@ async def test_who_reads_a_part_of_a_log_keeps_none_of_it() -> None:
 
 
 def socket(client: Client) -> Any:
-    return connect(f"{client.url.replace('http', 'ws', 1)}/openai/v1/responses")
+    return connect(f"{client.url.replace('http', 'ws', 1)}/openai/v1/responses", max_size=None)
 
 
 @on_uvloop
@@ -555,3 +557,95 @@ async def test_a_conversation_that_is_no_longer_whole() -> None:
         (entry,) = [name for name in client.records._records if name.endswith(":1")]
         await client.records.delete_record(entry)
         assert error(await client.post(conversation=made["id"])) == (400, "not_kept", False)
+
+
+# A client that does not read
+
+
+PART = "x" * 60_000
+PARTS = 250
+"""Together more than a connection takes that nobody reads, and many times what a log holds."""
+
+
+async def say(client: Client) -> None:
+    """Have the model say all of that."""
+    await client.begun()
+    for _ in range(PARTS):
+        client.f.model.streams[-1]([PART])
+        await asyncio.sleep(0)
+
+
+@asynccontextmanager
+async def slow_api() -> AsyncIterator[Client]:
+    async with api(streams=True, log_bytes=600_000, message_bytes=10_000) as client:
+        client.f.model.waits.clear()
+        client.f.model.answers = ModelReply(body=None)
+        yield client
+
+
+async def completed(client: Client, response_id: str) -> Json:
+    """What is kept of a response, once it is over."""
+    async with asyncio.timeout(20 * UNIT):
+        while True:
+            kept = await Keeper(client.records, 600.0).response(response_id, "anonymous")
+            if kept is not None and kept.response.is_over:
+                return msgspec.to_builtins(kept.response)  # type: ignore[no-any-return]
+            await asyncio.sleep(0.01)
+
+
+def request_of(client: Client, method: str, path: str, **body: Any) -> bytes:
+    content = json.dumps(body).encode() if body else b""
+    return (
+        f"{method} /openai/v1/{path} HTTP/1.1\r\nHost: {client.http.base_url.netloc.decode()}\r\n"
+        f"Connection: close\r\nContent-Length: {len(content)}\r\n\r\n"
+    ).encode() + content
+
+
+@on_uvloop
+async def test_a_client_that_does_not_read_spoils_nothing() -> None:
+    async with slow_api() as client, Peer(client.http.base_url.port or 0) as peer:
+        asked = {"model": "chat", "input": "hi", "stream": True}
+        await peer.send(request_of(client, "POST", "responses", **asked))
+        begun = await peer.until(b"response.in_progress")
+        await say(client)
+        client.f.model.waits.set()
+        found = await completed(client, re.findall(rb"resp_\w+", begun)[0].decode())
+        assert found["status"] == "completed"
+        assert found["output"][0]["content"][0]["text"] == PART * PARTS
+        text = (await peer.closed()).decode()
+        assert text.count("event: response.output_text.delta") < PARTS
+        *_, last, done = text.split("data: ")
+        assert last.startswith('{"type":"response.completed"'), "it is told the end, which has all"
+        assert done.startswith("[DONE]")
+
+
+@on_uvloop
+async def test_who_looks_on_and_does_not_read_spoils_nothing() -> None:
+    async with slow_api() as client, Peer(client.http.base_url.port or 0) as peer:
+        one = await client.create(background=True)
+        await peer.send(request_of(client, "GET", f"responses/{one['id']}?stream=true"))
+        await peer.until(b"response.in_progress")
+        await say(client)
+        reading, before = asyncio.create_task(peer.closed()), -1
+        while len(peer.got) > before:
+            before = len(peer.got)
+            await asyncio.sleep(0.2 * UNIT)
+        assert (await client.retrieve(one["id"])).json()["status"] == "in_progress"
+        client.f.model.waits.set()
+        assert b"event: response.completed" in await reading
+        assert (await completed(client, one["id"]))["status"] == "completed"
+
+
+@on_uvloop
+async def test_a_websocket_that_is_not_read_spoils_nothing() -> None:
+    async with slow_api() as client, socket(client) as websocket:
+        await websocket.send('{"type": "response.create", "model": "chat", "input": "hi"}')
+        begun = json.loads(await websocket.recv())
+        websocket.transport.pause_reading()
+        await say(client)
+        client.f.model.waits.set()
+        assert (await completed(client, begun["response"]["id"]))["status"] == "completed"
+        websocket.transport.resume_reading()
+        while (event := json.loads(await websocket.recv()))["type"] != "response.completed":
+            pass
+        assert event["response"]["output"][0]["content"][0]["text"] == PART * PARTS

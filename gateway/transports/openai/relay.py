@@ -1,0 +1,148 @@
+"""Between who reads a turn and its client, so that each goes at its own pace.
+
+What becomes of a turn is kept by who reads it to the end. That one must not wait for a client,
+which may be slow or gone: the session's log is bounded, and would be read too late.
+"""
+
+import asyncio
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from gateway.admission import Refused
+from gateway.budget import COUNTED_BYTES
+from gateway.sessions import Sessions
+from gateway.transports.exchange import Moved
+
+Json = dict[str, Any]
+
+
+class Told(Protocol):
+    """A turn that is under way: a `Turn`, or a `Talk`."""
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing more will be told."""
+        ...
+
+    async def next(self) -> list[Json]:
+        """What is told next; none is a sign of life.
+
+        Raises:
+            Moved: The session is elsewhere.
+            Refused: It can't be had at the moment.
+        """
+        ...
+
+    def leave(self) -> None:
+        """Listen no more."""
+        ...
+
+
+class Relay:
+    """Reads a turn in a task of its own, and holds what its client has not taken yet.
+
+    A client that is too slow misses what comes then, but for the last that there is to tell.
+
+    Args:
+        sessions: Of which the turn is one's.
+        turn: What is read.
+        write: Makes of what is told what is sent.
+        most_bytes: How much is held, beside what came last.
+
+    Attributes:
+        held: See `gateway.budget.Holder`.
+        has_missed: Whether the client has missed something.
+    """
+
+    def __init__(
+        self,
+        sessions: Sessions,
+        turn: Told,
+        write: Callable[[list[Json]], list[bytes]],
+        most_bytes: int,
+    ) -> None:
+        self.held = 0
+        self.has_missed = False
+        self._turn = turn
+        self._write = write
+        self._budget = sessions.budget
+        self._most_bytes = most_bytes
+        self._pieces = list[bytes]()
+        self._bytes = 0
+        self._error: Moved | Refused | None = None
+        self._is_read, self._is_left = turn.is_over, False
+        self._news: asyncio.Future[None] | None = None
+        if not turn.is_over:
+            sessions.spawn(self._read())
+
+    async def _read(self) -> None:
+        turn = self._turn
+        try:
+            while not turn.is_over:
+                self._hold(await turn.next())
+        except (Moved, Refused) as error:
+            self._error = error
+        finally:
+            turn.leave()
+            self._is_read = True
+            self._wake()
+
+    def _hold(self, told: list[Json]) -> None:
+        """Have the client take this."""
+        if self._is_left:
+            return
+        is_last = self._turn.is_over
+        pieces = self._write(told) if is_last or not self.has_missed else []
+        if self._pieces and self._bytes + sum(map(len, pieces)) > self._most_bytes:
+            self.has_missed = True
+        if self.has_missed:
+            pieces = pieces[-1:] if is_last else []
+        self._pieces += pieces
+        self._bytes += sum(map(len, pieces))
+        self._count()
+        self._wake()
+
+    def _count(self) -> None:
+        held = self._bytes if self._bytes > COUNTED_BYTES else 0
+        if held or self.held:
+            self._budget.change(self, held)
+
+    def give_back(self) -> None:
+        """See `gateway.budget.Holder`."""
+        self.has_missed = True
+        self._pieces = self._pieces[-1:] if self._turn.is_over else []
+        self._bytes = sum(map(len, self._pieces))
+        self._count()
+
+    def _wake(self) -> None:
+        if self._news is not None and not self._news.done():
+            self._news.set_result(None)
+
+    # For its client
+
+    @property
+    def is_through(self) -> bool:
+        """Whether the client has taken all that there is."""
+        return self._is_read and not self._pieces and self._error is None
+
+    async def next(self) -> list[bytes]:
+        """What was told since; none is a sign of life.
+
+        Raises:
+            Moved: See `Told.next`.
+            Refused: Likewise.
+        """
+        if not self._pieces and not self._is_read:
+            self._news = asyncio.get_running_loop().create_future()
+            await self._news
+        pieces, self._pieces, self._bytes = self._pieces, [], 0
+        self._count()
+        if self._error is not None and not pieces:
+            raise self._error
+        return pieces
+
+    def leave(self) -> None:
+        """The client has all, or is gone; the turn is read on."""
+        self._is_left = True
+        self._pieces, self._bytes = [], 0
+        self._count()
