@@ -428,6 +428,10 @@ def test_a_model_that_turns_it_away_is_asked_again(
     assert len(sessions_of(containers, f"patience {streams}")) == 1
 
 
+KEY = {"Idempotency-Key": "once"}
+"""Nobody says who they are."""
+
+
 async def test_a_request_that_is_sent_again_gets_the_first_answer(
     served: Process, containers: list[Forgetful]
 ) -> None:
@@ -436,14 +440,14 @@ async def test_a_request_that_is_sent_again_gets_the_first_answer(
     url = f"{served.url}/openai/v1/chat/completions"
     async with httpx.AsyncClient(timeout=20 * UNIT) as http:
         first = asyncio.create_task(
-            http.post(url, json=asked, headers={"x-stainless-retry-count": "0"})
+            http.post(url, json=asked, headers=KEY | {"x-stainless-retry-count": "0"})
         )
         async with asyncio.timeout(20 * UNIT):
             while not sessions_of(containers, "only once"):  # noqa: ASYNC110 - it is a process
                 await asyncio.sleep(0.01)
         first.cancel()
-        again = await http.post(url, json=asked, headers={"x-stainless-retry-count": "1"})
-        twice = await http.post(url, json=asked, headers={"x-stainless-retry-count": "2"})
+        again = await http.post(url, json=asked, headers=KEY | {"x-stainless-retry-count": "1"})
+        twice = await http.post(url, json=asked, headers=KEY | {"x-stainless-retry-count": "2"})
     assert again.status_code == 200, again.text
     assert again.json()["choices"][0]["message"]["content"] == "You said: only once"
     assert twice.json()["id"] == again.json()["id"]
@@ -459,12 +463,12 @@ async def test_a_session_whose_request_was_sent_again_is_gone_on_with(
     url = f"{served.url}/openai/v1/chat/completions"
     async with httpx.AsyncClient(timeout=20 * UNIT) as http:
         first = asyncio.create_task(
-            http.post(url, json=asked, headers={"x-stainless-retry-count": "0"})
+            http.post(url, json=asked, headers=KEY | {"x-stainless-retry-count": "0"})
         )
         async with asyncio.timeout(20 * UNIT):
             while not sessions_of(containers, "in step"):  # noqa: ASYNC110 - it is a process
                 await asyncio.sleep(0.01)
-        again = await http.post(url, json=asked, headers={"x-stainless-retry-count": "1"})
+        again = await http.post(url, json=asked, headers=KEY | {"x-stainless-retry-count": "1"})
         said = (await first).json()["choices"][0]["message"]
         assert again.json()["choices"][0]["message"] == said
         asked["messages"] = [*messages, said, user("Step on")]
@@ -472,7 +476,7 @@ async def test_a_session_whose_request_was_sent_again_is_gone_on_with(
         assert done.json()["choices"][0]["message"]["content"] == "You said: Step on"
         # Late: the first answer is read again when its conversation has gone on.
         asked["messages"] = messages
-        late = await http.post(url, json=asked, headers={"x-stainless-retry-count": "2"})
+        late = await http.post(url, json=asked, headers=KEY | {"x-stainless-retry-count": "2"})
         assert late.json()["id"] == again.json()["id"]
         asked["messages"] = [*messages, said, user("Step back")]
         other = await http.post(url, json=asked)

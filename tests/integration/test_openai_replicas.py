@@ -95,7 +95,7 @@ async def test_a_turn_whose_gateway_dies_is_not_sent_again(replicas: Replicas) -
             return await http.post(
                 f"{served.url}/openai/v1/chat/completions",
                 json=asked,
-                headers={"x-stainless-retry-count": str(count)},
+                headers={"Idempotency-Key": "once", "x-stainless-retry-count": str(count)},
             )
 
     first = asyncio.create_task(send(replicas.one, 0))

@@ -412,15 +412,17 @@ def test_a_turn_that_has_not_run_is_sent_again(chat: Chat) -> None:
 
 
 def test_a_request_that_is_sent_again_is_answered_once(sdk: openai.OpenAI, chat: Chat) -> None:
-    again = {"x-stainless-retry-count": "1"}
-    one = sdk.responses.create(model="chat", input="again one")
+    key = {"Idempotency-Key": "once"}  # nobody says who they are
+    again = {**key, "x-stainless-retry-count": "1"}
+    one = sdk.responses.create(model="chat", input="again one", extra_headers=key)
     same = sdk.responses.create(model="chat", input="again one", extra_headers=again)
     assert one == same
     asked: Any = {"model": "chat", "input": "/slow 0.5 again two", "previous_response_id": one.id}
     found = list[Response]()
     with client(chat.url) as other:
         thread = threading.Thread(
-            target=lambda: found.append(other.responses.create(**asked)), daemon=True
+            target=lambda: found.append(other.responses.create(**asked, extra_headers=key)),
+            daemon=True,
         )
         thread.start()
         while not chat.turns("again two"):
@@ -430,7 +432,7 @@ def test_a_request_that_is_sent_again_is_answered_once(sdk: openai.OpenAI, chat:
     assert [same] == found
     streams = [
         streamed(sdk.responses.create(**asked, stream=True, extra_headers=more))
-        for more in (None, again)
+        for more in (key, again)
     ]
     assert streams[0] == streams[1]
     assert len(chat.turns("again two")) == 2

@@ -6,6 +6,7 @@ from gateway.admission import Visitor
 from gateway.errors import ErrorCode, Outcome
 from gateway.protocol.messages import ErrorObject
 from gateway.transports.exchange import principal_of
+from gateway.transports.openai.again import Known
 from gateway.transports.openai.past import Past
 from gateway.transports.openai.reading import UNKNOWN
 from gateway.transports.openai.requests import CreateResponse
@@ -47,9 +48,7 @@ class Ask(NamedTuple):
         request: As it is written.
         visitor: Who that is.
         size: About how many bytes it has.
-        name: What is kept of it is known by this, for when it is sent again; None where that can't
-            be known.
-        is_resent: Whether its client says that it has sent it before.
+        known: What it is known by when it is sent again.
         seconds: How long a stream may be silent; None where there is none.
         past: What it goes on from, where that is known.
         closes: Whether its session is over with it, where it is not stored.
@@ -58,8 +57,7 @@ class Ask(NamedTuple):
     request: CreateResponse
     visitor: Visitor
     size: int
-    name: str | None = None
-    is_resent: bool = False
+    known: Known = Known()
     seconds: float | None = None
     past: Past | None = None
     closes: bool = True

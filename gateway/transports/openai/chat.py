@@ -29,6 +29,8 @@ from gateway.transports.drafts import NOT_STORED, body_of
 from gateway.transports.exchange import AlreadyAnswered, Exchange, IdTaken, Moved, principal_of
 from gateway.transports.gate import ApiRequest
 from gateway.transports.leaving import Leaving
+from gateway.transports.openai.again import AMBIGUOUS, known_by, on_its_way
+from gateway.transports.openai.asking import Failed
 from gateway.transports.openai.chats import (
     alias_of,
     check_words,
@@ -38,9 +40,9 @@ from gateway.transports.openai.completing import NOT_KEPT, NOT_KNOWN, TOO_SLOW, 
 from gateway.transports.openai.errors import answer_of, error_of
 from gateway.transports.openai.gate import REQUEST_ID, OpenAiGate
 from gateway.transports.openai.ids import Handle, handle_of
-from gateway.transports.openai.keeping import Asked, Keeper, record_name
+from gateway.transports.openai.keeping import Asked, Keeper
 from gateway.transports.openai.relay import Relay
-from gateway.transports.openai.responses import DONE, RETRY_COUNT
+from gateway.transports.openai.responses import DONE
 from gateway.transports.openai.starting import Starter
 from gateway.transports.openai.talks import Ask, Talk
 from gateway.transports.openai.warm import WarmSessions
@@ -104,37 +106,42 @@ class ChatCompletions:
         route = self._starter.route_of(chat.model, visitor)
         if not route.policy.chat:
             check_words(chat)
-        owner, count = principal_of(visitor), request.headers.get(RETRY_COUNT)
+        owner = principal_of(visitor)
         key = request.headers.get(SESSION) or chat.cache_key
         ask = Ask(
             chat,
             route,
             visitor,
             len(body),
-            asked=None if count is None else record_name("asked", owner.encode() + b"\0" + body),
+            known=known_by(request, visitor, body),
             alias=alias_of(owner, chat.model, key) if key and route.policy.chat else None,
         )
         try:
-            talk = await self._sent_before(ask) if count not in {None, "0"} else None
+            talk = await self._sent_before(ask)
             talk = talk or await self._begin(ask)
             if chat.streams:
                 return await self._stream(talk, ask)
             return await self._whole(talk, request, ask)
+        except Failed as failed:
+            return answer_of(failed.error)
         except Moved:
-            return answer_of(_moved(may_retry=ask.asked is not None))
+            return answer_of(_moved(may_retry=ask.known.may_repeat))
 
     # A turn begins
 
     async def _sent_before(self, ask: Ask) -> Talk | None:
         """The turn of a request that was sent before; None where there is none."""
-        assert ask.asked is not None  # noqa: S101 - its client has said so
-        asked = await self._keeper.get(ask.asked, ask.owner, Asked)
+        known = ask.known
+        if not known.is_resent or known.name is None:
+            return None
+        asked = await self._keeper.get(known.name, ask.owner, Asked)
         if asked is None:
             return None
         handle = handle_of(asked.response_id, PREFIX)
         if handle is None:
-            text = "The first of these requests is still on its way; send it again."
-            raise Refused(ErrorCode.UNAVAILABLE, text, WAIT_SECONDS)
+            raise on_its_way()
+        if not known.is_own:
+            raise Failed(AMBIGUOUS)
         exchange = self._exchange(ask, handle)
         try:
             told = await exchange.next()
@@ -148,8 +155,8 @@ class ChatCompletions:
     async def _begin(self, ask: Ask) -> Talk:
         """Go on with the session that has heard what was said before, or with another."""
         ask.check()  # before a session is opened for it
-        if ask.asked is not None:  # it can be sent again before anything else is known of it
-            await self._keeper.put(ask.asked, Asked(owner=ask.owner, response_id=""))
+        if ask.known.name is not None:  # it can be sent again before anything else is known of it
+            await self._keeper.put(ask.known.name, Asked(owner=ask.owner, response_id=""))
         try:
             return await self._begin_now(ask)
         except Refused:
@@ -173,9 +180,9 @@ class ChatCompletions:
         """Send a turn; None where its session is gone, and has not had it, or has gone on."""
         exchange = self._exchange(ask, handle, claims=not is_new)
         try:
-            if ask.asked is not None:
+            if ask.known.name is not None:
                 asked = Asked(owner=ask.owner, response_id=handle.written(PREFIX))
-                await self._keeper.put(ask.asked, asked)
+                await self._keeper.put(ask.known.name, asked)
             told = await exchange.next()
         except IdTaken:
             exchange.leave()
@@ -249,9 +256,9 @@ class ChatCompletions:
 
     async def _forget(self, ask: Ask) -> None:
         """The model has not seen a request: to send it again is to try again."""
-        if ask.asked is not None:
+        if ask.known.name is not None:
             with contextlib.suppress(Refused):
-                await self._keeper.delete(ask.asked)
+                await self._keeper.delete(ask.known.name)
 
     # What is answered
 
@@ -264,7 +271,7 @@ class ChatCompletions:
         completion, headers = talk.completion, {**NOT_STORED, **_named(talk)}
         failure = completion.failure
         if not completion.is_over:
-            failure = _moved(may_retry=ask.asked is not None)
+            failure = _moved(may_retry=ask.known.may_repeat)
         if failure is not None or completion.whole is None:
             response = answer_of(failure or NOT_KEPT)
             response.headers.update(headers)

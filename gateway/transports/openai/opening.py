@@ -146,7 +146,7 @@ class Opening:
         """The session was here a moment ago. Where the request can be known again, it may be sent
         again: it then finds its turn.
         """
-        retryable = self._ask.name is not None
+        retryable = self._ask.known.may_repeat
         text = "The session is on its way to another gateway"
         return unknown(
             f"{text}; send this again." if retryable else f"{text}.", retryable=retryable
@@ -239,8 +239,8 @@ class Opening:
         ask, response_id = self._ask, handle.written(RESPONSE)
         if self._past.entry is not None:
             await self._reserve(self._past.entry, response_id)
-        if ask.name is not None:
-            await self._keeper.put(ask.name, Asked(owner=ask.owner, response_id=response_id))
+        if ask.known.name is not None:
+            await self._keeper.put(ask.known.name, Asked(owner=ask.owner, response_id=response_id))
         self._exchange = exchange = Exchange(
             self._sessions,
             handle.asker(ask.visitor),
@@ -269,7 +269,7 @@ class Opening:
             try:
                 await self._keeper.put(record_name("response", response_id), kept)
             except Refused as refused:  # but the turn is under way
-                raise unknown(refused.text, retryable=ask.name is not None) from None
+                raise unknown(refused.text, retryable=ask.known.may_repeat) from None
         self._exchange = None
         return Turn(exchange, kept, partial(self._ended, exchange), told)
 

@@ -21,6 +21,7 @@ from gateway.transports.drafts import body_of
 from gateway.transports.exchange import Moved, principal_of
 from gateway.transports.gate import ApiRequest
 from gateway.transports.leaving import Leaving
+from gateway.transports.openai.again import known_by
 from gateway.transports.openai.asking import Ask, Failed, unknown
 from gateway.transports.openai.errors import Invalid, answer_of, not_found
 from gateway.transports.openai.gate import REQUEST_ID, OpenAiGate
@@ -40,9 +41,6 @@ having been seen is answered with a status, which clients know what to do about.
 
 DONE = b"data: [DONE]\n\n"
 """What ends a stream of events."""
-
-RETRY_COUNT = "x-stainless-retry-count"
-"""How often OpenAI's clients have sent a request before; they all say it."""
 
 MAX_DIGITS = 15
 """Of an event's number."""
@@ -98,13 +96,11 @@ class Responses:
             text = "You send more than you may; wait a little."
             raise Refused(ErrorCode.RATE_LIMITED, text, wait)
         asked = parse(body, CreateResponse)
-        owner, count = principal_of(visitor), request.headers.get(RETRY_COUNT)
         ask = Ask(
             asked,
             visitor,
             len(body),
-            name=None if count is None else record_name("asked", owner.encode() + b"\0" + body),
-            is_resent=count not in {None, "0"},
+            known=known_by(request, visitor, body),
             seconds=START_SECONDS if asked.stream else None,
         )
         try:
@@ -116,7 +112,7 @@ class Responses:
             if asked.background:
                 self._sessions.spawn(turn.finish())
                 return _named(json_response(turn.response), turn)
-            return await self._whole(turn, request, may_retry=ask.name is not None)
+            return await self._whole(turn, request, may_retry=ask.known.may_repeat)
         except Failed as failed:
             return answer_of(failed.error)
 

@@ -1,5 +1,6 @@
 """Responses of all sessions: they begin, and what has become of one can be asked for."""
 
+import contextlib
 from collections.abc import Callable
 from functools import partial
 
@@ -10,7 +11,8 @@ from gateway.errors import WAIT_SECONDS, ErrorCode, Outcome
 from gateway.route import Route
 from gateway.sessions import Sessions
 from gateway.transports.exchange import Moved
-from gateway.transports.openai.asking import Ask
+from gateway.transports.openai.again import AMBIGUOUS, on_its_way
+from gateway.transports.openai.asking import Ask, Failed
 from gateway.transports.openai.errors import unknown_model, unsupported
 from gateway.transports.openai.ids import Handle, handle_of
 from gateway.transports.openai.keeping import Asked, Keeper, Kept, record_name
@@ -71,9 +73,20 @@ class Starter:
         before = await self._sent_before(ask)
         if before is not None and not isinstance(before, Handle):
             return before
-        past = ask.past or await past_of(
-            request, ask.owner, self._keeper, partial(self.settle, visitor)
-        )
+        if ask.known.name is not None and before is None:
+            # It can be sent again before anything else is known of it.
+            await self._keeper.put(ask.known.name, Asked(owner=ask.owner, response_id=""))
+        try:
+            return await self._begin(ask, route, before)
+        except Refused:
+            if ask.known.name is not None and before is None:
+                with contextlib.suppress(Refused):
+                    await self._keeper.delete(ask.known.name)
+            raise
+
+    async def _begin(self, ask: Ask, route: Route, before: Handle | None) -> Turn:
+        settle = partial(self.settle, ask.visitor)
+        past = ask.past or await past_of(ask.request, ask.owner, self._keeper, settle)
         opening = Opening(
             self._sessions, self._keeper, ask, route=route, past=past, now=self._clock()
         )
@@ -81,20 +94,26 @@ class Starter:
 
     async def _sent_before(self, ask: Ask) -> Turn | Kept | Handle | None:
         """What became of a request that was sent before: its response, or where its turn may be."""
-        if not ask.is_resent or ask.name is None:
+        known = ask.known
+        if not known.is_resent or known.name is None:
             return None
-        asked = await self._keeper.get(ask.name, ask.owner, Asked)
-        handle = None if asked is None else handle_of(asked.response_id, RESPONSE)
-        if asked is None or handle is None:
+        asked = await self._keeper.get(known.name, ask.owner, Asked)
+        if asked is None:
             return None
+        handle = handle_of(asked.response_id, RESPONSE)
+        if handle is None:
+            raise on_its_way()
         kept = await self._keeper.response(asked.response_id, ask.owner)
+        has_failed = kept is not None and kept.response.status == "failed"
+        if kept is not None and has_failed and kept.outcome is Outcome.NOT_INVOKED:
+            return None
+        if not known.is_own:
+            raise Failed(AMBIGUOUS)
         if kept is None:
             return handle
-        if not kept.response.is_over:
-            watch = self.watch(kept, ask.visitor, seconds=ask.seconds)
-            return Turn(watch, kept, self.keep)
-        failed = kept.response.status == "failed"
-        return None if failed and kept.outcome is Outcome.NOT_INVOKED else kept
+        if kept.response.is_over:
+            return kept
+        return Turn(self.watch(kept, ask.visitor, seconds=ask.seconds), kept, self.keep)
 
     # Responses that there are
 

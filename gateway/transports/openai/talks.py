@@ -17,6 +17,7 @@ from gateway.route import Route
 from gateway.session.bodies import body_of
 from gateway.session.events import Words
 from gateway.transports.exchange import AlreadyAnswered, Exchange, Moved, principal_of
+from gateway.transports.openai.again import Known
 from gateway.transports.openai.chats import Chat, digest_of, newest_words, words_before
 from gateway.transports.openai.completing import NOT_KEPT, NOT_KNOWN, Completion, Json
 from gateway.transports.openai.composing import chat_message
@@ -32,8 +33,7 @@ class Ask(NamedTuple):
         route: Of its model.
         visitor: Who asks.
         size: How many bytes it has.
-        asked: What was answered to it is known by this, for when it is sent again; None where that
-            can't be known.
+        known: What it is known by when it is sent again.
         alias: What its client calls the conversation; None where it does not.
     """
 
@@ -41,7 +41,7 @@ class Ask(NamedTuple):
     route: Route
     visitor: Visitor
     size: int
-    asked: str | None
+    known: Known
     alias: str | None
 
     def __repr__(self) -> str:

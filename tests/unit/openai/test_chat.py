@@ -106,6 +106,7 @@ async def chats(
         f.model.opens = lambda: ModelSession(f"m-{next(numbers)}")
         f.model.answers = ModelReply(body=json.dumps(WHOLE).encode(), content_type=JSON)
         visitor, store = Anybody(), Records()
+        visitor.principal = "ada"
         origins = Origins({"chat": []}, public=None)
         gate = OpenAiGate(visitor, origins=origins, proxies=Proxies())
         keeper = Keeper(store, 60.0)
@@ -272,6 +273,25 @@ async def test_what_may_have_run_is_not(streams: bool) -> None:
             failed = await client.ask(stream=streams, headers=headers)
             assert (failed.status_code, failed.headers["x-should-retry"]) == (424, "false")
         assert client.f.model.invoked == 1
+
+
+@on_uvloop
+async def test_nobody_in_particular_is_not_given_anothers_answer() -> None:
+    async with chats() as client:
+        client.visitor.principal = "anonymous"
+        first = await client.ask(headers={"x-stainless-retry-count": "0"})
+        again = await client.ask(headers={"x-stainless-retry-count": "1"})
+        assert (again.status_code, again.headers["x-should-retry"]) == (424, "false")
+        assert "Idempotency-Key" in again.json()["error"]["message"]
+        assert client.f.model.invoked == 1
+        key = {"Idempotency-Key": "1"}
+        one = await client.ask(user("keyed"), headers=key)
+        assert one.json()["id"] != first.json()["id"]
+        assert (await client.ask(user("keyed"), headers=key)).json() == one.json()
+        headers = {"Idempotency-Key": "2", "x-stainless-retry-count": "1"}
+        other = await client.ask(user("keyed"), headers=headers)
+        assert other.json()["id"] != one.json()["id"]
+        assert client.f.model.invoked == 3
 
 
 @on_uvloop

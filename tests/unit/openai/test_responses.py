@@ -132,6 +132,7 @@ async def api(
         f.add_route(**{"resume_seconds": 30.0, "retries": 0, **policy})
         f.model.answers = ModelReply(body=b"hi", content_type="text/plain")
         visitor, records = Anybody(), Records()
+        visitor.principal = "ada"
         app = Starlette(
             routes=paths(
                 f.sessions,
@@ -285,6 +286,68 @@ async def test_a_request_that_is_sent_again() -> None:
 
 
 @on_uvloop
+async def test_nobody_in_particular_is_not_given_anothers_answer() -> None:
+    async with api() as client:
+        client.visitor.principal = "anonymous"
+        await client.create(headers=FIRST)
+        again = await client.post(headers=AGAIN)
+        assert error(again) == (424, "gateway_lost", False)
+        assert "Idempotency-Key" in again.json()["error"]["message"]
+        assert (await client.post(headers=AGAIN, input="never came")).status_code == 200
+        client.f.model.answers = BUSY
+        assert (await client.post(headers=FIRST, input="busy")).status_code == 429
+        client.f.model.answers = ModelReply(body=b"hi", content_type="text/plain")
+        assert (await client.post(headers=AGAIN, input="busy")).status_code == 200
+        assert client.f.model.invoked == 4
+
+
+@pytest.mark.parametrize("principal", ["anonymous", "ada"])
+@on_uvloop
+async def test_a_key_is_known_again(principal: str) -> None:
+    async with api() as client:
+        client.visitor.principal = principal
+        one = await client.create(headers={"Idempotency-Key": "1"})
+        assert await client.create(headers={"Idempotency-Key": "1", **AGAIN}) == one
+        assert await client.create(headers={"Idempotency-Key": "1"}) == one
+        for other in ({"Idempotency-Key": "2", **AGAIN}, {"Idempotency-Key": "3"}):
+            assert (await client.create(headers=other))["id"] != one["id"]
+        changed = await client.create(headers={"Idempotency-Key": "1"}, input="other")
+        assert changed["id"] != one["id"]
+        assert client.f.model.invoked == 4
+
+
+@on_uvloop
+async def test_a_request_that_is_sent_again_before_it_has_got_anywhere() -> None:
+    async with api() as client:
+        put, held, goes_on = client.records.put_record, asyncio.Event(), asyncio.Event()
+
+        async def slowly(name: str, record: bytes, seconds: float) -> None:
+            await put(name, record, seconds)
+            if not held.is_set():
+                held.set()
+                await goes_on.wait()
+
+        client.records.put_record = slowly  # type: ignore[method-assign]
+        first = asyncio.create_task(client.post(headers=FIRST))
+        await held.wait()
+        assert error(await client.post(headers=AGAIN)) == (503, "unavailable", True)
+        goes_on.set()
+        one = (await first).json()
+        assert (await client.post(headers=AGAIN)).json() == one
+        assert client.f.model.invoked == 1
+
+
+@on_uvloop
+async def test_a_request_that_was_refused_is_sent_again() -> None:
+    async with api(most=1) as client:
+        opens, client.f.model.opens = client.f.model.opens, refuses(BUSY)
+        assert error(await client.post(headers=FIRST)) == (429, "throttled", True)
+        client.f.model.opens = opens
+        await client.f.until(lambda: not client.f.sessions.runners)
+        assert (await client.post(headers=AGAIN)).status_code == 200
+
+
+@on_uvloop
 async def test_a_request_that_is_sent_again_where_nothing_is_stored() -> None:
     async with api() as client:
         one = await client.create(headers=FIRST, store=False)
@@ -392,7 +455,7 @@ async def test_a_session_that_is_not_there_yet_and_one_that_is_gone() -> None:
         ):
             assert error(answer) == (503, "unavailable", True)
         keeper = Keeper(client.records, 600.0)
-        kept = await keeper.response(one["id"], "anonymous")
+        kept = await keeper.response(one["id"], "ada")
         assert kept is not None
         old = structs.replace(kept.response, created_at=1)
         name = record_name("response", one["id"])
@@ -500,7 +563,7 @@ async def test_who_may_not_connect() -> None:
         with pytest.raises(InvalidStatus) as caught:
             await socket(client).__aenter__()
         assert caught.value.response.status_code == 401
-        client.visitor.principal = "anonymous"
+        client.visitor.principal = "ada"
         assert client.visitor.there == 1
 
 
@@ -587,7 +650,7 @@ async def completed(client: Client, response_id: str) -> Json:
     """What is kept of a response, once it is over."""
     async with asyncio.timeout(20 * UNIT):
         while True:
-            kept = await Keeper(client.records, 600.0).response(response_id, "anonymous")
+            kept = await Keeper(client.records, 600.0).response(response_id, "ada")
             if kept is not None and kept.response.is_over:
                 return msgspec.to_builtins(kept.response)  # type: ignore[no-any-return]
             await asyncio.sleep(0.01)

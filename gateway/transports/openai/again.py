@@ -1,0 +1,75 @@
+"""How a request is known that a client sends again, so that it does not run twice.
+
+OpenAI's clients say that they do, and send no key with it: what is known then is who asks, and the
+request itself. Where everybody is anonymous that may be two clients, of which neither is given what
+the other was answered.
+"""
+
+from typing import NamedTuple
+
+from starlette.requests import Request
+
+from gateway.admission import ANONYMOUS, Refused, Visitor
+from gateway.errors import WAIT_SECONDS, ErrorCode, Outcome
+from gateway.protocol.messages import ErrorObject
+from gateway.transports.exchange import principal_of
+from gateway.transports.openai.keeping import record_name
+
+RETRY_COUNT = "x-stainless-retry-count"
+"""How often OpenAI's clients have sent a request before; they all say it."""
+
+IDEMPOTENCY_KEY = "idempotency-key"
+"""What any client may send: the same key with the same request is the same request."""
+
+AMBIGUOUS = ErrorObject(
+    code=ErrorCode.GATEWAY_LOST,
+    message="A request like this one was sent before, and may have run. Whether it was yours is "
+    "not known, since nobody has to say who they are: send requests with an Idempotency-Key.",
+    retryable=False,
+    outcome=Outcome.UNKNOWN,
+)
+"""Why a request is not run again, and not answered either."""
+
+
+def on_its_way() -> Refused:
+    """What was sent before has not got anywhere yet."""
+    text = "The first of these requests is still on its way; send it again."
+    return Refused(ErrorCode.UNAVAILABLE, text, WAIT_SECONDS)
+
+
+class Known(NamedTuple):
+    """What a request is known by.
+
+    Attributes:
+        name: Of the record of what it is answered with; None where it can't be known again.
+        is_resent: Whether it may have been sent before.
+        is_own: Whether what is found under the name is this client's.
+    """
+
+    name: str | None = None
+    is_resent: bool = False
+    is_own: bool = False
+
+    @property
+    def may_repeat(self) -> bool:
+        """Whether the same request, sent again, finds what it was answered with."""
+        return self.name is not None and self.is_own
+
+
+def known_by(request: Request, visitor: Visitor, body: bytes) -> Known:
+    """What a request is known by.
+
+    Args:
+        request: As it came.
+        visitor: Who asks.
+        body: All of it.
+    """
+    owner, count = principal_of(visitor), request.headers.get(RETRY_COUNT)
+    key = request.headers.get(IDEMPOTENCY_KEY)
+    if key is not None:
+        name = record_name("asked", b"\0".join((owner.encode(), b"key", key.encode(), body)))
+        return Known(name, is_resent=True, is_own=True)
+    if count is None:
+        return Known()
+    name = record_name("asked", owner.encode() + b"\0" + body)
+    return Known(name, is_resent=count != "0", is_own=owner != ANONYMOUS)
