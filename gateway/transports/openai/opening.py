@@ -265,7 +265,7 @@ class Opening:
             after=accepted.event - 1,
             chat=policy.chat,
         )
-        if ask.is_stored:
+        if ask.is_stored or self._past.entry is not None:  # which is held until it is over
             try:
                 await self._keeper.put(record_name("response", response_id), kept)
             except Refused as refused:  # but the turn is under way
@@ -299,15 +299,17 @@ class Opening:
 
     async def _ended(self, exchange: Exchange, kept: Kept) -> None:
         """Keep a response that is over, and let go of what it was held by."""
-        entry = self._past.entry
+        entry, name = self._past.entry, record_name("response", kept.response.id)
+        if not self._ask.is_stored and self._ask.closes:
+            exchange.close_session()
         try:
             if self._ask.is_stored:
-                await self._keeper.replace(record_name("response", kept.response.id), kept)
-            elif self._ask.closes:
-                exchange.close_session()
+                await self._keeper.replace(name, kept)
         finally:
             if entry is not None:
                 await self._keeper.put(entry, entry_of(kept))
+        if entry is not None and not self._ask.is_stored:
+            await self._keeper.delete(name)
 
     def _leave(self) -> None:
         if self._exchange is not None:

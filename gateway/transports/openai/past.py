@@ -135,12 +135,26 @@ async def conversation_of(
         text = "A part of this conversation is no longer kept."
         raise Invalid(text, "conversation", code="not_kept")
     if entries and entries[-1].is_open:
-        kept = await settle(entries[-1].response_id or "", owner)
-        is_lost = kept is None and time.time() - entries[-1].since > YOUNG_SECONDS
-        if is_lost or (kept is not None and kept.response.is_over):
-            entries[-1] = Entry(owner=owner, items=[]) if kept is None else entry_of(kept)
-            await keeper.put(entry_name(name, len(entries) - 1), entries[-1])
+        last = entry_name(name, len(entries) - 1)
+        entries[-1] = await _ended(last, entries[-1], keeper, settle)
     return Found(name, entries)
+
+
+async def _ended(name: str, entry: Entry, keeper: Keeper, settle: Settle) -> Entry:
+    """What has become of a part that was not over."""
+    owner, response_id = entry.owner, entry.response_id or ""
+    kept = await settle(response_id, owner)
+    if kept is None:  # of one that is not stored, nothing else is kept once its end is
+        entry = await keeper.get(name, owner, Entry) or entry
+        if not entry.is_open or time.time() - entry.since <= YOUNG_SECONDS:
+            return entry
+    elif not kept.response.is_over:
+        return entry
+    found = Entry(owner=owner, items=[]) if kept is None else entry_of(kept)
+    await keeper.put(name, found)
+    if kept is not None and not kept.response.store:
+        await keeper.delete(record_name("response", response_id))
+    return found
 
 
 def entry_of(kept: Kept) -> Entry:

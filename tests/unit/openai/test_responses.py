@@ -18,11 +18,12 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosedError, InvalidStatus
 
 from gateway.errors import ErrorCode, Failure, Outcome
+from gateway.session.policy import Recovery
 from gateway.session.ports import ModelReply
 from gateway.session.storage import StoreUnavailable
 from gateway.stores.memory import MemoryStore
 from gateway.transports.open import Connections
-from gateway.transports.openai import responses
+from gateway.transports.openai import past, responses, starting
 from gateway.transports.openai.keeping import RESENT_SECONDS, Keeper, record_name
 from gateway.transports.openai.paths import paths
 from gateway.transports.origins import Origins
@@ -609,6 +610,53 @@ async def test_a_conversation_is_held_before_its_response_is_kept() -> None:
         )
         said = [each["content"][0]["text"] for each in listed.json()["data"][::2]]
         assert said == ["one", "three"]
+
+
+@on_uvloop
+async def test_a_conversation_is_held_until_what_is_not_stored_is_over(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(past, "YOUNG_SECONDS", 0.0)
+    async with api(on_lost=Recovery.REPLAY) as client:
+        made = (await client.http.post("/openai/v1/conversations", json={})).json()
+        client.f.model.waits.clear()
+        asked = {"input": "one", "conversation": made["id"], "store": False}
+        first = asyncio.create_task(client.post(**asked))
+        await client.begun()
+        await client.f.until(lambda: any("response:" in name for name in client.records._records))
+        locked = await client.post(input="two", conversation=made["id"])
+        assert error(locked) == (409, "conversation_locked", True)
+        client.f.model.waits.set()
+        one = (await first).json()
+        assert (await client.retrieve(one["id"])).status_code == 404
+        assert not any("response:" in name for name in client.records._records)
+        two = await client.create(input="two", conversation=made["id"])
+        items = f"/openai/v1/conversations/{made['id']}/items?order=asc"
+        listed = (await client.http.get(items)).json()["data"]
+        assert [each["content"][0]["text"] for each in listed] == ["one", "hi", "two", "hi"]
+        assert two["id"][:69] != one["id"][:69], "whose session is closed"
+
+
+@on_uvloop
+async def test_a_conversation_whose_gateway_has_died_is_held_no_longer(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(past, "YOUNG_SECONDS", 0.0)
+    async with api(on_lost=Recovery.REPLAY) as client:
+        made = (await client.http.post("/openai/v1/conversations", json={})).json()
+        client.f.model.waits.clear()
+        asked = {"input": "one", "conversation": made["id"], "store": False}
+        first = asyncio.create_task(client.post(**asked))
+        await client.begun()
+        await client.f.until(lambda: any("response:" in name for name in client.records._records))
+        (runner,) = client.f.sessions.runners
+        runner.abandon()
+        monkeypatch.setattr(starting, "YOUNG_SECONDS", 0.0)
+        client.f.model.waits.set()
+        await client.create(input="two", conversation=made["id"])
+        names = [name for name in client.records._records if name.startswith("response:")]
+        assert len(names) == 1, "what is not stored is not kept for longer"
+        assert error(await first) == (424, "gateway_lost", False)
 
 
 @on_uvloop
