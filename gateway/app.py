@@ -53,6 +53,7 @@ from gateway.transports.drafts import OPTION_HEADERS, REPLY_HEADERS
 from gateway.transports.gate import Gate, Paths
 from gateway.transports.hosts import Hosts
 from gateway.transports.open import Connections
+from gateway.transports.openai.keeping import Bounds
 from gateway.transports.openai.paths import paths
 from gateway.transports.openapi import Document
 from gateway.transports.origins import Origins
@@ -390,6 +391,7 @@ def application(
         origins=origins,
         proxies=proxies,
         keep_seconds=settings.openai.keep_seconds,
+        bounds=Bounds(settings.openai.conversation_turns, settings.openai.conversation_bytes),
         heartbeat_seconds=settings.server.heartbeat_seconds,
         connections=connections,
         answered=gate.answered,

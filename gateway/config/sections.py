@@ -299,6 +299,14 @@ class OpenAiSettings(Section):
         description='how much of that may be kept where the store is "memory"; what was not asked '
         "for for longest makes room",
     )
+    conversation_turns: Count = Field(
+        default=1000,
+        description="responses that may go on from each other, or that a conversation may have, "
+        "additions of its client included",
+    )
+    conversation_bytes: Bytes = Field(
+        default=16_777_216, description="the same in bytes, as they are kept"
+    )
 
 
 class AwsSettings(Section):

@@ -121,7 +121,8 @@ class Chain:
             settle = partial(self._starter.settle, self._visitor)
             past = await past_of(request, principal_of(self._visitor), self._keeper, settle)
         if past.items is None and request.store is False:  # its own record will not be there
-            items = await self._keeper.said(past.names, principal_of(self._visitor))
+            owner = principal_of(self._visitor)
+            items = await self._keeper.said(past.names, owner, past.param)
             if items is None:
                 raise no_previous(previous or "")
             return past._replace(items=items)

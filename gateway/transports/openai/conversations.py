@@ -150,6 +150,7 @@ class Conversations:
         items = taken(asked.items, secrets.token_hex(16))
         if found.entries and found.entries[-1].is_open:
             raise locked()
+        self._keeper.bounds.check(len(found.entries), found.size, "items")
         entry = Entry(owner=principal_of(visitor), items=items)
         if not await self._keeper.add(entry_name(found.name, len(found.entries)), entry):
             raise locked()

@@ -7,7 +7,7 @@ import asyncio
 import contextlib
 from collections.abc import Iterable, Iterator, Sequence
 from hashlib import sha256
-from typing import Literal, TypeVar
+from typing import Literal, NamedTuple, TypeVar
 
 import msgspec
 from msgspec import structs
@@ -16,12 +16,16 @@ from gateway.admission import Refused
 from gateway.errors import WAIT_SECONDS, ErrorCode, Outcome
 from gateway.protocol.discretion import Discreet
 from gateway.session.storage import RecordStore, StoreUnavailable
+from gateway.transports.openai.errors import Invalid
 from gateway.transports.openai.items import Item
 from gateway.transports.openai.resource import Response
 
 _AT_ONCE = 16
 """How many entries of a conversation are looked for at once: more than there are, so that one that
 is missing shows."""
+
+_SAID_AT_ONCE = 64
+"""The same of those that are known by their names."""
 
 
 class Kept(Discreet, frozen=True, kw_only=True, tag="response"):
@@ -128,6 +132,40 @@ def _asking() -> Iterator[None]:
         raise Refused(ErrorCode.UNAVAILABLE, text, WAIT_SECONDS) from None
 
 
+class Bounds(NamedTuple):
+    """How much is said before a response, at most.
+
+    Attributes:
+        turns: How many responses, and additions to a conversation.
+        bytes: How many bytes their records have.
+    """
+
+    turns: int
+    bytes: int
+
+    def check(self, turns: int, size: int, param: str) -> None:
+        """See whether there may be one more.
+
+        Args:
+            turns: How many there are.
+            size: How many bytes they have.
+            param: What they are gone on from by.
+
+        Raises:
+            Invalid: There may not.
+        """
+        if turns < self.turns and size <= self.bytes:
+            return
+        text = (
+            f"Conversations have at most {self.turns} turns, and {self.bytes} bytes: begin another "
+            "one, with as much of what was said as it needs."
+        )
+        raise Invalid(text, param, code="conversation_too_long")
+
+
+DEFAULT_BOUNDS = Bounds(turns=1000, bytes=16_777_216)
+
+
 class Keeper:
     """Keeps records, each for a time that begins anew when it is read.
 
@@ -136,11 +174,16 @@ class Keeper:
     Args:
         store: Where.
         seconds: How long.
+        bounds: How long a conversation may be.
+
+    Attributes:
+        bounds: As given.
     """
 
-    def __init__(self, store: RecordStore, seconds: float) -> None:
+    def __init__(self, store: RecordStore, seconds: float, bounds: Bounds = DEFAULT_BOUNDS) -> None:
         self._store = store
         self._seconds = seconds
+        self.bounds = bounds
 
     async def put(self, name: str, record: Record) -> None:
         """Keep a record."""
@@ -166,15 +209,11 @@ class Keeper:
         return min(self._seconds, RESENT_SECONDS) if kind is Asked else self._seconds
 
     async def _read(self, name: str, owner: str, seconds: float) -> Record | None:
+        return _record_of(await self._data(name, seconds), owner)
+
+    async def _data(self, name: str, seconds: float) -> bytes | None:
         with _asking():
-            data = await self._store.get_record(name, seconds)
-        if data is None:
-            return None
-        try:
-            record: Record = _decode(data)
-        except msgspec.DecodeError:  # of a newer gateway
-            return None
-        return record if record.owner == owner else None
+            return await self._store.get_record(name, seconds)
 
     async def response(self, response_id: str, owner: str) -> Kept | None:
         """A response."""
@@ -185,33 +224,51 @@ class Keeper:
         with _asking():
             await self._store.delete_record(name)
 
-    async def said(self, names: Sequence[str], owner: str) -> list[Item] | None:
-        """All that was said in records; None where one of them is no longer kept."""
-        items = list[Item]()
-        for record in await asyncio.gather(*[self._part(name, owner) for name in names]):
-            if record is None:
-                return None
-            items += record.items
+    async def said(self, names: Sequence[str], owner: str, param: str) -> list[Item] | None:
+        """All that was said in records; None where one of them is no longer kept.
+
+        Args:
+            names: Those of the records, the oldest first.
+            owner: Whose they are.
+            param: What they are gone on from by.
+
+        Raises:
+            Invalid: It is more than may be.
+        """
+        items, size = list[Item](), 0
+        for begin in range(0, len(names), _SAID_AT_ONCE):
+            self.bounds.check(begin, size, param)
+            for data in await self._all(names[begin : begin + _SAID_AT_ONCE]):
+                record = _record_of(data, owner)
+                if data is None or not isinstance(record, Kept | Entry):
+                    return None
+                size += len(data)
+                items += record.items
+        self.bounds.check(len(names), size, param)
         return items
 
-    async def _part(self, name: str, owner: str) -> Kept | Entry | None:
-        record = await self._read(name, owner, self._seconds)
-        return record if isinstance(record, Kept | Entry) else None
+    async def _all(self, names: Sequence[str]) -> list[bytes | None]:
+        return await asyncio.gather(*[self._data(name, self._seconds) for name in names])
 
-    async def entries(self, thread: str, owner: str) -> list[Entry] | None:
-        """All parts of a conversation; None where one of them is no longer kept.
+    async def entries(self, thread: str, owner: str) -> tuple[list[Entry], int] | None:
+        """All parts of a conversation, and how many bytes their records have; None where one of
+        them is no longer kept.
 
         Args:
             thread: The name of its record.
             owner: Whose it is.
         """
         found = list[Entry | None]()
+        size = 0
         while None not in found[-_AT_ONCE:]:
             names = [entry_name(thread, len(found) + index) for index in range(_AT_ONCE)]
-            found += await asyncio.gather(*[self.get(name, owner, Entry) for name in names])
+            for data in await self._all(names):
+                record = _record_of(data, owner)
+                found.append(record if isinstance(record, Entry) else None)
+                size += len(data or b"")
         count = found.index(None)
         entries = [entry for entry in found if entry is not None]
-        return entries if len(entries) == count else None
+        return (entries, size) if len(entries) == count else None
 
 
 def entry_name(thread: str, number: int) -> str:
@@ -222,6 +279,17 @@ def entry_name(thread: str, number: int) -> str:
         number: Of the part.
     """
     return f"{thread}:{number}"
+
+
+def _record_of(data: bytes | None, owner: str) -> Record | None:
+    """A record, where it is this owner's."""
+    if data is None:
+        return None
+    try:
+        record: Record = _decode(data)
+    except msgspec.DecodeError:  # of a newer gateway
+        return None
+    return record if record.owner == owner else None
 
 
 def begun(response: Response) -> Response:

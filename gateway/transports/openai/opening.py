@@ -180,7 +180,7 @@ class Opening:
         past = self._past
         if past.items is not None:
             return past.items
-        items = await self._keeper.said(past.names, self._ask.owner)
+        items = await self._keeper.said(past.names, self._ask.owner, past.param)
         if items is None:
             if past.param == "previous_response_id":
                 raise no_previous(self._ask.request.previous_response_id or "")

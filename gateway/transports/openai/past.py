@@ -38,6 +38,7 @@ class Past(NamedTuple):
         entry: The name of the record that is to tell of the response; None where it belongs to no
             conversation.
         items: All of it; None where it has to be read from the records.
+        size: How many bytes the records have, as far as that is known.
     """
 
     param: str = "input"
@@ -47,6 +48,7 @@ class Past(NamedTuple):
     route: str = ""
     entry: str | None = None
     items: list[Item] | None = None
+    size: int = 0
 
     def __repr__(self) -> str:
         return f"<Past of {len(self.names)}>"
@@ -109,10 +111,12 @@ class Found(NamedTuple):
     Attributes:
         name: Of its record.
         entries: Its parts, which are over but for the last.
+        size: How many bytes these are kept in.
     """
 
     name: str
     entries: list[Entry]
+    size: int
 
     def __repr__(self) -> str:
         return f"<Found {len(self.entries)}>"
@@ -130,14 +134,15 @@ async def conversation_of(
         settle: Finds out about a response.
     """
     name = record_name("conversation", conversation_id)
-    entries = await keeper.entries(name, owner)
-    if entries is None:
+    found = await keeper.entries(name, owner)
+    if found is None:
         text = "A part of this conversation is no longer kept."
         raise Invalid(text, "conversation", code="not_kept")
+    entries, size = found
     if entries and entries[-1].is_open:
         last = entry_name(name, len(entries) - 1)
         entries[-1] = await _ended(last, entries[-1], keeper, settle)
-    return Found(name, entries)
+    return Found(name, entries, size)
 
 
 async def _ended(name: str, entry: Entry, keeper: Keeper, settle: Settle) -> Entry:
@@ -194,4 +199,5 @@ async def _in(conversation_id: str, owner: str, keeper: Keeper, settle: Settle) 
             break
         is_heard = is_heard and not entry.items
     names = tuple(entry_name(name, number) for number in range(len(entries)))
-    return Past("conversation", names, head, is_heard, route, entry_name(name, len(entries)))
+    place = entry_name(name, len(entries))
+    return Past("conversation", names, head, is_heard, route, place, size=found.size)

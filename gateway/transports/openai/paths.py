@@ -12,7 +12,7 @@ from gateway.transports.open import Connections
 from gateway.transports.openai.chat import ChatCompletions
 from gateway.transports.openai.conversations import Conversations
 from gateway.transports.openai.gate import SHOWN, TAKEN, OpenAiGate
-from gateway.transports.openai.keeping import Keeper
+from gateway.transports.openai.keeping import Bounds, Keeper
 from gateway.transports.openai.models import Models
 from gateway.transports.openai.responses import Responses
 from gateway.transports.openai.socket import ResponsesSocket
@@ -30,6 +30,7 @@ def paths(
     origins: Origins,
     proxies: Proxies,
     keep_seconds: float,
+    bounds: Bounds,
     heartbeat_seconds: float,
     connections: Connections,
     answered: Counter[int],
@@ -43,6 +44,7 @@ def paths(
         origins: Whose pages may ask.
         proxies: Finds out who asks.
         keep_seconds: How long that is kept.
+        bounds: How long a conversation may be.
         heartbeat_seconds: How long a stream may be silent.
         connections: Counts WebSockets.
         answered: Counts requests by the status of their answer.
@@ -50,7 +52,7 @@ def paths(
     gate = OpenAiGate(
         admission, origins=origins, proxies=proxies, taken=TAKEN, shown=SHOWN, answered=answered
     )
-    keeper = Keeper(records, keep_seconds)
+    keeper = Keeper(records, keep_seconds, bounds)
     starter = Starter(sessions, keeper, time.time)
     most_bytes = max(route.policy.message_bytes for route in sessions.routes.values())
     responses = Responses(

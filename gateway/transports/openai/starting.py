@@ -87,6 +87,7 @@ class Starter:
     async def _begin(self, ask: Ask, route: Route, before: Handle | None) -> Turn:
         settle = partial(self.settle, ask.visitor)
         past = ask.past or await past_of(ask.request, ask.owner, self._keeper, settle)
+        self._keeper.bounds.check(len(past.names), past.size, past.param)
         opening = Opening(
             self._sessions, self._keeper, ask, route=route, past=past, now=self._clock()
         )

@@ -24,7 +24,13 @@ from gateway.session.storage import StoreUnavailable
 from gateway.stores.memory import MemoryStore
 from gateway.transports.open import Connections
 from gateway.transports.openai import past, responses, starting
-from gateway.transports.openai.keeping import RESENT_SECONDS, Keeper, record_name
+from gateway.transports.openai.keeping import (
+    DEFAULT_BOUNDS,
+    RESENT_SECONDS,
+    Bounds,
+    Keeper,
+    record_name,
+)
 from gateway.transports.openai.paths import paths
 from gateway.transports.origins import Origins
 from gateway.transports.proxies import Proxies
@@ -119,7 +125,12 @@ class Client:
 
 @asynccontextmanager
 async def api(
-    *, connections: int = 3, most: int = 10, keep_seconds: float = 600.0, **policy: Any
+    *,
+    connections: int = 3,
+    most: int = 10,
+    keep_seconds: float = 600.0,
+    bounds: Bounds = DEFAULT_BOUNDS,
+    **policy: Any,
 ) -> AsyncIterator[Client]:
     """A client.
 
@@ -127,6 +138,7 @@ async def api(
         connections: How many WebSockets there may be.
         most: How many sessions.
         keep_seconds: How long responses are kept.
+        bounds: How long conversations may be.
         policy: The route's.
     """
     async with running(max_sessions=most) as f:
@@ -142,6 +154,7 @@ async def api(
                 origins=Origins({"chat": []}, public=None),
                 proxies=Proxies(),
                 keep_seconds=keep_seconds,
+                bounds=bounds,
                 heartbeat_seconds=60.0,
                 connections=Connections(connections),
                 answered=Counter(),
@@ -657,6 +670,52 @@ async def test_a_conversation_whose_gateway_has_died_is_held_no_longer(
         names = [name for name in client.records._records if name.startswith("response:")]
         assert len(names) == 1, "what is not stored is not kept for longer"
         assert error(await first) == (424, "gateway_lost", False)
+
+
+TOO_LONG = (400, "conversation_too_long", False)
+
+
+@on_uvloop
+async def test_a_conversation_may_be_so_long() -> None:
+    async with api(bounds=Bounds(3, 100_000)) as client:
+        item = {"role": "user", "content": "x"}
+        made = await client.http.post("/openai/v1/conversations", json={"items": [item]})
+        path = f"/openai/v1/conversations/{made.json()['id']}/items"
+        assert (await client.http.post(path, json={"items": [item]})).status_code == 200
+        asked = {"conversation": made.json()["id"]}
+        client.f.add_route(route="told", resume_seconds=30.0, on_lost=Recovery.REPLAY)
+        await client.create(model="told", **asked)
+        for answer in (
+            await client.post(model="told", **asked),
+            await client.http.post(path, json={"items": [item]}),
+        ):
+            assert error(answer) == TOO_LONG
+            assert "3 turns" in answer.json()["error"]["message"]
+        assert len((await client.http.get(path)).json()["data"]) == 4, "but it is there"
+        one = await client.create()
+        two = await client.create(previous_response_id=one["id"])
+        three = await client.create(previous_response_id=two["id"])
+        answer = await client.post(previous_response_id=three["id"])
+        assert error(answer) == TOO_LONG
+        assert answer.json()["error"]["param"] == "previous_response_id"
+
+
+@on_uvloop
+async def test_a_conversation_may_be_so_large() -> None:
+    template = {"messages": "$messages", "stream": "$stream"}
+    async with api(bounds=Bounds(100, 1_000), chat=True, template=template) as client:
+        reply = {"choices": [{"message": {"content": "a" * 200}}]}
+        client.f.model.answers = ModelReply(
+            body=json.dumps(reply).encode(), content_type="application/json"
+        )
+        item = {"role": "user", "content": "x" * 1_000}
+        made = await client.http.post("/openai/v1/conversations", json={"items": [item]})
+        path = f"/openai/v1/conversations/{made.json()['id']}/items"
+        assert error(await client.http.post(path, json={"items": [item]})) == TOO_LONG
+        assert error(await client.post(conversation=made.json()["id"])) == TOO_LONG
+        one = await client.create(input="x" * 1_000)
+        assert error(await client.post(previous_response_id=one["id"])) == TOO_LONG
+        assert client.f.model.invoked == 1
 
 
 @on_uvloop

@@ -37,6 +37,7 @@ OTHERS = {
     "EndedTurn": "a digest",
     "Family": "a metric's name, and what it means",
     "Failure": "quotes nothing that was sent or received, see `gateway.sagemaker.said`",
+    "Known": "a digest",
     "Plan": "the names of headers",
     "Reading": "numbers, and labels that no client chooses",
     "Ready": "an address",
