@@ -212,10 +212,13 @@ class Chain:
             listener.leave()
 
     async def _let_go(self) -> None:
-        """Leave the session; where nobody else can go on with it, it is closed."""
+        """Leave the session; where nobody else can go on with it, it is closed.
+
+        Somebody may have gone on by now with what is stored, a warm-up too.
+        """
         handle, newest = self._handle, self._newest
         self._handle = None
-        if handle is None or (handle.turn and newest is not None and newest.response.store):
+        if handle is None or (newest is not None and newest.response.store):
             return
         listener = Listener()
         with contextlib.suppress(Refused):

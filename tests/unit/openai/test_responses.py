@@ -18,7 +18,7 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosedError, InvalidStatus
 
 from gateway.errors import ErrorCode, Failure, Outcome
-from gateway.session.policy import Recovery
+from gateway.session.policy import Opening, Recovery
 from gateway.session.ports import ModelReply
 from gateway.session.storage import StoreUnavailable
 from gateway.stores.memory import MemoryStore
@@ -804,6 +804,35 @@ async def test_who_looks_on_and_does_not_read_spoils_nothing() -> None:
         client.f.model.waits.set()
         assert b"event: response.completed" in await reading
         assert (await completed(client, one["id"]))["status"] == "completed"
+
+
+async def warmed(websocket: Any, *, stored: bool) -> str:
+    """The id of a warm-up."""
+    warm = {"type": "response.create", "model": "chat", "generate": False, "store": stored}
+    await websocket.send(json.dumps(warm))
+    while (event := json.loads(await websocket.recv()))["type"] != "response.completed":
+        pass
+    return str(event["response"]["id"])
+
+
+@on_uvloop
+async def test_a_warm_up_that_others_go_on_with() -> None:
+    async with api(opening=Opening.CALL) as client:
+        async with socket(client) as websocket:
+            warm = await warmed(websocket, stored=True)
+            one = await client.create(previous_response_id=warm)
+        await client.f.until(lambda: client.visitor.there == 0)
+        two = await client.create(previous_response_id=one["id"])
+        assert len({each[5:37] for each in (warm, one["id"], two["id"])}) == 1
+        assert client.f.model.closed == []
+
+
+@on_uvloop
+async def test_a_warm_up_that_nobody_can_go_on_with() -> None:
+    async with api(opening=Opening.CALL) as client:
+        async with socket(client) as websocket:
+            await warmed(websocket, stored=False)
+        await client.f.until(lambda: client.f.model.closed == ["m"])
 
 
 @on_uvloop
