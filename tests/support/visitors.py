@@ -31,6 +31,7 @@ class Anybody:
     Attributes:
         waits: How long it is to wait with its next message.
         refunds: How often its arrival was to count no longer.
+        taken: How many messages were counted.
         allowed: What it may still send.
         routes: Those that it may use; None for all.
     """
@@ -44,6 +45,7 @@ class Anybody:
         self.routes: frozenset[str] | None = None
         self.there = 0
         self.refunds = 0
+        self.taken = 0
 
     @property
     def required(self) -> bool:
@@ -71,6 +73,7 @@ class Anybody:
 
     def take(self, size: int) -> float:
         assert size >= 0
+        self.taken += 1
         return self.waits
 
     def refund(self) -> None:

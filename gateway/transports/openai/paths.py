@@ -71,6 +71,7 @@ def paths(
         origins=origins,
         proxies=proxies,
         connections=connections,
+        most_bytes=most_bytes,
     )
     completions = ChatCompletions(
         sessions,

@@ -11,7 +11,8 @@ import structlog
 from starlette.websockets import WebSocket
 
 from gateway.admission import Admission, Refused, Visitor
-from gateway.errors import CloseCode, ErrorCode
+from gateway.budget import COUNTED_BYTES, ByteBudget
+from gateway.errors import WAIT_SECONDS, CloseCode, ErrorCode
 from gateway.sessions import Sessions
 from gateway.transports.credentials import credentials_of, may_be_echoed
 from gateway.transports.exchange import Moved
@@ -44,6 +45,7 @@ class ResponsesSocket:
         origins: Which pages may connect.
         proxies: Finds out who does.
         connections: Counts them.
+        most_bytes: How many bytes of a connection's requests may wait, if more than one does.
     """
 
     def __init__(
@@ -56,8 +58,10 @@ class ResponsesSocket:
         origins: Origins,
         proxies: Proxies,
         connections: Connections,
+        most_bytes: int,
     ) -> None:
         self._sessions = sessions
+        self._most_bytes = most_bytes
         self._starter = starter
         self._keeper = keeper
         self._admission = admission
@@ -85,7 +89,9 @@ class ResponsesSocket:
         on_end = self._connections.opened(None, "openai", client.address)
         chain = Chain(self._sessions, self._starter, self._keeper, visitor)
         link: Link = websocket.scope["extensions"][LINK]
-        connection = _Connection(link, chain, visitor, on_end)
+        connection = _Connection(
+            link, chain, visitor, on_end, budget=self._sessions.budget, most_bytes=self._most_bytes
+        )
         connection.begin()
         self._sessions.spawn(connection.run(self._sessions))
 
@@ -102,15 +108,32 @@ class ResponsesSocket:
 
 
 class _Connection:
-    """One client's connection, which is answered one request after the other."""
+    """One client's connection, which is answered one request after the other.
 
-    def __init__(self, link: Link, chain: Chain, visitor: Visitor, on_end: OnEnd) -> None:
+    Attributes:
+        held: See `gateway.budget.Holder`.
+    """
+
+    def __init__(
+        self,
+        link: Link,
+        chain: Chain,
+        visitor: Visitor,
+        on_end: OnEnd,
+        *,
+        budget: ByteBudget,
+        most_bytes: int,
+    ) -> None:
+        self.held = 0
+        self._budget = budget
+        self._most_bytes = most_bytes
+        self._waiting_bytes = 0
         self._link = link
         self._chain = chain
         self._visitor = visitor
         self._on_end = on_end
         self._loop = asyncio.get_running_loop()
-        self._frames: deque[str | bytes] = deque()
+        self._frames: deque[str | bytes | Refused] = deque()
         self._is_open = True
         self._news: asyncio.Future[None] | None = None
         self._expiry: asyncio.TimerHandle | None = None
@@ -134,11 +157,13 @@ class _Connection:
                 elif sessions.draining:
                     self._close(CloseCode.RESTARTING, ErrorCode.UNAVAILABLE)
                 else:
-                    await self._answer(self._frames.popleft())
+                    await self._answer(self._next())
         except Exception:
             log.exception("a connection failed")
             self._close(CloseCode.INTERNAL, ErrorCode.INTERNAL)
         finally:
+            self._frames.clear()
+            self._count(0)
             await self._chain.leave()
             if self._expiry is not None:
                 self._expiry.cancel()
@@ -147,11 +172,42 @@ class _Connection:
     # In
 
     def _frame(self, frame: str | bytes) -> None:
-        if len(self._frames) >= MAX_WAITING:
+        size, waiting = len(frame), self._waiting_bytes
+        if len(self._frames) >= MAX_WAITING or (waiting and waiting + size > self._most_bytes):
             self._close(CloseCode.TOO_MANY, "too many requests wait")
+        if not self._is_open:
             return
-        self._frames.append(frame)
+        refused = self._refusal(size)
+        if refused is None:
+            self._count(waiting + size)
+        self._frames.append(refused or frame)
         self._wake()
+
+    def _refusal(self, size: int) -> Refused | None:
+        """Why a request is not taken; it is told when those before it are answered."""
+        if wait := self._visitor.take(size):
+            text = "You send more than you may; wait a little."
+            return Refused(ErrorCode.RATE_LIMITED, text, wait)
+        if not self._budget.admits(self, size):
+            text = "The gateway holds as much as it may; send this again later."
+            return Refused(ErrorCode.QUEUE_FULL, text, WAIT_SECONDS)
+        return None
+
+    def _next(self) -> str | bytes | Refused:
+        """The request whose turn it is."""
+        frame = self._frames.popleft()
+        if not isinstance(frame, Refused):
+            self._count(self._waiting_bytes - len(frame))
+        return frame
+
+    def _count(self, waiting: int) -> None:
+        self._waiting_bytes = waiting
+        held = waiting if waiting > COUNTED_BYTES else 0
+        if held or self.held:
+            self._budget.change(self, held)
+
+    def give_back(self) -> None:
+        """See `gateway.budget.Holder`: what was taken is answered."""
 
     def _ended(self, code: int) -> None:
         self._is_open = False
@@ -178,8 +234,10 @@ class _Connection:
 
     # A response
 
-    async def _answer(self, frame: str | bytes) -> None:
+    async def _answer(self, frame: str | bytes | Refused) -> None:
         try:
+            if isinstance(frame, Refused):
+                raise frame
             request = self._request(frame)
             async for frames in self._chain.answer(request, len(frame)):
                 await self._tell(frames)
@@ -194,11 +252,8 @@ class _Connection:
         """What is asked for.
 
         Raises:
-            Refused: It can't be had over a WebSocket, or comes too soon.
+            Refused: It can't be had over a WebSocket.
         """
-        if wait := self._visitor.take(len(frame)):
-            text = "You send more than you may; wait a little."
-            raise Refused(ErrorCode.RATE_LIMITED, text, wait)
         request = parse(frame, CreateOverWebSocket)
         for name, wrong in (
             ("stream", request.stream is False),

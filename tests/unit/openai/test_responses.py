@@ -605,6 +605,71 @@ async def test_what_a_socket_is_refused() -> None:
         assert (told["status"], told["error"]["code"]) == (429, "throttled")
 
 
+async def drained(websocket: Any) -> None:
+    """Read until the connection is closed."""
+    while True:
+        await websocket.recv()
+
+
+def frame_of(**asked: Any) -> str:
+    return json.dumps({"type": "response.create", "model": "chat", "input": "hi", **asked})
+
+
+@on_uvloop
+async def test_what_waits_is_charged_when_it_comes() -> None:
+    async with api() as client, socket(client) as websocket:
+        client.f.model.waits.clear()
+        await websocket.send(frame_of())
+        await client.begun()
+        client.visitor.waits = 1.0
+        await websocket.send(frame_of())
+        await client.f.until(lambda: client.visitor.taken == 2)
+        client.visitor.waits = 0.0
+        client.f.model.waits.set()
+        while (told := json.loads(await websocket.recv()))["type"] != "error":
+            pass
+        assert (told["status"], told["error"]["code"]) == (429, "rate_limit_exceeded")
+        assert client.f.model.invoked == 1
+
+
+@on_uvloop
+async def test_what_waits_is_bounded_in_bytes() -> None:
+    async with api(message_bytes=20_000) as client, socket(client) as websocket:
+        client.f.model.waits.clear()
+        budget = client.f.sessions.budget
+        await websocket.send(frame_of())
+        await client.begun()
+        before = budget.total
+        await websocket.send(frame_of(input="x" * 10_000))
+        await client.f.until(lambda: budget.total > before + 10_000)
+        budget.limit = 1
+        await websocket.send(frame_of(input="x" * 9_000))
+        await client.f.until(lambda: budget.refused == 1)
+        budget.limit = 1_000_000
+        await websocket.send(frame_of(input="x" * 10_000))
+        with pytest.raises(ConnectionClosedError, match="4429"):
+            await drained(websocket)
+        client.f.model.waits.set()
+        await client.f.until(lambda: budget.total <= before)
+
+
+@on_uvloop
+async def test_what_is_not_taken_is_told_in_its_turn() -> None:
+    async with api() as client, socket(client) as websocket:
+        client.f.model.waits.clear()
+        await websocket.send(frame_of())
+        await client.begun()
+        budget = client.f.sessions.budget
+        budget.limit = 1
+        await websocket.send(frame_of(input="x" * 10_000))
+        await client.f.until(lambda: budget.refused == 1)
+        budget.limit = 1_000_000
+        client.f.model.waits.set()
+        while (told := json.loads(await websocket.recv()))["type"] != "error":
+            pass
+        assert (told["status"], told["error"]["code"]) == (429, "rate_limit_exceeded")
+
+
 @on_uvloop
 async def test_a_conversation_is_held_before_its_response_is_kept() -> None:
     async with api() as client:
