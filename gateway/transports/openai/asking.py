@@ -11,6 +11,9 @@ from gateway.transports.openai.past import Past
 from gateway.transports.openai.reading import UNKNOWN
 from gateway.transports.openai.requests import CreateResponse
 
+SIGN_SECONDS = 60.0
+"""How often there is a sign of life for who does not need one."""
+
 
 class Failed(Exception):
     """A turn has failed before there was anything to tell of it.
@@ -49,7 +52,8 @@ class Ask(NamedTuple):
         visitor: Who that is.
         size: About how many bytes it has.
         known: What it is known by when it is sent again.
-        seconds: How long a stream may be silent; None where there is none.
+        seconds: How long nothing may be told. It is never as long as it takes: who waits so is not
+            told at once that the turn is accepted, and it is kept and answered for then.
         past: What it goes on from, where that is known.
         closes: Whether its session is over with it, where it is not stored.
     """
@@ -58,7 +62,7 @@ class Ask(NamedTuple):
     visitor: Visitor
     size: int
     known: Known = Known()
-    seconds: float | None = None
+    seconds: float = SIGN_SECONDS
     past: Past | None = None
     closes: bool = True
 

@@ -22,7 +22,7 @@ from gateway.transports.exchange import Moved, principal_of
 from gateway.transports.gate import ApiRequest
 from gateway.transports.leaving import Leaving
 from gateway.transports.openai.again import known_by
-from gateway.transports.openai.asking import Ask, Failed, unknown
+from gateway.transports.openai.asking import SIGN_SECONDS, Ask, Failed, unknown
 from gateway.transports.openai.errors import Invalid, answer_of, not_found
 from gateway.transports.openai.gate import REQUEST_ID, OpenAiGate
 from gateway.transports.openai.ids import handle_of
@@ -101,7 +101,7 @@ class Responses:
             visitor,
             len(body),
             known=known_by(request, visitor, body),
-            seconds=START_SECONDS if asked.stream else None,
+            seconds=START_SECONDS if asked.stream else SIGN_SECONDS,
         )
         try:
             turn = await self._starter.begin(ask)
