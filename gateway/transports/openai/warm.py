@@ -155,7 +155,9 @@ class WarmSessions:
             owner: Whose; None for anybody's.
         """
         for name, (whose, handle) in [*self._waiting.items()]:
-            if owner in {None, whose} and await self._take(name) is not None:
+            if not self._sessions.has(handle.session_id):
+                self._waiting.pop(name, None)  # it is over, or at another replica
+            elif owner in {None, whose} and await self._take(name) is not None:
                 await self._close(whose, handle)
                 return True
         return False

@@ -190,6 +190,18 @@ async def test_those_that_wait_longest_make_room(of_principal: bool) -> None:
         assert client.models == ["m-1", "m-2", "m-3", "m-4", "m-4", "m-5"]
 
 
+@on_uvloop
+async def test_those_that_are_elsewhere_do_not() -> None:
+    async with chats(max_sessions=1) as client:
+        await client.ask(user("a"))
+        (runner,) = client.f.sessions.runners
+        runner.abandon()
+        other = await client.f.sessions.open(client.f.sessions.routes["chat"], "ada")
+        assert (await client.ask(user("b"))).status_code == 503
+        assert client.store._records, "whoever goes on finds it there"
+        client.f.sessions.ended(other)
+
+
 @pytest.mark.parametrize("of_principal", [False, True])
 @on_uvloop
 async def test_those_that_are_busy_do_not(of_principal: bool) -> None:

@@ -277,26 +277,6 @@ async def test_a_stream_that_waits_for_its_model_begins_all_the_same() -> None:
         check_stream(events)
 
 
-@pytest.mark.parametrize("background", [False, True])
-@on_uvloop
-async def test_a_response_is_kept_as_soon_as_it_is_accepted(background: bool) -> None:
-    async with api() as client:
-        one = await client.create()
-        client.f.model.waits.clear()
-        on = {"previous_response_id": one["id"], "background": background}
-        asking = asyncio.create_task(client.create(**on))
-        async with asyncio.timeout(10 * UNIT):
-            while True:
-                found = await client.retrieve(f"{one['id'][:-1]}2")
-                if found.status_code == 200:
-                    break
-        assert found.json()["status"] == "in_progress"
-        if background:
-            assert (await asking)["status"] == "in_progress"
-        client.f.model.waits.set()
-        await asking
-
-
 # What is sent again
 
 
