@@ -44,7 +44,7 @@ from gateway.transports.openai.keeping import Asked, Keeper
 from gateway.transports.openai.relay import Relay
 from gateway.transports.openai.responses import DONE
 from gateway.transports.openai.starting import Starter
-from gateway.transports.openai.talks import Ask, Talk
+from gateway.transports.openai.talks import Ask, Talk, draft_of
 from gateway.transports.openai.warm import WarmSessions
 
 PREFIX = "chatcmpl-"
@@ -114,6 +114,7 @@ class ChatCompletions:
             visitor,
             len(body),
             known=known_by(request, visitor, body),
+            draft=draft_of(chat, route.policy),
             alias=alias_of(owner, chat.model, key) if key and route.policy.chat else None,
         )
         try:

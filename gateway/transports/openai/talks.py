@@ -3,6 +3,8 @@
 from collections.abc import Awaitable, Callable
 from typing import Any, NamedTuple
 
+from msgspec import structs
+
 from gateway.admission import Refused, Visitor
 from gateway.errors import ErrorCode, Outcome
 from gateway.protocol.messages import (
@@ -16,6 +18,7 @@ from gateway.protocol.messages import (
 from gateway.route import Route
 from gateway.session.bodies import body_of
 from gateway.session.events import Words
+from gateway.session.policy import Policy
 from gateway.transports.exchange import AlreadyAnswered, Exchange, Moved, principal_of
 from gateway.transports.openai.again import Known
 from gateway.transports.openai.chats import Chat, digest_of, newest_words, words_before
@@ -34,6 +37,7 @@ class Ask(NamedTuple):
         visitor: Who asks.
         size: How many bytes it has.
         known: What it is known by when it is sent again.
+        draft: What the model is to be sent, but for its id.
         alias: What its client calls the conversation; None where it does not.
     """
 
@@ -42,6 +46,7 @@ class Ask(NamedTuple):
     visitor: Visitor
     size: int
     known: Known
+    draft: MessageSend
     alias: str | None
 
     def __repr__(self) -> str:
@@ -63,15 +68,12 @@ class Ask(NamedTuple):
             Refused: It can't.
         """
         most = self.route.policy.message_bytes
-        if len(body_of(self.message("r1"))[0]) > most:
+        if len(body_of(self.draft)[0]) > most:
             raise Refused(ErrorCode.TOO_LARGE, f"The messages have more than {most} bytes.")
 
     def message(self, message_id: str, _route: object = None) -> MessageSend:
         """What the model is to be sent."""
-        chat, policy = self.chat, self.route.policy
-        if policy.chat:
-            return chat_message(message_id, policy, chat.body, stream=chat.streams)
-        return MessageSend(id=message_id, text=newest_words(chat), stream=chat.streams)
+        return structs.replace(self.draft, id=message_id)
 
     @property
     def told(self) -> tuple[Words, ...]:
@@ -90,6 +92,17 @@ class Ask(NamedTuple):
             )
             raise unsupported("messages", text)
         return words
+
+
+def draft_of(chat: Chat, policy: Policy) -> MessageSend:
+    """What the model of a route is to be sent, but for its id.
+
+    Raises:
+        Invalid: It can't be.
+    """
+    if policy.chat:
+        return chat_message("r", policy, chat.body, stream=chat.streams)
+    return MessageSend(id="r", text=newest_words(chat), stream=chat.streams)
 
 
 class Talk:
