@@ -175,7 +175,7 @@ class Exchange:
 
     async def _send(self) -> Listener:
         """Send the message, and listen to what becomes of it."""
-        listener = Listener(patient=self.seconds is None and not self._claims)
+        listener = Listener(patient=self.seconds is None)
         try:
             await join(self._sessions, self._asker, self._after, listener)
         except Refused as refused:
