@@ -77,7 +77,7 @@ types: $(INSTALLED) ## types
 	$(BIN)/mypy
 
 browser: ## the browser that the page is tested in
-	@$(call needed,chromium)
+	@$(call needed,chromium-headless-shell)
 
 prometheus: ## which the rules and the dashboard are tested with
 	@$(call needed,prometheus)
