@@ -19,6 +19,8 @@ SOAK_FLAGS ?=
 CHAOS_FLAGS ?=
 LONG := long or hypothesis or schedules
 export PATH := $(PATH):/usr/sbin
+# Hundreds of processes would each compile what they import, and pytest's workers all of the tests.
+unexport PYTHONDONTWRITEBYTECODE
 
 # A command, which Debian has in a package of the same name; a server among them is not started.
 needed = command -v $(1) >/dev/null \
