@@ -3,6 +3,7 @@
 import re
 import uuid
 from collections.abc import Mapping
+from functools import cache
 from typing import Any
 
 import botocore.session
@@ -92,6 +93,12 @@ class Parameter(Struct, frozen=True):
         return self.pattern is None or self.pattern.fullmatch(value) is not None
 
 
+@cache
+def _service() -> Any:
+    """The API model."""
+    return botocore.session.get_session().get_service_model("sagemaker-runtime")
+
+
 class InputModel:
     """The input of a call as the API model has it.
 
@@ -101,9 +108,7 @@ class InputModel:
     """
 
     def __init__(self, operation: str, body_bytes: int | None = None) -> None:
-        session = botocore.session.get_session()
-        service = session.get_service_model("sagemaker-runtime")
-        members = service.operation_model(operation).input_shape.members
+        members = _service().operation_model(operation).input_shape.members
         self.body_bytes = body_bytes or int(members["Body"].metadata["max"])
         self.parameters = [
             Parameter(
