@@ -10,6 +10,7 @@ from collections.abc import Generator, Iterator
 import pytest
 from hypothesis import settings
 
+from tests.support.botodata import share_data
 from tests.support.tables import check_tables
 from tests.support.timing import UNIT
 
@@ -23,6 +24,7 @@ settings.register_profile(
 settings.load_profile("test")
 
 check_tables()
+share_data()
 
 
 def pytest_report_header() -> str:

@@ -1,8 +1,8 @@
 """Starts ``session-gateway`` without its imports, which take most of the time of a test's start.
 
-A process that has imported what the commands need forks for each; what runs then is the program,
-from its arguments to its exit code. That it starts by itself is for the tests of the command line
-and of the package to show.
+A process that has imported what the commands need, and read botocore's data, forks for each; what
+runs then is the program, from its arguments to its exit code. That it starts by itself is for the
+tests of the command line and of the package to show.
 """
 
 import atexit
@@ -145,10 +145,13 @@ def _run() -> None:
     from gateway import serving  # noqa: F401, PLC0415 - what takes its time
     from gateway.cli import main  # noqa: PLC0415
     from gateway.local import server  # noqa: F401, PLC0415
+    from tests.support.botodata import read_data, share_data  # noqa: PLC0415
     from tests.support.tables import check_tables  # noqa: PLC0415
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a Ctrl-C for the tests is not for this
     check_tables()
+    share_data()
+    read_data()
     gc.freeze()
     request = _serve(socket.socket(fileno=int(sys.argv[1])))
     signal.signal(signal.SIGINT, signal.default_int_handler)
