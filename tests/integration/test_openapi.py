@@ -64,7 +64,7 @@ async def compare(url: str, folder: Path, *arguments: str) -> str:
     return report
 
 
-@pytest.mark.parametrize("with_keys", [False, True])
+@pytest.mark.parametrize("with_keys", [pytest.param(False, marks=pytest.mark.long), True])
 async def test_the_document_is_true(
     start_local: Start, start_gateway: Start, tmp_path: Path, *, with_keys: bool
 ) -> None:
