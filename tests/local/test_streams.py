@@ -418,10 +418,10 @@ class TestFaults:
             NAME, [BuiltinModel("i-1")], reply_seconds=0.3 * UNIT, stream_seconds=0.3 * UNIT
         )
         async with running([limited]) as url, connected(url) as client:
-            for call in (begun(client, b"/sleep 9"), one(client, b"/count 99")):
+            for call in (begun(client, b"/sleep 99"), one(client, b"/count 9999")):
                 with pytest.raises(client.exceptions.ModelError, match="timed out"):
                     await call
-            got, error = await broken(client, b"/count 99")
+            got, error = await broken(client, b"/count 9999")
             assert got
             assert error == "ModelStreamError"
 
