@@ -184,7 +184,9 @@ class Paths:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """See the ASGI specification."""
         if scope["type"] == "http":
-            path = scope["path"].removeprefix(scope.get("root_path", ""))
+            path, root = scope["path"], scope.get("root_path", "")
+            if f"{path}/".startswith(f"{root}/"):
+                path = path[len(root) :]
             for route in self.routes:
                 if (match := route.path_regex.match(path)) is not None:
                     scope["path_params"] = match.groupdict()

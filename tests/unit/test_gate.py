@@ -7,7 +7,7 @@ from starlette.responses import Response
 
 from gateway.admission import Visitor
 from gateway.tracecontext import CARRIER, Carrier
-from gateway.transports.gate import ApiRequest, Gate
+from gateway.transports.gate import ApiRequest, Gate, Paths
 from gateway.transports.origins import Origins
 from gateway.transports.proxies import Proxies
 from tests.support.visitors import Anybody
@@ -59,3 +59,23 @@ async def test_a_request_is_of_no_trace_but_its_own() -> None:
         await http.get("/good")
         CARRIER.reset(token)
     assert answers.seen == [PARENT, None, None]
+
+
+@pytest.mark.parametrize(
+    ("root", "path", "status"),
+    [
+        ("", "/good", 200),
+        ("/root", "/root/good", 200),
+        ("/root", "/good", 200),
+        ("/", "/good", 200),
+        ("/g", "/good", 200),
+        ("/good", "/good", 404),
+        ("", "/better", 404),
+    ],
+)
+async def test_a_path_is_what_follows_the_root(root: str, path: str, status: int) -> None:
+    answers = Answers()
+    app = Paths([answers.gate.path("/good", GET=answers.good)], Response(status_code=404))
+    transport = httpx.ASGITransport(app, root_path=root)
+    async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as http:
+        assert (await http.get(path)).status_code == status
