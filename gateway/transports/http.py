@@ -215,6 +215,7 @@ class HttpProtocol(asyncio.Protocol):
         if buffer.startswith(b"\r\n"):  # some clients end a body so (RFC 9112, section 2.2)
             del buffer[:2]
         if not buffer:
+            self._be_idle()
             return
         if buffer[0] <= 0x20 and buffer != b"\r":  # a TLS handshake, as likely as not
             self.refuse(400)
@@ -310,11 +311,16 @@ class HttpProtocol(asyncio.Protocol):
             self._close()
         else:
             if not self._buffer:
-                idle = self._config.timeout_keep_alive
-                self._timer = self._loop.call_later(idle, self._close)
-                self._idle = True
+                self._be_idle()
             if self._buffer or not self._reading:
                 self.read_on()
+
+    def _be_idle(self) -> None:
+        """Wait for the next request, for so long."""
+        if self._timer is None:
+            idle = self._config.timeout_keep_alive
+            self._timer = self._loop.call_later(idle, self._close)
+            self._idle = True
 
     def refuse(self, status: int, *, answered: bool = False) -> None:
         """Answer a request that can't be taken, and close."""

@@ -13,6 +13,9 @@ import httptools
 TRAILER_BYTES = 1024
 """The largest extension of a chunk, and the largest trailers."""
 
+MAX_DIGITS = 15
+"""Of a body's length."""
+
 _CHUNKED = re.compile(rb"\ntransfer-encoding:", re.IGNORECASE)
 
 
@@ -157,7 +160,7 @@ def head_of(data: bytes) -> Head:
         not parsed.is_whole
         or version not in {"1.0", "1.1"}
         or (version == "1.1" and b"host" not in named)
-        or not length.isdigit()
+        or not (length.isdigit() and len(length) <= MAX_DIGITS)
         or (len(named) < len(headers) and _repeats(headers))
     ):
         raise BadRequest

@@ -129,6 +129,7 @@ async def test_pipelined_requests_are_answered_in_their_order_and_one_at_a_time(
         (b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nContent-Length: 1\r\n\r\n", 400),
         (b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: +1\r\n\r\n", 400),
         (b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1, 1\r\n\r\n", 400),
+        (b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: " + b"0" * 5000 + b"1\r\n\r\n", 400),
         (b"GET / HTTP/1.1\r\nHost: a\r\nA: b\r\n c\r\n\r\n", 400),
         (b"GET / HTTP/1.1\r\nHost: a\r\nA : b\r\n\r\n", 400),
         (b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip, chunked\r\n\r\n", 501),
@@ -155,6 +156,7 @@ async def test_pipelined_requests_are_answered_in_their_order_and_one_at_a_time(
         "two-lengths",
         "a-signed-length",
         "a-list-of-lengths",
+        "a-long-length",
         "a-folded-header",
         "a-space-before-a-colon",
         "an-unknown-encoding",
@@ -232,6 +234,14 @@ async def test_a_connection_that_is_idle_is_closed() -> None:
     async with serving(path, timeout_keep_alive=0) as served, served.peer() as peer:
         await peer.send(GET)
         assert (await peer.closed()).endswith(b"path x")
+
+
+@on_uvloop
+async def test_a_line_end_after_a_body_does_not_keep_a_connection() -> None:
+    request = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc"
+    async with serving(echo, timeout_keep_alive=0) as served, served.peer() as peer:
+        await peer.send(request + b"\r\n")
+        assert (await peer.closed()).endswith(b"[abc]")
 
 
 @pytest.mark.parametrize(
