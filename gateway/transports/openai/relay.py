@@ -73,7 +73,8 @@ class Relay:
         self._is_read, self._is_left = turn.is_over, False
         self._news: asyncio.Future[None] | None = None
         if not turn.is_over:
-            sessions.spawn(self._read())
+            # Of a gateway that ends, it is never begun.
+            sessions.spawn(self._read()).add_done_callback(lambda _: self._end())
 
     async def _read(self) -> None:
         turn = self._turn
@@ -83,9 +84,12 @@ class Relay:
         except (Moved, Refused) as error:
             self._error = error
         finally:
-            turn.leave()
-            self._is_read = True
-            self._wake()
+            self._end()
+
+    def _end(self) -> None:
+        self._turn.leave()
+        self._is_read = True
+        self._wake()
 
     def _hold(self, told: list[Json]) -> None:
         """Have the client take this."""

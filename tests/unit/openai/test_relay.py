@@ -7,6 +7,7 @@ import pytest
 from gateway.transports.exchange import Moved
 from gateway.transports.openai.relay import Json, Relay
 from tests.support.sessions import Fixture, running
+from tests.support.timing import UNIT
 
 SIZE = 5000
 
@@ -125,3 +126,14 @@ async def test_why_nothing_more_is_told_comes_last() -> None:
         assert await taken(relay) == ["a"]
         with pytest.raises(Moved):
             await relay.next()
+
+
+async def test_what_is_not_read_any_more_is_through() -> None:
+    async with running() as f:
+        pass
+    turn = Turn()
+    relay = relayed(f, turn)
+    async with asyncio.timeout(UNIT):
+        assert await relay.next() == []
+    assert relay.is_through
+    assert turn.has_left
