@@ -5,6 +5,7 @@ session, at whichever replica; for all others this is a branch: another session 
 what was said up to there. So one turn never gets into two conversations, nor two into one.
 """
 
+import contextlib
 from collections.abc import Sequence
 from functools import partial
 from typing import NamedTuple
@@ -130,7 +131,8 @@ class Opening:
         except BaseException:
             self._leave()
             if self._has_reserved and self._past.entry is not None:
-                await self._keeper.delete(self._past.entry)
+                with contextlib.suppress(Refused):  # this says nothing of the turn
+                    await self._keeper.delete(self._past.entry)
             raise
 
     async def _send_again(self, handle: Handle, message: _Message) -> Turn:
@@ -241,6 +243,7 @@ class Opening:
             await self._reserve(self._past.entry, response_id)
         if ask.known.name is not None:
             await self._keeper.put(ask.known.name, Asked(owner=ask.owner, response_id=response_id))
+        before = await self._before(response_id)
         self._exchange = exchange = Exchange(
             self._sessions,
             handle.asker(ask.visitor),
@@ -254,13 +257,14 @@ class Opening:
         except AlreadyAnswered:
             raise unknown() from None
         accepted = next(each for each in told if isinstance(each, MessageAccepted))
+        self._has_reserved = False  # it is held until what becomes of the turn is known
         request, policy = ask.request, self._route.policy
         whole = policy.chat or not policy.sends_history
         kept = Kept(
             owner=ask.owner,
             response=response_of(request, response_id, self._now, whole=whole),
             input=taken(request.input or [], f"{response_id} input"),
-            before=await self._before(response_id),
+            before=before,
             message_id=handle.message_id,
             after=accepted.event - 1,
             chat=policy.chat,

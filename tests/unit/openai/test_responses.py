@@ -79,6 +79,10 @@ class Records(MemoryStore):
         self._look("replace", name)
         return await super().replace_record(name, record, seconds)
 
+    async def delete_record(self, name: str) -> bool:
+        self._look("delete", name)
+        return await super().delete_record(name)
+
     def _look(self, what: str, name: str) -> None:
         if {what, f"{what} {name.partition(':')[0]}"} & self.away:
             raise StoreUnavailable("it is away")
@@ -430,6 +434,19 @@ async def test_a_store_that_fails_when_a_turn_is_accepted() -> None:
         client.records.away = set()
         assert (await client.post(headers=AGAIN, input="x")).status_code == 200
         assert client.f.model.invoked == 2
+
+
+@on_uvloop
+async def test_a_store_that_fails_when_a_turn_of_a_conversation_is_accepted() -> None:
+    async with api() as client:
+        made = (await client.http.post("/openai/v1/conversations", json={})).json()
+        client.records.away = {"put response", "delete"}
+        answer = await client.post(headers=FIRST, conversation=made["id"])
+        assert error(answer) == (424, "gateway_lost", True)
+        client.records.away = set()
+        answer = await client.post(input="x", conversation=made["id"])
+        assert error(answer) == (409, "conversation_locked", True), "the turn may be under way"
+        assert client.f.model.invoked == 1
 
 
 @on_uvloop
@@ -913,3 +930,16 @@ async def test_a_websocket_that_is_not_read_spoils_nothing() -> None:
         while (event := json.loads(await websocket.recv()))["type"] != "response.completed":
             pass
         assert event["response"]["output"][0]["content"][0]["text"] == PART * PARTS
+
+
+@on_uvloop
+async def test_what_went_before_is_kept_before_the_model_is_asked() -> None:
+    async with api() as client, socket(client) as websocket:
+        await websocket.send(frame_of(store=False))
+        said = json.loads(await websocket.recv())
+        while said["type"] != "response.completed":
+            said = json.loads(await websocket.recv())
+        client.records.away = {"put response"}
+        await websocket.send(frame_of(store=True, previous_response_id=said["response"]["id"]))
+        assert json.loads(await websocket.recv())["status"] == 503
+        assert client.f.model.invoked == 1
