@@ -13,7 +13,7 @@ from gateway.admission import ANONYMOUS, Refused, Visitor
 from gateway.errors import WAIT_SECONDS, ErrorCode, Outcome
 from gateway.protocol.messages import ErrorObject
 from gateway.transports.exchange import principal_of
-from gateway.transports.openai.keeping import record_name
+from gateway.transports.openai.keeping import Asked, Keeper, record_name
 
 RETRY_COUNT = "x-stainless-retry-count"
 """How often OpenAI's clients have sent a request before; they all say it."""
@@ -35,6 +35,25 @@ def on_its_way() -> Refused:
     """What was sent before has not got anywhere yet."""
     text = "The first of these requests is still on its way; send it again."
     return Refused(ErrorCode.UNAVAILABLE, text, WAIT_SECONDS)
+
+
+async def reserve(keeper: Keeper, known: "Known", owner: str) -> None:
+    """Have it be found that a request is on its way, before anything else is known of it.
+
+    Args:
+        keeper: Keeps what requests are answered with.
+        known: What it is known by; it has a name.
+        owner: Whose it is.
+
+    Raises:
+        Refused: Another like it is on its way, and may be the same.
+    """
+    assert known.name is not None  # noqa: S101 - see above
+    asked = Asked(owner=owner, response_id="")
+    if not known.is_resent:
+        await keeper.put(known.name, asked)
+    elif not await keeper.add(known.name, asked):
+        raise on_its_way()
 
 
 class Known(NamedTuple):

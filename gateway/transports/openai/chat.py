@@ -29,7 +29,7 @@ from gateway.transports.drafts import NOT_STORED, body_of
 from gateway.transports.exchange import AlreadyAnswered, Exchange, IdTaken, Moved, principal_of
 from gateway.transports.gate import ApiRequest
 from gateway.transports.leaving import Leaving
-from gateway.transports.openai.again import AMBIGUOUS, known_by, on_its_way
+from gateway.transports.openai.again import AMBIGUOUS, known_by, on_its_way, reserve
 from gateway.transports.openai.asking import Failed
 from gateway.transports.openai.chats import (
     alias_of,
@@ -157,7 +157,7 @@ class ChatCompletions:
         """Go on with the session that has heard what was said before, or with another."""
         ask.check()  # before a session is opened for it
         if ask.known.name is not None:  # it can be sent again before anything else is known of it
-            await self._keeper.put(ask.known.name, Asked(owner=ask.owner, response_id=""))
+            await reserve(self._keeper, ask.known, ask.owner)
         try:
             return await self._begin_now(ask)
         except Refused:

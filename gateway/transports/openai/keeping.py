@@ -193,7 +193,8 @@ class Keeper:
     async def add(self, name: str, record: Record) -> bool:
         """The same where there is none of that name; whether that is so."""
         with _asking():
-            return await self._store.add_record(name, _encode(record), self._seconds)
+            seconds = self._time_of(type(record))
+            return await self._store.add_record(name, _encode(record), seconds)
 
     async def replace(self, name: str, record: Record) -> None:
         """Keep a record in place of one, unless that has been deleted."""

@@ -11,7 +11,7 @@ from gateway.errors import WAIT_SECONDS, ErrorCode, Outcome
 from gateway.route import Route
 from gateway.sessions import Sessions
 from gateway.transports.exchange import Moved
-from gateway.transports.openai.again import AMBIGUOUS, on_its_way
+from gateway.transports.openai.again import AMBIGUOUS, on_its_way, reserve
 from gateway.transports.openai.asking import Ask, Failed
 from gateway.transports.openai.errors import unknown_model, unsupported
 from gateway.transports.openai.ids import Handle, handle_of
@@ -75,7 +75,7 @@ class Starter:
             return before
         if ask.known.name is not None and before is None:
             # It can be sent again before anything else is known of it.
-            await self._keeper.put(ask.known.name, Asked(owner=ask.owner, response_id=""))
+            await reserve(self._keeper, ask.known, ask.owner)
         try:
             return await self._begin(ask, route, before)
         except Refused:
@@ -107,6 +107,7 @@ class Starter:
         kept = await self._keeper.response(asked.response_id, ask.owner)
         has_failed = kept is not None and kept.response.status == "failed"
         if kept is not None and has_failed and kept.outcome is Outcome.NOT_INVOKED:
+            await self._keeper.delete(known.name)
             return None
         if not known.is_own:
             raise Failed(AMBIGUOUS)

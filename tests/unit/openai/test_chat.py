@@ -331,6 +331,24 @@ async def test_what_is_sent_again_at_once_waits_for_the_first() -> None:
 
 
 @on_uvloop
+async def test_of_two_at_once_with_one_key_one_runs() -> None:
+    async with chats() as client:
+        get, both = client.store.get_record, asyncio.Barrier(2)
+
+        async def together(name: str, seconds: float | None = None) -> bytes | None:
+            found = await get(name, seconds)
+            if name.startswith("asked:"):
+                await both.wait()
+            return found
+
+        client.store.get_record = together  # type: ignore[method-assign]
+        key = {"Idempotency-Key": "1"}
+        answers = await asyncio.gather(client.ask(headers=key), client.ask(headers=key))
+        assert sorted(answer.status_code for answer in answers) == [200, 503]
+        assert client.f.model.invoked == 1
+
+
+@on_uvloop
 async def test_what_was_refused_before_it_was_sent_is_tried_again() -> None:
     async with chats(max_sessions=1) as client:
         client.f.model.waits.clear()

@@ -410,6 +410,27 @@ async def test_a_request_that_has_failed_is_sent_again() -> None:
         assert client.f.model.invoked == 2
 
 
+@on_uvloop
+async def test_of_two_at_once_with_one_key_one_runs() -> None:
+    async with api() as client:
+        get, both = client.records.get_record, asyncio.Barrier(2)
+
+        async def together(name: str, seconds: float | None = None) -> bytes | None:
+            found = await get(name, seconds)
+            if name.startswith("asked:"):
+                await both.wait()
+            return found
+
+        client.records.get_record = together  # type: ignore[method-assign]
+        key = {"Idempotency-Key": "1"}
+        answers = await asyncio.gather(client.post(headers=key), client.post(headers=key))
+        one, other = sorted(answers, key=lambda answer: answer.status_code)
+        assert (one.status_code, error(other)) == (200, (503, "unavailable", True))
+        client.records.get_record = get  # type: ignore[method-assign]
+        assert (await client.post(headers=key)).json() == one.json()
+        assert client.f.model.invoked == 1
+
+
 # The store
 
 
