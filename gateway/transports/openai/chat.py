@@ -121,7 +121,7 @@ class ChatCompletions:
             talk = await self._sent_before(ask)
             talk = talk or await self._begin(ask)
             if chat.streams:
-                return await self._stream(talk, ask)
+                return await self._stream(talk, request, ask)
             return await self._whole(talk, request, ask)
         except Failed as failed:
             return answer_of(failed.error)
@@ -281,13 +281,17 @@ class ChatCompletions:
             headers["X-Dropped-Turns"] = str(completion.dropped_turns)
         return Response(_encode(completion.whole), 200, headers, "application/json")
 
-    async def _stream(self, talk: Talk, ask: Ask) -> Response:
+    async def _stream(self, talk: Talk, request: Request, ask: Ask) -> Response:
         """A completion's chunks. They begin when the model does: until then a failure has a status,
         which clients know what to do about.
         """
-        chunks, completion = list[Json](), talk.completion
-        while not completion.has_begun and not talk.is_silent:
-            chunks += await talk.next()
+        chunks, completion, gone = list[Json](), talk.completion, asyncio.Event()
+        with Leaving(request, gone.set):
+            while not completion.has_begun and not talk.is_silent:
+                chunks += await talk.next()
+        if gone.is_set():  # it has been told nothing: who sends it again waits for the same turn
+            self._sessions.spawn(talk.finish())
+            return answer_of(NOT_KNOWN)
         failure = completion.failure
         if failure is not None and not chunks:
             response = answer_of(failure)

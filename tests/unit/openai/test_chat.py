@@ -349,6 +349,32 @@ async def test_of_two_at_once_with_one_key_one_runs() -> None:
 
 
 @on_uvloop
+async def test_a_stream_that_was_told_nothing_is_not_stopped_by_who_has_left_it() -> None:
+    async with chats() as client:
+        client.f.model.waits.clear()
+        body = json.dumps({"model": "chat", "messages": [user("hello")], "stream": True})
+        path, port = "/openai/v1/chat/completions", client.http.base_url.port or 0
+
+        def sent(times: int) -> bytes:
+            head = f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n"
+            return f"{head}X-Stainless-Retry-Count: {times}\r\n\r\n{body}".encode()
+
+        async with Peer(port) as peer:
+            await peer.send(sent(0))
+            await client.f.until(lambda: client.f.model.invoked)
+        async with Peer(port) as peer:
+            await peer.send(sent(1))
+            (runner,) = client.f.sessions.runners
+            await client.f.until(lambda: len(runner.session.clients.readers) == 2)
+            client.f.model.streams[-1]([json.dumps(CHUNK)])
+            await peer.until(b'"content":"hi"')
+            client.f.model.waits.set()
+            got = await peer.until(b"0\r\n\r\n")
+        assert b"data: [DONE]" in got
+        assert client.f.model.invoked == 1
+
+
+@on_uvloop
 async def test_what_was_refused_before_it_was_sent_is_tried_again() -> None:
     async with chats(max_sessions=1) as client:
         client.f.model.waits.clear()
