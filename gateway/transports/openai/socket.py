@@ -172,7 +172,7 @@ class _Connection:
     # In
 
     def _frame(self, frame: str | bytes) -> None:
-        size, waiting = len(frame), self._waiting_bytes
+        size, waiting = _size(frame), self._waiting_bytes
         if len(self._frames) >= MAX_WAITING or (waiting and waiting + size > self._most_bytes):
             self._close(CloseCode.TOO_MANY, "too many requests wait")
         if not self._is_open:
@@ -197,7 +197,7 @@ class _Connection:
         """The request whose turn it is."""
         frame = self._frames.popleft()
         if not isinstance(frame, Refused):
-            self._count(self._waiting_bytes - len(frame))
+            self._count(self._waiting_bytes - _size(frame))
         return frame
 
     def _count(self, waiting: int) -> None:
@@ -239,7 +239,7 @@ class _Connection:
             if isinstance(frame, Refused):
                 raise frame
             request = self._request(frame)
-            async for frames in self._chain.answer(request, len(frame)):
+            async for frames in self._chain.answer(request, _size(frame)):
                 await self._tell(frames)
         except Failed as failed:
             await self._tell(_error(error_of(failed.error), status_of(failed.error)))
@@ -269,6 +269,11 @@ class _Connection:
             await self._wait()
         if self._is_open and frames:
             self._link.write_frames(frames, text=True)
+
+
+def _size(frame: str | bytes) -> int:
+    """How many bytes a frame has."""
+    return len(frame) if isinstance(frame, bytes) or frame.isascii() else len(frame.encode())
 
 
 def _error(error: Event, status: int) -> list[bytes]:

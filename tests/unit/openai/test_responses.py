@@ -692,6 +692,21 @@ async def test_what_waits_is_bounded_in_bytes() -> None:
 
 
 @on_uvloop
+async def test_what_waits_is_counted_in_bytes_whatever_it_is_written_in() -> None:
+    async with api(message_bytes=20_000) as client, socket(client) as websocket:
+        client.f.model.waits.clear()
+        await websocket.send(frame_of())
+        await client.begun()
+        for _ in range(2):  # of four bytes each
+            asked = json.loads(frame_of(input="\U0001f600" * 4000))
+            await websocket.send(json.dumps(asked, ensure_ascii=False))
+        with pytest.raises(ConnectionClosedError, match="4429"):
+            async with asyncio.timeout(10 * UNIT):
+                await drained(websocket)
+        client.f.model.waits.set()
+
+
+@on_uvloop
 async def test_what_is_not_taken_is_told_in_its_turn() -> None:
     async with api() as client, socket(client) as websocket:
         client.f.model.waits.clear()
