@@ -36,6 +36,7 @@ from gateway.transports.drafts import Draft, body_of, json_of, reply_of
 from gateway.transports.exchange import (
     AlreadyAnswered,
     Asker,
+    Crashed,
     Exchange,
     Moved,
     gone,
@@ -235,6 +236,9 @@ class Api:
                 response = await _answer(exchange, draft)
         except Moved:
             return _moved(may_retry=draft.is_named)
+        except Crashed:
+            text = "The session has failed. Whether the model has seen the message is not known."
+            return problems.response(500, ErrorCode.INTERNAL, text, outcome=Outcome.UNKNOWN)
         except AlreadyAnswered:
             text = "This Idempotency-Key was accepted before; its reply is no longer kept."
             return problems.response(409, "duplicate", text)
@@ -309,7 +313,9 @@ async def _answer(exchange: Exchange, draft: Draft) -> Response:
 async def _events(exchange: Exchange, messages: list[ServerMessage]) -> AsyncGenerator[bytes]:
     """What is told of a message as server-sent events, from what was told first."""
     yield sse.encode(messages)
-    with contextlib.suppress(AlreadyAnswered, Moved, Refused):  # it can be gone on with elsewhere
+    with contextlib.suppress(
+        AlreadyAnswered, Crashed, Moved, Refused
+    ):  # it can be gone on with elsewhere
         while not (messages and isinstance(messages[-1], MessageDone | ErrorMessage)):
             messages = await exchange.next()
             yield sse.encode(messages) if messages else sse.KEEP_ALIVE

@@ -38,6 +38,10 @@ class AlreadyAnswered(Exception):
     """The message was accepted before, and has ended; what it was answered is no longer kept."""
 
 
+class Crashed(Exception):
+    """The session has failed with the message: what has become of it, nobody knows."""
+
+
 class IdTaken(Exception):
     """Another message was accepted under this id before."""
 
@@ -157,6 +161,7 @@ class Exchange:
 
         Raises:
             AlreadyAnswered: See there.
+            Crashed: See there.
             IdTaken: See there.
             Moved: See there.
             Refused: The session is not there, or can't be had at the moment.
@@ -198,6 +203,8 @@ class Exchange:
             code: Why this was the end.
             position: Up to where it has been heard.
         """
+        if code == CloseCode.INTERNAL and self._said:
+            raise Crashed
         if code == CloseCode.RESTARTING and self._sessions.draining:
             raise Moved
         if code == CloseCode.RESTARTING and not self._over:

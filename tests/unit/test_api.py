@@ -715,6 +715,17 @@ class TestFailures:
             assert problem(await asking) == (409, "cancelled")
 
     @on_uvloop
+    async def test_a_session_that_fails_meanwhile(self) -> None:
+        async with opened() as client:
+            client.f.model.waits.clear()
+            asking = asyncio.create_task(client.send(Idempotency_Key="a"))
+            await client.f.until(lambda: client.f.model.invoked)
+            client.runner._crash(RuntimeError())
+            response = await asking
+            assert problem(response) == (500, "internal")
+            assert response.json()["outcome"] == "unknown"
+
+    @on_uvloop
     async def test_a_listener_that_is_cut_listens_again(self) -> None:
         async with opened() as client:
             client.f.model.waits.clear()

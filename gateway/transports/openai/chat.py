@@ -26,7 +26,14 @@ from gateway.protocol.messages import (
 from gateway.sessions import Sessions
 from gateway.transports import sse
 from gateway.transports.drafts import NOT_STORED, body_of
-from gateway.transports.exchange import AlreadyAnswered, Exchange, IdTaken, Moved, principal_of
+from gateway.transports.exchange import (
+    AlreadyAnswered,
+    Crashed,
+    Exchange,
+    IdTaken,
+    Moved,
+    principal_of,
+)
 from gateway.transports.gate import ApiRequest
 from gateway.transports.leaving import Leaving
 from gateway.transports.openai.again import AMBIGUOUS, known_by, on_its_way, reserve
@@ -146,7 +153,7 @@ class ChatCompletions:
         exchange = self._exchange(ask, handle)
         try:
             told = await exchange.next()
-        except (AlreadyAnswered, Refused) as error:
+        except (AlreadyAnswered, Crashed, Refused) as error:
             exchange.leave()
             if isinstance(error, Refused) and error.code is not ErrorCode.SESSION_LOST:
                 raise
@@ -188,6 +195,9 @@ class ChatCompletions:
         except IdTaken:
             exchange.leave()
             return None
+        except Crashed:
+            exchange.leave()
+            return self._lost(ask, exchange, handle)
         except Refused as refused:
             exchange.leave()
             if exchange.has_sent:

@@ -28,7 +28,7 @@ from gateway.session.events import Words
 from gateway.session.keys import digest
 from gateway.session.policy import Policy
 from gateway.sessions import Sessions, TooManySessions
-from gateway.transports.exchange import AlreadyAnswered, Exchange, IdTaken, Moved
+from gateway.transports.exchange import AlreadyAnswered, Crashed, Exchange, IdTaken, Moved
 from gateway.transports.openai.asking import Ask, Failed, unknown
 from gateway.transports.openai.composing import chat_message
 from gateway.transports.openai.errors import Invalid, unsupported
@@ -254,7 +254,7 @@ class Opening:
         )
         try:
             told = await _first(exchange)
-        except AlreadyAnswered:
+        except (AlreadyAnswered, Crashed):
             raise unknown() from None
         accepted = next(each for each in told if isinstance(each, MessageAccepted))
         self._has_reserved = False  # it is held until what becomes of the turn is known

@@ -19,7 +19,7 @@ from gateway.route import Route
 from gateway.session.bodies import body_of
 from gateway.session.events import Words
 from gateway.session.policy import Policy
-from gateway.transports.exchange import AlreadyAnswered, Exchange, Moved, principal_of
+from gateway.transports.exchange import AlreadyAnswered, Crashed, Exchange, Moved, principal_of
 from gateway.transports.openai.again import Known
 from gateway.transports.openai.chats import Chat, digest_of, newest_words, words_before
 from gateway.transports.openai.completing import NOT_KEPT, NOT_KNOWN, Completion, Json
@@ -170,7 +170,7 @@ class Talk:
             return await self.exchange.next()
         except AlreadyAnswered:
             self.completion.lose(NOT_KEPT)
-        except Refused:
+        except (Crashed, Refused):
             self.completion.lose(NOT_KNOWN)
         return []
 

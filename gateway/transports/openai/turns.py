@@ -20,7 +20,7 @@ from gateway.protocol.messages import (
     ServerMessage,
 )
 from gateway.sessions import Sessions
-from gateway.transports.exchange import AlreadyAnswered, Asker, Moved, gone, join
+from gateway.transports.exchange import AlreadyAnswered, Asker, Crashed, Moved, gone, join
 from gateway.transports.listener import Ended, Listener
 from gateway.transports.openai.keeping import Kept, begun
 from gateway.transports.openai.output import Event
@@ -127,6 +127,8 @@ class Turn:
             return await self._source.next()
         except AlreadyAnswered:
             self._reading.lose(LOST, self._now())
+        except Crashed:
+            self._reading.lose(UNKNOWN, self._now())
         except Refused as refused:
             if refused.code is not ErrorCode.SESSION_LOST:
                 raise

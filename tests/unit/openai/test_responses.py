@@ -492,6 +492,25 @@ async def test_a_store_that_fails_when_a_turn_is_over(
 
 
 @on_uvloop
+async def test_a_session_that_fails_with_a_turn_has_no_other_run_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with api() as client:
+        one = await client.create()
+        (runner,) = client.f.sessions.runners
+        receive = runner.receive
+
+        def failing(*given: Any) -> None:
+            receive(*given)
+            runner._crash(RuntimeError())
+
+        monkeypatch.setattr(runner, "receive", failing)
+        answer = await client.post(input="more", previous_response_id=one["id"])
+        assert error(answer) == (424, "gateway_lost", False)
+        assert client.f.model.invoked == 2
+
+
+@on_uvloop
 async def test_a_session_that_is_not_there_yet_and_one_that_is_gone() -> None:
     async with api() as client:
         client.f.model.waits.clear()
