@@ -142,7 +142,7 @@ class ChatCompletions:
         known = ask.known
         if not known.is_resent or known.name is None:
             return None
-        asked = await self._keeper.get(known.name, ask.owner, Asked)
+        asked = await self._keeper.asked(known.name, ask.owner)
         if asked is None:
             return None
         handle = handle_of(asked.response_id, PREFIX)

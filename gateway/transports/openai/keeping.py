@@ -206,13 +206,24 @@ class Keeper:
         record = await self._read(name, owner, self._time_of(kind))
         return record if isinstance(record, kind) else None
 
+    async def asked(self, name: str, owner: str) -> Asked | None:
+        """What a request is answered with; None where there was none of that name.
+
+        One that is on its way is read as often as its client asks, who is to wait no longer than
+        for what a gateway does that lives: its time does not begin anew.
+        """
+        record = _record_of(await self._data(name, None), owner)
+        if isinstance(record, Asked) and record.response_id:
+            return await self.get(name, owner, Asked)
+        return record if isinstance(record, Asked) else None
+
     def _time_of(self, kind: type[Record]) -> float:
         return min(self._seconds, RESENT_SECONDS) if kind is Asked else self._seconds
 
     async def _read(self, name: str, owner: str, seconds: float) -> Record | None:
         return _record_of(await self._data(name, seconds), owner)
 
-    async def _data(self, name: str, seconds: float) -> bytes | None:
+    async def _data(self, name: str, seconds: float | None) -> bytes | None:
         with _asking():
             return await self._store.get_record(name, seconds)
 

@@ -15,7 +15,7 @@ from gateway.transports.openai.again import AMBIGUOUS, on_its_way, reserve
 from gateway.transports.openai.asking import Ask, Failed
 from gateway.transports.openai.errors import unknown_model, unsupported
 from gateway.transports.openai.ids import Handle, handle_of
-from gateway.transports.openai.keeping import Asked, Keeper, Kept, record_name
+from gateway.transports.openai.keeping import Keeper, Kept, record_name
 from gateway.transports.openai.opening import Opening
 from gateway.transports.openai.past import RESPONSE, YOUNG_SECONDS, past_of
 from gateway.transports.openai.reading import LOST
@@ -98,7 +98,7 @@ class Starter:
         known = ask.known
         if not known.is_resent or known.name is None:
             return None
-        asked = await self._keeper.get(known.name, ask.owner, Asked)
+        asked = await self._keeper.asked(known.name, ask.owner)
         if asked is None:
             return None
         handle = handle_of(asked.response_id, RESPONSE)
