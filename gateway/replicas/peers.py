@@ -136,6 +136,19 @@ class Peers:
         """
         return self.health.is_up and self._loop.time() - self._back_since >= self._lease_seconds
 
+    async def vouch(self) -> bool:
+        """Whether what was read of the store just now is all there is.
+
+        A beat later than that has to find the store as it was: another may be there since the last
+        one, above all where this process was stopped for a while.
+
+        Raises:
+            StoreUnavailable: It could not be found out.
+        """
+        if self.are_certain:
+            await self.beat()
+        return self.are_certain
+
     def silent(self) -> Iterator[str]:
         """The others that are dead, as long as they are."""
         for replica in self._seen:  # which a beat replaces, and does not change

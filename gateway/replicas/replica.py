@@ -248,7 +248,7 @@ class Replica:
         head = None if glimpse is None else head_of(glimpse.head)
         shown, name = client.shown, client.principal
         if glimpse is None or head is None or not self._fits(head, shown, client.route, name):
-            if not self._peers.are_certain:
+            if not await self._peers.vouch():
                 raise _NotYetError
             return None
         owner = glimpse.title.owner

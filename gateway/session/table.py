@@ -43,7 +43,7 @@ _begun = (_ready, _running, _retrying, _renewing)
 TABLE: Table[State] = table(
     (
         # while, event, action, then (empty: only the state that it was in)
-        ((_opening,), on.Start, "start", (_opening, _ready, _renewing, _closed)),
+        ((_opening,), on.Start, "start", (_opening, _ready, _renewing)),
         ((_ready,), on.Adopted, "adopted", (_opening, _ready, _running, _renewing, *_over)),
         ((_opening, _retrying), on.Adopted, "adopted", ()),
         ((_renewing,), on.Adopted, "adopted", (_renewing, _ready, *_over)),

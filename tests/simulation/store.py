@@ -147,6 +147,7 @@ class Server:
         memory._beats.update(self._spare["_beats"])
         memory._inboxes.update(self._spare["_inboxes"])
         self._spare = None
+        self.cut()
 
     def claimed(self, session_id: str, saved: Saved) -> None:
         """A session has another owner, which knows no more of it than this."""
