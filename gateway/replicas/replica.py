@@ -167,14 +167,24 @@ class Replica:
         return await self._claim(session_id, glimpse) is not None
 
     async def _claim(
-        self, session_id: str, glimpse: Glimpse, keep: tuple[Traveller, ClientId] | None = None
+        self,
+        session_id: str,
+        glimpse: Glimpse,
+        keep: tuple[Traveller, ClientId] | None = None,
+        *,
+        asked: bool = False,
     ) -> SessionRunner | None:
-        """Become a session's owner; None where that can't be, or another has been faster."""
+        """Become a session's owner, which has perhaps been asked to let it go just now; None where
+        that can't be, or another has been faster.
+        """
         async with self._room:
             if session_id in self._claiming or self._sessions.knows(session_id):
                 return None
             if not self._sessions.can_run(glimpse):
                 return None
+            let_go = asked and glimpse.title.owner == NOBODY
+            if not let_go and not self._peers.are_certain:
+                return None  # the store may have lost whose it is: who has it will write it again
             return await self._claim_now(session_id, glimpse.title, keep)
 
     async def _claim_now(
@@ -234,15 +244,19 @@ class Replica:
             raise unavailable()
         try:
             async with asyncio.timeout(RESUME_SECONDS):
+                asked = False
                 while True:
                     try:
-                        return await self._try_to_resume(client)
-                    except _NotYetError:
+                        return await self._try_to_resume(client, asked)
+                    except _NotYetError as error:
+                        asked = error.asked
                         await asyncio.sleep(AGAIN_SECONDS * random.uniform(0.5, 1))  # noqa: S311
         except (StoreUnavailable, TimeoutError, Unreadable):
             raise unavailable() from None
 
-    async def _try_to_resume(self, client: Resuming) -> tuple[Conversation, ClientId] | None:
+    async def _try_to_resume(
+        self, client: Resuming, asked: bool
+    ) -> tuple[Conversation, ClientId] | None:
         with self.health.call():
             glimpse = await self.store.glimpse(client.session_id)
         head = None if glimpse is None else head_of(glimpse.head)
@@ -260,7 +274,7 @@ class Replica:
                 await self._peers.word_of(owner)
             if not await self._peers.is_dead(owner):
                 return await self._join(owner, client, self._sessions.routes[head.route])
-        await self._claim(client.session_id, glimpse)
+        await self._claim(client.session_id, glimpse, asked=asked)
         if not self._sessions.has(client.session_id):
             raise _NotYetError
         return self._sessions.attach(client)
@@ -311,7 +325,7 @@ class Replica:
             if follower.answer.cancelled():
                 follower.detach(FOLLOWED)
                 await self._peers.word_of(owner)
-                raise _NotYetError from None
+                raise _NotYetError(asked=True) from None
             answer = follower.answer.result()  # it came in the same moment, and was passed on
         except BaseException:
             follower.detach(FOLLOWED)
@@ -321,7 +335,7 @@ class Replica:
         if follower.newest is not None:
             raise PastNewest(follower.newest)
         if answer == CloseCode.RESTARTING:
-            raise _NotYetError
+            raise _NotYetError(asked=True)
         return None
 
     def take_back(self, follower: Follower, client: ClientId | None) -> None:
@@ -335,7 +349,7 @@ class Replica:
                 glimpse = await self.store.glimpse(follower.id)
                 if glimpse is not None and glimpse.title.owner == NOBODY:
                     keep = follower.subscriber, client
-                    runner = await self._claim(follower.id, glimpse, keep)
+                    runner = await self._claim(follower.id, glimpse, keep, asked=True)
         self.forget(follower.link)
         if runner is None or client is None:
             follower.cut()
@@ -463,7 +477,14 @@ class Replica:
 
 
 class _NotYetError(Exception):
-    """Where a session is can't be said yet: it is on its way, or its owner may be dead."""
+    """Where a session is can't be said yet: it is on its way, or its owner may be dead.
+
+    Args:
+        asked: Whether its owner was there, and has been asked to let it go.
+    """
+
+    def __init__(self, *, asked: bool = False) -> None:
+        self.asked = asked
 
 
 def unavailable() -> Refused:

@@ -63,7 +63,7 @@ class Client:
         self.renewals: dict[str, int] = {}
         self.missing = 0
         self.lost: list[tuple[int, int]] = []
-        self.finished = self.gone = self.left = False
+        self.finished = self.gone = self.forsaken = self.left = False
         self.reconnects = 0
         self.notes: list[str] = []
         self._connection: Connection | None = None
@@ -195,6 +195,7 @@ class Client:
                 self.finished = True
             elif message is CloseCode.GONE:
                 self.gone = not self.finished
+                self.forsaken = self.cluster.server.is_forsaken(self.session_id)
             elif message in _COME_BACK or (
                 # An attempt that was given up can be served late; the client can't tell.
                 message is CloseCode.TAKEN_OVER and self.cluster.server.was_late
@@ -235,7 +236,8 @@ class Client:
     def _miss(self, events: int) -> None:
         """So many have not come that there must have been."""
         self.missing += events
-        if self.missing > sum(last - first + 1 for first, last in self.lost):
+        lost = sum(last - first + 1 for first, last in self.lost)
+        if self.missing > lost and not self.is_harmed:
             raise Broken(f"{self.name}: {self.missing} are missing, and {self.lost} are lost")
 
     def _duplicate(self, message: wire.MessageDuplicate) -> None:
@@ -277,15 +279,15 @@ class Client:
                 self._closed(event.reason)
                 self.finished = True
 
-    def _may_repeat(self, message_id: str, *, gateway_lost: bool = False) -> bool:
-        server = self.cluster.server
-        return server.may_repeat(self.session_id, message_id, gateway_lost=gateway_lost)
+    def _may_repeat(self, message_id: str, code: ErrorCode | None = None) -> bool:
+        return self.cluster.server.may_repeat(self.session_id, message_id, code)
 
     def _part(self, event: wire.MessageDelta) -> None:
         parts = self.deltas.get(event.id, 0)
-        if event.id in self.done or event.index < parts:
-            if not self._may_repeat(event.id):
-                raise Broken(f"{event.id}: part {event.index} after {parts} and its end")
+        again = event.id in self.done or event.index < parts
+        if again and not self._may_repeat(event.id):
+            raise Broken(f"{event.id}: part {event.index} after {parts} and its end")
+        if event.index < parts:
             parts, self.heard[event.id] = 0, ""
         self._miss(event.index - parts)
         self.deltas[event.id] = event.index + 1
@@ -293,8 +295,8 @@ class Client:
 
     def _done(self, event: wire.MessageDone) -> None:
         if event.id in self.done:
-            lost = event.error is not UNSET and event.error.code is ErrorCode.GATEWAY_LOST
-            if not self._may_repeat(event.id, gateway_lost=lost):
+            code = None if event.error is UNSET else event.error.code
+            if not self._may_repeat(event.id, code):
                 raise Broken(f"{event.id} has ended twice")
             return
         lost = event.error is not UNSET and event.error.code is ErrorCode.GATEWAY_LOST

@@ -239,7 +239,7 @@ class Schedule:
         for client in self.clients:
             if not client.is_over:
                 self.broken.append(f"{client.name} waits for ever")
-            if client.gone and not server.may_lack(client.session_id):
+            if client.gone and not (client.forsaken or server.may_lack(client.session_id)):
                 self.broken.append(f"{client.name} was told that its session is gone")
             if not client.gone and not client.left:
                 missing = sorted(client.accepted - set(client.done))

@@ -5,6 +5,7 @@ from collections import defaultdict
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
+from gateway.errors import ErrorCode
 from gateway.session.recorder import head_of, snapshot_of
 from gateway.session.snapshot import Snapshot
 from gateway.session.storage import (
@@ -149,26 +150,38 @@ class Server:
         self._spare = None
         self.cut()
 
-    def claimed(self, session_id: str, saved: Saved) -> None:
+    def is_forsaken(self, session_id: str | None) -> bool:
+        """Whether something of a session is lost that nobody is there to write again."""
+        away = {NOBODY, *(each.name for each in self.world.processes if each.disturbed)}
+        return self.behind.get(session_id or "") in away
+
+    def claimed(self, session_id: str, by: str, saved: Saved) -> None:
         """A session has another owner, which knows no more of it than this."""
-        owner = self.behind.pop(session_id, None)
-        if owner in {NOBODY, *(each.name for each in self.world.processes if each.disturbed)}:
+        if self.is_forsaken(session_id):
+            self.written(session_id, by, saved)
+        self.behind.pop(session_id, None)
+
+    def written(self, session_id: str, by: str, saved: Saved) -> None:
+        """Somebody goes on with a session of which it knows no more than this."""
+        if self.behind.pop(session_id, by) != by:
             self.harmed[session_id].append(snapshot_of(saved)[0])
 
     def may_repeat(
-        self, session_id: str | None, message_id: str, *, gateway_lost: bool = False
+        self, session_id: str | None, message_id: str, code: ErrorCode | None = None
     ) -> bool:
         """Whether a turn may go to the model again, or end again: the store had lost that it was.
 
         Args:
             session_id: Whose.
             message_id: The turn's.
-            gateway_lost: It only ends again, as one whose reply was coming in parts.
+            code: It only ends again, with this.
         """
         for had in self.harmed.get(session_id or "", ()):
             running = had.running
             if running is not None and running.id == message_id:
-                if gateway_lost and running.request.stream:
+                if code is ErrorCode.SESSION_LOST:
+                    return True
+                if code is ErrorCode.GATEWAY_LOST and running.request.stream:
                     return True
             elif message_id not in [ended for ended, _ in had.ended]:
                 return True
@@ -242,7 +255,9 @@ class Connection:
     ) -> asyncio.Task[Any]:
         async def save(memory: MemoryStore) -> None:
             memory._save(session_id, title, number, change, seconds, release=release)
-            self._server.behind.pop(session_id, None)
+            kept = memory._sessions.get(session_id)
+            if kept is not None and kept.saved is not None:
+                self._server.written(session_id, title.owner, kept.saved)
             for model in head_of(change.head).at_model:
                 self._server.models[model] = session_id
 
@@ -256,7 +271,7 @@ class Connection:
         async def claim(memory: MemoryStore) -> Saved | None:
             saved = await memory.claim(session_id, before, replica)
             if saved is not None:
-                self._server.claimed(session_id, saved)
+                self._server.claimed(session_id, replica, saved)
             return saved
 
         saved: Saved | None = await self._ask(claim)

@@ -13,6 +13,7 @@ from msgspec import structs
 
 from gateway import keeping
 from gateway.protocol.messages import MessageDone
+from gateway.replicas.peers import Peers
 from gateway.session import effects as do
 from gateway.session import snapshot
 from gateway.session.history import History
@@ -122,6 +123,12 @@ def is_found(*signs: str, plan: Plan = ANY) -> bool:
 
 class TestPlantedBugs:
     """Each is what would go wrong if one rule were not kept; the schedules have to notice."""
+
+    def test_a_store_that_is_back_is_taken_at_its_word(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(Peers, "are_certain", property(lambda peers: peers.health.is_up))
+        assert is_found("2 times", "its session is gone", plan=PLANS["these, with failovers"])
 
     def test_a_write_is_taken_from_whoever_writes(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self._save_after(monkeypatch, lambda _kept, title, number: (title, number - 1))

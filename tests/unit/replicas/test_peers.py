@@ -278,6 +278,15 @@ class TestOutage:
         await world.go_on(LEASE)
         assert (world.missed, world.peers.are_certain) == ([False], True)
 
+    async def test_what_another_store_lacks_may_be_there(self, world: World) -> None:
+        await world.go_on(LEASE)
+        assert await world.peers.vouch()
+        world.store.breaks = 1
+        assert not await world.peers.vouch(), "before any beat has told"
+        assert not await world.peers.vouch()
+        await world.go_on(LEASE)
+        assert await world.peers.vouch()
+
     async def test_who_was_silent_for_too_long_may_have_been_taken_for_dead(
         self, world: World
     ) -> None:

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from unittest.mock import AsyncMock
 
 import pytest
@@ -15,7 +15,7 @@ from gateway.protocol.messages import EventAck
 from gateway.replicas import replica as module
 from gateway.replicas.following import FOLLOWED, Follower
 from gateway.replicas.replica import Replica
-from gateway.session.storage import Glimpse, StoreUnavailable, Unreadable
+from gateway.session.storage import NOBODY, Glimpse, StoreUnavailable, Unreadable
 from gateway.stores.memory import MemoryStore
 from tests.support.sessions import Connection, Fixture, running
 
@@ -121,6 +121,16 @@ class TestTheDead:
             assert f.sessions.knows(locked.session_id)
             assert "dead" not in (await store.beat("one")).ages
 
+    async def test_nothing_is_taken_over_whose_owner_the_store_may_have_forgotten(self) -> None:
+        store = Store()
+        async with dead(store, "chat") as (client,), replica(store, "one", "chat") as (one, f):
+            one.health.failed(StoreUnavailable())
+            await inherit(one)
+            assert len(f.sessions) == 0
+            one._peers._back_since -= LEASE
+            await inherit(one)
+            assert f.sessions.knows(client.session_id)
+
     async def test_who_is_about_to_end_takes_nothing_over(self) -> None:
         store = Store()
         async with dead(store, "chat") as (client,), replica(store, "one", "chat") as (one, f):
@@ -181,6 +191,27 @@ class TestComingBack:
             assert all(others)
             assert len(f.sessions) == len(clients)
             living.cancel()
+
+    @pytest.mark.parametrize(
+        ("asked", "owner", "taken"),
+        [
+            (False, NOBODY, False),
+            (True, NOBODY, True),
+            (True, "one", False),
+        ],
+    )
+    async def test_what_the_store_may_have_lost_is_left_to_whom_it_was_seen_with(
+        self, asked: bool, owner: str, taken: bool
+    ) -> None:
+        store = Store()
+        async with dead(store, "chat") as (client,), replica(store, "one", "chat") as (one, f):
+            kept = store._sessions[client.session_id]
+            kept.title = kept.title._replace(owner=owner)
+            one.health.failed(StoreUnavailable())
+            await one._peers.beat()
+            with nullcontext() if taken else pytest.raises(module._NotYetError):
+                await one._try_to_resume(client._replace(route=f.routes["chat"]), asked)
+            assert f.sessions.knows(client.session_id) == taken
 
     async def test_what_cant_be_read_is_not_lost(self) -> None:
         store = Store()
