@@ -2,7 +2,8 @@
 
 import asyncio
 import secrets
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 
 import structlog
 from msgspec import UNSET
@@ -248,24 +249,31 @@ class WebSocketConnection:
         self, sessions: Sessions, credentials: Credentials, open_timeout: float
     ) -> None:
         """Open a session, or resume one, with the first frames."""
-        awaited = "frame" if self._raw else "session.open"
+        deadline = asyncio.get_running_loop().time() + open_timeout
         frame = None
-        try:
-            async with asyncio.timeout(open_timeout):
-                await self._identity.show(credentials)
-                if self._raw:
-                    self._identity.principal()  # which no frame of it could say
-                    self._link.admit()
-                    frame = await self._receive()
-                    await self._open(sessions)
-                else:
-                    while not await self._session_open(sessions):
-                        if self._closing is not None:
-                            return
-        except TimeoutError:
-            raise CloseWith(CloseCode.SILENT, f"no {awaited} in time") from None
+        async with self._in_time(deadline):
+            await self._identity.show(credentials)
+            if self._raw:
+                self._identity.principal()  # which no frame of it could say
+                self._link.admit()
+                frame = await self._receive()
         if frame is not None:
+            await self._open(sessions)
             self._frame(frame)
+            return
+        while not await self._session_open(sessions, deadline):
+            if self._closing is not None:
+                return
+
+    @asynccontextmanager
+    async def _in_time(self, deadline: float) -> AsyncIterator[None]:
+        """Close a connection whose client has not said by then what it wants."""
+        try:
+            async with asyncio.timeout_at(deadline):
+                yield
+        except TimeoutError:
+            awaited = "frame" if self._raw else "session.open"
+            raise CloseWith(CloseCode.SILENT, f"no {awaited} in time") from None
 
     async def _open(self, sessions: Sessions) -> None:
         if sessions.draining:
@@ -280,9 +288,10 @@ class WebSocketConnection:
         self._runner = runner
         self._client = runner.start(digest(self.reader.resume_key), self)
 
-    async def _session_open(self, sessions: Sessions) -> bool:
+    async def _session_open(self, sessions: Sessions, deadline: float) -> bool:
         """Take a frame that is to open a session, or to resume one; False where it is wrong."""
-        frame = await self._receive()
+        async with self._in_time(deadline):
+            frame = await self._receive()
         if _size(frame) > MAX_OPEN_BYTES:
             raise CloseWith(CloseCode.PROTOCOL_VIOLATION, "no session.open")
         try:
@@ -295,7 +304,8 @@ class WebSocketConnection:
         if not isinstance(message, SessionOpen):
             raise CloseWith(CloseCode.PROTOCOL_VIOLATION, "no session.open")
         if message.token is not UNSET and not self._identity.is_known:
-            await self._identity.show(Credentials(message.token))
+            async with self._in_time(deadline):
+                await self._identity.show(Credentials(message.token))
         principal = self._identity.principal()
         session_id, key, last = message.session_id, message.resume_key, message.last_event
         if session_id is UNSET and key is UNSET and last is UNSET:

@@ -8,6 +8,7 @@ import pytest
 
 from gateway.admission import Credentials
 from gateway.budget import ByteBudget
+from gateway.conversation import Resuming
 from gateway.errors import CloseCode
 from gateway.protocol.codecs import JsonCodec
 from gateway.protocol.messages import ServerMessage
@@ -60,7 +61,7 @@ class Socket:
 
 
 async def run(
-    sessions: Sessions, route: Route, socket: Socket, codec: JsonCodec
+    sessions: Sessions, route: Route, socket: Socket, codec: JsonCodec, open_timeout: float = 1.0
 ) -> asyncio.Future[tuple[int, str | None]]:
     """Let a client open its session; what is given is how its connection ends."""
     loop = asyncio.get_running_loop()
@@ -73,7 +74,7 @@ async def run(
         on_end=lambda *how: ended.set_result(how),
         coalescer=Coalescer(loop),
     )
-    await connection.run(sessions, Credentials(), 1.0)
+    await connection.run(sessions, Credentials(), open_timeout)
     return ended
 
 
@@ -106,3 +107,19 @@ async def test_a_client_that_does_not_read_the_last_of_its_session_is_cut(
         code, _ = await ended
         assert code == CloseCode.TOO_SLOW
         assert sessions.budget.total == 0
+
+
+async def test_who_has_asked_in_time_may_have_to_wait_longer_until_a_session_is_found(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def find(_: Resuming) -> None:
+        await asyncio.sleep(0.05)
+
+    route = Route(Policy(route="chat", opening=Opening.NONE, resume_seconds=0), model=None)  # type: ignore[arg-type]
+    socket = Socket('{"type":"session.open","session_id":"a","resume_key":"b","last_event":0}')
+    async with Sessions(
+        {"chat": route}, max_sessions=1, budget=ByteBudget(1000), drain_seconds=1
+    ) as sessions:
+        monkeypatch.setattr(sessions, "resume", find)
+        code, _ = await (await run(sessions, route, socket, JsonCodec(), open_timeout=0.01))
+    assert code == CloseCode.GONE
