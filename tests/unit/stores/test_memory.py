@@ -282,3 +282,54 @@ async def test_a_record_that_is_larger_than_all_may_be_is_not_kept() -> None:
     await store.put_record("a", b"before", 60.0)
     await store.put_record("a", bytes(2000), 60.0)
     assert await store.get_record("a") is None, "nor what it was to replace"
+
+
+async def test_a_record_is_there_until_its_time_is_over() -> None:
+    f = Fixture()
+    await f.store.put_record("a", b"record", 10.0)
+    f.now = 1009.9
+    assert await f.store.get_record("a") == b"record"
+    f.now = 1010.0
+    assert await f.store.get_record("a") is None
+
+
+async def test_who_asks_for_a_record_can_have_it_kept_for_longer() -> None:
+    f = Fixture()
+    await f.store.put_record("a", b"record", 10.0)
+    assert await f.store.get_record("a", 20.0) == b"record"
+    f.now = 1019.9
+    assert await f.store.get_record("a") == b"record"
+    f.now = 1020.0
+    assert await f.store.get_record("a", 20.0) is None
+
+
+async def test_a_record_is_added_where_there_is_none() -> None:
+    f = Fixture()
+    assert await f.store.add_record("a", b"first", 10.0)
+    assert not await f.store.add_record("a", b"second", 60.0)
+    assert await f.store.get_record("a") == b"first"
+    f.now = 1010.0
+    assert await f.store.add_record("a", b"third", 10.0)
+    assert await f.store.get_record("a") == b"third"
+
+
+async def test_a_record_is_replaced_where_there_is_one() -> None:
+    f = Fixture()
+    assert not await f.store.replace_record("a", b"none", 10.0)
+    assert await f.store.get_record("a") is None
+    await f.store.put_record("a", b"first", 10.0)
+    assert await f.store.replace_record("a", b"second", 20.0)
+    f.now = 1019.9
+    assert await f.store.get_record("a") == b"second"
+    f.now = 1020.0
+    assert not await f.store.replace_record("a", b"third", 10.0)
+
+
+async def test_a_record_is_taken_or_deleted_once() -> None:
+    f = Fixture()
+    for name in "ab":
+        await f.store.put_record(name, b"record", 10.0)
+    assert await f.store.take_record("a") == b"record"
+    assert await f.store.take_record("a") is None
+    assert await f.store.delete_record("b")
+    assert not await f.store.delete_record("b")
