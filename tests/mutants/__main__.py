@@ -28,7 +28,6 @@ SHORT = (
     "gateway/session/keys.py",
     "gateway/session/log.py",
     "gateway/session/reader.py",
-    "gateway/stores/memory.py",
 )
 """Those that are tried for each change."""
 TESTS = (
