@@ -281,6 +281,25 @@ class HttpCall:
         complete: Whether it is whole.
     """
 
+    __slots__ = (
+        "_body",
+        "_body_received",
+        "_changed",
+        "_disconnected",
+        "_left",
+        "_on_leaving",
+        "_protocol",
+        "_request",
+        "_scope",
+        "_transport",
+        "_unsent",
+        "_waits",
+        "_writes_chunks",
+        "complete",
+        "keep_alive",
+        "started",
+    )
+
     def __init__(
         self,
         protocol: "HttpProtocol",
@@ -295,7 +314,7 @@ class HttpCall:
         self._request = head.body
         self._waits = head.waits
         self._scope = scope
-        self._changed = asyncio.Event()
+        self._changed: asyncio.Event | None = None
         self._on_leaving: Callable[[], object] | None = None
         self._body = bytearray()
         self._body_received = self._disconnected = False
@@ -330,7 +349,7 @@ class HttpCall:
         body, rest = self._request.take(data)
         self._body += body
         self._waits = False
-        self._changed.set()
+        self._change()
         return rest
 
     def call_on_leaving(self, call: Callable[[], object] | None) -> None:
@@ -342,7 +361,7 @@ class HttpCall:
     def disconnect(self) -> None:
         """The connection is no longer this request's."""
         self._disconnected = True
-        self._changed.set()
+        self._change()
         if self._on_leaving is not None:
             self._on_leaving()
 
@@ -383,6 +402,7 @@ class HttpCall:
         return {"type": "http.request", "body": body, "more_body": not ended}
 
     async def _wait(self) -> None:
+        self._changed = self._changed or asyncio.Event()
         try:
             async with asyncio.timeout(None if self._body_received else BODY_SECONDS):
                 while not (self._disconnected or self._is_due):
@@ -390,6 +410,10 @@ class HttpCall:
                     await self._changed.wait()
         except TimeoutError:
             self._protocol.refuse(408, answered=self.started)
+
+    def _change(self) -> None:
+        if self._changed is not None:
+            self._changed.set()
 
     @property
     def _is_due(self) -> bool:
@@ -418,7 +442,7 @@ class HttpCall:
                 if not more:
                     self.complete = True
                     self.keep_alive = self.keep_alive and not self._left
-                    self._changed.set()
+                    self._change()
             case other:
                 raise RuntimeError(f"unexpected ASGI message {other!r}")
 

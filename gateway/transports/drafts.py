@@ -60,6 +60,8 @@ class Draft:
         streams: Whether the reply is wanted in parts.
     """
 
+    __slots__ = ("_body", "_said", "_type", "is_named", "message_id", "streams")
+
     def __init__(self, request: ApiRequest, body: bytes, name: str) -> None:
         headers = request.named
         key = headers.get(b"idempotency-key")

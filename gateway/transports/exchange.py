@@ -133,6 +133,22 @@ class Exchange:
         seconds: As given; it may be changed.
     """
 
+    __slots__ = (
+        "_after",
+        "_again",
+        "_asker",
+        "_begun",
+        "_claims",
+        "_id",
+        "_listener",
+        "_make",
+        "_over",
+        "_said",
+        "_sessions",
+        "_size",
+        "seconds",
+    )
+
     def __init__(
         self,
         sessions: Sessions,

@@ -190,7 +190,7 @@ class Paths:
             for route in self.routes:
                 if (match := route.path_regex.match(path)) is not None:
                     scope["path_params"] = match.groupdict()
-                    await route.handle(scope, receive, send)
+                    await route.app(scope, receive, send)
                     return
         await self._others(scope, receive, send)
 

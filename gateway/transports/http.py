@@ -71,7 +71,8 @@ class HttpProtocol(asyncio.Protocol):
         "_buffer",
         "_call",
         "_config",
-        "_idle",
+        "_idle_since",
+        "_idle_timer",
         "_left",
         "_loop",
         "_on_gone",
@@ -81,6 +82,7 @@ class HttpProtocol(asyncio.Protocol):
         "_server_state",
         "_stalled",
         "_stopping",
+        "_task",
         "_timer",
         "_transport",
         "_working",
@@ -110,8 +112,10 @@ class HttpProtocol(asyncio.Protocol):
         self._working = False
         self._stopping = False
         self._left = False
-        self._idle = False
+        self._task: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
+        self._idle_since: float | None = None
+        self._idle_timer: asyncio.TimerHandle | None = None
         self._stalled: asyncio.TimerHandle | None = None
         self.writable = asyncio.Event()
         self.writable.set()
@@ -222,8 +226,7 @@ class HttpProtocol(asyncio.Protocol):
             return
         end = _HEAD_END.search(buffer, 0, HEAD_BYTES)
         if end is None:
-            if self._idle:
-                self._set_no_timer()
+            self._idle_since = None
             if len(buffer) >= HEAD_BYTES:
                 self.refuse(431)
             elif self._timer is None:
@@ -278,9 +281,8 @@ class HttpProtocol(asyncio.Protocol):
         self._read_body(call)
         if self._left:
             return
-        task = self._loop.create_task(call.run(self._config.loaded_app))
-        self._server_state.tasks.add(task)
-        task.add_done_callback(self._server_state.tasks.discard)
+        self._task = self._loop.create_task(call.run(self._config.loaded_app))
+        self._server_state.tasks.add(self._task)
 
     def _read_body(self, call: HttpCall) -> None:
         """Take more of a request's body."""
@@ -300,6 +302,9 @@ class HttpProtocol(asyncio.Protocol):
     def end_call(self, call: HttpCall) -> None:
         """The application's call has ended, and with it the request."""
         self._call = None
+        if self._task is not None:
+            self._server_state.tasks.discard(self._task)
+            self._task = None
         self._server_state.total_requests += 1
         if self._left or self._transport.is_closing():
             return
@@ -317,10 +322,23 @@ class HttpProtocol(asyncio.Protocol):
 
     def _be_idle(self) -> None:
         """Wait for the next request, for so long."""
-        if self._timer is None:
-            idle = self._config.timeout_keep_alive
-            self._timer = self._loop.call_later(idle, self._close)
-            self._idle = True
+        if self._timer is None and self._idle_since is None:
+            self._idle_since = self._loop.time()
+            if self._idle_timer is None:  # else that sees to it: most requests come before
+                self._look_at(self._idle_since + self._config.timeout_keep_alive)
+
+    def _look_at(self, when: float) -> None:
+        self._idle_timer = self._loop.call_at(when, self._look)
+
+    def _look(self) -> None:
+        """Close, if it has been idle for so long."""
+        self._idle_timer = None
+        if self._idle_since is not None:
+            ends = self._idle_since + self._config.timeout_keep_alive
+            if self._loop.time() < ends:
+                self._look_at(ends)
+            else:
+                self._close()
 
     def refuse(self, status: int, *, answered: bool = False) -> None:
         """Answer a request that can't be taken, and close."""
@@ -338,6 +356,7 @@ class HttpProtocol(asyncio.Protocol):
         """Be no longer the connection's protocol."""
         self._left = True
         self._set_no_timer()
+        self._stop_looking()
         self._connections.discard(self)
         if self._call is not None:
             self._call.disconnect()
@@ -349,14 +368,20 @@ class HttpProtocol(asyncio.Protocol):
             self._stalled.cancel()
             self._stalled = None
 
+    def _stop_looking(self) -> None:
+        if self._idle_timer is not None:
+            self._idle_timer.cancel()
+            self._idle_timer = None
+
     def _close(self) -> None:
         """Close once what is written is gone, or it takes too long to go."""
         self._set_no_timer()
+        self._stop_looking()
         self._timer = self._loop.call_later(sockets.CLOSE_SECONDS, self._transport.abort)
         self._transport.close()
 
     def _set_no_timer(self) -> None:
-        self._idle = False
+        self._idle_since = None
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None

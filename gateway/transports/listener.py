@@ -36,6 +36,19 @@ class Listener:
         is_open: Whether the request is still there.
     """
 
+    __slots__ = (
+        "_client",
+        "_conversation",
+        "_end",
+        "_has_news",
+        "_is_cut",
+        "_loop",
+        "_news",
+        "_patient",
+        "is_open",
+        "reader",
+    )
+
     def __init__(self, resume_key: str = "", *, patient: bool = False) -> None:
         self._patient = patient
         self.reader = LogReader(resume_key)

@@ -79,6 +79,8 @@ class Head(NamedTuple):
 class _Sized:
     """A body whose head says how long it is."""
 
+    __slots__ = ("_left", "ended")
+
     chunked = False
 
     def __init__(self, length: int) -> None:
@@ -115,6 +117,8 @@ class _Chunked:
 
 class _Parsed:
     """What httptools finds in a head."""
+
+    __slots__ = ("headers", "is_whole", "keep_alive", "parser", "target")
 
     def __init__(self) -> None:
         self.parser = httptools.HttpRequestParser(self)
