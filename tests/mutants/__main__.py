@@ -26,7 +26,6 @@ MODULES = (
 )
 SHORT = (
     "gateway/session/keys.py",
-    "gateway/session/log.py",
     "gateway/session/reader.py",
 )
 """Those that are tried for each change."""
