@@ -14,8 +14,8 @@ from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
+from starlette.routing import BaseRoute, WebSocketRoute
 from starlette.routing import Route as HttpRoute
-from starlette.routing import WebSocketRoute
 from starlette.types import ASGIApp
 
 from gateway.admission import Admission
@@ -23,6 +23,7 @@ from gateway.budget import ByteBudget
 from gateway.config import AwsSettings, ConfigError, JwtSettings, RouteSettings, Settings
 from gateway.guard.model import GuardedModel
 from gateway.guard.overload import Breaker
+from gateway.logo import Logo, LogoError
 from gateway.measures import StoreMeasures
 from gateway.metricsport import metrics_port
 from gateway.replicas.replica import Replica
@@ -52,12 +53,13 @@ from gateway.transports.asgi import PlainAsgi
 from gateway.transports.drafts import OPTION_HEADERS, REPLY_HEADERS
 from gateway.transports.gate import Gate, Paths
 from gateway.transports.hosts import Hosts
+from gateway.transports.offers import PageOffer, route_offer
 from gateway.transports.open import Connections
 from gateway.transports.openai.keeping import Bounds
 from gateway.transports.openai.paths import paths
 from gateway.transports.openapi import Document
 from gateway.transports.origins import Origins
-from gateway.transports.pages import SecurityHeaders, pages
+from gateway.transports.pages import ICON_PATH, LOGO_PATH, SecurityHeaders, pages
 from gateway.transports.problems import not_found
 from gateway.transports.proxies import Proxies
 from gateway.transports.tickets import ticket
@@ -176,7 +178,7 @@ async def build(
             connections_per_address=limits.connections_per_address,
             handshakes_per_second=limits.handshakes_per_second,
         )
-        app, connections, gate = application(settings, sessions, door, store)
+        app, connections, gate = application(settings, sessions, door, store, reloader)
         metrics = Metrics(
             Sources(
                 sessions,
@@ -365,10 +367,45 @@ def _tokens(jwt: JwtSettings, spawn: Spawn, reloader: Reloader) -> Tokens:
     )
 
 
+def _pages(settings: Settings, sessions: Sessions, reloader: Reloader) -> list[BaseRoute]:
+    """The paths of the pages; none where they are switched off.
+
+    Raises:
+        ConfigError: Their logo can't be used.
+    """
+    page, logo = settings.page, None
+    if not page.enabled:
+        return []
+    if page.logo is not None:
+        try:
+            logo = Logo(page.logo)
+        except LogoError as error:
+            raise ConfigError(str(error)) from None
+        reloader.add([page.logo], logo.reload)
+    offer = PageOffer(
+        title=page.title,
+        logo=ICON_PATH if logo is None else LOGO_PATH,
+        welcome=page.welcome,
+        examples=page.examples,
+        authenticated=settings.auth.required,
+        default=next(iter(sessions.routes)),
+        routes=[route_offer(route.policy) for route in sessions.routes.values()],
+    )
+    return pages(offer, logo)
+
+
 def application(
-    settings: Settings, sessions: Sessions, admission: Admission, records: RecordStore
+    settings: Settings,
+    sessions: Sessions,
+    admission: Admission,
+    records: RecordStore,
+    reloader: Reloader,
 ) -> tuple[Paths, Connections, Gate]:
-    """The ASGI application, and what counts its connections and its requests."""
+    """The ASGI application, and what counts its connections and its requests.
+
+    Raises:
+        ConfigError: A file of the pages can't be used.
+    """
     origins = Origins(
         {name: route.allowed_origins for name, route in settings.routes.items()},
         public=settings.server.public_origin,
@@ -427,7 +464,7 @@ def application(
             HttpRoute("/openapi.json", described.serve),
             HttpRoute("/healthz", healthz),
             HttpRoute("/readyz", readyz),
-            *pages(list(settings.routes)),
+            *_pages(settings, sessions, reloader),
         ],
         middleware=[Middleware(SecurityHeaders), Middleware(PlainAsgi)],
         exception_handlers={404: not_found},

@@ -10,6 +10,7 @@ from gateway.config import AwsSettings, ConfigError, Configuration, Settings
 from gateway.config.tomlfile import Location
 from gateway.formats.presets import FORMATS
 from gateway.formats.templates import tells_history
+from gateway.logo import Logo, LogoError
 from gateway.sagemaker.checks import platform_problems
 from gateway.security.certificates import Certificate, CertificateError
 from gateway.security.keys import KeyFileError, read
@@ -115,6 +116,11 @@ def _files(configuration: Configuration) -> Iterator[Finding]:
     """Those that are read when the gateway starts."""
     settings, told = configuration.settings, configuration.sources.told
     yield from _keys(configuration)
+    if settings.page.enabled and settings.page.logo is not None:
+        try:
+            Logo(settings.page.logo)
+        except LogoError as error:
+            yield Finding(told(("page", "logo"), str(error)), certain=True)
     jwt = settings.auth.jwt
     try:
         if jwt is not None and jwt.secret_file is not None:

@@ -350,9 +350,11 @@ setInterval(() => {
 }, 1000);
 
 try {
-  const response = await fetch("routes.json");
-  /** @type {{ routes: string[], default: string }} */
-  const { routes, default: usual } = await response.json();
+  const response = await fetch("page.json");
+  /** @type {{ routes: { name: string }[], default: string }} */
+  const told = await response.json();
+  const routes = told.routes.map(({ name }) => name);
+  const usual = told.default;
   const before = storage?.getItem(ROUTE_KEY) ?? usual;
   const first = routes.includes(before) ? before : usual;
   for (const name of routes) page.route.add(new Option(name, name, false, name === first));

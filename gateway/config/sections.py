@@ -309,6 +309,33 @@ class OpenAiSettings(Section):
     )
 
 
+PageText = Annotated[str, Field(min_length=1, max_length=1000)]
+
+
+class PageSettings(Section):
+    """``[page]``: the pages that the gateway serves to browsers."""
+
+    enabled: bool = Field(
+        default=True,
+        description="serve pages, and the files under /static that they and others are made of; "
+        "false leaves the gateway with its APIs alone",
+    )
+    title: Annotated[str, Field(min_length=1, max_length=100)] = Field(
+        default="session-gateway", description="what the chat page is called"
+    )
+    logo: Path | None = Field(
+        default=None,
+        description="file of its logo, an SVG or a PNG of 262144 bytes at most; it is read again "
+        "on SIGHUP and when it changes",
+    )
+    welcome: PageText | None = Field(
+        default=None, description="a sentence or two that are shown before the first message"
+    )
+    examples: tuple[PageText, ...] = Field(
+        default=(), max_length=4, description="up to four messages to try, shown with these"
+    )
+
+
 class AwsSettings(Section):
     """``[aws]``: the platform's side. Credentials come from AWS's usual chain."""
 

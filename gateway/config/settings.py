@@ -22,6 +22,7 @@ from gateway.config.sections import (
     LimitSettings,
     MetricsSettings,
     OpenAiSettings,
+    PageSettings,
     ServerSettings,
     StoreSettings,
     TlsSettings,
@@ -61,6 +62,7 @@ class Settings(Section):
     metrics: MetricsSettings = MetricsSettings()
     traces: TraceSettings | None = None
     openai: OpenAiSettings = OpenAiSettings()
+    page: PageSettings = PageSettings()
     aws: AwsSettings = AwsSettings()
     routes: dict[RouteName, RouteSettings]
 

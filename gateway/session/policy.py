@@ -1,7 +1,7 @@
 """What a route decides about its sessions: the part of the configuration that the core reads."""
 
 from enum import Enum
-from typing import Any
+from typing import Any, Literal
 
 from gateway.protocol.discretion import Discreet
 from gateway.session.ports import LogBounds
@@ -27,6 +27,11 @@ class Recovery(Enum):
     """It goes on in a new session, which knows nothing of it."""
     REPLAY = "replay"
     """It goes on in a new session, which is told again what was said."""
+
+
+Telling = Literal["told", "replayed"]
+"""How a session learns of a conversation that was held elsewhere: what both have said in it, or the
+user's messages once more, which the model answers anew, perhaps in other words."""
 
 
 class Policy(Discreet, frozen=True, kw_only=True):
@@ -121,9 +126,20 @@ class Policy(Discreet, frozen=True, kw_only=True):
         return Recovery.REPLAY in {self.on_expiry, self.on_lost}
 
     @property
+    def telling(self) -> Telling | None:
+        """How a new session can learn of a conversation that was held elsewhere; None for not."""
+        if self.sends_history:
+            return "told"
+        if self.opening is Opening.NONE:
+            return None  # nobody would keep what the model is told
+        if self.seed is not None:
+            return "told"
+        return "replayed" if self.replays else None
+
+    @property
     def can_be_told(self) -> bool:
-        """Whether a new session can go on with a conversation that was held elsewhere."""
-        return self.sends_history or self.replays or self.seed is not None
+        """Whether there is such a way."""
+        return self.telling is not None
 
     @property
     def log_bounds(self) -> LogBounds:

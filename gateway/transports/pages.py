@@ -1,4 +1,4 @@
-"""The chat page and its modules, with headers that let nothing else in.
+"""The pages and their modules, with headers that let nothing else in.
 
 The modules may be imported by pages of other origins: what they are is no secret, and whether such
 a page may connect is another question.
@@ -9,11 +9,16 @@ from collections.abc import MutableMapping
 from pathlib import Path
 from typing import Any
 
-from starlette.responses import FileResponse, JSONResponse, Response
+import msgspec
+from starlette.requests import Request
+from starlette.responses import Response
 from starlette.routing import BaseRoute, Mount
 from starlette.routing import Route as HttpRoute
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Receive, Scope, Send
+
+from gateway.logo import Logo
+from gateway.transports.offers import PageOffer
 
 CONTENT_SECURITY_POLICY = "; ".join(
     (
@@ -92,22 +97,41 @@ def directory() -> Path:
     return installed if installed.is_dir() else package.parent / "static"
 
 
-def pages(routes: list[str]) -> list[BaseRoute]:
-    """The page at ``/``, its files under ``/static``, and the routes that it offers.
+PAGES = ("index",)
+"""The pages: each is ``static/NAME.html``, at ``/NAME``; the first is at ``/``."""
+
+LOGO_PATH, ICON_PATH = "logo", "static/icon.svg"
+
+LOGO_HEADERS = {
+    # Somebody may open it by itself, where an SVG is a document of this origin.
+    "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; sandbox"
+}
+
+
+def pages(offer: PageOffer, logo: Logo | None) -> list[BaseRoute]:
+    """The pages, their files under ``/static``, and what they have to know, at ``/page.json``.
 
     Args:
-        routes: Their names, the default one first.
+        offer: The last.
+        logo: Theirs, if they have one of their own.
     """
-    files = directory()
+    files = Files(directory=directory())
+    told = msgspec.json.encode(offer)
 
-    async def index(_request: object) -> Response:
-        return FileResponse(files / "index.html")
+    def page(name: str) -> HttpRoute:
+        async def serve(request: Request) -> Response:
+            return await files.get_response(f"{name}.html", request.scope)
 
-    async def names(_request: object) -> Response:
-        return JSONResponse({"routes": routes, "default": routes[0]})
+        return HttpRoute("/" if name == PAGES[0] else f"/{name}", serve)
 
-    return [
-        HttpRoute("/", index),
-        HttpRoute("/routes.json", names),
-        Mount("/static", Files(directory=files)),
-    ]
+    async def about(_request: Request) -> Response:
+        return Response(told, media_type="application/json")
+
+    paths = [*map(page, PAGES), HttpRoute("/page.json", about)]
+    if logo is not None:
+
+        async def picture(_request: Request) -> Response:
+            return Response(logo.content, headers=LOGO_HEADERS, media_type=logo.media_type)
+
+        paths.append(HttpRoute(f"/{LOGO_PATH}", picture))
+    return [*paths, Mount("/static", files)]

@@ -92,7 +92,7 @@ async def idle(browser: Browser, files: str) -> AsyncIterator[App]:
     complaints: list[str] = []
     page.on("pageerror", lambda error: complaints.append(str(error)))
     wire = await ScriptedGateway().play(page)
-    await page.goto(f"{files}/routes.json")
+    await page.goto(f"{files}/page.json")
     yield App(page, wire)
     await page.context.close()
     assert complaints == []

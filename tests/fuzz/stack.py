@@ -26,6 +26,7 @@ from gateway.route import Route
 from gateway.security.door import Door
 from gateway.security.keys import Keys, digest
 from gateway.security.limits import LocalAccounts
+from gateway.security.reloading import Reloader
 from gateway.session.ports import (
     Call,
     ModelReply,
@@ -246,7 +247,7 @@ async def _answer(given: Settings, slices: Sequence[bytes]) -> tuple[Line, tuple
         )
         make = partial(WebSocketProtocol, budget=budget, turnstile=Turnstile(HANDSHAKES))
         config = uvicorn.Config(
-            application(given, sessions, door, store)[0],
+            application(given, sessions, door, store, Reloader())[0],
             ws=cast(Any, make),
             ws_max_size=MESSAGE_BYTES,
             ws_ping_interval=30,

@@ -580,7 +580,27 @@ async def test_pages_and_health(url: str) -> None:
         style = await http.get("/static/style.css")
         assert "access-control-allow-origin" not in style.headers
         assert (await http.get("/static/../pyproject.toml")).status_code == 404
-        assert (await http.get("/routes.json")).json() == {
-            "routes": ["chat", "json", "lazy", "stateless", "prefix", "missing"],
+        told = (await http.get("/page.json")).json()
+        names = [route.pop("name") for route in told["routes"]]
+        assert names == ["chat", "json", "lazy", "stateless", "prefix", "missing"]
+        assert told.pop("routes")[0] == {
+            "text": True,
+            "json": False,
+            "binary": False,
+            "content_type": "text/plain; charset=utf-8",
+            "streams": False,
+            "history": "model",
+            "branches": None,
+            "history_turns": 100,
+            "history_bytes": 1_048_576,
+            "message_bytes": 100_000,
+            "resume_seconds": 0.5,
+        }
+        assert told == {
+            "title": "session-gateway",
+            "logo": "static/icon.svg",
+            "welcome": None,
+            "examples": [],
+            "authenticated": False,
             "default": "chat",
         }

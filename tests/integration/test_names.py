@@ -20,7 +20,7 @@ endpoint_url = "http://127.0.0.1:9"
 endpoint_name = "my-endpoint"
 allowed_origins = ["https://app.example.com"]
 """
-PAGES = ("/", "/routes.json", "/static/client.js", "/nowhere")
+PAGES = ("/", "/page.json", "/static/client.js", "/nowhere")
 PUBLIC = 'public_url = "https://chat.example.com:8443/gw"'
 TRUSTED = 'trusted_proxies = ["127.0.0.1"]'
 

@@ -224,6 +224,7 @@ secret_file = "file"
 """
 JWKS = HS256.replace("secret_file", "jwks_file")
 KEYS = '[auth.keys]\nfile = "file"\n'
+LOGO = '[page]\nlogo = "file"\n'
 TLS = '[tls]\ncert_file = "cert.pem"\nkey_file = "file"\n'
 ABSENT = "file: No such file or directory"
 
@@ -246,6 +247,8 @@ ABSENT = "file: No such file or directory"
             "No such file or directory: expected the path of a file that has the secret",
         ),
         (HS256, "short", "4: auth.jwt.secret_file", "file: a secret for HS256 has 32 bytes"),
+        (LOGO, None, "2: page.logo", f"{ABSENT}; name an SVG or a PNG file here"),
+        (LOGO, "x", "2: page.logo", "file: neither an SVG nor a PNG; convert it to one of them"),
         (TLS, None, "3: tls.key_file", ABSENT),
         (TLS, "x", "3: tls.key_file", "file: no private key as PEM"),
         (TLS.replace("cert.pem", "file"), "x", "2: tls.cert_file", "file: no certificate as PEM"),

@@ -288,7 +288,7 @@ def test_all_mistakes_at_once_each_with_its_source(
 
 def test_an_unknown_variable_alone(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GATEWAY_X", "1")
-    known = "server, store, auth, tls, limits, metrics, traces, openai, aws, routes"
+    known = "server, store, auth, tls, limits, metrics, traces, openai, page, aws, routes"
     assert problems(file, ROUTE) == [f"GATEWAY_X: unknown section; known are {known}"]
 
 

@@ -20,6 +20,7 @@ from gateway.config import (
     LimitSettings,
     MetricsSettings,
     OpenAiSettings,
+    PageSettings,
     RouteSettings,
     ServerSettings,
     Settings,
@@ -117,6 +118,7 @@ def printed() -> str:
         ("[traces]", TraceSettings),
         ("[store]", StoreSettings),
         ("[openai]", OpenAiSettings),
+        ("[page]", PageSettings),
         ("[aws]", AwsSettings),
         ("[routes.NAME]", RouteSettings),
     ):
