@@ -48,7 +48,7 @@ _NO_OPTIONS = (UNSET,) * len(OPTIONS)
 _is_visible = re.compile("[!-~]+").fullmatch
 # What msgspec raises for input that is not a message: wrong syntax or types, text that is not
 # UTF-8, nesting deeper than the interpreter's recursion limit.
-_BAD_INPUT = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+BAD_INPUT = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
 class ProtocolError(Exception):
@@ -97,7 +97,7 @@ class Codec(Protocol):
         ...
 
 
-def _explain(error: Exception) -> str:
+def explain(error: Exception) -> str:
     if isinstance(error, RecursionError):
         return "nested too deeply"
     if isinstance(error, UnicodeDecodeError):
@@ -108,14 +108,14 @@ def _explain(error: Exception) -> str:
 
 def _refusal(decode: Callable[..., Any], frame: Frame, error: Exception) -> ProtocolError:
     """What to raise for a frame that is no message."""
-    text = _explain(error)
+    text = explain(error)
     try:
         claim: _Claim = decode(frame, type=_Claim)
-    except _BAD_INPUT:
+    except BAD_INPUT:
         return ProtocolError(text)
     try:
         message_id = decode(claim.id, type=MessageId)
-    except _BAD_INPUT:
+    except BAD_INPUT:
         message_id = ""
     return ProtocolError(
         text, message_type=claim.type, message_id=message_id if _is_visible(message_id) else None
@@ -137,7 +137,7 @@ class JsonCodec:
             raise ProtocolError(f"{SUBPROTOCOL_JSON} takes text frames, this one is binary")
         try:
             message = self._decoder.decode(frame)
-        except _BAD_INPUT as error:
+        except BAD_INPUT as error:
             raise _refusal(msgspec.json.decode, frame, error) from None
         if isinstance(message, MessageSend):
             if message.data is not UNSET:
@@ -169,7 +169,7 @@ class MsgpackCodec:
             raise ProtocolError(f"{SUBPROTOCOL_MSGPACK} takes binary frames, this one is text")
         try:
             message = self._decoder.decode(frame)
-        except _BAD_INPUT as error:
+        except BAD_INPUT as error:
             raise _refusal(msgspec.msgpack.decode, frame, error) from None
         if isinstance(message, MessageSend):
             message = _checked(message, f"{_BODIES}, `bytes`")
@@ -266,6 +266,6 @@ def _json_of(packed: bytes, message: MessageSend) -> bytes:
         reason = "it has no JSON form"
     except TooManyValues:
         reason = f"more than {MAX_VALUES} values; send JSON as `bytes`, with its `content_type`"
-    except _BAD_INPUT as error:
-        reason = _explain(error)
+    except BAD_INPUT as error:
+        reason = explain(error)
     raise _wrong(message, reason, "json")

@@ -12,6 +12,7 @@ from collections.abc import AsyncGenerator
 from itertools import count
 
 import msgspec
+from msgspec import UNSET, UnsetType
 from starlette.responses import Response
 from starlette.routing import Route as HttpRoute
 
@@ -29,6 +30,7 @@ from gateway.protocol.messages import (
 )
 from gateway.session.dates import rfc3339
 from gateway.session.keys import digest
+from gateway.session.policy import Telling
 from gateway.session.table import State
 from gateway.sessions import Sessions, TooManySessions
 from gateway.transports import problems, sse
@@ -46,6 +48,7 @@ from gateway.transports.exchange import (
 from gateway.transports.gate import ApiRequest, Gate
 from gateway.transports.leaving import Leaving
 from gateway.transports.listener import Ended, Listener
+from gateway.transports.told import most_bytes, told_of
 
 MAX_DIGITS = 15
 """Of an event's number."""
@@ -61,11 +64,14 @@ class Opened(msgspec.Struct, frozen=True):
         session_id: The gateway's own id of it.
         resume_key: What each further request has to show.
         expires_at: When it ends at the model (RFC 3339); null where the model has not said.
+        context: Where it goes on with a conversation: whether its model is told what both have said
+            in it, or is sent the user's messages once more, which it answers anew.
     """
 
     session_id: str
     resume_key: str
     expires_at: str | None
+    context: Telling | UnsetType = UNSET
 
     def __repr__(self) -> str:
         return f"<Opened {self.session_id}>"
@@ -124,10 +130,13 @@ class Api:
 
     async def open(self, request: ApiRequest, visitor: Visitor) -> Response:
         """Open a session."""
-        _count(visitor)
         route = self._sessions.routes.get(request.path_params["route"])
         if route is None:
+            _count(visitor)
             raise Refused(ErrorCode.UNKNOWN_ROUTE, "There is no such route.")
+        body = await body_of(request, most_bytes(route.policy))
+        _count(visitor, len(body))
+        told = told_of(body, route.policy)
         if not route.policy.resume_seconds:
             text = "This route keeps no session whose client is not connected: resume_seconds is 0."
             raise Refused(ErrorCode.VALIDATION_ERROR, text)
@@ -138,7 +147,7 @@ class Api:
             text = "There are as many sessions as there may be."
             raise Refused(ErrorCode.UNAVAILABLE, text, FULL_SECONDS) from None
         key, listener = secrets.token_urlsafe(32), Listener()
-        runner.start(digest(key))
+        runner.start(digest(key), told=told)
         listener.begin(runner, runner.subscribe(listener, 0))
         opened: SessionOpened | None = None
         try:
@@ -156,7 +165,8 @@ class Api:
         finally:
             listener.leave()
         location = f"{request.scope.get('root_path', '')}/v1/sessions/{runner.id}"
-        content = Opened(opened.session_id, key, opened.expires_at)
+        telling = route.policy.telling if told else None
+        content = Opened(opened.session_id, key, opened.expires_at, telling or UNSET)
         return json_of(content, 201, Location=location)
 
     async def look(self, request: ApiRequest, visitor: Visitor) -> Response:

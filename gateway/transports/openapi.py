@@ -18,6 +18,7 @@ from gateway.transports.drafts import OPTION_HEADERS, REPLY_HEADERS
 from gateway.transports.problems import MEDIA_TYPE, Problem
 from gateway.transports.sse import MEDIA_TYPE as EVENTS
 from gateway.transports.tickets import Ticket
+from gateway.transports.told import NewSession
 
 Json = dict[str, Any]
 
@@ -116,6 +117,10 @@ def _open(routes: Sequence[str]) -> Json:
         "parameters": [
             {"name": "route", "in": "path", "required": True, "schema": {"enum": [*routes]}}
         ],
+        "requestBody": {
+            "description": "A conversation to go on with, where the route's model can be told one.",
+            **_body("application/json", _ref("NewSession")),
+        },
         "responses": _answers(
             {
                 "201": {
@@ -125,7 +130,7 @@ def _open(routes: Sequence[str]) -> Json:
                     "links": _links(),
                 }
             },
-            [404, 422, 429, 502, 503, 504],
+            [404, 413, 422, 429, 502, 503, 504],
         ),
     }
 
@@ -253,7 +258,7 @@ def document(routes: Sequence[str], *, authenticated: bool) -> Json:
     """
     said = Union[Event, MessageDuplicate, ErrorMessage]  # noqa: UP007 - of unions
     (message, *_), schemas = msgspec.json.schema_components(
-        (said, Opened, SessionState, Ticket, Problem),
+        (said, NewSession, Opened, SessionState, Ticket, Problem),
         ref_template="#/components/schemas/{name}",
     )
     for schema in schemas.values():  # of a docstring, what is said of the whole

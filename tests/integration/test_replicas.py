@@ -5,6 +5,7 @@ import json
 import signal
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any, Self
 
 import httpx
@@ -350,6 +351,43 @@ async def calling(at: Process) -> AsyncIterator[Caller]:
     assert response.status_code == 201, response.text
     async with Caller(response.json()) as caller:
         yield caller
+
+
+TOLD = """
+[routes.replayed]
+endpoint_name = "my-endpoint"
+content_type = "text/plain"
+on_lost = "replay"
+[routes.kept]
+endpoint_name = "my-endpoint"
+format = "openai-chat"
+"""
+
+
+@pytest.mark.parametrize(
+    ("route", "context", "flags"), [("replayed", "replayed", ()), ("kept", "told", ("--forgets",))]
+)
+async def test_a_session_that_was_told_a_conversation_goes_on_anywhere(
+    store: valkey.Server,
+    start_local: Start,
+    start_gateway: Start,
+    route: str,
+    context: str,
+    flags: tuple[str, ...],
+) -> None:
+    replicas = Replicas(partial(start_local, *flags), start_gateway, store, more=TOLD)
+    said = [("user", "My name is Ada."), ("assistant", "Hello Ada.")]
+    body = {"history": [{"role": role, "content": content} for role, content in said]}
+    async with httpx.AsyncClient(timeout=20 * UNIT) as http:
+        url = f"{replicas.one.url}/v1/routes/{route}/sessions"
+        opened = (await http.post(url, json=body)).raise_for_status().json()
+    assert opened["context"] == context
+    for at in (replicas.one, replicas.other):
+        async with client(at.websocket, route=route) as chat:
+            opened |= {"resume_key": (await resume(chat, opened, 0))["resume_key"]}
+            assert (await chat.receive())["event"] == 1, "session.opened"
+            await chat.ask("What is my name?")
+            assert "Ada" in "".join(each.get("text", "") for each in chat.messages)
 
 
 class TestRequests:

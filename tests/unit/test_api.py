@@ -16,6 +16,7 @@ from gateway.errors import CloseCode, ErrorCode, Failure, Outcome
 from gateway.protocol import messages as wire
 from gateway.runner import SessionRunner
 from gateway.session.output import error_message
+from gateway.session.policy import Recovery
 from gateway.session.ports import ModelReply, ModelSession
 from gateway.transports.api import Api
 from gateway.transports.drafts import OPTION_HEADERS
@@ -188,6 +189,56 @@ async def test_a_method_that_a_path_does_not_take() -> None:
         assert response.headers["allow"] == "DELETE, GET, HEAD"
         assert client.visitor.there == 0
         assert client.visitor.refunds == 1  # for having opened it
+
+
+HISTORY = {"history": [{"role": "user", "content": "one"}, {"role": "assistant", "content": "1"}]}
+
+
+class TestHistory:
+    @on_uvloop
+    async def test_that_the_gateway_keeps(self) -> None:
+        template = {"messages": "$messages"}
+        async with api(sends_history=True, template=template) as client:
+            response = await client.http.post("/v1/routes/chat/sessions", json=HISTORY)
+            assert response.status_code == 201
+            told = response.json()
+            assert told["context"] == "told"
+            client.path, client.key = response.headers["location"], told["resume_key"]
+            assert (await client.send(b"two", Content_Type="text/plain")).status_code == 200
+            ((request, *_),) = client.f.model.asked
+            messages = json.loads(request.body)["messages"]
+            assert [each["content"] for each in messages] == ["one", "1", "two"]
+
+    @on_uvloop
+    async def test_that_is_replayed(self) -> None:
+        async with api(on_lost=Recovery.REPLAY) as client:
+            response = await client.http.post("/v1/routes/chat/sessions", json=HISTORY)
+            assert response.json()["context"] == "replayed"
+            await client.f.until(lambda: client.f.model.invoked == 1)
+            ((request, *_),) = client.f.model.asked
+            assert request.body == b"one", "which the model answers anew"
+            response = await client.http.post("/v1/routes/chat/sessions", json={"history": []})
+            assert response.status_code == 201
+            assert "context" not in response.json()
+
+    @on_uvloop
+    async def test_that_is_refused(self) -> None:
+        async with api(on_lost=Recovery.REPLAY, transcript_bytes=2) as client:
+
+            async def asked(path: str = "chat", content: bytes = b"") -> tuple[int, str]:
+                path = f"/v1/routes/{path}/sessions"
+                body = content or json.dumps(HISTORY).encode()
+                return problem(await client.http.post(path, content=body))
+
+            assert await asked(content=b"history") == (422, "bad_message")
+            assert await asked() == (413, "too_large")
+            assert await asked(content=b"x" * 100_000) == (413, "too_large")
+            client.f.add_route(resume_seconds=30.0)
+            assert await asked() == (422, "validation_error")
+            taken = client.visitor.taken
+            assert await asked("other") == (404, "unknown_route")
+            assert client.visitor.taken == taken + 1
+            assert not len(client.f.sessions)
 
 
 @on_uvloop

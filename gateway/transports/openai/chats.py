@@ -13,6 +13,7 @@ from gateway.protocol.discretion import Discreet
 from gateway.session.events import Words
 from gateway.transports.openai.errors import Invalid, unsupported
 from gateway.transports.openai.requests import converted, value_of
+from gateway.transports.told import in_turns
 
 Message = Mapping[str, Any]
 
@@ -162,19 +163,10 @@ def words_before(chat: Chat) -> tuple[Words, ...]:
     Raises:
         Invalid: It is not words.
     """
-    turns, said, answered = list[Words](), list[str](), list[str]()
-    for number, message in enumerate(chat.before):
-        words = _words_at(chat, number)
-        if message["role"] == "assistant":
-            answered.append(words)
-            continue
-        if answered:
-            turns.append(Words("\n\n".join(said), "\n\n".join(answered)))
-            said, answered = [], []
-        said.append(words)
-    if answered:
-        turns.append(Words("\n\n".join(said), "\n\n".join(answered)))
-    return tuple(turns)
+    return in_turns(
+        ("assistant" if message["role"] == "assistant" else "user", _words_at(chat, number))
+        for number, message in enumerate(chat.before)
+    )
 
 
 def _words_at(chat: Chat, number: int) -> str:

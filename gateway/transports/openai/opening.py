@@ -169,13 +169,13 @@ class Opening:
         message = MessageSend(id="r", text=words)
         if heard is not None and past.is_heard and not before:
             return _Message(message), heard
-        return _Message(message, _words([*await self._said(), *before])), None
+        return _Message(message, spoken([*await self._said(), *before])), None
 
     async def _retold(self, message: _Message) -> _Message:
         """The same for a session that has heard nothing."""
         if self._route.policy.chat:
             return message
-        return message._replace(told=_words(await self._said()))
+        return message._replace(told=spoken(await self._said()))
 
     async def _said(self) -> list[Item]:
         """All that was said before."""
@@ -365,7 +365,3 @@ def _check_size(message: _Message, policy: Policy) -> None:
     if message.size > policy.message_bytes:
         text = f"With all that was said before, this is larger than {policy.message_bytes} bytes."
         raise Refused(ErrorCode.TOO_LARGE, text)
-
-
-def _words(items: Sequence[Item]) -> tuple[Words, ...]:
-    return tuple(Words(each.said, each.answered) for each in spoken(items))

@@ -1,8 +1,9 @@
 """From items to what a route's model takes: the request of a chat, or words."""
 
 from collections.abc import Iterable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
+from gateway.session.events import Words
 from gateway.transports.openai.errors import Invalid, unsupported
 from gateway.transports.openai.items import (
     FunctionCall,
@@ -26,23 +27,9 @@ from gateway.transports.openai.requests import (
     JsonSchema,
     NamedFunction,
 )
+from gateway.transports.told import Role, in_turns
 
 Json = dict[str, Any]
-
-
-class Spoken(NamedTuple):
-    """A turn in words.
-
-    Attributes:
-        said: The user's.
-        answered: The model's.
-    """
-
-    said: str
-    answered: str
-
-    def __repr__(self) -> str:
-        return f"<Spoken {len(self.said)} {len(self.answered)}>"
 
 
 def check_calls(items: Iterable[Item]) -> None:
@@ -240,29 +227,18 @@ def newest_words(items: Sequence[Item]) -> tuple[Sequence[Item], str]:
     return items[:at], "\n\n".join(newest)
 
 
-def spoken(items: Iterable[Item]) -> list[Spoken]:
+def spoken(items: Iterable[Item]) -> tuple[Words, ...]:
     """A conversation as turns in words, for a model that is to be told of it.
-
-    What a user has said and nobody has answered is a part of the next turn.
 
     Raises:
         Invalid: It is not one of words.
     """
-    turns, said, answered = list[Spoken](), list[str](), list[str]()
-    for item in items:
-        if isinstance(item, Reasoning):
-            continue
-        words = _words(item)
-        if isinstance(item, Message) and item.role == "assistant":
-            answered.append(words)
-            continue
-        if answered:
-            turns.append(Spoken("\n\n".join(said), "\n\n".join(answered)))
-            said, answered = [], []
-        said.append(words)
-    if said or answered:
-        turns.append(Spoken("\n\n".join(said), "\n\n".join(answered)))
-    return turns
+    return in_turns(_line(item) for item in items if not isinstance(item, Reasoning))
+
+
+def _line(item: Item) -> tuple[Role, str]:
+    is_models = isinstance(item, Message) and item.role == "assistant"
+    return "assistant" if is_models else "user", _words(item)
 
 
 def _words(item: Item) -> str:

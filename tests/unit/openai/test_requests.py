@@ -5,11 +5,11 @@ from typing import Any
 
 import pytest
 
+from gateway.session.events import Words
 from gateway.transports.openai.errors import Invalid
 from gateway.transports.openai.items import Item, Message, taken, words_of
 from gateway.transports.openai.requests import CreateResponse, check, parse
 from gateway.transports.openai.saying import (
-    Spoken,
     chat_request,
     check_calls,
     newest_words,
@@ -318,12 +318,11 @@ def test_words() -> None:
     said = items(user("a"), assistant("b"), user("c"), user([{"type": "input_text", "text": "d"}]))
     before, words = newest_words(said)
     assert (before, words) == (said[:2], "c\n\nd")
-    assert spoken(before) == [Spoken("a", "b")]
-    assert "a" not in repr(spoken(before)[0])
+    assert spoken(before) == (Words("a", "b"),)
     assert newest_words(said[2:]) == ([], "c\n\nd")
-    assert spoken(said) == [Spoken("a", "b"), Spoken("c\n\nd", "")]
+    assert spoken(said) == (Words("a", "b"), Words("c\n\nd", ""))
     more = items(assistant("a"), assistant("b"), user("c"), {"type": "reasoning"}, assistant("d"))
-    assert spoken(more) == [Spoken("", "a\n\nb"), Spoken("c", "d")]
+    assert spoken(more) == (Words("", "a\n\nb"), Words("c", "d"))
     for given, match in (
         (items(user("a"), assistant("b")), "come last"),
         (items(user([IMAGE])), "words alone"),

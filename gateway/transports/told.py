@@ -1,0 +1,103 @@
+"""The conversation that a new session is to go on with: from a request to turns in words. Pure."""
+
+from collections.abc import Iterable
+from typing import Literal
+
+import msgspec
+from msgspec import field
+
+from gateway.admission import Refused
+from gateway.errors import ErrorCode
+from gateway.protocol.codecs import BAD_INPUT, explain
+from gateway.protocol.discretion import Discreet
+from gateway.session.events import Words
+from gateway.session.history import History
+from gateway.session.policy import Policy
+
+Role = Literal["user", "assistant"]
+
+
+class PastMessage(Discreet, frozen=True, forbid_unknown_fields=True):
+    """What somebody has said before.
+
+    Attributes:
+        role: Who: the user, or the model.
+        content: The words.
+    """
+
+    role: Role
+    content: str
+
+
+class NewSession(Discreet, frozen=True, forbid_unknown_fields=True):
+    """What a session is to begin with.
+
+    Attributes:
+        history: What was said before, the oldest first; the last is the model's.
+    """
+
+    history: list[PastMessage] = field(default_factory=list)
+
+
+def most_bytes(policy: Policy) -> int:
+    """The largest request that a session of this route is opened with.
+
+    As JSON a letter has up to three times the bytes that it has in UTF-8, but for control
+    characters, which nobody says; and there is something around what is said.
+    """
+    return 3 * policy.transcript_bytes + 256 * policy.transcript_turns
+
+
+def told_of(body: bytes, policy: Policy) -> tuple[Words, ...]:
+    """What a session is to be told, the oldest turn first.
+
+    Args:
+        body: The request's; there may be none.
+        policy: The route's rules.
+
+    Raises:
+        Refused: It is not understood, or the route's model can't be told it, or not all of it.
+    """
+    if not body:
+        return ()
+    try:
+        history = msgspec.json.decode(body, type=NewSession).history
+    except BAD_INPUT as error:
+        raise Refused(ErrorCode.BAD_MESSAGE, f"{explain(error)}.") from None
+    if not history:
+        return ()
+    if history[-1].role != "assistant":
+        text = "`history` ends with the model's words: what the user says next is a message."
+        raise Refused(ErrorCode.BAD_MESSAGE, text)
+    if not policy.can_be_told:
+        text = "This route's model can't be told what was said before; leave `history` out."
+        raise Refused(ErrorCode.VALIDATION_ERROR, text)
+    told = in_turns((each.role, each.content) for each in history)
+    trial = History(policy)
+    trial.begin(told)
+    if not trial.transcript.whole:
+        text = (
+            f"This route keeps {policy.transcript_turns} turns of a conversation, and "
+            f"{policy.transcript_bytes} bytes; leave the oldest of `history` out."
+        )
+        raise Refused(ErrorCode.TOO_LARGE, text)
+    return told
+
+
+def in_turns(lines: Iterable[tuple[Role, str]]) -> tuple[Words, ...]:
+    """What was said, line by line, as turns.
+
+    What a user has said and nobody has answered is a part of the next turn.
+    """
+    turns, said, answered = list[Words](), list[str](), list[str]()
+    for role, words in lines:
+        if role == "assistant":
+            answered.append(words)
+            continue
+        if answered:
+            turns.append(Words("\n\n".join(said), "\n\n".join(answered)))
+            said, answered = [], []
+        said.append(words)
+    if said or answered:
+        turns.append(Words("\n\n".join(said), "\n\n".join(answered)))
+    return tuple(turns)
