@@ -1,6 +1,7 @@
 """The logo that the pages show, which is read again while the gateway runs."""
 
 import re
+from hashlib import sha256
 from pathlib import Path
 
 MAX_BYTES = 262_144
@@ -25,6 +26,7 @@ class Logo:
     Attributes:
         content: The file's.
         media_type: Of that.
+        tag: Stands for it, as an entity tag.
 
     Raises:
         LogoError: It can't be used.
@@ -33,7 +35,7 @@ class Logo:
     def __init__(self, file: Path) -> None:
         self.file = file
         self.content = b""
-        self.media_type = ""
+        self.media_type = self.tag = ""
         self.reload()
 
     def reload(self) -> None:
@@ -57,3 +59,4 @@ class Logo:
         else:
             raise LogoError(f"{self.file}: neither an SVG nor a PNG; convert it to one of them")
         self.content, self.media_type = content, media_type
+        self.tag = f'"{sha256(content).hexdigest()[:32]}"'

@@ -1,10 +1,5 @@
-"""The pages and their modules, with headers that let nothing else in.
+"""The pages, with headers that let nothing else in, and what they have to know to begin."""
 
-The modules may be imported by pages of other origins: what they are is no secret, and whether such
-a page may connect is another question.
-"""
-
-import os
 from collections.abc import MutableMapping
 from pathlib import Path
 from typing import Any
@@ -14,10 +9,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Mount
 from starlette.routing import Route as HttpRoute
-from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from gateway.logo import Logo
+from gateway.transports.files import Files
 from gateway.transports.offers import PageOffer
 
 CONTENT_SECURITY_POLICY = "; ".join(
@@ -46,9 +41,6 @@ HEADERS = (
 
 _HEADERS = [(name.lower().encode(), value.encode()) for name, value in HEADERS]
 
-SHARED = {"Access-Control-Allow-Origin": "*", "Cross-Origin-Resource-Policy": "cross-origin"}
-"""Headers of what pages of other origins may load."""
-
 
 class SecurityHeaders:
     """Adds `HEADERS` to every HTTP response, where it has not its own."""
@@ -71,23 +63,6 @@ class SecurityHeaders:
             await send(message)
 
         await self._app(scope, receive, send_with_headers)
-
-
-class Files(StaticFiles):
-    """Static files, whose modules are `SHARED`."""
-
-    def file_response(
-        self,
-        full_path: str | os.PathLike[str],
-        stat_result: os.stat_result,
-        scope: Scope,
-        status_code: int = 200,
-    ) -> Response:
-        """See Starlette."""
-        response = super().file_response(full_path, stat_result, scope, status_code)
-        if os.fspath(full_path).endswith(".js"):
-            response.headers.update(SHARED)
-        return response
 
 
 def directory() -> Path:
@@ -115,7 +90,7 @@ def pages(offer: PageOffer, logo: Logo | None) -> list[BaseRoute]:
         offer: The last.
         logo: Theirs, if they have one of their own.
     """
-    files = Files(directory=directory())
+    files = Files(directory())
     told = msgspec.json.encode(offer)
 
     def page(name: str) -> HttpRoute:
@@ -130,8 +105,13 @@ def pages(offer: PageOffer, logo: Logo | None) -> list[BaseRoute]:
     paths = [*map(page, PAGES), HttpRoute("/page.json", about)]
     if logo is not None:
 
-        async def picture(_request: Request) -> Response:
-            return Response(logo.content, headers=LOGO_HEADERS, media_type=logo.media_type)
+        async def picture(request: Request) -> Response:
+            headers = {**LOGO_HEADERS, "ETag": logo.tag}
+            response = Response(logo.content, 200, headers, logo.media_type)
+            if files.is_not_modified(response.headers, request.headers):
+                # What it says takes the place of what a cache has (RFC 9111, 3.2).
+                return Response(None, 304, headers)
+            return response
 
         paths.append(HttpRoute(f"/{LOGO_PATH}", picture))
     return [*paths, Mount("/static", files)]

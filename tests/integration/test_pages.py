@@ -1,9 +1,11 @@
-"""The pages: what they are told, their logo, and that they can be switched off."""
+"""The pages: how much they are, what they are told, their logo, and that they can be left out."""
 
+import re
 from pathlib import Path
 
 import httpx
 
+from gateway.transports.pages import PAGES
 from tests.integration.conftest import Start
 from tests.support.processes import Process
 from tests.support.timing import UNIT
@@ -48,12 +50,41 @@ async def test_what_pages_are_told_and_their_logo(start_gateway: Start, tmp_path
         )
         assert (await http.get("/index")).status_code == 404, "it is at / alone"
 
+        tag = {"If-None-Match": logo.headers["etag"]}
+        again = await http.get(f"/{told['logo']}", headers=tag)
+        assert again.status_code == 304
+        for name in ("etag", "content-security-policy"):
+            assert again.headers[name] == logo.headers[name]
+
         file.write_bytes(PNG)
         await process.hang_up("files read again")
         file.write_bytes(b"GIF89a")
         await process.hang_up("files can't be read again; what was read before stays")
         logo = await http.get(f"/{told['logo']}")
         assert (logo.content, logo.headers["content-type"]) == (PNG, "image/png")
+
+
+async def test_a_first_paint_is_small(start_gateway: Start) -> None:
+    """What a browser gets that has nothing: the page, and what it names, heads of answers too."""
+    async with asking(start_gateway(NOWHERE, ROUTE)) as http:
+        for name in ("", *PAGES[1:]):
+            page = await http.get(f"/{name}")
+            named = re.findall(r'<(?:link|script|img) [^>]*(?:href|src)="([^"]+)"', page.text)
+            assert any(path.endswith(".js") for path in named)
+            answers = [page, *[await http.get(f"/{path}") for path in {*named, "page.json"}]]
+            sizes = {each.url.path: transferred(each) for each in answers}
+            assert sum(sizes.values()) < 100_000, sizes
+        for path in ("/openapi.json", "/page.json", "/openai/v1/models"):
+            answer = await http.get(path)
+            assert answer.status_code == 200
+            assert "content-encoding" not in answer.headers, "it is an API's, or may hold a secret"
+
+
+def transferred(answer: httpx.Response) -> int:
+    """How many bytes an answer was."""
+    assert answer.status_code == 200, answer.url
+    head = sum(len(name) + len(value) + 4 for name, value in answer.headers.raw)
+    return answer.num_bytes_downloaded + head
 
 
 async def test_without_pages_there_are_apis_alone(start_gateway: Start) -> None:
