@@ -30,7 +30,7 @@ class RouteOffer(Discreet, frozen=True, kw_only=True):
             ``POST /v1/routes/{route}/sessions``); None where it can't.
         history_turns: How many turns of one there may be.
         history_bytes: How many bytes these may have.
-        message_bytes: The largest message.
+        message_bytes: The largest message, as it comes: in Base64 bytes are a third more.
         resume_seconds: How long a session is kept for a client whose connection is lost.
     """
 

@@ -11,7 +11,7 @@ from gateway.protocol import messages as wire
 from gateway.session import effects as do
 from gateway.session import events as on
 from gateway.session.events import Timer
-from gateway.session.policy import Opening, Recovery
+from gateway.session.policy import Opening, Policy, Recovery
 from gateway.session.table import State
 from gateway.session.transitions import UnexpectedEvent
 from tests.support.script import MODEL, START, Script, failure, send
@@ -28,6 +28,25 @@ def body(script: Script) -> Any:
 
 def said(script: Script) -> list[str]:
     return [each["content"] for each in msgspec.json.decode(body(script))["messages"]]
+
+
+@pytest.mark.parametrize(
+    ("rules", "telling"),
+    [
+        ({}, None),
+        ({"on_lost": Recovery.RENEW}, None),
+        ({"on_lost": Recovery.REPLAY}, "replayed"),
+        ({"on_expiry": Recovery.REPLAY}, "replayed"),
+        ({"on_expiry": Recovery.REPLAY, "seed": "$transcript"}, "told"),
+        ({"seed": "$transcript", "opening": Opening.TURN}, "told"),
+        ({"seed": "$transcript", "opening": Opening.NONE}, None),
+        ({"sends_history": True, "opening": Opening.NONE}, "told"),
+    ],
+)
+def test_how_a_session_can_be_told(rules: dict[str, Any], telling: str | None) -> None:
+    policy = Policy(route="chat", **rules)
+    assert policy.telling == telling
+    assert policy.can_be_told is (telling is not None)
 
 
 def test_a_history_that_the_gateway_keeps_begins_with_what_was_said() -> None:
