@@ -1,13 +1,16 @@
 """The licences of what the image ships, as the packages state them. Run, this writes the list."""
 
 import importlib.metadata
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
+
+import msgspec
 
 from tests.packaging.locks import pins, version
 
 LIST = Path(__file__).parents[2] / "docs" / "licences.md"
+VENDOR = Path(__file__).parents[2] / "static" / "vendor"
 
 INTRODUCTION = """\
 # Licences
@@ -16,6 +19,14 @@ What the image ships besides the gateway, which is under Apache-2.0: the version
 `requirements.lock` has for it, each with the licence that its own metadata states. The texts that
 packages bring are in the image beside them. `make licences` writes this list, and a test holds it
 to the lock.
+
+| package | version | licence |
+| --- | --- | --- |
+"""
+
+OF_PAGES = """
+What the pages ship is in `static/vendor`, file by file as npm's packages have it, with their
+licences; `packages.json` there says which file is whose.
 
 | package | version | licence |
 | --- | --- | --- |
@@ -51,6 +62,32 @@ class Shipped(NamedTuple):
     licence: str
 
 
+class Copied(msgspec.Struct, frozen=True):
+    """A file of a package of npm's.
+
+    Attributes:
+        path: Where the package has it.
+        sha256: What it is.
+    """
+
+    path: str = msgspec.field(name="from")
+    sha256: str
+
+
+class Vendored(msgspec.Struct, frozen=True):
+    """A package of npm's, some of whose files are in `VENDOR`, by their names there."""
+
+    name: str
+    version: str
+    licence: str
+    files: dict[str, Copied]
+
+
+def vendored() -> list[Vendored]:
+    """All of them."""
+    return msgspec.json.decode((VENDOR / "packages.json").read_bytes(), type=list[Vendored])
+
+
 def shipped() -> Iterator[Shipped]:
     """All of them, by name.
 
@@ -76,8 +113,11 @@ def licence(stated: importlib.metadata.PackageMetadata) -> str:
 
 def listed() -> str:
     """The list."""
-    rows = (f"| {each.name} | {each.version} | {each.licence} |\n" for each in shipped())
-    return INTRODUCTION + "".join(rows)
+
+    def rows(found: Iterable[Shipped | Vendored]) -> str:
+        return "".join(f"| {each.name} | {each.version} | {each.licence} |\n" for each in found)
+
+    return INTRODUCTION + rows(shipped()) + OF_PAGES + rows(vendored())
 
 
 if __name__ == "__main__":

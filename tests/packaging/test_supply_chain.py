@@ -1,12 +1,16 @@
 """What is shipped: its licences are listed, and its weaknesses are asked for."""
 
+import hashlib
 import os
 import re
 import subprocess
 import sys
+import tarfile
 from pathlib import Path
 
-from tests.packaging.licences import LIST, listed, shipped
+import pytest
+
+from tests.packaging.licences import LIST, VENDOR, Vendored, listed, shipped, vendored
 from tests.packaging.locks import ROOT, pins
 
 PERMISSIVE = {
@@ -28,9 +32,33 @@ def test_the_licences_are_listed() -> None:
 
 
 def test_no_licence_asks_for_more() -> None:
-    for each in shipped():
-        names = re.split(r" (?:AND|OR|and) ", each.licence)
-        assert PERMISSIVE.issuperset(names), each
+    stated = {each.name: each.licence for each in shipped()}
+    stated |= {each.name: each.licence for each in vendored()}
+    for name, licence in stated.items():
+        assert PERMISSIVE.issuperset(re.split(r" (?:AND|OR|and) ", licence)), name
+
+
+def test_what_the_pages_ship_is_what_was_taken() -> None:
+    there = {file.relative_to(VENDOR).as_posix() for file in VENDOR.rglob("*") if file.is_file()}
+    taken = {name: copied for each in vendored() for name, copied in each.files.items()}
+    assert there == {"packages.json", *taken}
+    for name, copied in taken.items():
+        assert hashlib.sha256((VENDOR / name).read_bytes()).hexdigest() == copied.sha256, name
+    for each in vendored():
+        assert any(copied.path == "LICENSE" for copied in each.files.values()), each.name
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("package", vendored(), ids=lambda package: package.name)
+def test_what_the_pages_ship_is_what_npm_has(package: Vendored, tmp_path: Path) -> None:
+    npm = [str(Path(sys.executable).with_name("npm")), "pack", "--silent"]
+    subprocess.run([*npm, f"{package.name}@{package.version}"], cwd=tmp_path, check=True)
+    (archive,) = tmp_path.glob("*.tgz")
+    with tarfile.open(archive) as files:
+        for name, copied in package.files.items():
+            found = files.extractfile(f"package/{copied.path}")
+            assert found is not None
+            assert found.read() == (VENDOR / name).read_bytes(), name
 
 
 def test_what_lists_the_image_is_what_is_tested() -> None:
