@@ -1,75 +1,81 @@
 /**
- * The conversation on the page.
- *
- * Each turn and note of the client's history is shown by a function that brings what is on the page
- * up to date, whether it is new, has changed, or is from before the page was loaded.
+ * The conversation on the page: what a client has of it, in order, as rows of a viewport.
  *
  * @module
  */
 
 import { Turn } from "./client.js";
-import {
-  beginsToForget,
-  failureText,
-  FORGETS,
-  isWithheld,
-  noteText,
-  replyDetails,
-  replyText,
-  stopText,
-} from "./view.js";
+import { button, make } from "./dom.js";
+import { Answer, Entry, Message } from "./entries.js";
+import { beginsToForget, FORGETS, noteText } from "./view.js";
+import { Viewport } from "./viewport.js";
 
 /** @typedef {import("./client.js").Note} Note */
 /** @typedef {import("./client.js").SessionClient} SessionClient */
-
-/** @type {Record<string, string>} */
-const WHO = { you: "You", model: "Model", problem: "Problem" };
-
-/** Who is so many pixels from the end of the conversation reads its end. */
-const NEAR = 48;
-
-/**
- * @param {string} tag
- * @param {string} className
- * @param {string} text
- */
-function made(tag, className, text) {
-  const node = document.createElement(tag);
-  node.className = className;
-  node.textContent = text;
-  return node;
-}
+/** @typedef {import("./entries.js").Around} Around */
 
 export class Log {
   /** The route of the newest session that is shown. @type {string | null} */
   #route = null;
-  /**
-   * Each turn and note that is shown: where it begins, and what brings it up to date.
-   * @type {WeakMap<object, { first: HTMLElement | null, update: () => void }>}
-   */
+  /** The entries of each turn and note that is shown. @type {WeakMap<object, Entry[]>} */
   #shown = new WeakMap();
-  /** Whether its end is in sight. */
-  #atEnd = true;
-  #element;
+  /** The answers that have not ended. @type {Set<Answer>} */
+  #pending = new Set();
+  /** Turns whose end is shown. @type {WeakSet<Turn>} */
+  #over = new WeakSet();
+  /** How many entries have come since the reader has left the end. */
+  #unread = 0;
   #welcome;
   #client;
+  #viewport;
+  #jump;
+  /** @type {Around} */
+  #around;
 
   /**
    * @param {HTMLElement} element
    * @param {HTMLElement} welcome What stands in it until there is anything else.
    * @param {SessionClient} client
+   * @param {Partial<Pick<Around, "actions" | "fileName">>} [options]
    */
-  constructor(element, welcome, client) {
-    this.#element = element;
+  constructor(element, welcome, client, options = {}) {
     this.#welcome = welcome;
     this.#client = client;
-    element.addEventListener("scroll", () => {
-      this.#atEnd = this.#beyond() < NEAR;
+    const list = make("div", "entries");
+    element.append(list);
+    this.#jump = button("", () => {
+      this.scrollToEnd();
+      element.focus({ preventScroll: true });
     });
-    // What appears around it takes its room, and would hide its end.
-    new ResizeObserver(() => {
-      if (this.#atEnd) this.scrollToEnd();
-    }).observe(element);
+    this.#jump.hidden = true;
+    element.after(make("div", "jump", this.#jump));
+    this.#viewport = new Viewport(element, list, () => this.#moved());
+    this.#around = {
+      actions: () => [],
+      fileName: () => undefined,
+      ...options,
+      touch: (row) => this.#viewport.touch(row),
+    };
+    setInterval(() => {
+      for (const answer of this.#pending) if (answer.element) this.#viewport.touch(answer);
+    }, 1_000);
+  }
+
+  /**
+   * Show another client's conversation instead.
+   * @param {SessionClient} client
+   */
+  use(client) {
+    this.#client = client;
+    this.#viewport.clear();
+    this.#shown = new WeakMap();
+    this.#over = new WeakSet();
+    this.#pending.clear();
+    this.#route = null;
+    this.#unread = 0;
+    this.#welcome.hidden = false;
+    this.show(client.history);
+    this.scrollToEnd();
   }
 
   /** @param {object} item */
@@ -78,16 +84,24 @@ export class Log {
   }
 
   /**
-   * Bring what is shown of these up to date.
+   * Bring what is shown of these up to date: what is new at once, the rest with the next frame.
    * @param {Iterable<Turn | Note>} items
    */
   show(items) {
+    let added = false;
     for (const item of items) {
-      const known =
-        this.#shown.get(item) ?? (item instanceof Turn ? this.#turn(item) : this.#note(item));
-      this.#shown.set(item, known);
-      this.#change(known.update);
+      if (!this.#shown.has(item)) {
+        this.#add(item);
+        added = true;
+      }
+      if (item instanceof Turn) this.#change(item);
     }
+    if (added) this.#viewport.flush();
+  }
+
+  /** What can be done about the entries may have changed. */
+  refresh() {
+    this.#viewport.refresh();
   }
 
   /**
@@ -100,115 +114,79 @@ export class Log {
 
   /**
    * Add an entry to the conversation.
-   * @param {"you" | "model" | "notice" | "problem"} who
+   * @param {"notice" | "problem"} who
    * @param {string} text
-   * @param {Node | null} [before] Left out: at the end.
    */
-  say(who, text, before = null) {
-    const entry = made("div", `entry ${who}`, "");
-    const name = made("span", "who", WHO[who] ?? "");
-    if (who in WHO) entry.append(name);
-    const body = made("p", "body", text);
-    entry.append(body);
-    this.#change(() => {
-      this.#welcome.hidden = true;
-      this.#element.insertBefore(entry, before);
-    });
-    return { entry, name, body };
+  say(who, text) {
+    this.#insert(new Entry(who, text), null);
   }
 
-  /** The text of the last entry. */
+  /** The text of the last entry, if it is one of a few words. */
   get last() {
-    return this.#element.lastElementChild?.querySelector(".body")?.textContent;
+    return this.#viewport.rows.at(-1)?.text;
   }
 
   scrollToEnd() {
-    this.#element.scrollTop = this.#element.scrollHeight;
-    this.#atEnd = true;
+    this.#viewport.scrollToEnd();
   }
 
-  /** How much there is below what is in sight, in pixels. */
-  #beyond() {
-    const { scrollHeight, scrollTop, clientHeight } = this.#element;
-    return scrollHeight - scrollTop - clientHeight;
+  /** @param {Turn | Note} item */
+  #add(item) {
+    /** @type {Entry[]} */
+    let entries = [];
+    if (item instanceof Turn) {
+      if (item.sent) entries.push(new Message(item, item.sent, this.#around));
+      entries.push(new Answer(item, this.#around));
+    } else {
+      const words = this.words(item);
+      if (item.type === "opened") this.#route = item.detail.route;
+      if (words) entries = [new Entry("notice", words)];
+    }
+    const before = item instanceof Turn ? null : this.#after(item);
+    for (const entry of entries) this.#insert(entry, before);
+    this.#shown.set(item, entries);
   }
 
-  /**
-   * Who reads the end of the conversation goes on to see the end.
-   * @param {() => void} change
-   */
-  #change(change) {
-    const near = this.#beyond() < NEAR;
-    change();
-    if (near) this.scrollToEnd();
-  }
-
-  /** @param {Note} note */
-  #note(note) {
-    const words = this.words(note);
-    if (note.type === "opened") this.#route = note.detail.route;
-    const first = words ? this.say("notice", words, this.#after(note)).entry : null;
-    return { first, update: () => {} };
+  /** @param {Turn} turn */
+  #change(turn) {
+    if (this.#over.has(turn)) return;
+    const entries = this.#shown.get(turn) ?? [];
+    for (const entry of entries) {
+      this.#viewport.touch(entry);
+      if (!(entry instanceof Answer)) continue;
+      if (turn.ended) this.#pending.delete(entry);
+      else this.#pending.add(entry);
+    }
+    if (!turn.ended) return;
+    this.#over.add(turn);
+    if (beginsToForget(turn, this.#client.history)) {
+      this.#insert(new Entry("notice", FORGETS), entries[0]);
+    }
   }
 
   /** @param {Note} note What is shown next after it, if anything is. */
   #after(note) {
     const { history } = this.#client;
     const later = history.slice(history.indexOf(note) + 1);
-    return later.map((item) => this.#shown.get(item)?.first).find((first) => first) ?? null;
+    return later.map((item) => this.#shown.get(item)?.[0]).find((first) => first) ?? null;
   }
 
-  /** @param {Turn} turn */
-  #turn(turn) {
-    const you = turn.sent && this.say("you", turn.sent.text ?? "(not text)").entry;
-    const { entry, name, body } = this.say("model", "");
-    const first = you ?? entry;
-    const unsent = made("span", "details", "Not sent");
-    const text = new Text();
-    const dots = made("span", "dots", "…");
-    body.append(text, dots);
-    const details = made("span", "details", "");
-    entry.append(details);
-    let over = false;
+  /**
+   * @param {Entry} entry
+   * @param {Entry | null} before
+   */
+  #insert(entry, before) {
+    this.#welcome.hidden = true;
+    this.#viewport.insert(entry, before);
+    if (!this.#viewport.following && !(entry instanceof Message)) this.#unread += 1;
+  }
 
-    const remark = (/** @type {string} */ words) => details.before(made("p", "remark", words));
-
-    const end = (/** @type {NonNullable<Turn["ended"]>} */ done) => {
-      over = true;
-      dots.remove();
-      if (beginsToForget(turn, this.#client.history)) this.say("notice", FORGETS, first);
-      const reply = replyText(done);
-      if (reply !== text.data) text.data = reply;
-      if (turn.incomplete) remark("Part of this answer is missing.");
-      if (done.error) {
-        entry.classList.replace("model", "problem");
-        name.textContent = "Problem";
-        if (reply) remark(failureText(done.error));
-        else text.data = failureText(done.error);
-      } else if (done.status === "cancelled") {
-        if (reply) remark(stopText(done));
-        else text.data = stopText(done);
-      }
-      // What the client itself has ended took no time that anybody has measured.
-      details.textContent = done.duration_ms > 0 ? replyDetails(done) : "";
-      if (details.textContent === "") details.remove();
-    };
-
-    const update = () => {
-      if (over) return;
-      const waits = !turn.ended && !turn.held;
-      entry.classList.toggle("pending", waits);
-      if (waits) entry.setAttribute("aria-busy", "true");
-      else entry.removeAttribute("aria-busy");
-      entry.hidden = isWithheld(turn);
-      if (turn.held) you?.append(unsent);
-      else unsent.remove();
-      if (turn.text.startsWith(text.data)) text.appendData(turn.text.slice(text.length));
-      dots.hidden = turn.text !== "";
-      if (turn.ended) end(turn.ended);
-      else if (turn.cancelling) details.textContent = "Stopping …";
-      else details.textContent = turn.status === "waiting" ? "Waiting …" : "";
-    };
-    return { first, update };
+  #moved() {
+    const { following, beyond } = this.#viewport;
+    if (following) this.#unread = 0;
+    const hidden = following || beyond <= 1;
+    if (this.#jump.hidden !== hidden) this.#jump.hidden = hidden;
+    const label = `Jump to latest${this.#unread > 0 ? ` (${this.#unread} new)` : ""}`;
+    if (this.#jump.textContent !== label) this.#jump.textContent = label;
   }
 }

@@ -11,29 +11,88 @@
 /** @typedef {import("./client.js").Turn} Turn */
 
 /**
+ * @typedef {object} Shape What a body is shown as.
+ * @property {"words" | "code" | "bytes"} kind
+ * @property {string} text Of bytes: how many there are, and of what.
+ * @property {string} language Of code.
+ */
+
+/**
  * A reply's text. JSON of the usual models gives what they said, other JSON is shown as it is.
  * @param {Done} done
  * @returns {string}
  */
 export function replyText(done) {
-  if (done.base64 !== undefined) {
-    const padding = (done.base64.match(/=+$/) ?? [""])[0].length;
-    const bytes = (done.base64.length / 4) * 3 - padding;
-    return `${bytes} bytes of ${done.content_type ?? "an unknown type"}`;
-  }
-  if (done.json !== undefined) return spoken(done.json);
-  const text = done.text ?? "";
-  if (!/^(application\/json|[^;]*\+json)/.test(done.content_type ?? "")) return text;
-  try {
-    return spoken(JSON.parse(text));
-  } catch {
-    return text;
-  }
+  return replyShape(done).text;
 }
 
 /**
+ * What a reply is shown as.
+ * @param {Done} done
+ * @returns {Shape}
+ */
+export function replyShape(done) {
+  const type = done.content_type ?? "";
+  if (done.base64 !== undefined) return ofBytes(done.base64, type);
+  if (done.json !== undefined) return ofJson(done.json);
+  const text = done.text ?? "";
+  if (/^(application\/json|[^;]*\+json)/.test(type)) {
+    try {
+      return ofJson(JSON.parse(text));
+    } catch {
+      // It says what it is not.
+    }
+  }
+  const [, language] = /^(?:text|application)\/(html|csv|xml|yaml|css)\b/.exec(type) ?? [];
+  if (language && done.deltas === 0) return { kind: "code", text, language };
+  return { kind: "words", text, language: "" };
+}
+
+/**
+ * What a message is shown as.
+ * @param {import("./client.js").Body} sent
+ * @returns {Shape}
+ */
+export function sentShape({ text, json, base64, content_type }) {
+  if (base64 !== undefined) return ofBytes(base64, content_type ?? "");
+  if (text !== undefined) return { kind: "words", text, language: "" };
+  return { kind: "code", text: JSON.stringify(json, null, 2), language: "json" };
+}
+
+/**
+ * @param {string} base64
+ * @param {string} type
+ * @returns {Shape}
+ */
+function ofBytes(base64, type) {
+  const padding = base64.endsWith("==") ? 2 : Number(base64.endsWith("="));
+  const text = `${size((base64.length / 4) * 3 - padding)} of ${type || "an unknown type"}`;
+  return { kind: "bytes", text, language: "" };
+}
+
+/**
+ * @param {unknown} value
+ * @returns {Shape}
+ */
+function ofJson(value) {
+  const words = spoken(value);
+  if (words !== undefined) return { kind: "words", text: words, language: "" };
+  return { kind: "code", text: JSON.stringify(value, null, 2), language: "json" };
+}
+
+/**
+ * A number of bytes, in words.
+ * @param {number} bytes
+ */
+export function size(bytes) {
+  if (bytes < 10_000) return `${bytes} bytes`;
+  return bytes < 1e6 ? `${Math.round(bytes / 1e3)} kB` : `${(bytes / 1e6).toFixed(1)} MB`;
+}
+
+/**
+ * What a model of the usual ones said; undefined where the value is another's.
  * @param {any} value
- * @returns {string}
+ * @returns {string | undefined}
  */
 function spoken(value) {
   const first = Array.isArray(value) ? value[0] : value;
@@ -42,7 +101,7 @@ function spoken(value) {
     first?.generated_text ??
     first?.choices?.[0]?.message?.content ??
     first?.choices?.[0]?.text;
-  return typeof said === "string" ? said : JSON.stringify(value, null, 2);
+  return typeof said === "string" ? said : undefined;
 }
 
 /**
@@ -122,21 +181,52 @@ export function noteText({ type, detail }, before) {
   }
 }
 
+/** Shorter answers, in milliseconds, say little of how fast a model is. */
+const MEASURABLE = 500;
+
+/** How many bytes of UTF-8 a token has, about: in English, and not far off elsewhere. */
+const TOKEN_BYTES = 4;
+
 /**
- * What is known of a reply besides its text.
- * @param {Done} done
+ * What is known of a reply besides its text; empty where nothing was measured.
+ * @param {Turn} turn That has ended.
  * @returns {string}
  */
-export function replyDetails(done) {
-  const seconds = (done.duration_ms / 1000).toFixed(done.duration_ms < 100 ? 3 : 1);
-  const dropped = done.dropped_turns ?? 0;
+export function replyDetails({ ended, startedAt, firstAt, text }) {
+  // What the client itself has ended took no time that anybody has measured.
+  if (!ended?.duration_ms) return "";
+  const total = ended.duration_ms;
+  const first = startedAt !== null && firstAt !== null ? firstAt - startedAt : total;
+  const streamed = ended.deltas > 0 && first < total;
+  const tokens = new TextEncoder().encode(text).length / TOKEN_BYTES;
+  const speed = Math.round(tokens / ((total - first) / 1000));
+  const dropped = ended.dropped_turns ?? 0;
   return [
-    `${seconds} s`,
-    done.invoked_production_variant,
+    streamed && `first words after ${seconds(first)}`,
+    seconds(total),
+    streamed && total - first >= MEASURABLE && speed > 0 && `about ${speed} tokens/s (estimate)`,
+    ended.invoked_production_variant,
     dropped > 0 && `without the oldest ${dropped === 1 ? "turn" : `${dropped} turns`}`,
   ]
     .filter(Boolean)
     .join(" · ");
+}
+
+/** @param {number} milliseconds */
+function seconds(milliseconds) {
+  return `${(milliseconds / 1000).toFixed(milliseconds < 100 ? 3 : 1)} s`;
+}
+
+/**
+ * What a turn that has not ended is doing.
+ * @param {Turn} turn
+ * @param {number} now Milliseconds since the epoch.
+ */
+export function progress(turn, now) {
+  if (turn.cancelling) return "Stopping …";
+  if (turn.status === "waiting") return "Waiting …";
+  const elapsed = Math.floor((now - (turn.startedAt ?? now)) / 1000);
+  return `${turn.begun ? "Answering" : "Thinking"} …${elapsed > 0 ? ` ${elapsed} s` : ""}`;
 }
 
 /**
@@ -146,11 +236,11 @@ export function replyDetails(done) {
  * @returns {boolean}
  */
 export function beginsToForget(turn, history) {
+  if (!turn.ended?.dropped_turns) return false;
   const before = history.slice(0, history.indexOf(turn));
   const session = before.findLastIndex((item) => "type" in item && item.type === "opened");
   const since = before.slice(session + 1);
-  const first = !since.some((item) => "ended" in item && item.ended?.dropped_turns);
-  return first && (turn.ended?.dropped_turns ?? 0) > 0;
+  return !since.some((item) => "ended" in item && item.ended?.dropped_turns);
 }
 
 export const FORGETS =

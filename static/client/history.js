@@ -89,7 +89,7 @@ export class History {
   next() {
     const turn = this.pending().find(({ delivery }) => delivery === "accepted");
     if (turn?.status !== "waiting") return;
-    turn.status = "running";
+    turn.start();
     this.#notify("turn", turn);
   }
 

@@ -61,6 +61,10 @@ export class Turn {
   incomplete = false;
   /** Its end, failed or not. @type {Done | null} */
   ended = null;
+  /** When its turn came, in milliseconds since the epoch. @type {number | null} */
+  startedAt = null;
+  /** When the first part of its reply came. @type {number | null} */
+  firstAt = null;
 
   /** @type {(string | Uint8Array)[]} */
   #parts = [];
@@ -133,11 +137,18 @@ export class Turn {
     await this.done;
   }
 
+  /** For the conversation: it is the model's turn to answer it. */
+  start() {
+    this.status = "running";
+    this.startedAt ??= Date.now();
+  }
+
   /**
    * For the conversation: take a part of the reply.
    * @param {{ index: number, text?: string, base64?: string }} delta
    */
   add({ index, text, base64 }) {
+    this.firstAt ??= Date.now();
     if (index !== this.#deltas) this.incomplete = true;
     this.#deltas = index + 1;
     this.#take(text, base64);
@@ -185,6 +196,8 @@ export class Turn {
       held: this.held,
       cancelling: this.cancelling,
       incomplete: this.incomplete,
+      startedAt: this.startedAt,
+      firstAt: this.firstAt,
       deltas: this.#deltas,
       text: this.#deltas > 0 ? this.text : "",
       base64: this.#deltas > 0 ? this.#base64 : [],
@@ -203,6 +216,8 @@ export class Turn {
     this.held = kept.held;
     this.cancelling = kept.cancelling;
     this.incomplete = kept.incomplete;
+    this.startedAt ??= kept.startedAt ?? null;
+    this.firstAt ??= kept.firstAt ?? null;
     this.#deltas = kept.deltas;
     // The parts that it has are the first ones of those that were kept.
     if (kept.text.length > this.text.length) this.#take(kept.text.slice(this.text.length));

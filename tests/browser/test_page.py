@@ -41,7 +41,8 @@ async def test_lines_and_enter(chat: Chat) -> None:
     await chat.page.keyboard.press("Shift+Enter")
     await box.press_sequentially("two")
     await chat.page.keyboard.press("Enter")
-    await expect(chat.page.locator(".entry.model .body")).to_have_text("one\ntwo")
+    answer = chat.page.locator(".entry.model .body")
+    await expect(answer).to_have_text("one\ntwo", use_inner_text=True)
     await expect(box).to_have_value("")
     await chat.page.keyboard.press("Enter")  # nothing to send
     await expect(chat.entries).to_have_count(2)

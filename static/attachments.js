@@ -1,0 +1,84 @@
+/**
+ * Bodies that are no text: pictures and sounds are shown and played, all of them can be kept.
+ *
+ * @module
+ */
+
+import { make } from "./dom.js";
+
+/** What a browser shows that can't run anything. */
+const PICTURE = /^image\/(?:png|jpeg|gif|webp|avif|bmp)\b/i;
+const SOUND = /^audio\//i;
+
+/** @type {Record<string, string>} */
+const EXTENSIONS = { mpeg: "mp3", jpeg: "jpg", "x-wav": "wav", "octet-stream": "bin" };
+
+/**
+ * @typedef {object} Attachment
+ * @property {HTMLElement} element
+ * @property {() => boolean} playing
+ * @property {() => void} drop Free what it holds.
+ */
+
+/**
+ * @param {string} base64
+ * @param {string} type
+ * @param {string} about How large it is, and of what type.
+ * @param {string} [name]
+ * @returns {Attachment}
+ */
+export function attachment(base64, type, about, name) {
+  const words = make("span", "about", about);
+  const link = make("a", "file", make("span", "name", name ?? "Download"), " ", words);
+  link.download = name ?? `reply.${extension(type)}`;
+  const element = make("div", "attachment", link);
+  /** @type {HTMLImageElement | HTMLAudioElement | null} */
+  let media = null;
+  if (PICTURE.test(type)) {
+    media = make("img");
+    media.alt = name ?? "Picture";
+  } else if (SOUND.test(type)) {
+    media = make("audio");
+    media.controls = true;
+    media.preload = "metadata";
+    media.setAttribute("aria-label", name ?? "Sound");
+  }
+  if (media) element.prepend(media);
+  let url = "";
+  // To decode some megabytes takes a while, which the entry does not wait for.
+  const timer = setTimeout(() => {
+    url = URL.createObjectURL(new Blob([decoded(base64)], { type: safe(type) }));
+    link.href = url;
+    if (media) media.src = url;
+  });
+  return {
+    element,
+    playing: () => media instanceof HTMLAudioElement && !media.paused && !media.ended,
+    drop: () => {
+      clearTimeout(timer);
+      URL.revokeObjectURL(url);
+    },
+  };
+}
+
+/**
+ * A type that a browser which opens it in a window of its own only shows, plays or keeps.
+ * @param {string} type
+ */
+function safe(type) {
+  return PICTURE.test(type) || SOUND.test(type) ? type : "application/octet-stream";
+}
+
+/** @param {string} type */
+function extension(type) {
+  const [, found = "bin"] = /^\w+\/([\w-]+)/.exec(type) ?? [];
+  return EXTENSIONS[found] ?? found;
+}
+
+/** @param {string} base64 */
+function decoded(base64) {
+  const binary = atob(base64);
+  const bytes = new Uint8Array(binary.length);
+  for (let at = 0; at < bytes.length; at += 1) bytes[at] = binary.charCodeAt(at);
+  return bytes;
+}

@@ -1,0 +1,358 @@
+/**
+ * What stands in the conversation: messages, answers, and what befell it. Each is a row of the
+ * viewport, which builds its element when it comes near and drops it when it is far away.
+ *
+ * @module
+ */
+
+import { attachment } from "./attachments.js";
+import { CodeBlock } from "./code.js";
+import { button, copyButton, make, Pieces } from "./dom.js";
+import { Markdown } from "./markdown.js";
+import {
+  failureText,
+  isWithheld,
+  progress,
+  replyDetails,
+  replyShape,
+  sentShape,
+  stopText,
+} from "./view.js";
+
+/** @typedef {import("./client.js").Turn} Turn */
+/** @typedef {import("./view.js").Shape} Shape */
+/**
+ * @typedef {object} Action
+ * @property {string} label
+ * @property {() => void} run
+ */
+/**
+ * @typedef {object} Around What the entries need of the page.
+ * @property {(turn: Turn, who: "you" | "model") => Action[]} actions What can be done about one.
+ * @property {(turn: Turn) => string | undefined} fileName Of what was sent with a turn.
+ * @property {(row: Entry) => void} touch Called when one has changed of itself.
+ */
+
+/** How many characters of a message are shown until somebody asks for all. */
+const SENT = 4_000;
+
+/** How many characters of an answer are. */
+const ANSWER = 100_000;
+
+/** How many characters are added at once: more would take longer than a frame. */
+const STEP = 10_000;
+
+/** An entry of a few words. */
+export class Entry {
+  /** @type {HTMLElement | null} */
+  element = null;
+  height = 0;
+  busy = false;
+
+  /**
+   * @param {string} who
+   * @param {string} text
+   */
+  constructor(who, text) {
+    this.who = who;
+    this.text = text;
+  }
+
+  get length() {
+    return this.text.length;
+  }
+
+  get hidden() {
+    return false;
+  }
+
+  build() {
+    const body = directed("p", "body", this.text);
+    if (this.who !== "problem") return make("div", `entry ${this.who}`, body);
+    return make("article", "entry problem", make("h3", "who", "Problem"), body);
+  }
+
+  update() {
+    return false;
+  }
+
+  drop() {}
+}
+
+/** A body as it is shown: some of it, if there is much. */
+class Body {
+  /** @type {Shape["kind"] | null} */
+  #kind = null;
+  /** @type {(text: string, whole: boolean) => void} */
+  #write = () => {};
+  /** @type {import("./attachments.js").Attachment | null} */
+  #attachment = null;
+  #shown = 0;
+  #limit;
+  #more;
+
+  /**
+   * @param {number} limit How many characters are shown until somebody asks for all.
+   * @param {() => void} asked Called when somebody does.
+   */
+  constructor(limit, asked) {
+    this.#limit = limit;
+    this.element = directed("div", "body");
+    this.#more = button("", () => {
+      this.#limit = Infinity;
+      asked();
+    });
+    this.#more.className = "more";
+    this.#more.hidden = true;
+    this.elements = [this.element, this.#more];
+  }
+
+  get playing() {
+    return this.#attachment?.playing() ?? false;
+  }
+
+  drop() {
+    this.#attachment?.drop();
+  }
+
+  /**
+   * @param {Shape} shape
+   * @param {boolean} whole Whether nothing will follow.
+   * @param {(shape: Shape, element: HTMLElement) => typeof this.#write} begin
+   * @returns {boolean} Whether there is more to be shown at once.
+   */
+  update(shape, whole, begin) {
+    if (shape.kind !== this.#kind) {
+      this.#kind = shape.kind;
+      this.#shown = 0;
+      this.element.replaceChildren();
+      this.#write = begin(shape, this.element);
+    }
+    const { text } = shape;
+    const limit = Math.min(text.length, this.#limit);
+    this.#shown = Math.min(limit, this.#shown + STEP);
+    this.#write(text.slice(0, this.#shown), whole && this.#shown === text.length);
+    this.#more.hidden = text.length <= this.#limit;
+    const label = `Show all ${text.length.toLocaleString("en")} characters`;
+    if (!this.#more.hidden && this.#more.textContent !== label) this.#more.textContent = label;
+    return this.#shown < limit;
+  }
+
+  /**
+   * @param {string} base64
+   * @param {string} type
+   * @param {string} about
+   * @param {string} [name]
+   */
+  attach(base64, type, about, name) {
+    this.#attachment = attachment(base64, type, about, name);
+    this.element.append(this.#attachment.element);
+    return () => {};
+  }
+}
+
+/** What messages and answers have in common. */
+class Said extends Entry {
+  /** What was said, apart from how it is shown; null while nothing is on the page. */
+  parts = /** @type {ReturnType<Said["begin"]> | null} */ (null);
+  #labels = "";
+  #all = false;
+
+  /**
+   * @param {Turn} turn
+   * @param {"you" | "model"} who
+   * @param {Around} around
+   */
+  constructor(turn, who, around) {
+    super(who, "");
+    this.turn = turn;
+    this.speaker = who;
+    this.around = around;
+  }
+
+  /**
+   * @param {string} name
+   * @param {number} limit
+   * @param {() => string} text What is copied.
+   */
+  begin(name, limit, text) {
+    const body = new Body(this.#all ? Infinity : limit, () => {
+      this.#all = true;
+      this.around.touch(this);
+    });
+    const details = make("span", "details");
+    const tools = make("div", "tools", copyButton(text, () => body.element));
+    const foot = make("div", "foot", details, tools);
+    const head = make("h3", "who", name);
+    const element = make("article", `entry ${this.who}`, head, ...body.elements, foot);
+    this.#labels = "";
+    return { body, details, tools, foot, element };
+  }
+
+  get busy() {
+    return this.parts?.body.playing ?? false;
+  }
+
+  set busy(_) {}
+
+  /** Offer what can be done about it now. */
+  offer() {
+    const actions = this.around.actions(this.turn, this.speaker);
+    const labels = actions.map(({ label }) => label).join("\n");
+    if (!this.parts || labels === this.#labels) return;
+    this.#labels = labels;
+    const [copy] = this.parts.tools.children;
+    const run = (/** @type {string} */ label) =>
+      this.around
+        .actions(this.turn, this.speaker)
+        .find((action) => action.label === label)
+        ?.run();
+    const buttons = actions.map(({ label }) => button(label, () => run(label)));
+    this.parts.tools.replaceChildren(copy, ...buttons);
+  }
+
+  drop() {
+    this.parts?.body.drop();
+    this.parts = null;
+  }
+}
+
+/** A message, as it was written. */
+export class Message extends Said {
+  #sent;
+  #shape;
+
+  /**
+   * @param {Turn} turn
+   * @param {NonNullable<Turn["sent"]>} sent
+   * @param {Around} around
+   */
+  constructor(turn, sent, around) {
+    super(turn, "you", around);
+    this.#sent = sent;
+    this.#shape = sentShape(sent);
+  }
+
+  get length() {
+    return Math.min(SENT, this.#shape.text.length);
+  }
+
+  build() {
+    this.parts = this.begin("You", SENT, () => this.#shape.text);
+    return this.parts.element;
+  }
+
+  update() {
+    if (!this.parts) return false;
+    const { body, details, foot } = this.parts;
+    details.textContent = "Not sent";
+    if (this.turn.held) foot.prepend(details);
+    else details.remove();
+    this.offer();
+    const { base64 = "", content_type: type = "" } = this.#sent;
+    return body.update(this.#shape, true, ({ kind, text, language }, element) => {
+      if (kind === "bytes") return body.attach(base64, type, text, this.around.fileName(this.turn));
+      if (kind === "code") return code(element, language);
+      const pieces = new Pieces(element);
+      return (words) => pieces.update(words);
+    });
+  }
+}
+
+/** An answer, while it comes in and after that. */
+export class Answer extends Said {
+  /** What it is shown as once it has ended. @type {Shape | null} */
+  #shape = null;
+  #over = false;
+
+  /**
+   * @param {Turn} turn
+   * @param {Around} around
+   */
+  constructor(turn, around) {
+    super(turn, "model", around);
+  }
+
+  get length() {
+    return Math.min(ANSWER, this.turn.text.length);
+  }
+
+  get hidden() {
+    return isWithheld(this.turn);
+  }
+
+  build() {
+    this.#over = false;
+    this.parts = this.begin("Model", ANSWER, () => this.#present().text);
+    this.parts.body.element.append(make("span", "dots", "…"));
+    return this.parts.element;
+  }
+
+  /** What there is of it. @returns {Shape} */
+  #present() {
+    const { ended, text } = this.turn;
+    if (ended) this.#shape ??= replyShape(ended);
+    return this.#shape ?? { kind: "words", text, language: "" };
+  }
+
+  update() {
+    if (!this.parts) return false;
+    const { body, details, element, foot } = this.parts;
+    const { turn } = this;
+    const waits = !turn.ended && !turn.held;
+    element.classList.toggle("pending", waits);
+    if (waits) element.setAttribute("aria-busy", "true");
+    else element.removeAttribute("aria-busy");
+    details.textContent = turn.ended ? replyDetails(turn) : progress(turn, Date.now());
+    this.offer();
+    const shape = this.#present();
+    if (turn.ended && !this.#over) {
+      this.#over = true;
+      foot.before(...remarks(turn));
+      if (shape.text === "") body.element.remove();
+    }
+    if (shape.text === "") return false;
+    return body.update(shape, turn.ended !== null, ({ kind, text, language }, into) => {
+      const { base64 = "", content_type: type = "" } = turn.ended ?? {};
+      if (kind === "bytes") return body.attach(base64, type, text);
+      if (kind === "code") return code(into, language);
+      const markdown = new Markdown(into);
+      return (words, whole) => markdown.update(words, whole);
+    });
+  }
+}
+
+/**
+ * What there is to say about how an answer has ended.
+ * @param {Turn} turn
+ */
+function remarks({ incomplete, ended }) {
+  const found = [];
+  if (incomplete) found.push(make("p", "remark", "Part of this answer is missing."));
+  if (ended?.error) found.push(make("p", "remark problem", failureText(ended.error)));
+  else if (ended?.status === "cancelled") found.push(make("p", "remark", stopText(ended)));
+  return found;
+}
+
+/**
+ * @param {HTMLElement} element
+ * @param {string} language
+ */
+function code(element, language) {
+  const block = new CodeBlock();
+  element.append(block.element);
+  return (/** @type {string} */ text, /** @type {boolean} */ whole) =>
+    block.update(text, language, whole);
+}
+
+/**
+ * @template {keyof HTMLElementTagNameMap} T
+ * @param {T} tag
+ * @param {string} className
+ * @param {...(Node | string)} children
+ */
+function directed(tag, className, ...children) {
+  const node = make(tag, className, ...children);
+  node.dir = "auto";
+  return node;
+}
