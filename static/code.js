@@ -7,7 +7,7 @@
 import { copyButton, make, Pieces } from "./dom.js";
 
 /** The languages that there are colours for, each with the names that go by it. */
-const LANGUAGES = {
+export const LANGUAGES = {
   bash: "sh zsh shell console",
   c: "h",
   cpp: "c++ cc hpp cxx",

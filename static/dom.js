@@ -88,12 +88,15 @@ export class Pieces {
         this.#last = new Text();
         this.#element.append(make("span", "piece", this.#last));
       }
-      const room = PIECE - this.#last.length;
-      let more = text.slice(this.#length, this.#length + room);
-      const full = this.#length + room < text.length;
-      if (full) more = more.slice(0, more.lastIndexOf("\n") + 1 || room);
-      this.#last.appendData(more);
-      this.#length += more.length;
+      const { length } = this.#last;
+      const begin = this.#length - length;
+      const piece = text.slice(begin, begin + PIECE);
+      const full = begin + PIECE < text.length;
+      const end = full ? piece.lastIndexOf("\n") + 1 || PIECE : piece.length;
+      // A line that has begun in it, and no longer has room, goes to the next one.
+      if (end < length) this.#last.deleteData(end, length - end);
+      else this.#last.appendData(piece.slice(length, end));
+      this.#length = begin + end;
       if (full) this.#last = null;
     }
   }

@@ -21,6 +21,7 @@ import { Lexer } from "./vendor/marked/marked.esm.js";
  * @property {Node} node
  * @property {View[]} views What is in it.
  * @property {any} [block] What brings `node` up to date, where that is not done from here.
+ * @property {Map<string, Token[]>} [read] What was found in the pieces of a paragraph.
  */
 
 /** How much of a text, in characters, is read at once: a block that is longer is cut there. */
@@ -184,6 +185,10 @@ export class Markdown {
     for (const [index, token] of tokens.entries()) {
       const grows = open && index === tokens.length - 1;
       let view = views[index];
+      if (view?.token === token && view.open === grows) {
+        next.push(view);
+        continue;
+      }
       if (!view || kind(view.token) !== kind(token)) {
         for (const { node } of views.splice(index)) parent.removeChild(node);
         view = this.#made(token, grows);
@@ -292,7 +297,7 @@ export class Markdown {
       case "strong":
       case "em":
       case "del":
-        inside(this.#inline(token.tokens, open));
+        inside(this.#inline(token.tokens, open, view));
         break;
       case "blockquote":
       case "row":
@@ -320,7 +325,7 @@ export class Markdown {
         } else {
           link.removeAttribute("href");
         }
-        inside(this.#inline(token.tokens, open));
+        inside(this.#inline(token.tokens, open, view));
         break;
       }
       case "source":
@@ -355,20 +360,26 @@ export class Markdown {
    * What is in a paragraph, or in what stands in one.
    * @param {Token[]} tokens As the library gave them.
    * @param {boolean} open
+   * @param {View} view What shows them, and remembers what was read.
    * @returns {Token[]}
    */
-  #inline(tokens, open) {
+  #inline(tokens, open, view) {
     const source = this.#sources.get(tokens);
     if (source === undefined) return tokens.map(word);
-    const found = [...tokens];
+    const known = view.read;
+    view.read = new Map();
+    const found = tokens.map(word);
     for (let at = 0; at < source.length || at === 0; ) {
       let piece = source.slice(at, at + MAX_INLINE);
       const last = at + piece.length === source.length;
       if (!last) piece = /^[^]*\s/.exec(piece)?.[0] ?? piece;
       at += piece.length || 1;
-      found.push(...this.#lexer.inlineTokens(open && last ? mend(piece) : piece, []));
+      if (open && last) piece = mend(piece);
+      const read = known?.get(piece) ?? this.#lexer.inlineTokens(piece, []).map(word);
+      view.read.set(piece, read);
+      found.push(...read);
     }
-    return found.map(word);
+    return found;
   }
 }
 

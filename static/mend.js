@@ -33,8 +33,7 @@ const UNDECIDED = new RegExp(
 /** The end of a text that the next characters change: a delimiter, an escape, an entity, a tag. */
 const UNFINISHED = new RegExp(
   [
-    /[*_~`]+/,
-    /!?\[/,
+    /[*_~`![]+/,
     /[\\\r]/,
     /&#?\w{0,31}/,
     /<(?:\/?b?r? *\/?|[a-z][a-z0-9+.-]*:[^\s<>]*)/,

@@ -198,18 +198,27 @@ export function replyDetails({ ended, startedAt, firstAt, text }) {
   const total = ended.duration_ms;
   const first = startedAt !== null && firstAt !== null ? firstAt - startedAt : total;
   const streamed = ended.deltas > 0 && first < total;
-  const tokens = new TextEncoder().encode(text).length / TOKEN_BYTES;
-  const speed = Math.round(tokens / ((total - first) / 1000));
   const dropped = ended.dropped_turns ?? 0;
   return [
     streamed && `first words after ${seconds(first)}`,
     seconds(total),
-    streamed && total - first >= MEASURABLE && speed > 0 && `about ${speed} tokens/s (estimate)`,
+    streamed && total - first >= MEASURABLE && speed(text, total - first),
     ended.invoked_production_variant,
     dropped > 0 && `without the oldest ${dropped === 1 ? "turn" : `${dropped} turns`}`,
   ]
     .filter(Boolean)
     .join(" · ");
+}
+
+/**
+ * How fast a model has written a text, about.
+ * @param {string} text
+ * @param {number} milliseconds
+ */
+function speed(text, milliseconds) {
+  const tokens = new TextEncoder().encode(text).length / TOKEN_BYTES;
+  const each = Number((tokens / (milliseconds / 1000)).toPrecision(2));
+  return `about ${each} tokens/s (estimate)`;
 }
 
 /** @param {number} milliseconds */
