@@ -31,6 +31,7 @@ export {
   UNAUTHENTICATED,
 } from "./client/closing.js";
 export { MessageError } from "./client/errors.js";
+export { Claimed } from "./client/journal.js";
 export { SessionClient, SUBPROTOCOL } from "./client/session.js";
 export { Turn } from "./client/turns.js";
 
@@ -38,6 +39,8 @@ export { Turn } from "./client/turns.js";
 /** @typedef {import("./client/errors.js").Failure} Failure */
 /** @typedef {import("./client/errors.js").Outcome} Outcome */
 /** @typedef {import("./client/history.js").Note} Note */
+/** @typedef {import("./client/journal.js").Journal} Journal */
+/** @typedef {import("./client/journal.js").Kept} Kept */
 /** @typedef {import("./client/session.js").Options} Options */
 /** @typedef {import("./client/session.js").State} State */
 /** @typedef {import("./client/turns.js").Body} Body */

@@ -15,6 +15,7 @@ import { History } from "./history.js";
 /** @typedef {import("./endings.js").Ended} Ended */
 /** @typedef {import("./errors.js").Failure} Failure */
 /** @typedef {import("./turns.js").Body} Body */
+/** @typedef {import("./telling.js").Told} Told */
 /** @typedef {import("./turns.js").Turn} Turn */
 /**
  * @typedef {object} Opened
@@ -66,17 +67,22 @@ export class Conversation {
   /** Whether events were lost, so that any of the turns may have ended with one of them. */
   #gap = false;
   #acknowledged = 0;
+  /** Whether that may have gone with a connection before it was sent. */
+  #unsure = false;
   /** After which event others were skipped; -1 for none. */
   #skippedAfter = -1;
   /** The session that is gone, until another is there. @type {string | null} */
   #replaces = null;
+  /** What the session was told of what was said before it. @type {Told | null} */
+  #told = null;
 
   /**
    * @param {Client} client
    * @param {boolean} hold Whether a message that was meant for a session that is gone is held.
+   * @param {number} most How many turns and notes are kept.
    */
-  constructor(client, hold) {
-    this.history = new History(this, client.notify);
+  constructor(client, hold, most) {
+    this.history = new History(this, client.notify, most);
     this.#client = client;
     this.#hold = hold;
   }
@@ -96,7 +102,7 @@ export class Conversation {
     if (ended) this.history.end(turn, ended);
     else if (this.ready) this.#write(turn);
     else this.#client.store();
-    this.#client.notify("turn", turn);
+    this.history.touch(turn);
     return turn;
   }
 
@@ -110,9 +116,9 @@ export class Conversation {
       return;
     }
     turn.cancelling = true;
+    this.history.touch(turn);
     this.#client.store();
     if (this.ready) this.#client.write({ type: "message.cancel", id });
-    this.#client.notify("turn", turn);
   }
 
   /** @param {string} id */
@@ -122,7 +128,19 @@ export class Conversation {
     turn.held = false;
     if (this.ready) this.#write(turn);
     else this.#client.store();
-    this.#client.notify("turn", turn);
+    this.history.touch(turn);
+  }
+
+  /**
+   * There is a session that knows what was said; the next connection goes on with it.
+   * @param {{ id: string, key: string }} session
+   * @param {Told} told
+   */
+  told(session, told) {
+    // The rest is in its first event.
+    this.session = { ...session, heartbeat: 30, messageBytes: Infinity };
+    this.#told = told;
+    this.#client.store();
   }
 
   // What the gateway says
@@ -139,6 +157,7 @@ export class Conversation {
   detach() {
     this.attached = this.ready = false;
     this.#newest = 0;
+    this.#unsure = this.session !== null;
     this.closed = null;
   }
 
@@ -214,15 +233,17 @@ export class Conversation {
       messageBytes: message.limits.message_bytes,
     };
     const replaces = this.#replaces;
+    const told = this.#told;
     this.#replaces = null;
-    if (replaces !== null && this.#hold) {
+    this.#told = null;
+    if (replaces !== null && this.#hold && !told) {
       for (const turn of this.history.pending()) {
         turn.held = true;
-        this.#client.notify("turn", turn);
+        this.history.touch(turn);
       }
     }
     this.#attach(this.session);
-    this.history.note("opened", { ...message, replaces });
+    this.history.note("opened", { ...message, replaces, told });
   }
 
   /** @param {any} message */
@@ -262,7 +283,9 @@ export class Conversation {
   #closed(message) {
     // Every event of the session is here. A message that none of them accepts was not accepted.
     for (const turn of this.history.pending()) {
-      if (turn.delivery === "written" && !this.#gap) turn.delivery = "stored";
+      if (turn.delivery !== "written" || this.#gap) continue;
+      turn.delivery = "stored";
+      this.history.changed.add(turn);
     }
     this.closed = message.reason;
     this.gone();
@@ -303,6 +326,8 @@ export class Conversation {
       }
     }
     this.#gap = false;
+    if (this.#unsure) this.#acknowledge(true);
+    this.#unsure = false;
   }
 
   /** @param {Turn} turn */
@@ -314,7 +339,10 @@ export class Conversation {
       this.history.end(turn, tooLarge(limit));
       return;
     }
-    if (turn.delivery === "stored") turn.delivery = "written";
+    if (turn.delivery === "stored") {
+      turn.delivery = "written";
+      this.history.changed.add(turn);
+    }
     this.#client.store(); // as written, before it is
     this.#client.write(message);
   }
@@ -357,7 +385,6 @@ export class Conversation {
       session: this.session,
       replaces: this.#replaces,
       last_event: this.lastEvent,
-      history: this.history.items,
     };
   }
 

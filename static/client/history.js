@@ -15,25 +15,31 @@ import { Turn } from "./turns.js";
  * @property {any} detail What the event of this name has as its `detail`.
  */
 
-/** How many turns and notes are kept. */
-const MAX_HISTORY = 1_000;
-
 export class History {
   /**
    * Oldest first; of a long one the oldest is forgotten.
    * @type {(Turn | Note)[]}
    */
   items = [];
+  /** Those that are not kept as they are now. @type {Set<Turn | Note>} */
+  changed = new Set();
+  /** How many older ones are no longer here. */
+  forgotten = 0;
+  /** Those turns that have not ended, which are few. @type {Set<Turn>} */
+  #pending = new Set();
   #conversation;
   #notify;
+  #most;
 
   /**
    * @param {{ cancel(id: string): void, release(id: string): void }} conversation
    * @param {(type: string, detail: unknown) => void} notify
+   * @param {number} most How many turns and notes are kept.
    */
-  constructor(conversation, notify) {
+  constructor(conversation, notify, most) {
     this.#conversation = conversation;
     this.#notify = notify;
+    this.#most = most;
   }
 
   /** @param {string} id */
@@ -44,7 +50,7 @@ export class History {
 
   /** The turns that have not ended. */
   pending() {
-    return this.items.filter((item) => item instanceof Turn).filter((turn) => !turn.ended);
+    return [...this.#pending];
   }
 
   /**
@@ -54,8 +60,17 @@ export class History {
   add(id, sent) {
     const turn = new Turn(id, sent, this.#conversation);
     this.items.push(turn);
-    if (this.items.length > MAX_HISTORY) this.halve();
+    this.changed.add(turn);
+    this.#pending.add(turn);
+    if (this.items.length > this.#most) this.halve();
     return turn;
+  }
+
+  /** @param {Turn} turn That is no longer what it was. */
+  touch(turn) {
+    this.changed.add(turn);
+    if (turn.ended) this.#pending.delete(turn);
+    this.#notify("turn", turn);
   }
 
   /**
@@ -67,7 +82,9 @@ export class History {
     const later = this.items.findIndex(
       (item) => item instanceof Turn && !item.ended && !item.begun,
     );
-    this.items.splice(later < 0 ? this.items.length : later, 0, { type, detail });
+    const at = later < 0 ? this.items.length : later;
+    this.items.splice(at, 0, { type, detail });
+    for (const moved of this.items.slice(at)) this.changed.add(moved);
     this.#notify(type, detail);
   }
 
@@ -81,7 +98,7 @@ export class History {
     if (turn.ended) return;
     turn.delivery = "accepted";
     change(turn);
-    this.#notify("turn", turn);
+    this.touch(turn);
     this.next();
   }
 
@@ -90,7 +107,7 @@ export class History {
     const turn = this.pending().find(({ delivery }) => delivery === "accepted");
     if (turn?.status !== "waiting") return;
     turn.start();
-    this.#notify("turn", turn);
+    this.touch(turn);
   }
 
   /** @param {{ id: string, status: string }} message */
@@ -112,7 +129,7 @@ export class History {
    */
   end(turn, ended) {
     turn.end({ ...ended, id: turn.id });
-    this.#notify("turn", turn);
+    this.touch(turn);
   }
 
   /**
@@ -133,6 +150,7 @@ export class History {
     const over = this.items.filter((item) => !(item instanceof Turn) || item.ended);
     const old = new Set(over.slice(0, Math.ceil(over.length / 2)));
     this.items = this.items.filter((item) => !old.has(item));
+    this.forgotten += old.size;
     return old.size > 0;
   }
 
@@ -141,11 +159,29 @@ export class History {
    * @param {any[]} items
    */
   restore(items) {
+    // What was said while that was read comes after it.
+    const later = this.pending().filter(({ delivery }) => delivery === "stored");
+    this.items = [];
+    this.#pending.clear();
     for (const item of items) {
-      if ("id" in item) this.add(item.id, item.sent).load(item);
+      if ("id" in item) this.#restored(item);
       else this.items.push(item);
     }
+    this.changed.clear();
+    for (const turn of later) {
+      if (this.find(turn.id)) continue;
+      this.items.push(turn);
+      this.changed.add(turn);
+      this.#pending.add(turn);
+    }
     this.next();
+  }
+
+  /** @param {any} item */
+  #restored(item) {
+    const turn = this.add(item.id, item.sent);
+    turn.load(item);
+    if (turn.ended) this.#pending.delete(turn);
   }
 
   /**
@@ -158,7 +194,7 @@ export class History {
       if ("id" in item) {
         const turn = this.find(item.id) ?? this.add(item.id, item.sent);
         turn.load(item);
-        this.#notify("turn", turn);
+        this.touch(turn);
       } else if (item.detail.event > known) {
         this.note(item.type, item.detail);
       }

@@ -21,8 +21,10 @@ import { Conversation } from "./conversation.js";
 import { cancelled, notSent } from "./endings.js";
 import { ProtocolError, SkippedEvents } from "./errors.js";
 import { Heartbeat } from "./heartbeat.js";
+import { Journaling } from "./journal.js";
 import { Saved } from "./saved.js";
 import { newId, sendable } from "./sending.js";
+import { saidIn, toldSession } from "./telling.js";
 import { NoTicket, ticketFor } from "./tickets.js";
 import { Windows } from "./windows.js";
 
@@ -32,9 +34,13 @@ import { Windows } from "./windows.js";
 /** @typedef {"connecting" | "open" | "waiting" | "closed"} State */
 /**
  * @typedef {object} Options
- * @property {Pick<Storage, "getItem" | "setItem">} [storage] Where the conversation is
- *   kept for the page's next load: `sessionStorage`. Left out: nowhere.
- * @property {string} [storageKey] Under which name.
+ * @property {Pick<Storage, "getItem" | "setItem"> | import("./journal.js").Journal} [storage] Where
+ *   the conversation is kept for the page's next load: `sessionStorage`, which keeps its newest half
+ *   megabyte, or a journal. Left out: nowhere.
+ * @property {string} [storageKey] Under which name; a journal has its own.
+ * @property {import("./telling.js").Telling} [tell] How much a session that takes the place of
+ *   another is told of what was said before. The route has to be able to do that, and be named in
+ *   the address. Left out: nothing.
  * @property {boolean} [hold] Whether a message that was meant for a session that is gone is held
  *   until {@link Turn#release}. Left out: it goes to the next session, which knows nothing.
  * @property {Token} [token] Who this is, where the gateway asks for that. It is exchanged for a
@@ -50,6 +56,10 @@ export const SUBPROTOCOL = "v1.json.session-gateway";
 const OPEN = 1;
 /** A connection that held for so many milliseconds was a good one. */
 const STEADY = 5_000;
+/** How many turns and notes are kept, but for a journal, which keeps them all. */
+const MAX_HISTORY = 1_000;
+/** How many sessions in a row are told what was said before, if each is gone when it is resumed. */
+const MAX_TOLD = 3;
 /** How long to wait for a connection, and for a session that is to be resumed, in milliseconds. */
 const ANSWER = 15_000;
 
@@ -59,7 +69,9 @@ const ANSWER = 15_000;
  * Events, each with the gateway's message in `detail`: `opened`, `resumed`, `renewed`, `updated`,
  * `expiring`, `closed`, `accepted`, `error`; `state`, whenever {@link SessionClient#state} has
  * changed; `turn`, with the {@link Turn} in `detail`, whenever anything of it has; and `gap`, with
- * the numbers of the first and the last event that can no longer be had in `detail.lost`.
+ * the numbers of the first and the last event that can no longer be had in `detail.lost`. With a
+ * journal, `restored` when {@link SessionClient#history} has become what was kept, which is while
+ * the first connection is made, and `unsaved` when something could not be kept.
  *
  * What a listener does before it returns is done before the gateway may forget the event.
  */
@@ -70,6 +82,8 @@ export class SessionClient extends EventTarget {
   reason = "";
   /** The close code that `reason` puts into words; 0 for none. */
   code = 0;
+  /** When the next attempt to connect is made, while it waits for that; 0 else. As `Date.now()`. */
+  retryAt = 0;
 
   /** @type {WebSocket | null} */
   #socket = null;
@@ -95,6 +109,11 @@ export class SessionClient extends EventTarget {
   #saved;
   /** @type {Windows | undefined} */
   #windows;
+  /** @type {Journaling | undefined} */
+  #journal;
+  #tell;
+  /** How many sessions were told something since the last that was attached. */
+  #told = 0;
 
   /**
    * @param {string} url Of the route: `ws://HOST/ws` or `ws://HOST/ws/ROUTE`.
@@ -104,7 +123,8 @@ export class SessionClient extends EventTarget {
   constructor(url, options = {}) {
     super();
     const { WebSocket = globalThis.WebSocket, hold = false } = options;
-    const { storage, storageKey = "session-gateway", token } = options;
+    const { storage, storageKey = "session-gateway", tell, token } = options;
+    const journal = storage && "claim" in storage ? storage : null;
     if (!WebSocket) {
       throw new TypeError(
         "There is no global WebSocket: Node has one from version 22 on. Before that, install the " +
@@ -115,6 +135,7 @@ export class SessionClient extends EventTarget {
     this.url = url;
     this.token = token;
     this.#WebSocket = WebSocket;
+    this.#tell = tell;
     this.#heartbeat = new Heartbeat(
       () => this.#write({ type: "ping" }),
       () => this.#lost(SILENT),
@@ -127,8 +148,17 @@ export class SessionClient extends EventTarget {
         attached: (heartbeat) => this.#attached(heartbeat),
       },
       hold,
+      journal ? Infinity : MAX_HISTORY,
     );
-    if (!storage) return;
+    if (journal) {
+      this.#journal = new Journaling(journal, this.#conversation, {
+        state: () => this.#state(),
+        write: (message) => this.#send(message),
+        taken: () => this.#stop(TAKEN_OVER),
+        unsaved: (error) => this.#notify("unsaved", error),
+      });
+    }
+    if (!storage || "claim" in storage) return;
     this.#saved = new Saved(storage, storageKey);
     const kept = this.#saved.read();
     if (kept) this.#conversation.restore(kept, kept.url === url);
@@ -146,9 +176,16 @@ export class SessionClient extends EventTarget {
     return this.#conversation.lastEvent;
   }
 
-  /** The conversation, oldest first; of a long one the oldest is forgotten. */
+  /**
+   * The conversation, oldest first; without a journal the oldest of a long one is forgotten.
+   */
   get history() {
     return this.#conversation.history.items;
+  }
+
+  /** The turns that have not ended, oldest first. */
+  get pending() {
+    return this.#conversation.history.pending();
   }
 
   /** Open a connection: to the session, if there is one to resume, else to a new one. */
@@ -157,10 +194,41 @@ export class SessionClient extends EventTarget {
     this.#listen();
     this.#openedAt = 0;
     this.#final = false;
-    this.#deadline = setTimeout(() => this.#lost(SILENT), ANSWER);
     this.#become("connecting");
+    this.#prepare();
+  }
+
+  /** Read what was kept, and see to a session that knows it; then open a connection. */
+  async #prepare() {
+    const attempt = (this.#asking = {});
+    const conversation = this.#conversation;
+    if (this.#journal && !this.#journal.claimed) {
+      await this.#restore(this.#journal);
+      if (attempt !== this.#asking) return;
+    }
+    if (this.#tell && !conversation.session && this.#told < MAX_TOLD) {
+      const { said, all } = saidIn(this.history, this.#tell);
+      const opened = said.length > 0 && (await toldSession(this.url, said, this.token));
+      if (attempt !== this.#asking) return;
+      if (opened) {
+        this.#told += 1;
+        conversation.told(opened.session, { all, context: opened.context });
+      }
+    }
+    this.#deadline = setTimeout(() => this.#lost(SILENT), ANSWER);
     if (this.token === undefined) this.#open([SUBPROTOCOL]);
     else this.#openWith(this.token);
+  }
+
+  /** @param {Journaling} journal */
+  async #restore(journal) {
+    try {
+      const kept = await journal.claim();
+      if (kept) this.#conversation.restore(kept, kept.url === this.url);
+      this.#notify("restored", null);
+    } catch (error) {
+      this.#notify("unsaved", error);
+    }
   }
 
   /**
@@ -273,6 +341,20 @@ export class SessionClient extends EventTarget {
   }
 
   /**
+   * Leave the session as it is, with what is under way in it: who has what was stored can go on
+   * with it within the route's `resume_seconds`.
+   * @returns {Promise<void>} Ends when everything is kept.
+   */
+  async detach() {
+    this.#store();
+    this.#drop();
+    this.reason = "";
+    this.code = 0;
+    this.#become("closed");
+    await this.#journal?.release();
+  }
+
+  /**
    * Leave the session, and close it unless another window has it; then begin a new one.
    * @param {string} [url] Of another route.
    */
@@ -322,6 +404,12 @@ export class SessionClient extends EventTarget {
 
   /** @param {object} message */
   #write(message) {
+    if (this.#journal) this.#journal.write(message);
+    else this.#send(message);
+  }
+
+  /** @param {object} message */
+  #send(message) {
     if (this.#socket?.readyState === OPEN) this.#socket.send(JSON.stringify(message));
   }
 
@@ -330,7 +418,7 @@ export class SessionClient extends EventTarget {
     clearTimeout(this.#deadline);
     this.#openedAt = Date.now();
     this.#heartbeat.start(heartbeat);
-    this.#refused = 0;
+    this.#refused = this.#told = 0;
     if (this.state !== "open") this.#become("open");
   }
 
@@ -376,6 +464,7 @@ export class SessionClient extends EventTarget {
       conversation.retryAfter * 1000,
     );
     this.#retry = setTimeout(() => this.connect(), atOnce ? 0 : wait);
+    this.retryAt = Date.now() + (atOnce ? 0 : wait);
     this.#attempt += 1;
     if (comeBack === "new") conversation.gone();
     this.#become("waiting");
@@ -391,8 +480,10 @@ export class SessionClient extends EventTarget {
     this.code = code;
     // Who shows another token may come back to the session, and to what is under way in it.
     const stays = code === UNAUTHENTICATED && this.#conversation.session !== null;
-    if (code === TAKEN_OVER) this.#conversation.adopt();
-    else if (!stays) this.#conversation.leave(this.#notSent(), words.replace(/\.$/, ""));
+    if (code === TAKEN_OVER) {
+      this.#conversation.adopt();
+      this.#journal?.release();
+    } else if (!stays) this.#conversation.leave(this.#notSent(), words.replace(/\.$/, ""));
     this.#become("closed");
   }
 
@@ -417,17 +508,25 @@ export class SessionClient extends EventTarget {
     clearTimeout(this.#deadline);
     this.#heartbeat.stop();
     this.#windows?.clear();
+    this.#journal?.clear();
+    this.#asking = null;
+    this.retryAt = 0;
     this.#conversation.detach();
     this.#disconnect();
   }
 
+  #state() {
+    return { url: this.url, ...this.#conversation.snapshot() };
+  }
+
   #kept() {
-    return JSON.stringify({ url: this.url, ...this.#conversation.snapshot() });
+    return JSON.stringify({ ...this.#state(), history: this.history });
   }
 
   /** Keep everything; false where that is not possible. */
   #store() {
-    if (!this.#saved) return true;
+    this.#journal?.store();
+    if (this.#journal || !this.#saved) return true;
     const conversation = this.#conversation;
     const kept = this.#saved.write(
       () => this.#kept(),

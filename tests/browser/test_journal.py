@@ -1,0 +1,208 @@
+"""client.js with a journal, which takes its time: nothing is said that is not kept."""
+
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+from playwright.async_api import Browser, Page
+
+from tests.browser.conftest import CONFIG
+from tests.browser.scripted import ScriptedGateway, until
+from tests.browser.test_resuming import SEND, App
+from tests.support.processes import gateway
+from tests.support.timing import UNIT
+
+CLIENT = """async (journal) => {
+  const { SessionClient, Turn } = await import("/static/client.js");
+  const { Conversations } = await import("/static/conversations.js");
+  const url = location.origin.replace("http", "ws") + "/ws/chat";
+  window.commits = [];
+  window.claims = 0;
+  const slow = {
+    claim: async () => { claims += 1; return null; },
+    write: () => new Promise((commit, fail) => commits.push({ commit, fail })),
+  };
+  window.conversations ??= await Conversations.open("kept");
+  const storage = journal === "slow" ? slow : conversations.journal("one", "chat");
+  window.client = new SessionClient(url, { storage });
+  window.told = [];
+  for (const type of ["opened", "gap", "restored", "unsaved"]) {
+    client.addEventListener(type, ({ detail }) => told.push([type, detail]));
+  }
+  window.turns = () => client.history.filter((item) => item instanceof Turn);
+  window.read = async (turn) => {
+    window.parts = [];
+    for await (const part of turn) parts.push(part);
+  };
+  client.connect();
+}"""
+
+
+class Kept(App):
+    """A page whose client has a journal."""
+
+    journal = "database"
+
+    async def begin(self) -> None:
+        """Connect."""
+        await self.page.evaluate(CLIENT, self.journal)
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Where client.js is served; nothing here speaks to the gateway behind it."""
+    config: Path = tmp_path_factory.mktemp("files") / "gateway.toml"
+    config.write_text(CONFIG.format(url="http://127.0.0.1:9"))
+    with gateway(config) as process:
+        yield process.url
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def app(browser: Browser, files: str) -> AsyncIterator[Kept]:
+    context = await browser.new_context()
+    app = await opened(await context.new_page(), files, ScriptedGateway())
+    yield app
+    await context.close()
+
+
+async def opened(page: Page, files: str, wire: ScriptedGateway) -> Kept:
+    """A page that is about to connect."""
+    page.set_default_timeout(20_000 * UNIT)
+    await wire.play(page)
+    await page.goto(f"{files}/page.json")
+    return Kept(page, wire)
+
+
+@pytest.mark.parametrize("point", ["sending", 2, 4, 6])
+async def test_a_connection_breaks(app: Kept, point: str | int) -> None:
+    app.wire.breaks[point] = 1011
+    await app.begin()
+    await app.page.evaluate(SEND)
+    assert (await app.ended())["text"] == "One two three."
+    assert await app.run("parts") == ["One ", "two ", "three."]
+    assert app.wire.invoked == ["m1"]
+    await until(lambda: app.wire.forgotten == 6)
+
+
+@pytest.mark.parametrize("point", [2, 4])
+async def test_the_page_is_loaded_again_in_the_middle(app: Kept, point: int) -> None:
+    await app.begin()
+    app.wire.reply = None
+    await app.page.evaluate(SEND)
+    await until(lambda: app.wire.invoked == ["m1"])
+    parts = ["One ", "two ", "three."]
+    app.wire.answer("m1", *parts[: point - 2])
+    await app.wait(f"client.lastEvent === {point}")
+    await app.load()
+    app.wire.answer("m1", *parts[point - 2 :], start=point - 2)
+    app.wire.done("m1", 3)
+    await app.wait("turns().length === 1 && turns()[0].ended")
+    assert await app.run("turns()[0].text") == "One two three."
+    assert await app.run("turns()[0].incomplete") is False
+    assert app.wire.invoked == ["m1"]
+    await until(lambda: app.wire.forgotten == 6)
+    await app.load()
+    await app.wait("turns().length === 1 && turns()[0].ended")
+    assert await app.run("client.history.map((item) => item.type ?? item.text)") == [
+        "opened",
+        "One two three.",
+    ]
+
+
+async def test_what_is_said_while_it_is_read_comes_last(app: Kept) -> None:
+    await app.begin()
+    await app.page.evaluate(SEND)
+    await app.ended()
+    await until(lambda: app.wire.forgotten == 6)
+    await app.page.reload()
+    app.wire.reply = ["Four."]
+    await app.page.evaluate(f"(async () => {{ await ({CLIENT})('database'); }})()")
+    await app.run("client.send('And then?', 'm2'); return 1")
+    await app.wait("turns().length === 2 && turns().every((turn) => turn.ended)")
+    assert await app.run("turns().map((turn) => turn.text)") == ["One two three.", "Four."]
+
+
+class TestWhatIsNotKeptYet:
+    @pytest_asyncio.fixture(loop_scope="session")
+    async def slow(self, app: Kept) -> Kept:
+        """Its journal keeps something when it is told to."""
+        app.journal = "slow"
+        await app.begin()
+        await app.wait("commits.length === 1")  # that there is a session
+        return app
+
+    async def test_a_message_waits(self, slow: Kept) -> None:
+        await slow.page.evaluate(SEND)
+        await slow.page.wait_for_timeout(50 * UNIT)
+        assert slow.wire.of_type("message.send") == []
+        await slow.run("commits[0].commit(); return 1")
+        await slow.wait("commits.length === 2")  # that it is about to be written
+        assert slow.wire.of_type("message.send") == []
+        await slow.run("commits[1].commit(); return 1")
+        await until(lambda: slow.wire.invoked == ["m1"])
+
+    async def test_no_event_is_acknowledged(self, slow: Kept) -> None:
+        await slow.page.evaluate(SEND)
+        await slow.run("commits[0].commit(); return 1")
+        await slow.wait("commits.length === 2")
+        await slow.run("commits[1].commit(); return 1")
+        await slow.ended()
+        await slow.wait("commits.length === 3")
+        assert slow.wire.forgotten == 0
+        await slow.run("commits[2].commit(); return 1")
+        await until(lambda: slow.wire.forgotten > 0)
+
+    async def test_without_room_events_stay_with_the_gateway(self, slow: Kept) -> None:
+        await slow.page.evaluate(SEND)
+        for number in range(3):
+            await slow.wait(f"commits.length === {number + 1}")
+            await slow.run(f"commits[{number}].fail(new Error('full')); return 1")
+        assert (await slow.ended())["text"] == "One two three."
+        assert slow.wire.forgotten == 0
+        assert [kind for kind, _ in await slow.run("told")].count("unsaved") == 3
+
+    async def test_what_waits_goes_with_its_connection(self, slow: Kept) -> None:
+        await slow.page.evaluate(SEND)
+        slow.wire.close(1011)
+        await until(lambda: len(slow.wire.sockets) == 2)
+        await slow.run("setInterval(() => commits.forEach(({ commit }) => commit())); return 1")
+        await until(lambda: slow.wire.invoked == ["m1"])
+        assert len(slow.wire.of_type("message.send")) == 1
+        assert await slow.run("claims") == 1
+
+
+async def test_two_windows_have_the_same_conversation(app: Kept, files: str) -> None:
+    await app.begin()
+    await app.page.evaluate(SEND)
+    await app.ended()
+    await until(lambda: app.wire.forgotten == 6)
+    other = await opened(await app.page.context.new_page(), files, app.wire)
+    await other.begin()
+    await app.wait("client.code === 4409")
+    await other.run("await client.send('And then?', 'm2'); return 1")
+    await until(lambda: app.wire.forgotten == len(app.wire.log))
+    assert await app.run("turns().length") == 1
+    await app.run("client.connect(); return 1")
+    await other.wait("client.code === 4409")
+    assert await app.run("turns().map((turn) => turn.id)") == ["m1", "m2"]
+    await app.run("await client.send('Well?', 'm3'); return 1")
+    assert app.wire.invoked == ["m1", "m2", "m3"]
+    assert await app.run("told.filter(([type]) => type === 'gap')") == []
+
+
+async def test_a_window_that_has_lost_its_claim_stops(app: Kept, files: str) -> None:
+    """Though the gateway has not said so: it may be that another session was opened."""
+    await app.begin()
+    await app.wait("client.state === 'open'")
+    other = await opened(await app.page.context.new_page(), files, ScriptedGateway())
+    await other.page.evaluate(
+        """async () => {
+          const { Conversations } = await import("/static/conversations.js");
+          await (await Conversations.open("kept")).journal("one", "chat").claim();
+        }"""
+    )
+    await app.page.evaluate(SEND)
+    await app.wait("client.code === 4409")
+    assert app.wire.invoked == []
+    assert await app.run("turns()[0].ended") is None
