@@ -4,83 +4,104 @@
  * @module
  */
 
-import { describeClose, SessionClient, TAKEN_OVER, Turn, UNAUTHENTICATED } from "./client.js";
+import { describeClose, SessionClient, TAKEN_OVER, Turn } from "./client.js";
+import { Composer } from "./composer.js";
+import { Conversations, newId } from "./conversations.js";
+import { button, element, make } from "./dom.js";
 import { Log } from "./log.js";
-import {
-  beginsToForget,
-  FORGETS,
-  isWithheld,
-  questionText,
-  replyText,
-  routeUrl,
-  stateText,
-  stopText,
-  untilExpiry,
-} from "./view.js";
+import { Question } from "./question.js";
+import { Sidebar, titleText } from "./sidebar.js";
+import { Status } from "./status.js";
+import { beginsToForget, FORGETS, isWithheld, replyText, routeUrl, size, stopText, untilExpiry } from "./view.js";
 
+/** @typedef {import("./client.js").Body} Body */
 /** @typedef {import("./client.js").Note} Note */
+/** @typedef {import("./conversations.js").Summary} Summary */
+/**
+ * @typedef {object} Route What it is to a page; see the gateway's `/page.json`.
+ * @property {string} name
+ * @property {boolean} text
+ * @property {boolean} json
+ * @property {boolean} binary
+ * @property {string | null} branches
+ * @property {number} history_turns
+ * @property {number} history_bytes
+ * @property {number} message_bytes
+ */
+/** @typedef {{ id: string, route: Route, client: SessionClient }} Shown */
 
 const ROUTE_KEY = "session-gateway.route";
-
-/**
- * @template {HTMLElement} T
- * @param {string} id
- * @param {new () => T} kind
- * @returns {T}
- */
-function element(id, kind) {
-  const found = document.getElementById(id);
-  if (!(found instanceof kind)) throw new Error(`no ${id} on the page`);
-  return found;
-}
+const THEME_KEY = "session-gateway.theme";
+/** How long to wait for the end of a word before a draft is kept, in milliseconds. */
+const TYPING = 300;
 
 const page = {
+  name: element("name", HTMLElement),
   state: element("state", HTMLElement),
-  dot: element("dot", HTMLElement),
   route: element("route", HTMLSelectElement),
-  session: element("session", HTMLElement),
-  expiry: element("expiry", HTMLTimeElement),
   fresh: element("fresh", HTMLButtonElement),
   announcer: element("announcer", HTMLElement),
   log: element("log", HTMLElement),
   welcome: element("welcome", HTMLElement),
-  elsewhere: element("elsewhere", HTMLElement),
-  here: element("here", HTMLButtonElement),
-  question: element("question", HTMLElement),
-  asked: element("asked", HTMLElement),
-  anyway: element("anyway", HTMLButtonElement),
-  edit: element("edit", HTMLButtonElement),
-  discard: element("discard", HTMLButtonElement),
-  signin: element("signin", HTMLFormElement),
-  token: element("token", HTMLInputElement),
-  known: element("known", HTMLElement),
-  form: element("form", HTMLFormElement),
-  text: element("text", HTMLTextAreaElement),
+  editing: element("editing", HTMLElement),
+  leave: element("leave", HTMLButtonElement),
   stop: element("stop", HTMLButtonElement),
-  send: element("send", HTMLButtonElement),
+  details: element("details", HTMLDialogElement),
+  largest: element("largest", HTMLElement),
+  theme: element("theme", HTMLSelectElement),
+  forget: element("forget", HTMLButtonElement),
 };
 
-/** The tab's storage. A browser may be told to have none. */
-const storage = (() => {
+/** The user's choices. A browser may be told to keep nothing. */
+const choices = (() => {
   try {
-    return sessionStorage;
+    return localStorage;
   } catch {
     return undefined;
   }
 })();
 
-/** @type {SessionClient | null} */
-let client = null;
-/** @type {Log | null} */
-let log = null;
-/** @type {string | null} */
-let expiresAt = null;
+const about = await told();
+const conversations = await Conversations.open("session-gateway").catch(() => null);
+const composer = new Composer({ send: sendDraft, changed: draftChanged });
+const status = new Status({ connect: () => shown?.client.connect(), signIn });
+const question = new Question({
+  held,
+  send: sendDraft,
+  edit: (texts) => {
+    composer.text = [...texts, composer.text].filter(Boolean).join("\n");
+  },
+  discard: () => composer.clear(),
+  focus: () => composer.focus(),
+});
+const sidebar = conversations && new Sidebar(conversations, { open, remove, listed });
+const log = new Log(page.log, page.welcome, { actions });
+
+/** @type {Shown | null} */
+let shown = null;
+/** Those that are not shown, and whose answer is under way. @type {Map<string, SessionClient>} */
+const background = new Map();
+/** Who the user is, where the gateway asks. @type {string | undefined} */
+let token;
+/** The turn that the message field has another wording of. @type {Turn | null} */
+let edited = null;
 /** Turns that have changed since the page was last painted. @type {Set<Turn>} */
 const changed = new Set();
-/** Whether what is in the message field was begun for a session that is gone. */
-let stale = false;
-/** Whether it was to be sent all the same, so that the user is asked. */
-let asked = false;
+/** @type {ReturnType<typeof setTimeout> | undefined} */
+let typing;
+
+/**
+ * What the gateway says of itself and its routes.
+ * @returns {Promise<{ title: string, logo: string, welcome: string | null, examples: string[], routes: Route[], default: string }>}
+ */
+async function told() {
+  try {
+    return await (await fetch("page.json")).json();
+  } catch (error) {
+    page.state.textContent = "The gateway does not answer; reload the page to try again.";
+    throw error;
+  }
+}
 
 /** @param {string} text What those hear who do not see it. */
 function announce(text) {
@@ -89,39 +110,211 @@ function announce(text) {
 
 /** @param {string} text */
 function notice(text) {
-  log?.say("notice", text);
+  log.say("notice", text);
   announce(text);
 }
 
 /** @param {Iterable<Turn | Note>} items */
 function show(items) {
-  log?.show(items);
+  log.show(items);
   showStop();
-  showQuestion();
+  question.show();
 }
 
-function pending() {
-  const turns = (client?.history ?? []).filter((item) => item instanceof Turn);
-  return turns.filter((turn) => !turn.ended);
+// Conversations
+
+/** @param {string} name */
+function routeOf(name) {
+  const { routes } = about;
+  return routes.find((route) => route.name === name) ?? routes[0];
 }
 
-/** The turns whose answer is to come. */
-function running() {
-  return pending().filter((turn) => !turn.held);
+/**
+ * Show a conversation that is kept.
+ * @param {string} id
+ */
+async function open(id) {
+  const kept = (await conversations?.list())?.find((each) => each.id === id);
+  if (kept) await use(id, routeOf(kept.route), kept);
+  else await begin();
+}
+
+/** Begin a new conversation on the route that is chosen. */
+async function begin() {
+  const id = newId();
+  const route = routeOf(page.route.value);
+  if (shown && unused() && shown.route === route) {
+    composer.focus();
+    return;
+  }
+  await use(id, route, await conversations?.create(id, route.name));
+}
+
+/**
+ * @param {string} id
+ * @param {Route} route
+ * @param {Summary} [summary]
+ */
+async function use(id, route, summary) {
+  if (shown?.id === id) return;
+  leave();
+  const running = background.get(id);
+  background.delete(id);
+  const client =
+    running ??
+    new SessionClient(routeUrl(location.href, route.name), {
+      storage: conversations?.journal(id, route.name),
+      hold: true,
+      tell: route.branches ? { turns: route.history_turns, bytes: route.history_bytes } : undefined,
+      token,
+    });
+  shown = { id, route, client };
+  history.replaceState(null, "", `#${id}`);
+  page.route.value = route.name;
+  page.largest.textContent = size(route.message_bytes);
+  composer.limits = route;
+  composer.clear();
+  composer.text = summary?.draft ?? "";
+  changed.clear();
+  log.use(client);
+  stopEditing();
+  question.forget();
+  if (!running) {
+    follow(client);
+    client.connect();
+  }
+  status.use(client);
+  showStop();
+  composer.focus();
+  await sidebar?.select(id);
+}
+
+/** Whether nothing was said or written in the conversation that is shown. */
+function unused() {
+  return composer.empty && !shown?.client.history.some((item) => item instanceof Turn);
+}
+
+/** Leave what is shown; an answer that is under way goes on. */
+function leave() {
+  if (!shown) return;
+  const { id, client } = shown;
+  if (unused()) {
+    shown = null;
+    client.close();
+    conversations?.remove(id);
+    return;
+  }
+  keepDraft();
+  shown = null;
+  if (client.state !== "closed" && running(client).length > 0) background.set(id, client);
+  else client.detach();
+}
+
+/** @param {SessionClient} client That is not shown, and has told something. */
+function rest(client) {
+  if (running(client).length > 0) return;
+  for (const [id, other] of background) {
+    if (other !== client) continue;
+    background.delete(id);
+    client.detach();
+  }
+}
+
+/** @param {Summary[]} all */
+function listed(all) {
+  const summary = all.find(({ id }) => id === shown?.id);
+  page.name.textContent = summary ? titleText(summary) : "New conversation";
+  document.title = summary?.title ? `${summary.title} – ${about.title}` : about.title;
+}
+
+/** @param {string} id */
+async function remove(id) {
+  const here = shown?.id === id;
+  const client = here ? shown?.client : background.get(id);
+  client?.close();
+  background.delete(id);
+  if (here) shown = null;
+  await conversations?.remove(id);
+  if (here) await begin();
+}
+
+async function forgetAll() {
+  page.details.close();
+  const others = ((await conversations?.list()) ?? []).filter(({ id }) => id !== shown?.id);
+  for (const { id } of others) await remove(id);
+  if (shown) await remove(shown.id);
+}
+
+/**
+ * Say something in a turn's place: in a new conversation, which knows what was said before it.
+ * @param {Turn} turn
+ * @param {Body[]} bodies
+ */
+async function branch(turn, bodies) {
+  if (!shown || !conversations) return;
+  const { route, client } = shown;
+  const before = client.history.slice(0, client.history.indexOf(turn));
+  const items = before.some((item) => item instanceof Turn) ? before : [];
+  const title = items.length > 0 ? `${page.name.textContent} (branch)` : "";
+  const id = newId();
+  await conversations.create(id, route.name, { title, url: client.url, items });
+  await open(id);
+  send(bodies);
+}
+
+/**
+ * What the user may do with a turn.
+ * @param {Turn} turn
+ * @returns {{ label: string, run: () => void }[]}
+ */
+function actions(turn) {
+  const { sent } = turn;
+  if (!sent || !turn.ended) return [];
+  const found = [];
+  const canBranch = conversations !== null && shown?.route.branches;
+  if (canBranch) found.push({ label: "Regenerate", run: () => branch(turn, [sent]) });
+  else found.push({ label: "Send again", run: () => send([sent]) });
+  if (sent.text !== undefined) {
+    found.push({ label: "Edit", run: () => edit(sent.text ?? "", canBranch ? turn : null) });
+  }
+  return found;
+}
+
+/**
+ * @param {string} text
+ * @param {Turn | null} turn In whose place it is to be said; null: at the end.
+ */
+function edit(text, turn) {
+  composer.text = text;
+  edited = turn;
+  page.editing.hidden = turn === null;
+  composer.focus();
+}
+
+function stopEditing() {
+  edited = null;
+  page.editing.hidden = true;
+}
+
+// What is under way
+
+/** The turns whose answer is to come. @param {SessionClient} [client] */
+function running(client = shown?.client) {
+  return (client?.pending ?? []).filter((turn) => !turn.held);
 }
 
 /** The turns that wait for a word of the user's. */
 function held() {
-  return pending().filter((turn) => turn.held);
+  return (shown?.client.pending ?? []).filter((turn) => turn.held);
 }
 
 function showStop() {
   const first = running()[0];
   const focused = document.activeElement === page.stop;
-  page.stop.hidden = first === undefined || client?.state === "closed";
+  page.stop.hidden = first === undefined || shown?.client.state === "closed";
   page.stop.disabled = first?.cancelling ?? false;
   page.stop.textContent = page.stop.disabled ? "Stopping …" : "Stop";
-  if (focused && (page.stop.hidden || page.stop.disabled)) page.text.focus();
+  if (focused && (page.stop.hidden || page.stop.disabled)) composer.focus();
 }
 
 function stop() {
@@ -130,86 +323,79 @@ function stop() {
     ?.cancel();
 }
 
-/** Ask before anything goes to a session that it was not meant for. */
-function showQuestion() {
-  const count = held().length + Number(asked);
-  if (count === 0 && page.question.contains(document.activeElement)) page.text.focus();
-  page.question.hidden = count === 0;
-  const text = count === 0 ? "" : questionText(count);
-  if (page.asked.textContent !== text) page.asked.textContent = text; // which reads it out
+/** @param {Body[]} bodies */
+function send(bodies) {
+  for (const body of bodies) shown?.client.send(body);
+  log.scrollToEnd();
 }
 
-/** The user has said what to do. */
-function answered() {
-  stale = asked = false;
-  showQuestion();
-  page.text.focus();
+function sendDraft() {
+  if (composer.empty || status.useless || !shown) return;
+  const { client } = shown;
+  if (client.state === "closed") {
+    question.stale = !shown.route.branches;
+    client.connect();
+  }
+  if (!question.allows()) return;
+  const bodies = composer.take();
+  if (bodies === null) return;
+  const turn = edited;
+  stopEditing();
+  keepDraft();
+  composer.focus();
+  if (turn) branch(turn, bodies);
+  else send(bodies);
 }
 
-function sendAnyway() {
-  const draft = asked;
-  for (const turn of held()) turn.release();
-  answered();
-  if (draft) sendText();
+function draftChanged() {
+  if (composer.text.trim() === "") question.forget();
+  clearTimeout(typing);
+  typing = setTimeout(keepDraft, TYPING);
 }
 
-function editBefore() {
-  const texts = held().map((turn) => turn.sent?.text);
-  page.text.value = [...texts, page.text.value].filter(Boolean).join("\n");
-  for (const turn of held()) turn.cancel();
-  answered();
+function keepDraft() {
+  clearTimeout(typing);
+  if (shown) conversations?.update(shown.id, { draft: edited ? "" : composer.text });
 }
 
-function discard() {
-  if (asked) page.text.value = "";
-  for (const turn of held()) turn.cancel();
-  answered();
+/** @param {string} shownToken */
+function signIn(shownToken) {
+  token = shownToken;
+  if (!shown) return;
+  shown.client.token = token;
+  shown.client.connect();
+  composer.focus();
 }
 
-/** @param {boolean} needed */
-function showSignIn(needed) {
-  if (needed === !page.signin.hidden) return;
-  page.signin.hidden = !needed;
-  if (!needed) return;
-  if (client?.token !== undefined) page.known.textContent = `${client.reason} Sign in again.`;
-  page.token.focus();
-}
+// What the client says
 
-function signIn() {
-  if (client === null) return;
-  client.token = page.token.value.trim();
-  page.token.value = "";
-  client.connect();
-  page.text.focus();
-}
-
-/** @param {SessionClient} started */
-function follow(started) {
+/** @param {SessionClient} client */
+function follow(client) {
   const on = (/** @type {string} */ type, /** @type {(detail: any) => void} */ handle) =>
-    started.addEventListener(type, (event) => {
-      if (event instanceof CustomEvent) handle(event.detail);
+    client.addEventListener(type, (event) => {
+      if (client !== shown?.client) rest(client);
+      else if (event instanceof CustomEvent) handle(event.detail);
     });
   const newest = () => {
-    const note = started.history.findLast((item) => !(item instanceof Turn));
+    const note = client.history.findLast((item) => !(item instanceof Turn));
     if (note === undefined || note instanceof Turn) return;
-    const words = log?.words(note);
+    const words = log.words(note);
     show([note]);
     if (words) announce(words);
   };
+  on("restored", () => {
+    log.use(client);
+    showStop();
+    question.show();
+  });
+  on("unsaved", () => notice("This browser has no room to keep this conversation."));
   on("state", (state) => {
-    page.dot.dataset.state = state;
-    const text = stateText(state, started.reason);
-    if (page.state.textContent !== text) page.state.textContent = text;
-    const closed = state === "closed";
-    const taken = closed && started.code === TAKEN_OVER;
-    page.elsewhere.hidden = !taken;
-    showSignIn(closed && started.code === UNAUTHENTICATED);
-    const useless = describeClose(started.code).error !== undefined;
-    page.send.disabled = closed && (taken || useless);
-    if (closed && !taken) {
-      showSession(null, undefined);
-      const next = "Write a message or choose “New session” to go on.";
-      notice(useless ? started.reason : `${started.reason} ${next}`);
+    status.show();
+    if (state === "closed" && client.code !== TAKEN_OVER) {
+      status.session(null);
+      const useless = describeClose(client.code).error !== undefined;
+      const next = "Write a message or begin a new conversation to go on.";
+      if (client.reason) notice(useless ? client.reason : `${client.reason} ${next}`);
     }
     showStop();
   });
@@ -217,8 +403,8 @@ function follow(started) {
     if (turn.ended) {
       changed.delete(turn);
       show([turn]);
-      announce(spoken(turn));
-    } else if (log?.has(turn)) {
+      announce(spoken(turn, client));
+    } else if (log.has(turn)) {
       if (changed.size === 0) requestAnimationFrame(paint);
       changed.add(turn);
     } else {
@@ -226,39 +412,43 @@ function follow(started) {
     }
   });
   on("opened", (opened) => {
-    showSession(opened.session_id, opened.expires_at);
-    stale ||= opened.replaces !== null && page.text.value.trim() !== "";
+    status.session(opened);
+    const forgotten = opened.replaces !== null && !opened.told;
+    question.stale ||= forgotten && composer.text.trim() !== "";
     newest();
   });
-  on("resumed", (resumed) => showSession(resumed.session_id, resumed.expires_at));
+  on("resumed", (resumed) => status.session(resumed));
   on("renewed", (renewed) => {
-    showExpiry(renewed.expires_at);
+    status.expires(renewed.expires_at);
     newest();
   });
   on("gap", newest);
-  on("updated", (updated) => showExpiry(updated.expires_at));
+  on("updated", (updated) => status.expires(updated.expires_at));
   on("expiring", (expiring) => {
-    showExpiry(expiring.expires_at);
+    status.expires(expiring.expires_at);
     notice(`This session expires soon: ${untilExpiry(expiring.expires_at, Date.now())}.`);
   });
   on("closed", () => {
-    showSession(null, undefined);
+    status.session(null);
     newest();
   });
   on("error", (error) => {
     // Every attempt to come back may fail for the same reason; once is enough to know it.
-    if (log?.last !== error.message) log?.say("problem", error.message);
+    if (log.last !== error.message) log.say("problem", error.message);
     announce(error.message);
   });
 }
 
-/** @param {Turn} turn That has ended. */
-function spoken(turn) {
+/**
+ * @param {Turn} turn That has ended.
+ * @param {SessionClient} client
+ */
+function spoken(turn, client) {
   if (!turn.ended) return "";
   if (turn.ended.error) return turn.ended.error.message;
   if (isWithheld(turn)) return "Not sent.";
   const stopped = turn.ended.status === "cancelled" ? ` ${stopText(turn.ended)}` : "";
-  const forgets = beginsToForget(turn, client?.history ?? []) ? `${FORGETS} ` : "";
+  const forgets = beginsToForget(turn, client.history) ? `${FORGETS} ` : "";
   return `${forgets}Model: ${replyText(turn.ended)}${stopped}`;
 }
 
@@ -268,102 +458,52 @@ function paint() {
   show(turns);
 }
 
-/**
- * @param {string | null} sessionId
- * @param {string | null | undefined} expires
- */
-function showSession(sessionId, expires) {
-  page.session.textContent = sessionId === null ? "none" : `${sessionId.slice(0, 8)}…`;
-  page.session.title = sessionId ?? "";
-  showExpiry(expires);
+// The page
+
+/** @param {string} text */
+function example(text) {
+  const node = button(text, () => {
+    composer.text = text;
+    sendDraft();
+  });
+  node.dir = "auto";
+  return make("li", "", node);
 }
 
-/** @param {string | null | undefined} expires Undefined where there is no session. */
-function showExpiry(expires) {
-  expiresAt = expires ?? null;
-  page.expiry.dateTime = expiresAt ?? "";
-  page.expiry.title = expiresAt === null ? "" : new Date(expiresAt).toLocaleString();
-  page.expiry.textContent = expires === undefined ? "–" : untilExpiry(expiresAt, Date.now());
+function dress() {
+  element("brand", HTMLElement).textContent = document.title = about.title;
+  element("logo", HTMLImageElement).src = about.logo;
+  if (about.welcome) element("words", HTMLElement).textContent = about.welcome;
+  element("examples", HTMLUListElement).append(...about.examples.map(example));
+  for (const { name } of about.routes) page.route.add(new Option(name));
+  page.route.hidden = about.routes.length === 1;
+  page.route.value = routeOf(choices?.getItem(ROUTE_KEY) ?? about.default).name;
+  page.theme.value = document.documentElement.dataset.theme ?? "";
+  page.forget.hidden = conversations === null;
 }
 
-function sendText() {
-  const text = page.text.value.trim();
-  if (text === "" || page.send.disabled) return;
-  if (client?.state === "closed") {
-    stale = true;
-    client.connect();
-  }
-  asked = stale;
-  showQuestion();
-  if (!page.question.hidden) {
-    page.anyway.focus();
-    return;
-  }
-  page.text.value = "";
-  page.text.focus();
-  client?.send({ text });
-  log?.scrollToEnd();
-}
-
-/** @param {string} name */
-function restart(name) {
-  storage?.setItem(ROUTE_KEY, name);
-  client?.restart(routeUrl(location.href, name));
-  answered();
-}
-
-page.signin.addEventListener("submit", (event) => {
-  event.preventDefault();
-  signIn();
+page.route.addEventListener("change", () => {
+  choices?.setItem(ROUTE_KEY, page.route.value);
+  begin();
 });
-page.form.addEventListener("submit", (event) => {
-  event.preventDefault();
-  sendText();
+page.theme.addEventListener("change", () => {
+  document.documentElement.dataset.theme = page.theme.value;
+  choices?.setItem(THEME_KEY, page.theme.value);
 });
-page.text.addEventListener("keydown", (event) => {
-  // Enter that ends the composition of a character is not Enter.
-  if (event.key === "Enter" && !event.shiftKey && !event.isComposing) {
-    event.preventDefault();
-    sendText();
-  }
-});
-page.text.addEventListener("input", () => {
-  if (page.text.value.trim() !== "") return;
-  stale = asked = false; // what was begun is gone
-  showQuestion();
-});
-page.anyway.addEventListener("click", sendAnyway);
-page.edit.addEventListener("click", editBefore);
-page.discard.addEventListener("click", discard);
-document.addEventListener("keydown", (event) => {
-  if (event.key === "Escape" && !event.isComposing) stop();
-});
+page.fresh.addEventListener("click", begin);
 page.stop.addEventListener("click", stop);
-page.here.addEventListener("click", () => {
-  client?.connect();
-  page.text.focus();
+page.leave.addEventListener("click", () => {
+  stopEditing();
+  composer.clear();
+  composer.focus();
 });
-page.fresh.addEventListener("click", () => restart(page.route.value));
-page.route.addEventListener("change", () => restart(page.route.value));
-setInterval(() => {
-  if (expiresAt !== null) page.expiry.textContent = untilExpiry(expiresAt, Date.now());
-}, 1000);
+page.forget.addEventListener("click", forgetAll);
+document.addEventListener("keydown", (event) => {
+  if (event.key === "Escape" && !event.isComposing && !document.querySelector("dialog[open]")) stop();
+});
+addEventListener("hashchange", () => open(location.hash.slice(1)));
+addEventListener("pagehide", keepDraft);
 
-try {
-  const response = await fetch("page.json");
-  /** @type {{ routes: { name: string }[], default: string }} */
-  const told = await response.json();
-  const routes = told.routes.map(({ name }) => name);
-  const usual = told.default;
-  const before = storage?.getItem(ROUTE_KEY) ?? usual;
-  const first = routes.includes(before) ? before : usual;
-  for (const name of routes) page.route.add(new Option(name, name, false, name === first));
-  client = new SessionClient(routeUrl(location.href, first), { storage, hold: true });
-  log = new Log(page.log, page.welcome, client);
-  show(client.history);
-  log.scrollToEnd();
-  follow(client);
-  client.connect();
-} catch {
-  page.state.textContent = "The gateway does not answer; reload the page to try again.";
-}
+dress();
+await conversations?.sweep();
+await open(location.hash.slice(1));

@@ -25,8 +25,9 @@ export class Log {
   #over = new WeakSet();
   /** How many entries have come since the reader has left the end. */
   #unread = 0;
+  /** @type {SessionClient | null} */
+  #client = null;
   #welcome;
-  #client;
   #viewport;
   #jump;
   /** @type {Around} */
@@ -35,12 +36,10 @@ export class Log {
   /**
    * @param {HTMLElement} element
    * @param {HTMLElement} welcome What stands in it until there is anything else.
-   * @param {SessionClient} client
    * @param {Partial<Pick<Around, "actions" | "fileName">>} [options]
    */
-  constructor(element, welcome, client, options = {}) {
+  constructor(element, welcome, options = {}) {
     this.#welcome = welcome;
-    this.#client = client;
     const list = make("div", "entries");
     element.append(list);
     this.#jump = button("", () => {
@@ -62,7 +61,7 @@ export class Log {
   }
 
   /**
-   * Show another client's conversation instead.
+   * Show a client's conversation, instead of another's.
    * @param {SessionClient} client
    */
   use(client) {
@@ -159,14 +158,14 @@ export class Log {
     }
     if (!turn.ended) return;
     this.#over.add(turn);
-    if (beginsToForget(turn, this.#client.history)) {
+    if (beginsToForget(turn, this.#client?.history ?? [])) {
       this.#insert(new Entry("notice", FORGETS), entries[0]);
     }
   }
 
   /** @param {Note} note What is shown next after it, if anything is. */
   #after(note) {
-    const { history } = this.#client;
+    const history = this.#client?.history ?? [];
     const later = history.slice(history.indexOf(note) + 1);
     return later.map((item) => this.#shown.get(item)?.[0]).find((first) => first) ?? null;
   }

@@ -153,6 +153,14 @@ const CONTEXT = {
   partial: ", and was told the newest of the conversation again; the rest was no longer kept.",
 };
 
+/** @param {{ all: boolean, context: string }} told */
+function toldText({ all, context }) {
+  const what = all ? "all" : "the newest";
+  return context === "replayed"
+    ? `This is a new session: ${what} of your messages were sent to it again, and it has answered anew.`
+    : `This is a new session, which was told ${what} of what was said before.`;
+}
+
 /**
  * What has befallen the session, in words; empty where nobody needs to know.
  * @param {Note} note
@@ -162,6 +170,7 @@ const CONTEXT = {
 export function noteText({ type, detail }, before) {
   switch (type) {
     case "opened":
+      if (detail.told) return toldText(detail.told);
       if (before === null) return "";
       return before === detail.route
         ? "This is a new session: the model has forgotten what was said."
@@ -305,6 +314,16 @@ export function stateText(state, reason) {
     default:
       return reason || "Not connected";
   }
+}
+
+/**
+ * When the next attempt is made; empty while one is.
+ * @param {number} retryAt Milliseconds since the epoch; 0 for none.
+ * @param {number} now
+ */
+export function countdownText(retryAt, now) {
+  if (retryAt === 0) return "Connecting …";
+  return `Trying again in ${Math.max(1, Math.ceil((retryAt - now) / 1000))} s.`;
 }
 
 /**

@@ -296,7 +296,7 @@ class TestASessionThatIsGone:
     async def test_another_session_is_asked_for(
         self, scripted: Scripted, question: Locator
     ) -> None:
-        await scripted.page.get_by_role("button", name="New session").click()
+        await scripted.page.get_by_role("button", name="New conversation").first.click()
         await expect(question).to_be_hidden()
         await until(lambda: scripted.wire.sessions == 3)
         await scripted.ask("Hello?")
@@ -414,21 +414,6 @@ async def test_a_window_is_told_what_another_has_acknowledged(scripted: Scripted
     again = await other.ask("two")
     scripted.wire.done(again, 0, text="And there.")
     await expect(other.answers).to_have_text(["Said here.", "And there."])
-
-
-async def test_a_new_session_and_another_route_outlive_a_reload(scripted: Scripted) -> None:
-    turn = await scripted.ask("one")
-    scripted.wire.done(turn, 0, text="The first.")
-    await expect(scripted.answers).to_have_text("The first.")
-    await scripted.page.get_by_label("Route").select_option("other")
-    await expect(scripted.notices).to_contain_text("This is a new session")
-    await scripted.page.reload()
-    await scripted.chat.connected()
-    await expect(scripted.answers).to_have_text("The first.")
-    await expect(scripted.notices).to_contain_text("This is a new session")
-    await expect(scripted.page.get_by_label("Route")).to_have_value("other")
-    assert scripted.wire.sessions == 2
-    assert "/ws/other" in scripted.wire.socket.route.url
 
 
 async def test_who_reads_what_was_said_is_not_dragged_along(scripted: Scripted) -> None:

@@ -561,7 +561,7 @@ async def test_pages_and_health(url: str) -> None:
         assert (await http.get("/healthz")).text == "ok\n"
         assert (await http.get("/readyz")).status_code == 200
         page = await http.get("/")
-        assert "<title>session-gateway chat</title>" in page.text
+        assert "<title>session-gateway</title>" in page.text
         policy = page.headers["content-security-policy"]
         assert "default-src 'none'" in policy
         assert "unsafe" not in policy

@@ -94,7 +94,7 @@ async def test_a_conversation(start: Start) -> None:
     async with behind.http() as http:
         assert (await http.get("/")).status_code == 401, "the proxy authenticates"
         page = await http.get("/", headers=AUTHORIZATION)
-        assert "<title>session-gateway chat</title>" in page.text
+        assert "<title>session-gateway</title>" in page.text
         assert (await http.get("/static/client.js", headers=AUTHORIZATION)).status_code == 200
         for path in ("/healthz", "/readyz"):
             assert (await http.get(path)).text == "ok\n", "probes have no password"

@@ -68,7 +68,7 @@ async def test_websockets_of_every_kind(process: Process) -> None:
 
 async def test_pages_and_probes(process: Process) -> None:
     async with httpx.AsyncClient(base_url=process.url, verify=CLIENT, timeout=20 * UNIT) as http:
-        assert "<title>session-gateway chat</title>" in (await http.get("/")).text
+        assert "<title>session-gateway</title>" in (await http.get("/")).text
         for path in ("/static/client.js", "/healthz", "/readyz"):
             assert (await http.get(path)).status_code == 200
 

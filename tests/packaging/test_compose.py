@@ -248,7 +248,7 @@ def all_of_it(tmp_path: Path, secrets: Path) -> Iterator[Running]:
 
 async def test_a_conversation_outlives_a_rolling_restart(all_of_it: Running) -> None:
     async with httpx.AsyncClient(base_url=all_of_it.url, timeout=20 * UNIT) as http:
-        assert "<title>session-gateway chat</title>" in (await http.get("/")).text
+        assert "<title>session-gateway</title>" in (await http.get("/")).text
         assert (await http.post("/v1/tickets")).status_code == 401
         notices: list[Notice] = []
         address = f"{all_of_it.url.replace('http', 'ws', 1)}/ws"

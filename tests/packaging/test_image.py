@@ -126,7 +126,7 @@ def server(installed: Path, tmp_path: Path) -> Iterator[Process]:
 
 @pytest.mark.long
 def test_its_command_starts_serves_the_page_and_stops(server: Process, installed: Path) -> None:
-    assert "<title>session-gateway chat</title>" in httpx.get(server.url, timeout=20 * UNIT).text
+    assert "<title>session-gateway</title>" in httpx.get(server.url, timeout=20 * UNIT).text
     assert httpx.get(f"{server.url}/static/client.js", timeout=20 * UNIT).status_code == 200
     check = [part.replace("http://127.0.0.1:8080", server.url) for part in health()]
     subprocess.run([installed / check[0], *check[1:]], check=True)

@@ -1,0 +1,192 @@
+"""The page's conversations: kept in the browser, found again, gone on with, and branched."""
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_asyncio
+from playwright.async_api import Locator, expect
+
+from tests.browser.conftest import Chat
+from tests.support.processes import Process, admin
+
+Start = Callable[..., Process]
+
+
+def listed(chat: Chat) -> Locator:
+    return chat.page.locator(".conversation")
+
+
+async def begin(chat: Chat) -> None:
+    await chat.page.get_by_role("button", name="New conversation").first.click()
+    await expect(chat.entries).to_have_count(0)
+    await chat.connected()
+
+
+async def options(chat: Chat, title: str) -> None:
+    await chat.page.get_by_role("button", name=f"Options for {title}").click()
+
+
+async def test_several_conversations(chat: Chat, platform: Process) -> None:
+    page = chat.page
+    await chat.ask("My name is Ada.")
+    await begin(chat)
+    assert "I know nothing" in await chat.ask("What is my name?")
+    await expect(listed(chat)).to_have_count(2)
+    await expect(listed(chat).first).to_contain_text("What is my name?")
+    await chat.accessible()
+    await listed(chat).filter(has_text="Ada").click()
+    await expect(page.get_by_role("heading", level=1)).to_have_text("My name is Ada.")
+    await chat.connected()
+    assert "Your name is Ada." in await chat.ask("And what is my name?")
+    await page.get_by_label("Message").fill("To be continued")
+    await expect(listed(chat).first).to_contain_text("Ada")
+    await listed(chat).last.click()
+    await expect(page.get_by_label("Message")).to_have_value("")
+    await listed(chat).filter(has_text="Ada").click()
+    await expect(page.get_by_label("Message")).to_have_value("To be continued")
+    await page.reload()
+    await chat.connected()
+    await expect(page.get_by_label("Message")).to_have_value("To be continued")
+    await expect(chat.entries).to_have_count(4)
+    assert sum(instance["opened"] for instance in admin(platform)["instances"]) == 2
+
+    await page.get_by_label("Search").fill("KNOW NOTHING")
+    await expect(page.get_by_text("1 found")).to_be_visible()
+    await expect(listed(chat)).to_have_text([re.compile("What is my name")])
+    await page.get_by_label("Search").fill("nowhere")
+    await expect(page.get_by_text("None found")).to_be_visible()
+    await page.get_by_label("Search").fill("")
+
+    await options(chat, "My name is Ada.")
+    await chat.accessible()
+    await page.get_by_label("Title").fill("Ada")
+    await page.get_by_role("button", name="Rename").click()
+    await expect(page.get_by_role("heading", level=1)).to_have_text("Ada")
+    await options(chat, "Ada")
+    text = await saved(chat, "Export as Markdown", "Ada.md")
+    assert text.startswith("# Ada\n\n## You\n\nMy name is Ada.\n\n## Model\n\nTurn 1 on")
+    kept = json.loads(await saved(chat, "Export as JSON", "Ada.json"))
+    assert [item["sent"]["text"] for item in kept["items"] if "sent" in item] == [
+        "My name is Ada.",
+        "And what is my name?",
+    ]
+    assert "resume_key" not in json.dumps(kept)
+    await page.get_by_role("button", name="Delete", exact=True).click()
+    await expect(listed(chat).filter(has_text="Ada")).to_have_count(0)
+    await expect(page.get_by_role("heading", level=1)).to_have_text("New conversation")
+    await chat.connected()
+    await page.get_by_role("button", name="Details").click()
+    await chat.accessible()
+    await page.get_by_role("button", name="Delete all conversations").click()
+    await expect(listed(chat)).to_have_count(1)
+
+
+async def saved(chat: Chat, button: str, name: str) -> str:
+    """What the button gives the user."""
+    async with chat.page.expect_download() as download:
+        await chat.page.get_by_role("button", name=button).click()
+    file = await download.value
+    assert file.suggested_filename == name
+    return Path(await file.path()).read_text()  # noqa: ASYNC240 - the test waits for it
+
+
+async def test_an_answer_goes_on_while_another_conversation_is_shown(
+    chat: Chat, platform: Process
+) -> None:
+    await chat.write("/sleep 1")
+    await expect(chat.page.locator(".pending")).to_have_count(1)
+    await begin(chat)
+    await chat.ask("/echo here")
+    await listed(chat).filter(has_text="/sleep").click()
+    await expect(chat.entries).to_have_count(2)
+    await expect(chat.page.locator(".pending")).to_have_count(0)
+    assert sum(instance["opened"] for instance in admin(platform)["instances"]) == 2
+
+
+class TestBranches:
+    @pytest_asyncio.fixture(loop_scope="session")
+    async def told(
+        self, new_chat: Callable[..., Any], start_gateway: Start, monkeypatch: pytest.MonkeyPatch
+    ) -> Chat:
+        """The model's sessions can be told what was said before them."""
+        monkeypatch.setenv("GATEWAY_ROUTES__CHAT__ON_LOST", "replay")
+        chat: Chat = await new_chat(viewport={"width": 360, "height": 640})
+        self.gateway = start_gateway()
+        self.start = start_gateway
+        await chat.open(self.gateway.url)
+        await chat.ask("My name is Ada.")
+        return chat
+
+    async def test_an_earlier_message_is_said_in_other_words(self, told: Chat) -> None:
+        await told.ask("What is my name?")
+        await told.entries.nth(2).get_by_role("button", name="Edit").click()
+        await expect(told.page.get_by_label("Message")).to_have_value("What is my name?")
+        await told.accessible()
+        await told.write("Tell me: what is my name?")
+        await expect(told.entries.last).to_contain_text("Your name is Ada.")
+        notice = told.notice("all of your messages were sent to it again")
+        await expect(notice).to_have_count(1)
+        await expect(told.page.get_by_role("heading", level=1)).to_contain_text("(branch)")
+        await expect(told.entries).to_have_count(5)
+
+    async def test_an_answer_is_made_again(self, told: Chat) -> None:
+        await told.entries.last.get_by_role("button", name="Regenerate").click()
+        await expect(told.entries.last).to_contain_text("Turn 1")
+        await expect(told.entries).to_have_count(2)
+        await told.page.get_by_role("button", name="Conversations").click()
+        await expect(listed(told)).to_have_count(2)
+        await told.accessible()
+
+    async def test_a_gateway_that_has_forgotten_is_told_again(self, told: Chat) -> None:
+        self.gateway.popen.kill()
+        await expect(told.page.get_by_role("button", name="Retry now")).to_be_visible()
+        await expect(told.page.locator("#trouble")).to_contain_text("The connection was lost.")
+        await told.accessible()
+        self.start("--port", self.gateway.url.rpartition(":")[2])
+        await told.connected()
+        assert "Your name is Ada." in await told.ask("What is my name?")
+        await expect(told.notice("all of your messages were sent to it again")).to_have_count(1)
+        told.complaints.clear()  # Chromium's own, of refused connections
+
+
+async def test_files_are_attached(
+    new_chat: Callable[..., Any], start_gateway: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GATEWAY_ROUTES__CHAT__CONTENT_TYPE", "application/octet-stream")
+    monkeypatch.setenv("GATEWAY_ROUTES__CHAT__MESSAGE_BYTES", "20000")
+    chat: Chat = await new_chat()
+    await chat.open(start_gateway().url)
+    files = chat.page.locator("#files")
+    await files.set_input_files({"name": "big.bin", "mimeType": "", "buffer": bytes(20_000)})
+    words = "big.bin has 20 kB; a message may have 14 kB."
+    await expect(chat.page.locator("#refused")).to_have_text(words)
+    await files.set_input_files({"name": "a.txt", "mimeType": "text/plain", "buffer": b"/echo hi"})
+    await expect(chat.page.locator("#attached")).to_contain_text("a.txt, 8 bytes")
+    await chat.accessible()
+    await chat.page.get_by_role("button", name="Send", exact=True).click()
+    await expect(chat.page.locator(".entry.model .body")).to_have_text("hi")
+    await expect(chat.page.locator("#attached")).to_be_hidden()
+    await chat.write("Hello?")
+    await expect(chat.page.locator("#refused")).to_have_text("This route takes files, not text.")
+
+
+async def test_a_large_paste(chat: Chat) -> None:
+    """A field with so much text would be slow."""
+    paste = """(size) => {
+      const clipboardData = new DataTransfer();
+      clipboardData.setData("text/plain", "/echo " + "x".repeat(size - 6));
+      const event = new ClipboardEvent("paste", { clipboardData, cancelable: true, bubbles: true });
+      document.getElementById("text").dispatchEvent(event);
+    }"""
+    await chat.page.evaluate(paste, 7_000_000)
+    refused = chat.page.locator("#refused")
+    await expect(refused).to_have_text("Pasted text has 7.0 MB; a message may have 6.3 MB.")
+    await chat.page.evaluate(paste, 60_000)
+    await expect(chat.page.locator("#attached")).to_contain_text("Pasted text, 60 kB")
+    await chat.page.get_by_role("button", name="Send", exact=True).click()
+    await expect(chat.page.locator(".entry.model .details")).to_contain_text("AllTraffic")
+    await expect(chat.page.get_by_label("Message")).to_have_value("")
