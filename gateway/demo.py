@@ -2,7 +2,8 @@
 
 The built-in model is there once more as an asynchronous endpoint, which takes its time; and the
 language model is there in both of the ways that such models are served: remembering what was
-said, and forgetting it, so that the gateway sends all of it with each message. Where several
+said, and forgetting it, so that the gateway sends all of it with each message. A model of another
+kind listens to sound, in binary messages. Where several
 replicas of the gateway are asked for, they are processes of their own, and so is the store that
 they share.
 """
@@ -23,6 +24,7 @@ from gateway.local.objects import Bucket
 from gateway.local.platform import Endpoint
 from gateway.local.server import ACCESS_KEY, REGION, SECRET_KEY, running
 from gateway.local.valkey import running as running_valkey
+from gateway.local.voice import VoiceModel, VoiceModelUnavailable, check_installed
 from gateway.process import Signals, listen
 from gateway.serving import serve
 from gateway.workers import supervise
@@ -33,6 +35,13 @@ LEASE_SECONDS = 2.0
 
 WORK_SECONDS = 5.0
 """How long the asynchronous endpoint works on each turn."""
+
+VOICE = "voice"
+"""The route of the page ``/voice``."""
+VOICE_TURNS = 1200
+"""Five minutes of what that page sends, which a new instance hears again."""
+VOICE_BYTES = 10_000_000
+"""The same in bytes: 32,000 a second."""
 
 SEED = "Let us go on with this conversation:\n$transcript"
 
@@ -92,6 +101,12 @@ async def demo(
                     if signals.received:
                         return
                 endpoints = [*_language_models(llamas), builtin, slow]
+        try:
+            check_installed()
+        except VoiceModelUnavailable as missing:
+            say(f"The route {VOICE} is not here, since {missing}")
+        else:
+            endpoints.append(Endpoint(VOICE, [VoiceModel(name) for name in names]))
         with apart_from_aws(AWS_ACCESS_KEY_ID=ACCESS_KEY, AWS_SECRET_ACCESS_KEY=SECRET_KEY):
             async with running(endpoints, bucket=bucket, queue=queue) as url:
                 say(f"SageMaker on this machine: {url}")
@@ -162,6 +177,15 @@ def _route(name: str, url: str) -> RouteSettings:
             format="openai-chat",
             input_location="s3://local/inputs/",
             notification_queue_url=f"{url}/_sqs",
+        )
+    if name == VOICE:
+        return RouteSettings(
+            endpoint_name=name,
+            body="json",
+            on_expiry="replay",
+            on_lost="replay",
+            transcript_turns=VOICE_TURNS,
+            transcript_bytes=VOICE_BYTES,
         )
     if name == "openai-chat":
         # What is sent with a message leaves room for it, and for the answer, in 2048 tokens.

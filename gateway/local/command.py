@@ -158,7 +158,7 @@ _secret = _matching(r"[!-~]+", "printable characters, without spaces")
     callback=_container,
     help="URL of a container, one an instance.",
 )
-@click.option("--model", type=click.Choice(["builtin", "language"]), default="builtin")
+@click.option("--model", type=click.Choice(["builtin", "language", "voice"]), default="builtin")
 @click.option(
     "--model-file",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
@@ -272,6 +272,8 @@ def local(  # noqa: PLR0917 - click passes them by name
         containers = [
             LanguageModel(llama, f"i-{n}", forgets=forgets) for n, llama in enumerate(llamas, 1)
         ]
+    elif model == "voice":
+        containers = _voice_models(instances)
     else:
         containers = [
             BuiltinModel(
@@ -317,6 +319,20 @@ def local(  # noqa: PLR0917 - click passes them by name
         raise click.BadParameter(str(broken), context, param_hint="'--model-file'") from None
 
 
+def _voice_models(count: int) -> "Sequence[Container]":
+    from gateway.local.voice import (  # noqa: PLC0415
+        VoiceModel,
+        VoiceModelUnavailable,
+        check_installed,
+    )
+
+    try:
+        check_installed()
+    except VoiceModelUnavailable as missing:
+        raise click.ClickException(str(missing)) from None
+    return [VoiceModel(f"i-{n}") for n in range(1, count + 1)]
+
+
 _INSTEAD = {
     errno.EADDRINUSE: ". Stop what listens there, or choose another with --port; 0 takes any free",
     errno.EACCES: ". Choose one from 1024 on with --port; 0 takes any free",
@@ -329,11 +345,13 @@ def _refuse_what_does_nothing(context: click.Context) -> None:
     """Refuse options that mean nothing beside the others, which would pass unnoticed."""
     given = context.params
     containers, language = bool(given["urls"]), given["model"] == "language"
+    builtin = given["model"] == "builtin" and not containers
     breaks = given["break_after_parts"] is not None
     for names, means_something, text in (
         (("instances", "model", "forgets"), not containers, "does not go with --container"),
+        (("forgets",), given["model"] != "voice", "does not go with --model voice"),
         (("model_file",), language and not containers, "goes with --model language"),
-        (_BUILTIN, not language and not containers, "goes with the built-in model"),
+        (_BUILTIN, builtin, "goes with the built-in model"),
         (("delay_work",), given["asynchronous"], "goes with --asynchronous"),
         (("fail_times",), breaks or given["fail"], "goes with --fail or --break-after-parts"),
         (("break_mode",), breaks, "goes with --break-after-parts"),
