@@ -2,7 +2,8 @@
  * A client of session-gateway: one conversation, which outlives its connections.
  *
  * It imports nothing but the modules in the folder `client` beside it, for pages of any origin and
- * for Node from version 20 on. It speaks the protocol's version 1 in JSON:
+ * for Node from version 20 on. It speaks the protocol's version 1, in JSON, or with
+ * `{ binary: true }` in MessagePack:
  *
  *     import { SessionClient } from "./client.js";
  *
@@ -32,8 +33,9 @@ export {
 } from "./client/closing.js";
 export { MessageError } from "./client/errors.js";
 export { Claimed } from "./client/journal.js";
-export { SessionClient, SUBPROTOCOL } from "./client/session.js";
+export { SessionClient } from "./client/session.js";
 export { Turn } from "./client/turns.js";
+export { SUBPROTOCOL } from "./client/wire.js";
 
 /** @typedef {import("./client/closing.js").CloseCode} CloseCode */
 /** @typedef {import("./client/errors.js").Failure} Failure */

@@ -35,6 +35,7 @@ import { History } from "./history.js";
 /**
  * @typedef {object} Client What a conversation needs of the client around it.
  * @property {(type: string, detail: unknown) => void} notify Dispatches an event.
+ * @property {(message: object) => number} size How many bytes a message is in a frame.
  * @property {(message: object) => void} write Writes a message, if there is a connection.
  * @property {() => boolean} store Keeps everything; false where that is not possible.
  * @property {(heartbeat: number) => void} attached Called when the connection has its session.
@@ -335,7 +336,7 @@ export class Conversation {
     if (!turn.sent) return;
     const message = { ...turn.sent, type: "message.send", id: turn.id };
     const limit = this.session?.messageBytes ?? Infinity;
-    if (new TextEncoder().encode(JSON.stringify(message)).length > limit) {
+    if (this.#client.size(message) > limit) {
       this.history.end(turn, tooLarge(limit));
       return;
     }

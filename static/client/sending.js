@@ -4,6 +4,8 @@
  * @module
  */
 
+import { toBase64 } from "./base64.js";
+
 /** @typedef {import("./turns.js").Body} Body */
 
 /** Not `randomUUID`, which pages have only over HTTPS and on loopback addresses. */
@@ -24,7 +26,7 @@ export function sendable(body) {
   const sent = JSON.parse(JSON.stringify(rest));
   const [kind, another] = ["text", "json", "base64"].filter((name) => name in sent);
   if (bytes instanceof ArrayBuffer || ArrayBuffer.isView(bytes)) {
-    if (kind === undefined) return { ...sent, base64: encoded(bytes) };
+    if (kind === undefined) return { ...sent, base64: toBase64(bytes) };
   } else if (another === undefined && bytes === undefined) {
     if (kind === "json" || typeof sent[kind] === "string") return sent;
   }
@@ -32,12 +34,4 @@ export function sendable(body) {
     "A message is a string, or an object with one of text, json, base64 and bytes, " +
       'such as { json: { "inputs": "Hello" } }.',
   );
-}
-
-/** @param {ArrayBuffer | ArrayBufferView} bytes */
-function encoded(bytes) {
-  const view = ArrayBuffer.isView(bytes)
-    ? new Uint8Array(bytes.buffer, bytes.byteOffset, bytes.byteLength)
-    : new Uint8Array(bytes);
-  return btoa(Array.from(view, (byte) => String.fromCharCode(byte)).join(""));
 }

@@ -27,6 +27,7 @@ import { newId, sendable } from "./sending.js";
 import { saidIn, toldSession } from "./telling.js";
 import { NoTicket, ticketFor } from "./tickets.js";
 import { Windows } from "./windows.js";
+import { BINARY, frameBytes, TEXT } from "./wire.js";
 
 /** @typedef {import("./turns.js").Body} Body */
 /** @typedef {import("./turns.js").Turn} Turn */
@@ -46,11 +47,11 @@ import { Windows } from "./windows.js";
  * @property {Token} [token] Who this is, where the gateway asks for that. It is exchanged for a
  *   ticket before each connection, and kept nowhere. A function is asked each time, and once more
  *   where what it gave is not, or no longer, valid.
+ * @property {boolean} [binary] Whether frames are MessagePack, in which `bytes` go as they are, and not
+ *   JSON: for audio, images and the like. Nothing else changes.
  * @property {new (url: string, protocols: string[]) => any} [WebSocket] What makes the connections,
  *   where there is no global `WebSocket`: that of the package `ws`.
  */
-
-export const SUBPROTOCOL = "v1.json.session-gateway";
 
 /** A socket's state, in every `WebSocket`. */
 const OPEN = 1;
@@ -105,6 +106,7 @@ export class SessionClient extends EventTarget {
   /** @type {AbortController | null} */
   #listening = null;
   #WebSocket;
+  #wire;
   /** @type {Saved | undefined} */
   #saved;
   /** @type {Windows | undefined} */
@@ -122,7 +124,7 @@ export class SessionClient extends EventTarget {
    */
   constructor(url, options = {}) {
     super();
-    const { WebSocket = globalThis.WebSocket, hold = false } = options;
+    const { WebSocket = globalThis.WebSocket, hold = false, binary = false } = options;
     const { storage, storageKey = "session-gateway", tell, token } = options;
     const journal = storage && "claim" in storage ? storage : null;
     if (!WebSocket) {
@@ -136,6 +138,7 @@ export class SessionClient extends EventTarget {
     this.token = token;
     this.#WebSocket = WebSocket;
     this.#tell = tell;
+    this.#wire = binary ? BINARY : TEXT;
     this.#heartbeat = new Heartbeat(
       () => this.#write({ type: "ping" }),
       () => this.#lost(SILENT),
@@ -143,6 +146,7 @@ export class SessionClient extends EventTarget {
     this.#conversation = new Conversation(
       {
         notify: (type, detail) => this.#notify(type, detail),
+        size: (message) => frameBytes(this.#wire, message),
         write: (message) => this.#write(message),
         store: () => this.#store(),
         attached: (heartbeat) => this.#attached(heartbeat),
@@ -216,7 +220,7 @@ export class SessionClient extends EventTarget {
       }
     }
     this.#deadline = setTimeout(() => this.#lost(SILENT), ANSWER);
-    if (this.token === undefined) this.#open([SUBPROTOCOL]);
+    if (this.token === undefined) this.#open([]);
     else this.#openWith(this.token);
   }
 
@@ -248,7 +252,7 @@ export class SessionClient extends EventTarget {
     try {
       const value = typeof token === "function" ? await token() : token;
       const ticket = await ticketFor(url, value);
-      if (attempt === this.#asking) this.#open([SUBPROTOCOL, `ticket.${ticket}`]);
+      if (attempt === this.#asking) this.#open([`ticket.${ticket}`]);
     } catch (error) {
       if (attempt !== this.#asking) return;
       if (!(error instanceof NoTicket)) this.#stop(UNAUTHENTICATED, `No token: ${error}`);
@@ -268,9 +272,10 @@ export class SessionClient extends EventTarget {
     else this.#stop(UNAUTHENTICATED, words);
   }
 
-  /** @param {string[]} protocols */
-  #open(protocols) {
-    const socket = new this.#WebSocket(this.url, protocols);
+  /** @param {string[]} shown What says who this is. */
+  #open(shown) {
+    const socket = new this.#WebSocket(this.url, [this.#wire.subprotocol, ...shown]);
+    socket.binaryType = "arraybuffer";
     this.#socket = socket;
     // A socket that has been replaced may still speak; it is not listened to.
     const mine = (/** @type {(event: any) => void} */ handle) => (/** @type {any} */ event) => {
@@ -373,9 +378,22 @@ export class SessionClient extends EventTarget {
   /** @param {unknown} frame */
   #received(frame) {
     this.#heartbeat.heard();
-    const message = parsed(frame);
+    const message = this.#parsed(frame);
     if (message === null) this.#violated(new ProtocolError("The gateway has sent no message."));
     else if (!this.#windows?.hold(message)) this.#take(message);
+  }
+
+  /**
+   * A message of the gateway; null where it is none.
+   * @param {unknown} frame
+   */
+  #parsed(frame) {
+    try {
+      const message = this.#wire.decode(frame);
+      return typeof message?.type === "string" ? message : null;
+    } catch {
+      return null;
+    }
   }
 
   /** @param {any} message */
@@ -410,7 +428,7 @@ export class SessionClient extends EventTarget {
 
   /** @param {object} message */
   #send(message) {
-    if (this.#socket?.readyState === OPEN) this.#socket.send(JSON.stringify(message));
+    if (this.#socket?.readyState === OPEN) this.#socket.send(this.#wire.encode(message));
   }
 
   /** @param {number} heartbeat Seconds. */
@@ -555,18 +573,5 @@ export class SessionClient extends EventTarget {
    */
   #notify(type, detail) {
     this.dispatchEvent(new CustomEvent(type, { detail }));
-  }
-}
-
-/**
- * A message of the gateway; null where it is none.
- * @param {unknown} frame
- */
-function parsed(frame) {
-  try {
-    const message = JSON.parse(String(frame));
-    return typeof message?.type === "string" ? message : null;
-  } catch {
-    return null;
   }
 }

@@ -4,6 +4,7 @@
  * @module
  */
 
+import { fromBase64 } from "./base64.js";
 import { MessageError } from "./errors.js";
 
 /** @typedef {import("./errors.js").Failure} Failure */
@@ -164,7 +165,7 @@ export class Turn {
       this.#parts.push(text);
     } else if (base64 !== undefined) {
       this.#base64.push(base64);
-      this.#parts.push(Uint8Array.from(atob(base64), (character) => character.charCodeAt(0)));
+      this.#parts.push(fromBase64(base64));
     }
     for (const wake of this.#readers.splice(0)) wake();
   }

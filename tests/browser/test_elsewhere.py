@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 import threading
+from base64 import b64decode
 from collections.abc import Callable, Iterator
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -260,6 +261,52 @@ def test_a_copy_of_what_the_gateway_serves(node: Node, start_gateway: Start) -> 
         console.log(JSON.stringify([text, JSON.parse(storage.kept).history.length]));
     """
     assert node.run(NEWEST, script) == ["Hello", 2]
+
+
+@NODES
+@pytest.mark.usefixtures("streams")
+def test_a_conversation_in_messagepack_goes_on_in_json(
+    node: Node, start_gateway: Start, executable: str, websocket: str
+) -> None:
+    script = f"""{IMPORT}
+        {websocket}
+        const storage = {{
+          getItem: () => storage.kept ?? null,
+          setItem: (_, kept) => (storage.kept = kept),
+        }};
+        const shown = [];
+        class Seen extends WebSocket {{
+          constructor(...given) {{
+            super(...given);
+            this.addEventListener("message", ({{ data }}) => shown.push(typeof data));
+          }}
+        }}
+        const options = {{ WebSocket: Seen, storage }};
+        const bytes = (text) => new TextEncoder().encode(text);
+        const binary = new SessionClient(
+          "{start_gateway().websocket}/ws", {{ ...options, binary: true }},
+        );
+        binary.connect();
+        await binary.send({{ bytes: bytes("My name is Ada.") }});
+        const {{ base64 }} = await binary.send({{ bytes: bytes("/bytes 5"), stream: false }});
+        const bad = await binary.send({{ base64: "?" }}).catch(({{ failure }}) => failure.code);
+        const seen = [...new Set(shown.splice(0))];
+        const json = new SessionClient(binary.url, options);
+        json.connect();
+        const {{ text }} = await json.send("What is my name?");
+        const ended = json.history.filter((item) => item.ended);
+        const kept = ended.map((turn) => [turn.sent.base64, turn.ended.base64]);
+        json.close();
+        binary.close();
+        console.log(JSON.stringify([base64, bad, seen, [...new Set(shown)], text, kept]));
+    """
+    base64, bad, seen, then, text, kept = node.run(executable, script)
+    assert b64decode(base64) == b"xxxxx"
+    assert bad == "bad_message"
+    assert (seen, then) == (["object"], ["string"])
+    assert "Your name is Ada." in text
+    assert [b64decode(sent) for sent, _ in kept[:2]] == [b"My name is Ada.", b"/bytes 5"]
+    assert kept[1][1] == base64
 
 
 def test_where_there_is_no_websocket_it_says_what_to_do(node: Node) -> None:
