@@ -73,8 +73,11 @@ def directory() -> Path:
     return installed if installed.is_dir() else package.parent / "static"
 
 
-PAGES = ("index",)
+PAGES = ("index", "voice")
 """The pages: each is ``static/NAME.html``, at ``/NAME``; the first is at ``/``."""
+
+VOICE = "voice"
+"""The name of a route that has a page of its own: its model hears sound."""
 
 LOGO_PATH, ICON_PATH = "logo", "static/icon.svg"
 
@@ -86,6 +89,8 @@ LOGO_HEADERS = {
 
 def pages(offer: PageOffer, logo: Logo | None) -> list[BaseRoute]:
     """The pages, their files under ``/static``, and what they have to know, at ``/page.json``.
+
+    Where a route is called ``voice``, there is a page for its sound at ``/voice``.
 
     Args:
         offer: The last.
@@ -103,7 +108,9 @@ def pages(offer: PageOffer, logo: Logo | None) -> list[BaseRoute]:
     async def about(_request: Request) -> Response:
         return Response(told, media_type="application/json")
 
-    paths = [*map(page, PAGES), HttpRoute("/page.json", about)]
+    heard = any(route.name == VOICE for route in offer.routes)
+    shown = [name for name in PAGES if name != VOICE or heard]
+    paths = [*map(page, shown), HttpRoute("/page.json", about)]
     if logo is not None:
 
         async def picture(request: Request) -> Response:

@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.protocol.codecs import MsgpackCodec
@@ -109,7 +109,6 @@ VALUES = nested(SCALARS)
 PACKED = nested(SCALARS | st.binary(max_size=300) | st.sampled_from([inf, -inf]))
 
 
-@settings(max_examples=150, deadline=None)
 @given(value=PACKED)
 def test_what_was_packed_here_is_the_same_there(javascript: JavaScript, value: Any) -> None:
     assert msgspec.msgpack.decode(javascript.again(msgspec.msgpack.encode(value))) == value
@@ -120,7 +119,6 @@ def test_so_is_what_is_long(javascript: JavaScript, value: Any) -> None:
     assert javascript.again(msgspec.msgpack.encode(value)) == msgspec.msgpack.encode(value)
 
 
-@settings(max_examples=60, deadline=None)
 @given(value=VALUES, body=st.binary(max_size=300))
 def test_the_gateway_reads_what_a_page_sends(
     javascript: JavaScript, value: Any, body: bytes
@@ -138,7 +136,6 @@ def test_the_gateway_reads_what_a_page_sends(
             assert received.data == body
 
 
-@settings(max_examples=60, deadline=None)
 @given(value=VALUES, body=st.binary(max_size=300))
 def test_a_page_reads_what_the_gateway_sends(
     javascript: JavaScript, value: Any, body: bytes
@@ -160,7 +157,6 @@ def test_what_is_no_base64_is_refused_as_it_is_in_json(javascript: JavaScript) -
     assert msgspec.msgpack.decode(frame) == message
 
 
-@settings(max_examples=150, deadline=None)
 @given(data=st.binary(max_size=60))
 def test_bytes_that_nobody_has_packed(javascript: JavaScript, data: bytes) -> None:
     try:

@@ -580,6 +580,7 @@ async def test_pages_and_health(url: str) -> None:
         style = await http.get("/static/style.css")
         assert "access-control-allow-origin" not in style.headers
         assert (await http.get("/static/../pyproject.toml")).status_code == 404
+        assert (await http.get("/voice")).status_code == 404, "no route has that name"
         told = (await http.get("/page.json")).json()
         names = [route.pop("name") for route in told["routes"]]
         assert names == ["chat", "json", "lazy", "stateless", "prefix", "missing"]

@@ -1,0 +1,181 @@
+/**
+ * One sound from its first sample to its last, and what the model makes of it; apart from the page.
+ *
+ * @module
+ */
+
+import { SessionClient } from "../client.js";
+import { Chunks, FRAME, peaks, SAMPLE_RATE, toBytes } from "./pcm.js";
+import { checked, Sender } from "./sender.js";
+import { Speech } from "./speech.js";
+
+/** @typedef {import("../client.js").Options} Options */
+/** @typedef {import("./sender.js").Heard} Heard */
+
+/** How much of the sound is kept to be heard once more: the largest message that the model takes. */
+const KEPT = 60 * SAMPLE_RATE;
+
+/**
+ * Events: `sound` when there is more of it, `heard` when the model has said something, `speech` when
+ * speech begins or ends, and `session` with words for what happened to the session.
+ */
+export class Listening extends EventTarget {
+  /** Of each frame, from 0 to 1. @type {number[]} */
+  peaks = [];
+  /** Of each frame that was heard. @type {number[]} */
+  probabilities = [];
+  /** The round trip of each message, in milliseconds. @type {number[]} */
+  trips = [];
+  instance = "";
+  /** Whether there will be no more. */
+  over = false;
+  speech = new Speech();
+  client;
+  sender;
+  #options;
+  #chunks = new Chunks();
+  #kept = new Int16Array(KEPT);
+  #samples = 0;
+  /** By how many frames the model's numbers are behind: it knows nothing of those before. */
+  #unknown = 0;
+
+  /**
+   * @param {string} url Of the route.
+   * @param {Options} options
+   */
+  constructor(url, options) {
+    super();
+    this.#options = { ...options, binary: true };
+    this.client = new SessionClient(url, this.#options);
+    this.sender = new Sender(this.client, (heard, trip) => this.#heard(heard, trip));
+    this.client.addEventListener("renewed", (event) => {
+      const { reason, context } = /** @type {CustomEvent} */ (event).detail;
+      this.#notify("session", renewedText(reason, context, this.trips.length));
+    });
+    this.client.addEventListener("resumed", () =>
+      this.#notify("session", "The connection was lost; the session goes on over another one."),
+    );
+    this.client.connect();
+  }
+
+  /** How many frames the sound has, and a part of one at its end. */
+  get frames() {
+    return this.#samples / FRAME;
+  }
+
+  get seconds() {
+    return this.#samples / SAMPLE_RATE;
+  }
+
+  /** @param {Int16Array} samples */
+  take(samples) {
+    const room = Math.max(0, KEPT - this.#samples);
+    this.#kept.set(samples.subarray(0, room), KEPT - room);
+    this.#samples += samples.length;
+    for (const chunk of this.#chunks.push(samples)) this.#send(chunk);
+  }
+
+  /** There is no more sound: resolves when all of it was heard. */
+  async end() {
+    const rest = this.#chunks.rest();
+    if (rest.length > 0) this.#send(rest);
+    await this.sender.settled();
+    this.over = true;
+    this.speech.end();
+    this.client.close();
+    this.#notify("speech");
+  }
+
+  /** Leave it as it is. */
+  leave() {
+    this.over = true;
+    this.sender.fail("left");
+    this.client.close();
+  }
+
+  /**
+   * Let the model hear the first minute once more, in one message of a session of its own.
+   * @returns {Promise<{ same: number, of: number }>} How many frames it makes exactly the same of.
+   */
+  async compare() {
+    const client = new SessionClient(this.client.url, this.#options);
+    client.connect();
+    try {
+      const sound = this.#kept.subarray(0, this.#samples);
+      const { json } = await client.send({ bytes: toBytes(sound) });
+      const { probabilities } = checked(json);
+      const heard = this.probabilities.slice(0, probabilities.length);
+      const same = heard.filter((probability, frame) => probability === probabilities[frame]);
+      return { same: same.length, of: probabilities.length };
+    } finally {
+      client.close();
+    }
+  }
+
+  /** All numbers, exactly: comma-separated values. */
+  numbers() {
+    const rows = this.probabilities.map(
+      (probability, frame) => `${frame},${(frame * FRAME) / SAMPLE_RATE},${probability}`,
+    );
+    return ["frame,seconds,probability", ...rows, ""].join("\n");
+  }
+
+  /** @param {Int16Array} chunk */
+  #send(chunk) {
+    this.peaks.push(...peaks(chunk));
+    this.sender.send(chunk);
+    this.#notify("sound");
+  }
+
+  /**
+   * @param {Heard} heard
+   * @param {number} trip
+   */
+  #heard({ frame, probabilities, instance }, trip) {
+    const unknown = this.probabilities.length - frame;
+    if (unknown !== this.#unknown) {
+      this.#unknown = unknown;
+      this.#notify("session", `The model knows nothing of the first ${unknown} frames any more.`);
+    }
+    this.instance = instance;
+    this.trips.push(trip);
+    let changed = false;
+    for (const probability of probabilities) {
+      this.probabilities.push(probability);
+      changed = this.speech.add(probability) || changed;
+    }
+    this.#notify("heard");
+    if (changed) this.#notify("speech");
+  }
+
+  /**
+   * @param {string} type
+   * @param {string} [detail]
+   */
+  #notify(type, detail) {
+    this.dispatchEvent(new CustomEvent(type, { detail }));
+  }
+}
+
+/** @type {Record<string, string>} */
+const REASONS = {
+  lost: "The instance was lost",
+  expired: "The session had expired",
+  expiring: "The session was about to expire",
+};
+/** @type {Record<string, string>} */
+const CONTEXTS = {
+  replayed: "another has heard all of it again",
+  partial: "another has heard the newest of it again, so that the next numbers may differ a little",
+  lost: "another goes on without what came before",
+};
+
+/**
+ * @param {string} reason
+ * @param {string} context
+ * @param {number} messages
+ */
+function renewedText(reason, context, messages) {
+  const what = CONTEXTS[context] ?? "another goes on";
+  return `${REASONS[reason] ?? "The session was renewed"} after message ${messages}; ${what}.`;
+}

@@ -1,0 +1,98 @@
+/**
+ * Draws the sound, how likely speech is in it, and the round trip of each message.
+ *
+ * @module
+ */
+
+import { CHUNK, FRAME } from "./pcm.js";
+import { THRESHOLD } from "./speech.js";
+
+/** How many frames are shown while sound comes: ten seconds. */
+const SPAN = 312;
+/** How long a round trip is, in milliseconds, that is as high as there is room: a message's sound. */
+const SLOW = 256;
+
+/**
+ * @typedef {object} Shown
+ * @property {number[]} peaks Of each frame of the sound, from 0 to 1.
+ * @property {number[]} probabilities Of each frame that was heard.
+ * @property {number[]} trips Of each message that was heard, in milliseconds.
+ * @property {boolean} over Whether there will be no more: then all of it is shown.
+ */
+
+export class Plot {
+  #canvas;
+  #steps = matchMedia("(prefers-reduced-motion: reduce)");
+
+  /** @param {HTMLCanvasElement} canvas */
+  constructor(canvas) {
+    this.#canvas = canvas;
+  }
+
+  /** @param {Shown} shown */
+  draw({ peaks, probabilities, trips, over }) {
+    const context = this.#canvas.getContext("2d");
+    if (!context) return;
+    const { clientWidth: width, clientHeight: height } = this.#canvas;
+    const scale = globalThis.devicePixelRatio;
+    this.#canvas.width = Math.round(width * scale);
+    this.#canvas.height = Math.round(height * scale);
+    context.scale(scale, scale);
+    const style = getComputedStyle(this.#canvas);
+    const colour = (/** @type {string} */ name) => style.getPropertyValue(`--${name}`);
+    const span = over ? Math.max(SPAN, peaks.length) : SPAN;
+    const first = over ? 0 : this.#first(peaks.length);
+    const x = (/** @type {number} */ frame) => ((frame - first) * width) / span;
+    const thin = Math.max(1, width / span);
+    const sound = { top: 0, room: height * 0.4 };
+    const speech = { top: height * 0.45, room: height * 0.35 };
+    const trip = { top: height * 0.85, room: height * 0.15 };
+
+    context.fillStyle = colour("muted");
+    for (let frame = first; frame < peaks.length; frame += 1) {
+      const half = Math.max(0.5, (peaks[frame] * sound.room) / 2);
+      context.fillRect(x(frame), sound.top + sound.room / 2 - half, thin, 2 * half);
+    }
+
+    context.fillStyle = colour("mine");
+    for (let frame = first; frame < probabilities.length; frame += 1) {
+      const full = probabilities[frame] >= THRESHOLD;
+      if (full) context.fillRect(x(frame), speech.top, thin + 0.5, speech.room);
+    }
+    context.strokeStyle = colour("line");
+    context.beginPath();
+    for (const share of [0, THRESHOLD, 1]) {
+      const y = speech.top + (1 - share) * speech.room;
+      context.moveTo(0, y);
+      context.lineTo(width, y);
+    }
+    context.stroke();
+    context.strokeStyle = colour("accent");
+    context.lineWidth = 2;
+    context.lineJoin = "round";
+    context.beginPath();
+    for (let frame = first; frame < probabilities.length; frame += 1) {
+      const y = speech.top + (1 - probabilities[frame]) * speech.room;
+      if (frame === first) context.moveTo(x(frame + 0.5), y);
+      else context.lineTo(x(frame + 0.5), y);
+    }
+    context.stroke();
+
+    context.fillStyle = colour("wait");
+    const frames = CHUNK / FRAME;
+    for (let chunk = Math.floor(first / frames); chunk < trips.length; chunk += 1) {
+      const high = Math.max(1, Math.min(1, trips[chunk] / SLOW) * trip.room);
+      const left = x(chunk * frames);
+      context.fillRect(left, trip.top + trip.room - high, x((chunk + 1) * frames) - left - 1, high);
+    }
+  }
+
+  /**
+   * The first frame that is shown of so many; where motion is not wanted it moves seldom.
+   * @param {number} frames
+   */
+  #first(frames) {
+    const step = this.#steps.matches ? SPAN / 2 : 1;
+    return Math.max(0, Math.ceil((frames - SPAN) / step) * step);
+  }
+}
