@@ -9,7 +9,7 @@ they share.
 """
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from gateway.config import AwsSettings, RouteSettings, ServerSettings, Settings, StoreSettings
@@ -101,12 +101,7 @@ async def demo(
                     if signals.received:
                         return
                 endpoints = [*_language_models(llamas), builtin, slow]
-        try:
-            check_installed()
-        except VoiceModelUnavailable as missing:
-            say(f"The route {VOICE} is not here, since {missing}")
-        else:
-            endpoints.append(Endpoint(VOICE, [VoiceModel(name) for name in names]))
+        endpoints += _voice(names, say)
         with apart_from_aws(AWS_ACCESS_KEY_ID=ACCESS_KEY, AWS_SECRET_ACCESS_KEY=SECRET_KEY):
             async with running(endpoints, bucket=bucket, queue=queue) as url:
                 say(f"SageMaker on this machine: {url}")
@@ -114,14 +109,15 @@ async def demo(
                 lose = f"curl -X POST {url}/_local/builtin/instances/i-1/lose"
                 say(f"Lose an instance ({routes}), and its conversations go on: {lose}")
                 settings = _settings(url, endpoints, port, replicas, store)
+                ready = _ready(settings, say, on_ready)
                 if replicas == 1:
-                    await serve(settings, on_ready=on_ready, signals=signals)
+                    await serve(settings, on_ready=ready, signals=signals)
                     return
 
                 def tell(pid: int) -> None:
                     say(f"Lose a replica, and its conversations go on at another: kill -9 {pid}")
 
-                await supervise(settings, on_ready=on_ready, on_worker=tell, signals=signals)
+                await supervise(settings, on_ready=ready, on_worker=tell, signals=signals)
 
 
 @contextlib.contextmanager
@@ -139,6 +135,29 @@ def _store(replicas: int) -> Iterator[StoreSettings]:
                 "lease_seconds": LEASE_SECONDS,
             }
         )
+
+
+def _ready(
+    settings: Settings, say: Callable[[str], None], on_ready: Callable[[str], None]
+) -> Callable[[str], None]:
+    """Tells of the second page too, where there is one."""
+
+    def ready(url: str) -> None:
+        if VOICE in settings.routes:
+            say(f"A model that listens, by binary messages: {url}/{VOICE}")
+        on_ready(url)
+
+    return ready
+
+
+def _voice(names: Sequence[str], say: Callable[[str], None]) -> list[Endpoint]:
+    """The model that listens, where its package is installed."""
+    try:
+        check_installed()
+    except VoiceModelUnavailable as missing:
+        say(f"The route {VOICE} is not here, since {missing}")
+        return []
+    return [Endpoint(VOICE, [VoiceModel(name) for name in names])]
 
 
 def _language_models(llamas: Mapping[str, Llama]) -> list[Endpoint]:

