@@ -137,7 +137,7 @@ class VoiceModel(StatefulContainer[Hearing]):
         loop = asyncio.get_running_loop()
         hearing = loop.run_in_executor(self._ear, conversation.hear, body, self.name)
         # A turn counts when it begins: a caller who goes away does not take its sound back.
-        hearing.add_done_callback(lambda done: done.exception())
+        hearing.add_done_callback(lambda done: done.cancelled() or done.exception())
         heard = await asyncio.shield(hearing)
         sent = {**opened, CUSTOM_ATTRIBUTES: attributes, "content-type": "application/json"}
         return ContainerReply(200, sent, msgspec.json.encode(heard))

@@ -82,7 +82,7 @@ export class Listening extends EventTarget {
     await this.sender.settled();
     this.over = true;
     this.speech.end();
-    this.client.close();
+    if (this.client.state !== "closed") this.client.close();
     this.#notify("speech");
   }
 

@@ -292,11 +292,14 @@ async function fromMicrophone(stream, to, stopped) {
         finish(`The microphone is off: ${MAX_SECONDS / 60} minutes are as long as a sound may be.`);
       } else if (behind >= MAX_BEHIND) {
         finish(
-          `The network is slower than speech: ${MAX_BEHIND} seconds wait to be sent. The microphone is ` +
+          `The connection is too slow: ${MAX_BEHIND} seconds of sound wait to be sent. The microphone is ` +
             "off; what it has heard is sent in order, and nothing of it is lost.",
         );
       } else if (behind >= NOTABLY_BEHIND) {
-        problem(`The network is slower than speech: ${Math.round(behind)} seconds wait to be sent.`);
+        problem(
+          `${Math.round(behind)} seconds of sound wait to be sent: the connection is slow, or another ` +
+            "instance hears everything again. Nothing is lost.",
+        );
       } else if (!page.problem.hidden) {
         problem("");
       }

@@ -57,6 +57,25 @@ async def test_the_page_signs_in(guarded: Process, key: str, new_chat: NewChat) 
     refusals(chat)
 
 
+async def test_the_page_for_sound_signs_in(
+    key: str, start_gateway: Start, new_chat: NewChat, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GATEWAY_ROUTES__VOICE__ENDPOINT_NAME", "my-endpoint")
+    chat = await new_chat()
+    page = chat.page
+    await page.goto(f"{start_gateway().url}/voice")
+    sample = page.get_by_role("button", name="Use the sample")
+    await sample.click()
+    await expect(page.get_by_role("alert")).to_contain_text("not signed in")
+    await page.get_by_label("Key or token").fill(key)
+    await page.keyboard.press("Enter")
+    await expect(page.get_by_label("Key or token")).to_be_hidden()
+    await sample.click()
+    await expect(page.get_by_role("alert")).to_contain_text("not answer as a model of voice")
+    assert key not in await page.content()
+    refusals(chat)
+
+
 async def test_a_page_that_is_loaded_again_asks_again_and_goes_on(
     guarded: Process, key: str, new_chat: NewChat
 ) -> None:

@@ -129,7 +129,7 @@ async def test_what_can_go_wrong_is_said(stage: tuple[str, Process], new_chat: N
 @pytest.mark.long
 async def test_the_microphone(stage: tuple[str, Process]) -> None:
     """A browser that takes the sample for its microphone, which has another sample rate."""
-    url, _ = stage
+    url, platform = stage
     arguments = [
         *ARGUMENTS,
         "--use-fake-ui-for-media-stream",
@@ -143,6 +143,11 @@ async def test_the_microphone(stage: tuple[str, Process]) -> None:
         await page.goto(f"{url}/voice")
         await page.get_by_role("button", name="Use the microphone").click()
         await expect(page.locator("#segments li")).to_have_count(1)
+        # Each call takes as long as eight messages: more and more of them wait.
+        admin(platform, "/faults", delay_seconds=2.0)
+        await expect(page.get_by_role("alert")).to_contain_text("seconds of sound wait to be sent")
+        admin(platform, "/faults", delay_seconds=0.0)
+        await expect(page.get_by_role("alert")).to_be_hidden()
         await page.get_by_role("button", name="Stop").click()
         await over(page)
         await expect(page.get_by_role("button", name="Use the microphone")).to_be_focused()

@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.integration.conftest import AWS
-from tests.integration.test_readme_container import ROOT, House, block
+from tests.integration.test_readme_container import CONTAINER, ROOT, block, shell
 from tests.support.client import MSGPACK, Client, client, in_time, raw
 from tests.support.node import run
 from tests.support.processes import Process, admin, gateway, local
@@ -191,8 +191,14 @@ async def test_what_is_no_longer_kept_is_not_heard_again(stage: tuple[str, Proce
 
 
 async def test_the_container_of_the_document(stack: ExitStack, tmp_path: Path) -> None:
-    house = House(tmp_path, stack, code=block(VOICE, "python"), config=block(VOICE, "toml"))
-    async with client(house.gateway.websocket, MSGPACK, route="voice") as chat:
+    (tmp_path / "container.py").write_text(block(VOICE, "python"))
+    container = Process(shell(tmp_path, CONTAINER.replace("--port 8081", "--port 0")), tmp_path)
+    stack.callback(container.stop)
+    platform = stack.enter_context(local("--container", container.url))
+    config = block(VOICE, "toml").replace("http://127.0.0.1:9000", platform.url)
+    (tmp_path / "gateway.toml").write_text(config)
+    front = stack.enter_context(gateway(tmp_path / "gateway.toml"))
+    async with client(front.websocket, MSGPACK, route="voice") as chat:
         await chat.open()
         got: list[float] = []
         for number, chunk in enumerate(cut(SOUND, [33_333])):
@@ -202,16 +208,16 @@ async def test_the_container_of_the_document(stack: ExitStack, tmp_path: Path) -
         assert failed["error"]["message"].endswith("(status 415).")
         await chat.send("session.close")
         await chat.until("session.closed")
-    (instance,) = admin(house.platform)["instances"]
+    (instance,) = admin(platform)["instances"]
     assert (instance["opened"], instance["closed"]) == (1, 1)
     script = block(VOICE, "js").replace("./client.js", (ROOT / "static" / "client.js").as_uri())
-    script = script.replace("ws://127.0.0.1:8080", house.gateway.websocket)
+    script = script.replace("ws://127.0.0.1:8080", front.websocket)
     node = 'import { WebSocket } from "ws";\nglobalThis.WebSocket = WebSocket;\n'
     (tmp_path / "node").mkdir()
     silence = await asyncio.to_thread(run, tmp_path / "node", node + script)
     assert silence == offline(bytes(8_192))
     headers = {"Content-Type": "application/json"}
-    async with httpx.AsyncClient(base_url=house.container.url, timeout=20 * UNIT) as http:
+    async with httpx.AsyncClient(base_url=container.url, timeout=20 * UNIT) as http:
         assert (await http.get("/ping")).is_success
         nobody = await http.post(
             "/invocations", content=b'{"requestType":"CLOSE"}', headers=headers
