@@ -13,10 +13,11 @@ import pytest
 
 from gateway.client import Notice, Resumed, connect
 from tests.integration.conftest import Start
-from tests.support.client import client
+from tests.support.client import MSGPACK, client
 from tests.support.processes import Process
 from tests.support.timing import UNIT
 from tests.support.tree import descendants, gone
+from tests.support.voice import offline
 
 
 @pytest.mark.long
@@ -71,6 +72,12 @@ async def test_a_model_that_forgets_is_told_everything_again() -> None:
             assert told.endswith("Your name is Ada.")
             renewed = next(m for m in chat.messages if m["type"] == "session.renewed")
             assert (renewed["reason"], renewed["context"]) == ("lost", "replayed")
+        async with client(process.websocket, MSGPACK, route="voice") as ear:
+            await ear.open()
+            await ear.send("message.send", id="1", bytes=bytes(8_192))
+            heard = await ear.until("message.done", id="1")
+            assert heard["json"]["probabilities"] == offline(bytes(8_192))
+        assert f"{process.url}/voice" in process.output
         assert process.stop() == 0
         assert "Traceback" not in process.output
     finally:
