@@ -28,7 +28,7 @@ needed = command -v $(1) >/dev/null \
 	|| { echo "$(1) is needed: apt-get install $(1)" >&2; exit 1; }
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test long hostile autobahn load fuzz soak chaos lint types unit coverage mutants mutants-short search compat lock licences sbom audit bench instructions format clean browser curl prometheus proxies node litellm
+.PHONY: help demo test docs links long hostile autobahn load fuzz soak chaos lint types unit coverage mutants mutants-short search compat lock licences sbom audit bench instructions format clean browser curl prometheus proxies node litellm
 
 help: ## show this text
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -48,7 +48,20 @@ $(INSTALLED): pyproject.toml requirements-dev.lock | $(BIN)/python
 demo: $(INSTALLED) ## run the gateway with a language model, ready to chat
 	$(BIN)/session-gateway demo
 
-test: lint types unit ## lint, types, and all tests but the longest
+test: lint types docs unit ## lint, types, the documents, and all tests but the longest
+
+# What a page warns of is an error; links to elsewhere are `make links`, for which there is a network.
+SPHINX = $(BIN)/sphinx-build --quiet --nitpicky --fail-on-warning --fresh-env -c docs artifacts/pages
+
+docs: $(INSTALLED) ## build the documents in artifacts/site, and check their links
+	@mkdir -p artifacts/pages
+	@rm -rf artifacts/site
+	$(SPHINX) artifacts/site
+	$(BIN)/python -m tests.documents.site artifacts/site
+
+links: $(INSTALLED) ## ask whether what the documents link to elsewhere is there
+	@mkdir -p artifacts/pages
+	$(SPHINX) -b linkcheck artifacts/links
 
 long: $(INSTALLED) browser proxies node litellm ## run the longest tests, and try more examples
 	SCHEDULES=100 $(BIN)/pytest $(PYTEST_FLAGS) --hypothesis-profile=long -m '$(LONG)'

@@ -1,0 +1,111 @@
+"""The documents as a site, for Sphinx: ``make docs``.
+
+The pages are the Markdown files of this repository as they are, so that they read the same here, in
+an editor and where the repository is hosted. This gathers them into one folder, lets their links
+lead from page to page there, and makes the table of contents of the links in ``docs/index.md``.
+"""
+
+import re
+import shutil
+import tomllib
+from itertools import chain
+from pathlib import Path
+
+from sphinx.application import Sphinx
+from sphinx.util import logging
+
+ROOT = Path(__file__).parents[1]
+PAGES = {
+    ROOT / "README.md": "overview.md",
+    ROOT / "SECURITY.md": "security.md",
+    ROOT / "CONTRIBUTING.md": "contributing.md",
+    ROOT / "CHANGELOG.md": "changelog.md",
+    ROOT / "gateway" / "protocol" / "PROTOCOL.md": "protocol.md",
+    **{file: file.name for file in (ROOT / "docs").glob("*.md")},
+}
+LINK = re.compile(r"(?P<text>!?\[(?:[^\[\]]|\[[^\]]*\]\([^)]*\))*\])\((?P<to>[^)\s]+)\)")
+FENCE = re.compile(r"^(```.*?^```$)", re.MULTILINE | re.DOTALL)
+
+project = "session-gateway"
+author = "the authors of session-gateway"
+release = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+
+extensions = ["myst_parser"]
+myst_heading_anchors = 4
+highlight_language = "none"
+
+html_theme = "furo"
+html_title = f"session-gateway {release}"
+html_favicon = str(ROOT / "static" / "icon.svg")
+html_copy_source = False
+html_show_copyright = False
+html_theme_options = {
+    # The colours of static/theme.css, so that the pages of a gateway and these go together.
+    "light_css_variables": {"color-brand-primary": "#2451b3", "color-brand-content": "#2451b3"},
+    "dark_css_variables": {"color-brand-primary": "#8ab4ff", "color-brand-content": "#8ab4ff"},
+}
+
+linkcheck_ignore = [r"https?://(localhost|127\.0\.0\.1|[\w.]*example\.com)", r"wss?://"]
+linkcheck_anchors = False
+
+log = logging.getLogger(__name__)
+
+
+def setup(app: Sphinx) -> None:
+    """Gather the pages, before Sphinx looks for them."""
+    folder = Path(app.srcdir)
+    shutil.rmtree(folder)
+    for file, name in PAGES.items():
+        page = folder / name
+        page.parent.mkdir(parents=True, exist_ok=True)
+        page.write_text(staged(file, folder))
+    app.connect("source-read", with_contents)
+
+
+def staged(file: Path, folder: Path) -> str:
+    """A page's text with the links that it needs in that folder; fenced blocks stay as they are."""
+    parts = FENCE.split(file.read_text())
+    for place in range(0, len(parts), 2):
+        parts[place] = LINK.sub(lambda link: led(link, file, folder), parts[place])
+    return "".join(parts)
+
+
+def led(link: re.Match[str], file: Path, folder: Path) -> str:
+    """A link to another page, to a file that is copied beside the pages, or as it is."""
+    text = LINK.sub(lambda inner: led(inner, file, folder), link["text"][1:])
+    text = link["text"][0] + text
+    path, _, anchor = link["to"].partition("#")
+    if not path or re.match(r"\w+:", path):
+        return f"{text}({link['to']})"
+    target = (file.parent / path).resolve()
+    if target in PAGES:
+        return f"{text}({PAGES[target]}{'#' * bool(anchor)}{anchor})"
+    if target.is_dir():  # a page has nothing to show of it
+        return text[1:-1]
+    if not target.is_file():
+        log.warning("no such file: %s", link["to"], location=str(file.relative_to(ROOT)))
+        return text
+    copy = Path("files") / target.relative_to(ROOT)
+    (folder / copy).parent.mkdir(parents=True, exist_ok=True)
+    shutil.copy(target, folder / copy)
+    return f"{text}({copy})"
+
+
+def with_contents(_app: Sphinx, page: str, source: list[str]) -> None:
+    """Give the first page the tables of contents that its sections' links are.
+
+    A document that none of them names is in a section of its own, so that it can be found.
+    """
+    if page != "index":
+        return
+    sections = re.split(r"^## (.*)$", source[0], flags=re.MULTILINE)[1:]
+    contents = {
+        title: [to.removesuffix(".md") for _, to in LINK.findall(text) if to.endswith(".md")]
+        for title, text in zip(sections[::2], sections[1::2], strict=True)
+    }
+    named = {"index", *chain.from_iterable(contents.values())}
+    contents["More"] = sorted({name.removesuffix(".md") for name in PAGES.values()} - named)
+    for title, pages in contents.items():
+        if pages:
+            lines = ["```{toctree}", ":hidden:", f":caption: {title}", "", *pages, "```"]
+            source[0] += "\n" + "\n".join(lines) + "\n"
