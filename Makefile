@@ -28,7 +28,7 @@ needed = command -v $(1) >/dev/null \
 	|| { echo "$(1) is needed: apt-get install $(1)" >&2; exit 1; }
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test docs links long hostile autobahn load fuzz soak chaos lint types unit coverage mutants mutants-short search compat lock licences sbom audit bench instructions format clean browser curl prometheus proxies node litellm
+.PHONY: help demo test docs links reference long hostile autobahn load fuzz soak chaos lint types unit coverage mutants mutants-short search compat lock licences sbom audit bench instructions format clean browser curl prometheus proxies node litellm
 
 help: ## show this text
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -52,6 +52,9 @@ test: lint types docs unit ## lint, types, the documents, and all tests but the 
 
 # What a page warns of is an error; links to elsewhere are `make links`, for which there is a network.
 SPHINX = $(BIN)/sphinx-build --quiet --nitpicky --fail-on-warning --fresh-env -c docs artifacts/pages
+
+reference: $(INSTALLED) ## write what the documents have from the code
+	$(BIN)/python -m tests.documents.reference
 
 docs: $(INSTALLED) ## build the documents in artifacts/site, and check their links
 	@mkdir -p artifacts/pages

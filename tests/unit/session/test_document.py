@@ -58,8 +58,13 @@ def test_every_timer_is_in_the_document() -> None:
     assert all(f"| `{timer.value}` |" in text for timer in Timer)
 
 
-if __name__ == "__main__":
+def written() -> str:
+    """The document with its tables as they should be."""
     text = DOCUMENT.read_text()
     for name in TABLES:
         text = place(name).sub(printed(name).replace("\\", r"\\"), text)
-    DOCUMENT.write_text(text)
+    return text
+
+
+if __name__ == "__main__":
+    DOCUMENT.write_text(written())
