@@ -26,6 +26,14 @@ PAGES = {
 LINK = re.compile(r"(?P<text>!?\[(?:[^\[\]]|\[[^\]]*\]\([^)]*\))*\])\((?P<to>[^)\s]+)\)")
 FENCE = re.compile(r"^(```.*?^```$)", re.MULTILINE | re.DOTALL)
 
+ACCESSIBLE = {
+    '<p class="caption" role="heading">': '<p class="caption" role="heading" aria-level="2">',
+    '<aside class="sidebar-drawer">': '<aside class="sidebar-drawer" aria-label="All pages">',
+    '<aside class="toc-drawer">': '<aside class="toc-drawer" aria-label="This page">',
+    '<aside class="toc-drawer no-toc">': '<aside class="toc-drawer no-toc" aria-label="This page">',
+    "<pre>": '<pre tabindex="0">',
+}
+
 project = "session-gateway"
 author = "the authors of session-gateway"
 release = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
@@ -60,6 +68,7 @@ def setup(app: Sphinx) -> None:
         page.parent.mkdir(parents=True, exist_ok=True)
         page.write_text(staged(file, folder))
     app.connect("source-read", with_contents)
+    app.connect("build-finished", made_accessible)
 
 
 def staged(file: Path, folder: Path) -> str:
@@ -100,12 +109,28 @@ def with_contents(_app: Sphinx, page: str, source: list[str]) -> None:
         return
     sections = re.split(r"^## (.*)$", source[0], flags=re.MULTILINE)[1:]
     contents = {
-        title: [to.removesuffix(".md") for _, to in LINK.findall(text) if to.endswith(".md")]
+        title: {
+            to.removesuffix(".md"): words.strip("[]")
+            for words, to in LINK.findall(text)
+            if to.endswith(".md")
+        }
         for title, text in zip(sections[::2], sections[1::2], strict=True)
     }
     named = {"index", *chain.from_iterable(contents.values())}
-    contents["More"] = sorted({name.removesuffix(".md") for name in PAGES.values()} - named)
-    for title, pages in contents.items():
+    others = sorted({name.removesuffix(".md") for name in PAGES.values()} - named)
+    for title, pages in [*contents.items(), ("More", dict.fromkeys(others))]:
         if pages:
-            lines = ["```{toctree}", ":hidden:", f":caption: {title}", "", *pages, "```"]
+            entries = [f"{words} <{name}>" if words else name for name, words in pages.items()]
+            lines = ["```{toctree}", ":hidden:", f":caption: {title}", "", *entries, "```"]
             source[0] += "\n" + "\n".join(lines) + "\n"
+
+
+def made_accessible(app: Sphinx, error: Exception | None) -> None:
+    """Put in what the theme leaves out for a screen reader and for the keyboard."""
+    if error is not None or app.builder.format != "html":
+        return
+    for file in Path(app.outdir).rglob("*.html"):
+        text = file.read_text()
+        for there, wanted in ACCESSIBLE.items():
+            text = text.replace(there, wanted)
+        file.write_text(text)

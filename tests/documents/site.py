@@ -12,6 +12,8 @@ from urllib.parse import unquote, urlsplit
 
 LOADS = {"script": "src", "img": "src", "link": "href", "iframe": "src", "source": "src"}
 """What a browser fetches with a page, by the attribute that names it."""
+NEEDED = {"aside": "aria-label", "pre": "tabindex", "img": "alt"}
+"""What an element is asked to have, for who reads the page by ear or by keyboard."""
 STYLE = re.compile(r"(?:url\(|@import\s+)[\"']?((?:https?:)?//[^\"')]+)")
 
 
@@ -22,6 +24,7 @@ class Page(HTMLParser):
         ids: Where links to it may lead.
         links: What it links to.
         loads: What it fetches.
+        lacks: What its elements should have and do not.
     """
 
     def __init__(self, text: str) -> None:
@@ -29,12 +32,16 @@ class Page(HTMLParser):
         self.ids: set[str] = set()
         self.links: set[str] = set()
         self.loads: set[str] = set()
+        self.lacks: set[str] = set()
         self.feed(text)
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         """See `HTMLParser`."""
         given = {name: value for name, value in attrs if value}
         self.ids.update(given[name] for name in ("id", "name") if name in given)
+        wanted = "aria-level" if given.get("role") == "heading" else NEEDED.get(tag)
+        if wanted and wanted not in given:
+            self.lacks.add(f"<{tag}> without {wanted}")
         if tag == "a" and "href" in given:
             self.links.add(given["href"])
         if LOADS.get(tag) in given:
@@ -46,6 +53,7 @@ def wrong(site: Path) -> Iterator[str]:
     pages = {file: Page(file.read_text()) for file in site.rglob("*.html")}
     for file, page in pages.items():
         where = file.relative_to(site)
+        yield from (f"{where}: {each}" for each in sorted(page.lacks))
         for address in sorted(page.links | page.loads):
             if urlsplit(address).netloc:
                 if address in page.loads:

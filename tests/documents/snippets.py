@@ -32,8 +32,9 @@ from gateway.security.keys import Entry
 ROOT = Path(__file__).parents[2]
 NODE = str(Path(sys.executable).with_name("node"))
 PROGRAMS = frozenset(
-    {"cat", "cd", "curl", "docker", "echo", "export", "helm", "install", "kubectl", "mkdir"}
-    | {"npm", "openssl", "pip", "python", "python3", "sudo", "unset", "uvicorn", "."}
+    {"apt-get", "cat", "cd", "curl", "docker", "echo", "export", "helm", "install", "kubectl"}
+    | {"mkdir", "npm", "openssl", "pip", "python", "python3", "systemctl", "unset", "useradd"}
+    | {"uvicorn", "."}
 )
 """Programs of others, whose options are not looked at."""
 MESSAGES: Mapping[str, Any] = MappingProxyType(
@@ -165,7 +166,9 @@ def commands(text: str) -> Iterator[list[str]]:
 def command(words: list[str]) -> None:
     """One command."""
     name, *arguments = words
-    match name:
+    match name.removeprefix("/opt/session-gateway/bin/"):
+        case "sudo":
+            command(arguments[2:] if arguments[0] == "-u" else arguments)
         case "session-gateway":
             options(arguments)
         case "make":
@@ -177,7 +180,7 @@ def command(words: list[str]) -> None:
         case "python" if arguments[:1] == ["-m"]:
             assert importlib.util.find_spec(arguments[1]), arguments[1]
         case _:
-            known = name in PROGRAMS or name.startswith("deploy/") or (ROOT / name).exists()
+            known = Path(name).name in PROGRAMS or (ROOT / name).exists()
             assert known, f"{name} is not known"
 
 

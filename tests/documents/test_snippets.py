@@ -78,6 +78,8 @@ def test_the_exceptions_are_there() -> None:
         ("sh", "session-gateway serve --prot 8080\n"),
         ("sh", "session-gateway chat one two\n"),
         ("sh", "session-gateway sevre\n"),
+        ("sh", "sudo -u ada /opt/session-gateway/bin/session-gateway check --file x\n"),
+        ("sh", "sudo systemclt daemon-reload\n"),
         ("sh", "cd x && session-gateway local --continer http://127.0.0.1:1\n"),
         ("sh", "make tset\n"),
         ("sh", "aws sagemaker delete-endpoint --endpoint my-endpoint\n"),
