@@ -152,9 +152,10 @@ def members(name: str, source: str) -> Iterator[tuple[str, Comment]]:
     """What a class has for others, by the name with which it is written."""
     body = source[source.index(f"export class {name}") :]
     for comment in comments(body[: body.find("\n}\n")]):
-        if comment.indent != 2 or comment.text.startswith(PARTS):
-            continue
         code = comment.code
+        own = comment.indent == 2 or code.startswith("this.")  # what a constructor sets
+        if not own or comment.text.startswith(PARTS):
+            continue
         if match := re.match(r"(?:this\.)?(\w+) ?=|get (\w+)\(", code):
             yield match[1] or match[2], comment
         elif code.startswith("constructor(url"):

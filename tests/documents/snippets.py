@@ -146,13 +146,26 @@ def shell(text: str) -> None:
         command(words)
 
 
+def console(text: str) -> None:
+    """Commands with a prompt before them, and what they print."""
+    prompts = [line.removeprefix("$ ") for line in text.splitlines() if line.startswith("$ ")]
+    assert prompts, "no command"
+    shell("\n".join(prompts))
+
+
 def commands(text: str) -> Iterator[list[str]]:
     """The commands of a script without loops, each as its words."""
-    for line in text.replace("\\\n", " ").splitlines():
-        lexer = shlex.shlex(line, posix=True, punctuation_chars="|&;<>")
-        lexer.whitespace_split = True
+    line = ""
+    for more in text.replace("\\\n", " ").splitlines():
+        line += more
+        try:
+            tokens = split(line)
+        except ValueError:  # a quotation goes on in the next line
+            line += "\n"
+            continue
+        line = ""
         words: list[str] = []
-        for token in [*lexer, ";"]:
+        for token in [*tokens, ";"]:
             if not set(token) <= set("|&;"):
                 words.append(token)
                 continue
@@ -161,6 +174,17 @@ def commands(text: str) -> Iterator[list[str]]:
             if words:
                 yield list(itertools.takewhile(lambda word: word[0] not in "<>", words))
             words = []
+
+
+def split(line: str) -> list[str]:
+    """The words of a line, and what stands between commands.
+
+    Raises:
+        ValueError: A quotation does not end.
+    """
+    lexer = shlex.shlex(line, posix=True, punctuation_chars="|&;<>")
+    lexer.whitespace_split = True
+    return list(lexer)
 
 
 def command(words: list[str]) -> None:
@@ -236,6 +260,7 @@ KINDS: Mapping[str, Callable[[str], None]] = MappingProxyType(
         "caddy": caddy,
         "dockerfile": dockerfile,
         "sh": shell,
+        "console": console,
         "": conversation,
     }
 )

@@ -32,3 +32,5 @@ def test_all_that_the_client_exports_is_there() -> None:
     names = javascript_api.exported()
     assert len(names) > 10
     assert all(f"\n## `{name}`\n" in text for name in names)
+    for member in ("new SessionClient(url, options)", "send(body, id)", "restart(url)", "cancel"):
+        assert f"\n### `{member}`\n" in text, member
