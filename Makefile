@@ -54,6 +54,9 @@ test: lint types docs unit ## lint, types, the documents, and all tests but the 
 SPHINX = $(BIN)/sphinx-build --quiet --nitpicky --fail-on-warning --fresh-env -c docs artifacts/pages
 
 reference: $(INSTALLED) ## write what the documents have from the code
+	$(BIN)/python -m tests.unit.test_documents
+	$(BIN)/python -m tests.unit.test_metrics
+	$(BIN)/python -m tests.unit.session.test_document
 	$(BIN)/python -m tests.documents.reference
 
 docs: $(INSTALLED) ## build the documents in artifacts/site, and check their links

@@ -1,12 +1,10 @@
-"""``python -m tests.documents.reference`` writes what the documents have from the code."""
+"""``python -m tests.documents.reference`` writes the documents of this folder from the code."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
 
 from tests.documents import commands, events, javascript_api, python_api
-from tests.unit import test_documents
-from tests.unit.session import test_document
 
 DOCS = Path(__file__).parents[2] / "docs"
 WRITTEN: Mapping[str, Callable[[str], str]] = MappingProxyType(
@@ -23,5 +21,3 @@ if __name__ == "__main__":
     for name, written in WRITTEN.items():
         file = DOCS / name
         file.write_text(written(file.read_text() if file.exists() else ""))
-    test_documents.CONFIGURATION.write_text(test_documents.printed())
-    test_document.DOCUMENT.write_text(test_document.written())

@@ -58,13 +58,8 @@ def test_every_timer_is_in_the_document() -> None:
     assert all(f"| `{timer.value}` |" in text for timer in Timer)
 
 
-def written() -> str:
-    """The document with its tables as they should be."""
+if __name__ == "__main__":
     text = DOCUMENT.read_text()
     for name in TABLES:
         text = place(name).sub(printed(name).replace("\\", r"\\"), text)
-    return text
-
-
-if __name__ == "__main__":
-    DOCUMENT.write_text(written())
+    DOCUMENT.write_text(text)
