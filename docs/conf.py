@@ -12,6 +12,7 @@ from itertools import chain
 from pathlib import Path
 
 from sphinx.application import Sphinx
+from sphinx.errors import ConfigError
 from sphinx.util import logging
 
 ROOT = Path(__file__).parents[1]
@@ -62,6 +63,8 @@ log = logging.getLogger(__name__)
 def setup(app: Sphinx) -> None:
     """Gather the pages, before Sphinx looks for them."""
     folder = Path(app.srcdir)
+    if not folder.is_relative_to(ROOT / "artifacts") and any(folder.iterdir()):
+        raise ConfigError(f"{folder} is not a folder for copies of the pages; see `make docs`")
     shutil.rmtree(folder)
     for file, name in PAGES.items():
         page = folder / name
