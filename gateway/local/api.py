@@ -56,12 +56,25 @@ def model_error(status: int, message: str, endpoint: str) -> ApiError:
     )
 
 
+def access_denied(action: str, endpoint: str) -> ApiError:
+    """What nobody has allowed whoever calls, in IAM's words."""
+    return ApiError(
+        "AccessDeniedException",
+        403,
+        "User: arn:aws:sts::000000000000:assumed-role/gateway/local is not authorized to perform: "
+        f"sagemaker:{action} on resource: "
+        f"arn:aws:sagemaker:us-east-1:000000000000:endpoint/{endpoint} because no identity-based "
+        f"policy allows the sagemaker:{action} action",
+    )
+
+
 PLATFORM_ERRORS: Mapping[str, tuple[int, str]] = {
     "ThrottlingException": (400, "Rate exceeded"),
     "ModelNotReadyException": (429, "The model is not ready for inference requests."),
     "ServiceUnavailable": (503, "The service is currently unavailable."),
     "InternalFailure": (500, "An internal failure occurred."),
     "InternalDependencyException": (530, "An internal dependency failed."),
+    "ExpiredTokenException": (403, "The security token included in the request is expired"),
 }
 """Errors that faults can ask for by name, with status and message."""
 
@@ -108,6 +121,7 @@ class InputModel:
     """
 
     def __init__(self, operation: str, body_bytes: int | None = None) -> None:
+        self.operation = operation
         members = _service().operation_model(operation).input_shape.members
         self.body_bytes = body_bytes or int(members["Body"].metadata["max"])
         self.parameters = [

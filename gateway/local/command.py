@@ -19,13 +19,13 @@ from click.core import ParameterSource
 
 if TYPE_CHECKING:
     from gateway.local.containers import Container
-    from gateway.local.faults import BreakMode, ErrorName
+    from gateway.local.faults import Action, BreakMode, ErrorName
     from gateway.local.llama import Llama
     from gateway.local.platform import Endpoint
     from gateway.local.stateful import Dialect, Expires
 
 # The help has these; they are written out because the modules that define them are slow to import.
-DIALECTS = ("container-standards", "torchserve", "first-message")
+DIALECTS = ("container-standards", "torchserve", "first-message", "stateless")
 EXPIRES = ("standard", "absent", "naive")
 ERRORS = (
     "ThrottlingException",
@@ -33,8 +33,10 @@ ERRORS = (
     "ServiceUnavailable",
     "InternalFailure",
     "InternalDependencyException",
+    "ExpiredTokenException",
     "ModelError",
 )
+ACTIONS = ("InvokeEndpoint", "InvokeEndpointAsync", "InvokeEndpointWithResponseStream")
 BREAK_MODES = ("exception", "time", "internal", "cut")
 KEYS = {"access_key": "local", "secret_key": "local-secret", "region": "us-east-1"}
 
@@ -210,6 +212,13 @@ _secret = _matching(r"[!-~]+", "printable characters, without spaces")
     type=_Seconds(zero=True),
     help="Seconds that every part of a stream waits.",
 )
+@click.option("--deny", multiple=True, type=click.Choice(ACTIONS), help="What callers may not do.")
+@click.option(
+    "--clock",
+    default=0,
+    type=_Whole(-86_400, 86_400),
+    help="Seconds that the clock is ahead by which signatures are checked.",
+)
 @click.option("--lose", multiple=True, help="Name of an instance that is lost, such as i-1.")
 @click.pass_context
 def local(  # noqa: PLR0917 - click passes them by name
@@ -239,6 +248,8 @@ def local(  # noqa: PLR0917 - click passes them by name
     part_bytes: int | None,
     part_seed: int | None,
     delay_parts: float,
+    deny: tuple["Action", ...],
+    clock: int,
     lose: tuple[str, ...],
 ) -> None:
     """Run SageMaker Runtime on this machine, in front of a model of its own or your containers.
@@ -300,6 +311,7 @@ def local(  # noqa: PLR0917 - click passes them by name
             part_seed=part_seed,
             delay_parts_seconds=delay_parts,
             delay_work_seconds=delay_work,
+            denies=frozenset(deny),
         )
     )
     names = [instance.name for instance in endpoint.instances]
@@ -311,7 +323,8 @@ def local(  # noqa: PLR0917 - click passes them by name
     keys = {"access_key": access_key, "secret_key": secret_key, "region": region}
     try:
         with apart_from_aws():
-            asyncio.run(_serve(endpoint, llamas, host, port, keys, bucket=bucket, queue=queue))
+            options = {"bucket": bucket, "queue": queue, "clock_seconds": clock}
+            asyncio.run(_serve(endpoint, llamas, host, port, keys, **options))
     except OSError as error:
         where = f"can't listen on {host}, port {port}: {error.strerror or error}"
         raise click.ClickException(where + _INSTEAD.get(error.errno or 0, "")) from None
@@ -371,7 +384,7 @@ async def _serve(
     host: str,
     port: int,
     keys: dict[str, str],
-    **stores: Any,
+    **options: Any,
 ) -> None:
     from gateway.local.server import running  # noqa: PLC0415
 
@@ -380,7 +393,7 @@ async def _serve(
     stopped = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stopped.set)
-    async with running([endpoint], host=host, port=port, **keys, **stores) as url:
+    async with running([endpoint], host=host, port=port, **keys, **options) as url:
         for line in _instructions(endpoint, url, keys):
             click.echo(line)
         await stopped.wait()

@@ -15,8 +15,11 @@ ErrorName = Literal[
     "ServiceUnavailable",
     "InternalFailure",
     "InternalDependencyException",
+    "ExpiredTokenException",
     "ModelError",
 ]
+
+Action = Literal["InvokeEndpoint", "InvokeEndpointAsync", "InvokeEndpointWithResponseStream"]
 
 BreakMode = Literal["exception", "time", "internal", "cut"]
 
@@ -50,6 +53,7 @@ class Fault(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
         delay_parts_seconds: Every part waits this long, until told otherwise.
         delay_work_seconds: Every asynchronous call takes this much longer once an instance is free,
             until told otherwise.
+        denies: What whoever calls may not do, as if no policy allowed it, until told otherwise.
         lists: Whether the gateway may list the buckets of asynchronous calls; where it may not, S3
             says that what is not there is forbidden.
     """
@@ -66,6 +70,7 @@ class Fault(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     part_seed: int | None = None
     delay_parts_seconds: Annotated[float, Meta(ge=0)] | None = None
     delay_work_seconds: Annotated[float, Meta(ge=0)] | None = None
+    denies: frozenset[Action] | None = None
     lists: bool | None = None
 
 
@@ -113,6 +118,7 @@ class Faults:
         self.delay_seconds = 0.0
         self.delay_parts_seconds = 0.0
         self.delay_work_seconds = 0.0
+        self.denies: frozenset[str] = frozenset()
         self._part_bytes = 0
         self._part_seed: int | None = None
         self._breaks: deque[Fault] = deque()
@@ -127,6 +133,8 @@ class Faults:
             self.delay_parts_seconds = fault.delay_parts_seconds
         if fault.delay_work_seconds is not None:
             self.delay_work_seconds = fault.delay_work_seconds
+        if fault.denies is not None:
+            self.denies = frozenset(fault.denies)
         if fault.part_bytes is not None:
             self._part_bytes, self._part_seed = fault.part_bytes, fault.part_seed
         if fault.break_after_parts is not None:

@@ -18,7 +18,7 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from gateway.local import eventstream
-from gateway.local.api import ApiError, InputModel, validation_error
+from gateway.local.api import ApiError, InputModel, access_denied, validation_error
 from gateway.local.containers import (
     CLOSED_SESSION_ID,
     CUSTOM_ATTRIBUTES,
@@ -139,6 +139,8 @@ class RuntimeApi:
         endpoint = self._endpoints.get(name)
         if endpoint is None:
             raise validation_error(f"Endpoint {name} of account 000000000000 not found.")
+        if model.operation in endpoint.faults.denies:
+            raise access_denied(model.operation, name)
         return endpoint, parameters, model.passed(parameters), body
 
     async def state(self, request: Request) -> Response:
@@ -288,6 +290,7 @@ def create_app(
     access_key: str = ACCESS_KEY,
     secret_key: str = SECRET_KEY,
     region: str = REGION,
+    clock_seconds: float = 0.0,
     body_bytes: int | None = None,
     bucket: Bucket | None = None,
     queue: Queue | None = None,
@@ -299,6 +302,7 @@ def create_app(
         access_key: Whose signatures it takes.
         secret_key: Likewise.
         region: Where they must be made for.
+        clock_seconds: How far this server's clock is ahead of the machine's.
         body_bytes: The largest body; None for the API model's limit.
         bucket: Of asynchronous calls; it is S3 under ``/_s3``.
         queue: Of their notices; it is SQS at ``/_sqs``.
@@ -306,7 +310,11 @@ def create_app(
 
     def verifier(service: str) -> Verifier:
         return Verifier(
-            access_key=access_key, secret_key=secret_key, region=region, service=service
+            access_key=access_key,
+            secret_key=secret_key,
+            region=region,
+            service=service,
+            clock_seconds=clock_seconds,
         )
 
     bucket = Bucket() if bucket is None else bucket

@@ -26,6 +26,10 @@ def _invalid(message: str) -> ApiError:
     return ApiError("InvalidSignatureException", 403, message)
 
 
+def _stamp(moment: datetime) -> str:
+    return moment.strftime("%Y%m%dT%H%M%SZ")
+
+
 class Verifier:
     """Knows one pair of keys in one region.
 
@@ -34,12 +38,20 @@ class Verifier:
         secret_key: The secret.
         region: Where signatures must be made for.
         service: And of which service.
+        clock_seconds: How far its clock is ahead of this machine's.
     """
 
     def __init__(
-        self, *, access_key: str, secret_key: str, region: str, service: str = SERVICE
+        self,
+        *,
+        access_key: str,
+        secret_key: str,
+        region: str,
+        service: str = SERVICE,
+        clock_seconds: float = 0.0,
     ) -> None:
         self._access_key = access_key
+        self._ahead = timedelta(seconds=clock_seconds)
         self._region = region
         self._service = service
         kind: type[SigV4Auth] = S3SigV4Auth if service == "s3" else SigV4Auth
@@ -74,7 +86,9 @@ class Verifier:
         timestamp = headers.get("x-amz-date", "")
         self._check_time(timestamp)
         if match["scope"] != f"{timestamp[:8]}/{self._region}/{self._service}/aws4_request":
-            raise _invalid(f"Credential should be scoped to region '{self._region}'.")
+            scope = match["scope"].split("/")
+            region = scope[1] if len(scope) > 1 else ""
+            raise _invalid(f"Credential should be scoped to a valid region, not '{region}'. ")
         names = match["headers"].split(";")
         hashed = headers.get("x-amz-content-sha256")
         if hashed is not None and hashed != hashlib.sha256(body).hexdigest():
@@ -90,8 +104,15 @@ class Verifier:
             moment = datetime.strptime(timestamp, "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)
         except ValueError:
             raise _invalid("Date must be in ISO-8601 'basic format'.") from None
-        if abs(datetime.now(UTC) - moment) > SKEW:
-            raise _invalid("Signature expired.")
+        now = datetime.now(UTC) + self._ahead
+        least, most = now - SKEW, now + SKEW
+        minutes = f"{SKEW.total_seconds() / 60:.0f} min."
+        if moment < least:
+            between = f"{timestamp} is now earlier than {_stamp(least)} ({_stamp(now)} - {minutes})"
+            raise _invalid(f"Signature expired: {between}")
+        if moment > most:
+            between = f"{timestamp} is still later than {_stamp(most)} ({_stamp(now)} + {minutes})"
+            raise _invalid(f"Signature not yet current: {between}")
 
     def _signature(self, method: str, url: str, headers: Mapping[str, str], body: bytes) -> str:
         request = AWSRequest(method=method, url=url, headers=dict(headers), data=body)

@@ -1,7 +1,8 @@
 """Containers that keep sessions, in the dialects of real ones, their traps included.
 
 The dialects are those of ``model-hosting-container-standards`` (vLLM, and much the same in LMI), of
-AWS's stateful sample for TorchServe, and of containers whose first message opens the session.
+AWS's stateful sample for TorchServe, and of containers whose first message opens the session. One
+that is stateless takes a request to open a session for any other, and answers it.
 """
 
 import time
@@ -21,7 +22,7 @@ from gateway.local.containers import (
     ContainerReply,
 )
 
-Dialect = Literal["container-standards", "torchserve", "first-message"]
+Dialect = Literal["container-standards", "torchserve", "first-message", "stateless"]
 Expires = Literal["standard", "absent", "naive"]
 
 NEW_SESSION = "NEW_SESSION"
@@ -160,6 +161,8 @@ class StatefulContainer(ABC, Generic[C]):
 
     def _control(self, request: dict[str, Any]) -> str | None:
         """Which session request this is: ``open`` or ``close``; None where it is a turn."""
+        if self._dialect == "stateless":
+            return None
         if self._dialect == "torchserve":
             return {"start_session": "open", "close_session": "close"}.get(request.get("type", ""))
         kind = request.get("requestType")
@@ -194,7 +197,7 @@ class StatefulContainer(ABC, Generic[C]):
     def _find(self, session_id: str | None, request: object) -> C | None:
         """The conversation of a turn; None where it has none."""
         # NEW_SESSION with an ordinary body opens nothing, and is answered without a session.
-        if session_id is None or session_id == NEW_SESSION:
+        if session_id is None or session_id == NEW_SESSION or self._dialect == "stateless":
             return None
         conversation = self._conversations.get(session_id)
         if conversation is not None and self._clock() >= conversation.expires_at:

@@ -31,6 +31,7 @@ from gateway.sagemaker.exceptions import (
 )
 from gateway.sagemaker.profiles import HANDLER_RAISED, Profile
 from gateway.sagemaker.said import error_name, loggable
+from gateway.sagemaker.symptoms import SESSIONS_OFF
 from gateway.session.ports import ModelError
 
 OPERATIONS = frozenset(
@@ -170,6 +171,9 @@ _OTHER = Failure(
     health=Health.SICK,
 )
 
+
+_DISABLED_STATUS, _DISABLED = 400, "stateful sessions not enabled"
+"""How containers on AWS's ``model-hosting-container-standards`` refuse a call about a session."""
 
 _Kinds = tuple[type[Exception], ...]
 
@@ -357,6 +361,8 @@ def _of_container(
     status = response.get("OriginalStatusCode")
     log_stream = printable(str(response.get("LogStreamArn", "")), _NAME)
     facts |= {"original_status": status, "log_stream": log_stream}
+    if status == _DISABLED_STATUS and _DISABLED in message:
+        facts["subject"] = SESSIONS_OFF
 
     def says(texts: tuple[str, ...]) -> bool:
         return status in profile.statuses and any(text in message for text in texts)

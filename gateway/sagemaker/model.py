@@ -33,6 +33,7 @@ from gateway.sagemaker.sessions import (
     parse_new_session_id,
     with_session_id,
 )
+from gateway.sagemaker.symptoms import Symptom, explained, hint_of
 from gateway.sagemaker.transport import StreamedReply, Transport, result_of
 from gateway.session.bodies import JSON, TEXT, is_json, is_textual
 from gateway.session.ports import (
@@ -139,12 +140,17 @@ class SageMakerModel:
 
     async def open(self, principal: str) -> ModelSession:  # noqa: ARG002 - as in `invoke`
         """See `Model.open`."""
-        response = await self._call(self._profile.open_body or {}, NEW_SESSION)
+        try:
+            response = await self._call(self._profile.open_body or {}, NEW_SESSION)
+        except ModelError as error:
+            if error.failure.facts.get("symptom") != Symptom.CONTAINER_ERROR:
+                raise
+            raise ModelError(explained(error.failure, Symptom.OPEN_REFUSED)) from None
         given = response.get("NewSessionId")
         session = _new_session(given)
         if session is None:
-            facts = {} if given is None else {"cause": "malformed NewSessionId"}
-            raise ModelError(self._named(with_facts(OPENED_NONE, **facts)))
+            why = Symptom.OPENED_NONE if given is None else Symptom.SESSION_MALFORMED
+            raise ModelError(self._named(OPENED_NONE, why))
         return session
 
     def invoke(
@@ -212,7 +218,7 @@ class SageMakerModel:
                 return
             try:
                 text = None if taken is None else taken.of_body(response["Body"])
-                reply = self._reply(response, text, affinity)
+                reply = self._reply(response, text, affinity, in_session)
             except Exception as error:  # noqa: BLE001 - whatever it is, it stops here
                 on_end(self._named(failure_of_reply(error)))
             else:
@@ -248,7 +254,7 @@ class SageMakerModel:
                 on_end(self._named(failure_of_reply(error)))
                 return
             if is_whole:
-                on_end(self._reply(response, whole, affinity))
+                on_end(self._reply(response, whole, affinity, in_session))
                 return
             parts: list[Part] = []
 
@@ -259,10 +265,12 @@ class SageMakerModel:
                     return
                 if taken is None and parts and error is None:
                     on_parts(parts)
-                    on_end(structs.replace(self._reply(response, None, affinity), body=None))
+                    reply = self._reply(response, None, affinity, in_session)
+                    on_end(structs.replace(reply, body=None))
                     return
                 found = "".join(part for part in parts if isinstance(part, str))
-                on_end(self._reply(response, None if error else found or None, affinity))
+                text = None if error else found or None
+                on_end(self._reply(response, text, affinity, in_session))
 
             reader = ReplyReader(
                 self._transport.budget,
@@ -300,13 +308,17 @@ class SageMakerModel:
             parameters["SessionId"] = NEW_SESSION
         return parameters
 
-    def _reply(self, response: dict[str, Any], text: str | None, affinity: str) -> ModelReply:
+    def _reply(
+        self, response: dict[str, Any], text: str | None, affinity: str, in_session: bool
+    ) -> ModelReply:
         get = response.get
         body = response["Body"]
         given, closed = get("NewSessionId"), get("ClosedSessionId")
         new_session = _new_session(given)
         if given is not None and new_session is None:
             self._log_malformed(given, affinity)
+        elif given is None and not in_session and self._profile.opens_with_turn:
+            self._log_stateless(affinity)
         return ModelReply(
             body=body if text is None else text.encode(),
             content_type=get("ContentType") if text is None else TEXT,
@@ -328,9 +340,10 @@ class SageMakerModel:
         )
         return self._named(with_facts(failure, body_bytes=len(parameters["Body"]), **failure.facts))
 
-    def _named(self, failure: Failure) -> Failure:
-        """A failure whose facts name the endpoint."""
-        return with_facts(failure, endpoint=self._endpoint_name, **failure.facts)
+    def _named(self, failure: Failure, symptom: Symptom | None = None) -> Failure:
+        """A failure whose facts name the endpoint, and say what to do."""
+        named = with_facts(failure, endpoint=self._endpoint_name, **failure.facts)
+        return explained(named, symptom)
 
     def wait(self, receipt: Receipt, *, affinity: str, on_end: OnEnd) -> Call:  # noqa: ARG002
         """See `Model.wait`: a turn that was submitted when its route was configured so."""
@@ -391,6 +404,18 @@ class SageMakerModel:
                 session=affinity,
                 endpoint=self._endpoint_name,
                 length=len(new_session_id),
+                suppressed=suppressed,
+            )
+
+    def _log_stateless(self, affinity: str) -> None:
+        suppressed = self._logged.suppressed("no session was opened")
+        if suppressed is not None:
+            log.warning(
+                "no session was opened",
+                route=self._route,
+                session=affinity,
+                endpoint=self._endpoint_name,
+                hint=hint_of(Symptom.OPENED_NONE),
                 suppressed=suppressed,
             )
 

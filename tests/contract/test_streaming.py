@@ -648,7 +648,7 @@ async def test_a_malformed_session_id_is_told_of_but_not_too_often() -> None:
         opening = model_of(client, profile="container-standards")
         with pytest.raises(ModelError) as caught:
             await opening.open("p")
-        assert caught.value.failure.facts["cause"] == "malformed NewSessionId"
+        assert caught.value.failure.facts["symptom"] == "session_malformed"
 
 
 async def test_a_body_that_is_not_one_object_is_not_sent() -> None:

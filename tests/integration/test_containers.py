@@ -120,6 +120,9 @@ async def test_sessions_that_are_off(
         await chat.send("session.open")
         assert (await chat.until("error"))["code"] == "model_error"
         assert (await chat.closed())[0] == 4503
+    process.stop()
+    assert "symptom=sessions_off" in process.output
+    assert "Set SAGEMAKER_ENABLE_STATEFUL_SESSIONS=true" in process.output
 
 
 async def test_a_container_that_answers_without_opening(

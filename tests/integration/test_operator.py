@@ -57,7 +57,7 @@ async def test_what_aws_refuses_is_logged_in_its_own_words(
 async def test_wrong_keys(
     start_gateway: Start, platform: Process, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "SWORDFISH")
     process = start_gateway(platform.url, ROUTES)
     async with client(process.websocket) as chat:
         await chat.send("session.open")
@@ -69,7 +69,8 @@ async def test_wrong_keys(
     (line,) = lines(process, "call failed")
     assert (line["code"], line["level"]) == ("InvalidSignatureException", "error")
     assert "signature" in line["message"]
-    assert "wrong" not in process.output
+    assert line["symptom"] == "secret_wrong"
+    assert "SWORDFISH" not in process.output
 
 
 async def test_what_a_client_wrote_is_not_in_the_words_of_aws_or_a_container(

@@ -74,6 +74,7 @@ def test_what_the_help_of_local_has_is_so() -> None:
     assert get_args(stateful.Expires) == command.EXPIRES
     assert get_args(faults.ErrorName) == command.ERRORS
     assert get_args(faults.BreakMode) == command.BREAK_MODES
+    assert get_args(faults.Action) == command.ACTIONS
     keys = {"access_key": server.ACCESS_KEY, "secret_key": server.SECRET_KEY}
     assert {**keys, "region": server.REGION} == command.KEYS
 

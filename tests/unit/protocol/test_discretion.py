@@ -17,7 +17,7 @@ from gateway.protocol.discretion import OPEN
 from gateway.protocol.messages import ErrorMessage, MessageDone, MessageSend, SessionOpen
 from gateway.session.events import ReplyParts
 
-OURS = {"CantStart", "Ending", "Finding", "Kind", "PlatformProblem", "Problem"}
+OURS = {"Advice", "CantStart", "Ending", "Finding", "Kind", "PlatformProblem", "Problem"}
 """Classes whose texts the gateway has written, for people."""
 OPERATORS = {
     "Beats",
