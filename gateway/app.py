@@ -112,28 +112,12 @@ async def build(
     """
     aws, server = settings.aws, settings.server
     async with contextlib.AsyncExitStack() as stack:
-        try:
-            runtime = await stack.enter_async_context(
-                runtime_client(
-                    region=aws.region,
-                    profile=aws.profile,
-                    endpoint_url=aws.endpoint_url,
-                    transport=aws.transport,
-                    max_pool_connections=aws.max_pool_connections,
-                    connect_timeout=aws.connect_timeout_seconds,
-                    read_timeout=aws.read_timeout_seconds,
-                    call_timeout=aws.call_timeout_seconds,
-                    stream_timeout=aws.stream_timeout_seconds,
-                    reply_bytes=aws.reply_bytes,
-                )
-            )
-        except NotConfigured as error:
-            raise ConfigError(str(error)) from None
+        transport = await stack.enter_async_context(runtime(aws))
         breakers: defaultdict[object, Breaker] = defaultdict(partial(Breaker, time.monotonic))
         later = await stack.enter_async_context(services(settings))
         guards = {
             name: GuardedModel(
-                model(name, route, aws, runtime, later),
+                model(name, route, aws, transport, later),
                 route.max_turns_in_flight,
                 breakers[route.endpoint_name, route.inference_component_name],
                 shared=settings.auth.required,
@@ -238,6 +222,34 @@ async def _tracers(settings: Settings, replica: str | None) -> AsyncIterator[dic
 
 
 @contextlib.asynccontextmanager
+async def runtime(aws: AwsSettings) -> AsyncIterator[Transport]:
+    """What makes the calls to the platform.
+
+    Raises:
+        ConfigError: It can't be called with these settings.
+    """
+    async with contextlib.AsyncExitStack() as stack:
+        try:
+            made = await stack.enter_async_context(
+                runtime_client(
+                    region=aws.region,
+                    profile=aws.profile,
+                    endpoint_url=aws.endpoint_url,
+                    transport=aws.transport,
+                    max_pool_connections=aws.max_pool_connections,
+                    connect_timeout=aws.connect_timeout_seconds,
+                    read_timeout=aws.read_timeout_seconds,
+                    call_timeout=aws.call_timeout_seconds,
+                    stream_timeout=aws.stream_timeout_seconds,
+                    reply_bytes=aws.reply_bytes,
+                )
+            )
+        except NotConfigured as error:
+            raise ConfigError(str(error)) from None
+        yield made
+
+
+@contextlib.asynccontextmanager
 async def services(settings: Settings) -> AsyncIterator[Services | None]:
     """What asynchronous routes need of AWS; None where there are none.
 
@@ -277,7 +289,7 @@ def model(
     name: str,
     route: RouteSettings,
     aws: AwsSettings,
-    runtime: Transport,
+    transport: Transport,
     later: Services | None,
 ) -> Model:
     """The way to a route's model."""
@@ -291,7 +303,7 @@ def model(
             route=name,
         )
     return SageMakerModel(
-        runtime,
+        transport,
         route.endpoint_name,
         route.profile,
         route.defaults,

@@ -48,6 +48,19 @@ def clients(settings: Settings) -> str:
     return f"whoever has {' or '.join(shown)}"
 
 
+def summary(settings: Settings) -> Iterator[str]:
+    """What a configuration amounts to: its routes, and who may come in."""
+    for number, (name, route) in enumerate(settings.routes.items()):
+        note = " (default)" if number == 0 else ""
+        opened = "asynchronous" if route.mode == "async" else f"opened {route.open}"
+        keeper = "the gateway" if route.sends_history else "the model"
+        yield (
+            f"route {name}{note}: endpoint {route.endpoint_name}, {opened}, "
+            f"the conversation kept by {keeper}"
+        )
+    yield f"clients: {clients(settings)}"
+
+
 async def findings(configuration: Configuration, *, offline: bool) -> list[Finding]:
     """What stands in the way on this machine.
 

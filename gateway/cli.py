@@ -10,12 +10,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 import click
+from click.core import ParameterSource
 
 from gateway import __version__
-from gateway.local.command import PORT, local
+from gateway.local.command import PORT, SECONDS, local
 
 if TYPE_CHECKING:
     from gateway.config import Configuration, Settings
+    from gateway.live.findings import Trial
 
 DEFAULT_FILE = Path("gateway.toml")
 
@@ -124,32 +126,101 @@ async def _serve(settings: "Settings") -> None:
 @main.command()
 @config_option
 @click.option("--offline", is_flag=True, help="Ask no other machine for credentials or keys.")
-def check(path: Path | None, offline: bool) -> None:
+@click.option(
+    "--live",
+    is_flag=True,
+    help="Hold a short conversation on each route, which invokes its model, and say what shows.",
+)
+@click.option("--route", "names", multiple=True, help="With --live: on this one alone.")
+@click.option(
+    "--message",
+    help="With --live: send this; JSON where the route takes that alone, @FILE for a file's bytes.",
+)
+@click.option(
+    "--timeout",
+    type=SECONDS,
+    default=120.0,
+    show_default=True,
+    help="With --live: seconds that a reply may take.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def check(path: Path | None, offline: bool, live: bool, as_json: bool, **options: Any) -> None:
     """Say what is wrong with a configuration, or what it amounts to.
 
     It looks where `serve` would: run it on the same machine, as the same user. A mistake ends it
     with exit code 2, a warning does not.
-    """
-    from gateway.checks import clients, findings  # noqa: PLC0415
 
+    With --live it opens a session on each route, sends a few short messages, sees whether replies
+    stream and whether the container remembers, and closes the session. It says of all that fails
+    what to do; the exit code is then 1.
+    """
+    from gateway.checks import findings, summary  # noqa: PLC0415
+
+    _refuse_without_live(live, offline)
     configuration = configured(path)
     for sdk in ("botocore", "aiobotocore"):  # what they log are tracebacks of what is told below
         logging.getLogger(sdk).addHandler(logging.NullHandler())
     found = asyncio.run(findings(configuration, offline=offline))
     for finding in found:
         click.echo(finding.text, err=True)
-    if any(finding.certain for finding in found):
+    wrong = any(finding.certain for finding in found)
+    settings, tried = configuration.settings, []
+    if not (wrong or as_json):
+        for line in summary(settings):
+            click.echo(line)
+    if live and not wrong:
+        tried = _tried(settings, quiet=as_json, **options)
+    failed = [trial.route for trial in tried if not trial.ok]
+    if as_json:
+        told = [finding._asdict() for finding in found]
+        click.echo(_json({"ok": not (wrong or failed), "findings": told, "live": tried}))
+    if wrong:
         raise click.exceptions.Exit(WRONG)
-    for number, (name, route) in enumerate(configuration.settings.routes.items()):
-        note = " (default)" if number == 0 else ""
-        opened = "asynchronous" if route.mode == "async" else f"opened {route.open}"
-        keeper = "the gateway" if route.sends_history else "the model"
-        click.echo(
-            f"route {name}{note}: endpoint {route.endpoint_name}, {opened}, "
-            f"the conversation kept by {keeper}"
+    if failed:
+        raise fail(f"session-gateway: something fails on {', '.join(failed)}")
+    if not as_json:
+        click.echo("ok")
+
+
+def _refuse_without_live(live: bool, offline: bool) -> None:
+    given = click.get_current_context().get_parameter_source
+    for name, option in (("names", "route"), ("message", "message"), ("timeout", "timeout")):
+        if given(name) is ParameterSource.COMMANDLINE and not live:
+            raise click.UsageError(f"--{option} goes with --live.")
+    if live and offline:
+        raise click.UsageError("--offline does not go with --live.")
+
+
+def _tried(
+    settings: "Settings",
+    *,
+    names: tuple[str, ...],
+    message: str | None,
+    timeout: float,
+    quiet: bool,
+) -> "list[Trial]":
+    from gateway.config import ConfigError  # noqa: PLC0415
+    from gateway.live.command import WrongUse  # noqa: PLC0415
+    from gateway.live.command import live as run_live  # noqa: PLC0415
+
+    tried: list[Trial] = []
+
+    async def trying() -> None:
+        tried.extend(
+            await run_live(settings, asked=names, message=message, seconds=timeout, quiet=quiet)
         )
-    click.echo(f"clients: {clients(configuration.settings)}")
-    click.echo("ok")
+
+    try:
+        run(trying())
+    except (ConfigError, WrongUse) as error:
+        raise fail(f"session-gateway: {error}", WRONG) from None
+    return tried
+
+
+def _json(value: object) -> str:
+    import msgspec  # noqa: PLC0415
+
+    return msgspec.json.format(msgspec.json.encode(value), indent=2).decode()
 
 
 @main.group()

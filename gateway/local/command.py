@@ -98,6 +98,9 @@ class _Seconds(click.FloatRange):
         return self.fail(f"{value!r} is no time.", param, ctx) if math.isnan(seconds) else seconds
 
 
+SECONDS = _Seconds(zero=False)
+
+
 def _loopback(_context: click.Context, _parameter: click.Parameter, value: str) -> str:
     try:
         if value == "localhost" or ip_address(value).is_loopback:
@@ -172,7 +175,7 @@ _secret = _matching(r"[!-~]+", "printable characters, without spaces")
     help="Let the model keep no history, as vLLM: it is told all in OpenAI's `messages`.",
 )
 @click.option("--dialect", type=click.Choice(DIALECTS), default="container-standards")
-@click.option("--session-seconds", default=1200.0, type=_Seconds(zero=False), show_default=True)
+@click.option("--session-seconds", default=1200.0, type=SECONDS, show_default=True)
 @click.option(
     "--max-sessions", default=1000, type=COUNT, show_default=True, help="Of each instance."
 )

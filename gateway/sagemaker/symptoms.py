@@ -167,8 +167,10 @@ ADVICE: Mapping[Symptom, Advice] = MappingProxyType(
             'asynchronous endpoint (`mode = "async"`).',
         ),
         Symptom.CONTAINER_ERROR: Advice(
-            "The container has answered with an error. Its log in CloudWatch says why; "
-            "`session-gateway check --live` shows what it says to a message of your own.",
+            "The container has answered with an error. Where that is 400 or 422, see that the "
+            "route's `format`, or `request` and `content_type`, are what the model takes; the "
+            "container's log in CloudWatch says more, and `session-gateway check --live` shows its "
+            "answer to a message of your own.",
         ),
         Symptom.SESSIONS_OFF: Advice(
             "Stateful sessions are not switched on in the container. Set "
@@ -214,7 +216,7 @@ ADVICE: Mapping[Symptom, Advice] = MappingProxyType(
             "they are. Let `format`, or `text`, be that of the model.",
         ),
         Symptom.SHORT_SESSION: Advice(
-            "The session expires in {seconds} s, which `expiry_margin_seconds` makes {left} s. "
+            "The session expires in {seconds} s, and `expiry_margin_seconds` takes {margin} s off. "
             "Let the container keep sessions for longer (SAGEMAKER_SESSIONS_EXPIRATION, in "
             "seconds), and see that its clock and this machine's are right.",
         ),

@@ -133,6 +133,7 @@ ALLOWED = {
         "transports",
     },
     "embedding": {"app", "config", "logconfig"},
+    "live": {"app", "config", "errors", "protocol", "sagemaker", "session"},
     "serving": {
         "app",
         "budget",
@@ -151,7 +152,17 @@ ALLOWED = {
     "client": {"protocol", "errors", "addresses"},
     "local": set[str](),
     "demo": {"config", "local", "process", "serving", "workers"},
-    "cli": {"checks", "client", "config", "demo", "local", "security", "serving", "workers"},
+    "cli": {
+        "checks",
+        "client",
+        "config",
+        "demo",
+        "live",
+        "local",
+        "security",
+        "serving",
+        "workers",
+    },
     "__main__": {"cli"},
 }
 
@@ -172,6 +183,7 @@ FOREIGN = {
         "client",
         "demo",
         "embedding",
+        "live",
         "local",
         "sagemaker",
         "security",
@@ -192,7 +204,7 @@ FOREIGN = {
     "prompt_toolkit": {"client"},
     "pydantic": {"config"},
     "pydantic_settings": {"config"},
-    "rich": {"client"},
+    "rich": {"client", "live"},
     "starlette": {
         "app",
         "embedding",

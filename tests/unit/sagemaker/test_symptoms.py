@@ -15,7 +15,7 @@ VALUES = {
     "skew": "612 s behind AWS's",
     "subject": "variant",
     "seconds": "4",
-    "left": "-1",
+    "margin": "5",
 }
 """What the document's hints have where a hint leaves something open."""
 

@@ -1,0 +1,71 @@
+"""What was found of routes, for people: with colours and what is waited for on a terminal."""
+
+from rich.console import Console
+from rich.markup import escape
+from rich.padding import Padding
+from rich.status import Status
+
+from gateway.config import RouteSettings
+from gateway.live.findings import Step
+
+NOTICE = "Invoking the models: each route gets a session and a few short messages. AWS charges."
+
+_STYLES = {
+    "ok": "green",
+    "warning": "yellow",
+    "failed": "bold red",
+    "unknown": "yellow",
+    "skipped": "dim",
+}
+_HINT_INDENT = 21
+
+
+def console() -> Console:
+    """The standard output; plain where it is no terminal."""
+    return Console(highlight=False, emoji=False)
+
+
+class Report:
+    """An `Audience` that prints.
+
+    Args:
+        console: Where to.
+    """
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._status: Status | None = None
+        self._route = ""
+
+    def route(self, name: str, route: RouteSettings) -> None:
+        """See `Audience.route`."""
+        self.end()
+        self._route = name
+        self._console.print(f"route [bold]{escape(name)}[/]: endpoint {route.endpoint_name}")
+
+    def begin(self, what: str) -> None:
+        """See `Audience.begin`."""
+        self.end()
+        if self._console.is_terminal:
+            self._status = self._console.status(f"{escape(self._route)}: {what} …")
+            self._status.start()
+
+    def step(self, step: Step) -> None:
+        """See `Audience.step`."""
+        self.end()
+        style = _STYLES[step.status]
+        took = "" if step.seconds is None else f" [dim]({step.seconds:.2f} s)[/]"
+        line = f"  [{style}]{step.status:<8}[/] {step.name:<9} {escape(step.text)}{took}"
+        self._console.print(line, soft_wrap=True)
+        hints = () if step.hint is None else (f"hint: {step.hint}",)
+        for text in (*step.details, *hints):
+            if self._console.is_terminal:
+                self._console.print(Padding(escape(text), (0, 0, 0, _HINT_INDENT)))
+            else:
+                self._console.print(f"{' ' * _HINT_INDENT}{escape(text)}", soft_wrap=True)
+
+    def end(self) -> None:
+        """Nothing is waited for any more."""
+        if self._status is not None:
+            self._status.stop()
+            self._status = None

@@ -1,0 +1,282 @@
+"""A short conversation on a route, by the same calls as a gateway's, and what it shows."""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+
+from gateway.config import RouteSettings, ServerSettings
+from gateway.live.findings import Findings, Name, Step, Trial
+from gateway.live.recall import QUESTION, Memory, has_name, judged, new_name, statement
+from gateway.live.speaker import Answer, Given, Speaker
+from gateway.protocol.discretion import Discreet
+from gateway.protocol.messages import MessageSend
+from gateway.sagemaker.symptoms import Symptom
+from gateway.sagemaker.watched import Watched
+from gateway.session.bodies import TEXT
+from gateway.session.history import History
+from gateway.session.policy import Opening
+from gateway.session.ports import Model, ModelError, ModelSession
+
+ENOUGH = 80
+"""From so many characters on, a reply that streams comes in more than one part."""
+
+
+class Tried(Discreet, frozen=True):
+    """A route that is tried.
+
+    Attributes:
+        name: Its name.
+        settings: Its settings.
+        model: The way to its model.
+        watched: What makes its calls.
+    """
+
+    name: str
+    settings: RouteSettings
+    model: Model
+    watched: Watched
+
+
+class _Stop(Exception):
+    """There is no use in going on."""
+
+
+async def tried(
+    of: Tried,
+    *,
+    given: Given | None,
+    seconds: float,
+    logged: Sequence[str],
+    on_begin: Callable[[str], None],
+    on_step: Callable[[Step], None],
+) -> Trial:
+    """Hold a short conversation on a route.
+
+    Args:
+        of: The route.
+        given: What to send; None for what shows whether the model remembers.
+        seconds: How long a reply may take in all.
+        logged: What would have been logged so far.
+        on_begin: Told what is waited for.
+        on_step: Told each thing as it is found.
+    """
+    findings = Findings(of.watched, logged, on_step)
+    with contextlib.suppress(_Stop):
+        await _Conversation(of, given, seconds, findings, on_begin).hold()
+    return Trial(of.name, of.settings.endpoint_name, findings.ok, findings.steps)
+
+
+class _Conversation:
+    def __init__(
+        self,
+        of: Tried,
+        given: Given | None,
+        seconds: float,
+        findings: Findings,
+        on_begin: Callable[[str], None],
+    ) -> None:
+        self._model, self._watched, self._settings = of.model, of.watched, of.settings
+        self._policy = of.settings.policy(of.name, ServerSettings())
+        self._speaker = Speaker(of.model, self._policy, seconds)
+        self._given = given
+        self._to = findings
+        self._on_begin = on_begin
+        self._history = History(self._policy)
+        self._session: ModelSession | None = None
+        self._name = new_name()
+
+    async def hold(self) -> None:
+        """Say what there is to say.
+
+        Raises:
+            _Stop: It can't be gone on with.
+        """
+        async with self._opened():
+            message = self._speaker.message(statement(self._name), self._given)
+            if message is None:
+                text = (
+                    "not sent: the route takes no text. Give a message of your own with "
+                    "--message, or @FILE for what a file holds"
+                )
+                self._to.found("message", "skipped", text)
+                return
+            first = await self._first(message)
+            if self._policy.opening is Opening.NONE and not self._policy.sends_history:
+                text = "not asked: the route has no session, and the gateway keeps no conversation"
+                self._to.found("memory", "skipped", text)
+                return
+            await self._remembers(first, await self._again())
+
+    @contextlib.asynccontextmanager
+    async def _opened(self) -> AsyncIterator[None]:
+        """A session, where the route opens one with a call of its own; closed whatever happens."""
+        if self._policy.opening is Opening.CALL:
+            self._on_begin("opening a session")
+            began = time.perf_counter()
+            try:
+                self._session = await self._model.open("check")
+            except ModelError as error:
+                self._to.failed("session", error.failure)
+                raise _Stop from None
+            self._tell_of_session(self._session, time.perf_counter() - began)
+        try:
+            yield
+        finally:
+            if self._session is not None:
+                await self._close(self._session)
+
+    def _tell_of_session(self, session: ModelSession, seconds: float) -> None:
+        margin = self._policy.expiry_margin_seconds
+        if session.expires_at is None:
+            text = "opened; the container does not say for how long"
+            self._to.found("session", "ok", text, seconds=seconds)
+            return
+        lasts = session.expires_at - time.time()
+        if lasts > margin:
+            text = f"opened; it expires in {_duration(lasts)}"
+            self._to.found("session", "ok", text, seconds=seconds)
+            return
+        self._to.symptom(
+            "session",
+            "failed",
+            "opened, for too short a time to be used",
+            Symptom.SHORT_SESSION,
+            seconds=f"{lasts:.0f}",
+            margin=f"{margin:g}",
+        )
+
+    async def _first(self, message: MessageSend) -> Answer:
+        self._on_begin("waiting for the model's reply")
+        answer = await self._sent("message", message)
+        self._to.found("message", "ok", f"answered: {answer.size}", seconds=answer.seconds)
+        self._tell_of_format(answer)
+        if self._policy.opening is Opening.TURN:
+            self._take_session(answer)
+        else:
+            self._tell_of_stream(answer)
+        return answer
+
+    def _take_session(self, answer: Answer) -> None:
+        if answer.reply.new_session is None:
+            text = "the first message has opened none: the container is silently stateless"
+            self._to.symptom("session", "failed", text, Symptom.OPENED_NONE)
+            raise _Stop
+        self._session = answer.reply.new_session
+        self._tell_of_session(self._session, answer.seconds)
+
+    def _tell_of_format(self, answer: Answer) -> None:
+        if self._settings.body_format.text is None:
+            return
+        if not answer.said or (answer.reply.body is not None and answer.reply.content_type != TEXT):
+            text = "no text was found in the reply"
+            self._to.symptom("message", "failed", text, Symptom.OTHER_FORMAT)
+
+    def _tell_of_stream(self, answer: Answer) -> None:
+        if not self._policy.streams:
+            return
+        if answer.parts > 1:
+            text = f"{answer.parts} parts, the first after {answer.first:.2f} s"
+            self._to.found("stream", "ok", text, seconds=answer.seconds)
+        elif len(answer.said) < ENOUGH:
+            text = "the reply came in one piece, and is so short that this says nothing"
+            self._to.found("stream", "unknown", text)
+        else:
+            text = "the reply came in one piece"
+            self._to.symptom("stream", "warning", text, Symptom.NOT_STREAMED)
+
+    async def _again(self) -> Answer:
+        message = self._speaker.message(QUESTION, self._given)
+        assert message is not None  # noqa: S101 - the first was none either
+        self._on_begin("sending a second message")
+        answer = await self._sent("again", message)
+        known = "answered" if self._session is None else "the session is still known"
+        self._to.found("again", "ok", f"{known}: {answer.size}", seconds=answer.seconds)
+        if self._policy.opening is Opening.TURN:  # what opens a session comes in one piece
+            self._tell_of_stream(answer)
+        return answer
+
+    async def _remembers(self, first: Answer, answer: Answer) -> None:
+        if self._policy.sends_history:
+            text = "the gateway keeps the conversation, so that the container need not"
+            self._to.found("memory", "ok", text)
+        elif self._given is not None:
+            text = "not asked, since the message is your own; it is without --message"
+            self._to.found("memory", "skipped", text)
+        elif has_name(self._name, answer.said):
+            text = "it was asked for what it had been told, and knew it"
+            self._to.found("memory", "ok", text)
+        elif judged(first.said, answer.said, await self._afresh()) is Memory.FORGETS:
+            text = "it was asked for what it had been told, and answered as in a new session"
+            self._to.symptom("memory", "failed", text, Symptom.FORGETS)
+        else:
+            text = (
+                "it was asked for what it had been told, and did not say it: it forgets, or is "
+                "weak at recall; see for yourself with `session-gateway chat`"
+            )
+            self._to.found("memory", "unknown", text)
+
+    async def _afresh(self) -> str:
+        """What the model answers who was told nothing; empty where that can't be had."""
+        self._on_begin("asking the same in a new session")
+        message, session = self._speaker.message(QUESTION, None), None
+        assert message is not None  # noqa: S101 - it was sent once
+        try:
+            if self._policy.opening is Opening.CALL:
+                session = await self._model.open("check")
+            answer = await self._speaker.send(message, session, History(self._policy))
+            session = answer.reply.new_session or session
+        except (ModelError, TimeoutError):
+            return ""
+        finally:
+            if session is not None:
+                with contextlib.suppress(ModelError, TimeoutError):
+                    async with asyncio.timeout(self._policy.close_seconds):
+                        await self._model.close(session)
+        return answer.said
+
+    async def _sent(self, step: Name, message: MessageSend) -> Answer:
+        """Send a message, and keep what the model says to it.
+
+        Raises:
+            _Stop: It has failed.
+        """
+        try:
+            answer = await self._speaker.send(message, self._session, self._history)
+        except ModelError as error:
+            self._to.failed(step, error.failure)
+        except TimeoutError:
+            text = f"no reply in {self._speaker.seconds:g} s, and it is waited for no longer"
+            self._to.symptom(step, "failed", text, Symptom.TOO_SLOW)
+        else:
+            if self._session is not None and answer.reply.new_session is not None:
+                self._session = answer.reply.new_session
+            return answer
+        raise _Stop
+
+    async def _close(self, session: ModelSession) -> None:
+        if self._settings.profile.close_body is None:
+            text = "the profile has no call that closes a session: it is left to expire"
+            self._to.found("close", "skipped", text)
+            return
+        self._on_begin("closing the session")
+        began, failure = time.perf_counter(), None
+        try:
+            async with asyncio.timeout(self._policy.close_seconds):
+                await self._model.close(session)
+            text = "asked for, and not confirmed"
+        except ModelError as error:
+            failure = error.failure
+            text = f"not closed: {failure.message}"
+        except TimeoutError:
+            text = f"not confirmed in {self._policy.close_seconds:g} s"
+        else:
+            if self._watched.closed:
+                seconds = time.perf_counter() - began
+                self._to.found("close", "ok", "confirmed by the container", seconds=seconds)
+                return
+        self._to.symptom("close", "warning", text, Symptom.NOT_CLOSED, failure=failure)
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
