@@ -13,6 +13,7 @@ import click
 from click.core import ParameterSource
 
 from gateway import __version__
+from gateway.initcommand import init
 from gateway.local.command import PORT, SECONDS, local
 
 if TYPE_CHECKING:
@@ -47,7 +48,8 @@ def configured(path: Path | None, flags: dict[str, Any] | None = None) -> "Confi
     if path is None and not any(name.upper().startswith("GATEWAY_ROUTES") for name in os.environ):
         raise fail(
             f"session-gateway: no configuration. Write {DEFAULT_FILE}, for example:\n\n{EXAMPLE}\n"
-            "and run `session-gateway serve` beside it, or name it with --config. "
+            "or let `session-gateway init` ask for what is in it, and run `session-gateway serve` "
+            "beside it, or name it with --config. "
             "To try the gateway without AWS, run `session-gateway demo`.",
             WRONG,
         )
@@ -345,4 +347,5 @@ def chat(address: str, route: str | None, token_file: TextIO | None) -> None:
         raise fail(f"session-gateway: {error}", WRONG) from None
 
 
+main.add_command(init)
 main.add_command(local)

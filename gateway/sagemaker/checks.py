@@ -96,6 +96,25 @@ async def platform_problems(
     return [problem for problem in problems if problem is not None]
 
 
+def default_region(profile: str | None) -> str | None:
+    """The region that this machine's AWS tools use; None where they have none.
+
+    Args:
+        profile: Of the shared configuration files; None for the default one.
+    """
+    session: Any = AioSession(profile=profile)
+    try:
+        found = session.get_config_variable("region") or os.environ.get("AWS_REGION")
+    except (boto.ProfileNotFound, boto.ConfigParseError):
+        return None
+    return None if found is None else str(found)
+
+
+def region_problem(name: str) -> PlatformProblem | None:
+    """What is wrong with a region, if anything is."""
+    return _region(AioSession(), name, elsewhere=False)
+
+
 def _unknown_profile(session: Any, *, given: bool) -> PlatformProblem:
     name, known = session.profile, session.available_profiles
     close = difflib.get_close_matches(name, known, n=1)

@@ -152,11 +152,14 @@ ALLOWED = {
     "client": {"protocol", "errors", "addresses"},
     "local": set[str](),
     "demo": {"config", "local", "process", "serving", "workers"},
+    "starter": {"config", "sagemaker"},
+    "initcommand": {"starter"},
     "cli": {
         "checks",
         "client",
         "config",
         "demo",
+        "initcommand",
         "live",
         "local",
         "security",
@@ -202,7 +205,7 @@ FOREIGN = {
     "opentelemetry": {"telemetry"},
     "prometheus_client": {"telemetry"},
     "prompt_toolkit": {"client"},
-    "pydantic": {"config"},
+    "pydantic": {"config", "starter"},
     "pydantic_settings": {"config"},
     "rich": {"client", "live"},
     "starlette": {

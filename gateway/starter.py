@@ -1,0 +1,127 @@
+"""A first configuration, made of a few answers; for ``session-gateway init``."""
+
+import json
+import re
+import tomllib
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from pydantic import TypeAdapter, ValidationError
+
+from gateway.config import Settings
+from gateway.config.values import EndpointName
+from gateway.sagemaker.checks import default_region, region_problem
+
+__all__ = ["CONTAINERS", "Wrong", "checked_region", "default_region", "endpoint_name", "written"]
+
+LOCAL = "local"
+LOCAL_ENDPOINT, LOCAL_REGION, LOCAL_URL = "my-endpoint", "us-east-1", "http://127.0.0.1:9000"
+"""What ``session-gateway local`` has unless told otherwise."""
+
+_COLUMN = 40
+
+
+Lines = tuple[tuple[str, str], ...]
+"""Statements, each with its comment."""
+
+_STANDARD = ('session = "container-standards"', "how its container keeps sessions")
+_CHAT = "what its model takes and gives"
+_OWN_REQUEST = ('request = { text = "$text" }', "what it is sent for a text: put its own JSON here")
+_OWN_TEXT = ('text = "text"', "where the text is in its JSON (JMESPath)")
+
+CONTAINERS: Mapping[str, Lines] = MappingProxyType(
+    {
+        "vllm": (_STANDARD, ('format = "openai-chat"', _CHAT)),
+        "lmi": (_STANDARD, ('format = "lmi"', _CHAT)),
+        "tgi": (
+            ('session = "stateless"', 'or "container-standards", where its image keeps sessions'),
+            ('format = "tgi"', _CHAT),
+        ),
+        "djl": (_STANDARD, _OWN_REQUEST, _OWN_TEXT),
+        "torchserve": (
+            ('session = "torchserve"', "opened as in AWS's stateful sample"),
+            _OWN_REQUEST,
+            _OWN_TEXT,
+        ),
+        "own": (_STANDARD, _OWN_REQUEST, _OWN_TEXT),
+        LOCAL: (_STANDARD, ('format = "plain"', "text in, text out")),
+    }
+)
+"""By the names that ``gateway.initcommand`` explains."""
+
+_ARN = re.compile(r"arn:aws[a-z-]*:sagemaker:([a-z0-9-]+):\d{12}:endpoint/([A-Za-z0-9-]+)")
+
+
+class Wrong(ValueError):
+    """An answer that can't be; the text says what would be one."""
+
+
+def region_of(endpoint: str) -> str | None:
+    """The region that an endpoint's ARN names."""
+    found = _ARN.fullmatch(endpoint)
+    return found[1] if found else None
+
+
+def endpoint_name(text: str) -> str:
+    """An endpoint's name, also where its ARN is given.
+
+    Raises:
+        Wrong: It is none.
+    """
+    found = _ARN.fullmatch(text)
+    try:
+        return str(TypeAdapter(EndpointName).validate_python(found[2] if found else text))
+    except ValidationError as error:
+        why = error.errors()[0]["msg"].removeprefix("Value error, ")
+        raise Wrong(f"{why}, as `aws sagemaker list-endpoints` has it") from None
+
+
+def checked_region(text: str) -> str:
+    """A region.
+
+    Raises:
+        Wrong: It is none.
+    """
+    problem = region_problem(text)
+    if problem is not None and problem.certain:
+        raise Wrong(problem.text)
+    return text
+
+
+def written(container: str, endpoint: str, region: str, profile: str | None) -> str:
+    """A configuration as a file.
+
+    Args:
+        container: One of `CONTAINERS`.
+        endpoint: Its name.
+        region: Of the endpoint.
+        profile: Of AWS's configuration; None for its usual chain.
+    """
+    aws = [("region = " + json.dumps(region), "")]
+    if profile is not None:
+        aws.append((f"profile = {json.dumps(profile)}", "of ~/.aws/config"))
+    if container == LOCAL:
+        url = f"endpoint_url = {json.dumps(LOCAL_URL)}"
+        aws.append((url, "`session-gateway local`; without this line: AWS"))
+    route = [
+        (f"endpoint_name = {json.dumps(endpoint)}", ""),
+        *CONTAINERS[container],
+    ]
+    text = "\n".join(
+        [
+            "# `session-gateway check --live` tries it.",
+            "",
+            "[aws]",
+            *(_line(*each) for each in aws),
+            "",
+            _line("[routes.chat]", "the first route is the default one"),
+            *(_line(*each) for each in route),
+            "",
+        ]
+    )
+    Settings.model_validate(tomllib.loads(text))  # a mistake here is one of this module's
+    return text
+
+
+def _line(statement: str, comment: str) -> str:
+    return f"{statement:<{_COLUMN}} # {comment}" if comment else statement
