@@ -13,6 +13,7 @@ import click
 from click.core import ParameterSource
 
 from gateway import __version__
+from gateway.completion import completion, route_list, routes
 from gateway.initcommand import init
 from gateway.local.command import PORT, SECONDS, local
 
@@ -133,7 +134,13 @@ async def _serve(settings: "Settings") -> None:
     is_flag=True,
     help="Hold a short conversation on each route, which invokes its model, and say what shows.",
 )
-@click.option("--route", "names", multiple=True, help="With --live: on this one alone.")
+@click.option(
+    "--route",
+    "names",
+    multiple=True,
+    shell_complete=routes,
+    help="With --live: on this one alone.",
+)
 @click.option(
     "--message",
     help="With --live: send this; JSON where the route takes that alone, @FILE for a file's bytes.",
@@ -239,7 +246,11 @@ def key() -> None:
     type=click.Path(path_type=Path, dir_okay=False),
     help="Where names and digests are kept; it is made where there is none.",
 )
-@click.option("--routes", help="Those it may use, with commas between them; all where absent.")
+@click.option(
+    "--routes",
+    shell_complete=route_list,
+    help="Those it may use, with commas between them; all where absent.",
+)
 def add(name: str, path: Path, routes: str | None) -> None:
     """Make a key for NAME and print it, once: the file can only recognise it.
 
@@ -305,7 +316,9 @@ def demo(port: int, model: Path | None, builtin: bool, replicas: int, browse: bo
 
 @main.command()
 @click.argument("address", default="http://127.0.0.1:8080")
-@click.option("--route", help="Its name; the gateway's default route unless given.")
+@click.option(
+    "--route", shell_complete=routes, help="Its name; the gateway's default route unless given."
+)
 @click.option(
     "--token-file",
     type=click.File(encoding="utf-8"),
@@ -347,5 +360,6 @@ def chat(address: str, route: str | None, token_file: TextIO | None) -> None:
         raise fail(f"session-gateway: {error}", WRONG) from None
 
 
+main.add_command(completion)
 main.add_command(init)
 main.add_command(local)

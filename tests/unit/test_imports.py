@@ -154,9 +154,11 @@ ALLOWED = {
     "demo": {"config", "local", "process", "serving", "workers"},
     "starter": {"config", "sagemaker"},
     "initcommand": {"starter"},
+    "completion": set[str](),
     "cli": {
         "checks",
         "client",
+        "completion",
         "config",
         "demo",
         "initcommand",
