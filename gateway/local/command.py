@@ -281,7 +281,6 @@ def local(  # noqa: PLR0917 - click passes them by name
             file = find_weights(model_file)
         except LanguageModelUnavailable as missing:
             raise click.ClickException(str(missing)) from None
-        click.echo(f"Loading {file.name} into {instances} instances …")
         llamas = [Llama(file) for _ in range(instances)]
         containers = [
             LanguageModel(llama, f"i-{n}", forgets=forgets) for n, llama in enumerate(llamas, 1)
@@ -381,9 +380,23 @@ def _refuse_what_does_nothing(context: click.Context) -> None:
                 raise click.UsageError(f"--{name.replace('_', '-')} {text}.", context)
 
 
+async def _load(llamas: Sequence["Llama"]) -> None:
+    """Let models read their weights, which all have one file."""
+    if not llamas:
+        return
+    from gateway.local.waiting import waiting  # noqa: PLC0415
+
+    name = llamas[0].path.name
+    what = f"Loading {name} into {len(llamas)} instances"
+    with waiting(what, len(llamas), f"Loaded {name}") as loaded:
+        for llama in llamas:
+            await llama.load()
+            loaded()
+
+
 async def _serve(
     endpoint: "Endpoint",
-    llamas: Iterable["Llama"],
+    llamas: Sequence["Llama"],
     host: str,
     port: int,
     keys: dict[str, str],
@@ -391,8 +404,7 @@ async def _serve(
 ) -> None:
     from gateway.local.server import running  # noqa: PLC0415
 
-    for llama in llamas:
-        await llama.load()
+    await _load(llamas)
     stopped = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stopped.set)

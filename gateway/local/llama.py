@@ -57,10 +57,13 @@ class Llama:
     Args:
         path: The weights, a GGUF file with a ChatML vocabulary, as SmolLM2's.
         threads: Of the processor.
+
+    Attributes:
+        path: The weights.
     """
 
     def __init__(self, path: Path, *, threads: int = 2) -> None:
-        self._path = path
+        self.path = path
         self._threads = threads
         self._loading = asyncio.Lock()
         self._server: Any = None
@@ -150,7 +153,7 @@ class Llama:
     def _start(self) -> Any:
         xllamacpp: Any = importlib.import_module("xllamacpp")  # an extra, which may be absent
         parameters = xllamacpp.CommonParams()
-        parameters.model.path = str(self._path)
+        parameters.model.path = str(self.path)
         slots = SLOTS + 1
         parameters.n_ctx = slots * CONTEXT_TOKENS
         parameters.n_parallel = slots
@@ -165,7 +168,7 @@ class Llama:
         try:
             server = xllamacpp.Server(parameters)
         except RuntimeError:
-            raise LanguageModelUnavailable(f"llama.cpp can't load {self._path}") from None
+            raise LanguageModelUnavailable(f"llama.cpp can't load {self.path}") from None
         # Its queue runs in a thread of its own. One that is let go of before that thread has begun
         # waits for it for ever, so let it do something first.
         server.handle_completions({"prompt": "Hello", "n_predict": 1}, lambda _chunk: False)

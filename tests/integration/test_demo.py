@@ -26,6 +26,7 @@ async def test_the_language_model_and_the_builtin_one(how: signal.Signals) -> No
     process = Process([sys.executable, "-m", "gateway", "demo", "--port", "0"])
     try:
         assert "Loading SmolLM2" in process.output
+        assert " into 2 instances …\nLoaded SmolLM2" in process.output, "and no bar in a pipe"
         url = process.websocket
         async with client(url) as chat:
             assert (await chat.open())["route"] == "language"

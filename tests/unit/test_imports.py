@@ -209,7 +209,7 @@ FOREIGN = {
     "prompt_toolkit": {"client"},
     "pydantic": {"config", "starter"},
     "pydantic_settings": {"config"},
-    "rich": {"client", "live"},
+    "rich": {"client", "live", "local"},
     "starlette": {
         "app",
         "embedding",
