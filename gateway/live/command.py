@@ -1,15 +1,17 @@
 """What ``session-gateway check --live`` does with what it is given."""
 
 import json
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from gateway.config import Settings
+import click
+
+from gateway.config import AwsSettings, Settings
 from gateway.live.findings import Trial
 from gateway.live.report import NOTICE, Report, console
 from gateway.live.routes import Audience, Nobody, trials
 from gateway.live.speaker import Given
+from gateway.sagemaker.checks import default_region
 
 
 class WrongUse(Exception):
@@ -59,6 +61,11 @@ def routes_of(asked: Sequence[str], settings: Settings) -> list[str]:
     return list(asked or settings.routes)
 
 
+def _where(aws: AwsSettings) -> str:
+    region = aws.region or default_region(aws.profile)
+    return f" in {region}" + ("" if aws.endpoint_url is None else f", at {aws.endpoint_url}")
+
+
 async def live(
     settings: Settings,
     *,
@@ -82,8 +89,8 @@ async def live(
     """
     names = routes_of(asked, settings)
     given = message_of(message, settings, names)
-    print(NOTICE, file=sys.stderr)  # noqa: T201 - it is a command
-    report = None if quiet else Report(console())
+    click.echo(NOTICE, err=True)
+    report = None if quiet else Report(console(), _where(settings.aws))
     audience: Audience = report or Nobody()
     try:
         return await trials(settings, names, given=given, seconds=seconds, audience=audience)

@@ -3,7 +3,7 @@
 from rich.console import Console
 from rich.markup import escape
 from rich.padding import Padding
-from rich.status import Status
+from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from gateway.config import RouteSettings
 from gateway.live.findings import Step
@@ -30,25 +30,30 @@ class Report:
 
     Args:
         console: Where to.
+        where: In which region, and at which address, endpoints are.
     """
 
-    def __init__(self, console: Console) -> None:
+    def __init__(self, console: Console, where: str) -> None:
+        self._where = where
         self._console = console
-        self._status: Status | None = None
+        self._progress: Progress | None = None
         self._route = ""
 
     def route(self, name: str, route: RouteSettings) -> None:
         """See `Audience.route`."""
         self.end()
         self._route = name
-        self._console.print(f"route [bold]{escape(name)}[/]: endpoint {route.endpoint_name}")
+        endpoint = f"endpoint {route.endpoint_name}{escape(self._where)}"
+        self._console.print(f"route [bold]{escape(name)}[/]: {endpoint}", soft_wrap=True)
 
     def begin(self, what: str) -> None:
         """See `Audience.begin`."""
         self.end()
         if self._console.is_terminal:
-            self._status = self._console.status(f"{escape(self._route)}: {what} …")
-            self._status.start()
+            columns = SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn()
+            self._progress = Progress(*columns, console=self._console, transient=True)
+            self._progress.add_task(f"{escape(self._route)}: {what} …", total=None)
+            self._progress.start()
 
     def step(self, step: Step) -> None:
         """See `Audience.step`."""
@@ -66,6 +71,6 @@ class Report:
 
     def end(self) -> None:
         """Nothing is waited for any more."""
-        if self._status is not None:
-            self._status.stop()
-            self._status = None
+        if self._progress is not None:
+            self._progress.stop()
+            self._progress = None

@@ -247,7 +247,9 @@ class _Conversation:
             self._to.failed(step, error.failure)
         except TimeoutError:
             text = f"no reply in {self._speaker.seconds:g} s, and it is waited for no longer"
-            self._to.symptom(step, "failed", text, Symptom.TOO_SLOW)
+            later = self._settings.mode == "async"
+            symptom = Symptom.NO_REPLY if later else Symptom.TOO_SLOW
+            self._to.symptom(step, "failed", text, symptom)
         else:
             if self._session is not None and answer.reply.new_session is not None:
                 self._session = answer.reply.new_session

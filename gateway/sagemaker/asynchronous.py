@@ -27,6 +27,7 @@ from gateway.sagemaker.objects import DENIED, Found, NotRead
 from gateway.sagemaker.options import ID_CHARACTERS, INLINE_BYTES, LATE_SECONDS, AsyncOptions
 from gateway.sagemaker.profiles import PROFILES
 from gateway.sagemaker.services import Services
+from gateway.sagemaker.symptoms import Symptom
 from gateway.sagemaker.transport import result_of
 from gateway.session.bodies import TEXT
 from gateway.session.ports import (
@@ -224,7 +225,7 @@ class AsyncModel(SageMakerModel):
                 raise ModelError(self._failed(notice.failure_reason or ""))
             left = receipt.until - time.time()
             if left <= 0:
-                raise ModelError(self._named(with_facts(_EXPIRED, s3=why)))
+                raise ModelError(self._named(with_facts(_EXPIRED, s3=why), Symptom.NO_REPLY))
             if notice is not None or (was_told and not is_told):
                 pause = options.poll_seconds  # it should be there; or may be, and nobody tells
             elif is_told:

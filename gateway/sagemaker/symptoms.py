@@ -38,6 +38,8 @@ class Symptom(StrEnum):
     THROTTLED = "throttled"
     MODEL_LOADING = "model_loading"
     TOO_SLOW = "too_slow"
+    NO_REPLY = "no_reply"
+    INPUT_REFUSED = "input_refused"
     CONTAINER_ERROR = "container_error"
     SESSIONS_OFF = "sessions_off"
     OPEN_REFUSED = "open_refused"
@@ -165,6 +167,16 @@ ADVICE: Mapping[Symptom, Advice] = MappingProxyType(
             "No reply within the time that SageMaker gives a container, 60 seconds. Let the route "
             "stream (`format`), ask for shorter answers (`max_tokens` in `request`), or have an "
             'asynchronous endpoint (`mode = "async"`).',
+        ),
+        Symptom.NO_REPLY: Advice(
+            "The asynchronous endpoint has taken the message, and its reply was not found in time. "
+            "See that an instance is there, and that the gateway may read the endpoint's output "
+            "and failure paths: s3:GetObject, and s3:ListBucket, without which S3 calls forbidden "
+            "what is not there yet.",
+        ),
+        Symptom.INPUT_REFUSED: Advice(
+            "S3 does not take the message. Allow s3:PutObject below the route's `input_location`, "
+            "and see that the bucket is there.",
         ),
         Symptom.CONTAINER_ERROR: Advice(
             "The container has answered with an error. Where that is 400 or 422, see that the "
@@ -325,8 +337,7 @@ def _symptom(failure: Failure) -> Symptom | None:
     facts = failure.facts
     code, message = facts.get("code"), str(facts.get("message", ""))
     if "operation" in facts:
-        expired = _BY_CODE.get(code) is Symptom.CREDENTIALS_EXPIRED
-        return Symptom.CREDENTIALS_EXPIRED if expired else Symptom.CREDENTIALS_REFUSED
+        return _of_another_service(facts["operation"], code)
     if failure.code in _BY_ERROR:
         return _BY_ERROR[failure.code]
     if code == "ModelError":
@@ -337,6 +348,14 @@ def _symptom(failure: Failure) -> Symptom | None:
         return Symptom.HOST_UNKNOWN
     signature = _of_signature(message) if code in _SIGNATURE else None
     return signature or _BY_CODE.get(code) or _BY_RAISED.get(facts.get("raised"))
+
+
+def _of_another_service(operation: object, code: object) -> Symptom:
+    """What it is where the call was not the platform's: S3's, or that of who gives credentials."""
+    if operation == "PutObject":
+        return Symptom.INPUT_REFUSED
+    expired = _BY_CODE.get(code) is Symptom.CREDENTIALS_EXPIRED
+    return Symptom.CREDENTIALS_EXPIRED if expired else Symptom.CREDENTIALS_REFUSED
 
 
 def _of_signature(message: str) -> Symptom:

@@ -180,7 +180,8 @@ async def test_a_failure_without_a_status_may_be_of_the_queue(fixture: Fixture) 
 async def test_a_reply_that_never_comes(fixture: Fixture) -> None:
     found = await failure(fixture.model(), soon(LONG_AGO, 0.1))
     assert (found.code, found.outcome) == (ErrorCode.TIMEOUT, Outcome.UNKNOWN)
-    assert found.facts == {"endpoint": "my-endpoint"}
+    assert found.facts.keys() == {"endpoint", "symptom", "hint"}
+    assert found.facts["symptom"] == "no_reply"
 
 
 async def test_one_that_is_there_when_its_time_is_over(fixture: Fixture) -> None:

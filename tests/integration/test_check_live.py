@@ -1,6 +1,9 @@
 """``session-gateway check --live``: what it finds where it works, and where not."""
 
 import json
+import signal
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -21,7 +24,7 @@ from gateway.local.faults import Fault
 from gateway.local.objects import Bucket
 from gateway.local.platform import Endpoint
 from gateway.local.server import running
-from tests.support.processes import Process
+from tests.support.processes import Process, admin
 from tests.support.timing import UNIT
 
 TURN: dict[str, Any] = {"request": {"text": "$text"}, "text": "text"}
@@ -135,7 +138,7 @@ async def test_a_route_that_answers_later() -> None:
         platform.endpoints["later"].faults.add(Fault(delay_work_seconds=60 * UNIT, lists=False))
         platform.bucket.lists = False
         trial = await platform.tried("later", seconds=0.5 * UNIT, **options)
-        assert found(trial) == {"message": "too_slow"}
+        assert found(trial) == {"message": "no_reply"}
         assert trial.steps[0].details == (
             "the gateway says: replies can't be read, or buckets not listed",
         )
@@ -248,7 +251,8 @@ def test_the_command(
         "Invoking the models: each route gets a session and a few short messages. AWS charges.\n"
     )
     lines = result.stdout.splitlines()
-    assert lines[4] == "route chat: endpoint my-endpoint"
+    url = shared_platform.url
+    assert lines[4] == f"route chat: endpoint my-endpoint in us-east-1, at {url}"
     assert lines[5].startswith("  ok       session   opened; it expires in 20 min (")
     assert lines[-1] == "ok"
     result = check("--live")
@@ -284,3 +288,29 @@ def test_options_that_can_not_be(
     result = check(*arguments)
     assert result.exit_code == 2
     assert says in result.output
+
+
+def test_ctrl_c_closes_the_session(
+    shared_platform: Process, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("gateway.toml").write_text(CONFIG.format(url=shared_platform.url))
+    before = [instance["closed"] for instance in admin(shared_platform)["instances"]]
+    asked = ["check", "--live", "--route", "chat", "--message", "/sleep 600"]
+    process = subprocess.Popen(
+        [sys.executable, "-u", "-m", "gateway", *asked],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    for line in process.stdout:
+        if "opened; it expires" in line:
+            break
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=20 * UNIT)
+    after = [instance["closed"] for instance in admin(shared_platform)["instances"]]
+    assert process.returncode == 130, err
+    assert sum(after) == sum(before) + 1
+    assert "  ok       close     confirmed by the container" in out
+    assert "Traceback" not in err

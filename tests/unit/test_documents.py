@@ -56,8 +56,10 @@ default. In the environment a setting is `GATEWAY_SECTION__KEY`, such as `GATEWA
 `session-gateway check` says what is wrong, with the line of the file, and looks for the region, the
 profile, the credentials and the keys of tokens as `serve` would: run it on the same machine, as the
 same user. Where they are not to be had, as in a build, `--offline` leaves out what other machines
-are asked for. Its exit code is 2 where the gateway can't work so; a warning leaves it 0. All
-commands end with 2 for wrong use or a wrong configuration, and with 1 where something has failed.
+are asked for. Its exit code is 2 where the gateway can't work so; a warning leaves it 0. With
+`--live` it also tries each route, which invokes the models, and ends with 1 where something fails;
+see [troubleshooting](troubleshooting.md). All commands end with 2 for wrong use or a wrong
+configuration, and with 1 where something has failed. `session-gateway init` writes a first file.
 
 Times are in seconds, sizes in bytes.
 """

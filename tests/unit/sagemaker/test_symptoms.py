@@ -45,6 +45,7 @@ def failure(facts: dict[str, object], code: ErrorCode = ErrorCode.UNAVAILABLE) -
         ({"raised": "UnauthorizedSSOTokenError"}, "credentials_expired"),
         ({"operation": "AssumeRole", "code": "AccessDenied"}, "credentials_refused"),
         ({"operation": "GetRoleCredentials", "code": "ExpiredToken"}, "credentials_expired"),
+        ({"operation": "PutObject", "code": "AccessDenied"}, "input_refused"),
         ({"raised": "ConnectTimeout"}, "unreachable"),
         ({"raised": "EndpointConnectionError", "cause": "ClientConnectorDNSError"}, "host_unknown"),
         ({"raised": "TlsError"}, "certificate"),
