@@ -1,6 +1,8 @@
 """``session-gateway check --live``: what it finds where it works, and where not."""
 
+import io
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -11,12 +13,14 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
+from rich.console import Console
 
 from gateway.cli import main
 from gateway.config import AwsSettings, RouteSettings, Settings
 from gateway.live.findings import Step, Trial
 from gateway.live.recall import QUESTION, Memory, has_name, judged, new_name, statement
-from gateway.live.routes import Nobody, trials
+from gateway.live.report import NOTICE, Report
+from gateway.live.routes import Audience, Nobody, trials
 from gateway.live.speaker import Given
 from gateway.local.asynchronous import Asynchronous
 from gateway.local.builtin import BuiltinModel
@@ -27,6 +31,7 @@ from gateway.local.server import running
 from tests.support.processes import Process, admin
 from tests.support.timing import UNIT
 
+DOCUMENT = (Path(__file__).parents[2] / "docs" / "troubleshooting.md").read_text()
 TURN: dict[str, Any] = {"request": {"text": "$text"}, "text": "text"}
 
 
@@ -53,6 +58,7 @@ class Platform:
         given: Given | None = None,
         seconds: float = 20 * UNIT,
         on_step: Callable[[Step], None] = lambda _step: None,
+        audience: Audience | None = None,
         **route: Any,
     ) -> Trial:
         """What is found of a route to that endpoint."""
@@ -67,9 +73,8 @@ class Platform:
             def step(self, step: Step) -> None:
                 on_step(step)
 
-        (trial,) = await trials(
-            settings, ["chat"], given=given, seconds=seconds, audience=Listening()
-        )
+        told = audience or Listening()
+        (trial,) = await trials(settings, ["chat"], given=given, seconds=seconds, audience=told)
         return trial
 
     def open_sessions(self, name: str) -> int:
@@ -113,6 +118,19 @@ async def test_endpoints_of_all_kinds() -> None:
         assert [step.name for step in trial.steps][:4] == ["message", "session", "again", "stream"]
         for name in platform.endpoints:
             assert platform.open_sessions(name) == 0, name
+
+
+async def test_the_documents_example_is_what_is_printed() -> None:
+    file = io.StringIO()
+    report = Report(Console(file=file, highlight=False, width=200), " in us-east-1")
+    async with serving() as platform:
+        await platform.tried("forgets", audience=report, format="openai-chat", history="model")
+    (example,) = re.findall(r"AWS charges\.\n(.*?)session-gateway: something", DOCUMENT, re.DOTALL)
+    printed = file.getvalue().replace("forgets", "my-endpoint", 1).splitlines()
+    for shown, line in zip(example.splitlines(), printed, strict=True):
+        beginning = re.escape(re.sub(r"\d+", "0", shown)).removesuffix("…")
+        assert re.match(beginning, re.sub(r"\d+", "0", line)), line
+    assert NOTICE in DOCUMENT
 
 
 async def test_containers_without_sessions() -> None:
