@@ -22,6 +22,10 @@ import {
 /** @typedef {import("./client.js").Turn} Turn */
 /** @typedef {import("./view.js").Shape} Shape */
 /**
+ * @typedef {(text: string, whole: boolean) => void} Write Brings what is shown up to a text.
+ * @typedef {(shape: Shape, element: HTMLElement) => Write} Begin
+ */
+/**
  * @typedef {object} Action
  * @property {string} label
  * @property {() => void} run
@@ -39,15 +43,14 @@ const SENT = 4_000;
 /** How many characters of an answer are. */
 const ANSWER = 100_000;
 
-/** How many characters are added at once: more would take longer than a frame. */
-const STEP = 10_000;
+/** How many characters of each kind are added at once: more would take longer than a frame. */
+const STEP = { words: 10_000, code: 50_000, bytes: 1_000, plain: 50_000 };
 
 /** An entry of a few words. */
 export class Entry {
   /** @type {HTMLElement | null} */
   element = null;
   height = 0;
-  busy = false;
 
   /**
    * @param {string} who
@@ -63,6 +66,10 @@ export class Entry {
   }
 
   get hidden() {
+    return false;
+  }
+
+  get busy() {
     return false;
   }
 
@@ -83,7 +90,7 @@ export class Entry {
 class Body {
   /** @type {Shape["kind"] | null} */
   #kind = null;
-  /** @type {(text: string, whole: boolean) => void} */
+  /** @type {Write} */
   #write = () => {};
   /** @type {import("./attachments.js").Attachment | null} */
   #attachment = null;
@@ -118,10 +125,11 @@ class Body {
   /**
    * @param {Shape} shape
    * @param {boolean} whole Whether nothing will follow.
-   * @param {(shape: Shape, element: HTMLElement) => typeof this.#write} begin
+   * @param {Begin} begin Called when there is something of another kind to be shown.
+   * @param {keyof STEP} [pace] Whose step it takes, where that is not its kind's.
    * @returns {boolean} Whether there is more to be shown at once.
    */
-  update(shape, whole, begin) {
+  update(shape, whole, begin, pace = shape.kind) {
     if (shape.kind !== this.#kind) {
       this.#kind = shape.kind;
       this.#shown = 0;
@@ -130,7 +138,7 @@ class Body {
     }
     const { text } = shape;
     const limit = Math.min(text.length, this.#limit);
-    this.#shown = Math.min(limit, this.#shown + STEP);
+    this.#shown = Math.min(limit, this.#shown + STEP[pace]);
     this.#write(text.slice(0, this.#shown), whole && this.#shown === text.length);
     this.#more.hidden = text.length <= this.#limit;
     const label = `Show all ${text.length.toLocaleString("en")} characters`;
@@ -193,8 +201,6 @@ class Said extends Entry {
     return this.parts?.body.playing ?? false;
   }
 
-  set busy(_) {}
-
   /** Offer what can be done about it now. */
   offer() {
     const actions = this.around.actions(this.turn, this.speaker);
@@ -250,12 +256,14 @@ export class Message extends Said {
     else details.remove();
     this.offer();
     const { base64 = "", content_type: type = "" } = this.#sent;
-    return body.update(this.#shape, true, ({ kind, text, language }, element) => {
+    /** @type {Begin} */
+    const begin = ({ kind, text, language }, into) => {
       if (kind === "bytes") return body.attach(base64, type, text, this.around.fileName(this.turn));
-      if (kind === "code") return code(element, language);
-      const pieces = new Pieces(element);
+      if (kind === "code") return code(into, language);
+      const pieces = new Pieces(into);
       return (words) => pieces.update(words);
-    });
+    };
+    return body.update(this.#shape, true, begin, "plain");
   }
 }
 

@@ -122,7 +122,8 @@ export class Log {
 
   /** The text of the last entry, if it is one of a few words. */
   get last() {
-    return this.#viewport.rows.at(-1)?.text;
+    const last = this.#viewport.rows.at(-1);
+    return last instanceof Entry ? last.text : undefined;
   }
 
   scrollToEnd() {

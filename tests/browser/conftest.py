@@ -13,8 +13,9 @@ from typing import Any
 import pytest
 import pytest_asyncio
 from axe_playwright_python.async_playwright import Axe
-from playwright.async_api import Browser, Locator, Page, async_playwright, expect
+from playwright.async_api import Browser, Locator, Page, ViewportSize, async_playwright, expect
 
+from tests.browser.sheet import open_sheet
 from tests.support.processes import Process, gateway, local
 from tests.support.timing import UNIT
 
@@ -150,6 +151,19 @@ async def new_chat(browser: Browser) -> AsyncIterator[Callable[..., Any]]:
     for chat in chats:
         await chat.page.context.close()
     assert complaints == []
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def sheet(browser: Browser) -> AsyncIterator[Page]:
+    """The page's modules without a gateway, for all tests of a file."""
+    permissions = ["clipboard-read", "clipboard-write"]
+    size: ViewportSize = {"width": 1000, "height": 700}
+    context = await browser.new_context(permissions=permissions, viewport=size)
+    chat = Chat(await context.new_page())
+    await open_sheet(chat.page)
+    yield chat.page
+    await context.close()
+    assert chat.complaints == []
 
 
 @pytest_asyncio.fixture(loop_scope="session")

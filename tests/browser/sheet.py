@@ -1,6 +1,7 @@
 """The page's modules and styles alone, with its headers, and conversations that a test makes up."""
 
 from pathlib import Path
+from typing import Any
 
 from playwright.async_api import Page, Route
 
@@ -82,6 +83,11 @@ SCRIPT = """async () => {
     },
   });
 }"""
+
+
+async def run(page: Page, script: str, *arguments: Any) -> Any:
+    """The value of a script's ``return``; what is given are its ``given``."""
+    return await page.evaluate(f"async (given) => {{ {script} }}", list(arguments))
 
 
 async def open_sheet(page: Page) -> None:

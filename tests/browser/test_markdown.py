@@ -1,14 +1,10 @@
 """Answers as they are shown: Markdown while it comes in, code, and what nobody may slip in."""
 
-from collections.abc import AsyncIterator
-from typing import Any
-
 import pytest
 import pytest_asyncio
-from playwright.async_api import Browser, Page, expect
+from playwright.async_api import Page, expect
 
-from tests.browser.conftest import Chat
-from tests.browser.sheet import open_sheet
+from tests.browser.sheet import run
 
 PIECES = [
     "# Head\n",
@@ -63,30 +59,13 @@ SETTLING = [
 """Texts that grow by a character at a time, and of which nothing is taken back."""
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="session")
-async def sheet(browser: Browser) -> AsyncIterator[Page]:
-    """One page for all of them, which nothing may have complained on."""
-    context = await browser.new_context(permissions=["clipboard-read", "clipboard-write"])
-    page = await context.new_page()
-    chat = Chat(page)
-    await open_sheet(page)
-    yield page
-    await context.close()
-    assert chat.complaints == []
-
-
-async def run(page: Page, script: str, *arguments: Any) -> Any:
-    """The value of a script's ``return``; what is given are its ``given``."""
-    return await page.evaluate(f"async (given) => {{ {script} }}", list(arguments))
-
-
 async def test_what_comes_in_bit_by_bit_is_what_comes_at_once(sheet: Page) -> None:
     script = """
         const [pieces] = given;
         let seed = 7;
         const random = (below) => (seed = (seed * 1103515245 + 12345) % 2 ** 31) % below;
         const wrong = [];
-        for (let round = 0; round < 600; round += 1) {
+        for (let round = 0; round < 250; round += 1) {
           const text = Array.from({ length: 1 + random(7) }, () => pieces[random(pieces.length)]);
           const joined = text.join("");
           const cuts = [];
