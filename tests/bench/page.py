@@ -48,7 +48,8 @@ WORK = {
       const turn = ask({ text: "Go" });
       const words = "Some **words** with `code`, a [link](https://a.b), and on. ".split(/(?<= )/);
       const blocks = ["\\n\\n## Head\\n\\n", "\\n- an item\\n",
-        "\\n```py\\ndef f():\\n  pass\\n```\\n\\n", "\\n\\n| a | b |\\n|---|---|\\n| 1 | 2 |\\n\\n"];
+        "\\n```py\\ndef f():\\n  pass\\n```\\n\\n",
+        "\\n\\n| a | b |\\n|---|---|\\n| 1 | 2 |\\n\\n"];
       log.show([turn]);
       const began = performance.now();
       for (let index = 0; index < 2000; ) {
