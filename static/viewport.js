@@ -48,6 +48,12 @@ export class Viewport {
   #pause = 0;
   /** Where the box was scrolled to when it was last looked at. */
   #top = 0;
+  /**
+   * What is read there, which stays where it is on the screen whatever comes and goes: a row, and
+   * how far below its beginning the box begins. Null at the end.
+   * @type {{ row: Row, beyond: number } | null}
+   */
+  #reading = null;
   #gap = 0;
   #observer = new ResizeObserver((changes) => this.#resized(changes));
 
@@ -62,7 +68,10 @@ export class Viewport {
     this.#moved = moved;
     this.#gap = parseFloat(getComputedStyle(list).rowGap) || 0;
     this.#observer.observe(box); // what appears around it takes its room
-    box.addEventListener("scroll", () => this.#scrolled());
+    box.addEventListener("scroll", () => {
+      this.#look();
+      this.#schedule();
+    });
     box.addEventListener("keydown", (event) => this.#key(event));
   }
 
@@ -81,7 +90,7 @@ export class Viewport {
     this.#list.replaceChildren();
     this.#changed.clear();
     this.rows = [];
-    this.following = true;
+    this.scrollToEnd();
   }
 
   /**
@@ -100,12 +109,13 @@ export class Viewport {
 
   scrollToEnd() {
     this.following = true;
+    this.#reading = null;
     this.#schedule();
   }
 
   scrollToStart() {
-    this.following = false;
-    this.#top = this.#box.scrollTop = 0;
+    this.#box.scrollTop = 0;
+    this.#look();
     this.#schedule();
   }
 
@@ -153,36 +163,53 @@ export class Viewport {
   #fill() {
     const { clientHeight } = this.#box;
     if (clientHeight === 0) return;
-    const anchor = this.#anchor();
+    this.#look();
     const margin = Math.max(MARGIN, clientHeight);
     // Rows that turn out to be lower than they were thought to be leave room for more.
     for (let round = 0; round < 5; round += 1) {
       const tops = this.#tops();
-      const end = tops[this.rows.length] - clientHeight;
-      const top = anchor ? tops[anchor.index] + anchor.beyond : end;
+      const top = this.#wanted(tops) ?? tops[this.rows.length] - clientHeight;
       const wanted = this.#near(tops, top - margin, top + clientHeight + margin);
       if (!this.#mount(wanted)) break;
     }
     this.#arrange();
-    this.#place(anchor);
+    this.#place();
   }
 
-  /** What is to stay where it is on the screen; null for the end. */
-  #anchor() {
-    if (this.following) return null;
-    const top = this.#box.scrollTop - this.#list.offsetTop;
+  /** See where the reader has gone, if anywhere. */
+  #look() {
+    const { scrollTop } = this.#box;
+    const before = this.#top;
+    if (scrollTop === before) return;
+    const { beyond } = this;
+    // Only a reader goes up; that there is more below is no sign of one.
+    if (scrollTop < before - 1 && beyond > 1) this.following = false;
+    else if (beyond <= 1 || (scrollTop > before && beyond < NEAR)) this.following = true;
+    this.#top = scrollTop;
     const tops = this.#tops();
-    const index = Math.max(0, after(tops, top) - 1);
-    return { index, beyond: top - tops[index] };
+    const top = scrollTop - this.#list.offsetTop;
+    const index = Math.max(0, Math.min(after(tops, top), this.rows.length) - 1);
+    const row = this.rows[index];
+    this.#reading = this.following || !row ? null : { row, beyond: top - tops[index] };
   }
 
-  /** @param {{ index: number, beyond: number } | null} anchor */
-  #place(anchor) {
+  /**
+   * Where the box has to begin in the list; null for the end.
+   * @param {Float64Array} tops
+   */
+  #wanted(tops) {
+    if (this.#reading === null) return null;
+    return tops[this.rows.indexOf(this.#reading.row)] + this.#reading.beyond;
+  }
+
+  /** Scroll to what is read. */
+  #place() {
     const { scrollTop, scrollHeight } = this.#box;
-    if (anchor === null) {
-      this.#box.scrollTop = scrollHeight;
+    const wanted = this.#wanted(this.#tops());
+    if (wanted === null) {
+      if (this.following) this.#box.scrollTop = scrollHeight;
     } else {
-      const top = this.#tops()[anchor.index] + anchor.beyond + this.#list.offsetTop;
+      const top = wanted + this.#list.offsetTop;
       if (Math.abs(top - scrollTop) >= 1) this.#box.scrollTop = top;
     }
     this.#top = this.#box.scrollTop;
@@ -298,16 +325,6 @@ export class Viewport {
 
   // What the reader does, and what happens to sizes
 
-  #scrolled() {
-    const { scrollTop } = this.#box;
-    const { beyond } = this;
-    // Only a reader goes up; that there is more below is no sign of one.
-    if (scrollTop < this.#top - 1 && beyond > 1) this.following = false;
-    else if (beyond <= 1 || (scrollTop > this.#top && beyond < NEAR)) this.following = true;
-    this.#top = scrollTop;
-    this.#schedule();
-  }
-
   /** @param {KeyboardEvent} event */
   #key(event) {
     const { key, ctrlKey, metaKey, altKey, shiftKey, target } = event;
@@ -320,7 +337,7 @@ export class Viewport {
 
   /** @param {ResizeObserverEntry[]} changes */
   #resized(changes) {
-    const anchor = this.#anchor();
+    this.#look();
     let changed = false;
     for (const { target, borderBoxSize } of changes) {
       const row = this.#rowOf.get(target);
@@ -329,7 +346,7 @@ export class Viewport {
       if (row) row.height = height;
     }
     if (!changed) return;
-    this.#place(anchor);
+    this.#place();
     this.#schedule();
   }
 }

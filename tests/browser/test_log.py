@@ -256,6 +256,30 @@ class TestTheReader:
         await expect(sheet.get_by_text("Something happened.")).to_be_in_viewport()
         await expect(sheet.locator("#log")).to_be_focused()
 
+    async def test_what_is_read_stays_where_it_is(self, sheet: Page) -> None:
+        """Though something above it grows, or is put in, or gets another width."""
+        script = """
+            element.scrollTop -= 700;
+            await settle();
+            const box = element.getBoundingClientRect();
+            const entry = [...element.querySelectorAll(".entry.model")]
+              .find((each) => each.getBoundingClientRect().top > box.top);
+            const top = () => Math.round(entry.getBoundingClientRect().top);
+            const tops = [top()];
+            const entries = [...element.querySelectorAll(".entry.model")];
+            const above = entries[entries.indexOf(entry) - 2];
+            above.querySelector(".body").append("more ".repeat(2000));
+            await settle();
+            tops.push(top());
+            client.history.unshift({ type: "closed", detail: { reason: "idle" } });
+            log.show(client.history.slice(0, 1));
+            await settle();
+            tops.push(top());
+            return tops.map((each) => each - tops[0]);
+        """
+        moved = await run(sheet, script)
+        assert all(abs(each) <= 1 for each in moved), moved
+
     async def test_a_little_way_up_is_enough_to_stay(self, sheet: Page) -> None:
         """Else what comes in would drag a reader down who has just begun to go up."""
         script = """
