@@ -16,8 +16,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.documents.blocks import ROOT, Document
 from tests.integration.conftest import AWS
-from tests.integration.test_readme_container import CONTAINER, ROOT, block, shell
+from tests.integration.test_tutorial import CONTAINER, shell
 from tests.support.client import MSGPACK, Client, client, in_time, raw
 from tests.support.node import run
 from tests.support.processes import Process, admin, gateway, local
@@ -27,7 +28,7 @@ from tests.support.voice import ROUTE, SAMPLE, offline, sound
 SHORT = ROUTE.replace("voice", "short").replace("1000", "4")
 """A route that keeps four messages only."""
 
-VOICE = (ROOT / "docs" / "voice.md").read_text()
+VOICE = Document("docs/voice.md")
 SOUND = sound()
 OFFLINE = offline(SOUND)
 
@@ -191,11 +192,11 @@ async def test_what_is_no_longer_kept_is_not_heard_again(stage: tuple[str, Proce
 
 
 async def test_the_container_of_the_document(stack: ExitStack, tmp_path: Path) -> None:
-    (tmp_path / "container.py").write_text(block(VOICE, "python"))
+    (tmp_path / "container.py").write_text(VOICE.block("python"))
     container = Process(shell(tmp_path, CONTAINER.replace("--port 8081", "--port 0")), tmp_path)
     stack.callback(container.stop)
     platform = stack.enter_context(local("--container", container.url))
-    config = block(VOICE, "toml").replace("http://127.0.0.1:9000", platform.url)
+    config = VOICE.block("toml").replace("http://127.0.0.1:9000", platform.url)
     (tmp_path / "gateway.toml").write_text(config)
     front = stack.enter_context(gateway(tmp_path / "gateway.toml"))
     async with client(front.websocket, MSGPACK, route="voice") as chat:
@@ -210,7 +211,7 @@ async def test_the_container_of_the_document(stack: ExitStack, tmp_path: Path) -
         await chat.until("session.closed")
     (instance,) = admin(platform)["instances"]
     assert (instance["opened"], instance["closed"]) == (1, 1)
-    script = block(VOICE, "js").replace("./client.js", (ROOT / "static" / "client.js").as_uri())
+    script = VOICE.block("js").replace("./client.js", (ROOT / "static" / "client.js").as_uri())
     script = script.replace("ws://127.0.0.1:8080", front.websocket)
     node = 'import { WebSocket } from "ws";\nglobalThis.WebSocket = WebSocket;\n'
     (tmp_path / "node").mkdir()
