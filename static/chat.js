@@ -7,37 +7,26 @@
 import { describeClose, SessionClient, TAKEN_OVER, Turn } from "./client.js";
 import { Composer } from "./composer.js";
 import { Conversations, newId } from "./conversations.js";
-import { button, element, make } from "./dom.js";
+import { element } from "./dom.js";
+import { about, choices, dress } from "./dress.js";
 import { Log } from "./log.js";
 import { Question } from "./question.js";
 import { Sidebar, titleText } from "./sidebar.js";
 import { Status } from "./status.js";
-import { beginsToForget, FORGETS, isWithheld, replyText, routeUrl, size, stopText, untilExpiry } from "./view.js";
+import { endText, routeUrl, size, untilExpiry } from "./view.js";
 
 /** @typedef {import("./client.js").Body} Body */
 /** @typedef {import("./client.js").Note} Note */
 /** @typedef {import("./conversations.js").Summary} Summary */
-/**
- * @typedef {object} Route What it is to a page; see the gateway's `/page.json`.
- * @property {string} name
- * @property {boolean} text
- * @property {boolean} json
- * @property {boolean} binary
- * @property {string | null} branches
- * @property {number} history_turns
- * @property {number} history_bytes
- * @property {number} message_bytes
- */
+/** @typedef {import("./dress.js").Route} Route */
 /** @typedef {{ id: string, route: Route, client: SessionClient }} Shown */
 
 const ROUTE_KEY = "session-gateway.route";
-const THEME_KEY = "session-gateway.theme";
 /** How long to wait for the end of a word before a draft is kept, in milliseconds. */
 const TYPING = 300;
 
 const page = {
   name: element("name", HTMLElement),
-  state: element("state", HTMLElement),
   route: element("route", HTMLSelectElement),
   fresh: element("fresh", HTMLButtonElement),
   announcer: element("announcer", HTMLElement),
@@ -48,21 +37,12 @@ const page = {
   stop: element("stop", HTMLButtonElement),
   details: element("details", HTMLDialogElement),
   largest: element("largest", HTMLElement),
-  theme: element("theme", HTMLSelectElement),
   forget: element("forget", HTMLButtonElement),
 };
 
-/** The user's choices. A browser may be told to keep nothing. */
-const choices = (() => {
-  try {
-    return localStorage;
-  } catch {
-    return undefined;
-  }
-})();
-
-const about = await told();
-const conversations = await Conversations.open("session-gateway").catch(() => null);
+const opening = Conversations.open("session-gateway").catch(() => null);
+const gateway = await about();
+const conversations = await opening;
 const composer = new Composer({ send: sendDraft, changed: draftChanged });
 const status = new Status({ connect: () => shown?.client.connect(), signIn });
 const question = new Question({
@@ -90,19 +70,6 @@ const changed = new Set();
 /** @type {ReturnType<typeof setTimeout> | undefined} */
 let typing;
 
-/**
- * What the gateway says of itself and its routes.
- * @returns {Promise<{ title: string, logo: string, welcome: string | null, examples: string[], routes: Route[], default: string }>}
- */
-async function told() {
-  try {
-    return await (await fetch("page.json")).json();
-  } catch (error) {
-    page.state.textContent = "The gateway does not answer; reload the page to try again.";
-    throw error;
-  }
-}
-
 /** @param {string} text What those hear who do not see it. */
 function announce(text) {
   page.announcer.textContent = text;
@@ -125,7 +92,7 @@ function show(items) {
 
 /** @param {string} name */
 function routeOf(name) {
-  const { routes } = about;
+  const { routes } = gateway;
   return routes.find((route) => route.name === name) ?? routes[0];
 }
 
@@ -224,7 +191,7 @@ function rest(client) {
 function listed(all) {
   const summary = all.find(({ id }) => id === shown?.id);
   page.name.textContent = summary ? titleText(summary) : "New conversation";
-  document.title = summary?.title ? `${summary.title} – ${about.title}` : about.title;
+  document.title = summary?.title ? `${summary.title} – ${gateway.title}` : gateway.title;
 }
 
 /** @param {string} id */
@@ -403,7 +370,7 @@ function follow(client) {
     if (turn.ended) {
       changed.delete(turn);
       show([turn]);
-      announce(spoken(turn, client));
+      announce(endText(turn, client.history));
     } else if (log.has(turn)) {
       if (changed.size === 0) requestAnimationFrame(paint);
       changed.add(turn);
@@ -439,19 +406,6 @@ function follow(client) {
   });
 }
 
-/**
- * @param {Turn} turn That has ended.
- * @param {SessionClient} client
- */
-function spoken(turn, client) {
-  if (!turn.ended) return "";
-  if (turn.ended.error) return turn.ended.error.message;
-  if (isWithheld(turn)) return "Not sent.";
-  const stopped = turn.ended.status === "cancelled" ? ` ${stopText(turn.ended)}` : "";
-  const forgets = beginsToForget(turn, client.history) ? `${FORGETS} ` : "";
-  return `${forgets}Model: ${replyText(turn.ended)}${stopped}`;
-}
-
 function paint() {
   const turns = [...changed];
   changed.clear();
@@ -460,35 +414,9 @@ function paint() {
 
 // The page
 
-/** @param {string} text */
-function example(text) {
-  const node = button(text, () => {
-    composer.text = text;
-    sendDraft();
-  });
-  node.dir = "auto";
-  return make("li", "", node);
-}
-
-function dress() {
-  element("brand", HTMLElement).textContent = document.title = about.title;
-  element("logo", HTMLImageElement).src = about.logo;
-  if (about.welcome) element("words", HTMLElement).textContent = about.welcome;
-  element("examples", HTMLUListElement).append(...about.examples.map(example));
-  for (const { name } of about.routes) page.route.add(new Option(name));
-  page.route.hidden = about.routes.length === 1;
-  page.route.value = routeOf(choices?.getItem(ROUTE_KEY) ?? about.default).name;
-  page.theme.value = document.documentElement.dataset.theme ?? "";
-  page.forget.hidden = conversations === null;
-}
-
 page.route.addEventListener("change", () => {
   choices?.setItem(ROUTE_KEY, page.route.value);
   begin();
-});
-page.theme.addEventListener("change", () => {
-  document.documentElement.dataset.theme = page.theme.value;
-  choices?.setItem(THEME_KEY, page.theme.value);
 });
 page.fresh.addEventListener("click", begin);
 page.stop.addEventListener("click", stop);
@@ -504,6 +432,11 @@ document.addEventListener("keydown", (event) => {
 addEventListener("hashchange", () => open(location.hash.slice(1)));
 addEventListener("pagehide", keepDraft);
 
-dress();
+dress(gateway, (text) => {
+  composer.text = text;
+  sendDraft();
+});
+page.route.value = routeOf(choices?.getItem(ROUTE_KEY) ?? gateway.default).name;
+page.forget.hidden = conversations === null;
 await conversations?.sweep();
 await open(location.hash.slice(1));

@@ -274,6 +274,20 @@ export function isWithheld(turn) {
 }
 
 /**
+ * What those hear of a turn who do not see it.
+ * @param {Turn} turn That has ended.
+ * @param {(Turn | Note)[]} history
+ */
+export function endText(turn, history) {
+  if (!turn.ended) return "";
+  if (turn.ended.error) return turn.ended.error.message;
+  if (isWithheld(turn)) return "Not sent.";
+  const stopped = turn.ended.status === "cancelled" ? ` ${stopText(turn.ended)}` : "";
+  const forgets = beginsToForget(turn, history) ? `${FORGETS} ` : "";
+  return `${forgets}Model: ${replyText(turn.ended)}${stopped}`;
+}
+
+/**
  * What to ask before messages go to a session that they were not meant for.
  * @param {number} count
  * @returns {string}

@@ -190,3 +190,16 @@ async def test_a_large_paste(chat: Chat) -> None:
     await chat.page.get_by_role("button", name="Send", exact=True).click()
     await expect(chat.page.locator(".entry.model .details")).to_contain_text("AllTraffic")
     await expect(chat.page.get_by_label("Message")).to_have_value("")
+
+
+async def test_a_browser_that_keeps_nothing(
+    new_chat: Callable[..., Any], start_gateway: Start
+) -> None:
+    chat: Chat = await new_chat()
+    nothing = "Object.defineProperty(window, 'indexedDB', { value: undefined })"
+    await chat.page.add_init_script(nothing)
+    await chat.open(start_gateway().url)
+    await chat.ask("My name is Ada.")
+    assert "Your name is Ada." in await chat.ask("What is my name?")
+    await begin(chat)
+    assert "I know nothing" in await chat.ask("What is my name?")
