@@ -10,7 +10,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from tests.bench import counted, report, upstream
+from tests.bench import counted, page, report, upstream
 from tests.bench.instructions import GATED, STORED, Stored
 from tests.bench.run import WORKLOADS, Results
 
@@ -37,6 +37,17 @@ def test_a_quick_run_measures_everything(tmp_path: Path) -> None:
     assert "| plain aiobotocore call |" in written
     assert "| gateway, json, stock uvicorn |" in written
     assert "over TLS to the platform" in written
+
+
+@pytest.mark.long
+def test_the_page_is_measured() -> None:
+    command = [sys.executable, "-m", "tests.bench.page"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    rows = [line.split(" | ")[0].removeprefix("| ") for line in done.stdout.splitlines()]
+    assert [name for name in page.WORK if name in rows] == list(page.WORK)
+    stored = (ROOT / "docs" / "performance.md").read_text()
+    assert all(f"| {name} |" in stored for name in page.WORK)
 
 
 @pytest.mark.parametrize("made", [upstream.json_text, upstream.chat_request, upstream.chat_reply])
