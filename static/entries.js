@@ -32,7 +32,8 @@ import {
  */
 /**
  * @typedef {object} Around What the entries need of the page.
- * @property {(turn: Turn, who: "you" | "model") => Action[]} actions What can be done about one.
+ * @property {(turn: Turn, who: string) => Action[]} actions What can be done about what "you" or
+ *   the "model" said.
  * @property {(turn: Turn) => string | undefined} fileName Of what was sent with a turn.
  * @property {(row: Entry) => void} touch Called when one has changed of itself.
  */
@@ -174,7 +175,6 @@ class Said extends Entry {
   constructor(turn, who, around) {
     super(who, "");
     this.turn = turn;
-    this.speaker = who;
     this.around = around;
   }
 
@@ -189,12 +189,13 @@ class Said extends Entry {
       this.around.touch(this);
     });
     const details = make("span", "details");
-    const tools = make("div", "tools", copyButton(text, () => body.element));
+    const copy = copyButton(text, () => body.element);
+    const tools = make("div", "tools", copy);
     const foot = make("div", "foot", details, tools);
     const head = make("h3", "who", name);
     const element = make("article", `entry ${this.who}`, head, ...body.elements, foot);
     this.#labels = "";
-    return { body, details, tools, foot, element };
+    return { body, details, copy, tools, foot, element };
   }
 
   get busy() {
@@ -203,18 +204,17 @@ class Said extends Entry {
 
   /** Offer what can be done about it now. */
   offer() {
-    const actions = this.around.actions(this.turn, this.speaker);
+    const actions = this.around.actions(this.turn, this.who);
     const labels = actions.map(({ label }) => label).join("\n");
     if (!this.parts || labels === this.#labels) return;
     this.#labels = labels;
-    const [copy] = this.parts.tools.children;
     const run = (/** @type {string} */ label) =>
       this.around
-        .actions(this.turn, this.speaker)
+        .actions(this.turn, this.who)
         .find((action) => action.label === label)
         ?.run();
     const buttons = actions.map(({ label }) => button(label, () => run(label)));
-    this.parts.tools.replaceChildren(copy, ...buttons);
+    this.parts.tools.replaceChildren(this.parts.copy, ...buttons);
   }
 
   drop() {
@@ -250,7 +250,8 @@ export class Message extends Said {
 
   update() {
     if (!this.parts) return false;
-    const { body, details, foot } = this.parts;
+    const { body, copy, details, foot } = this.parts;
+    copy.hidden = this.#shape.kind === "bytes"; // which are saved instead
     details.textContent = "Not sent";
     if (this.turn.held) foot.prepend(details);
     else details.remove();
@@ -305,7 +306,7 @@ export class Answer extends Said {
 
   update() {
     if (!this.parts) return false;
-    const { body, details, element, foot } = this.parts;
+    const { body, copy, details, element, foot } = this.parts;
     const { turn } = this;
     const waits = !turn.ended && !turn.held;
     element.classList.toggle("pending", waits);
@@ -314,6 +315,7 @@ export class Answer extends Said {
     details.textContent = turn.ended ? replyDetails(turn) : progress(turn, Date.now());
     this.offer();
     const shape = this.#present();
+    copy.hidden = shape.kind === "bytes" || shape.text === "";
     if (turn.ended && !this.#over) {
       this.#over = true;
       foot.before(...remarks(turn));

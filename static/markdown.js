@@ -165,7 +165,7 @@ export class Markdown {
   #again(view) {
     const tokens = this.#read(view.token.raw);
     outline(tokens, view.token.above);
-    const now = this.#made(shown(tokens)[0], false);
+    const now = this.#made(shown(tokens)[0], false, true);
     /** @type {ChildNode} */ (view.node).replaceWith(now.node);
     Object.assign(view, now);
   }
@@ -191,7 +191,7 @@ export class Markdown {
       }
       if (!view || kind(view.token) !== kind(token)) {
         for (const { node } of views.splice(index)) parent.removeChild(node);
-        view = this.#made(token, grows);
+        view = this.#made(token, grows, parent === this.#element);
         parent.appendChild(view.node);
       } else if (view.token.raw !== token.raw || view.open !== grows) {
         this.#update(view, token, grows);
@@ -207,11 +207,13 @@ export class Markdown {
   /**
    * @param {Token} token
    * @param {boolean} open
+   * @param {boolean} top Whether it is a block that is in no other, and so has a direction.
    */
-  #made(token, open) {
+  #made(token, open, top) {
     const block = token.type === "code" ? new CodeBlock() : undefined;
     /** @type {View} */
     const view = { token, open, node: block?.element ?? this.#node(token), views: [], block };
+    if (top && !block && view.node instanceof HTMLElement) view.node.dir = "auto";
     this.#update(view, token, open);
     return view;
   }
@@ -224,9 +226,9 @@ export class Markdown {
   #node(token) {
     switch (token.type) {
       case "paragraph":
-        return directed("p");
+        return make("p");
       case "heading":
-        return directed(/** @type {"h4" | "h5" | "h6"} */ (`h${token.level}`));
+        return make(/** @type {"h4" | "h5" | "h6"} */ (`h${token.level}`));
       case "blockquote":
         return make("blockquote");
       case "list": {
@@ -235,7 +237,7 @@ export class Markdown {
         return list;
       }
       case "list_item":
-        return directed("li", token.task ? "task" : "");
+        return make("li", token.task ? "task" : "");
       case "checkbox": {
         const box = make("span", "box", token.checked ? "☑" : "☐");
         box.setAttribute("role", "img");
@@ -254,7 +256,7 @@ export class Markdown {
       case "row":
         return make("tr");
       case "cell": {
-        const cell = directed(token.header ? "th" : "td", token.align ? `to-${token.align}` : "");
+        const cell = make(token.header ? "th" : "td", token.align ? `to-${token.align}` : "");
         if (token.header) cell.setAttribute("scope", "col");
         return cell;
       }
@@ -381,17 +383,6 @@ export class Markdown {
     }
     return found;
   }
-}
-
-/**
- * @template {keyof HTMLElementTagNameMap} T
- * @param {T} tag
- * @param {string} [className]
- */
-function directed(tag, className) {
-  const node = make(tag, className);
-  node.dir = "auto";
-  return node;
 }
 
 /**

@@ -180,6 +180,33 @@ async def test_links(sheet: Page, text: str, addresses: int) -> None:
         assert (target, rel) == ("_blank", "noopener noreferrer")
 
 
+async def test_each_block_has_its_direction(sheet: Page) -> None:
+    script = """
+        const into = rendered(given[0]);
+        document.body.append(into);
+        const found = [...into.children].map((each) =>
+          [each.localName, getComputedStyle(each).direction]);
+        into.remove();
+        return found;
+    """
+    hello = "\u05e9\u05dc\u05d5\u05dd"
+    blocks = [
+        "Hello",
+        hello,
+        f"- {hello}\n- and so on",
+        f"| {hello} |\n|---|",
+        f"~~~\n{hello}\n~~~",
+    ]
+    text = "\n\n".join(blocks)
+    assert await run(sheet, script, text) == [
+        ["p", "ltr"],
+        ["p", "rtl"],
+        ["ul", "rtl"],
+        ["div", "rtl"],
+        ["figure", "ltr"],
+    ]
+
+
 async def test_html_is_text(sheet: Page) -> None:
     attack = "<script>alert(1)</script>\n\nHi <img src=x onerror=alert(2)> <b>you</b><br>there\n"
     script = """
