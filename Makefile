@@ -30,7 +30,7 @@ needed = command -v $(1) >/dev/null \
 	|| { echo "$(1) is needed: apt-get install $(1)" >&2; exit 1; }
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test docs links reference long hostile autobahn load fuzz soak chaos lint types unit coverage mutants mutants-short search compat lock licences sbom audit bench instructions format clean browser curl prometheus proxies node litellm
+.PHONY: help demo test docs links reference long hostile autobahn load fuzz soak chaos lint types unit coverage mutants mutants-short search compat lock licences vendor sbom audit bench instructions format clean browser curl prometheus proxies node litellm
 
 help: ## show this text
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -157,6 +157,10 @@ lock: | $(BIN)/python ## resolve the versions that the image and this file insta
 	echo '$(WEIGHTS)' | $(LOCK) - --no-deps --no-header >> requirements-dev.lock
 
 licences: $(INSTALLED) ## list the licences of what is shipped, in docs/licences.md
+	$(BIN)/python -m tests.packaging.licences
+
+vendor: $(INSTALLED) ## take what the pages ship from npm, in the versions that are written down
+	$(BIN)/python -m tests.packaging.vendor
 	$(BIN)/python -m tests.packaging.licences
 
 sbom: $(INSTALLED) ## list what the image is made of, in artifacts/sbom.cdx.json

@@ -5,12 +5,10 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-import msgspec
-
 from tests.packaging.locks import pins, version
+from tests.packaging.vendor import Vendored, vendored
 
 LIST = Path(__file__).parents[2] / "docs" / "licences.md"
-VENDOR = Path(__file__).parents[2] / "static" / "vendor"
 
 INTRODUCTION = """\
 # Licences
@@ -26,7 +24,7 @@ to the lock.
 
 OF_PAGES = """
 What the pages ship is in `static/vendor`, file by file as npm's packages have it, with their
-licences; `packages.json` there says which file is whose.
+licences; `packages.json` there says which file is whose, and `make vendor` takes them anew.
 
 | package | version | licence |
 | --- | --- | --- |
@@ -60,32 +58,6 @@ class Shipped(NamedTuple):
     name: str
     version: str
     licence: str
-
-
-class Copied(msgspec.Struct, frozen=True):
-    """A file of a package of npm's.
-
-    Attributes:
-        path: Where the package has it.
-        sha256: What it is.
-    """
-
-    path: str = msgspec.field(name="from")
-    sha256: str
-
-
-class Vendored(msgspec.Struct, frozen=True):
-    """A package of npm's, some of whose files are in `VENDOR`, by their names there."""
-
-    name: str
-    version: str
-    licence: str
-    files: dict[str, Copied]
-
-
-def vendored() -> list[Vendored]:
-    """All of them."""
-    return msgspec.json.decode((VENDOR / "packages.json").read_bytes(), type=list[Vendored])
 
 
 def shipped() -> Iterator[Shipped]:
