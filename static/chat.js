@@ -65,8 +65,6 @@ const background = new Map();
 let token;
 /** The turn that the message field has another wording of. @type {Turn | null} */
 let edited = null;
-/** Turns that have changed since the page was last painted. @type {Set<Turn>} */
-const changed = new Set();
 /** @type {ReturnType<typeof setTimeout> | undefined} */
 let typing;
 
@@ -142,7 +140,6 @@ async function use(id, route, summary) {
   composer.limits = route;
   composer.clear();
   composer.text = summary?.draft ?? "";
-  changed.clear();
   log.use(client);
   stopEditing();
   question.forget();
@@ -230,21 +227,23 @@ async function branch(turn, bodies) {
 }
 
 /**
- * What the user may do with a turn.
+ * What the user may do with one side of a turn.
  * @param {Turn} turn
+ * @param {string} who
  * @returns {{ label: string, run: () => void }[]}
  */
-function actions(turn) {
-  const { sent } = turn;
-  if (!sent || !turn.ended) return [];
-  const found = [];
-  const canBranch = conversations !== null && shown?.route.branches;
-  if (canBranch) found.push({ label: "Regenerate", run: () => branch(turn, [sent]) });
-  else found.push({ label: "Send again", run: () => send([sent]) });
-  if (sent.text !== undefined) {
-    found.push({ label: "Edit", run: () => edit(sent.text ?? "", canBranch ? turn : null) });
+function actions(turn, who) {
+  const { sent, ended } = turn;
+  if (!sent || !ended) return [];
+  const branches = conversations !== null && shown?.route.branches;
+  if (who === "you") {
+    const { text } = sent;
+    if (text === undefined) return [];
+    return [{ label: "Edit", run: () => edit(text, branches ? turn : null) }];
   }
-  return found;
+  return branches
+    ? [{ label: "Regenerate", run: () => branch(turn, [sent]) }]
+    : [{ label: "Send again", run: () => send([sent]) }];
 }
 
 /**
@@ -280,7 +279,8 @@ function showStop() {
   const focused = document.activeElement === page.stop;
   page.stop.hidden = first === undefined || shown?.client.state === "closed";
   page.stop.disabled = first?.cancelling ?? false;
-  page.stop.textContent = page.stop.disabled ? "Stopping …" : "Stop";
+  const label = page.stop.disabled ? "Stopping …" : "Stop";
+  if (page.stop.textContent !== label) page.stop.textContent = label;
   if (focused && (page.stop.hidden || page.stop.disabled)) composer.focus();
 }
 
@@ -367,16 +367,8 @@ function follow(client) {
     showStop();
   });
   on("turn", (turn) => {
-    if (turn.ended) {
-      changed.delete(turn);
-      show([turn]);
-      announce(endText(turn, client.history));
-    } else if (log.has(turn)) {
-      if (changed.size === 0) requestAnimationFrame(paint);
-      changed.add(turn);
-    } else {
-      show([turn]);
-    }
+    show([turn]);
+    if (turn.ended) announce(endText(turn, client.history));
   });
   on("opened", (opened) => {
     status.session(opened);
@@ -404,12 +396,6 @@ function follow(client) {
     if (log.last !== error.message) log.say("problem", error.message);
     announce(error.message);
   });
-}
-
-function paint() {
-  const turns = [...changed];
-  changed.clear();
-  show(turns);
 }
 
 // The page

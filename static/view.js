@@ -284,8 +284,13 @@ export function endText(turn, history) {
   if (isWithheld(turn)) return "Not sent.";
   const stopped = turn.ended.status === "cancelled" ? ` ${stopText(turn.ended)}` : "";
   const forgets = beginsToForget(turn, history) ? `${FORGETS} ` : "";
-  return `${forgets}Model: ${replyText(turn.ended)}${stopped}`;
+  const reply = replyText(turn.ended);
+  const heard = reply.length > HEARD ? `${reply.slice(0, HEARD)} … and more` : reply;
+  return `${forgets}Model: ${heard}${stopped}`;
 }
+
+/** How much of a reply is read out at once, in characters. */
+const HEARD = 2_000;
 
 /**
  * What to ask before messages go to a session that they were not meant for.
