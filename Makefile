@@ -96,8 +96,9 @@ lint: $(INSTALLED) ## formatting and lint
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 
-types: $(INSTALLED) ## types
+types: $(INSTALLED) node ## types
 	$(BIN)/mypy
+	$(BIN)/node clients/js/node_modules/typescript/bin/tsc
 
 browser: ## the browser that the page is tested in
 	@$(call needed,chromium-headless-shell)
@@ -110,14 +111,17 @@ proxies: ## the proxies that the gateway is tested behind
 	@$(call needed,caddy)
 
 # Together: npm takes away what it is not told of.
-$(VENV)/node_modules/openai: | $(INSTALLED)
-	$(BIN)/npm install --silent --no-save --prefix $(VENV) ws@8 openai@6 ai@7 @ai-sdk/open-responses@2
+$(VENV)/.node_modules: clients/js/package.json | $(INSTALLED)
+	$(BIN)/npm install --silent --no-save --prefix $(VENV) openai@6 ai@7 @ai-sdk/open-responses@2 \
+		$$($(BIN)/node -p 'Object.entries(require("./$<").devDependencies).map((each) => each.join("@")).join(" ")')
+	@ln -sfn ../../$(VENV)/node_modules clients/js/node_modules
+	@touch $@
 
 curl: ## what the examples of requests use
 	@$(call needed,curl)
 	@$(call needed,jq)
 
-node: $(VENV)/node_modules/openai ## clients in Node: OpenAI's, Vercel's, and a WebSocket for client.js
+node: $(VENV)/.node_modules ## what the JavaScript is checked and tested with, OpenAI's and Vercel's clients too
 
 # Of its own: it wants other versions of what the gateway needs.
 $(VENV)/litellm/bin/litellm: | $(BIN)/python

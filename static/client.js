@@ -40,10 +40,12 @@ export { SUBPROTOCOL } from "./client/wire.js";
 /** @typedef {import("./client/closing.js").CloseCode} CloseCode */
 /** @typedef {import("./client/errors.js").Failure} Failure */
 /** @typedef {import("./client/errors.js").Outcome} Outcome */
+/** @typedef {import("./client/events.js").Events} Events */
 /** @typedef {import("./client/history.js").Note} Note */
 /** @typedef {import("./client/journal.js").Journal} Journal */
 /** @typedef {import("./client/journal.js").Kept} Kept */
 /** @typedef {import("./client/session.js").Options} Options */
 /** @typedef {import("./client/session.js").State} State */
+/** @typedef {import("./client/session.js").Token} Token */
 /** @typedef {import("./client/turns.js").Body} Body */
 /** @typedef {import("./client/turns.js").Done} Done */

@@ -6,10 +6,12 @@ more of it, and `make search` and `make fuzz` other things.
 
 import os
 from collections.abc import Generator, Iterator
+from pathlib import Path
 
 import pytest
 from hypothesis import settings
 
+from tests.support import npm
 from tests.support.botodata import share_data
 from tests.support.tables import check_tables
 from tests.support.timing import UNIT
@@ -71,3 +73,9 @@ def aws_environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         patch.setenv("AWS_SECRET_ACCESS_KEY", "local-secret")
         patch.setenv("PYTHONFAULTHANDLER", "1")
         yield
+
+
+@pytest.fixture(scope="session")
+def npm_package(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The JavaScript client, packed and installed: see `tests.support.npm.packed`."""
+    return npm.packed(tmp_path_factory)

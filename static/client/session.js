@@ -20,6 +20,7 @@ import {
 import { Conversation } from "./conversation.js";
 import { cancelled, notSent } from "./endings.js";
 import { ProtocolError, SkippedEvents } from "./errors.js";
+import { ListenableTarget } from "./events.js";
 import { Heartbeat } from "./heartbeat.js";
 import { Journaling } from "./journal.js";
 import { Saved } from "./saved.js";
@@ -35,9 +36,9 @@ import { BINARY, frameBytes, TEXT } from "./wire.js";
 /** @typedef {"connecting" | "open" | "waiting" | "closed"} State */
 /**
  * @typedef {object} Options
- * @property {Pick<Storage, "getItem" | "setItem"> | import("./journal.js").Journal} [storage] Where
- *   the conversation is kept for the page's next load: `sessionStorage`, which keeps its newest half
- *   megabyte, or a journal. Left out: nowhere.
+ * @property {{ getItem(key: string): string | null, setItem(key: string, value: string): void } | import("./journal.js").Journal} [storage]
+ *   Where the conversation is kept for the page's next load: `sessionStorage`, which keeps its newest
+ *   half megabyte, or a journal. Left out: nowhere.
  * @property {string} [storageKey] Under which name; a journal has its own.
  * @property {import("./telling.js").Telling} [tell] How much a session that takes the place of
  *   another is told of what was said before. The route has to be able to do that, and be named in
@@ -76,7 +77,7 @@ const ANSWER = 15_000;
  *
  * What a listener does before it returns is done before the gateway may forget the event.
  */
-export class SessionClient extends EventTarget {
+export class SessionClient extends ListenableTarget {
   /** @type {State} */
   state = "closed";
   /** Why there is no connection, in words; empty while there is one. */

@@ -102,7 +102,8 @@ export class Turn {
   }
 
   /**
-   * @template A, B
+   * @template [A=Done]
+   * @template [B=never]
    * @param {((done: Done) => A | PromiseLike<A>) | null} [fulfilled]
    * @param {((error: any) => B | PromiseLike<B>) | null} [rejected]
    */
@@ -111,7 +112,7 @@ export class Turn {
   }
 
   /**
-   * @template B
+   * @template [B=never]
    * @param {((error: any) => B | PromiseLike<B>) | null} [rejected]
    */
   catch(rejected) {

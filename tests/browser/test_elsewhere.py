@@ -3,20 +3,19 @@
 import json
 import re
 import subprocess
-import sys
-import threading
 from base64 import b64decode
 from collections.abc import Callable, Iterator
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
-from playwright._impl._driver import compute_driver_executable
 
 from tests.browser.conftest import Chat
 from tests.browser.scripted import until
+from tests.support.folder import serving
+from tests.support.npm import MODULES as PACKAGES
+from tests.support.npm import NEWEST, OLDEST
 from tests.support.processes import Process
 from tests.support.timing import UNIT
 
@@ -24,10 +23,6 @@ Start = Callable[..., Process]
 
 ROOT = Path(__file__).parents[2]
 MODULES = ROOT / "static" / "client"
-VENV = Path(sys.prefix)
-OLDEST = str(VENV / "bin" / "node")
-NEWEST = str(compute_driver_executable()[0])
-"""The Node that Playwright brings, which has a ``WebSocket``."""
 
 # A page's script that knows nothing but the gateway's address, and counts its handshakes.
 PAGE = """async (gateway) => {
@@ -49,13 +44,6 @@ PAGE = """async (gateway) => {
 }"""
 
 
-class Silent(SimpleHTTPRequestHandler):
-    """Serves a folder without a word about it."""
-
-    def log_message(self, *_: object) -> None:
-        pass
-
-
 @pytest.fixture
 def elsewhere(tmp_path: Path) -> Iterator[str]:
     """The origin of another server, which has a page of its own."""
@@ -64,16 +52,8 @@ def elsewhere(tmp_path: Path) -> Iterator[str]:
     (folder / "index.html").write_text(
         '<!doctype html><title>An app</title><link rel="icon" href="data:,">'
     )
-
-    def handler(*given: Any) -> Silent:
-        return Silent(*given, directory=str(folder))
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        yield f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
-        thread.join()
+    with serving(folder) as origin:
+        yield origin
 
 
 async def test_a_page_of_another_origin(
@@ -142,18 +122,18 @@ async def test_a_forbidden_origin_is_told_and_does_not_try_again(
 
 
 class Node:
-    """Runs scripts as users do who have copied the client, or installed its folder.
+    """Runs scripts as users do who have installed the client.
 
     Attributes:
         folder: Where they run, with the packages ``ws`` and ``session-gateway-client``.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, package: Path) -> None:
         self.folder = folder
         packages = folder / "node_modules"
         packages.mkdir(parents=True)
-        (packages / "ws").symlink_to(VENV / "node_modules" / "ws")
-        (packages / "session-gateway-client").symlink_to(ROOT / "static")
+        (packages / "ws").symlink_to(PACKAGES / "ws")
+        (packages / "session-gateway-client").symlink_to(package)
 
     def run(self, executable: str, script: str) -> Any:
         """What the script prints, as JSON; it has to end by itself, without a complaint."""
@@ -171,8 +151,9 @@ class Node:
 
 
 @pytest.fixture
-def node(tmp_path: Path) -> Node:
-    return Node(tmp_path / "node")
+def node(tmp_path: Path, npm_package: Path) -> Node:
+    installed = npm_package / "app" / "node_modules" / "session-gateway-client"
+    return Node(tmp_path / "node", installed)
 
 
 IMPORT = 'import { SessionClient } from "session-gateway-client";'
@@ -246,8 +227,7 @@ def test_a_copy_of_what_the_gateway_serves(node: Node, start_gateway: Start) -> 
     gateway = start_gateway()
     folder = node.folder / "copied"
     (folder / "client").mkdir(parents=True)
-    package = httpx.get(f"{gateway.url}/static/package.json", verify=False, timeout=20 * UNIT)
-    (folder / "package.json").write_text(package.text)
+    (folder / "package.json").write_text('{ "type": "module" }')
     for path in ["client.js", *(f"client/{file.name}" for file in MODULES.iterdir())]:
         module = httpx.get(f"{gateway.url}/static/{path}", verify=False, timeout=20 * UNIT)
         assert module.headers["access-control-allow-origin"] == "*"
