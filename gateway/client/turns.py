@@ -144,26 +144,12 @@ class Turn:
         return self._end is not None
 
     def __await__(self) -> Generator[Any, None, Reply]:
-        return self._whole().__await__()
-
-    async def _whole(self) -> Reply:
-        while self._end is None:
-            await self._ended.wait()
-        if isinstance(self._end, SessionError):
-            raise self._end
-        return self._end
+        return self.whole().__await__()
 
     async def __aiter__(self) -> AsyncIterator[str | bytes]:
-        while True:
-            self._news.clear()
-            while self._read < len(self._parts):
-                self._read += 1
-                yield self._parts[self._read - 1]
-            if self.ended:
-                break
-            await self._news.wait()
-        if isinstance(self._end, SessionError):
-            raise self._end
+        while (part := await self.next()) is not None:
+            yield part
+        await self
 
     async def cancel(self) -> None:
         """Ask for the turn to be stopped, and wait for its end; a turn that has ended stays so.
@@ -176,7 +162,39 @@ class Turn:
             self._stop(self)
         await self._ended.wait()
 
-    # For the session
+    # For the session, and for `gateway.client.sync`
+
+    async def whole(self) -> Reply:
+        """Wait for the end."""
+        while (reply := self.reply()) is None:
+            await self._ended.wait()
+        return reply
+
+    def reply(self) -> Reply | None:
+        """How the turn has ended; None while it has not.
+
+        Raises:
+            SessionError: It has failed.
+        """
+        if isinstance(self._end, SessionError):
+            raise self._end
+        return self._end
+
+    async def next(self) -> str | bytes | None:
+        """Wait for the next part; None where there is none."""
+        while True:
+            self._news.clear()
+            part = self.take()
+            if part is not None or self.ended:
+                return part
+            await self._news.wait()
+
+    def take(self) -> str | bytes | None:
+        """The next part; None where there is none yet, or none any more."""
+        if self._read == len(self._parts):
+            return None
+        self._read += 1
+        return self._parts[self._read - 1]
 
     def add(self, part: str | bytes, index: int | None = None) -> bool:
         """Take the reply's next part; false where there is no room for it."""

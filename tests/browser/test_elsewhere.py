@@ -171,39 +171,6 @@ def test_the_oldest_node_is_the_one_that_is_promised() -> None:
 
 
 @NODES
-@pytest.mark.usefixtures("streams")
-def test_a_conversation_in_node(
-    node: Node, start_gateway: Start, executable: str, websocket: str
-) -> None:
-    """A connection breaks in the middle of an answer; the process ends when the session does."""
-    script = f"""{IMPORT}
-        {websocket}
-        const sockets = [];
-        class Kept extends WebSocket {{
-          constructor(...given) {{
-            super(...given);
-            sockets.push(this);
-          }}
-        }}
-        const client = new SessionClient("{start_gateway().websocket}/ws", {{ WebSocket: Kept }});
-        client.connect();
-        await client.send("My name is Ada.");
-        const parts = [];
-        for await (const part of client.send("/count 20 20")) {{
-          parts.push(part);
-          if (parts.length === 5) sockets[0].close(4000);
-        }}
-        const {{ text }} = await client.send("What is my name?");
-        client.close();
-        console.log(JSON.stringify([parts.join(""), text, sockets.length]));
-    """
-    counted, text, sockets = node.run(executable, script)
-    assert [int(number) for number in counted.split()] == list(range(1, 21))
-    assert "Your name is Ada." in text
-    assert sockets == 2
-
-
-@NODES
 def test_a_gateway_that_is_not_there(node: Node, executable: str, websocket: str) -> None:
     """It is tried again until the client is closed; nothing is thrown meanwhile."""
     script = f"""{IMPORT}

@@ -2,10 +2,6 @@
 
 import asyncio
 import json
-import sys
-from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
 
 import pytest
 from websockets.exceptions import ConnectionClosedOK
@@ -23,8 +19,6 @@ from gateway.errors import Outcome
 from tests.client.gateway import LIMITS, Peer, gateway
 from tests.client.test_session import session_at, until
 from tests.support.client import in_time
-from tests.support.processes import Process, admin, local
-from tests.support.processes import gateway as real_gateway
 
 SAVED = json.dumps(
     {
@@ -204,80 +198,3 @@ async def test_what_was_never_saved(wrong: str) -> None:
         async with connect("ws://127.0.0.1:9/ws", resume=wrong):
             pass
     assert "k1" not in str(failed.value)
-
-
-# Between two processes, with the real gateway
-
-CONFIG = """
-[aws]
-region = "us-east-1"
-endpoint_url = "{url}"
-
-[routes.chat]
-endpoint_name = "my-endpoint"
-content_type = "text/plain"
-"""
-
-ELSEWHERE = """
-import asyncio, sys
-from pathlib import Path
-from gateway.client import connect
-
-async def main(url, file):
-    notices = []
-    async with connect(url, resume=file.read_text(), on_notice=notices.append) as session:
-        for turn in session.resumed.values():
-            print(await turn)
-        print((await session.send("What is my name?")).text)
-        if sys.argv[3] == "leave":
-            file.write_text(await session.detach())
-    print(*(type(notice).__name__ for notice in notices))
-
-asyncio.run(main(sys.argv[1], Path(sys.argv[2])))
-"""
-
-
-@pytest.fixture
-def platform() -> Iterator[Process]:
-    with local() as process:
-        yield process
-
-
-@pytest.fixture
-def url(platform: Process, tmp_path: Path) -> Iterator[str]:
-    file = tmp_path / "gateway.toml"
-    file.write_text(CONFIG.format(url=platform.url))
-    with real_gateway(file) as process:
-        yield f"{process.websocket}/ws"
-
-
-async def elsewhere(*arguments: Any) -> list[str]:
-    """Go on in another process; what it has written."""
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-c", ELSEWHERE, *map(str, arguments)), stdout=asyncio.subprocess.PIPE
-    )
-    out, _ = await in_time(process.communicate())
-    assert process.returncode == 0
-    return bytes(out).decode().splitlines()
-
-
-async def test_another_process_goes_on(url: str, platform: Process, tmp_path: Path) -> None:
-    file = tmp_path / "session"
-    async with connect(url) as session:
-        await session.send("My name is Ada.")
-        slow = session.send("/sleep 0.5")
-        await until(lambda: slow.accepted)
-        file.write_text(await session.detach())
-    rest, named, notices = await elsewhere(url, file, "leave")
-    assert "Turn 2" in rest
-    assert "completed" in rest
-    assert "Turn 3" in named
-    assert "Your name is Ada." in named
-    assert notices == "Resumed"
-    named, notices = await elsewhere(url, file, "close")
-    assert "Turn 4" in named
-    instances = admin(platform)["instances"]
-    assert sum(instance["sessions"] for instance in instances) == 0
-    named, notices = await elsewhere(url, file, "close")
-    assert "Turn 1" in named
-    assert notices == "Disconnected Opened"

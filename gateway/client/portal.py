@@ -1,0 +1,84 @@
+"""An event loop in a thread of its own, for programs that have none, or another."""
+
+import asyncio
+import concurrent.futures
+import threading
+from collections.abc import Callable, Coroutine
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+T = TypeVar("T")
+
+
+class Closed(Exception):
+    """The loop is over, or has ended meanwhile."""
+
+
+class Portal:
+    """Runs coroutines for threads that wait for them, as long as this context lasts."""
+
+    def __init__(self) -> None:
+        self._thread = threading.Thread(target=self._run, name="session-gateway", daemon=True)
+        self._loop = asyncio.new_event_loop()
+        self._stop = asyncio.Event()
+        self._lock = threading.Lock()
+        self._over = False
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        with self._lock:
+            self._over = True
+            self._loop.call_soon_threadsafe(self._stop.set)
+        self._thread.join()
+
+    def wait(
+        self, function: Callable[[], Coroutine[Any, Any, T]], timeout: float | None = None
+    ) -> T:
+        """What a coroutine returns or raises. Who no longer waits for it cancels it.
+
+        Raises:
+            Closed: There is no loop any more, so that it has not begun or was cancelled.
+            RuntimeError: The loop would wait for itself.
+            TimeoutError: It takes longer than so many seconds.
+        """
+        if threading.current_thread() is self._thread:
+            raise RuntimeError("on_notice is called in the session's own thread: don't wait there")
+        with self._lock:
+            if self._over:
+                raise Closed
+            future = asyncio.run_coroutine_threadsafe(function(), self._loop)
+        try:
+            return future.result(timeout)
+        except concurrent.futures.CancelledError:
+            raise Closed from None
+        except BaseException:  # Ctrl-C, say
+            future.cancel()
+            raise
+
+    def call(self, function: Callable[[], T]) -> T:
+        """What a function returns or raises that does not wait, called in the loop while it is."""
+
+        async def called() -> T:
+            return function()
+
+        if threading.current_thread() is self._thread:
+            return function()
+        try:
+            return self.wait(called)
+        except Closed:
+            return function()
+
+    def _run(self) -> None:
+        with asyncio.Runner(loop_factory=lambda: self._loop) as runner:
+            runner.run(self._until_stopped())
+
+    async def _until_stopped(self) -> None:
+        await self._stop.wait()
