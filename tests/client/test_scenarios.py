@@ -229,7 +229,7 @@ async def test_a_session_that_is_gone(url: str, opened: Open) -> None:
     end = await session.say("What is my name?")
     assert (end.status, end.code) == ("failed", "session_lost")
     async with asyncio.timeout(20 * UNIT):
-        while await session.notices() != ["opened", "replaced"]:
+        while await session.notices() != ["opened", "replaced"]:  # noqa: ASYNC110 - as above
             await asyncio.sleep(0.01 * UNIT)
     end = await session.say("What is my name?")
     assert "Turn 1" in end.text
