@@ -23,6 +23,8 @@ from tests.support.processes import Process, gateway, local
 from tests.support.proxy import proxy_to
 from tests.support.timing import UNIT
 
+ROOT = Path(__file__).parents[2]
+
 CONFIG = """
 [aws]
 region = "us-east-1"
@@ -91,12 +93,24 @@ async def test_a_session_that_is_not_kept(url: str, platform: Process) -> None:
     assert notices[2].replaces
 
 
-async def test_the_readmes_example(url: str, capsys: pytest.CaptureFixture[str]) -> None:
-    readme = (Path(__file__).parents[2] / "README.md").read_text()
-    (example,) = re.findall(r"```python\n(from gateway.client.*?)```", readme, re.DOTALL)
+EXAMPLES = [
+    example
+    for document in ("README.md", "docs/clients.md")
+    for example in re.findall(
+        r"```python\n(from gateway.client.*?)```", (ROOT / document).read_text(), re.DOTALL
+    )
+]
+
+
+@pytest.mark.parametrize("example", EXAMPLES)
+async def test_the_documents_examples(
+    url: str, example: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     source = example.replace("ws://127.0.0.1:8080/ws", url)
-    code = compile(source, "README.md", "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
-    await eval(code, {})
+    code = compile(source, "example", "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+    running = eval(code, {})
+    if running is not None:
+        await running
     assert "Your name is Ada." in capsys.readouterr().out
 
 

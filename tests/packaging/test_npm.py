@@ -17,6 +17,7 @@ from tests.support.npm import CLIENT, NEWEST, OLDEST, ROOT
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 PACKAGE = json.loads((CLIENT / "package.json").read_text())
 EXAMPLES = CLIENT / "examples"
+DOCUMENTS = (CLIENT / "README.md", ROOT / "docs" / "clients.md")
 NODE_TYPES = ("@types/node", "@types/ws", "undici-types", "ws")
 REACT_TYPES = ("@types/react", "@types/react-dom", "csstype")
 STRICT = {
@@ -90,11 +91,17 @@ def test_the_types_of_the_examples_in_node(project: Path) -> None:
     """With Node's types alone, and those of the package itself checked too."""
     for example in ("node.js", "typescript.ts"):
         shutil.copy(EXAMPLES / example, project)
+    for number, document in enumerate(DOCUMENTS):
+        (script,) = re.findall(r"```js\n(.*?)```", document.read_text(), re.DOTALL)
+        (project / f"script{number}.ts").write_text(script)
     check(project, *NODE_TYPES, lib=["es2023"], types=["node"], allowJs=True, checkJs=True)
 
 
-def test_the_types_of_the_example_in_react(project: Path) -> None:
+def test_the_types_of_the_examples_in_react(project: Path) -> None:
     shutil.copy(EXAMPLES / "react" / "chat.tsx", project)
+    for number, document in enumerate(DOCUMENTS):
+        (component,) = re.findall(r"```jsx\n(.*?)```", document.read_text(), re.DOTALL)
+        (project / f"component{number}.tsx").write_text(component)
     check(project, *REACT_TYPES, lib=["es2023", "dom"], types=[], jsx="react-jsx")
 
 
