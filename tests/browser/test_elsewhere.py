@@ -194,7 +194,8 @@ def test_a_copy_of_what_the_gateway_serves(node: Node, start_gateway: Start) -> 
     gateway = start_gateway()
     folder = node.folder / "copied"
     (folder / "client").mkdir(parents=True)
-    (folder / "package.json").write_text('{ "type": "module" }')
+    package = httpx.get(f"{gateway.url}/static/package.json", verify=False, timeout=20 * UNIT)
+    (folder / "package.json").write_text(package.text)
     for path in ["client.js", *(f"client/{file.name}" for file in MODULES.iterdir())]:
         module = httpx.get(f"{gateway.url}/static/{path}", verify=False, timeout=20 * UNIT)
         assert module.headers["access-control-allow-origin"] == "*"
