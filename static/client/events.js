@@ -1,5 +1,5 @@
 /**
- * What a client tells those who listen to it.
+ * What a client tells those who listen to it. There are only types here: no page loads this.
  *
  * @module
  */
@@ -46,5 +46,4 @@
  * } & EventTarget} Listenable
  */
 
-/** An `EventTarget` that knows its events. */
-export const ListenableTarget = /** @type {new () => Listenable} */ (EventTarget);
+export {};

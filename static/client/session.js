@@ -20,7 +20,6 @@ import {
 import { Conversation } from "./conversation.js";
 import { cancelled, notSent } from "./endings.js";
 import { ProtocolError, SkippedEvents } from "./errors.js";
-import { ListenableTarget } from "./events.js";
 import { Heartbeat } from "./heartbeat.js";
 import { Journaling } from "./journal.js";
 import { Saved } from "./saved.js";
@@ -54,6 +53,9 @@ import { BINARY, frameBytes, TEXT } from "./wire.js";
  *   where there is no global `WebSocket`: that of the package `ws`.
  */
 
+/** Knows the types of its events. */
+const Target = /** @type {new () => import("./events.js").Listenable} */ (EventTarget);
+
 /** A socket's state, in every `WebSocket`. */
 const OPEN = 1;
 /** A connection that held for so many milliseconds was a good one. */
@@ -77,7 +79,7 @@ const ANSWER = 15_000;
  *
  * What a listener does before it returns is done before the gateway may forget the event.
  */
-export class SessionClient extends ListenableTarget {
+export class SessionClient extends Target {
   /** @type {State} */
   state = "closed";
   /** Why there is no connection, in words; empty while there is one. */
