@@ -9,6 +9,8 @@
             print(part, end="")
         reply = await session.send("What is my name?")
         print(reply.text)
+
+`gateway.client.sync` is the same for programs that do not use asyncio.
 """
 
 from gateway.client.closing import backoff

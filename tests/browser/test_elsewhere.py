@@ -13,6 +13,7 @@ import pytest
 
 from tests.browser.conftest import Chat
 from tests.browser.scripted import until
+from tests.support import npm
 from tests.support.folder import serving
 from tests.support.npm import MODULES as PACKAGES
 from tests.support.npm import NEWEST, OLDEST
@@ -188,6 +189,29 @@ def test_a_gateway_that_is_not_there(node: Node, executable: str, websocket: str
     outcome, states = node.run(executable, script)
     assert outcome == "not_invoked"
     assert states == ["connecting", "waiting", "connecting", "waiting", "closed"]
+
+
+def test_the_examples_in_node(node: Node, start_gateway: Start) -> None:
+    url = f"{start_gateway().websocket}/ws"
+    documents = (ROOT / "docs" / "clients.md", npm.CLIENT / "README.md")
+    for number, document in enumerate(documents):
+        (script,) = re.findall(r"```js\n(.*?)```", document.read_text(), re.DOTALL)
+        script = script.replace("ws://127.0.0.1:8080/ws", url)
+        (node.folder / f"document{number}.mjs").write_text(script)
+    for example in ("node.js", "typescript.ts"):
+        copied = node.folder / example
+        copied.write_text((npm.CLIENT / "examples" / example).read_text())
+    (node.folder / "package.json").write_text('{ "type": "module" }')
+    esbuild = str(PACKAGES / ".bin" / "esbuild")
+    npm.command(esbuild, "typescript.ts", "--outfile=typescript.js", cwd=node.folder)
+    for executable, program in (
+        (NEWEST, "document0.mjs"),
+        (NEWEST, "document1.mjs"),
+        (NEWEST, "node.js"),
+        (OLDEST, "typescript.js"),
+    ):
+        said = npm.command(executable, program, url, cwd=node.folder)
+        assert "Your name is Ada." in said
 
 
 def test_a_copy_of_what_the_gateway_serves(node: Node, start_gateway: Start) -> None:
