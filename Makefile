@@ -196,4 +196,4 @@ format: $(INSTALLED) ## put the code into shape
 	$(BIN)/ruff check --fix .
 
 clean: ## remove what was built
-	rm -rf $(VENV) dist build artifacts .coverage .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) dist build artifacts clients/js/dist clients/js/LICENSE .coverage .mypy_cache .pytest_cache .ruff_cache .hypothesis
