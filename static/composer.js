@@ -138,7 +138,8 @@ export class Composer {
     try {
       return { json: JSON.parse(text) };
     } catch (error) {
-      this.#refuse(`This route takes JSON, and this is none: ${error.message}.`);
+      const { message } = /** @type {Error} */ (error);
+      this.#refuse(`This route takes JSON, and this is none: ${message}.`);
       return null;
     }
   }

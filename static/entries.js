@@ -127,7 +127,7 @@ class Body {
    * @param {Shape} shape
    * @param {boolean} whole Whether nothing will follow.
    * @param {Begin} begin Called when there is something of another kind to be shown.
-   * @param {keyof STEP} [pace] Whose step it takes, where that is not its kind's.
+   * @param {keyof typeof STEP} [pace] Whose step it takes, where that is not its kind's.
    * @returns {boolean} Whether there is more to be shown at once.
    */
   update(shape, whole, begin, pace = shape.kind) {

@@ -14,8 +14,9 @@
  */
 /**
  * @typedef {object} Events By their names.
- * @property {Told<Opened & { replaces: string | null }>} opened There is a session. It has forgotten
- *   what was said in the one that it replaces.
+ * @property {Told<Opened & { replaces: string | null, told: import("./telling.js").Told | null }>} opened
+ *   There is a session. It has forgotten what was said in the one that it replaces, but for what it
+ *   was told of that.
  * @property {Told<{ lost: [number, number] | null, expires_at: string | null }>} resumed The session
  *   goes on over another connection.
  * @property {Told<{ reason: string, context: string, expires_at: string | null }>} renewed The model
@@ -27,6 +28,8 @@
  * @property {Told<{ id: string, queued: number }>} accepted
  * @property {Told<Failure & { id?: string }>} error Something was refused that was no message.
  * @property {Told<State>} state The client's state has changed.
+ * @property {Told<null>} restored The history has become what a journal has kept.
+ * @property {Told<unknown>} unsaved The journal could not keep something; the error is in `detail`.
  * @property {Told<Turn>} turn Anything of a turn has.
  * @property {Told<{ lost: [number, number] }>} gap The first and the last event that can no longer
  *   be had.

@@ -7,6 +7,9 @@
 /** How many samples: 43 ms of 48,000 a second. */
 const BLOCK = 2_048;
 
+/** What is there in an audio thread alone. @type {any} */
+const { AudioWorkletProcessor, registerProcessor } = globalThis;
+
 class Capture extends AudioWorkletProcessor {
   #block = new Float32Array(BLOCK);
   #filled = 0;

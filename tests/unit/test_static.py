@@ -1,7 +1,6 @@
 """What pages load and what an app copies is what the modules import; how files are served."""
 
 import gzip
-import json
 import os
 import re
 from collections.abc import AsyncIterator
