@@ -9,7 +9,6 @@ import { Composer } from "./composer.js";
 import { Conversations, newId } from "./conversations.js";
 import { element } from "./dom.js";
 import { about, choices, dress } from "./dress.js";
-import { Log } from "./log.js";
 import { Question } from "./question.js";
 import { Sidebar, titleText } from "./sidebar.js";
 import { Status } from "./status.js";
@@ -40,6 +39,8 @@ const page = {
   forget: element("forget", HTMLButtonElement),
 };
 
+// What shows a conversation is most of the page, and nothing has to wait for it to be painted.
+const showing = import("./log.js");
 const opening = Conversations.open("session-gateway").catch(() => null);
 const gateway = await about();
 const conversations = await opening;
@@ -55,6 +56,7 @@ const question = new Question({
   focus: () => composer.focus(),
 });
 const sidebar = conversations && new Sidebar(conversations, { open, remove, listed });
+const { Log } = await showing;
 const log = new Log(page.log, page.welcome, { actions });
 
 /** @type {Shown | null} */

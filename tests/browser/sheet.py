@@ -42,10 +42,11 @@ SCRIPT = """async () => {
   const client = { history: [] };
   const element = document.getElementById("log");
   const options = {};
-  const log = new Log(element, document.getElementById("welcome"), client, {
+  const log = new Log(element, document.getElementById("welcome"), {
     actions: (turn, who) => options.actions?.(turn, who) ?? [],
     fileName: (turn) => options.fileName?.(turn),
   });
+  log.use(client);
   const frame = () => new Promise((resolve) => requestAnimationFrame(resolve));
   Object.assign(window, {
     Markdown, Log, client, element, log, options, frame,

@@ -30,6 +30,7 @@ SHOWN: Mapping[tuple[str, str], str] = MappingProxyType(
 RUN: Mapping[tuple[str, str], str] = MappingProxyType(
     {
         ("docs/http.md", "Sessions over HTTP"): "tests/integration/test_http_document.py",
+        ("docs/clients.md", "React"): "tests/packaging/test_npm.py",
     }
 )
 """Blocks that a test runs as they are, and which say more than commands."""

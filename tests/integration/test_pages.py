@@ -15,6 +15,10 @@ ROUTE = """
 endpoint_name = "my-endpoint"
 format = "openai-chat"
 """
+VOICE = """
+[routes.voice]
+endpoint_name = "my-endpoint"
+"""
 PAGE = """
 [page]
 title = "Ask Ada"
@@ -66,7 +70,7 @@ async def test_what_pages_are_told_and_their_logo(start_gateway: Start, tmp_path
 
 async def test_a_first_paint_is_small(start_gateway: Start) -> None:
     """What a browser gets that has nothing: the page, and what it names, heads of answers too."""
-    async with asking(start_gateway(NOWHERE, ROUTE)) as http:
+    async with asking(start_gateway(NOWHERE, ROUTE + VOICE)) as http:
         for name in ("", *PAGES[1:]):
             page = await http.get(f"/{name}")
             named = re.findall(r'<(?:link|script|img) [^>]*(?:href|src)="([^"]+)"', page.text)
