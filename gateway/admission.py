@@ -82,6 +82,7 @@ class Visitor(Protocol):
 
     Attributes:
         principal: Who it is; None where it has not said.
+        is_operator: Whether it may see everybody's sessions, and end them.
         expires_at: When it has to show another token, in seconds since the epoch; None where what
             it has shown does not expire.
         on_withdrawn: Called when what it has shown is not good any more, before it expires.
@@ -91,6 +92,8 @@ class Visitor(Protocol):
 
     @property
     def principal(self) -> str | None: ...
+    @property
+    def is_operator(self) -> bool: ...
     @property
     def expires_at(self) -> float | None: ...
 

@@ -376,6 +376,7 @@ def _tokens(jwt: JwtSettings, spawn: Spawn, reloader: Reloader) -> Tokens:
         leeway=jwt.leeway_seconds,
         principal_claim=jwt.principal_claim,
         routes_claim=jwt.routes_claim,
+        operator_claim=jwt.operator_claim,
     )
 
 

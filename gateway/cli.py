@@ -251,7 +251,12 @@ def key() -> None:
     shell_complete=route_list,
     help="Those it may use, with commas between them; all where absent.",
 )
-def add(name: str, path: Path, routes: str | None) -> None:
+@click.option(
+    "--operator",
+    is_flag=True,
+    help="It may use the page at /operator: see and close everybody's sessions, drain replicas.",
+)
+def add(name: str, path: Path, routes: str | None, operator: bool) -> None:
     """Make a key for NAME and print it, once: the file can only recognise it.
 
     A gateway that runs takes it within seconds. To withdraw a key, remove its table from the file.
@@ -259,7 +264,8 @@ def add(name: str, path: Path, routes: str | None) -> None:
     from gateway.security import keys  # noqa: PLC0415
 
     try:
-        click.echo(keys.add(path, name, None if routes is None else routes.split(",")))
+        of_routes = None if routes is None else routes.split(",")
+        click.echo(keys.add(path, name, of_routes, operator=operator))
     except keys.KeyFileError as error:
         raise fail(f"session-gateway: {error}", WRONG) from None
 

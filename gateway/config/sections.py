@@ -145,6 +145,11 @@ class JwtSettings(Section):
         default="routes",
         description="the claim with the routes that may be used; all where a token has none",
     )
+    operator_claim: Claim | None = Field(
+        default=None,
+        description="the claim that makes an operator: it is true, or has `operator` among its "
+        "words, as scope or groups may; without it no token does",
+    )
 
     @model_validator(mode="before")
     @classmethod

@@ -83,10 +83,16 @@ class Settings(Section):
         """Whether the clients' port has metrics: it has no others, and nobody but this machine's
         programs reaches it.
         """
+        return self.metrics.port is None and self.server.workers == 1 and self.serves_its_machine
+
+    @property
+    def serves_its_machine(self) -> bool:
+        """Whether clients are this machine's programs: nobody has to say who they are, and no proxy
+        is known that would pass others on.
+        """
         server = self.server
         behind_a_proxy = server.public_url is not None or bool(server.trusted_proxies)
-        alone = server.workers == 1 and not self.auth.required
-        return self.metrics.port is None and alone and not behind_a_proxy
+        return not self.auth.required and not behind_a_proxy
 
     @field_validator("routes")
     @classmethod

@@ -102,6 +102,11 @@ class Guest:
         return None if self._door.required else ANONYMOUS
 
     @property
+    def is_operator(self) -> bool:
+        """See `gateway.admission.Visitor`."""
+        return self._door.all_operate if self._known is None else self._known.operator
+
+    @property
     def expires_at(self) -> float | None:
         """See `gateway.admission.Visitor`."""
         return None if self._known is None else self._known.expires_at
@@ -197,10 +202,12 @@ class Door:
         accounts: What principals use.
         connections_per_address: How many at once from one address.
         handshakes_per_second: How fast connections may come, from all addresses together.
+        all_operate: Whether everybody is an operator, where nobody has to say who they are.
         wall: Seconds since the epoch.
         clock: Seconds of a clock that is never set.
 
     Attributes:
+        all_operate: As given, and False where everybody has to say who they are.
         limits_hit: How often a setting was in a visitor's way, by its name.
     """
 
@@ -213,6 +220,7 @@ class Door:
         accounts: Accounts,
         connections_per_address: int,
         handshakes_per_second: float,
+        all_operate: bool = False,
         wall: Callable[[], float] = time.time,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -223,6 +231,7 @@ class Door:
         self._keys = keys
         self._tokens = tokens
         self._tickets = tickets
+        self.all_operate = all_operate and not self.required
         self._with_keys: set[Guest] = set()
         if keys is not None:
             keys.on_change = self._recheck

@@ -6,6 +6,7 @@
     sha256 = "0ab3…"          # of the key
     routes = ["chat"]         # those it may use; all where absent
     messages_per_second = 50  # limits of its own, where it has any
+    operator = true           # it may also use the paths under ``/v1/admin``
 
 A key is 256 random bits. A fast digest is enough for those: there is nothing to be guessed that
 slowness would protect, as there is with passwords.
@@ -48,6 +49,7 @@ class Entry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     sessions: int | None = None
     messages_per_second: float | None = None
     bytes_per_second: float | None = None
+    operator: bool = False
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[0-9a-f]{64}", self.sha256):
@@ -105,6 +107,7 @@ class Keys:
                 routes=None if entry.routes is None else frozenset(entry.routes),
                 limits=_own(entry, self._limits),
                 key=entry.sha256,
+                operator=entry.operator,
             )
             for name, entry in entries.items()
         }
@@ -181,7 +184,7 @@ def _wrong(text: str) -> str:
     return text
 
 
-def add(path: Path, name: str, routes: Sequence[str] | None) -> str:
+def add(path: Path, name: str, routes: Sequence[str] | None, *, operator: bool = False) -> str:
     """Add a name to the file, which is made where there is none; returns its key.
 
     The key is in no file, and can't be had again.
@@ -190,6 +193,7 @@ def add(path: Path, name: str, routes: Sequence[str] | None) -> str:
         path: The file.
         name: Whose key it is.
         routes: Those it may use; None for all.
+        operator: Whether it is an operator's.
 
     Raises:
         KeyFileError: The name is taken or is none, or the file can't be used.
@@ -210,6 +214,8 @@ def add(path: Path, name: str, routes: Sequence[str] | None) -> str:
             text += f'[{name}]\nsha256 = "{digest(key)}"\n'
             if routes is not None:
                 text += f"routes = {json.dumps(list(routes))}\n"
+            if operator:
+                text += "operator = true\n"
             _replace(path, text, before)
     except OSError as error:
         raise KeyFileError(f"{path}: {error.strerror}") from None

@@ -29,6 +29,7 @@ class Principal(msgspec.Struct, frozen=True, kw_only=True, gc=False):
         expires_at: Until when this holds, in seconds since the epoch; None for ever.
         limits: Its own; None for those of everybody.
         key: What recognises the key that was shown; None where it was none.
+        operator: Whether it may see everybody's sessions, end them, and drain replicas.
     """
 
     name: str
@@ -36,6 +37,7 @@ class Principal(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     expires_at: float | None = None
     limits: PrincipalLimits | None = None
     key: str | None = None
+    operator: bool = False
 
     def may_use(self, route: str) -> bool:
         """Whether it may use the route of that name."""

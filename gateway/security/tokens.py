@@ -20,6 +20,9 @@ MAX_TOKEN = 8192
 MAX_NAME = 256
 """Of the longest name of a principal."""
 
+OPERATOR = "operator"
+"""The word that makes an operator, in a claim of words."""
+
 MIN_SECRET = 32
 """Bytes of the shortest secret for HS256 (RFC 7518, 3.2)."""
 
@@ -73,6 +76,7 @@ class Tokens:
         leeway: Seconds by which its clock may differ.
         principal_claim: The claim that says whose it is.
         routes_claim: The claim with the names of the routes that may be used; all without it.
+        operator_claim: The claim that says who is an operator; None where no token does.
     """
 
     def __init__(
@@ -85,6 +89,7 @@ class Tokens:
         leeway: float,
         principal_claim: str = "sub",
         routes_claim: str = "routes",
+        operator_claim: str | None = None,
     ) -> None:
         self._issuer = issuer
         self._audience = audience
@@ -93,6 +98,7 @@ class Tokens:
         self._leeway = leeway
         self._principal_claim = principal_claim
         self._routes_claim = routes_claim
+        self._operator_claim = operator_claim
 
     async def check(self, token: str) -> Principal:
         """Whose token this is.
@@ -151,7 +157,15 @@ class Tokens:
             name=f"jwt:{name}",
             routes=self._routes(claims),
             expires_at=float(claims["exp"]) + self._leeway,
+            operator=self._is_operator(claims),
         )
+
+    def _is_operator(self, claims: Mapping[str, Any]) -> bool:
+        """Whether the claim is true, or has that word: as ``scope`` has several, or ``groups``."""
+        said = None if self._operator_claim is None else claims.get(self._operator_claim)
+        if isinstance(said, str):
+            said = said.split()
+        return said is True or (isinstance(said, list) and OPERATOR in said)
 
     def _routes(self, claims: Mapping[str, Any]) -> frozenset[str] | None:
         if self._routes_claim not in claims:

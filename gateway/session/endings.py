@@ -57,11 +57,20 @@ _ENDINGS = (
     Ending(
         "operator",
         "failed",
-        ErrorCode.UNAVAILABLE,
-        "The gateway is shutting down; connect again.",
-        CloseCode.RESTARTING,
+        ErrorCode.SESSION_LOST,
+        "The gateway's operator has closed the session; open a new one.",
+        CloseCode.GONE,
     ),
 )
 ENDINGS: Mapping[wire.ClosedReason, Ending] = MappingProxyType(
     {ending.reason: ending for ending in _ENDINGS}
 )
+
+DRAINED = Ending(
+    "operator",
+    "failed",
+    ErrorCode.UNAVAILABLE,
+    "The gateway is shutting down; connect again.",
+    CloseCode.RESTARTING,
+)
+"""The same reason where the gateway goes, and can be found elsewhere or a little later."""

@@ -200,6 +200,10 @@ class Forgotten(Struct, frozen=True, gc=False):
     """What a client has been told is not in the store from which the session was set up."""
 
 
+class Evict(Struct, frozen=True, gc=False):
+    """An operator ends the session, while the gateway goes on."""
+
+
 class Drain(Struct, frozen=True, gc=False):
     """The gateway shuts down.
 
@@ -233,5 +237,6 @@ SessionEvent = (
     | Adopted
     | Hold
     | Forgotten
+    | Evict
     | Drain
 )

@@ -13,7 +13,7 @@ from gateway.protocol import messages as wire
 from gateway.session import effects as do
 from gateway.session import events as on
 from gateway.session.clients import Clients
-from gateway.session.endings import ENDINGS, Ending
+from gateway.session.endings import DRAINED, ENDINGS, Ending
 from gateway.session.events import ClientId, SessionEvent, Timer
 from gateway.session.history import History
 from gateway.session.output import Output, error_message
@@ -91,7 +91,8 @@ class Session:
         self.clients = Clients(policy, self.out)
         self.announced = False
         self.drained = False
-        """Whether its end is what the gateway waits for before it goes."""
+        """Whether its end is what the gateway waits for before it goes: nobody comes back for the
+        last events."""
         self.held = False
         """Whether it is to move to another process."""
         self.inherited = False
@@ -426,8 +427,13 @@ class Session:
         """End the session as the client asks."""
         self._end("client")
 
+    def _evict(self, _event: on.Evict) -> None:
+        """End the session as if its client had asked for it."""
+        self._end("operator")
+
     def _drain(self, event: on.Drain) -> None:
         """Let the turn at the model finish, unless time is up; nothing new is begun."""
+        self.drained = True
         self._end("operator", finish_turn=not event.force)
 
     def _drain_closing(self, event: on.Drain) -> None:
@@ -438,7 +444,7 @@ class Session:
             self.turns.stop(turn)
 
     def _end(self, reason: wire.ClosedReason, *, finish_turn: bool = False) -> None:
-        self.ending = ENDINGS[reason]
+        self.ending = DRAINED if self.drained else ENDINGS[reason]
         self.state = State.CLOSING
         self.turns.end_waiting(self.ending)
         self.out.clear_timers()
@@ -481,18 +487,13 @@ class Session:
             self._finish(ending.close, ending.close_reason)
             return
         self.out.emit(wire.SessionClosed(event=self.out.last + 1, reason=ending.reason))
-        if not self.policy.resume_seconds or not self._may_come_back:
+        if not self.policy.resume_seconds or self.drained:
             self._finish(ending.close, ending.close_reason)
             return
         self.state = State.ENDED
         self.out.clear_timers()
         self.out.do(do.CloseClient(ending.close, ending.close_reason))
         self.out.set_timer(Timer.DETACHED, self.out.now + self.policy.resume_seconds)
-
-    @property
-    def _may_come_back(self) -> bool:
-        """Whether the gateway is there for a client that wants the last events."""
-        return not self.drained and self._ended_by.reason != "operator"
 
     def _finish(self, close: CloseCode, reason: str) -> None:
         self.out.do(do.CloseClient(close, reason))

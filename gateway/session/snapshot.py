@@ -13,7 +13,7 @@ from msgspec import structs
 from gateway.protocol.discretion import Discreet
 from gateway.protocol.messages import ClosedReason
 from gateway.session import effects as do
-from gateway.session.endings import ENDINGS
+from gateway.session.endings import DRAINED, ENDINGS
 from gateway.session.events import ClientId, Timer
 from gateway.session.keys import ResumeKeys
 from gateway.session.policy import Policy
@@ -38,6 +38,7 @@ class Snapshot(Discreet, frozen=True, kw_only=True, omit_defaults=True):
     state: State
     announced: bool
     ending: ClosedReason | None = None
+    drained: bool = False
     used_at: float
     last: int
     timers: Mapping[str, float]
@@ -117,6 +118,7 @@ def head(session: Session, now: float, wall: float) -> Snapshot:
         state=session.state,
         announced=session.announced,
         ending=None if session.ending is None else session.ending.reason,
+        drained=session.ending is DRAINED,
         used_at=session.used_at + shift,
         last=session.out.last,
         timers={_NAMES[timer]: at + shift for timer, at in session.out.timers.items()},
@@ -158,7 +160,9 @@ def restore(
     session = Session(session_id=snapshot.id, principal=snapshot.principal, policy=policy)
     session.state = snapshot.state
     session.announced = snapshot.announced
-    session.ending = None if snapshot.ending is None else ENDINGS[snapshot.ending]
+    session.drained = snapshot.drained
+    if snapshot.ending is not None:
+        session.ending = DRAINED if snapshot.drained else ENDINGS[snapshot.ending]
     session.used_at = snapshot.used_at + shift
     session.out.last = snapshot.last
     session.out.timers = {Timer(name): at + shift for name, at in snapshot.timers.items()}

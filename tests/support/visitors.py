@@ -34,6 +34,7 @@ class Anybody:
         taken: How many messages were counted.
         allowed: What it may still send.
         routes: Those that it may use; None for all.
+        is_operator: See there.
     """
 
     def __init__(self) -> None:
@@ -43,6 +44,7 @@ class Anybody:
         self.waits = 0.0
         self.allowed: Allowance | None = None
         self.routes: frozenset[str] | None = None
+        self.is_operator = False
         self.there = 0
         self.refunds = 0
         self.taken = 0

@@ -97,6 +97,7 @@ class Wanderer(Script):
             lambda s: s.step(on.Written(s.last_event)),
             lambda s: s.step(wire.SessionClose()),
             lambda s: s.step(on.Drain(force=chance.random() < 0.5)),
+            lambda s: s.step(on.Evict()),
             lambda s: s.step(on.Confirmed()),
         ]
         possible.append(lambda s: s.step(on.Hold(on=chance.random() < 0.5)))

@@ -80,6 +80,28 @@ class Fixture:
         return guest
 
 
+def test_who_operates_where_nobody_has_to_say_who_they_are(tmp_path: Path) -> None:
+    for all_operate in (True, False):
+        door = Fixture(tmp_path, keys=False, tokens=False, all_operate=all_operate).door
+        assert door.arrive(ADDRESS).is_operator is all_operate
+        tmp_path.joinpath("keys.toml").unlink()
+
+
+async def test_an_operators_key(tmp_path: Path) -> None:
+    f = Fixture(tmp_path, all_operate=True)
+    assert not f.door.arrive(ADDRESS).is_operator, "it has shown nothing yet"
+    assert not (await f.enter(Credentials(f.key))).is_operator
+    key = add(f.file, "olga", None, operator=True)
+    f.keys.reload()
+    guest = await f.enter(Credentials(key))
+    assert guest.is_operator
+    ticket = await guest.ticket()
+    assert (await f.enter(Credentials(ticket=ticket.value))).is_operator
+    f.file.write_text(f.file.read_text().replace("operator = true\n", ""))
+    f.keys.reload()
+    assert not guest.is_operator, "at once"
+
+
 async def refused(fixture: Fixture, credentials: Credentials, **where: Any) -> Refused:
     with pytest.raises(Refused) as caught:
         await fixture.enter(credentials, **where)

@@ -101,7 +101,7 @@ DIGEST = f'sha256 = "{"0" * 64}"'
 NAMES = "a name has 1 to 64 letters, digits, `-` and `_`, and is no key"
 UNKNOWN = (
     "[ada]: has an unknown key; known are sha256, routes, connections, sessions, "
-    "messages_per_second, bytes_per_second"
+    "messages_per_second, bytes_per_second, operator"
 )
 
 
@@ -303,6 +303,10 @@ def test_the_command_prints_a_key_once(path: Path) -> None:
     again = run(main, ["key", "add", "ada", "--file", str(path)])
     assert again.exit_code == 2
     assert "there is a key of ada already" in again.output
+    done = run(main, ["key", "add", "olga", "--file", str(path), "--operator"])
+    operator = Keys(path, LIMITS).find(done.output.strip())
+    assert operator is not None
+    assert (operator.operator, known.operator) == (True, False)
     wrong = run(main, ["key", "add", "a b", "--file", str(path)])
     assert wrong.exit_code == 2
     assert "letters, digits" in wrong.output

@@ -50,6 +50,28 @@ async def test_other_claims_say_who_and_where(tmp_path: Path) -> None:
     assert (known.name, known.routes) == ("jwt:ada@example.com", frozenset({"chat"}))
 
 
+@pytest.mark.parametrize(
+    ("said", "is_one"),
+    [
+        (True, True),
+        ("chat operator", True),
+        (["operator"], True),
+        (False, False),
+        ("true", False),
+        (1, False),
+        ("operators", False),
+        (["x", 1], False),
+        ({"operator": True}, False),
+        (None, False),
+    ],
+)
+async def test_who_is_an_operator(said: object, is_one: bool, tmp_path: Path) -> None:
+    token = ES.token(role=said)
+    assert (await tokens(tmp_path, operator_claim="role").check(token)).operator is is_one
+    assert not (await tokens(tmp_path, operator_claim="scope").check(token)).operator
+    assert not (await tokens(tmp_path).check(ES.token(operator=said, role=said))).operator
+
+
 async def test_the_audience_may_be_one_of_several(tmp_path: Path) -> None:
     await tokens(tmp_path).check(ES.token(aud=["other", AUDIENCE]))
 

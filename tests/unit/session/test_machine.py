@@ -234,6 +234,11 @@ class Sessions(RuleBasedStateMachine):
         if sure:
             self.script.step(on.Drain(force=force))
 
+    @rule(sure=SELDOM)
+    def evict(self, *, sure: bool) -> None:
+        if sure:
+            self.script.step(on.Evict())
+
     # Other processes
 
     @rule(held=st.booleans(), sure=SELDOM)

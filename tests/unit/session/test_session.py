@@ -759,6 +759,31 @@ class TestDraining:
         assert script.step(on.Drain(force=True)) == []
 
 
+class TestEvicting:
+    def test_it_ends_as_if_its_client_had_asked_and_says_who_has(self) -> None:
+        script = Script(resume_seconds=30).ready()
+        script.step(send("a"))
+        script.step(send("b"))
+        script.step(on.Evict())
+        assert script.timers == {Timer.CLOSING: START + 10}
+        assert script.error("b").code is ErrorCode.SESSION_LOST
+        assert script.error("b").outcome is Outcome.NOT_INVOKED
+        script.step(on.InvokeCancelled(1))
+        assert script.error("a").outcome is Outcome.UNKNOWN
+        script.closed()
+        assert script.last(wire.SessionClosed).reason == "operator"
+        assert script.socket == do.CloseClient(CloseCode.GONE, "session_lost")
+        assert script.step(on.Evict()) == []
+
+    def test_who_is_not_there_finds_out_when_it_comes_back(self) -> None:
+        script = Script(resume_seconds=30).ready()
+        script.detach()
+        script.step(on.Evict())
+        script.closed()
+        assert script.state is State.ENDED
+        assert Timer.DETACHED in script.timers
+
+
 class TestBodies:
     def test_requests(self) -> None:
         script = Script(opening=Opening.NONE).start()
