@@ -18,6 +18,9 @@ from starlette.routing import BaseRoute, WebSocketRoute
 from starlette.routing import Route as HttpRoute
 from starlette.types import ASGIApp
 
+from gateway.admin.console import Console
+from gateway.admin.fleet import Alone, Fleet, Others
+from gateway.admin.watching import Watch
 from gateway.admission import Admission
 from gateway.budget import ByteBudget
 from gateway.config import AwsSettings, ConfigError, JwtSettings, RouteSettings, Settings
@@ -48,6 +51,7 @@ from gateway.storeconfig import open_store
 from gateway.tally import Tracer
 from gateway.telemetry.exposition import metrics_path
 from gateway.telemetry.metrics import Metrics, Sources
+from gateway.transports.admin import Admin, AdminGate
 from gateway.transports.api import Api
 from gateway.transports.asgi import PlainAsgi
 from gateway.transports.drafts import OPTION_HEADERS, REPLY_HEADERS
@@ -76,12 +80,14 @@ class Built(NamedTuple):
         sessions: All of them.
         reloader: Reads files again.
         metrics: What they stand at.
+        console: What operators do with this process.
     """
 
     app: ASGIApp
     sessions: Sessions
     reloader: Reloader
     metrics: Metrics
+    console: Console
 
 
 def replica_name(settings: Settings) -> str | None:
@@ -92,7 +98,12 @@ def replica_name(settings: Settings) -> str | None:
     """
     if settings.store.kind == "memory":
         return None
-    return f"{settings.server.replica or socket.gethostname()}-{secrets.token_hex(4)}"
+    return f"{replica_prefix(settings)}-{secrets.token_hex(4)}"
+
+
+def replica_prefix(settings: Settings) -> str:
+    """How the name of this process begins; all of it where it shares no store."""
+    return settings.server.replica or socket.gethostname()
 
 
 @contextlib.asynccontextmanager
@@ -161,6 +172,7 @@ async def build(
             accounts=accounts,
             connections_per_address=limits.connections_per_address,
             handshakes_per_second=limits.handshakes_per_second,
+            all_operate=settings.serves_its_machine and not embedded,
         )
         app, connections, gate = application(settings, sessions, door, store, reloader)
         metrics = Metrics(
@@ -180,7 +192,23 @@ async def build(
             path = metrics_path(metrics.read)
             path.app = Hosts(path.app)
             app.routes.append(path)
+        console = Console(name or replica_prefix(settings), sessions, metrics.read)
+        operators, watch = operating(
+            settings,
+            console,
+            replica,
+            sessions,
+            AdminGate(
+                door,
+                Proxies(server.trusted_proxies),
+                server.public_origin,
+                authenticated=settings.auth.required,
+                answered=gate.answered,
+            ),
+        )
+        app.routes += operators
         await stack.enter_async_context(sessions)
+        stack.push_async_callback(watch.close)
         tasks = [log_problems(settings.aws), reloader.run(), metrics.watch()]
         if replica is not None:
             tasks.append(replica.run())
@@ -189,7 +217,7 @@ async def build(
             tasks.append(shared.run())
         for task in tasks:
             stack.callback(sessions.spawn(task).cancel)
-        yield Built(app, sessions, reloader, metrics)
+        yield Built(app, sessions, reloader, metrics, console)
 
 
 @contextlib.asynccontextmanager
@@ -405,6 +433,24 @@ def _pages(settings: Settings, sessions: Sessions, reloader: Reloader) -> list[B
         routes=[route_offer(route.policy) for route in sessions.routes.values()],
     )
     return pages(offer, logo)
+
+
+def operating(
+    settings: Settings,
+    console: Console,
+    replica: Replica | None,
+    sessions: Sessions,
+    gate: AdminGate,
+) -> tuple[list[HttpRoute], Watch]:
+    """What operators use, and what lets them watch, which has to be closed."""
+    others: Others = Alone()
+    if replica is not None:
+        others = replica.asking
+        replica.asking.answerer = console.answer
+    endpoints = {name: route.endpoint_name for name, route in settings.routes.items()}
+    fleet = Fleet(console, others, endpoints)
+    watch = Watch(fleet, sessions.spawn)
+    return Admin(fleet, watch, gate).routes(), watch
 
 
 def application(

@@ -148,6 +148,12 @@ class SessionRunner:
         if self._keeper is not None:
             self._keeper.rest()
 
+    def accepted_at(self, message_id: str) -> float | None:
+        """When a turn that has not ended was accepted, by `time.monotonic`; None where another
+        process has accepted it.
+        """
+        return self._tally.accepted_at(message_id)
+
     def touch(self, *, whole: bool = False) -> None:
         """See `Keeper.touch`."""
         if self._keeper is not None:

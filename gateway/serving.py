@@ -159,6 +159,11 @@ async def serve(
                     sessions.stop_draining()
                 server.should_exit = True
 
+            def drain() -> None:
+                if not server.should_exit:  # else it would end the draining
+                    signals.stop()
+
+            built.console.on_drain = drain
             signals.handle, signals.reload = stop, reloader.load
             if not signals.received:
                 await server.serve(sockets=[listener])

@@ -215,6 +215,10 @@ class Sessions:
         runner = self._runners.get(session_id)
         return runner is not None and not runner.is_gone
 
+    def runner(self, session_id: str) -> SessionRunner | None:
+        """That of a session that is here, and stays for now, for who may have any."""
+        return self._runners[session_id] if self.has(session_id) else None
+
     def knows(self, session_id: str) -> bool:
         """Whether a session is here, be it on its way elsewhere."""
         return session_id in self._runners

@@ -262,6 +262,11 @@ class Tally:
             measures.ended[event.reason] += 1
         return None
 
+    def accepted_at(self, message_id: str) -> float | None:
+        """See `TurnTimes.accepted`, of a turn that has not ended; None where that was not here."""
+        times = self._times.get(message_id)
+        return None if times is None else times.accepted
+
     def crashed(self, turns: Iterable[str]) -> None:
         """The session has failed: nobody is told how its turns have ended, but they are counted.
 

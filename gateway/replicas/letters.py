@@ -2,7 +2,7 @@
 
 A link is one such connection. Its letters are numbered in each direction: one that comes again is
 passed over, and where one is missing the link is cut. They are JSON, since a message's JSON is kept
-as it is.
+as it is. A question of one replica to another has a link too, and one letter in each direction.
 """
 
 import msgspec
@@ -110,7 +110,29 @@ class Shut(_Letter, frozen=True, kw_only=True, tag="shut"):
     newest: int | None = None
 
 
-Letter = Join | Said | Left | Told | Shut
+class Ask(_Letter, frozen=True, kw_only=True, tag="ask"):
+    """A question, which belongs to no client: its link is its own.
+
+    Attributes:
+        replica: Who asks.
+        question: As JSON, for whoever answers it there.
+    """
+
+    replica: str
+    question: msgspec.Raw
+
+
+class Answer(_Letter, frozen=True, kw_only=True, tag="answer"):
+    """What is answered.
+
+    Attributes:
+        answer: As JSON.
+    """
+
+    answer: msgspec.Raw
+
+
+Letter = Join | Said | Left | Told | Shut | Ask | Answer
 
 encode = msgspec.json.Encoder().encode
 decode = msgspec.json.Decoder(Letter).decode

@@ -149,6 +149,10 @@ class Peers:
             await self.beat()
         return self.are_certain
 
+    def others(self) -> list[str]:
+        """The others that live, as far as is known."""
+        return [each for each in self._seen if each != self._name and not self.is_silent(each)]
+
     def silent(self) -> Iterator[str]:
         """The others that are dead, as long as they are."""
         for replica in self._seen:  # which a beat replaces, and does not change

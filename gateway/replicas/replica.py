@@ -18,6 +18,7 @@ from gateway.admission import Refused
 from gateway.conversation import Conversation, Resuming, Traveller
 from gateway.errors import WAIT_SECONDS, CloseCode, ErrorCode
 from gateway.replicas import letters
+from gateway.replicas.asking import Asking
 from gateway.replicas.following import FOLLOWED, Follower, Remote
 from gateway.replicas.peers import Peers
 from gateway.route import Route
@@ -75,6 +76,7 @@ class Replica:
         self._remotes: dict[str, Remote] = {}
         self._out: dict[str, list[bytes]] = {}
         self._links = (f"{name}/{number}" for number in itertools.count(1))
+        self.asking = Asking(name, self._peers, store, self.post, sessions.spawn)
         self._released: dict[str, float] = {}
         self._claiming: set[str] = set()
         self._room = asyncio.Semaphore(AT_ONCE)
@@ -409,6 +411,8 @@ class Replica:
                     remote.take(letter)
             case letters.Join():
                 self._admit(letter)
+            case letters.Ask() | letters.Answer():
+                self.asking.take(letter)
 
     def _admit(self, letter: letters.Join) -> None:
         """A client has come back at another replica."""

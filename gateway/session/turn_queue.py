@@ -232,6 +232,10 @@ class TurnQueue:
         ids = [order[place] for place in places]  # a place before the first counts from the end
         return [(message_id, self._ended[message_id]) for message_id in ids]
 
+    def latest(self, count: int) -> list[tuple[str, Status]]:
+        """The same with how each has ended."""
+        return [(message_id, _STATUSES[kept[-1]]) for message_id, kept in self.newest_ended(count)]
+
     def restore(
         self,
         *,

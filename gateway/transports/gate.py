@@ -69,7 +69,10 @@ class Gate:
 
     Attributes:
         answered: How many requests were, by status; as given, to be counted with others.
+        foreign: What a page of an origin that may not ask is told.
     """
+
+    foreign = REFUSED
 
     def __init__(
         self,
@@ -115,7 +118,7 @@ class Gate:
         origin, host = text_of(headers.get(b"origin")), text_of(headers.get(b"host"))
         shared = [*_EVERY]
         if not self._origins.allow(origin, host, route=route, client=client):
-            response = self.refuse(Refused(ErrorCode.FORBIDDEN, REFUSED))
+            response = self.refuse(Refused(ErrorCode.FORBIDDEN, self.foreign))
             response.raw_headers += shared
             self.finish(response, None)
             await request.respond(response)

@@ -12,7 +12,10 @@ import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
+from gateway.admin.questions import MOST_SESSIONS
+from gateway.admin.views import Overview, Replicas, Routes, SessionDetail, SessionPage
 from gateway.protocol.messages import ErrorMessage, Event, MessageDuplicate
+from gateway.transports.admin import MOST_CHARACTERS, STATES, USUAL_SESSIONS
 from gateway.transports.api import Opened, SessionState
 from gateway.transports.drafts import OPTION_HEADERS, REPLY_HEADERS
 from gateway.transports.problems import MEDIA_TYPE, Problem
@@ -21,6 +24,8 @@ from gateway.transports.tickets import Ticket
 from gateway.transports.told import NewSession
 
 Json = dict[str, Any]
+
+_ADMIN = (Overview, Replicas, Routes, SessionDetail, SessionPage)
 
 _TITLES = {
     401: "Who asks has to show a key or a token.",
@@ -56,19 +61,17 @@ def _ref(name: str) -> Json:
     return {"$ref": f"#/components/schemas/{name}"}
 
 
-_EVENT = {
-    "type": "object",
-    "required": ["data"],
-    "properties": {
-        "id": {"type": "string", "description": "The number of the event."},
-        "data": {
-            "type": "string",
-            "contentMediaType": "application/json",
-            "contentSchema": _ref("ServerMessage"),
-        },
-    },
-}
-"""One server-sent event."""
+def _event(name: str, **more: Json) -> Json:
+    """A server-sent event."""
+    data = {
+        "type": "string",
+        "contentMediaType": "application/json",
+        "contentSchema": _ref(name),
+    }
+    return {"type": "object", "required": ["data"], "properties": {**more, "data": data}}
+
+
+_EVENT = _event("ServerMessage", id={"type": "string", "description": "The number of the event."})
 
 
 def _header(name: str, description: str, **schema: Any) -> Json:
@@ -249,6 +252,95 @@ def _ticket() -> Json:
     }
 
 
+def _shown(operation: str, summary: str, name: str, problems: Sequence[int], **more: Any) -> Json:
+    """An operation that shows an operator something."""
+    done = {"description": "What there is.", **_body("application/json", _ref(name))}
+    return {
+        "operationId": operation,
+        "summary": summary,
+        **more,
+        "responses": _answers({"200": done}, [429, *problems]),
+    }
+
+
+def _query(name: str, description: str, **schema: Any) -> Json:
+    return {"name": name, "in": "query", "description": description, "schema": schema}
+
+
+def _operators(routes: Sequence[str]) -> Json:
+    """The paths that are for operators alone."""
+    text = {"type": "string", "maxLength": MOST_CHARACTERS}
+    looked_for = [
+        _query("prefix", "How their ids begin.", **text),
+        _query("route", "Their route's name.", enum=[*routes]),
+        _query("principal", "What the name has in it of whose they are.", **text),
+        _query("state", "The state that they are in.", enum=[*STATES]),
+        _query("after", "The `next` of the page before.", **text),
+        _query(
+            "limit",
+            f"How many at the most; {USUAL_SESSIONS} without it.",
+            type="integer",
+            minimum=1,
+            maximum=MOST_SESSIONS,
+        ),
+    ]
+    replica = {"name": "name", "in": "path", "required": True, "schema": {"type": "string"}}
+    return {
+        "/v1/admin/sessions": {
+            "get": _shown(
+                "listSessions",
+                "List everybody's sessions, by their ids",
+                "SessionPage",
+                [422],
+                parameters=looked_for,
+            )
+        },
+        "/v1/admin/sessions/{session_id}": {
+            "parameters": [_SESSION],
+            "get": _shown(
+                "inspectSession",
+                "Inspect anybody's session, but for what was said in it",
+                "SessionDetail",
+                [404, 503],
+            ),
+            "delete": {
+                "operationId": "evictSession",
+                "summary": "Close anybody's session, at the model too",
+                "responses": _answers(
+                    {"204": {"description": "It is being closed."}}, [404, 429, 503]
+                ),
+            },
+        },
+        "/v1/admin/replicas": {
+            "get": _shown("listReplicas", "List all replicas", "Replicas", []),
+        },
+        "/v1/admin/replicas/{name}/drain": {
+            "parameters": [replica],
+            "post": {
+                "operationId": "drainReplica",
+                "summary": "Have a replica hand its sessions over, and end",
+                "responses": _answers({"202": {"description": "It drains."}}, [404, 422, 429, 503]),
+            },
+        },
+        "/v1/admin/routes": {"get": _shown("listRoutes", "List all routes", "Routes", [])},
+        "/v1/admin/events": {
+            "get": {
+                "operationId": "watch",
+                "summary": "Stream what goes on, each second",
+                "responses": _answers(
+                    {
+                        "200": {
+                            "description": "An event each second, until the replica has drained.",
+                            **_body(EVENTS, _event("Overview")),
+                        }
+                    },
+                    [429],
+                ),
+            }
+        },
+    }
+
+
 def document(routes: Sequence[str], *, authenticated: bool) -> Json:
     """The OpenAPI document.
 
@@ -258,7 +350,7 @@ def document(routes: Sequence[str], *, authenticated: bool) -> Json:
     """
     said = Union[Event, MessageDuplicate, ErrorMessage]  # noqa: UP007 - of unions
     (message, *_), schemas = msgspec.json.schema_components(
-        (said, NewSession, Opened, SessionState, Ticket, Problem),
+        (said, NewSession, Opened, SessionState, Ticket, Problem, *_ADMIN),
         ref_template="#/components/schemas/{name}",
     )
     for schema in schemas.values():  # of a docstring, what is said of the whole
@@ -282,6 +374,7 @@ def document(routes: Sequence[str], *, authenticated: bool) -> Json:
             },
             "/v1/sessions/{session_id}/messages": {"parameters": _OF_SESSION, "post": _send()},
             "/v1/sessions/{session_id}/events": {"parameters": _OF_SESSION, "get": _events()},
+            **_operators(routes),
         },
         "components": {"schemas": {"ServerMessage": message, **schemas}},
     }

@@ -33,7 +33,8 @@ class Origins:
     """Decides by the ``Origin`` header, and tells the operator whom it has refused.
 
     Args:
-        allowed: Further origins by route, ``scheme://host[:port]``.
+        allowed: Further origins by route, ``scheme://host[:port]``; where there is no route, none
+            but the gateway's own pages may ask.
         public: That of the address that browsers see, where a proxy is in front.
         any_name: Whether the gateway's own pages may be at any name that leads to it: where
             everybody has to say who they are, an attacker's name for it gains nothing.
@@ -69,7 +70,7 @@ class Origins:
             return True
         if self._is_own(origin, host, client):
             return True
-        self._tell(origin, host or "", route or next(iter(self._allowed)), client)
+        self._tell(origin, host or "", route or next(iter(self._allowed), ""), client)
         return False
 
     def _is_own(self, origin: str, host: str | None, client: Client) -> bool:
@@ -90,7 +91,9 @@ class Origins:
         unlogged = self._seldom.unsaid(f"{shown} {printable(route, _SHOWN)}")
         if unlogged is None:
             return
-        if route not in self._allowed:
+        if not self._allowed:
+            hint = "only the gateway's own pages may be an operator's"
+        elif route not in self._allowed:
             hint = "there is no such route"
         elif _ORIGIN.fullmatch(origin):
             hint = (

@@ -29,9 +29,11 @@ def claims(**changes: object) -> dict[str, Any]:
     return {name: value for name, value in all_of_it.items() if value is not None}
 
 
-def add_key(path: Path, name: str, routes: Sequence[str] | None = None) -> str:
+def add_key(
+    path: Path, name: str, routes: Sequence[str] | None = None, *, operator: bool = False
+) -> str:
     """Add an API key to a file; see `gateway.security.keys.add`."""
-    return register(keys.add(path, name, routes), "an API key")
+    return register(keys.add(path, name, routes, operator=operator), "an API key")
 
 
 class Signer:

@@ -20,6 +20,7 @@ ALLOWED = {
     "logo": set[str](),
     "logs": set[str](),
     "budget": set[str](),
+    "admin": {"measures", "protocol", "runner", "session", "sessions", "telemetry"},
     "admission": {"errors"},
     "measures": set[str](),
     "tally": {"errors", "measures", "protocol", "session"},
@@ -74,6 +75,7 @@ ALLOWED = {
     },
     "sagemaker": {"formats", "session", "protocol", "errors", "addresses", "logs"},
     "transports": {
+        "admin",
         "admission",
         "budget",
         "conversation",
@@ -114,6 +116,7 @@ ALLOWED = {
     },
     "logconfig": {"logs"},
     "app": {
+        "admin",
         "admission",
         "budget",
         "config",
@@ -177,6 +180,7 @@ FOREIGN = {
     "aiobotocore": {"sagemaker"},
     "aiohttp": {"local", "sagemaker", "security"},
     "asyncio": {
+        "admin",
         "guard",
         "health",
         "keeping",

@@ -1,0 +1,111 @@
+"""Questions that replicas ask each other, each answered once or not at all."""
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from typing import Any
+
+import structlog
+from msgspec import Raw
+
+from gateway.replicas import letters
+from gateway.replicas.peers import Peers
+from gateway.session.storage import SessionStore, StoreUnavailable, Unreadable
+
+MOST_ASKED = 32
+"""How many questions of others are answered at once; those beyond are not."""
+
+LOOK_SECONDS = 0.5
+"""How long the store may take to say which replicas there are."""
+
+Answerer = Callable[[bytes], Awaitable[bytes]]
+"""Answers a question; both are JSON."""
+
+log = structlog.stdlib.get_logger("gateway.replicas")
+
+
+async def _none(_question: bytes) -> bytes:
+    raise NotImplementedError
+
+
+class Asking:
+    """Asks other replicas, and answers them; `gateway.admin.fleet.Others`.
+
+    Args:
+        name: This replica's own.
+        peers: Who else there is.
+        store: Has the sessions of all.
+        post: Sends a letter; see `gateway.replicas.following.Links`.
+        spawn: Runs work in the background.
+
+    Attributes:
+        answerer: Answers the others.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        peers: Peers,
+        store: SessionStore,
+        post: Callable[[str, letters.Letter], None],
+        spawn: Callable[[Coroutine[Any, Any, object]], object],
+    ) -> None:
+        self.answerer: Answerer = _none
+        self._name = name
+        self._peers = peers
+        self._store = store
+        self._post = post
+        self._spawn = spawn
+        self._number = 0
+        self._waiting: dict[str, asyncio.Future[bytes]] = {}
+        self._asked = 0
+
+    async def others(self) -> Sequence[str]:
+        """The names of the others that live, as far as is known."""
+        with contextlib.suppress(StoreUnavailable, TimeoutError):
+            async with asyncio.timeout(LOOK_SECONDS):
+                await self._peers.beat()  # else one that has come since the last is not known yet
+        return self._peers.others()
+
+    async def knows(self, session_id: str) -> bool:
+        """Whether the store has such a session, or can't say."""
+        try:
+            with self._peers.health.call():
+                return await self._store.glimpse(session_id) is not None
+        except (StoreUnavailable, Unreadable):
+            return True
+
+    async def ask(self, replica: str, question: bytes, seconds: float) -> bytes | None:
+        """What another replica answers; None where it does not, in that time."""
+        self._number += 1
+        link = f"{self._name}?{self._number}"
+        answer: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+        self._waiting[link] = answer
+        self._post(replica, letters.Ask(link=link, replica=self._name, question=Raw(question)))
+        try:
+            async with asyncio.timeout(seconds):
+                return await answer
+        except TimeoutError:
+            return None
+        finally:
+            del self._waiting[link]
+
+    def take(self, letter: letters.Ask | letters.Answer) -> None:
+        """Somebody asks, or has answered."""
+        if isinstance(letter, letters.Answer):
+            waiting = self._waiting.get(letter.link)
+            if waiting is not None and not waiting.done():
+                waiting.set_result(bytes(letter.answer))
+        elif self._asked < MOST_ASKED:
+            self._asked += 1
+            self._spawn(self._answer(letter))
+
+    async def _answer(self, letter: letters.Ask) -> None:
+        try:
+            answer = await self.answerer(bytes(letter.question))
+        except ValueError:
+            log.debug("a question of another version is not answered", of=letter.replica)
+        else:
+            self._post(letter.replica, letters.Answer(link=letter.link, answer=Raw(answer)))
+        finally:
+            self._asked -= 1
