@@ -73,7 +73,7 @@ def directory() -> Path:
     return installed if installed.is_dir() else package.parent / "static"
 
 
-PAGES = ("index", "voice")
+PAGES = ("index", "operator", "voice")
 """The pages: each is ``static/NAME.html``, at ``/NAME``; the first is at ``/``."""
 
 VOICE = "voice"
