@@ -49,7 +49,9 @@ export function latency({ p50, p95 }) {
  * @returns {string}
  */
 export function bytes(value) {
-  return value === null ? NONE : `${WHOLE.format(Math.round(value / 1_048_576))} MiB`;
+  if (value === null) return NONE;
+  const [size, unit] = value < 1_048_576 ? [1024, "KiB"] : [1_048_576, "MiB"];
+  return `${FINE.format(value / size)} ${unit}`;
 }
 
 /**

@@ -49,7 +49,7 @@ export function showRoutes(all) {
     (route) => route.route,
     () => emptyRow(9),
     (row, route) => {
-      const limit = `${count(route.turns_in_flight)}, ${count(route.turns_in_flight_limit)}`;
+      const limit = `${count(route.turns_in_flight)} of ${count(route.turns_in_flight_limit)}`;
       const texts = [
         route.route,
         route.endpoint,

@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+import os
+import re
 import signal
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -13,6 +15,7 @@ import pytest
 
 from gateway import Settings, create_app
 from gateway.local.valkey import LocalValkey
+from gateway.transports.openapi import document
 from tests.integration.conftest import Start
 from tests.support.client import Client, client
 from tests.support.processes import Process
@@ -49,6 +52,7 @@ allowed_origins = ["https://app.example.com"]
 """
 
 Json = dict[str, Any]
+DOCUMENT = (Path(__file__).parents[2] / "docs" / "operator.md").read_text()
 WORDS = "It-is-said-in-confidence-and-nobody-else-may-know"
 PATHS = ("sessions", "sessions/none", "replicas", "routes", "events")
 
@@ -162,6 +166,7 @@ async def test_two_gateways(begin: Begin) -> None:
         assert another["draining"] is False
         assert own["memory_bytes"] > 0
 
+        await check_document(two)
         await check_sessions(two, olga, ids, own["name"], another["name"])
         await check_routes(two, olga)
         await check_closing(two, olga, there, ids[1])
@@ -175,6 +180,30 @@ async def test_two_gateways(begin: Begin) -> None:
     assert "operator=key:olga" in log
     assert f"session={ids[1]}" in log
     assert f"drains={another['name']}" in log
+
+
+async def check_document(two: Two) -> None:
+    """What is shown there is what comes of it."""
+    (code,) = re.findall(r"```sh\n(curl.*?)```", DOCUMENT, re.DOTALL)
+    program = await asyncio.create_subprocess_exec(
+        *("bash", "-euo", "pipefail"),
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        env={**os.environ, "OPERATOR_KEY": two.olga},
+    )
+    code = code.replace("http://127.0.0.1:8080", two.one.url).replace("curl", "curl -sSf")
+    said, _ = await program.communicate(code.encode())
+    assert program.returncode == 0
+    sessions, replicas = said.decode().replace("}{", "}\n{").splitlines()
+    assert [each["state"] for each in json.loads(sessions)["sessions"]] == ["running"]
+    assert len(json.loads(replicas)["replicas"]) == 2
+
+
+def test_the_document_names_all_there_is() -> None:
+    said = set(re.findall(r"^\| `([A-Z]+ /v1/admin\S*)` \|", DOCUMENT, re.MULTILINE))
+    paths = document(["chat"], authenticated=True)["paths"].items()
+    there = {(method, path) for path, each in paths for method in each if "/admin" in path}
+    assert said == {f"{method.upper()} {path}" for method, path in there if method != "parameters"}
 
 
 async def check_sessions(two: Two, olga: Operator, ids: list[str], own: str, another: str) -> None:
