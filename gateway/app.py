@@ -174,7 +174,7 @@ async def build(
             handshakes_per_second=limits.handshakes_per_second,
             all_operate=settings.serves_its_machine and not embedded,
         )
-        app, connections, gate = application(settings, sessions, door, store, reloader)
+        app, rest, connections, gate = application(settings, sessions, door, store, reloader)
         metrics = Metrics(
             Sources(
                 sessions,
@@ -206,7 +206,7 @@ async def build(
                 answered=gate.answered,
             ),
         )
-        app.routes += operators
+        rest.routes.extend(operators)
         await stack.enter_async_context(sessions)
         stack.push_async_callback(watch.close)
         tasks = [log_problems(settings.aws), reloader.run(), metrics.watch()]
@@ -459,8 +459,9 @@ def application(
     admission: Admission,
     records: RecordStore,
     reloader: Reloader,
-) -> tuple[Paths, Connections, Gate]:
-    """The ASGI application, and what counts its connections and its requests.
+) -> tuple[Paths, Starlette, Connections, Gate]:
+    """The ASGI application, the part of it without messages, and what counts its connections and
+    its requests.
 
     Raises:
         ConfigError: A file of the pages can't be used.
@@ -530,5 +531,4 @@ def application(
     )
     # The API's requests are many, and need no middleware.
     own = [*api.routes(), gate.path("/v1/tickets", POST=ticket)]
-    app = Paths(own, rest)
-    return app, connections, gate
+    return Paths(own, rest), rest, connections, gate
