@@ -98,7 +98,7 @@ class Console:
             ]
             found = heapq.nsmallest(most, found, key=_id)
             await asyncio.sleep(0)
-        return [_entry(runner, self.name) for _, runner in found if not runner.is_gone]
+        return [_entry(runner, self.name) for _, runner in found]
 
     def look(self, session_id: str) -> SessionDetail | None:
         """See `LookAt`."""
@@ -127,7 +127,8 @@ def _id(found: tuple[str, SessionRunner]) -> str:
 def _is_asked_for(runner: SessionRunner, asked: ask.ListSessions) -> bool:
     session = runner.session
     return (
-        session.id > asked.after
+        not runner.is_gone  # it is another's
+        and session.id > asked.after
         and session.id.startswith(asked.prefix)
         and asked.route in {None, session.policy.route}
         and asked.state in {None, session.state}

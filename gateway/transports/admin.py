@@ -33,6 +33,11 @@ MOST_CHARACTERS = 256
 PROXIED = (b"forwarded", b"via", b"x-forwarded-for", b"x-forwarded-host", b"x-real-ip")
 """What tells that a proxy has passed a request on."""
 
+OWN = ("", "none", "same-origin")
+"""What a browser says of a request that no other site's page has made (Fetch Metadata), which may
+have no ``Origin``; other programs say nothing.
+"""
+
 log = structlog.stdlib.get_logger("gateway.admin")
 
 
@@ -82,9 +87,12 @@ class AdminGate(Gate):
                 else "Nobody is an operator here: set up [auth], and make a key with --operator."
             )
             raise Refused(ErrorCode.FORBIDDEN, text)
-        if not self._authenticated and any(name in request.named for name in PROXIED):
-            text = "A proxy has passed this on: set up [auth], and make a key with --operator."
-            raise Refused(ErrorCode.FORBIDDEN, text)
+        if not self._authenticated:
+            if any(name in request.named for name in PROXIED):
+                text = "A proxy has passed this on: set up [auth], and make a key with --operator."
+                raise Refused(ErrorCode.FORBIDDEN, text)
+            if request.text(b"sec-fetch-site") not in OWN:
+                raise Refused(ErrorCode.FORBIDDEN, self.foreign)
         if wait := visitor.take(0):
             raise Refused(ErrorCode.RATE_LIMITED, "You ask more than you may; wait a little.", wait)
         return super().call(handler, request, visitor)

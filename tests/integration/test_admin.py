@@ -349,7 +349,13 @@ async def test_alone_on_this_machine(start_gateway: Start, platform: Process) ->
         own = {"Origin": process.url}
         await olga.get(process, path, headers=own)
         foreign = {"Origin": "https://app.example.com"}  # of a route, which is not this
-        for headers in (foreign, {"Origin": "null"}, {"X-Forwarded-For": "192.0.2.1"}):
+        for headers in (
+            foreign,
+            {"Origin": "null"},
+            {"Sec-Fetch-Site": "cross-site"},
+            {"Sec-Fetch-Site": "same-site"},  # another port of this machine
+            {"X-Forwarded-For": "192.0.2.1"},
+        ):
             for method, each in (("GET", path), ("DELETE", path)):
                 refused = await olga.ask(method, process, each, 403, headers=headers)
                 assert refused["code"] == "forbidden"

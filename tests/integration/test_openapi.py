@@ -31,7 +31,7 @@ EXAMPLES = 15
 
 RULES = """
 [phases.stateful]
-inference.algorithms = []  # what it makes up leaves no chain that opens a session and goes on with it
+inference.algorithms = []  # else hardly any chain opens a session and goes on with it
 [[operations]]
 include-operation-id = "streamEvents"  # an event may be past the newest one
 checks.positive_data_acceptance.expected-statuses = ["200", "404", "422", "429"]
