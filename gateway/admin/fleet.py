@@ -55,10 +55,6 @@ class Alone:
         return False
 
 
-Answers = tuple[dict[str, Any], list[str]]
-"""What replicas have answered, by their names; and those that have not."""
-
-
 class Fleet:
     """All replicas.
 
@@ -104,11 +100,11 @@ class Fleet:
             NotFound: There is none.
             NotReached: It can't be found out at the moment.
         """
-        answers = await self._ask_all(ask.LookAt(session_id), SessionDetail | None)
-        for found in answers[0].values():
+        answers, missing = await self._ask_all(ask.LookAt(session_id), SessionDetail | None)
+        for found in answers.values():
             if isinstance(found, SessionDetail):
                 return found
-        raise await self._absent(session_id, answers)
+        raise await self._absent(session_id, missing)
 
     async def close(self, session_id: str) -> str:
         """Close a session; returns where it was.
@@ -117,15 +113,15 @@ class Fleet:
             NotFound: There is none.
             NotReached: It can't be done at the moment.
         """
-        answers = await self._ask_all(ask.CloseSession(session_id), bool)
-        for replica, was_there in answers[0].items():
+        answers, missing = await self._ask_all(ask.CloseSession(session_id), bool)
+        for replica, was_there in answers.items():
             if was_there:
                 return replica
-        raise await self._absent(session_id, answers)
+        raise await self._absent(session_id, missing)
 
-    async def _absent(self, session_id: str, answers: Answers) -> "NotFound | NotReached":
-        for replica in answers[1]:
-            return NotReached(f"It may be at {replica}, which does not answer.")
+    async def _absent(self, session_id: str, missing: list[str]) -> "NotFound | NotReached":
+        if missing:
+            return NotReached(f"It may be at {missing[0]}, which does not answer.")
         if await self._others.knows(session_id):
             return NotReached("It is on its way from one replica to another.")
         return NotFound()
@@ -150,12 +146,13 @@ class Fleet:
             raise NotFound
         told = await self._ask(replica, ask.encode(ask.Drain()), ANSWER_SECONDS)
         if told is None:
-            raise NotReached("It does not answer.")
+            raise NotReached("It does not answer; whether it drains is not known.")
         return msgspec.json.decode(told, type=bool)
 
     async def _ask_all(
         self, question: ask.Question, answer: Any, seconds: float = ANSWER_SECONDS
-    ) -> Answers:
+    ) -> tuple[dict[str, Any], list[str]]:
+        """What replicas have answered, by their names; and those that have not."""
         names, asked = [self.console.name, *await self._others.others()], ask.encode(question)
         told = await asyncio.gather(*[self._ask(name, asked, seconds) for name in names])
         found, missing = dict[str, Any](), list[str]()

@@ -81,7 +81,9 @@ class Asking:
         link = f"{self._name}?{self._number}"
         answer: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
         self._waiting[link] = answer
-        self._post(replica, letters.Ask(link=link, replica=self._name, question=Raw(question)))
+        until = self._now() + seconds
+        asked = letters.Ask(link=link, replica=self._name, question=Raw(question), until=until)
+        self._post(replica, asked)
         try:
             async with asyncio.timeout(seconds):
                 return await answer
@@ -96,9 +98,13 @@ class Asking:
             waiting = self._waiting.get(letter.link)
             if waiting is not None and not waiting.done():
                 waiting.set_result(bytes(letter.answer))
-        elif self._asked < MOST_ASKED:
+        elif self._asked < MOST_ASKED and self._now() < letter.until:
             self._asked += 1
             self._spawn(self._answer(letter))
+
+    def _now(self) -> float:
+        """The time by the store's clock, as far as that is known."""
+        return asyncio.get_running_loop().time() + self._peers.ahead
 
     async def _answer(self, letter: letters.Ask) -> None:
         try:

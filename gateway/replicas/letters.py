@@ -116,10 +116,12 @@ class Ask(_Letter, frozen=True, kw_only=True, tag="ask"):
     Attributes:
         replica: Who asks.
         question: As JSON, for whoever answers it there.
+        until: When nobody waits for the answer any more, by the store's clock: then it is void.
     """
 
     replica: str
     question: msgspec.Raw
+    until: float
 
 
 class Answer(_Letter, frozen=True, kw_only=True, tag="answer"):

@@ -85,6 +85,19 @@ async def test_who_does_not_answer_or_does_not_know_the_question() -> None:
         assert await post.replicas["one"].ask("nobody", b"1", 0.01) is None
 
 
+async def test_what_is_heard_when_nobody_waits_any_more_is_not_done() -> None:
+    """As by a replica that was paused: it is to drain when it is asked, and not later."""
+    async with two() as post:
+        one, other = post.replicas["one"], post.replicas["other"]
+        other.answerer = echo
+        assert await one.ask("nobody", b"1", 0.01) is None
+        (late,) = post.sent
+        assert isinstance(late, letters.Ask)
+        other.take(late)
+        await asyncio.sleep(0)
+        assert post.sent == [late]
+
+
 async def test_only_so_many_are_answered_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(asking, "MOST_ASKED", 1)
     may_answer = asyncio.Event()
