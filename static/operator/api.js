@@ -32,6 +32,7 @@ export class Api {
    * @param {{ method?: string, signal?: AbortSignal }} [options]
    */
   async ask(path, options = {}) {
+    /** @type {Record<string, string>} */
     const headers = this.token === null ? {} : { Authorization: `Bearer ${this.token}` };
     let answer;
     try {

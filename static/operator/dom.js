@@ -19,7 +19,7 @@ export function element(id, kind) {
 /**
  * @template {keyof HTMLElementTagNameMap} K
  * @param {K} tag
- * @param {{ class?: string, scope?: string }} [given]
+ * @param {Record<string, string>} [given] Its attributes.
  * @param {...(Node | string)} children
  * @returns {HTMLElementTagNameMap[K]}
  */

@@ -38,6 +38,7 @@ export class Feed extends EventTarget {
     this.under?.abort();
     const under = (this.under = new AbortController());
     if (this.state !== "lost") this.become("connecting");
+    /** @type {ReturnType<typeof setTimeout> | undefined} */
     let silence;
     try {
       const heard = () => {

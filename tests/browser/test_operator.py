@@ -33,6 +33,28 @@ MANY = 52
 """More sessions than a page has."""
 PHONE = ViewportSize(width=320, height=640)
 DESK = ViewportSize(width=1280, height=900)
+SERIES = """async () => {
+  const { Series, ceiling, lines, range } = await import("./static/operator/series.js");
+  const { bytes, plural, seconds } = await import("./static/operator/format.js");
+  const series = new Series(["a", "b"]);
+  series.add([1, 0]);
+  series.add([null, 2]);
+  const stacked = series.stacked();
+  const long = new Series(["a"]);
+  for (let second = 0; second < 130; second += 1) long.add([second]);
+  return {
+    tops: [...[0, 1, 1.1, 3, 5.1, 1001].map((value) => ceiling(value)), ceiling(0.011, 0.01)],
+    lines: lines([2, null, 1], 2),
+    range: range([2, null, 1]),
+    nothing: range([null]),
+    stacked: [series.of("a"), stacked.of("a"), stacked.of("b")],
+    kept: long.of("a").length,
+    words: [
+      ...[null, 0.0123, 1.5, 125, 18000].map(seconds),
+      plural(1, "turn"), plural(1200, "turn"), bytes(2048),
+    ],
+  };
+}"""
 
 
 class Desk:
@@ -276,3 +298,12 @@ async def test_alone_without_keys_and_without_motion(
     plot = desk.page.get_by_role("img", name=re.compile("Turns, .*now 0"))
     await expect(plot).to_be_visible()
     assert await desk.page.evaluate("window.moved") == 0
+    assert await desk.page.evaluate(SERIES) == {
+        "tops": [1, 1, 2, 5, 10, 2000, 0.02],
+        "lines": [[[118, 0]], [[120, 50]]],
+        "range": {"low": 1, "high": 2, "now": 1},
+        "nothing": None,
+        "stacked": [[1, None], [1, 0], [1, 2]],
+        "kept": 120,
+        "words": ["\u2013", "12.3 ms", "1.5 s", "2 min", "5 h", "1 turn", "1,200 turns", "2 KiB"],
+    }
