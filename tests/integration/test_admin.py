@@ -268,7 +268,8 @@ async def check_sessions(two: Two, olga: Operator, ids: list[str], own: str, ano
 
 async def check_routes(two: Two, olga: Operator) -> None:
     """Of both together."""
-    answer = await olga.get(two.one, "routes")
+    # Metrics are not read again at once.
+    answer = await olga.until(lambda each: each["routes"][0]["attached"] == 1, two.one, "routes")
     assert answer["missing"] == []
     chat, other = answer["routes"]
     assert (chat["route"], chat["endpoint"], chat["breaker"]) == ("chat", "my-endpoint", "closed")
