@@ -44,6 +44,15 @@ export function button(label, run, className = "") {
   return node;
 }
 
+/**
+ * Set a text only where it is another one, so that a status is not read out again.
+ * @param {Element} where
+ * @param {string} text
+ */
+export function say(where, text) {
+  if (where.textContent !== text) where.textContent = text;
+}
+
 /** How long a button says what came of it, in milliseconds. */
 const SAID_FOR = 2_000;
 

@@ -5,6 +5,7 @@ more of it, and `make search` and `make fuzz` other things.
 """
 
 import os
+import signal
 from collections.abc import Generator, Iterator
 from pathlib import Path
 
@@ -27,6 +28,9 @@ settings.load_profile("test")
 
 check_tables()
 share_data()
+
+# What a shell starts in the background ignores it, and so would the programs that tests interrupt.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_report_header() -> str:

@@ -4,7 +4,7 @@
  * @module
  */
 
-import { element } from "./dom.js";
+import { element } from "../dom.js";
 
 const dialog = element("ask", HTMLDialogElement);
 const title = element("ask-title", HTMLElement);

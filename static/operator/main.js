@@ -4,9 +4,9 @@
  * @module
  */
 
+import { element, say } from "../dom.js";
 import { Api, Problem } from "./api.js";
 import { confirmed } from "./dialogs.js";
-import { element, say } from "./dom.js";
 import { Feed } from "./feed.js";
 import { count, fine, plural, seconds, sum } from "./format.js";
 import { Plot } from "./plot.js";

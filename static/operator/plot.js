@@ -4,7 +4,8 @@
  * @module
  */
 
-import { drawn, make, say } from "./dom.js";
+import { make, say } from "../dom.js";
+import { heading } from "./rows.js";
 import { ceiling, KEPT, lines, range, Series } from "./series.js";
 
 const STILL = matchMedia("(prefers-reduced-motion: reduce)");
@@ -23,6 +24,17 @@ const ROOM = 1.05;
  * @property {number} [least] What is at the top where all values are small.
  */
 
+/**
+ * @param {string} tag
+ * @param {Record<string, string | number>} [given]
+ * @returns {SVGElement}
+ */
+function drawn(tag, given = {}) {
+  const made = document.createElementNS("http://www.w3.org/2000/svg", tag);
+  for (const [name, value] of Object.entries(given)) made.setAttribute(name, String(value));
+  return made;
+}
+
 /** A plot. */
 export class Plot {
   /** @param {Shown} shown */
@@ -30,12 +42,12 @@ export class Plot {
     this.shown = shown;
     this.series = new Series(shown.names);
     this.figure = make("figure");
-    this.values = shown.names.map(() => make("span", { class: "value" }));
-    const legend = make("ul", { class: "legend" });
+    this.values = shown.names.map(() => make("span", "value"));
+    const legend = make("ul", "legend");
     shown.names.forEach((name, place) => {
       const key = drawn("svg", { class: "key", viewBox: "0 0 24 12", "aria-hidden": "true" });
       key.append(drawn("line", { x1: 0, y1: 6, x2: 24, y2: 6, class: `line s${place}` }));
-      legend.append(make("li", {}, key, `${name} `, this.values[place]));
+      legend.append(make("li", "", key, `${name} `, this.values[place]));
     });
     this.svg = drawn("svg", { viewBox: `0 0 ${KEPT} 100`, preserveAspectRatio: "none", role: "img" });
     this.moving = drawn("g");
@@ -43,18 +55,20 @@ export class Plot {
       ...[0, 50, 100].map((y) => drawn("line", { x1: 0, y1: y, x2: KEPT, y2: y, class: "grid" })),
       this.moving,
     );
-    this.top = make("span", { class: "top" });
-    const box = make("div", { class: "box" }, this.top, make("span", { class: "bottom" }, "0"));
+    this.top = make("span", "top");
+    const box = make("div", "box", this.top, make("span", "bottom", "0"));
     for (const each of box.children) each.setAttribute("aria-hidden", "true");
     box.append(this.svg);
-    const ends = make("p", { class: "ends" }, make("span", {}, "2 min ago"), make("span", {}, "now"));
+    const ends = make("p", "ends", make("span", "", "2 min ago"), make("span", "", "now"));
     ends.setAttribute("aria-hidden", "true");
     this.table = make("table");
-    const scrolls = make("div", { class: "scrolls", role: "region", tabindex: "0" }, this.table);
+    const scrolls = make("div", "scrolls", this.table);
+    scrolls.setAttribute("role", "region");
+    scrolls.tabIndex = 0;
     scrolls.setAttribute("aria-label", `${shown.title} as a table`);
-    this.details = make("details", {}, make("summary", {}, "As a table"), scrolls);
+    this.details = make("details", "", make("summary", "", "As a table"), scrolls);
     this.details.addEventListener("toggle", () => this.showTable());
-    this.figure.append(make("figcaption", {}, shown.title), legend, box, ends, this.details);
+    this.figure.append(make("figcaption", "", shown.title), legend, box, ends, this.details);
     this.draw();
   }
 
@@ -113,18 +127,18 @@ export class Plot {
   showTable() {
     if (!this.details.open) return;
     const { names, format, title } = this.shown;
-    const heads = ["Seconds ago", ...names].map((name) => make("th", { scope: "col" }, name));
+    const heads = ["Seconds ago", ...names].map((name) => heading("col", name));
     const rows = [];
     for (let ago = 0; ago < KEPT; ago += ROW) {
       const values = names.map((name) => this.series.of(name).at(-1 - ago));
       if (values[0] === undefined) break;
-      const cells = values.map((value) => make("td", { class: "number" }, format(value ?? null)));
-      rows.push(make("tr", {}, make("th", { scope: "row" }, String(ago)), ...cells));
+      const cells = values.map((value) => make("td", "number", format(value ?? null)));
+      rows.push(make("tr", "", heading("row", String(ago)), ...cells));
     }
     this.table.replaceChildren(
-      make("caption", { class: "unseen" }, title),
-      make("thead", {}, make("tr", {}, ...heads)),
-      make("tbody", {}, ...rows),
+      make("caption", "unseen", title),
+      make("thead", "", make("tr", "", ...heads)),
+      make("tbody", "", ...rows),
     );
   }
 }

@@ -4,10 +4,11 @@
  * @module
  */
 
+import { element, make, say } from "../dom.js";
 import { Problem } from "./api.js";
 import { confirmed } from "./dialogs.js";
-import { element, emptyRow, fillRow, make, say, showRows } from "./dom.js";
 import { bytes, count, moment, plural, seconds, short } from "./format.js";
+import { emptyRow, fillRow, showRows } from "./rows.js";
 
 /** Of a page. */
 const LIMIT = "50";
@@ -170,8 +171,8 @@ export class Sessions {
   /** @param {any} session */
   row(session) {
     const row = emptyRow(8);
-    const inspect = make("button", {}, "Inspect");
-    const close = make("button", { class: "danger" }, "Close …");
+    const inspect = make("button", "", "Inspect");
+    const close = make("button", "danger", "Close …");
     for (const [button, verb] of /** @type {const} */ ([
       [inspect, "Inspect"],
       [close, "Close"],
@@ -181,7 +182,7 @@ export class Sessions {
     }
     inspect.addEventListener("click", () => this.inspect(session.session_id));
     close.addEventListener("click", () => this.close(session.session_id));
-    row.cells[8].append(make("span", { class: "buttons" }, inspect, close));
+    row.cells[8].append(make("span", "buttons", inspect, close));
     return row;
   }
 
@@ -229,7 +230,7 @@ export class Sessions {
     };
     if (facts.childElementCount === 0) {
       for (const name of Object.keys(told)) {
-        facts.append(make("div", {}, make("dt", {}, name), make("dd")));
+        facts.append(make("div", "", make("dt", "", name), make("dd")));
       }
     }
     Object.values(told).forEach((text, place) => {

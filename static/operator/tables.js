@@ -4,8 +4,9 @@
  * @module
  */
 
-import { element, emptyRow, fillRow, make, say, showRows } from "./dom.js";
+import { element, make, say } from "../dom.js";
 import { bytes, count, fine, latency, plural, sum } from "./format.js";
+import { emptyRow, fillRow, showRows } from "./rows.js";
 
 const totals = element("totals", HTMLElement);
 const routes = element("routes", HTMLTableElement);
@@ -24,7 +25,7 @@ function total(name, value) {
   if (where === undefined) {
     where = make("dd");
     shown.set(name, where);
-    totals.append(make("div", {}, make("dt", {}, name), where));
+    totals.append(make("div", "", make("dt", "", name), where));
   }
   say(where, value);
 }
@@ -82,7 +83,7 @@ export function showReplicas(all, drain) {
   /** @param {any} replica */
   const makeRow = (replica) => {
     const row = emptyRow(7);
-    const button = make("button", { class: "danger" }, "Drain …");
+    const button = make("button", "danger", "Drain …");
     button.type = "button";
     button.setAttribute("aria-label", `Drain ${replica.name} …`);
     button.addEventListener("click", () => drain(row.dataset.key));

@@ -5,8 +5,9 @@
  * @module
  */
 
+import { routeUrl } from "../chat/view.js";
 import { describeClose, UNAUTHENTICATED } from "../client.js";
-import { routeUrl } from "../view.js";
+import { element } from "../dom.js";
 import { Listening } from "./listening.js";
 import { CHUNK, SAMPLE_RATE } from "./pcm.js";
 import { Plot } from "./plot.js";
@@ -17,18 +18,6 @@ import { clock, THRESHOLD } from "./speech.js";
 const MAX_BEHIND = 30;
 /** From how many on it is said that they wait. */
 const NOTABLY_BEHIND = 2;
-
-/**
- * @template {HTMLElement} T
- * @param {string} id
- * @param {new () => T} kind
- * @returns {T}
- */
-function element(id, kind) {
-  const found = document.getElementById(id);
-  if (!(found instanceof kind)) throw new Error(`no ${id} on the page`);
-  return found;
-}
 
 const page = {
   state: element("state", HTMLElement),

@@ -4,8 +4,8 @@
  * @module
  */
 
-import { Resampler } from "./resampler.js";
 import { SAMPLE_RATE, toSamples } from "./pcm.js";
+import { Resampler } from "./resampler.js";
 
 /** The largest file, in bytes. */
 const MAX_FILE = 50_000_000;

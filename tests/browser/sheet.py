@@ -18,8 +18,8 @@ DOCUMENT = """<!doctype html>
   <head>
     <title>Sheet</title>
     <link rel="stylesheet" href="static/theme.css">
-    <link rel="stylesheet" href="static/style.css">
-    <link rel="stylesheet" href="static/log.css">
+    <link rel="stylesheet" href="static/chat/page.css">
+    <link rel="stylesheet" href="static/chat/log.css">
   </head>
   <body>
     <main>
@@ -36,7 +36,7 @@ DOCUMENT = """<!doctype html>
 
 SCRIPT = """async () => {
   const [{ Turn }, { Log }, { Markdown }] = await Promise.all(
-    ["client", "log", "markdown"].map((name) => import(`./static/${name}.js`)),
+    ["client", "chat/log", "chat/markdown"].map((name) => import(`./static/${name}.js`)),
   );
   const nobody = { cancel() {}, release() {} };
   const client = { history: [] };

@@ -176,7 +176,7 @@ async def test_a_client_that_was_closed_does_not_come_back(
 )
 async def test_a_connection_that_may_not_come_back(chat: Chat, route: str, words: str) -> None:
     script = f"""{Client}
-        const {{ routeUrl }} = await import('/static/view.js');
+        const {{ routeUrl }} = await import('/static/chat/view.js');
         const client = new SessionClient(routeUrl(location.href, {route!r}));
         const closed = new Promise((resolve) =>
           client.addEventListener("state", () => client.state === "closed" && resolve()));
@@ -205,7 +205,7 @@ async def test_an_unknown_subprotocol_can_be_told_from_a_lost_connection(chat: C
 
 async def test_replies_in_words(chat: Chat) -> None:
     script = """
-        const { replyText, untilExpiry } = await import('/static/view.js');
+        const { replyText, untilExpiry } = await import('/static/chat/view.js');
         const done = { id: "a", status: "completed", duration_ms: 1 };
         const json = (value) => replyText({
           ...done, text: JSON.stringify(value), content_type: "application/json" });

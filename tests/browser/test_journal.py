@@ -15,7 +15,7 @@ from tests.support.timing import UNIT
 
 CLIENT = """async (journal) => {
   const { SessionClient, Turn } = await import("/static/client.js");
-  const { Conversations } = await import("/static/conversations.js");
+  const { Conversations } = await import("/static/chat/conversations.js");
   const url = location.origin.replace("http", "ws") + "/ws/chat";
   window.commits = [];
   window.claims = 0;
@@ -198,7 +198,7 @@ async def test_a_window_that_has_lost_its_claim_stops(app: Kept, files: str) -> 
     other = await opened(await app.page.context.new_page(), files, ScriptedGateway())
     await other.page.evaluate(
         """async () => {
-          const { Conversations } = await import("/static/conversations.js");
+          const { Conversations } = await import("/static/chat/conversations.js");
           await (await Conversations.open("kept")).journal("one", "chat").claim();
         }"""
     )

@@ -301,7 +301,7 @@ class TestCode:
 
     async def test_every_language_has_its_file(self, sheet: Page) -> None:
         script = """
-            const { LANGUAGES } = await import("./static/code.js");
+            const { LANGUAGES } = await import("./static/chat/code.js");
             const blocks = Object.keys(LANGUAGES).map((name) => `~~~${name}\\nif 1\\n~~~\\n`);
             const into = rendered(blocks.join(""));
             document.body.append(into);

@@ -577,7 +577,7 @@ async def test_pages_and_health(url: str) -> None:
         for answer in (module, again):
             assert answer.headers["access-control-allow-origin"] == "*"
             assert answer.headers["cross-origin-resource-policy"] == "cross-origin"
-        style = await http.get("/static/style.css")
+        style = await http.get("/static/chat/page.css")
         assert "access-control-allow-origin" not in style.headers
         assert (await http.get("/static/../pyproject.toml")).status_code == 404
         assert (await http.get("/voice")).status_code == 404, "no route has that name"

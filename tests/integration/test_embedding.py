@@ -160,8 +160,8 @@ async def test_pages_are_below_the_prefix(mounted: Process) -> None:
         page = await http.get(PREFIX)
         assert page.url.path == f"{PREFIX}/"
         assert "default-src 'none'" in page.headers["Content-Security-Policy"]
-        assert '"static/chat.js"' in page.text
-        assert (await http.get(f"{PREFIX}/static/chat.js")).status_code == 200
+        assert '"static/chat/main.js"' in page.text
+        assert (await http.get(f"{PREFIX}/static/chat/main.js")).status_code == 200
         assert (await http.get(f"{PREFIX}/page.json")).json()["default"] == "chat"
         assert (await http.get(f"{PREFIX}/readyz")).text == "ok\n"
         assert (await http.get(f"{PREFIX}/ws")).status_code == 426

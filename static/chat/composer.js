@@ -4,10 +4,10 @@
  * @module
  */
 
-import { button, element, make } from "./dom.js";
+import { button, element, make } from "../dom.js";
 import { size } from "./view.js";
 
-/** @typedef {import("./client.js").Body} Body */
+/** @typedef {import("../client.js").Body} Body */
 /**
  * @typedef {object} Limits
  * @property {boolean} text Whether the route takes text.

@@ -5,7 +5,7 @@
  * @module
  */
 
-import { make } from "./dom.js";
+import { make } from "../dom.js";
 
 /**
  * @typedef {object} Row

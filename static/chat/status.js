@@ -4,11 +4,11 @@
  * @module
  */
 
-import { describeClose, TAKEN_OVER, UNAUTHENTICATED } from "./client.js";
-import { element } from "./dom.js";
+import { describeClose, TAKEN_OVER, UNAUTHENTICATED } from "../client.js";
+import { element } from "../dom.js";
 import { countdownText, stateText, untilExpiry } from "./view.js";
 
-/** @typedef {import("./client.js").SessionClient} SessionClient */
+/** @typedef {import("../client.js").SessionClient} SessionClient */
 
 export class Status {
   #page = {

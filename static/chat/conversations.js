@@ -7,10 +7,10 @@
  * @module
  */
 
-import { Claimed } from "./client.js";
+import { Claimed } from "../client.js";
 
-/** @typedef {import("./client.js").Journal} Journal */
-/** @typedef {import("./client.js").Kept} Kept */
+/** @typedef {import("../client.js").Journal} Journal */
+/** @typedef {import("../client.js").Kept} Kept */
 /**
  * @typedef {object} Summary
  * @property {string} id

@@ -4,7 +4,7 @@
  * @module
  */
 
-import { make } from "./dom.js";
+import { make } from "../dom.js";
 
 /** What a browser shows that can't run anything. */
 const PICTURE = /^image\/(?:png|jpeg|gif|webp|avif|bmp)\b/i;

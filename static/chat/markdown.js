@@ -7,11 +7,11 @@
  * @module
  */
 
+import { make, Pieces } from "../dom.js";
+import { Lexer } from "../vendor/marked/marked.esm.js";
 import { CodeBlock } from "./code.js";
-import { make, Pieces } from "./dom.js";
 import { mend, settled } from "./mend.js";
 import { decoded, finished, inItem, kind, outline, shown, word } from "./tokens.js";
-import { Lexer } from "./vendor/marked/marked.esm.js";
 
 /**
  * @typedef {import("./tokens.js").Token} Token

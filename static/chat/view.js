@@ -4,11 +4,11 @@
  * @module
  */
 
-/** @typedef {import("./client.js").Done} Done */
-/** @typedef {import("./client.js").Failure} Failure */
-/** @typedef {import("./client.js").Note} Note */
-/** @typedef {import("./client.js").State} State */
-/** @typedef {import("./client.js").Turn} Turn */
+/** @typedef {import("../client.js").Done} Done */
+/** @typedef {import("../client.js").Failure} Failure */
+/** @typedef {import("../client.js").Note} Note */
+/** @typedef {import("../client.js").State} State */
+/** @typedef {import("../client.js").Turn} Turn */
 
 /**
  * @typedef {object} Shape What a body is shown as.
@@ -50,7 +50,7 @@ export function replyShape(done) {
 
 /**
  * What a message is shown as.
- * @param {import("./client.js").Body} sent
+ * @param {import("../client.js").Body} sent
  * @returns {Shape}
  */
 export function sentShape({ text, json, base64, content_type }) {

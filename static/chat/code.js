@@ -4,7 +4,7 @@
  * @module
  */
 
-import { copyButton, make, Pieces } from "./dom.js";
+import { copyButton, make, Pieces } from "../dom.js";
 
 /** The languages that there are colours for, each with the names that go by it. */
 export const LANGUAGES = {
@@ -109,13 +109,13 @@ let highlighter;
  * @returns {Promise<DocumentFragment>}
  */
 async function coloured(text, name) {
-  highlighter ??= import("./vendor/highlight/core.min.js").then(({ default: library }) => {
+  highlighter ??= import("../vendor/highlight/core.min.js").then(({ default: library }) => {
     library.configure({ __emitter: Elements });
     return library;
   });
   const [library, { default: grammar }] = await Promise.all([
     highlighter,
-    import(`./vendor/highlight/languages/${name}.min.js`),
+    import(`../vendor/highlight/languages/${name}.min.js`),
   ]);
   if (!library.getLanguage(name)) library.registerLanguage(name, grammar);
   return library.highlight(text, { language: name, ignoreIllegals: true })._emitter.root;

@@ -4,7 +4,7 @@
  * @module
  */
 
-import { button, element, make } from "./dom.js";
+import { button, element, make } from "../dom.js";
 import { asJson, asMarkdown, save } from "./export.js";
 
 /** @typedef {import("./conversations.js").Conversations} Conversations */

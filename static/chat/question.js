@@ -7,10 +7,10 @@
  * @module
  */
 
-import { element } from "./dom.js";
+import { element } from "../dom.js";
 import { questionText } from "./view.js";
 
-/** @typedef {import("./client.js").Turn} Turn */
+/** @typedef {import("../client.js").Turn} Turn */
 
 export class Question {
   /** Whether what is in the message field was begun for a session that is gone. */

@@ -4,7 +4,7 @@
  * @module
  */
 
-import { button, element, make } from "./dom.js";
+import { button, element, make } from "../dom.js";
 
 /**
  * @typedef {object} Route What it is to a page.

@@ -5,9 +5,9 @@
  * @module
  */
 
+import { button, copyButton, make, Pieces } from "../dom.js";
 import { attachment } from "./attachments.js";
 import { CodeBlock } from "./code.js";
-import { button, copyButton, make, Pieces } from "./dom.js";
 import { Markdown } from "./markdown.js";
 import {
   failureText,
@@ -19,7 +19,7 @@ import {
   stopText,
 } from "./view.js";
 
-/** @typedef {import("./client.js").Turn} Turn */
+/** @typedef {import("../client.js").Turn} Turn */
 /** @typedef {import("./view.js").Shape} Shape */
 /**
  * @typedef {(text: string, whole: boolean) => void} Write Brings what is shown up to a text.

@@ -4,18 +4,18 @@
  * @module
  */
 
-import { describeClose, SessionClient, TAKEN_OVER, Turn } from "./client.js";
+import { describeClose, SessionClient, TAKEN_OVER, Turn } from "../client.js";
+import { element } from "../dom.js";
 import { Composer } from "./composer.js";
 import { Conversations, newId } from "./conversations.js";
-import { element } from "./dom.js";
 import { about, choices, dress } from "./dress.js";
 import { Question } from "./question.js";
 import { Sidebar, titleText } from "./sidebar.js";
 import { Status } from "./status.js";
 import { endText, routeUrl, size, untilExpiry } from "./view.js";
 
-/** @typedef {import("./client.js").Body} Body */
-/** @typedef {import("./client.js").Note} Note */
+/** @typedef {import("../client.js").Body} Body */
+/** @typedef {import("../client.js").Note} Note */
 /** @typedef {import("./conversations.js").Summary} Summary */
 /** @typedef {import("./dress.js").Route} Route */
 /** @typedef {{ id: string, route: Route, client: SessionClient }} Shown */

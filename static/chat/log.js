@@ -4,14 +4,14 @@
  * @module
  */
 
-import { Turn } from "./client.js";
-import { button, make } from "./dom.js";
+import { Turn } from "../client.js";
+import { button, make } from "../dom.js";
 import { Answer, Entry, Message } from "./entries.js";
 import { beginsToForget, FORGETS, noteText } from "./view.js";
 import { Viewport } from "./viewport.js";
 
-/** @typedef {import("./client.js").Note} Note */
-/** @typedef {import("./client.js").SessionClient} SessionClient */
+/** @typedef {import("../client.js").Note} Note */
+/** @typedef {import("../client.js").SessionClient} SessionClient */
 /** @typedef {import("./entries.js").Around} Around */
 
 export class Log {

@@ -1,53 +1,19 @@
 /**
- * What the page is made of, built element by element: no text becomes markup.
+ * Tables whose rows stay the same elements while what they show changes.
  *
  * @module
  */
 
-/**
- * @template {Element} T
- * @param {string} id
- * @param {new () => T} kind
- * @returns {T}
- */
-export function element(id, kind) {
-  const found = document.getElementById(id);
-  if (!(found instanceof kind)) throw new Error(`no ${id} on the page`);
-  return found;
-}
+import { make, say } from "../dom.js";
 
 /**
- * @template {keyof HTMLElementTagNameMap} K
- * @param {K} tag
- * @param {Record<string, string>} [given] Its attributes.
- * @param {...(Node | string)} children
- * @returns {HTMLElementTagNameMap[K]}
+ * @param {"row" | "col"} scope
+ * @param {string} [text]
  */
-export function make(tag, given = {}, ...children) {
-  const made = document.createElement(tag);
-  for (const [name, value] of Object.entries(given)) made.setAttribute(name, value);
-  made.append(...children);
-  return made;
-}
-
-/**
- * @param {string} tag
- * @param {Record<string, string | number>} [given]
- * @returns {SVGElement}
- */
-export function drawn(tag, given = {}) {
-  const made = document.createElementNS("http://www.w3.org/2000/svg", tag);
-  for (const [name, value] of Object.entries(given)) made.setAttribute(name, String(value));
-  return made;
-}
-
-/**
- * Set a text only where it is another one, so that a status is not read out again.
- * @param {Element} where
- * @param {string} text
- */
-export function say(where, text) {
-  if (where.textContent !== text) where.textContent = text;
+export function heading(scope, text = "") {
+  const cell = make("th", "", text);
+  cell.scope = scope;
+  return cell;
 }
 
 /**
@@ -84,7 +50,7 @@ export function showRows(table, items, key, row, fill) {
  * @returns {HTMLTableRowElement}
  */
 export function emptyRow(cells) {
-  return make("tr", {}, make("th", { scope: "row" }), ...Array.from({ length: cells }, () => make("td")));
+  return make("tr", "", heading("row"), ...Array.from({ length: cells }, () => make("td")));
 }
 
 /**
