@@ -12,7 +12,14 @@ import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from gateway.config import AwsSettings, RouteSettings, ServerSettings, Settings, StoreSettings
+from gateway.config import (
+    AwsSettings,
+    PageSettings,
+    RouteSettings,
+    ServerSettings,
+    Settings,
+    StoreSettings,
+)
 from gateway.local.asynchronous import Asynchronous
 from gateway.local.builtin import BuiltinModel
 from gateway.local.command import apart_from_aws
@@ -183,6 +190,7 @@ def _settings(
     return Settings(
         server=ServerSettings(port=port, workers=replicas, log_level="WARNING", drain_seconds=3),
         store=store,
+        page=PageSettings(examples=("My name is Ada, and I like chess.", "What is my name?")),
         aws=AwsSettings(
             region=REGION,
             endpoint_url=url,
