@@ -1,6 +1,7 @@
 """An event loop in a thread of its own, for programs that have none, or another."""
 
 import asyncio
+import atexit
 import concurrent.futures
 import threading
 from collections.abc import Callable, Coroutine
@@ -15,7 +16,11 @@ class Closed(Exception):
 
 
 class Portal:
-    """Runs coroutines for threads that wait for them, as long as this context lasts."""
+    """Runs coroutines for threads that wait for them, as long as this context lasts.
+
+    It ends with the interpreter, whose last objects may be those that wait: daemon threads do not
+    go on by then (`threading`). A process that is forked has none of its parent's threads.
+    """
 
     def __init__(self) -> None:
         self._thread = threading.Thread(target=self._run, name="session-gateway", daemon=True)
@@ -26,6 +31,7 @@ class Portal:
 
     def __enter__(self) -> Self:
         self._thread.start()
+        atexit.register(self._end)
         return self
 
     def __exit__(
@@ -34,10 +40,8 @@ class Portal:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        with self._lock:
-            self._over = True
-            self._loop.call_soon_threadsafe(self._stop.set)
-        self._thread.join()
+        atexit.unregister(self._end)
+        self._end()
 
     def wait(
         self, function: Callable[[], Coroutine[Any, Any, T]], timeout: float | None = None
@@ -51,6 +55,8 @@ class Portal:
         """
         if threading.current_thread() is self._thread:
             raise RuntimeError("on_notice is called in the session's own thread: don't wait there")
+        if not self._thread.is_alive():
+            raise Closed
         with self._lock:
             if self._over:
                 raise Closed
@@ -75,6 +81,13 @@ class Portal:
             return self.wait(called)
         except Closed:
             return function()
+
+    def _end(self) -> None:
+        if self._thread.is_alive():
+            with self._lock:
+                self._over = True
+                self._loop.call_soon_threadsafe(self._stop.set)
+            self._thread.join()
 
     def _run(self) -> None:
         with asyncio.Runner(loop_factory=lambda: self._loop) as runner:

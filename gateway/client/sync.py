@@ -285,4 +285,5 @@ def connect(
         try:
             yield SessionClient(session, portal)
         finally:
-            portal.wait(partial(opening.__aexit__, None, None, None))
+            with contextlib.suppress(Closed):
+                portal.wait(partial(opening.__aexit__, None, None, None))

@@ -1,6 +1,7 @@
 """What the synchronous face adds to the client: threads that wait, and stop waiting."""
 
 import asyncio
+import contextlib
 import inspect
 import signal
 import sys
@@ -309,3 +310,57 @@ async def test_an_interrupt_closes_the_session(waits: str) -> None:
         _, err = await in_time(process.communicate())
         assert process.returncode == -signal.SIGINT
         assert err.decode().strip().endswith("KeyboardInterrupt")
+
+
+LEFT = """
+import os, sys
+from gateway.client import SessionClosed
+from gateway.client.sync import connect
+
+def parts():
+    with connect(sys.argv[1]) as session:
+        yield session.send("one").result().text
+        yield "is not asked for"
+
+def child(session):
+    if os.fork():
+        assert os.wait()[1] == 0
+        return
+    try:
+        session.send("one").result()
+    except SessionClosed:
+        sys.exit()
+
+{leaves}
+"""
+
+
+@pytest.mark.parametrize(
+    "leaves",
+    [
+        "block = connect(sys.argv[1]); session = block.__enter__(); session.send('one').result()",
+        "all = parts(); next(all)",
+        "with connect(sys.argv[1]) as session: child(session); session.send('one').result()",
+    ],
+    ids=["a block", "a generator", "a child"],
+)
+async def test_what_is_left_open_lets_the_program_end(leaves: str) -> None:
+    """Also in a process that is forked, which has the block and not its thread."""
+
+    async def scene(peer: Peer) -> None:
+        await peer.open()
+        await peer.done(3, await peer.accept(2, text="one"), text="ok")
+        if "child" in leaves:
+            await peer.end(4)
+        await peer.socket.wait_closed()
+
+    async with gateway(scene) as url:
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-c", LEFT.format(leaves=leaves), url), stderr=asyncio.subprocess.PIPE
+        )
+        try:
+            _, err = await in_time(process.communicate())
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                process.kill()
+        assert (process.returncode, err.decode()) == (0, "")
