@@ -9,7 +9,7 @@ MAX_BYTES = 262_144
 
 _PNG = b"\x89PNG\r\n\x1a\n"
 _SVG = re.compile(
-    rb"(\xef\xbb\xbf)?\s*(<(\?xml|!DOCTYPE)[^>]*>\s*|<!--.*?-->\s*)*<svg[\s>/]", re.DOTALL
+    rb"(\xef\xbb\xbf)?\s*(?>(<(\?xml|!DOCTYPE)[^>]*>|<!--.*?-->)\s*)*<svg[\s>/]", re.DOTALL
 )
 
 

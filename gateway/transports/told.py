@@ -1,6 +1,6 @@
 """The conversation that a new session is to go on with: from a request to turns in words. Pure."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Literal
 
 import msgspec
@@ -73,15 +73,22 @@ def told_of(body: bytes, policy: Policy) -> tuple[Words, ...]:
         text = "This route's model can't be told what was said before; leave `history` out."
         raise Refused(ErrorCode.VALIDATION_ERROR, text)
     told = in_turns((each.role, each.content) for each in history)
-    trial = History(policy)
-    trial.begin(told)
-    if not trial.transcript.whole:
+    if not _is_kept(told, policy):
         text = (
             f"This route keeps {policy.transcript_turns} turns of a conversation, and "
             f"{policy.transcript_bytes} bytes; leave the oldest of `history` out."
         )
         raise Refused(ErrorCode.TOO_LARGE, text)
     return told
+
+
+def _is_kept(told: Sequence[Words], policy: Policy) -> bool:
+    """Whether a route keeps all of it: too many turns are not even made what they are kept as."""
+    if len(told) > policy.transcript_turns:
+        return False
+    trial = History(policy)
+    trial.begin(told)
+    return trial.transcript.whole
 
 
 def in_turns(lines: Iterable[tuple[Role, str]]) -> tuple[Words, ...]:

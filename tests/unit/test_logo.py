@@ -25,7 +25,11 @@ def test_an_svg(content: bytes, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "content", [b"", b"<html><svg>", b"<svgs>", b"GIF89a", b"<!-- <svg>", PNG[:-1]]
+    "content",
+    [
+        *(b"", b"<html><svg>", b"<svgs>", b"GIF89a", b"<!-- <svg>", PNG[:-1]),
+        pytest.param(b"<!-- a -->" * 10_000 + b"<html>", id="each comment is read once"),
+    ],
 )
 def test_what_is_neither(content: bytes, tmp_path: Path) -> None:
     file = tmp_path / "logo"

@@ -1,6 +1,7 @@
 """What a request says of a conversation that a new session is to go on with."""
 
 import json
+from collections.abc import Iterable
 from typing import Any
 
 import pytest
@@ -8,6 +9,7 @@ import pytest
 from gateway.admission import Refused
 from gateway.errors import ErrorCode
 from gateway.session.events import Words
+from gateway.session.history import History
 from gateway.session.policy import Opening, Policy, Recovery
 from gateway.transports.told import most_bytes, told_of
 
@@ -106,3 +108,19 @@ def test_what_is_kept_is_not_too_large_as_json(letter: str) -> None:
     body = history(*(turn * 10))
     assert len(told_of(body, rules)) == 10
     assert len(json.dumps(json.loads(body), indent=4)) <= most_bytes(rules)
+
+
+def test_too_many_turns_cost_no_more_than_to_be_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = list[object]()
+    begin = History.begin
+
+    def counted(history: History, words: Iterable[Words]) -> bool:
+        return begin(history, (made.append(each) or each for each in words))
+
+    monkeypatch.setattr(History, "begin", counted)
+    rules = policy(**REPLAY, transcript_turns=2)
+    turn = (("user", "a"), ("assistant", "b"))
+    code, _ = refusal(history(*(turn * 100)), rules)
+    assert (code, made) == (ErrorCode.TOO_LARGE, [])
+    told_of(history(*(turn * 2)), rules)
+    assert len(made) == 2
