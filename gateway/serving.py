@@ -154,14 +154,17 @@ async def serve(
                 ready=lambda: on_ready(url),
             )
 
+            stopped = False
+
             def stop() -> None:
-                if server.should_exit:
+                nonlocal stopped
+                if stopped:
                     sessions.stop_draining()
-                server.should_exit = True
+                stopped = True
+                drain()
 
             def drain() -> None:
-                if not server.should_exit:  # else it would end the draining
-                    signals.stop()
+                server.should_exit = True
 
             built.console.on_drain = drain
             signals.handle, signals.reload = stop, reloader.load

@@ -370,9 +370,22 @@ async def test_alone_on_this_machine(start_gateway: Start, platform: Process) ->
             assert response.status_code == 421
         await olga.ask("DELETE", process, path, 204, headers=own)
         assert (await chat.closed())[0] == 4410
-        async with olga.watching(process) as events:
-            await anext(events)
-            await olga.ask("POST", process, f"replicas/{replica['name']}/drain", 202, headers=own)
+        async with olga.watching(process) as events, client(process.websocket) as busy:
+            await busy.open()
+            await busy.send("message.send", id="1", text="/sleep 60")
+            await busy.until("message.accepted")
+            drain = f"replicas/{replica['name']}/drain"
+            await olga.ask("POST", process, drain, 202, headers=own)
+            async for each in events:
+                if each["replicas"][0]["draining"]:
+                    break
+            await olga.ask("POST", process, drain, 202, headers=own)
+            # The first signal, which has nothing to cut short; the second one does that.
+            process.popen.send_signal(signal.SIGTERM)
+            for _ in range(2):
+                assert (await anext(events))["total"]["turns_in_flight"] == 1
+            process.popen.send_signal(signal.SIGTERM)
+            await busy.closed()
             async for _ in events:
                 pass  # it ends with what it watches
     assert process.wait() == 0
