@@ -62,6 +62,7 @@ def init(  # noqa: PLR0917 - click passes them by name
         region = _asked("--region", "Region", starter.checked_region, default)
     try:
         endpoint, region = starter.endpoint_name(endpoint), starter.checked_region(region)
+        profile = starter.checked_profile(profile) if profile else None
     except starter.Wrong as error:
         raise click.UsageError(str(error)) from None
     text = starter.written(container, endpoint, region, profile)

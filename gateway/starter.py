@@ -9,10 +9,18 @@ from types import MappingProxyType
 from pydantic import TypeAdapter, ValidationError
 
 from gateway.config import Settings
-from gateway.config.values import EndpointName
+from gateway.config.values import EndpointName, Header
 from gateway.sagemaker.checks import default_region, region_problem
 
-__all__ = ["CONTAINERS", "Wrong", "checked_region", "default_region", "endpoint_name", "written"]
+__all__ = [
+    "CONTAINERS",
+    "Wrong",
+    "checked_profile",
+    "checked_region",
+    "default_region",
+    "endpoint_name",
+    "written",
+]
 
 LOCAL = "local"
 LOCAL_ENDPOINT, LOCAL_REGION, LOCAL_URL = "my-endpoint", "us-east-1", "http://127.0.0.1:9000"
@@ -70,10 +78,28 @@ def endpoint_name(text: str) -> str:
     """
     found = _ARN.fullmatch(text)
     try:
-        return str(TypeAdapter(EndpointName).validate_python(found[2] if found else text))
+        return _as(EndpointName, found[2] if found else text)
+    except Wrong as wrong:
+        raise Wrong(f"{wrong}, as `aws sagemaker list-endpoints` has it") from None
+
+
+def checked_profile(text: str) -> str:
+    """The name of a profile.
+
+    Raises:
+        Wrong: It is none that a configuration can have.
+    """
+    try:
+        return _as(Header, text)
+    except Wrong as wrong:
+        raise Wrong(f"--profile: {wrong}") from None
+
+
+def _as(kind: object, text: str) -> str:
+    try:
+        return str(TypeAdapter(kind).validate_python(text))
     except ValidationError as error:
-        why = error.errors()[0]["msg"].removeprefix("Value error, ")
-        raise Wrong(f"{why}, as `aws sagemaker list-endpoints` has it") from None
+        raise Wrong(error.errors()[0]["msg"].removeprefix("Value error, ")) from None
 
 
 def checked_region(text: str) -> str:

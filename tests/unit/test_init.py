@@ -123,6 +123,8 @@ def test_the_standard_output() -> None:
         ([], 2, "--container is needed where nobody can be asked."),
         ([*SAID, "--region", "us-est-1"], 2, "us-est-1 is no region that botocore"),
         ([*SAID, "--endpoint", "a b"], 2, "expected 1 to 63 letters, digits and hyphens"),
+        ([*SAID, "--profile", "a\nb"], 2, "--profile: expected 1 to 1024 printable ASCII"),
+        ([*SAID, "--profile", "😀"], 2, "--profile: expected 1 to 1024 printable ASCII"),
         ([*SAID, "--container", "x"], 2, "'x' is not one of 'vllm'"),
         ([*SAID, "--output", "none/x.toml"], 1, "none/x.toml can't be written: No such file"),
     ],
