@@ -5,6 +5,7 @@ import re
 import tomllib
 from collections.abc import Mapping
 from types import MappingProxyType
+from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -95,7 +96,7 @@ def checked_profile(text: str) -> str:
         raise Wrong(f"--profile: {wrong}") from None
 
 
-def _as(kind: object, text: str) -> str:
+def _as(kind: Any, text: str) -> str:
     try:
         return str(TypeAdapter(kind).validate_python(text))
     except ValidationError as error:

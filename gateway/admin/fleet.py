@@ -70,8 +70,12 @@ class Fleet:
         self._others = others
 
     async def read(self, seconds: float = ANSWER_SECONDS) -> tuple[Readings, list[str]]:
-        """What metrics stand at everywhere, and which replicas have not answered in time."""
-        return await self._ask_all(ask.ReadMetrics(), Reading, seconds)
+        """What metrics stand at everywhere, and which replicas have not answered in time, or say
+        what is not understood here.
+        """
+        found, missing = await self._ask_all(ask.ReadMetrics(), Reading, seconds)
+        readings = {name: reading for name, reading in found.items() if reading.is_familiar}
+        return readings, [*missing, *(found.keys() - readings.keys())]
 
     def states(self, readings: Readings, missing: Sequence[str]) -> list[ReplicaState]:
         """What is known of each replica, by their names; see `read`."""

@@ -209,7 +209,7 @@ def _by_status(change: Change, route: str | None) -> dict[str, int]:
     found = dict.fromkeys(STATUSES, 0)
     for (name, status, *_), number in change.numbers.items():
         if route in {None, name}:
-            found[status] += number
+            found[status] = found.get(status, 0) + number  # of another version, perhaps
     return found
 
 

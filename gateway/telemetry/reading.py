@@ -46,6 +46,20 @@ class Reading(msgspec.Struct):
         spread = Spread([*histogram.counts], histogram.sum)
         self.spreads.setdefault(name, []).append((labels, spread))
 
+    @property
+    def is_familiar(self) -> bool:
+        """Whether its metrics have the labels and the buckets that they have here: those of another
+        version may have others.
+        """
+        return "build_info" in self.numbers and all(
+            len(labels) == len(family.labels)
+            and (isinstance(value, float) or len(value.counts) == len(family.bounds) + 1)
+            for metrics in (self.numbers, self.spreads)
+            for name, samples in metrics.items()
+            if (family := BY_NAME.get(name)) is not None
+            for labels, value in samples
+        )
+
     def lasting(self) -> Self:
         """What counts on when its process is gone: a counter that went back would be taken for one
         that has begun anew.

@@ -376,8 +376,8 @@ async def test_alone_on_this_machine(start_gateway: Start, platform: Process) ->
             await busy.until("message.accepted")
             drain = f"replicas/{replica['name']}/drain"
             await olga.ask("POST", process, drain, 202, headers=own)
-            async for each in events:
-                if each["replicas"][0]["draining"]:
+            async for seen in events:
+                if seen["replicas"][0]["draining"]:
                     break
             await olga.ask("POST", process, drain, 202, headers=own)
             # The first signal, which has nothing to cut short; the second one does that.

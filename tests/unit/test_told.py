@@ -111,11 +111,12 @@ def test_what_is_kept_is_not_too_large_as_json(letter: str) -> None:
 
 
 def test_too_many_turns_cost_no_more_than_to_be_counted(monkeypatch: pytest.MonkeyPatch) -> None:
-    made = list[object]()
+    made = list[Words]()
     begin = History.begin
 
     def counted(history: History, words: Iterable[Words]) -> bool:
-        return begin(history, (made.append(each) or each for each in words))
+        made.extend(words)
+        return begin(history, words)
 
     monkeypatch.setattr(History, "begin", counted)
     rules = policy(**REPLAY, transcript_turns=2)

@@ -15,13 +15,15 @@ from gateway.admin.console import LATEST, Console
 from gateway.admin.fleet import Alone, Fleet, NotFound, NotReached
 from gateway.admin.views import SessionDetail
 from gateway.admin.watching import TooManyWatch, Watch
+from gateway.measures import TURNS
 from gateway.protocol import messages as wire
 from gateway.session.table import State
-from gateway.telemetry.reading import Reading
+from gateway.telemetry.reading import Reading, Spread
 from tests.support.sessions import Connection, Fixture, running
 from tests.support.timing import UNIT
 
 UNKNOWN = "0" * 32
+BUCKETS = [0] * (len(TURNS) + 1)
 
 
 class Desk:
@@ -188,6 +190,35 @@ class TestReplicas:
                 ["chat"],
                 ["there"],
             )
+
+    @pytest.mark.parametrize(
+        ("numbers", "spreads", "understood"),
+        [
+            (
+                {"turns": [(("chat", "paused", "", ""), 1.0)], "fresh": [(("a", "b"), 1.0)]},
+                {},
+                True,
+            ),
+            ({}, {"turn_duration_seconds": [(("chat",), Spread(BUCKETS, 0.0))]}, True),
+            ({"build_info": []}, {}, False),
+            ({"sessions": [(("chat", "ready", "true", "further"), 1.0)]}, {}, False),
+            ({}, {"turn_duration_seconds": [(("chat",), Spread([*BUCKETS, 0], 0.0))]}, False),
+            ({}, {"turn_duration_seconds": [(("chat", "further"), Spread(BUCKETS, 0.0))]}, False),
+        ],
+    )
+    async def test_one_of_another_version_hides_no_other(
+        self, numbers: Any, spreads: Any, understood: bool
+    ) -> None:
+        told = Reading({"build_info": [(("9",), 1.0)], **numbers}, spreads)
+        if not told.numbers["build_info"]:
+            del told.numbers["build_info"]
+        async with desk() as here:
+            fleet = Fleet(here.console, There(None, msgspec.json.encode(told)), {"chat": "e"})
+            states = (await fleet.replicas()).replicas
+            assert [each.answers for each in states] == [True, understood]
+            routes = await fleet.routes()
+            assert routes.missing == ([] if understood else ["there"])
+            assert routes.routes[0].turns.get("paused", 0) == ("turns" in numbers)
 
     async def test_several_who_ask_at_once_have_it_read_once(self) -> None:
         async with desk() as here:
