@@ -30,8 +30,13 @@ USUAL_SESSIONS = 50
 MOST_CHARACTERS = 256
 """Of what is looked for."""
 
-PROXIED = (b"forwarded", b"via", b"x-forwarded-for", b"x-forwarded-host", b"x-real-ip")
-"""What tells that a proxy has passed a request on."""
+PROXIED = (
+    *(b"forwarded", b"via", b"x-real-ip"),
+    *(b"x-forwarded-for", b"x-forwarded-host", b"x-forwarded-proto"),
+)
+"""What tells that a proxy has passed a request on. So does HTTP/1.0, in which nginx does so with
+nothing of these, and with ``Host`` as this machine's, unless it is told otherwise.
+"""
 
 OWN = ("", "none", "same-origin")
 """What a browser says of a request that no other site's page has made (Fetch Metadata), which may
@@ -88,7 +93,8 @@ class AdminGate(Gate):
             )
             raise Refused(ErrorCode.FORBIDDEN, text)
         if not self._authenticated:
-            if any(name in request.named for name in PROXIED):
+            is_old = request.scope["http_version"] == "1.0"
+            if is_old or any(name in request.named for name in PROXIED):
                 text = "A proxy has passed this on: set up [auth], and make a key with --operator."
                 raise Refused(ErrorCode.FORBIDDEN, text)
             if request.text(b"sec-fetch-site") not in OWN:

@@ -356,6 +356,7 @@ async def test_alone_on_this_machine(start_gateway: Start, platform: Process) ->
             {"Sec-Fetch-Site": "cross-site"},
             {"Sec-Fetch-Site": "same-site"},  # another port of this machine
             {"X-Forwarded-For": "192.0.2.1"},
+            {"X-Forwarded-Proto": "https"},
         ):
             for method, each in (("GET", path), ("DELETE", path)):
                 refused = await olga.ask(method, process, each, 403, headers=headers)
@@ -363,6 +364,7 @@ async def test_alone_on_this_machine(start_gateway: Start, platform: Process) ->
             await olga.ask(
                 "POST", process, f"replicas/{replica['name']}/drain", 403, headers=headers
             )
+        assert b"403 Forbidden" in await as_nginx(process, f"DELETE /v1/admin/{path}")
         for host in ("app.example.com", "rebound.example"):
             response = await olga.http.get(
                 f"{process.url}/v1/admin/sessions", headers={"Host": host}
@@ -389,6 +391,17 @@ async def test_alone_on_this_machine(start_gateway: Start, platform: Process) ->
             async for _ in events:
                 pass  # it ends with what it watches
     assert process.wait() == 0
+
+
+async def as_nginx(process: Process, request: str) -> bytes:
+    """What is answered first to a request as nginx passes it on that is told nothing else."""
+    host = process.url.removeprefix("http://")
+    reader, writer = await asyncio.open_connection(*host.split(":"))
+    writer.write(f"{request} HTTP/1.0\r\nHost: {host}\r\nConnection: close\r\n\r\n".encode())
+    async with asyncio.timeout(30 * UNIT):
+        answer = await reader.readline()
+    writer.close()
+    return answer
 
 
 async def test_behind_a_proxy_nobody_is_an_operator(
