@@ -3,6 +3,7 @@
 import asyncio
 import atexit
 import concurrent.futures
+import contextlib
 import threading
 from collections.abc import Callable, Coroutine
 from types import TracebackType
@@ -90,7 +91,12 @@ class Portal:
             self._thread.join()
 
     def _run(self) -> None:
-        with asyncio.Runner(loop_factory=lambda: self._loop) as runner:
+        # Where the interpreter ends, Python 3.12 has no thread any more to end the loop's own with,
+        # which have ended by then.
+        with (
+            contextlib.suppress(RuntimeError),
+            asyncio.Runner(loop_factory=lambda: self._loop) as runner,
+        ):
             runner.run(self._until_stopped())
 
     async def _until_stopped(self) -> None:
