@@ -76,7 +76,8 @@ class History:
             Whether a session at the model has to be told of it before it carries a turn.
         """
         for each in words:
-            self.transcript.add(self._exchange(each))
+            if each.said or self.keeps_words:  # else there is nothing to be said once more
+                self.transcript.add(self._exchange(each))
         return self.transcript.count > 0 and not self._policy.sends_history
 
     def _exchange(self, words: Words) -> Exchange:

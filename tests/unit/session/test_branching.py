@@ -99,6 +99,23 @@ def test_it_is_told_ahead_of_the_first_message() -> None:
 
 
 @pytest.mark.parametrize("template", [{"text": "$text"}, None])
+def test_what_the_model_has_said_unasked_is_not_asked_for(template: Any) -> None:
+    """As by a greeting, with which a conversation begins: the user has sent no empty message."""
+    script = Script(on_lost=Recovery.REPLAY, template=template)
+    script.start(told=(("", "Hello!"), *TOLD))
+    script.step(on.Opened(MODEL))
+    assert b"one" in body(script)
+    script = Script(on_lost=Recovery.REPLAY, template=template).start(told=(("", "Hello!"),))
+    script.step(on.Opened(MODEL))
+    assert script.stands(State.READY)
+    assert script.invoking == []
+    script = Script(template=TEMPLATE, sends_history=True).start(told=(("", "Hello!"),))
+    script.step(on.Opened(MODEL))
+    script.step(send("a", "Hi"))
+    assert said(script) == ["", "Hello!", "Hi"]
+
+
+@pytest.mark.parametrize("template", [{"text": "$text"}, None])
 def test_turns_are_told_as_the_route_makes_them(template: Any) -> None:
     script = Script(on_expiry=Recovery.REPLAY, template=template, content_type="a/b")
     script.start(told=TOLD)
