@@ -395,6 +395,8 @@ export class Conversation {
    * @param {boolean} same Whether it was kept for the same address.
    */
   restore(kept, same) {
+    // What was said in another session than the one that goes on can't be said again.
+    if (kept.session?.id !== this.session?.id) this.history.endAll(null, "The session is gone");
     this.history.restore(kept.history);
     if (!same) {
       this.leave(cancelled("not_invoked"), "The session was left");

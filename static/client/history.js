@@ -159,29 +159,36 @@ export class History {
    * @param {any[]} items
    */
   restore(items) {
-    // What was said while that was read comes after it.
-    const later = this.pending().filter(({ delivery }) => delivery === "stored");
+    const known = this.pending();
+    // What is not kept yet comes after it, such as what was said while that was read.
+    const later = this.items.filter((item) => this.changed.has(item));
     this.items = [];
     this.#pending.clear();
     for (const item of items) {
-      if ("id" in item) this.#restored(item);
+      if ("id" in item) this.#restored(item, known);
       else this.items.push(item);
     }
     this.changed.clear();
     for (const turn of later) {
-      if (this.find(turn.id)) continue;
+      if (!(turn instanceof Turn) || this.find(turn.id)) continue;
       this.items.push(turn);
       this.changed.add(turn);
-      this.#pending.add(turn);
+      if (!turn.ended) this.#pending.add(turn);
     }
     this.next();
   }
 
-  /** @param {any} item */
-  #restored(item) {
-    const turn = this.add(item.id, item.sent);
+  /**
+   * @param {any} item
+   * @param {Turn[]} known Those that somebody may wait for.
+   */
+  #restored(item, known) {
+    const sent = JSON.stringify(item.sent);
+    const mine = known.find(({ id, sent: body }) => id === item.id && JSON.stringify(body) === sent);
+    const turn = mine ?? new Turn(item.id, item.sent, this.#conversation);
     turn.load(item);
-    if (turn.ended) this.#pending.delete(turn);
+    this.items.push(turn);
+    if (!turn.ended) this.#pending.add(turn);
   }
 
   /**

@@ -29,6 +29,8 @@ export class Claimed extends Error {}
 
 export class Journaling {
   claimed = false;
+  /** Whether it will not be any more, as soon as everything is kept. */
+  leaving = false;
   #journal;
   #conversation;
   #client;
@@ -39,7 +41,7 @@ export class Journaling {
   /** What waits until the conversation is kept. @type {{ after: number, message: any }[]} */
   #waiting = [];
   /** Called when nothing is left to keep. @type {(() => void)[]} */
-  #settled = [];
+  #waking = [];
 
   /**
    * @param {Journal} journal
@@ -56,12 +58,18 @@ export class Journaling {
     this.#client = client;
   }
 
-  /** What was kept. Nothing is written before this. */
-  async claim() {
+  /**
+   * Nothing is written before this.
+   * @param {(kept: Kept & { history: any[] }) => void} restore Takes what was kept, if anything was.
+   */
+  async claim(restore) {
+    await this.#settled(); // of an earlier claim
+    const { history } = this.#conversation;
     const kept = await this.#journal.claim();
+    if (kept) restore(kept);
+    else for (const item of history.items) history.changed.add(item); // it may have been deleted
     this.claimed = true;
     this.#start();
-    return kept;
   }
 
   /** Keep everything as it is at the end of this task. */
@@ -86,8 +94,14 @@ export class Journaling {
 
   /** Leave it to the next to claim it, as soon as everything is kept, or can't be. */
   async release() {
-    if (this.#committing) await new Promise((resolve) => this.#settled.push(() => resolve(null)));
-    this.claimed = false;
+    this.leaving = true;
+    await this.#settled();
+    this.claimed = this.leaving = false;
+  }
+
+  /** @returns {Promise<void>} */
+  async #settled() {
+    if (this.#committing) await new Promise((resolve) => this.#waking.push(() => resolve(null)));
   }
 
   #start() {
@@ -109,7 +123,7 @@ export class Journaling {
       }
     }
     this.#committing = false;
-    for (const resolve of this.#settled.splice(0)) resolve();
+    for (const resolve of this.#waking.splice(0)) resolve();
   }
 
   async #written() {

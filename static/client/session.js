@@ -209,7 +209,7 @@ export class SessionClient extends Target {
   async #prepare() {
     const attempt = (this.#asking = {});
     const conversation = this.#conversation;
-    if (this.#journal && !this.#journal.claimed) {
+    if (this.#journal && (this.#journal.leaving || !this.#journal.claimed)) {
       await this.#restore(this.#journal);
       if (attempt !== this.#asking) return;
     }
@@ -230,8 +230,7 @@ export class SessionClient extends Target {
   /** @param {Journaling} journal */
   async #restore(journal) {
     try {
-      const kept = await journal.claim();
-      if (kept) this.#conversation.restore(kept, kept.url === this.url);
+      await journal.claim((kept) => this.#conversation.restore(kept, kept.url === this.url));
       this.#notify("restored", null);
     } catch (error) {
       this.#notify("unsaved", error);

@@ -150,6 +150,7 @@ export class Turn {
    * @param {{ index: number, text?: string, base64?: string }} delta
    */
   add({ index, text, base64 }) {
+    if (index < this.#deltas) return; // it was here before what was kept was read
     this.firstAt ??= Date.now();
     if (index !== this.#deltas) this.incomplete = true;
     this.#deltas = index + 1;
@@ -220,7 +221,7 @@ export class Turn {
     this.incomplete = kept.incomplete;
     this.startedAt ??= kept.startedAt ?? null;
     this.firstAt ??= kept.firstAt ?? null;
-    this.#deltas = kept.deltas;
+    this.#deltas = Math.max(this.#deltas, kept.deltas);
     // The parts that it has are the first ones of those that were kept.
     if (kept.text.length > this.text.length) this.#take(kept.text.slice(this.text.length));
     for (const part of kept.base64.slice(this.#base64.length)) this.#take(undefined, part);

@@ -171,6 +171,13 @@ class TestWhatIsNotKeptYet:
         assert len(slow.wire.of_type("message.send")) == 1
         assert await slow.run("claims") == 1
 
+    async def test_it_is_claimed_again_after_another_has_taken_it(self, slow: Kept) -> None:
+        slow.wire.close(4409)
+        await slow.wait("client.code === 4409")
+        await slow.run("client.connect(); return 1")
+        await slow.run("commits[0].commit(); return 1")
+        await slow.wait("claims === 2")
+
 
 async def test_two_windows_have_the_same_conversation(app: Kept, files: str) -> None:
     await app.begin()
@@ -206,3 +213,59 @@ async def test_a_window_that_has_lost_its_claim_stops(app: Kept, files: str) -> 
     await app.wait("client.code === 4409")
     assert app.wire.invoked == []
     assert await app.run("turns()[0].ended") is None
+
+
+class TestBeforeItIsRead:
+    @pytest_asyncio.fixture(loop_scope="session")
+    async def loaded(self, app: Kept) -> Kept:
+        """One turn is kept; the page was loaded again, and its script has not run."""
+        await app.begin()
+        await app.page.evaluate(SEND)
+        await app.ended()
+        await until(lambda: app.wire.forgotten == 6)
+        await app.page.reload()
+        app.wire.reply = ["Four."]
+        return app
+
+    async def begin_and(self, app: Kept, script: str) -> None:
+        """Run a script in the task that connects."""
+        await app.page.evaluate(f"(async () => {{ await ({CLIENT})('database'); {script} }})()")
+
+    async def test_what_is_said_takes_nobodys_place(self, loaded: Kept) -> None:
+        await self.begin_and(loaded, "client.send('And then?', 'm2')")
+        await loaded.wait("turns().length === 2 && turns().every((turn) => turn.ended)")
+        kept = "(await conversations.items('one')).map(({ type, id }) => type ?? id)"
+        await until(lambda: loaded.wire.forgotten == 9)
+        assert await loaded.run(kept) == ["opened", "m1", "m2"]
+        assert loaded.wire.sessions == 1
+
+    async def test_what_was_said_before_is_the_same_turn(self, loaded: Kept) -> None:
+        await self.begin_and(loaded, "window.again = client.send('Count.', 'm1')")
+        assert await loaded.run("(await again).text") == "One two three."
+        assert loaded.wire.invoked == ["m1"]
+
+
+async def test_what_had_no_claim_to_be_sent_is_sent_with_the_next(app: Kept) -> None:
+    await app.begin()
+    await app.wait("client.state === 'open'")
+    await app.run("await conversations.journal('one', 'chat').claim(); return 1")
+    await app.page.evaluate(SEND)
+    await app.wait("client.code === 4409")
+    await app.run("client.connect(); return 1")
+    assert (await app.ended())["text"] == "One two three."
+    assert await app.run("parts") == ["One ", "two ", "three."]
+    assert app.wire.invoked == ["m1"]
+
+
+async def test_what_another_window_has_deleted_is_there_again_as_a_whole(app: Kept) -> None:
+    await app.begin()
+    await app.page.evaluate(SEND)
+    await app.ended()
+    await until(lambda: app.wire.forgotten == 6)
+    await app.run("await conversations.remove('one'); client.send('And then?', 'm2'); return 1")
+    await app.wait("client.code === 4409")
+    await app.run("client.connect(); return 1")
+    await app.wait("turns().length === 2 && turns().every((turn) => turn.ended)")
+    await until(lambda: app.wire.forgotten == len(app.wire.log))
+    kept = "(await conversations.items('one')).map(({ type, id }) => type ?? id)"
+    assert await app.run(kept) == ["opened", "m1", "m2"]
