@@ -83,7 +83,8 @@ export class Journaling {
    * @param {any} message
    */
   write(message) {
-    if (this.#kept === this.#asked || !this.claimed) this.#client.write(message);
+    if (!this.claimed) this.#pass(message, false);
+    else if (this.#kept === this.#asked) this.#client.write(message);
     else this.#waiting.push({ after: this.#asked, message });
   }
 
@@ -117,13 +118,18 @@ export class Journaling {
       this.#kept = asked;
       const ready = this.#waiting.filter(({ after }) => after <= asked);
       this.#waiting = this.#waiting.slice(ready.length);
-      // What could not be kept here the gateway has to keep.
-      for (const { message } of ready) {
-        if (kept || message.type !== "event.ack") this.#client.write(message);
-      }
+      for (const { message } of ready) this.#pass(message, kept);
     }
     this.#committing = false;
     for (const resolve of this.#waking.splice(0)) resolve();
+  }
+
+  /**
+   * @param {any} message
+   * @param {boolean} kept Whether what came before it is. Else the gateway has to keep that.
+   */
+  #pass(message, kept) {
+    if (kept || message.type !== "event.ack") this.#client.write(message);
   }
 
   async #written() {

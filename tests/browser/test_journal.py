@@ -24,7 +24,8 @@ CLIENT = """async (journal) => {
     write: () => new Promise((commit, fail) => commits.push({ commit, fail })),
   };
   window.conversations ??= await Conversations.open("kept");
-  const storage = journal === "slow" ? slow : conversations.journal("one", "chat");
+  const none = { claim: async () => { throw new Error("full"); } };
+  const storage = { slow, none }[journal] ?? conversations.journal("one", "chat");
   window.client = new SessionClient(url, { storage });
   window.told = [];
   for (const type of ["opened", "gap", "restored", "unsaved"]) {
@@ -269,3 +270,12 @@ async def test_what_another_window_has_deleted_is_there_again_as_a_whole(app: Ke
     await until(lambda: app.wire.forgotten == len(app.wire.log))
     kept = "(await conversations.items('one')).map(({ type, id }) => type ?? id)"
     assert await app.run(kept) == ["opened", "m1", "m2"]
+
+
+async def test_what_may_not_be_kept_stays_with_the_gateway(app: Kept) -> None:
+    app.journal = "none"
+    await app.begin()
+    await app.page.evaluate(SEND)
+    assert (await app.ended())["text"] == "One two three."
+    assert [kind for kind, _ in await app.run("told")].count("unsaved") == 1
+    assert app.wire.forgotten == 0
