@@ -58,6 +58,8 @@ export class Conversation {
   closed = null;
   /** For how many seconds the gateway has asked to stay away. */
   retryAfter = 0;
+  /** Whether the next session could not be told what was said before. */
+  untold = false;
   /** What another window has told of this session. @type {any} */
   elsewhere = null;
 
@@ -235,9 +237,11 @@ export class Conversation {
     };
     const replaces = this.#replaces;
     const told = this.#told;
+    const forgotten = (replaces !== null || this.untold) && !told;
     this.#replaces = null;
     this.#told = null;
-    if (replaces !== null && this.#hold && !told) {
+    this.untold = false;
+    if (forgotten && this.#hold) {
       for (const turn of this.history.pending()) {
         turn.held = true;
         this.history.touch(turn);
@@ -371,7 +375,7 @@ export class Conversation {
    * @param {Ended | string} sent
    */
   #forget(unsent, sent) {
-    this.session = null;
+    this.session = this.#told = null;
     this.attached = this.ready = this.#gap = false;
     this.lastEvent = this.#acknowledged = 0;
     this.#skippedAfter = -1;

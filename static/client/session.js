@@ -220,6 +220,8 @@ export class SessionClient extends Target {
       if (opened) {
         this.#told += 1;
         conversation.told(opened.session, { all, context: opened.context });
+      } else {
+        conversation.untold = said.length > 0 || !all;
       }
     }
     this.#deadline = setTimeout(() => this.#lost(SILENT), ANSWER);

@@ -133,6 +133,18 @@ class TestBranches:
         await expect(told.page.get_by_role("heading", level=1)).to_contain_text("(branch)")
         await expect(told.entries).to_have_count(5)
 
+    async def test_a_session_that_could_not_be_told_is_sent_nothing_unasked(
+        self, told: Chat
+    ) -> None:
+        await told.page.route("**/v1/routes/*/sessions", lambda route: route.fulfill(status=503))
+        await told.ask("What is my name?")
+        await told.entries.last.get_by_role("button", name="Regenerate").click()
+        await expect(told.page.locator("#asked")).to_contain_text("Send your message anyway?")
+        await expect(told.page.get_by_role("heading", level=1)).to_contain_text("(branch)")
+        told.complaints.clear()  # Chromium's own, of the 503
+        await told.page.get_by_role("button", name="Send anyway").click()
+        await expect(told.entries.last).to_contain_text("I know nothing")
+
     async def test_an_answer_is_made_again(self, told: Chat) -> None:
         await told.entries.last.get_by_role("button", name="Regenerate").click()
         await expect(told.entries.last).to_contain_text("Turn 1")
