@@ -154,21 +154,38 @@ export class Conversations {
     this.#changed();
   }
 
-  /** @param {string} id */
-  async remove(id) {
+  /**
+   * @param {string} id
+   * @param {(summary: Summary) => boolean} [condition] Where it is not to be removed in any case.
+   */
+  async remove(id, condition = () => true) {
     const transaction = this.#writing();
-    transaction.objectStore("conversations").delete(id);
-    transaction.objectStore("states").delete(id);
-    transaction.objectStore("items").delete(whole(id));
+    /** @type {Summary | undefined} */
+    const summary = await result(transaction.objectStore("conversations").get(id));
+    if (!summary || condition(summary)) {
+      transaction.objectStore("conversations").delete(id);
+      transaction.objectStore("states").delete(id);
+      transaction.objectStore("items").delete(whole(id));
+    }
     await committed(transaction);
     this.#changed();
+  }
+
+  /**
+   * Forget a conversation, unless something was said in it: another window may have it too.
+   * @param {string} id
+   */
+  discard(id) {
+    return this.remove(id, ({ title }) => !title);
   }
 
   /** Forget those in which nothing was said or written, and that nobody has on a page by now. */
   async sweep() {
     const old = Date.now() - UNUSED;
-    for (const { id, title, draft, changed } of await this.list()) {
-      if (!title && !draft && changed < old) await this.remove(id);
+    const unused = (/** @type {Summary} */ { title, draft, changed }) =>
+      !title && !draft && changed < old;
+    for (const summary of await this.list()) {
+      if (unused(summary)) await this.remove(summary.id, unused);
     }
   }
 

@@ -18,7 +18,14 @@ import { endText, routeUrl, size, untilExpiry } from "./view.js";
 /** @typedef {import("../client.js").Note} Note */
 /** @typedef {import("./conversations.js").Summary} Summary */
 /** @typedef {import("./dress.js").Route} Route */
-/** @typedef {{ id: string, route: Route, client: SessionClient }} Shown */
+/**
+ * @typedef {object} Shown
+ * @property {string} id
+ * @property {Route} route
+ * @property {SessionClient} client
+ * @property {boolean} said Whether anything was said in it before it was shown.
+ * @property {boolean} unsaved Whether the user knows that it can't be kept.
+ */
 
 const ROUTE_KEY = "session-gateway.route";
 /** How long to wait for the end of a word before a draft is kept, in milliseconds. */
@@ -81,6 +88,9 @@ function notice(text) {
   announce(text);
 }
 
+/** The client says it too, when it keeps what was said. */
+function unkept() {}
+
 /** @param {Iterable<Turn | Note>} items */
 function show(items) {
   log.show(items);
@@ -114,7 +124,7 @@ async function begin() {
     composer.focus();
     return;
   }
-  await use(id, route, await conversations?.create(id, route.name));
+  await use(id, route, await conversations?.create(id, route.name).catch(unkept));
 }
 
 /**
@@ -135,7 +145,7 @@ async function use(id, route, summary) {
       tell: route.branches ? { turns: route.history_turns, bytes: route.history_bytes } : undefined,
       token,
     });
-  shown = { id, route, client };
+  shown = { id, route, client, said: Boolean(summary?.title), unsaved: false };
   history.replaceState(null, "", `#${id}`);
   page.route.value = route.name;
   page.largest.textContent = size(route.message_bytes);
@@ -157,7 +167,8 @@ async function use(id, route, summary) {
 
 /** Whether nothing was said or written in the conversation that is shown. */
 function unused() {
-  return composer.empty && !shown?.client.history.some((item) => item instanceof Turn);
+  const said = shown?.said || shown?.client.history.some((item) => item instanceof Turn);
+  return composer.empty && !said;
 }
 
 /** Leave what is shown; an answer that is under way goes on. */
@@ -167,7 +178,7 @@ function leave() {
   if (unused()) {
     shown = null;
     client.close();
-    conversations?.remove(id);
+    conversations?.discard(id).catch(unkept);
     return;
   }
   keepDraft();
@@ -200,7 +211,7 @@ async function remove(id) {
   client?.close();
   background.delete(id);
   if (here) shown = null;
-  await conversations?.remove(id);
+  await conversations?.remove(id).catch(unkept);
   if (here) await begin();
 }
 
@@ -223,9 +234,16 @@ async function branch(turn, bodies) {
   const items = before.some((item) => item instanceof Turn) ? before : [];
   const title = items.length > 0 ? `${page.name.textContent} (branch)` : "";
   const id = newId();
-  await conversations.create(id, route.name, { title, url: client.url, items });
-  await open(id);
-  send(bodies);
+  const from = { title, url: client.url, items };
+  const summary = await conversations.create(id, route.name, from).catch(unkept);
+  if (!summary) {
+    notice("This browser has no room for a branch, so that nothing was sent.");
+    composer.text ||= bodies.at(-1)?.text ?? "";
+    return;
+  }
+  const used = use(id, route, summary);
+  send(bodies); // before the user can show another one
+  await used;
 }
 
 /**
@@ -324,7 +342,8 @@ function draftChanged() {
 
 function keepDraft() {
   clearTimeout(typing);
-  if (shown) conversations?.update(shown.id, { draft: edited ? "" : composer.text });
+  if (!shown) return;
+  conversations?.update(shown.id, { draft: edited ? "" : composer.text }).catch(unkept);
 }
 
 /** @param {string} shownToken */
@@ -357,7 +376,11 @@ function follow(client) {
     showStop();
     question.show();
   });
-  on("unsaved", () => notice("This browser has no room to keep this conversation."));
+  on("unsaved", () => {
+    if (!shown || shown.unsaved) return;
+    shown.unsaved = true;
+    notice("This browser has no room to keep this conversation.");
+  });
   on("state", (state) => {
     status.show();
     if (state === "closed" && client.code !== TAKEN_OVER) {
@@ -426,5 +449,5 @@ dress(gateway, (text) => {
 });
 page.route.value = routeOf(choices?.getItem(ROUTE_KEY) ?? gateway.default).name;
 page.forget.hidden = conversations === null;
-await conversations?.sweep();
+await conversations?.sweep().catch(unkept);
 await open(location.hash.slice(1));

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
-from playwright.async_api import Locator, expect
+from playwright.async_api import Browser, Locator, expect
 
 from tests.browser.conftest import Chat
 from tests.support.processes import Process, admin
@@ -105,6 +105,32 @@ async def test_an_answer_goes_on_while_another_conversation_is_shown(
     await expect(chat.entries).to_have_count(2)
     await expect(chat.page.locator(".pending")).to_have_count(0)
     assert sum(instance["opened"] for instance in admin(platform)["instances"]) == 2
+
+
+async def test_nothing_is_forgotten_that_somebody_has_said(
+    browser: Browser, start_gateway: Start
+) -> None:
+    """Though it is left before it was read, or was said in another window."""
+    context = await browser.new_context(viewport={"width": 1100, "height": 760})
+    chat, other = Chat(await context.new_page()), Chat(await context.new_page())
+    await chat.open(start_gateway().url)
+    await chat.ask("/echo one")
+    await begin(chat)
+    await chat.ask("/echo two")
+    await begin(chat)
+    await other.open(chat.page.url)
+    await expect(chat.page.get_by_text("goes on in another window")).to_be_visible()
+    await other.ask("/echo three")
+    await expect(listed(chat)).to_have_count(3)
+    await chat.page.evaluate(
+        "document.querySelectorAll('.conversation').forEach((button) => button.click())"
+    )
+    await chat.connected()
+    await chat.page.reload()
+    await chat.connected()
+    await expect(listed(chat)).to_have_count(3)
+    assert chat.complaints + other.complaints == []
+    await context.close()
 
 
 class TestBranches:
@@ -215,3 +241,18 @@ async def test_a_browser_that_keeps_nothing(
     assert "Your name is Ada." in await chat.ask("What is my name?")
     await begin(chat)
     assert "I know nothing" in await chat.ask("What is my name?")
+
+
+async def test_a_browser_that_has_no_room(
+    new_chat: Callable[..., Any], start_gateway: Start
+) -> None:
+    chat: Chat = await new_chat()
+    full = """IDBObjectStore.prototype.put = () => {
+      throw new DOMException("There is no room.", "QuotaExceededError");
+    };"""
+    await chat.page.add_init_script(full)
+    await chat.open(start_gateway().url)
+    await chat.ask("My name is Ada.")
+    assert "Your name is Ada." in await chat.ask("What is my name?")
+    await expect(chat.notice("This browser has no room")).to_have_count(1)
+    await begin(chat)
