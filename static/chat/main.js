@@ -89,7 +89,7 @@ function notice(text) {
 }
 
 /** The client says it too, when it keeps what was said. */
-function unkept() {}
+const unkept = () => undefined;
 
 /** @param {Iterable<Turn | Note>} items */
 function show(items) {
