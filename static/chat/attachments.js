@@ -72,7 +72,7 @@ function safe(type) {
 /** @param {string} type */
 function extension(type) {
   const [, found = "bin"] = /^\w+\/([\w-]+)/.exec(type) ?? [];
-  return EXTENSIONS[found] ?? found;
+  return Object.hasOwn(EXTENSIONS, found) ? EXTENSIONS[found] : found;
 }
 
 /** @param {string} base64 */

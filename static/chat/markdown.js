@@ -146,7 +146,7 @@ export class Markdown {
    */
   #close(views, tokens) {
     for (const view of views) {
-      if (/\[[^\]]+\]/.test(view.token.raw)) this.#naming.push(view);
+      if (/\[[^\][]+\]/.test(view.token.raw)) this.#naming.push(view);
     }
     for (const { type, tag, href, title } of tokens) {
       if (type !== "def" || tag in this.#links) continue;

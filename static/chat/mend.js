@@ -26,14 +26,14 @@ const UNDECIDED = new RegExp(
     /~{1,2}|~{3,}.*/,
     /$/,
   ]
-    .map(({ source }) => `^(?:${source})[ \t]*$`)
+    .map(({ source }) => `^(?:${source})$`)
     .join("|"),
 );
 
 /** The end of a text that the next characters change: a delimiter, an escape, an entity, a tag. */
 const UNFINISHED = new RegExp(
   [
-    /[*_~`![]+/,
+    /(?<![*_~`![])[*_~`![]+/, // from its beginning alone, or a long one takes the square of its length
     /[\\\r]/,
     /&#?\w{0,31}/,
     /<(?:\/?b?r? *\/?|[a-z][a-z0-9+.-]*:[^\s<>]*)/,
@@ -64,7 +64,7 @@ export function settled(text) {
     const before = first === 0 ? "" : text.slice(text.lastIndexOf("\n", first - 2) + 1, first - 1);
     if (!ROW.test(before)) return first;
   }
-  if (line !== "" && UNDECIDED.test(bare)) return start;
+  if (line !== "" && UNDECIDED.test(bare.trimEnd())) return start;
   return text.length - (UNFINISHED.exec(line)?.[0].length ?? 0);
 }
 

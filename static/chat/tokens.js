@@ -58,7 +58,9 @@ const ENTITIES = {
 
 /** @param {string} text */
 export function decoded(text) {
-  return text.replace(/&(\w+);/g, (entity, name) => ENTITIES[name] ?? entity);
+  return text.replace(/&(\w+);/g, (entity, name) =>
+    Object.hasOwn(ENTITIES, name) ? ENTITIES[name] : entity,
+  );
 }
 
 /**
