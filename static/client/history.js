@@ -175,6 +175,7 @@ export class History {
       this.changed.add(turn);
       if (!turn.ended) this.#pending.add(turn);
     }
+    for (const turn of known) this.#notify("turn", turn);
     this.next();
   }
 
@@ -183,9 +184,9 @@ export class History {
    * @param {Turn[]} known Those that somebody may wait for.
    */
   #restored(item, known) {
-    const sent = JSON.stringify(item.sent);
-    const mine = known.find(({ id, sent: body }) => id === item.id && JSON.stringify(body) === sent);
-    const turn = mine ?? new Turn(item.id, item.sent, this.#conversation);
+    const mine = known.find(({ id }) => id === item.id);
+    const same = mine && JSON.stringify(mine.sent) === JSON.stringify(item.sent);
+    const turn = same ? mine : new Turn(item.id, item.sent, this.#conversation);
     turn.load(item);
     this.items.push(turn);
     if (!turn.ended) this.#pending.add(turn);
