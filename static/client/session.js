@@ -278,7 +278,13 @@ export class SessionClient extends Target {
 
   /** @param {string[]} shown What says who this is. */
   #open(shown) {
-    const socket = new this.#WebSocket(this.url, [this.#wire.subprotocol, ...shown]);
+    let socket;
+    try {
+      socket = new this.#WebSocket(this.url, [this.#wire.subprotocol, ...shown]);
+    } catch (error) {
+      this.#stop(VIOLATION, `There can't be a connection: ${error}`); // such as to no address
+      return;
+    }
     socket.binaryType = "arraybuffer";
     this.#socket = socket;
     // A socket that has been replaced may still speak; it is not listened to.

@@ -581,3 +581,14 @@ async def test_another_address_is_another_session(app: App) -> None:
     await app.page.evaluate(APP.replace('"/ws"', '"/ws/other"'))
     await until(lambda: app.wire.sessions == 2)
     assert (await app.ended("failed"))["error"]["outcome"] == "unknown"
+
+
+async def test_an_address_that_is_none_is_said(idle: App) -> None:
+    said = """
+        const { SessionClient } = await import("/static/client.js");
+        class WebSocket { constructor() { throw new SyntaxError("That is no address."); } }
+        window.client = new SessionClient("htp://nowhere/ws", { WebSocket });
+        client.connect();
+        return await client.send("hi").catch(({ failure }) => [failure.outcome, client.state]);
+    """
+    assert await idle.run(said) == ["not_invoked", "closed"]
