@@ -183,7 +183,11 @@ export class Composer {
       }
       const content_type = file.type || "application/octet-stream";
       const fits = file.size <= limit;
-      const bytes = fits ? await file.arrayBuffer() : new ArrayBuffer(0);
+      const bytes = fits ? await file.arrayBuffer().catch(() => null) : new ArrayBuffer(0);
+      if (bytes === null) {
+        this.#refuse(`${file.name} can't be read.`); // it is a folder, or is gone
+        return;
+      }
       this.#add({ name: file.name, bytes: file.size, body: { bytes, content_type } }, limit);
     }
   }

@@ -210,6 +210,9 @@ async def test_files_are_attached(
     await expect(chat.page.locator("#attached")).to_be_hidden()
     await chat.write("Hello?")
     await expect(chat.page.locator("#refused")).to_have_text("This route takes files, not text.")
+    await chat.page.evaluate("() => { Blob.prototype.arrayBuffer = async () => { throw 'gone' } }")
+    await files.set_input_files({"name": "b.txt", "mimeType": "text/plain", "buffer": b"gone"})
+    await expect(chat.page.locator("#refused")).to_have_text("b.txt can't be read.")
 
 
 async def test_a_large_paste(chat: Chat) -> None:
