@@ -77,11 +77,6 @@ export class Log {
     this.scrollToEnd();
   }
 
-  /** @param {object} item */
-  has(item) {
-    return this.#shown.has(item);
-  }
-
   /**
    * Bring what is shown of these up to date: what is new at once, the rest with the next frame.
    * @param {Iterable<Turn | Note>} items
@@ -96,11 +91,6 @@ export class Log {
       if (item instanceof Turn) this.#change(item);
     }
     if (added) this.#viewport.flush();
-  }
-
-  /** What can be done about the entries may have changed. */
-  refresh() {
-    this.#viewport.refresh();
   }
 
   /**

@@ -102,11 +102,6 @@ export class Viewport {
     this.#schedule();
   }
 
-  /** Bring all that is on the page up to date. */
-  refresh() {
-    for (const row of this.#mounted) this.touch(row);
-  }
-
   scrollToEnd() {
     this.following = true;
     this.#reading = null;

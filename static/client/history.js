@@ -23,8 +23,6 @@ export class History {
   items = [];
   /** Those that are not kept as they are now. @type {Set<Turn | Note>} */
   changed = new Set();
-  /** How many older ones are no longer here. */
-  forgotten = 0;
   /** Those turns that have not ended, which are few. @type {Set<Turn>} */
   #pending = new Set();
   #conversation;
@@ -150,7 +148,6 @@ export class History {
     const over = this.items.filter((item) => !(item instanceof Turn) || item.ended);
     const old = new Set(over.slice(0, Math.ceil(over.length / 2)));
     this.items = this.items.filter((item) => !old.has(item));
-    this.forgotten += old.size;
     return old.size > 0;
   }
 
