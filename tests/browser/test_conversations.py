@@ -22,7 +22,7 @@ def listed(chat: Chat) -> Locator:
 
 async def begin(chat: Chat) -> None:
     await chat.page.get_by_role("button", name="New conversation").first.click()
-    await expect(chat.entries).to_have_count(0)
+    await expect(chat.page.locator(".entry.model")).to_have_count(0)
     await chat.connected()
 
 
