@@ -172,7 +172,7 @@ async def build(
             accounts=accounts,
             connections_per_address=limits.connections_per_address,
             handshakes_per_second=limits.handshakes_per_second,
-            all_operate=settings.serves_its_machine and not embedded,
+            all_operate=settings.makes_its_machine_operator and not embedded,
         )
         app, rest, connections, gate = application(settings, sessions, door, store, reloader)
         metrics = Metrics(

@@ -188,7 +188,9 @@ def _settings(
 ) -> Settings:
     """Routes named as the endpoints."""
     return Settings(
-        server=ServerSettings(port=port, workers=replicas, log_level="WARNING", drain_seconds=3),
+        server=ServerSettings(
+            port=port, workers=replicas, local_operator=True, log_level="WARNING", drain_seconds=3
+        ),
         store=store,
         page=PageSettings(examples=("My name is Ada, and I like chess.", "What is my name?")),
         aws=AwsSettings(

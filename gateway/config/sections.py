@@ -56,6 +56,11 @@ class ServerSettings(Section):
         description="address that browsers see, where a proxy is in front, such as "
         "https://chat.example.com; its pages may connect",
     )
+    local_operator: bool = Field(
+        default=False,
+        description="without [auth]: whether this machine's programs and pages are operators "
+        "(/operator, /v1/admin); never where a proxy passes others on",
+    )
     trusted_proxies: frozenset[AddressRange] = Field(
         default=frozenset(),
         description="ranges of addresses of proxies, such as 127.0.0.1/32, whose Forwarded or "

@@ -94,6 +94,13 @@ class Settings(Section):
         behind_a_proxy = server.public_url is not None or bool(server.trusted_proxies)
         return not self.auth.required and not behind_a_proxy
 
+    @property
+    def makes_its_machine_operator(self) -> bool:
+        """Whether whoever reaches it is an operator. A proxy that nobody has told of can't be told
+        from this machine, so that it takes a word of whoever knows that there is none.
+        """
+        return self.server.local_operator and self.serves_its_machine
+
     @field_validator("routes")
     @classmethod
     def _has_a_route(cls, routes: dict[str, RouteSettings]) -> dict[str, RouteSettings]:

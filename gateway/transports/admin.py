@@ -89,7 +89,8 @@ class AdminGate(Gate):
             text = (
                 "This needs an operator's key or token."
                 if self._authenticated
-                else "Nobody is an operator here: set up [auth], and make a key with --operator."
+                else "Nobody is an operator here: set up [auth], and make a key with --operator; "
+                "or set local_operator in [server], where no proxy is in front."
             )
             raise Refused(ErrorCode.FORBIDDEN, text)
         if not self._authenticated:

@@ -290,8 +290,9 @@ async def test_who_may_not_is_told_what_to_do(
 
 
 async def test_alone_without_keys_and_without_motion(
-    start_gateway: Callable[..., Process], new_chat: NewChat
+    start_gateway: Callable[..., Process], new_chat: NewChat, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("GATEWAY_SERVER__LOCAL_OPERATOR", "true")
     desk = Desk(await new_chat(viewport=DESK, reduced_motion="reduce"))
     process = start_gateway()
     moved: Any = "window.moved = 0; Element.prototype.animate = () => { window.moved += 1; }"

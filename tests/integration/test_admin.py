@@ -45,6 +45,7 @@ content_type = "text/plain"
 """
 ALONE = """
 [server]
+local_operator = true
 log_level = "INFO"
 [routes.chat]
 endpoint_name = "my-endpoint"
@@ -411,6 +412,14 @@ async def test_behind_a_proxy_nobody_is_an_operator(
     process = start_gateway(platform.url, config)
     async with operator() as olga:
         assert "--operator" in (await olga.get(process, "sessions", 403))["detail"]
+
+
+async def test_where_nothing_is_said_nobody_is_an_operator(
+    start_gateway: Start, platform: Process
+) -> None:
+    process = start_gateway(platform.url, ALONE.replace("local_operator = true\n", ""))
+    async with operator() as olga:
+        assert "local_operator" in (await olga.get(process, "sessions", 403))["detail"]
 
 
 @pytest.mark.parametrize("with_keys", [False, True])

@@ -135,7 +135,7 @@ def test_its_configuration_is_one(
 
 def test_the_settings_that_it_takes_are_those_that_there_are() -> None:
     schema = json.loads((CHART / "values.schema.json").read_text())["properties"]
-    of_its_own = {"host", "port", "replica"}
+    of_its_own = {"host", "port", "replica", "local_operator"}
     assert names(schema["server"]) == ServerSettings.model_fields.keys() - of_its_own
     of_its_own = {"kind", "ca_file", "encryption_key_file"}
     given = {"ca", "encryptionKeys"}
