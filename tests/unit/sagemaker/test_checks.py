@@ -1,6 +1,7 @@
 """Whether the platform can be called: region, profile and credentials of this machine."""
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -258,11 +259,15 @@ async def silent_metadata(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[asyn
 
 async def test_looking_for_credentials_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     async with silent_metadata(monkeypatch) as gone:
-        ((about, text, certain),) = await problems(credentials=True, seconds=0.5 * UNIT)
-        async with asyncio.timeout(5 * UNIT):
-            await gone.wait()  # it was asked, and asks no more
-    assert (about, certain) == ("credentials", False)
-    assert text == f"looking for AWS credentials took longer than {0.5 * UNIT:g} s"
+        for seconds in (0.5 * UNIT, 2 * UNIT, 8 * UNIT):
+            ((about, text, certain),) = await problems(credentials=True, seconds=seconds)
+            assert (about, certain) == ("credentials", False)
+            assert text == f"looking for AWS credentials took longer than {seconds:g} s"
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(seconds):
+                    await gone.wait()  # it was asked, and asks no more
+                break  # else this machine is so busy that it was not asked in that time
+    assert gone.is_set()
 
 
 async def test_no_client_waits_for_them_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
