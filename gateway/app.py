@@ -23,7 +23,7 @@ from gateway.admin.fleet import Alone, Fleet, Others
 from gateway.admin.watching import Watch
 from gateway.admission import Admission
 from gateway.budget import ByteBudget
-from gateway.config import AwsSettings, ConfigError, JwtSettings, RouteSettings, Settings
+from gateway.config import AwsSettings, ConfigError, JwtSettings, Settings
 from gateway.guard.model import GuardedModel
 from gateway.guard.overload import Breaker
 from gateway.logo import Logo, LogoError
@@ -31,12 +31,7 @@ from gateway.measures import StoreMeasures
 from gateway.metricsport import metrics_port
 from gateway.replicas.replica import Replica
 from gateway.route import Route
-from gateway.sagemaker.asynchronous import AsyncModel
 from gateway.sagemaker.checks import platform_problems
-from gateway.sagemaker.model import SageMakerModel
-from gateway.sagemaker.runtime import NotConfigured, runtime_client
-from gateway.sagemaker.services import Services, async_services
-from gateway.sagemaker.transport import CallLimits, Transport
 from gateway.security.door import Door
 from gateway.security.keys import KeyFileError, Keys
 from gateway.security.keysets import FetchedKeys, FileKeys, KeySet, KeysUnavailable, Spawn
@@ -44,7 +39,6 @@ from gateway.security.limits import LocalAccounts
 from gateway.security.reloading import Reloader
 from gateway.security.shared import SharedAccounts
 from gateway.security.tokens import Secret, Tokens
-from gateway.session.ports import Model
 from gateway.session.storage import RecordStore
 from gateway.sessions import Sessions
 from gateway.storeconfig import open_store
@@ -68,6 +62,7 @@ from gateway.transports.problems import not_found
 from gateway.transports.proxies import Proxies
 from gateway.transports.tickets import ticket
 from gateway.transports.websocket import WebSocketEndpoint
+from gateway.upstream import model, runtime, services
 
 log = structlog.stdlib.get_logger("gateway.app")
 
@@ -247,98 +242,6 @@ async def _tracers(settings: Settings, replica: str | None) -> AsyncIterator[dic
             )
             for name, route in settings.routes.items()
         }
-
-
-@contextlib.asynccontextmanager
-async def runtime(aws: AwsSettings) -> AsyncIterator[Transport]:
-    """What makes the calls to the platform.
-
-    Raises:
-        ConfigError: It can't be called with these settings.
-    """
-    async with contextlib.AsyncExitStack() as stack:
-        try:
-            made = await stack.enter_async_context(
-                runtime_client(
-                    region=aws.region,
-                    profile=aws.profile,
-                    endpoint_url=aws.endpoint_url,
-                    transport=aws.transport,
-                    max_pool_connections=aws.max_pool_connections,
-                    connect_timeout=aws.connect_timeout_seconds,
-                    read_timeout=aws.read_timeout_seconds,
-                    call_timeout=aws.call_timeout_seconds,
-                    stream_timeout=aws.stream_timeout_seconds,
-                    reply_bytes=aws.reply_bytes,
-                )
-            )
-        except NotConfigured as error:
-            raise ConfigError(str(error)) from None
-        yield made
-
-
-@contextlib.asynccontextmanager
-async def services(settings: Settings) -> AsyncIterator[Services | None]:
-    """What asynchronous routes need of AWS; None where there are none.
-
-    Raises:
-        ConfigError: It can't be called with these settings.
-    """
-    aws = settings.aws
-    if all(route.mode != "async" for route in settings.routes.values()):
-        yield None
-        return
-    limits = CallLimits(
-        connections=aws.max_pool_connections,
-        connect_timeout=aws.connect_timeout_seconds,
-        read_timeout=aws.read_timeout_seconds,
-        call_timeout=aws.call_timeout_seconds,
-        stream_timeout=aws.stream_timeout_seconds,
-        reply_bytes=aws.reply_bytes,
-    )
-    async with contextlib.AsyncExitStack() as stack:
-        try:
-            made = await stack.enter_async_context(
-                async_services(
-                    region=aws.region,
-                    profile=aws.profile,
-                    endpoint_url=aws.endpoint_url,
-                    s3_endpoint_url=aws.s3_endpoint_url,
-                    sqs_endpoint_url=aws.sqs_endpoint_url,
-                    limits=limits,
-                )
-            )
-        except NotConfigured as error:
-            raise ConfigError(str(error)) from None
-        yield made
-
-
-def model(
-    name: str,
-    route: RouteSettings,
-    aws: AwsSettings,
-    transport: Transport,
-    later: Services | None,
-) -> Model:
-    """The way to a route's model."""
-    if route.mode == "async" and later is not None:
-        return AsyncModel(
-            later,
-            route.endpoint_name,
-            route.defaults,
-            route.async_options,
-            body_format=route.body_format,
-            route=name,
-        )
-    return SageMakerModel(
-        transport,
-        route.endpoint_name,
-        route.profile,
-        route.defaults,
-        body_format=route.body_format,
-        line_bytes=aws.stream_line_bytes,
-        route=name,
-    )
 
 
 async def log_problems(aws: AwsSettings) -> None:

@@ -6,12 +6,12 @@ from typing import Any, Protocol
 
 import structlog
 
-from gateway.app import model, runtime, services
 from gateway.config import RouteSettings, Settings
 from gateway.live.findings import Step, Trial
 from gateway.live.speaker import Given
 from gateway.live.trial import Tried, tried
 from gateway.sagemaker.watched import Watched
+from gateway.upstream import model, runtime, services
 
 
 class Audience(Protocol):

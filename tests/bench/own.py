@@ -6,7 +6,7 @@ the codecs, the state machine and the log.
 
 import asyncio
 
-import gateway.app
+import gateway.upstream
 from gateway.cli import main
 from gateway.sagemaker.model import SageMakerModel
 from gateway.session.ports import (
@@ -57,7 +57,7 @@ class AtOnce(SageMakerModel):
 
 def leave_the_platform_out() -> None:
     """Let every gateway that this process builds have no platform."""
-    setattr(gateway.app, "SageMakerModel", AtOnce)  # noqa: B010 - no assignment may change a class
+    setattr(gateway.upstream, "SageMakerModel", AtOnce)  # noqa: B010 - no assignment may change a class
 
 
 if __name__ == "__main__":

@@ -115,6 +115,7 @@ ALLOWED = {
         "storeconfig",
     },
     "logconfig": {"logs"},
+    "upstream": {"config", "sagemaker", "session"},
     "app": {
         "admin",
         "admission",
@@ -134,9 +135,10 @@ ALLOWED = {
         "tally",
         "telemetry",
         "transports",
+        "upstream",
     },
     "embedding": {"app", "config", "logconfig"},
-    "live": {"app", "config", "errors", "protocol", "sagemaker", "session"},
+    "live": {"config", "errors", "protocol", "sagemaker", "session", "upstream"},
     "serving": {
         "app",
         "budget",
