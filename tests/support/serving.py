@@ -45,7 +45,7 @@ class Peer:
         self._port = port
         self._socket = socket.socket()
         self._socket.setblocking(False)
-        self.got = b""
+        self.got = bytearray()
 
     async def __aenter__(self) -> Self:
         loop = asyncio.get_running_loop()
@@ -76,20 +76,20 @@ class Peer:
                 data = await self.more()
                 assert data, (text, self.got)
                 self.got += data
-        return self.got
+        return bytes(self.got)
 
     async def cut(self) -> bytes:
         """Read until the server has closed, or gone without that; all that has come."""
         with contextlib.suppress(ConnectionResetError):
             await self.closed()
-        return self.got
+        return bytes(self.got)
 
     async def closed(self) -> bytes:
         """Read until the server has closed; all that has come."""
         async with asyncio.timeout(20 * UNIT):
             while data := await self.more():
                 self.got += data
-        return self.got
+        return bytes(self.got)
 
 
 class Loner(Peers):

@@ -43,7 +43,7 @@ async def opened(peer: Peer) -> Peer:
     await peer.send(HANDSHAKE)
     await peer.until(b"\r\n\r\n")
     assert peer.got.startswith(SWITCHED)
-    peer.got = b""
+    peer.got.clear()
     return peer
 
 
@@ -89,7 +89,7 @@ async def test_an_application_behind_any_of_uvicorns_protocols(http: str | None)
         request = HANDSHAKE.replace(b"/ws", b"/a%20b?c")[:-2]
         await peer.send(request + b"Sec-WebSocket-Protocol: a, b\r\nX-Y: \xe9\r\n\r\n")
         await peer.until(b"\r\n\r\n")
-        peer.got = b""
+        peer.got.clear()
         await peer.send(masked(Opcode.TEXT, "é".encode()) + masked(Opcode.BINARY, b"\0"))
         await peer.until(frame(Opcode.TEXT, "é".encode()) + frame(Opcode.BINARY, b"\0"))
         await peer.send(masked(Opcode.CLOSE, b"\x03\xe8"))
