@@ -12,6 +12,7 @@ LOCK := $(BIN)/python -m uv pip compile --quiet --no-config --upgrade --universa
 	--python-version 3.11 --generate-hashes --no-annotate --custom-compile-command 'make lock'
 MUTANTS_FLAGS ?=
 AUTOBAHN_FLAGS ?=
+COMPAT_FLAGS ?=
 HOSTILE_FLAGS ?=
 LOAD_FLAGS ?=
 FUZZ_FLAGS ?=
@@ -153,7 +154,7 @@ search: $(INSTALLED) ## look for failures for as long as it takes
 	SCHEDULES=5000 SEED=$${SEED:-$$$$} $(BIN)/pytest -s -m schedules tests/faults/test_schedules.py
 
 compat: $(INSTALLED) ## the lowest and the newest versions, on each Python of this machine
-	$(BIN)/python -m tests.compat
+	$(BIN)/python -m tests.compat $(COMPAT_FLAGS)
 
 lock: | $(BIN)/python ## resolve the versions that the image and this file install
 	$(BIN)/python -m pip install --quiet 'uv>=0.9'

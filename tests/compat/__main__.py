@@ -3,7 +3,8 @@
 The tests run in environments of their own, which are removed afterwards: with the lowest version of
 each direct dependency on the oldest Python, and with the newest of all on each other one that this
 machine has; the oldest with the locked versions is what ``make test`` runs. The tools of the tests
-are the newest everywhere, and warnings are errors as ever.
+are the newest everywhere, and warnings are errors as ever. ``--short`` leaves out the Pythons
+between the oldest and the newest.
 """
 
 import os
@@ -106,6 +107,8 @@ def main() -> int:
     """Fill the matrix and print it; returns the exit code."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # and clean up
     oldest, *others = pythons()
+    if "--short" in sys.argv:
+        others = others[-1:]
     cells = [Cell(oldest, "lowest-direct"), *(Cell(python, "highest") for python in others)]
     lines, failed = ["Python   resolution     result"], False
     for cell in cells:
