@@ -69,200 +69,231 @@ ASYNC_DEFAULTS = {"session": "stateless", "resume_seconds": 3600.0}
 
 
 class RouteSettings(Section):
-    """``[routes.NAME]``: one endpoint, and how to talk to it. The first is the default route."""
+    """``[routes.NAME]``: a SageMaker endpoint and how to call it. The first is the default."""
 
     model_config = ConfigDict(arbitrary_types_allowed=True)
 
-    endpoint_name: EndpointName = Field(description="the SageMaker endpoint")
+    endpoint_name: EndpointName = Field(description="Name of the SageMaker endpoint.")
     mode: Literal["realtime", "async"] = Field(
         default="realtime",
-        description='"async" for an endpoint of asynchronous inference, which answers later',
+        description='"async" for an asynchronous inference endpoint, "realtime" for all others.',
     )
     session: SessionProfile = Field(
         default=PROFILES["container-standards"],
-        description=f"how its container keeps sessions: {', '.join(PROFILES)}, or a table; "
-        "stateless with mode async",
+        description=f"How the container keeps sessions: {', '.join(PROFILES)}, or a table (see "
+        "below). With mode async, stateless.",
     )
     open: Literal["on_connect", "on_first_message"] = Field(
-        default="on_connect", description="when to open the session at the model"
+        default="on_connect",
+        description='When to open the session at the model: "on_connect" or "on_first_message".',
     )
     content_type: Header | None = Field(
-        default=None, description="content type of bodies whose message names none"
+        default=None, description="Content type of messages that don't set their own."
     )
     body: Literal["auto", "json"] = Field(
-        default="auto", description='"json" gives replies to clients as JSON where they parse'
+        default="auto",
+        description='"json" delivers replies that are valid JSON as `json`; "auto" delivers '
+        "text as `text`.",
     )
     format: Literal["openai-chat", "lmi", "tgi", "plain"] | None = Field(
         default=None,
-        description="what the model takes and gives; `stream`, `text` and `request` are its parts, "
-        "and win over it",
+        description='What the model takes and returns: "openai-chat", "lmi", "tgi" or '
+        '"plain". A format sets `stream`, `text` and `request`; setting one of '
+        "these overrides it.",
     )
     stream: Literal["off", "raw", "lines", "sse"] | None = Field(
         default=None,
-        description="how the model streams: its reply as it is, a record a line, or server-sent "
-        "events",
+        description='How the model streams: "off", "raw" (as it is), "lines" (one record per '
+        'line) or "sse" (server-sent events).',
     )
     text: Expression | None = Field(
         default=None,
-        description="a JMESPath expression for where the text is in the model's JSON; clients then "
-        "get the text alone",
+        description="JMESPath expression that finds the text in the model's JSON. Clients "
+        "then receive only the text.",
     )
     request: Any = Field(
         default=None,
         repr=False,
-        description="what the model is sent for a client's text: a table with $text, or $messages "
-        "or $transcript for all of the conversation, and $stream in it",
+        description="Template of what the model is sent for a client's text. It contains "
+        "$text, or $messages or $transcript for the whole conversation, and may "
+        "contain $stream.",
     )
     history: Literal["gateway", "model"] | None = Field(
         default=None,
-        description='who keeps the conversation: with "gateway" each turn carries all of it, with '
-        '"model" the newest message alone; "gateway" where `request`, or that of the `format`, '
-        "has $messages or $transcript",
+        description='Who keeps the conversation: with "gateway", each call carries all of it; '
+        'with "model", only the newest message. Defaults to "gateway" if '
+        "`request`, or that of the `format`, contains $messages or $transcript, "
+        'else to "model".',
     )
     system: Annotated[str, Field(min_length=1)] | None = Field(
         default=None,
         repr=False,
-        description="what the model is told ahead of the conversation that the gateway keeps",
+        description="System prompt, sent before the conversation that the gateway keeps.",
     )
     allow: frozenset[RestrictedOption] = Field(
-        default=frozenset(), description="message fields that clients may set"
+        default=frozenset(),
+        description="Restricted message fields that clients may set, such as `target_variant`.",
     )
-    accept: Header | None = Field(default=None, description="Accept, where a message has none")
+    accept: Header | None = Field(
+        default=None, description="Accept header of calls whose message sets none."
+    )
     custom_attributes: Header | None = Field(
-        default=None, repr=False, description="CustomAttributes, likewise"
+        default=None, repr=False, description="CustomAttributes of calls whose message sets none."
     )
     trace_attributes: bool = Field(
         default=False,
-        description="where there is [traces], tell the model in CustomAttributes what it is a part "
-        "of: traceparent=…, behind what else there is",
+        description="With [traces], append the trace context (traceparent=…) to CustomAttributes.",
     )
-    inference_id: Id | None = Field(default=None, description="InferenceId, likewise")
-    target_model: Header | None = Field(default=None, description="TargetModel, likewise")
-    target_variant: Name | None = Field(default=None, description="TargetVariant, likewise")
+    inference_id: Id | None = Field(
+        default=None, description="InferenceId of calls whose message sets none."
+    )
+    target_model: Header | None = Field(
+        default=None, description="TargetModel of calls whose message sets none."
+    )
+    target_variant: Name | None = Field(
+        default=None, description="TargetVariant of calls whose message sets none."
+    )
     target_container_hostname: Name | None = Field(
-        default=None, description="TargetContainerHostname, likewise"
+        default=None, description="TargetContainerHostname of calls whose message sets none."
     )
-    enable_explanations: Id | None = Field(default=None, description="EnableExplanations, likewise")
+    enable_explanations: Id | None = Field(
+        default=None, description="EnableExplanations of calls whose message sets none."
+    )
     inference_component_name: Name | None = Field(
-        default=None, description="InferenceComponentName, likewise"
+        default=None, description="InferenceComponentName of calls whose message sets none."
     )
     allowed_origins: frozenset[WebOrigin] = Field(
-        default=frozenset(), description="further origins whose pages may connect"
+        default=frozenset(), description="Other origins whose pages may connect."
     )
     message_bytes: Bytes = Field(
-        default=6_291_456, description="largest message; SageMaker's limit for a body"
+        default=6_291_456,
+        description="Maximum bytes of a message. The default is SageMaker's limit for a body.",
     )
     max_turns_in_flight: Count = Field(
         default=200,
-        description="turns at the model at once, fewer while it throttles or slows down; and as "
-        "many calls that open or close sessions",
+        description="Maximum turns at the model at once per worker. The limit adapts: it is "
+        "lower while the endpoint throttles or slows down. Calls that open or "
+        "close sessions have a limit of the same size to themselves.",
     )
-    queued_messages: Count = Field(default=16, description="messages that may wait in a session")
+    queued_messages: Count = Field(
+        default=16, description="Maximum messages that wait in a session."
+    )
     remembered_messages: Count = Field(
-        default=10_000, description="message ids kept to recognise duplicates"
+        default=10_000,
+        description="Number of message ids that a session remembers to recognise duplicates.",
     )
     resume_seconds: Seconds = Field(
         default=120.0,
-        description="how long a session is kept for a client whose connection is lost; 3600 with "
-        "mode async",
+        description="How long a session is kept for a client that has lost its connection. "
+        "3600 with mode async.",
     )
     on_expiry: Literal["close", "renew", "replay"] | None = Field(
         default=None,
-        description='when a session expires, "close" ends it, "renew" goes on in a new one that '
-        'knows nothing, "replay" in one that is told again what was said; "renew" where the '
-        'gateway keeps the conversation, else "close"',
+        description='What happens when a session expires: "close" ends it; "renew" continues '
+        'in a new session that knows nothing; "replay" sends the conversation to '
+        'the new session first. Defaults to "renew" if the gateway keeps the '
+        'conversation, else to "close".',
     )
     on_lost: Literal["fail", "renew", "replay"] | None = Field(
         default=None,
-        description='the same when the model has lost the session, with "fail" for its end',
+        description='What happens when the model has lost the session: "fail" ends it; '
+        '"renew" and "replay" as for on_expiry. Defaults to "renew" if the '
+        'gateway keeps the conversation, else to "fail".',
     )
     replay_seed: Any = Field(
         default=None,
         repr=False,
-        description="replay by one message: text, or a table, with $transcript or $messages in it",
+        description="Replay in one message, made from this template: text or a table that "
+        "contains $transcript or $messages.",
     )
     transcript_turns: Count = Field(
-        default=100, description="turns of a conversation that are kept to be told to the model"
+        default=100, description="Maximum turns of a conversation kept for history or replay."
     )
     transcript_bytes: Bytes | None = Field(
         default=None,
-        description="the same in bytes, of which a model reads about four as a token; 65536 where "
-        "the gateway keeps the conversation, else 1048576",
+        description="Maximum bytes of these turns; a token is about four bytes. Defaults to "
+        "65536 if the gateway keeps the conversation, else to 1048576.",
     )
     retries: Annotated[Whole, Field(ge=0, le=100)] = Field(
-        default=3, description="how often a call that the model never saw is made again"
+        default=3, description="How often a call is retried that certainly never reached the model."
     )
     retry_seconds: Positive = Field(
-        default=0.5, description="longest wait before the first of these; it doubles with each"
+        default=0.5, description="Maximum wait before the first retry. It doubles with each retry."
     )
     retry_max_seconds: Positive = Field(
         default=8.0,
-        description="longest wait before any; a model that asks for more fails the turn",
+        description="Maximum wait before any retry. If AWS or the model asks for a longer "
+        "one, the turn fails.",
     )
     idle_seconds: Positive = Field(
-        default=600.0, description="a session unused for this long is closed at the model"
+        default=600.0, description="A session that is unused for this long is closed at the model."
     )
     session_seconds: Positive = Field(
-        default=1200.0, description="how long a session lasts where the model does not say"
+        default=1200.0, description="Lifetime of a session if the model does not state it."
     )
     expiry_margin_seconds: Seconds = Field(
-        default=5.0, description="a session counts as expired this long before it is"
+        default=5.0, description="How long before its expiry a session is treated as expired."
     )
     expiring_notice_seconds: Seconds = Field(
-        default=60.0, description="how long before that the client is told"
+        default=60.0, description="How long before that the client is warned with session.expiring."
     )
     close_seconds: Positive = Field(
-        default=10.0, description="time for the model to close a session"
+        default=10.0, description="Time for the model to close a session."
     )
-    log_events: Count = Field(default=4096, description="events kept for a client")
+    log_events: Count = Field(
+        default=4096, description="Maximum events kept for a client that resumes."
+    )
     log_bytes: Bytes = Field(
-        default=67_108_864, description="the same in bytes; more than twice aws.reply_bytes"
+        default=67_108_864,
+        description="Maximum bytes of these events. Must be more than twice aws.reply_bytes.",
     )
     log_seconds: Positive | None = Field(
         default=None,
-        description="how long they are kept; more than resume_seconds; 600, or with mode async "
-        "resume_seconds and the time that all turns of a session may take",
+        description="Maximum age of these events. Must be more than resume_seconds. Defaults "
+        "to 600 or, with mode async, to resume_seconds plus the longest time that "
+        "all turns of a session may take.",
     )
 
     request_ttl_seconds: Annotated[Whole, Field(ge=60, le=21_600)] = Field(
-        default=21_600, description="with mode async: how long a turn may wait for an instance"
+        default=21_600, description="Mode async: how long a turn may wait for an instance."
     )
     invocation_timeout_seconds: Annotated[Whole, Field(ge=1, le=3600)] = Field(
-        default=900, description="with mode async: how long the model may then work on it"
+        default=900, description="Mode async: how long the model may work on a turn."
     )
     input_location: S3Prefix | None = Field(
         default=None,
-        description="with mode async: where inputs are put, such as s3://my-bucket/inputs/; where "
-        "absent, the call carries them, up to 128000 bytes",
+        description="Mode async: S3 prefix for inputs, such as s3://my-bucket/inputs/. If "
+        "unset, the call carries the input, up to 128000 bytes.",
     )
     s3_output_path_extension: OutputPath | None = Field(
         default=None,
-        description="with mode async: where below its own path the endpoint puts replies, with "
-        "$session or $id in it",
+        description="Mode async: path for replies below the endpoint's output path. May "
+        "contain $session and $id.",
     )
     filename: OutputName | None = Field(
         default=None,
-        description="with mode async: what replies are called, such as $id.json; where absent, as "
-        "the platform does",
+        description="Mode async: file name of replies, which contains $id, such as $id.json. "
+        "If unset, SageMaker chooses it.",
     )
     notification_queue_url: EndpointUrl | None = Field(
         default=None,
-        description="with mode async: the queue that the endpoint's topics feed; where absent, "
-        "replies are looked for",
+        description="Mode async: URL of the SQS queue that is subscribed to the endpoint's "
+        "SNS topics. If unset, the gateway polls S3.",
     )
     poll_seconds: Positive = Field(
         default=1.0,
-        description="with mode async: how long after the first look for a reply the second is; it "
-        "doubles with each",
+        description="Mode async: interval between the first two polls for a reply. It doubles "
+        "with each poll.",
     )
     poll_max_seconds: Positive = Field(
         default=20.0,
-        description="with mode async: longest time between two; with a queue, the time",
+        description="Mode async: maximum interval between polls. With a queue, every interval "
+        "is this long.",
     )
     max_turns_awaited: Count = Field(
         default=1000,
-        description="with mode async: turns that may be submitted or waited for at once, of each "
-        "worker; those that are waited for are not among `max_turns_in_flight`",
+        description="Mode async: maximum turns that are submitted or awaited at once per "
+        "worker. Awaited turns don't count towards max_turns_in_flight.",
     )
 
     @model_validator(mode="before")

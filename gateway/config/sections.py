@@ -34,66 +34,75 @@ from gateway.security.principals import PrincipalLimits
 
 
 class ServerSettings(Section):
-    """``[server]``: the clients' side."""
+    """``[server]``: the port that clients connect to, and this process."""
 
     host: Host = Field(
-        default="127.0.0.1", description="address to listen on; without [auth], a loopback address"
+        default="127.0.0.1",
+        description="Address to listen on. Without [auth], it must be a loopback address.",
     )
     port: Whole = Field(
-        default=8080, ge=0, le=65_535, description="port to listen on; 0 takes a free one"
+        default=8080, ge=0, le=65_535, description="Port to listen on; 0 picks a free one."
     )
     workers: Count = Field(
         default=1,
-        description="processes that share the port; over one needs a store that they share too",
+        description="Number of processes that share the port. More than one requires a shared "
+        "store.",
     )
     replica: ReplicaName | None = Field(
         default=None,
-        description="how this process's name begins, in logs and among those that share a store; "
-        "with the host's name where absent",
+        description="Prefix of this process's name in logs and in the shared store. Defaults "
+        "to the host name.",
     )
     public_url: PublicUrl | None = Field(
         default=None,
-        description="address that browsers see, where a proxy is in front, such as "
-        "https://chat.example.com; its pages may connect",
+        description="URL that browsers use if a proxy is in front, such as "
+        "https://chat.example.com. Pages at its origin may connect.",
     )
     local_operator: bool = Field(
         default=False,
-        description="without [auth]: whether this machine's programs and pages are operators "
-        "(/operator, /v1/admin); never where a proxy passes others on",
+        description="Without [auth], makes programs and pages on this machine operators "
+        "(/operator, /v1/admin). Don't enable it behind a proxy on this machine: "
+        "its clients would be operators too.",
     )
     trusted_proxies: frozenset[AddressRange] = Field(
         default=frozenset(),
-        description="ranges of addresses of proxies, such as 127.0.0.1/32, whose Forwarded or "
-        "X-Forwarded-For, -Proto and -Host are believed",
+        description="Address ranges of proxies, such as 127.0.0.1/32, whose Forwarded or "
+        "X-Forwarded-For, -Proto and -Host headers are trusted.",
     )
     max_connections: Count = Field(
         default=10_000,
-        description="connections at once, of every kind and from the first byte on, of each worker",
+        description="Maximum open connections of every kind per worker, including those still "
+        "in a handshake.",
     )
     buffer_bytes: HeldBytes = Field(
         default=268_435_456,
-        description="what a worker may hold for its clients: event logs, conversations, messages "
-        "that wait or have come in part; over it, those who hold the most give way",
+        description="Maximum bytes that a worker holds for its clients: event logs, "
+        "conversations, queued messages and partly received messages. Beyond it, "
+        "the clients that hold the most are cut back first.",
     )
     open_timeout_seconds: Positive = Field(
-        default=10.0, description="time for a client to send session.open; raw, its first frame"
+        default=10.0,
+        description="Time for a client to send session.open or, on a raw connection, its "
+        "first frame.",
     )
     heartbeat_seconds: Positive = Field(
-        default=30.0, description="twice this long without a sign of life ends a connection"
+        default=30.0,
+        description="Heartbeat interval. A connection that is silent for twice this long is "
+        "closed.",
     )
     drain_seconds: Seconds = Field(
-        default=30.0, description="time for running turns to finish when the gateway shuts down"
+        default=30.0, description="Time for running turns to finish when the gateway shuts down."
     )
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
-        default="INFO", description="the least level that is logged"
+        default="INFO", description="Minimum level of log lines."
     )
     log_format: Literal["console", "json"] = Field(
-        default="console", description="log lines for people or for machines"
+        default="console", description='"console" for people, "json" for programs.'
     )
     log_turns: bool = Field(
         default=False,
-        description="log a line for each turn at INFO, not just at DEBUG, and with SageMaker's id "
-        "of its session",
+        description="Log a line for each turn at INFO instead of DEBUG, including SageMaker's "
+        "session id, which is a secret.",
     )
 
     @property
@@ -106,7 +115,8 @@ class KeySettings(Section):
     """``[auth.keys]``: API keys."""
 
     file: Path = Field(
-        description="file of names, digests, routes and limits; `session-gateway key add` writes it"
+        description="File of the keys' names, digests, routes and limits. `session-gateway "
+        "key add` writes it."
     )
 
 
@@ -128,32 +138,39 @@ Algorithm = Literal[
 class JwtSettings(Section):
     """``[auth.jwt]``: JSON Web Tokens of one issuer."""
 
-    issuer: Claim = Field(description="who makes them: their claim iss")
-    audience: Claim = Field(description="for whom they are: their claim aud")
+    issuer: Claim = Field(description="Required value of the `iss` claim.")
+    audience: Claim = Field(description="Required value of the `aud` claim.")
     jwks_url: KeysUrl | None = Field(
-        default=None, description="address of the issuer's public keys, a JWK set"
+        default=None,
+        description="URL of the issuer's public keys, a JWK Set. Set exactly one of jwks_url, "
+        "jwks_file and secret_file.",
     )
-    jwks_file: Path | None = Field(default=None, description="the same as a file")
+    jwks_file: Path | None = Field(
+        default=None, description="File with the issuer's public keys, a JWK Set."
+    )
     secret_file: Path | None = Field(
-        default=None, description="file of the secret that is shared with the issuer, for HS256"
+        default=None, description="File with the secret shared with the issuer, for HS256."
     )
     algorithms: tuple[Algorithm, ...] = Field(
         default=("RS256", "ES256", "EdDSA"),
         min_length=1,
-        description="the algorithms that may be used; with secret_file, HS256",
+        description="Accepted signature algorithms; with secret_file, HS256 only.",
     )
     leeway_seconds: Annotated[Seconds, Field(le=300)] = Field(
-        default=30.0, description="by how much the issuer's clock may differ"
+        default=30.0,
+        description="Tolerated difference between the issuer's clock and this machine's.",
     )
-    principal_claim: Claim = Field(default="sub", description="the claim that says whose it is")
+    principal_claim: Claim = Field(default="sub", description="Claim that names the principal.")
     routes_claim: Claim = Field(
         default="routes",
-        description="the claim with the routes that may be used; all where a token has none",
+        description="Claim that lists the routes the principal may use. A token without it "
+        "may use all routes.",
     )
     operator_claim: Claim | None = Field(
         default=None,
-        description="the claim that makes an operator: it is true, or has `operator` among its "
-        "words, as scope or groups may; without it no token does",
+        description="Claim that makes the principal an operator: either true, or a list or "
+        "space-separated string that contains `operator`, as in scope or groups. "
+        "If unset, no token does.",
     )
 
     @model_validator(mode="before")
@@ -181,7 +198,7 @@ KEYS = ("jwks_url", "jwks_file", "secret_file")
 
 
 class AuthSettings(Section):
-    """``[auth]``: who may come in. Without it, whoever reaches the gateway."""
+    """``[auth]``: authentication. Without it, everybody who can reach the gateway may use it."""
 
     keys: KeySettings | None = Field(default=None, description="API keys")
     jwt: JwtSettings | None = Field(default=None, description="JSON Web Tokens")
@@ -193,32 +210,44 @@ class AuthSettings(Section):
 
 
 class TlsSettings(Section):
-    """``[tls]``: TLS in this process. Both files are read again on SIGHUP and when they change."""
+    """``[tls]``: TLS in this process. Both files are reloaded when they change, and on SIGHUP."""
 
-    cert_file: Path = Field(description="certificate, and those between it and the root, as PEM")
-    key_file: Path = Field(description="its private key, as PEM, without a password")
+    cert_file: Path = Field(
+        description="Certificate chain as PEM: the certificate, then the intermediates."
+    )
+    key_file: Path = Field(description="Private key as PEM, without a passphrase.")
 
 
 class LimitSettings(Section):
-    """``[limits]``: what a principal may, where there is ``[auth]``, and what an address."""
+    """``[limits]``: limits per principal (with ``[auth]``) and per address."""
 
-    connections_per_principal: Count = Field(default=100, description="connections at once")
+    connections_per_principal: Count = Field(
+        default=100, description="Maximum open connections of a principal."
+    )
     connections_per_address: Count = Field(
         default=200,
-        description="WebSockets at once from one address, and twice as many sockets of every "
-        "kind; but for this machine's and trusted proxies'",
+        description="Maximum open WebSockets of an address; sockets of every kind may be "
+        "twice as many. This machine and trusted proxies are exempt.",
     )
     handshakes_per_second: Positive = Field(
         default=200.0,
-        description="connections that may come in a second from other machines, in all, a quarter "
-        "of them from one address, and half from one IPv6 /48; twice as many at once, half of them "
-        "kept for addresses that have had none for two seconds",
+        description="Maximum new connections per second from other machines, in total; a "
+        "quarter of that from one address, half of it from one IPv6 /48. Bursts "
+        "may be twice as large; half of a burst is reserved for IPv4 addresses "
+        "and IPv6 /48s without a handshake in the last two seconds.",
     )
-    sessions_per_principal: Count = Field(default=200, description="sessions at once")
+    sessions_per_principal: Count = Field(
+        default=200, description="Maximum open sessions of a principal."
+    )
     messages_per_second: Positive = Field(
-        default=20.0, description="messages of a principal in a second; twice as many at once"
+        default=20.0,
+        description="Maximum messages per second of a principal. Bursts may be twice as large.",
     )
-    bytes_per_second: PositiveBytes = Field(default=4_000_000.0, description="the same in bytes")
+    bytes_per_second: PositiveBytes = Field(
+        default=4_000_000.0,
+        description="Maximum message bytes per second of a principal. Bursts may be twice as "
+        "large.",
+    )
 
     @property
     def of_principals(self) -> PrincipalLimits:
@@ -232,60 +261,64 @@ class LimitSettings(Section):
 
 
 class MetricsSettings(Section):
-    """``[metrics]``: a port for Prometheus, apart from the clients'."""
+    """``[metrics]``: a separate port for Prometheus."""
 
-    host: Host = Field(default="127.0.0.1", description="address to listen on")
+    host: Host = Field(default="127.0.0.1", description="Address to listen on.")
     port: Annotated[Whole, Field(ge=0, le=65_535)] | None = Field(
         default=None,
-        description="port of GET /metrics, of all workers together; 0 takes a free one. Without it "
-        "that is at the clients' port, where this machine alone can reach it: one process without "
-        "[auth] and without a proxy",
+        description="Port of GET /metrics, for all workers together; 0 picks a free one. If "
+        "unset, GET /metrics is on the clients' port, and only where no other "
+        "machine can reach that: one process, without [auth] and without a proxy.",
     )
 
 
 class TraceSettings(Section):
-    """``[traces]``: where traces of turns go; needs the extra ``otel``."""
+    """``[traces]``: OpenTelemetry traces of turns. Requires the extra ``otel``."""
 
     endpoint: EndpointUrl = Field(
-        description="address of a collector for OTLP over HTTP, such as "
-        "http://127.0.0.1:4318/v1/traces; OTEL_EXPORTER_OTLP_HEADERS and so on are heeded"
+        description="URL of an OTLP/HTTP collector, such as http://127.0.0.1:4318/v1/traces. "
+        "Environment variables of the OpenTelemetry SDK, such as "
+        "OTEL_EXPORTER_OTLP_HEADERS, apply."
     )
     sample: Annotated[float, Field(ge=0, le=1)] = Field(
         default=1.0,
-        description="share of turns that are traced, of those whose client has not decided "
-        "against it",
+        description="Fraction of turns to trace, from 0 to 1. A turn that its client has "
+        "marked as not sampled is never traced.",
     )
 
 
 class StoreSettings(Section):
-    """``[store]``: where sessions live."""
+    """``[store]``: where sessions are stored."""
 
     kind: Literal["memory", "valkey"] = Field(
         default="memory",
-        description='"memory" of this process, or "valkey", which replicas share; Redis 7 will do',
+        description='"memory" keeps them in this process; "valkey" shares them between '
+        "replicas. Redis 7 or later works as well.",
     )
     url: StoreUrl | None = Field(
         default=None,
-        description="address of Valkey, such as valkey://127.0.0.1:6379/0; valkeys:// for TLS, "
-        "?cluster=true for a cluster",
+        description="URL of Valkey, such as valkey://127.0.0.1:6379/0. Use valkeys:// for TLS "
+        "and ?cluster=true for a cluster.",
     )
     password: SecretStr | None = Field(
-        default=None, description="of Valkey; best as GATEWAY_STORE__PASSWORD"
+        default=None,
+        description="Password for Valkey. Prefer the environment variable GATEWAY_STORE__PASSWORD.",
     )
     ca_file: Path | None = Field(
         default=None,
-        description="certificates of those who have signed Valkey's, where the system does not "
-        "know them",
+        description="CA certificates that signed Valkey's certificate, if the system does not "
+        "trust them already.",
     )
     encryption_key_file: Path | None = Field(
         default=None,
-        description="file of keys that encrypt what is kept, one a line, 32 bytes as Base64; the "
-        "first encrypts",
+        description="File of keys that encrypt what is stored: one per line, 32 bytes as "
+        "Base64. The first key encrypts, all of them decrypt.",
     )
     lease_seconds: Annotated[Positive, Field(ge=1)] = Field(
-        default=5.0, description="how soon the sessions of a dead replica are taken over"
+        default=5.0,
+        description="Time after which other replicas take over a dead replica's sessions.",
     )
-    max_sessions: Count = Field(default=10_000, description="sessions at once, of each replica")
+    max_sessions: Count = Field(default=10_000, description="Maximum sessions per replica.")
 
     @model_validator(mode="after")
     def _valkey_has_an_address(self) -> Self:
@@ -297,25 +330,25 @@ class StoreSettings(Section):
 
 
 class OpenAiSettings(Section):
-    """``[openai]``: OpenAI's API, under ``/openai/v1``."""
+    """``[openai]``: the OpenAI-compatible API under ``/openai/v1``."""
 
     keep_seconds: Positive = Field(
         default=86_400.0,
-        description="how long a response or a conversation can be asked for and gone on with; what "
-        "was said in it is kept in the store for so long",
+        description="How long a response or conversation can be retrieved and continued. Its "
+        "content is stored for that long.",
     )
     memory_bytes: Bytes = Field(
         default=268_435_456,
-        description='how much of that may be kept where the store is "memory"; what was not asked '
-        "for for longest makes room",
+        description="Maximum bytes of stored responses and conversations if the store is "
+        '"memory". The least recently used are evicted.',
     )
     conversation_turns: Count = Field(
         default=1000,
-        description="responses that may go on from each other, or that a conversation may have, "
-        "additions of its client included",
+        description="Maximum responses in a chain (`previous_response_id`) or conversation, "
+        "including items that the client adds.",
     )
     conversation_bytes: Bytes = Field(
-        default=16_777_216, description="the same in bytes, as they are kept"
+        default=16_777_216, description="Maximum bytes of a chain or conversation, as stored."
     )
 
 
@@ -327,66 +360,73 @@ class PageSettings(Section):
 
     enabled: bool = Field(
         default=True,
-        description="serve pages, and the files under /static that they and others are made of; "
-        "false leaves the gateway with its APIs alone",
+        description="Serve the pages and the files under /static, such as client.js. With "
+        "false, only the APIs remain.",
     )
     title: Annotated[str, Field(min_length=1, max_length=100)] = Field(
-        default="session-gateway", description="what the chat page is called"
+        default="session-gateway", description="Title of the chat page."
     )
     logo: Path | None = Field(
         default=None,
-        description="file of its logo, an SVG or a PNG of 262144 bytes at most; it is read again "
-        "on SIGHUP and when it changes",
+        description="File of the logo: SVG or PNG, at most 262144 bytes. Reloaded when it "
+        "changes, and on SIGHUP.",
     )
     welcome: PageText | None = Field(
-        default=None, description="a sentence or two that are shown before the first message"
+        default=None, description="Text shown before the first message."
     )
     examples: tuple[PageText, ...] = Field(
-        default=(), max_length=4, description="up to four messages to try, shown with these"
+        default=(),
+        max_length=4,
+        description="Up to four example messages, shown before the first message.",
     )
 
 
 class AwsSettings(Section):
-    """``[aws]``: the platform's side. Credentials come from AWS's usual chain."""
+    """``[aws]``: calls to AWS. Credentials come from the AWS SDK's default chain."""
 
-    region: Name | None = Field(default=None, description="region; AWS's usual chain where absent")
+    region: Name | None = Field(
+        default=None, description="AWS region. Defaults to what the AWS SDK finds."
+    )
     profile: Header | None = Field(
-        default=None, description="profile of the shared AWS configuration"
+        default=None, description="Profile in the shared AWS configuration files."
     )
     endpoint_url: EndpointUrl | None = Field(
         default=None,
-        description="address of SageMaker Runtime, to speak to something other than AWS",
+        description="URL to use for SageMaker Runtime instead of AWS's.",
     )
     s3_endpoint_url: EndpointUrl | None = Field(
-        default=None, description="the same of S3, where asynchronous routes have their objects"
+        default=None, description="URL to use for S3 (asynchronous routes) instead of AWS's."
     )
     sqs_endpoint_url: EndpointUrl | None = Field(
-        default=None, description="the same of SQS, where they have their notices"
+        default=None, description="URL to use for SQS (asynchronous routes) instead of AWS's."
     )
     transport: Literal["auto", "lean", "aiobotocore"] = Field(
         default="auto",
-        description='how to call the platform: by "aiobotocore", at a part of its cost by "lean", '
-        'or as "auto" decides: lean, but where there is a proxy or the AWS SDK is not as expected',
+        description='HTTP client for calls to SageMaker: "aiobotocore" is the AWS SDK, "lean" '
+        'the gateway\'s own at a fraction of the CPU time, and "auto" is "lean" '
+        "unless a proxy is configured or the SDK is not as expected.",
     )
     max_pool_connections: Count = Field(
-        default=1000, description="calls to the platform at once, of each worker"
+        default=1000, description="Maximum concurrent calls to AWS per worker."
     )
-    connect_timeout_seconds: Positive = Field(
-        default=5.0, description="time to connect to the platform"
-    )
+    connect_timeout_seconds: Positive = Field(default=5.0, description="Time to connect to AWS.")
     read_timeout_seconds: Positive = Field(
         default=70.0,
-        description="time for the model to answer, and to go on; AWS ends a call after 60",
+        description="Maximum wait for the next bytes of a reply, the first included. AWS ends "
+        "a call after 60 seconds.",
     )
     call_timeout_seconds: Positive = Field(
         default=120.0,
-        description="time for a call as a whole, with all of its reply; and as much before it for "
-        "a turn to wait for its place",
+        description="Maximum time for a call and its whole reply. Before it, a turn may wait "
+        "as long for a place at the endpoint.",
     )
     stream_timeout_seconds: Positive = Field(
-        default=600.0, description="time for a streamed reply; AWS ends one after 480"
+        default=600.0,
+        description="Maximum time for a streamed reply. AWS ends a stream after 480 seconds.",
     )
     stream_line_bytes: Bytes = Field(
-        default=1_048_576, description="longest line or event of a streamed reply"
+        default=1_048_576, description="Maximum bytes of a line or event in a streamed reply."
     )
-    reply_bytes: Bytes = Field(default=26_214_400, description="largest reply in one piece")
+    reply_bytes: Bytes = Field(
+        default=26_214_400, description="Maximum bytes of a reply that is not streamed."
+    )

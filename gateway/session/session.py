@@ -173,7 +173,7 @@ class Session:
     # The model's side
 
     def _start(self, event: on.Start) -> None:
-        """Open the session, at the model too if the route opens it at once."""
+        """Open the session, at the model too unless the route waits for the first message."""
         if event.told and not self.policy.can_be_told:
             raise UnexpectedEvent("this route's model can't be told what was said before")
         self.clients.start(event)
@@ -206,7 +206,7 @@ class Session:
         )
 
     def _model_says(self, event: UpstreamEvent) -> None:
-        """Go on as its life at the model says: send what waits, fail it, or end."""
+        """Continue as the second machine decides: send queued turns, fail them, or end."""
         self._heed(self.upstream.handle(event))
 
     def _heed(self, signs: tuple[Sign, ...]) -> None:
@@ -245,34 +245,34 @@ class Session:
         self._finish(close, failure.code)
 
     def _expire_running(self, event: on.TimerFired) -> None:
-        """End the session, or let the turn end first, before another takes its place."""
+        """End the session, or renew it after the turn has ended."""
         if self.policy.on_expiry is Recovery.NONE:  # else `_next` sees that it has expired
             self._model_says(event)
 
     # Turns
 
     def _send(self, message: wire.MessageSend) -> None:
-        """Accept the message, or say why not."""
+        """Accept or refuse the message."""
         self.clients.seen()
         self.turns.accept(message)
 
     def _send_ready(self, message: wire.MessageSend) -> None:
-        """Accept the message and send it, or say why not."""
+        """Accept the message and send it, or refuse it."""
         self._send(message)
         if self.turns.queue.waiting:
             self._next()
 
     def _send_late(self, message: wire.MessageSend) -> None:
-        """Refuse the message, since the session is ending; one that it has had is a duplicate."""
+        """Refuse the message, since the session is ending; report a known one as a duplicate."""
         if not self.turns.is_known(message):
             self.out.refuse(self._ended_by.code, self._ended_by.message, message.id)
 
     def _cancel(self, message: wire.MessageCancel) -> None:
-        """Remove the turn if it waits, close its request if it runs, else say what became of it."""
+        """Remove a queued turn, cancel the call of a running one, else report its status."""
         self.turns.cancel(message)
 
     def _cancel_retrying(self, message: wire.MessageCancel) -> None:
-        """The same; where it was the turn to be sent again, go on with the next one."""
+        """The same; if it was the turn to be retried, continue with the next one."""
         next_up = self.turns.queue.next_up
         self.turns.cancel(message)
         if self.turns.queue.next_up is not next_up:
@@ -280,7 +280,7 @@ class Session:
             self._next()
 
     def _send_again(self, _event: on.TimerFired) -> None:
-        """Send the turn again."""
+        """Retry the turn."""
         self._next()
 
     def _next(self) -> None:
@@ -306,15 +306,15 @@ class Session:
                 self._end_if_abandoned()
 
     def _parts(self, event: on.ReplyParts) -> None:
-        """Pass parts of the running turn's reply on."""
+        """Pass on parts of the running turn's reply."""
         self.turns.take_parts(event.turn, event.parts)
 
     def _submitted(self, event: on.Submitted) -> None:
-        """Wait for the reply to a turn that the model answers later."""
+        """Await the reply to a turn that was submitted asynchronously."""
         self.turns.submit(self.turns.at_model(event.turn), event.receipt)
 
     def _replied(self, event: on.ReplyEnded) -> None:
-        """End the turn with its reply, then go on with what the reply says of the session."""
+        """End the turn with its reply, then apply what the reply says about the session."""
         self.turns.complete(self.turns.at_model(event.turn), event.reply)
         if self.upstream.is_changed_by(event.reply):
             self._heed(self.upstream.handle(Replied(event.reply)))
@@ -322,7 +322,7 @@ class Session:
             self._next()
 
     def _failed(self, event: on.InvokeFailed) -> None:
-        """Send the turn again where that is safe, else end it; see to a session that is lost."""
+        """Retry the turn if that is safe, else end it; renew or end a lost session."""
         turn, failure = self.turns.at_model(event.turn), event.failure
         policy = self.policy
         lost = failure.code is ErrorCode.SESSION_LOST
@@ -348,7 +348,7 @@ class Session:
             self._next()
 
     def _cancelled(self, event: on.InvokeCancelled) -> None:
-        """End the turn as cancelled; where it was sent, only parts of its reply tell more."""
+        """End the turn as cancelled; its outcome depends on whether it was sent and answered."""
         self.turns.cancelled(self.turns.at_model(event.turn), event.outcome)
         self._next()
 
@@ -364,13 +364,13 @@ class Session:
         return (is_awaited or self.state in _AT_REST) and not self.upstream.closing
 
     def _hold(self, event: on.Hold) -> None:
-        """Begin nothing more at the model, or go on."""
+        """Pause new calls to the model, or resume them."""
         self.held = event.on
         if self.state is State.READY and self.turns.queue.waiting:
             self._next()
 
     def _adopted(self, event: on.Adopted) -> None:
-        """Begin again what was under way, with the clients that are still there."""
+        """Restart what was in progress, with the clients that are still connected."""
         self._set_up(event)
         self._heed(self.upstream.handle(event))
         if self.ending is not None:
@@ -383,7 +383,7 @@ class Session:
             self._end_if_abandoned()
 
     def _adopted_running(self, event: on.Adopted) -> None:
-        """Wait on for a reply that comes later; fail a turn of which nobody knows, and go on."""
+        """Keep awaiting an asynchronous reply; fail a turn whose call is gone, then continue."""
         turn = self.turns.running
         assert turn is not None  # noqa: S101 - it is at the model
         self._set_up(event)
@@ -395,7 +395,7 @@ class Session:
             self._failed(on.InvokeFailed(turn.number, GATEWAY_LOST))
 
     def _adopted_closing(self, event: on.Adopted) -> None:
-        """End the turn that is at the model as the session's end says, and close."""
+        """End the running turn as the reason for closing requires, and close."""
         self._set_up(event)
         turn = self.turns.running
         if turn is not None:
@@ -403,12 +403,12 @@ class Session:
         self._heed(self.upstream.handle(event))
 
     def _adopted_ended(self, event: on.Adopted) -> None:
-        """Keep the last events for the clients, and close again what was being closed."""
+        """Keep the last events for clients, and repeat the close that was in progress."""
         self._set_up(event)
         self._heed(self.upstream.handle(event))
 
     def _forgotten(self, _event: on.Forgotten) -> None:
-        """End the session: what the model was sent is not known."""
+        """End the session: it is not known what the model was sent."""
         self._end("lost")
 
     def _set_up(self, event: on.Adopted) -> None:
@@ -424,20 +424,20 @@ class Session:
     # The end
 
     def _close(self, _message: wire.SessionClose) -> None:
-        """End the session as the client asks."""
+        """End the session at the client's request."""
         self._end("client")
 
     def _evict(self, _event: on.Evict) -> None:
-        """End the session as if its client had asked for it."""
+        """End the session as if its client had asked."""
         self._end("operator")
 
     def _drain(self, event: on.Drain) -> None:
-        """Let the turn at the model finish, unless time is up; nothing new is begun."""
+        """Let the running turn finish unless time is up; start nothing new."""
         self.drained = True
         self._end("operator", finish_turn=not event.force)
 
     def _drain_closing(self, event: on.Drain) -> None:
-        """Let it close; where time is up, cancel the turn that is still at the model."""
+        """Let it close; if time is up, cancel the running turn."""
         self.drained = True
         turn = self.turns.running
         if event.force and turn is not None:
@@ -468,13 +468,13 @@ class Session:
         self._model_says(event)
 
     def _cancelled_closing(self, event: on.InvokeCancelled) -> None:
-        """End the turn as the session's end says, and close."""
+        """End the turn as the reason for closing requires, and close."""
         if self.turns.running is not None:
             self.turns.cut(self.turns.at_model(event.turn), self._ended_by, event.outcome)
         self._model_says(event)
 
     def _give_up(self, _event: on.TimerFired) -> None:
-        """Wait no longer for the model."""
+        """Stop waiting for the model."""
         turn = self.turns.running
         if turn is not None:
             self.turns.cut(turn, self._ended_by)
@@ -500,7 +500,7 @@ class Session:
         self._forget(None)
 
     def _forget(self, _event: object) -> None:
-        """Nobody has come back for the last events."""
+        """Forget the session: no client has come back for the last events."""
         self.state = State.CLOSED
         self.out.clear_timers()
         self.out.do(do.Forget())
@@ -513,13 +513,13 @@ class Session:
     # The client's side
 
     def _attach(self, event: on.Attached) -> None:
-        """Go on over the new connection, from the event that the client has."""
+        """Continue on the new connection, after the last event that the client has."""
         self._catch_up(event.last_event, shared=self.clients.shared)
         self.clients.take_over(event, self.upstream.expires_at)
         self._go_on_with(event.client)
 
     def _subscribe(self, event: on.Subscribed) -> None:
-        """Let a client read from the event that it has, or from here on."""
+        """Let a client read along, after the last event that it has or from now on."""
         last = event.last_event
         self._catch_up(self.out.last if last is None else last, shared=True)
         self.clients.subscribe(event.client, self.out.last if last is None else last)
@@ -543,7 +543,7 @@ class Session:
             self.out.clear_timer(Timer.DETACHED)
 
     def _confirm(self, _event: on.Confirmed) -> None:
-        """Let no key but the newest be good."""
+        """Invalidate all resume keys but the newest."""
         self.clients.confirm()
 
     def _acknowledge(self, message: wire.EventAck) -> None:
@@ -551,27 +551,27 @@ class Session:
         self.clients.acknowledge(message)
 
     def _acknowledge_ended(self, message: wire.EventAck) -> None:
-        """Forget the events that the client has, and the session when it has all."""
+        """Forget the events that the client has, and the session once it has all of them."""
         self.clients.acknowledge(message)
         if message.event == self.out.last:
             self._forget(None)
 
     def _written(self, event: on.Written) -> None:
-        """Forget the events that were written, where no client can come back for them."""
+        """Forget events that were written, if no client can come back for them."""
         self.clients.written(event)
 
     def _detached(self, event: on.Detached) -> None:
-        """Go on without a client, as long as one may come back."""
+        """Continue without a client while one may come back."""
         self.clients.leave(event.client)
         self.clients.await_one()
 
     def _detached_ready(self, event: on.Detached) -> None:
-        """The same, or end where nobody can come back."""
+        """The same, or end the session if no client can come back."""
         self.clients.leave(event.client)
         self._end_if_abandoned()
 
     def _detached_late(self, event: on.Detached) -> None:
-        """Keep the last events for when the client comes back."""
+        """Keep the last events for a client that comes back."""
         self.clients.leave(event.client)
 
     def _end_if_abandoned(self) -> None:
@@ -581,15 +581,15 @@ class Session:
             self.clients.await_one()
 
     def _abandoned(self, _event: on.TimerFired) -> None:
-        """End what nobody uses; one that a client has spoken to meanwhile has more time."""
+        """End the session that its client has left, unless it was used meanwhile."""
         if not self.turns.queue.waiting:  # as they do where it is to move
             self._end_if_abandoned()
 
     def _abandoned_busy(self, _event: on.TimerFired) -> None:
-        """Let the turns that were accepted finish first."""
+        """Let accepted turns finish first."""
 
     def _idle(self, _event: on.TimerFired) -> None:
-        """End a session that was unused for too long."""
+        """End a session that has been idle for too long."""
         ends = self.used_at + self.policy.idle_seconds
         if self.out.now >= ends:
             self._end("idle")
@@ -597,11 +597,11 @@ class Session:
             self.out.set_timer(Timer.IDLE, ends)
 
     def _not_idle(self, _event: on.TimerFired) -> None:
-        """It is in use."""
+        """Wait again: the session is in use."""
         self.out.set_timer(Timer.IDLE, self.out.now + self.policy.idle_seconds)
 
     def _ignore(self, _event: SessionEvent) -> None:
-        """Nothing is left to do."""
+        """Do nothing."""
 
 
 _action_of: Callable[[tuple[State, Any]], Callable[[Session, Any], None] | None] = {

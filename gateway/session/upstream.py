@@ -177,7 +177,7 @@ class Upstream:
         self.renewal = Renewal(Recovery.REPLAY, None, branches=True)
 
     def _acquire(self, event: Prepare) -> Signs:
-        """Ask for a session if a turn waits that needs one; else the turn may go."""
+        """Ask the model for a session if the queued turn needs one, else let the turn go."""
         if not event.wanted:
             return USABLE
         if self._policy.opening is Opening.CALL:
@@ -187,7 +187,7 @@ class Upstream:
         return USABLE
 
     def _replace(self, event: Prepare) -> Signs:
-        """It has expired: see to another, or the conversation is over."""
+        """It has expired: get another one, or end the conversation."""
         return self._expire() or self._acquire(event)
 
     def _open(self, _event: object = None) -> Signs:
@@ -197,7 +197,7 @@ class Upstream:
         return ()
 
     def _opened(self, event: on.Opened) -> Signs:
-        """Use it, after it has been told what one that is gone knew."""
+        """Use it, after replaying the conversation if there is one to replay."""
         self.retries = 0
         acquired = self._use(event.model)
         if self._out.now >= self.use_until:
@@ -220,7 +220,7 @@ class Upstream:
         return Acquired(renewed=renewal is not None and not renewal.branches)
 
     def _open_failed(self, event: on.OpenFailed) -> Signs:
-        """Try again in a while, where that may help."""
+        """Retry after a wait if that may help."""
         if self._retry_later(Timer.RETRY_OPEN, event.failure):
             return ()
         self.retries = 0
@@ -237,7 +237,7 @@ class Upstream:
     # In use
 
     def _replied(self, event: Replied) -> Signs:
-        """Take in what the reply to a turn says of the session."""
+        """Apply what the reply to a turn says about the session."""
         return self._take_in(event.reply)
 
     def _take_in(self, reply: ModelReply) -> Signs:
@@ -252,7 +252,7 @@ class Upstream:
         return ()
 
     def _lost(self, event: Lost) -> Signs:
-        """The next turn gets another one, or the conversation is over."""
+        """Get another one for the next turn, or end the conversation."""
         if event.recovery is Recovery.NONE:
             self._drop_model()
             return (Gone("lost"),)
@@ -260,7 +260,7 @@ class Upstream:
         return ()
 
     def _expire(self, _event: object = None) -> Signs:
-        """Close it, and let the next turn get another; or the conversation is over."""
+        """Close it and get another one for the next turn, or end the conversation."""
         if self._policy.on_expiry is Recovery.NONE:
             return (Gone("expired"),)
         self._close_model()
@@ -269,11 +269,11 @@ class Upstream:
         return ()
 
     def _expire_unused(self, _event: on.TimerFired) -> Signs:
-        """It has expired before it could be used: the next would be no better."""
+        """Give up: it has expired before it could be used, and so would the next."""
         return (Gone("expired"),)
 
     def _warn(self, _event: on.TimerFired) -> Signs:
-        """Tell the client that it is about to expire."""
+        """Warn the client that it is about to expire."""
         ends = rfc3339(self.ends_at)
         self._out.emit(wire.SessionExpiring(event=self._out.last + 1, expires_at=ends))
         return ()
@@ -291,7 +291,7 @@ class Upstream:
     # Renewal
 
     def _replay(self, _event: object = None) -> Signs:
-        """Tell the new session the next of what the old one knew; when that is all, use it."""
+        """Replay the next turn to the new session; after the last one, use it."""
         renewal = self.renewal
         assert renewal is not None  # noqa: S101 - it is what is replayed
         if renewal.steps is None:
@@ -320,7 +320,7 @@ class Upstream:
         self.state = Life.ABSENT if self.model is None else Life.OPEN
 
     def _step_replied(self, event: on.ReplyEnded) -> Signs:
-        """Go on with the replay; its replies are for nobody."""
+        """Continue the replay; its replies are dropped."""
         renewal = self._step_ended(event.turn)
         signs = self._take_in(event.reply)
         if any(isinstance(sign, Gone) for sign in signs):
@@ -331,7 +331,7 @@ class Upstream:
         return (*signs, *self._replay())
 
     def _step_failed(self, event: on.InvokeFailed) -> Signs:
-        """Try again where that is safe, now or with the next turn; else the session is over."""
+        """Retry if that is safe, now or with the next turn; else end the session."""
         self._step_ended(event.turn)
         failure = event.failure
         if self._retry_later(Timer.RETRY_REPLAY, failure):
@@ -363,14 +363,14 @@ class Upstream:
     # The end
 
     def _release(self, event: Release) -> Signs:
-        """Close it, after the turn that is at the model."""
+        """Close it after the running turn."""
         if event.busy:
             self.state = Life.STOPPING
             return ()
         return self._wind_up()
 
     def _stop(self, _event: Release) -> Signs:
-        """Cancel a replay; wait for what the model opens."""
+        """Cancel the replay; wait for the session that is being opened."""
         self.state = Life.STOPPING
         if self.renewal is not None and self.renewal.step is not None:
             self._out.do(do.CancelInvoke(self.renewal.step))
@@ -418,66 +418,66 @@ class Upstream:
         self._out.do(do.CloseSession(model))
 
     def _close_ended(self, event: on.CloseEnded) -> Signs:
-        """That was all, if no other is being closed."""
+        """Finish, unless another one is still being closed."""
         self.closing -= {event.model.id}
         return self._wind_up()
 
     def _close_ended_aside(self, event: on.CloseEnded) -> Signs:
-        """One that another has replaced, or that came too late, is closed."""
+        """Note that a replaced or late session is closed."""
         self.closing -= {event.model.id}
         return ()
 
     # In another process
 
     def _close_again(self, _event: on.Adopted) -> Signs:
-        """Close again what was being closed: nobody hears of the end of that."""
+        """Repeat the close that was in progress: its result is lost."""
         for model_id in sorted(self.closing):
             self._out.do(do.CloseSession(ModelSession(model_id)))
         return ()
 
     def _open_again(self, event: on.Adopted) -> Signs:
-        """Ask the model for a session once more."""
+        """Ask the model for a session again."""
         self._close_again(event)
         return self._open()
 
     def _wait_again(self, event: on.Adopted) -> Signs:
-        """Wait on; but begin a replay anew."""
+        """Keep waiting, or start a replay anew."""
         if Timer.RETRY_REPLAY in self._out.timers:
             self._out.clear_timer(Timer.RETRY_REPLAY)
             return self._replay_again(event)
         return self._close_again(event)
 
     def _replay_again(self, event: on.Adopted) -> Signs:
-        """Tell another session all of it: half a context is none."""
+        """Replay everything to another session: half a context is useless."""
         self._close_again(event)
         self._drop_replay()
         return USABLE
 
     def _stop_again(self, event: on.Adopted) -> Signs:
-        """Close what is open; what was under way is over."""
+        """Close what is open; calls in progress are gone."""
         self._close_again(event)
         return self._wind_up()
 
     def _give_up(self, _event: GiveUp) -> Signs:
-        """Close it without waiting for what is under way."""
+        """Close it without waiting for calls in progress."""
         self._close_model()
         self.state = Life.CLOSED
         return ()
 
     def _opened_late(self, event: on.Opened) -> Signs:
-        """Close what the model has opened for nobody."""
+        """Close a session that the model opened too late."""
         self._close(event.model)
         return ()
 
     def _replied_late(self, event: on.ReplyEnded) -> Signs:
-        """Close what a reply has opened for nobody."""
+        """Close a session that a reply opened too late."""
         new = event.reply.new_session
         if new is not None and not event.reply.session_closed:
             self._close(new)
         return ()
 
     def _ignore(self, _event: object) -> Signs:
-        """Nothing is left to do."""
+        """Do nothing."""
         return ()
 
 

@@ -39,72 +39,71 @@ class Family(NamedTuple):
 _ROUTE = ("route",)
 
 FAMILIES = (
-    Family("build_info", "gauge", "Processes that were asked, by version.", ("version",)),
+    Family("build_info", "gauge", "Processes that answered this scrape, by version.", ("version",)),
     # Connections
     Family(
         "connections",
         "gauge",
-        "WebSockets that are open; OpenAI's have no route.",
+        "Open WebSockets. Those of OpenAI's API have no route.",
         ("route", "protocol"),
     ),
     Family(
         "connections_closed",
         "counter",
-        'WebSockets that have ended, by close code; "other" for those that clients made up.',
+        'Closed WebSockets, by close code; "other" for codes that clients made up.',
         ("route", "code"),
     ),
-    Family("http_requests", "counter", "Answers of the HTTP API, by status.", ("status",)),
+    Family("http_requests", "counter", "Responses of the HTTP API, by status.", ("status",)),
     Family(
         "messages_refused",
         "counter",
-        "Messages, openings and handshakes that an error was the answer to, by its code.",
+        "Messages, openings and handshakes answered with an error, by its code.",
         ("route", "code"),
     ),
     Family(
         "limits_hit",
         "counter",
-        "How often a setting was in somebody's way, by its name.",
+        "How often a limit was hit, by the name of its setting.",
         ("limit",),
     ),
     # Sessions
     Family(
         "sessions",
         "gauge",
-        "Sessions by state, and whether their client is connected.",
+        "Sessions, by state and by whether their client is connected.",
         ("route", "state", "attached"),
     ),
-    Family("sessions_opened", "counter", "Sessions that clients were told of.", _ROUTE),
-    Family(
-        "sessions_ended", "counter", "Sessions that have ended, by reason.", ("route", "reason")
-    ),
+    Family("sessions_opened", "counter", "Sessions opened for clients.", _ROUTE),
+    Family("sessions_ended", "counter", "Sessions ended, by reason.", ("route", "reason")),
     Family(
         "sessions_renewed",
         "counter",
-        "Sessions at the model that another has taken the place of, by reason, and by what that "
-        "knows: nothing (lost), all (replayed) or the newest (partial).",
+        "Sessions at the model that were replaced, by reason and by what the new one "
+        "knows of the conversation: nothing (lost), all (replayed) or the newest part "
+        "(partial).",
         ("route", "reason", "context"),
     ),
-    Family("log_bytes", "gauge", "What the event logs of sessions hold.", _ROUTE),
-    Family("buffer_bytes", "gauge", "What counts towards server.buffer_bytes."),
-    Family("buffer_limit_bytes", "gauge", "server.buffer_bytes."),
+    Family("log_bytes", "gauge", "Bytes in the event logs of sessions.", _ROUTE),
+    Family("buffer_bytes", "gauge", "Bytes that count towards server.buffer_bytes."),
+    Family("buffer_limit_bytes", "gauge", "The setting server.buffer_bytes."),
     # Turns
     Family(
         "turns",
         "counter",
-        "Turns that have ended, by status; by error code where they failed, and by whether the "
-        "model has seen them where they did not complete.",
+        "Turns ended, by status; failed ones by error code, and all that did not complete "
+        "by whether the model saw them.",
         ("route", "status", "error", "outcome"),
     ),
     Family(
         "deltas",
         "counter",
-        "Parts of replies that were passed on, counted when their turn ends.",
+        "Parts of streamed replies passed on, counted when their turn ends.",
         _ROUTE,
     ),
     Family(
         "turn_duration_seconds",
         "histogram",
-        "From a message's acceptance until the end of its turn could be read. It is the sum of the "
+        "Time from accepting a message until its message.done can be read. The sum of the "
         "next three.",
         _ROUTE,
         TURNS,
@@ -112,85 +111,90 @@ FAMILIES = (
     Family(
         "turn_queued_seconds",
         "histogram",
-        "Of that, waiting for other turns of the session, and for the session to be opened.",
+        "Part of turn_duration_seconds: waiting for earlier turns of the session and for the "
+        "session to be opened.",
         _ROUTE,
         TURNS,
     ),
     Family(
         "turn_upstream_seconds",
         "histogram",
-        "Of that, from when it was to be sent to the model until the end of the reply, waiting for "
-        "a place and further tries included; of turns that were sent.",
+        "Part of turn_duration_seconds: from the first attempt to send the turn to the end of "
+        "the reply, including retries and waiting for a place at the endpoint. Only turns that "
+        "were sent.",
         _ROUTE,
         TURNS,
     ),
     Family(
         "turn_gateway_seconds",
         "histogram",
-        "Of that, all else: what the gateway takes itself, and its store.",
+        "Part of turn_duration_seconds: everything else, that is the gateway and its store.",
         _ROUTE,
         MOMENTS,
     ),
     Family(
         "turn_first_delta_seconds",
         "histogram",
-        "From a message's acceptance to the first part of its reply, where it came in parts.",
+        "Time from accepting a message to the first part of a streamed reply.",
         _ROUTE,
         TURNS,
     ),
-    Family("turns_queued", "gauge", "Turns that wait in their sessions.", _ROUTE),
+    Family("turns_queued", "gauge", "Turns waiting in their sessions.", _ROUTE),
     Family(
-        "turns_awaited", "gauge", "Turns that were submitted, whose reply is waited for.", _ROUTE
+        "turns_awaited", "gauge", "Turns submitted asynchronously whose reply is awaited.", _ROUTE
     ),
     # The endpoint
-    Family("turns_waiting", "gauge", "Turns that wait for a place at the endpoint.", _ROUTE),
+    Family("turns_waiting", "gauge", "Turns waiting for a place at the endpoint.", _ROUTE),
     Family("turns_in_flight", "gauge", "Turns at the endpoint.", _ROUTE),
     Family(
-        "turns_in_flight_limit", "gauge", "How many may be there now; the limit adapts.", _ROUTE
+        "turns_in_flight_limit",
+        "gauge",
+        "Current limit of turns at the endpoint; it adapts.",
+        _ROUTE,
     ),
     Family(
         "place_wait_seconds",
         "histogram",
-        "How long turns have waited for a place, of those that had to, whether they got one or "
-        "not.",
+        "Time that turns waited for a place at the endpoint; only those that had to, with "
+        "or without success.",
         _ROUTE,
         TURNS,
     ),
     Family(
         "breaker_open",
         "gauge",
-        "Breakers that keep turns from the endpoint now: 1 in each process.",
+        "Processes whose circuit breaker is open.",
         _ROUTE,
     ),
     Family(
         "call_failures",
         "counter",
-        "Calls to the platform that have failed: open, turn or close.",
+        "Failed calls to AWS: open, turn or close.",
         ("route", "call", "error"),
     ),
     # The store
-    Family("store_up", "gauge", "Stores that answer: 1 in each process, none without a store."),
+    Family("store_up", "gauge", "Processes whose store answers. Absent without a store."),
     Family(
         "store_round_trip_seconds",
         "histogram",
-        "Round trips to the store that replicas share; commands that go together are one.",
+        "Round trips to the shared store. Pipelined commands count as one.",
         (),
         MOMENTS,
     ),
-    Family("store_commands", "counter", "Commands that the store was sent."),
-    Family("store_failures", "counter", "Commands that the store has not answered."),
+    Family("store_commands", "counter", "Commands sent to the store."),
+    Family("store_failures", "counter", "Commands that the store did not answer."),
     # The process
     Family(
         "event_loop_delay_seconds",
         "histogram",
-        "How late the event loop is, four times a second: everything else waits as long.",
+        "Lag of the event loop, sampled four times a second. Everything else waits as long.",
         (),
         MOMENTS,
     ),
-    Family("draining", "gauge", "Processes that are about to stop."),
+    Family("draining", "gauge", "Processes that are draining."),
     Family("process_cpu_seconds", "counter", "CPU time."),
-    Family("process_resident_memory_bytes", "gauge", "Memory."),
-    Family("process_open_fds", "gauge", "Open files, of which each connection is one."),
+    Family("process_resident_memory_bytes", "gauge", "Resident memory."),
+    Family("process_open_fds", "gauge", "Open file descriptors; each connection is one."),
 )
 
 BY_NAME = {family.name: family for family in FAMILIES}

@@ -48,18 +48,22 @@ CONFIGURATION = ROOT / "docs" / "configuration.md"
 INTRODUCTION = """\
 # Configuration
 
-Settings come from one TOML file (`--config`, else `gateway.toml` in the working directory), from
-the environment and from flags. A flag wins over the environment, that over the file, that over the
-default. In the environment a setting is `GATEWAY_SECTION__KEY`, such as `GATEWAY_SERVER__PORT` or
-`GATEWAY_ROUTES__CHAT__IDLE_SECONDS`.
+Settings come from command-line flags, environment variables and one TOML file, in this order of
+precedence; then defaults apply. The file is the one named by `--config`, else `gateway.toml` in the
+working directory. The environment variable of a setting is `GATEWAY_SECTION__KEY`, such as
+`GATEWAY_SERVER__PORT` or `GATEWAY_ROUTES__CHAT__IDLE_SECONDS`.
 
-`session-gateway check` says what is wrong, with the line of the file, and looks for the region, the
-profile, the credentials and the keys of tokens as `serve` would: run it on the same machine, as the
-same user. Where they are not to be had, as in a build, `--offline` leaves out what other machines
-are asked for. Its exit code is 2 where the gateway can't work so; a warning leaves it 0. With
-`--live` it also tries each route, which invokes the models, and ends with 1 where something fails;
-see [troubleshooting](troubleshooting.md). All commands end with 2 for wrong use or a wrong
-configuration, and with 1 where something has failed. `session-gateway init` writes a first file.
+`session-gateway init` writes a first file. `session-gateway check` reports mistakes with their
+line, and looks for the region, the profile, the credentials and the token issuer's keys as `serve`
+would: run it on the same machine and as the same user.
+
+- `--offline` skips every check that needs another machine, for example in a build.
+- `--live` also tries each route, which invokes the models; see
+  [troubleshooting](troubleshooting.md).
+
+Every command exits with 2 if it was used wrongly or if the configuration is wrong, and with 1 if
+something else failed. `check` exits with 0 if there are only warnings, and with 1 if a route fails
+with `--live`.
 
 Times are in seconds, sizes in bytes.
 """
@@ -67,18 +71,18 @@ Times are in seconds, sizes in bytes.
 PROFILE = """
 ## A session profile of your own
 
-In place of a name, `session` may be a table:
+Instead of a profile's name, `session` may be a table that describes your container:
 
 ```toml
 [routes.chat.session]
 opening = "call"                         # "turn": the first message opens it; "none": no sessions
 open_body = { op = "open" }
 close_body = { op = "close" }
-session_id_key = "conversation"          # where JSON bodies carry the id too; left out: nowhere
-lost = ["unknown conversation"]          # what its errors say, in lower case, of a lost session
-perhaps_lost = ["failed"]                # what they say then, but of other faults too
-full = ["too many conversations"]        # and when it has no room for another
-statuses = [404, 503]                    # the statuses of errors that are read for these
+session_id_key = "conversation"          # key of the id in JSON bodies; omit it if there is none
+lost = ["unknown conversation"]          # error texts, in lower case, that mean: session lost
+perhaps_lost = ["failed"]                # error texts that other failures share with a lost session
+full = ["too many conversations"]        # error texts that mean: no room for another session
+statuses = [404, 503]                    # error statuses whose texts are searched for these
 ```
 """
 
