@@ -28,7 +28,7 @@ from tests.support.timing import UNIT
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "guarantees.md"
 KEYS = {"AWS_ACCESS_KEY_ID": "local", "AWS_SECRET_ACCESS_KEY": "local-secret"}
-HEAD = "| where it breaks | what the client hears | what comes of it |\n| --- | --- | --- |\n"
+HEAD = "| where it breaks | what the client receives | result |\n| --- | --- | --- |\n"
 
 CONFIG = """
 [server]
@@ -86,7 +86,7 @@ AFTER_DELTA = Break("down", "message.delta", "after", 1)
 
 CLIENT = (
     Case("before the handshake", (Break("up", "handshake"),)),
-    Case("in the middle of the handshake's answer", (Break("down", "handshake", "middle"),)),
+    Case("in the middle of the handshake response", (Break("down", "handshake", "middle"),)),
     Case("after the handshake", (Break("down", "handshake", "after"),)),
     Case("in the middle of `session.open`", (Break("up", "session.open", "middle"),)),
     Case("before `session.opened`", (Break("down", "session.opened"),)),
@@ -105,7 +105,7 @@ CLIENT = (
     Case("after the last delta", (Break("down", "message.delta", "after", 3),)),
     Case("reset after delta 1", (Break("down", "message.delta", "after", 1, "reset"),)),
     Case(
-        "silent after delta 1, and the client takes over from itself",
+        "silence after delta 1; the client takes over its own session",
         (Break("down", "message.delta", "after", 1, "stall"),),
         stalls=True,
     ),
@@ -121,12 +121,12 @@ CLIENT = (
         (AFTER_DELTA, Break("down", "session.resumed", "middle")),
     ),
     Case(
-        "after delta 1, then after `session.resumed`; the old key is shown",
+        "after delta 1, then after `session.resumed`; the client uses the old key",
         (AFTER_DELTA, Break("down", "session.resumed", "after")),
         forgets_key=frozenset({3}),
     ),
     Case(
-        "after `message.done`, then after the first message; the old key is shown",
+        "after `message.done`, then after the first message; the client uses the old key",
         (Break("down", "message.done", "after"), Break("down", "pong", "after")),
         forgets_key=frozenset({3}),
         pings=True,
@@ -140,30 +140,30 @@ CLIENT = (
 PLATFORM = (
     Case("connection refused for a while", unplugged=0.05),
     Case("throttled twice", fault={"error": "ThrottlingException", "times": 2}),
-    Case("the model not ready, twice", fault={"error": "ModelNotReadyException", "times": 2}),
-    Case("the platform unavailable", fault={"error": "ServiceUnavailable"}),
-    Case("cut before the request is written", platform=(Break("up", "turn"),)),
-    Case("cut before the request is written whole", platform=(Break("up", "turn", "middle"),)),
-    Case("cut when the request is written", platform=(Break("up", "turn", "after"),)),
-    Case("cut before a reply in parts begins", platform=(Break("down", "turn begin"),)),
-    Case("cut before a reply in one piece", platform=(Break("down", "turn begin"),), stream=False),
+    Case("model not ready, twice", fault={"error": "ModelNotReadyException", "times": 2}),
+    Case("SageMaker unavailable", fault={"error": "ServiceUnavailable"}),
+    Case("cut before the request", platform=(Break("up", "turn"),)),
+    Case("cut in the middle of the request", platform=(Break("up", "turn", "middle"),)),
+    Case("cut after the request", platform=(Break("up", "turn", "after"),)),
+    Case("cut before a streamed reply", platform=(Break("down", "turn begin"),)),
+    Case("cut before an unstreamed reply", platform=(Break("down", "turn begin"),), stream=False),
     Case(
-        "cut in the middle of a reply in one piece",
+        "cut in the middle of an unstreamed reply",
         platform=(Break("down", "turn reply", "middle"),),
         stream=False,
     ),
     Case(
-        "cut in the middle of the head of a reply in one piece",
+        "cut in the middle of an unstreamed reply's headers",
         platform=(Break("down", "turn begin", "middle"),),
         stream=False,
     ),
     Case(
-        "reset before a reply in one piece",
+        "reset before an unstreamed reply",
         platform=(Break("down", "turn begin", "before", 0, "reset"),),
         stream=False,
     ),
     Case(
-        "silence in place of a reply in one piece",
+        "silence instead of an unstreamed reply",
         platform=(Break("down", "turn begin", "before", 0, "stall"),),
         stream=False,
     ),
@@ -173,9 +173,7 @@ PLATFORM = (
     ),
     Case("cut in the middle of part 2", platform=(Break("down", "turn part", "middle", 2),)),
     Case("reset before part 2", platform=(Break("down", "turn part", "before", 2, "reset"),)),
-    Case(
-        "silence in place of part 2", platform=(Break("down", "turn part", "before", 2, "stall"),)
-    ),
+    Case("silence instead of part 2", platform=(Break("down", "turn part", "before", 2, "stall"),)),
     *(
         Case(
             f"the stream fails after 2 parts ({mode})",
