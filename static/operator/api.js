@@ -39,7 +39,7 @@ export class Api {
       answer = await fetch(this.base + path, { ...options, headers, cache: "no-store" });
     } catch (error) {
       if (options.signal?.aborted) throw error;
-      throw new Problem(0, "The gateway does not answer.");
+      throw new Problem(0, "The gateway did not respond.");
     }
     if (!answer.ok) throw new Problem(answer.status, await detailOf(answer));
     return answer;
@@ -89,6 +89,6 @@ async function detailOf(answer) {
   try {
     return (await answer.json()).detail;
   } catch {
-    return `The gateway answers ${answer.status}.`;
+    return `The gateway responded with status ${answer.status}.`;
   }
 }

@@ -52,7 +52,7 @@ export class Feed extends EventTarget {
         this.become("live");
         this.dispatchEvent(new CustomEvent("overview", { detail: overview }));
       }
-      if (this.under === under) this.lose("The gateway has ended the connection.");
+      if (this.under === under) this.lose("The gateway closed the connection.");
     } catch (error) {
       if (this.under !== under) return; // it was begun again
       const status = error instanceof Problem ? error.status : 0;

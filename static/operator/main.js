@@ -43,26 +43,26 @@ const sessions = new Sessions(api, announce);
 
 const throughput = new Plot({
   title: "Throughput",
-  unit: "turns that end in a second",
-  names: ["Turns a second"],
+  unit: "turns ended per second",
+  names: ["Turns per second"],
   format: fine,
 });
 const inFlight = new Plot({
   title: "Turns",
-  unit: "at the model, and waiting",
+  unit: "at the model and waiting",
   names: ["In flight", "Waiting"],
   format: count,
 });
 const firstPart = new Plot({
-  title: "Time to the first part",
-  unit: "over ten seconds",
+  title: "Time to first part",
+  unit: "over the last ten seconds",
   names: ["p50", "p95"],
   format: seconds,
   least: 0.01,
 });
 const byState = new Plot({
   title: "Sessions by state",
-  unit: "one upon the other",
+  unit: "stacked",
   names: ["Running", "Ready", "Opening or renewing", "Ending"],
   format: count,
   stacked: true,
@@ -113,7 +113,7 @@ function showState() {
   const needed = state === "unknown" || (state === "forbidden" && api.token !== null);
   const asks = needed && page.signin.hidden;
   page.signin.hidden = !needed;
-  if (api.token !== null && needed) say(page.known, `${reason} Sign in with another.`);
+  if (api.token !== null && needed) say(page.known, `${reason} Sign in with another key or token.`);
   if (asks) page.token.focus();
   if (state === "forbidden" && !needed) announce(reason);
   else if (state === "live" && page.shown.hidden) announce("");
@@ -130,14 +130,14 @@ async function drain(name) {
   const number = plural(replica?.sessions ?? 0, "session");
   const consequences =
     serving.length > 1
-      ? `It takes no new sessions, hands its ${number} over to the others as their turns end, and stops. Its clients reconnect.`
-      : `It is the only one: its ${number} end, or wait for another replica, and it stops. Nobody is served until it is started again.`;
+      ? `It will take no new sessions, hand its ${number} over to the other replicas as their turns end, and stop. Its clients will reconnect.`
+      : `It is the only replica. Its ${number} will end, or wait for another replica, and it will stop. No client is served until it is started again.`;
   if (!(await confirmed(`Drain ${name}?`, consequences, "Drain"))) return;
   try {
     await api.ask(`replicas/${encodeURIComponent(name)}/drain`, { method: "POST" });
-    announce(`${name} drains.`);
+    announce(`${name} is draining.`);
   } catch (error) {
-    if (error instanceof Problem) announce(`${name} does not drain. ${error.message}`);
+    if (error instanceof Problem) announce(`${name} could not be drained. ${error.message}`);
   }
 }
 

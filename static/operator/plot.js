@@ -66,7 +66,7 @@ export class Plot {
     scrolls.setAttribute("role", "region");
     scrolls.tabIndex = 0;
     scrolls.setAttribute("aria-label", `${shown.title} as a table`);
-    this.details = make("details", "", make("summary", "", "As a table"), scrolls);
+    this.details = make("details", "", make("summary", "", "Show as a table"), scrolls);
     this.details.addEventListener("toggle", () => this.showTable());
     this.figure.append(make("figcaption", "", shown.title), legend, box, ends, this.details);
     this.draw();
@@ -117,10 +117,10 @@ export class Plot {
     const { title, unit, format, names } = this.shown;
     const said = names.map((name) => {
       const found = range(this.series.of(name));
-      if (found === null) return `${name}: nothing yet`;
-      return `${name}: now ${format(found.now)}, from ${format(found.low)} to ${format(found.high)}`;
+      if (found === null) return `${name}: no data yet`;
+      return `${name}: now ${format(found.now)}, range ${format(found.low)} to ${format(found.high)}`;
     });
-    return `${title}, ${unit}, in the last two minutes. ${said.join("; ")}.`;
+    return `${title}, ${unit}, last two minutes. ${said.join("; ")}.`;
   }
 
   /** Nobody sees it where it is not open. */

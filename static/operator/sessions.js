@@ -124,7 +124,7 @@ export class Sessions {
       if (asked === this.asked) this.show(page);
     } catch (error) {
       if (asked !== this.asked || !(error instanceof Problem)) return;
-      say(found, `Sessions can’t be listed: ${error.message}`);
+      say(found, `The sessions could not be listed. ${error.message}`);
     }
   }
 
@@ -141,9 +141,9 @@ export class Sessions {
     if (focused === previous && isFirst) next.focus();
     const number = page.sessions.length;
     let words = `${plural(number, "session")}, page ${this.pages.length}${isLast ? ", the last" : ""}.`;
-    if (number === 0) words = filtered ? "No session is so." : "There are no sessions.";
+    if (number === 0) words = filtered ? "No session matches." : "There are no sessions.";
     else if (isLast && isFirst) words = `${plural(number, "session")}.`;
-    if (page.missing.length) words += ` Without those of ${page.missing.join(", ")}.`;
+    if (page.missing.length) words += ` Those of ${page.missing.join(", ")} are missing.`;
     say(found, words);
     table.hidden = number === 0;
     showRows(
@@ -157,7 +157,7 @@ export class Sessions {
           session.route,
           session.principal,
           session.state,
-          session.attached ? "connected" : "away",
+          session.attached ? "connected" : "disconnected",
           count(session.queued),
           count(session.events),
           session.replica,
@@ -190,7 +190,7 @@ export class Sessions {
   async inspect(id) {
     this.open = id;
     title.textContent = `Session ${short(id)}`;
-    note.textContent = "Looking …";
+    note.textContent = "Loading …";
     facts.replaceChildren();
     turns.tBodies[0].replaceChildren();
     evict.disabled = false;
@@ -206,7 +206,7 @@ export class Sessions {
       if (this.open === id) this.showDetail(session);
     } catch (error) {
       if (this.open !== id || !(error instanceof Problem)) return;
-      say(note, error.status === 404 ? "This session is gone." : error.message);
+      say(note, error.status === 404 ? "The session no longer exists." : error.message);
       evict.disabled = error.status === 404;
     }
   }
@@ -215,13 +215,13 @@ export class Sessions {
   showDetail(session) {
     say(note, "");
     const told = {
-      Id: session.session_id,
-      "At SageMaker": session.sagemaker_session ?? "–",
+      ID: session.session_id,
+      "SageMaker session ID": session.sagemaker_session ?? "–",
       Route: session.route,
       Principal: session.principal,
       Replica: session.replica,
       State: session.state,
-      Client: session.attached ? "connected" : "away",
+      Client: session.attached ? "connected" : "disconnected",
       Readers: count(session.readers),
       Expires: moment(session.expires_at),
       "Newest event": count(session.last_event),
@@ -253,15 +253,15 @@ export class Sessions {
   /** @param {string} id */
   async close(id) {
     const consequences =
-      "Its turns end as failed, its client is told that an operator has closed it, and the session at the model is closed. This can’t be undone.";
+      "Its turns will fail, its client will be told that an operator closed it, and the session at the model will be closed. This can’t be undone.";
     if (!(await confirmed(`Close session ${short(id)}?`, consequences, "Close session"))) return;
     try {
       await this.api.ask(`sessions/${encodeURIComponent(id)}`, { method: "DELETE" });
-      this.announce(`Session ${short(id)} is closed.`);
+      this.announce(`Session ${short(id)} was closed.`);
       if (detail.open) detail.close();
     } catch (error) {
       if (!(error instanceof Problem)) return;
-      const words = error.status === 404 ? "It is gone already." : error.message;
+      const words = error.status === 404 ? "It no longer exists." : error.message;
       if (detail.open) say(note, words); // what is behind it is not heard
       else this.announce(`Session ${short(id)} was not closed. ${words}`);
     }

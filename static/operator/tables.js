@@ -36,9 +36,9 @@ export function showTotals(figures) {
   total("Clients connected", count(figures.attached));
   total("Turns in flight", count(figures.turns_in_flight));
   total("Turns waiting", count(figures.turns_waiting + figures.turns_queued));
-  total("Turns a second", fine(figures.per_second));
-  total("First part p50, p95", latency(figures.first_part));
-  total("Whole reply p50, p95", latency(figures.whole));
+  total("Turns per second", fine(figures.per_second));
+  total("First part, p50 and p95", latency(figures.first_part));
+  total("Whole reply, p50 and p95", latency(figures.whole));
   total("Turns failed", `${count(figures.turns.failed)} of ${count(sum(figures.turns))}`);
 }
 
@@ -112,6 +112,6 @@ export function showReplicas(all, drain) {
     },
   );
   const silent = all.filter((replica) => !replica.answers).map((replica) => replica.name);
-  const words = `${plural(silent.length, "replica does", "replicas do")} not answer, and what goes on there is left out: ${silent.join(", ")}.`;
+  const words = `${plural(silent.length, "replica does", "replicas do")} not answer and ${silent.length === 1 ? "is" : "are"} not included here: ${silent.join(", ")}.`;
   say(missing, silent.length ? words : "");
 }

@@ -53,7 +53,7 @@ export class Listening extends EventTarget {
       this.#notify("session", renewedText(reason, context, this.trips.length));
     });
     this.client.addEventListener("resumed", () =>
-      this.#notify("session", "The connection was lost; the session goes on over another one."),
+      this.#notify("session", "The connection was lost; the session was resumed."),
     );
     this.client.connect();
   }
@@ -135,7 +135,7 @@ export class Listening extends EventTarget {
     const unknown = this.probabilities.length - frame;
     if (unknown !== this.#unknown) {
       this.#unknown = unknown;
-      this.#notify("session", `The model knows nothing of the first ${unknown} frames any more.`);
+      this.#notify("session", `The model has forgotten the first ${unknown} frames.`);
     }
     this.instance = instance;
     this.trips.push(trip);
@@ -165,9 +165,9 @@ const REASONS = {
 };
 /** @type {Record<string, string>} */
 const CONTEXTS = {
-  replayed: "another has heard all of it again",
-  partial: "another has heard the newest of it again, so that the next numbers may differ a little",
-  lost: "another goes on without what came before",
+  replayed: "all the audio was replayed to a new session",
+  partial: "only the newest audio was replayed to a new session, so the next results may differ slightly",
+  lost: "a new session continues without the earlier audio",
 };
 
 /**
@@ -176,6 +176,6 @@ const CONTEXTS = {
  * @param {number} messages
  */
 function renewedText(reason, context, messages) {
-  const what = CONTEXTS[context] ?? "another goes on";
+  const what = CONTEXTS[context] ?? "a new session continues";
   return `${REASONS[reason] ?? "The session was renewed"} after message ${messages}; ${what}.`;
 }

@@ -133,7 +133,7 @@ function showSpeech({ speech: { segments }, probabilities }) {
   const newest = texts.at(-1);
   if (newest) page.said.textContent = `Speech ${newest}.`;
   page.plot.ariaLabel =
-    `Sound of ${clock(probabilities.length)} and the probability of speech in it: ` +
+    `${clock(probabilities.length)} of audio and the probability of speech in it: ` +
     (texts.length > 0 ? `speech ${texts.slice(-5).join(", ")}` : "no speech");
 }
 
@@ -216,13 +216,13 @@ function over(ended) {
     problem(describeClose(UNAUTHENTICATED).words);
   } else if (failure && failure !== "left") {
     const at = clock(ended.probabilities.length);
-    problem(`${failure} Nothing after ${at} was heard, since it would be heard without what came before it.`);
+    problem(`${failure} The model did not process the audio after ${at}, since it depends on the audio before it.`);
   }
   const focused = document.activeElement === page.stop;
   page.stop.hidden = true;
   if (focused) page.microphone.focus();
   if (ended.probabilities.length > 0) {
-    page.said.textContent = `Heard ${clock(ended.probabilities.length)} of sound.`;
+    page.said.textContent = `Processed ${clock(ended.probabilities.length)} of audio.`;
   }
   paint();
 }
@@ -278,22 +278,22 @@ async function fromMicrophone(stream, to, stopped) {
       if (failure) {
         finish("");
       } else if (to.seconds >= MAX_SECONDS) {
-        finish(`The microphone is off: ${MAX_SECONDS / 60} minutes are as long as a sound may be.`);
+        finish(`The microphone is off: a recording can be at most ${MAX_SECONDS / 60} minutes long.`);
       } else if (behind >= MAX_BEHIND) {
         finish(
-          `The connection is too slow: ${MAX_BEHIND} seconds of sound wait to be sent. The microphone is ` +
-            "off; what it has heard is sent in order, and nothing of it is lost.",
+          `The connection is too slow: ${MAX_BEHIND} seconds of audio are waiting to be sent. The microphone ` +
+            "is off; the audio recorded so far will still be sent, in order.",
         );
       } else if (behind >= NOTABLY_BEHIND) {
         problem(
-          `${Math.round(behind)} seconds of sound wait to be sent: the connection is slow, or another ` +
-            "instance hears everything again. Nothing is lost.",
+          `${Math.round(behind)} seconds of audio are waiting to be sent: the connection is slow, or the ` +
+            "audio is being replayed to another instance. Nothing is lost.",
         );
       } else if (!page.problem.hidden) {
         problem("");
       }
     },
-    () => finish("The microphone has gone. What it has heard is sent."),
+    () => finish("The microphone was disconnected. The audio recorded so far will still be sent."),
   );
   stopped.addEventListener("abort", () => finish(""));
   if (stopped.aborted) finish("");
@@ -305,7 +305,7 @@ async function fromMicrophone(stream, to, stopped) {
 /** The sound that comes with the page. */
 async function sample() {
   const response = await fetch(new URL("sample.wav", import.meta.url)).catch(() => null);
-  if (!response?.ok) throw new NoSound("The gateway does not answer; try again.");
+  if (!response?.ok) throw new NoSound("The gateway did not respond. Try again.");
   return read(await response.blob());
 }
 
@@ -340,15 +340,15 @@ page.save.addEventListener("click", () => {
 page.compare.addEventListener("click", async () => {
   const compared = listening;
   if (!compared) return;
-  page.compared.textContent = "The model hears it once more, in one message …";
+  page.compared.textContent = "Sending the same audio in one message …";
   try {
     const { same, of } = await compared.compare();
     page.compared.textContent =
       same === of
-        ? `The same to the last digit: all ${of} frames.`
-        : `${same} of ${of} frames are the same to the last digit.`;
+        ? `All ${of} frames are identical to the last digit.`
+        : `${same} of ${of} frames are identical to the last digit.`;
   } catch (error) {
-    page.compared.textContent = `It can't be compared: ${error instanceof Error ? error.message : error}`;
+    page.compared.textContent = `The comparison failed: ${error instanceof Error ? error.message : error}`;
   }
 });
 page.command.textContent = command("");

@@ -110,6 +110,6 @@ export class Sender {
 export function checked(reply) {
   if (Number.isInteger(reply?.frame) && Array.isArray(reply.probabilities)) return reply;
   throw new Error(
-    'This route\'s model does not answer as a model of voice activity, or the route lacks body = "json".',
+    'This route\'s model is not a voice-activity model, or the route\'s configuration lacks body = "json".',
   );
 }

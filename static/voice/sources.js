@@ -18,12 +18,12 @@ export class NoSound extends Error {}
 /** @type {Record<string, string>} */
 const REFUSED = {
   NotAllowedError:
-    "The browser may not use the microphone. Allow it for this page in the browser's settings, beside " +
+    "The browser blocked the microphone. Allow it for this page in the browser's site settings, next to " +
     "the address, and press the button again; or use a file or the sample.",
-  NotFoundError: "There is no microphone. Connect one, or use a file or the sample.",
+  NotFoundError: "No microphone was found. Connect one, or use a file or the sample.",
   NotReadableError:
-    "The microphone is there, but can't be used: another application may have it. Close that, or use a " +
-    "file or the sample.",
+    "The microphone can't be used: another application may be using it. Close that application, or use " +
+    "a file or the sample.",
 };
 
 /**
@@ -33,8 +33,8 @@ const REFUSED = {
 export async function microphone() {
   if (!globalThis.isSecureContext || !navigator.mediaDevices) {
     throw new NoSound(
-      "Browsers give the microphone to pages over HTTPS and on this machine's own address " +
-        "(http://127.0.0.1 or http://localhost) only. A file and the sample work here.",
+      "Browsers allow the microphone only for pages over HTTPS, or at http://127.0.0.1 or " +
+        "http://localhost. Use a file or the sample.",
     );
   }
   try {
@@ -63,7 +63,7 @@ export async function listen(stream, take, gone) {
     await context.audioWorklet.addModule(new URL("worklet.js", import.meta.url));
   } catch {
     await close();
-    throw new NoSound("What listens can't be loaded; press the button again, or use a file.");
+    throw new NoSound("The recorder could not be loaded. Press the button again, or use a file.");
   }
   const resampler = new Resampler(context.sampleRate, SAMPLE_RATE);
   const capture = new AudioWorkletNode(context, "capture", { numberOfOutputs: 0 });
@@ -91,19 +91,19 @@ export async function listen(stream, take, gone) {
  */
 export async function read(file) {
   if (file.size > MAX_FILE) {
-    throw new NoSound(`The file is larger than ${MAX_FILE / 1e6} MB. Use a shorter piece of it.`);
+    throw new NoSound(`The file is larger than ${MAX_FILE / 1e6} MB. Use a shorter one.`);
   }
   const encoded = await file.arrayBuffer();
   // Decoding resamples to the context's rate.
   const decoder = new OfflineAudioContext(1, 1, SAMPLE_RATE);
   const sound = await decoder.decodeAudioData(encoded).catch(() => {
     throw new NoSound(
-      "This browser can't read the file as sound. Most read WAV, MP3, FLAC, AAC and Ogg.",
+      "This browser can't decode the file. Most browsers play WAV, MP3, FLAC, AAC and Ogg.",
     );
   });
-  if (sound.length === 0) throw new NoSound("There is no sound in the file.");
+  if (sound.length === 0) throw new NoSound("The file contains no audio.");
   if (sound.duration > MAX_SECONDS) {
-    throw new NoSound(`The sound is longer than ${MAX_SECONDS / 60} minutes. Use a piece of it.`);
+    throw new NoSound(`The audio is longer than ${MAX_SECONDS / 60} minutes. Use a shorter file.`);
   }
   const mixer = new OfflineAudioContext(1, sound.length, SAMPLE_RATE);
   const source = new AudioBufferSourceNode(mixer, { buffer: sound });

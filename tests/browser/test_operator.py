@@ -210,11 +210,11 @@ async def check_what_goes_on(desk: Desk) -> None:
 async def check_sessions(desk: Desk, session_id: str, there: Client) -> None:
     """One is found, looked at and closed, which is at the other replica."""
     page = desk.page
-    await page.get_by_label("Id begins with").fill(session_id[:16])
+    await page.get_by_label("ID begins with").fill(session_id[:16])
     await expect(desk.sessions).to_have_count(1)
     await expect(desk.sessions.first).to_contain_text("running")
     await page.get_by_label("State", exact=True).select_option("ready")
-    await expect(page.locator("#found")).to_have_text("No session is so.")
+    await expect(page.locator("#found")).to_have_text("No session matches.")
     await desk.accessible("none-found")
     await page.get_by_label("State", exact=True).select_option("")
     await expect(desk.sessions).to_have_count(1)
@@ -241,10 +241,10 @@ async def check_sessions(desk: Desk, session_id: str, there: Client) -> None:
     await inspect.click()
     await detail.get_by_role("button", name="Close session").click()
     await desk.asked.get_by_role("button", name="Close session").click()
-    await expect(page.locator("#notice")).to_have_text(f"Session {session_id[:12]}… is closed.")
+    await expect(page.locator("#notice")).to_have_text(f"Session {session_id[:12]}… was closed.")
     await expect(detail).to_be_hidden()
     assert (await there.until("session.closed"))["reason"] == "operator"
-    await page.get_by_label("Id begins with").fill("")
+    await page.get_by_label("ID begins with").fill("")
 
 
 async def check_many(desk: Desk) -> None:
@@ -268,12 +268,12 @@ async def check_draining(desk: Desk) -> None:
     page = desk.page
     row = page.locator("#replicas tbody tr").filter(has_not_text="this one")
     await row.get_by_role("button").click()
-    await expect(desk.asked).to_contain_text("over to the others")
+    await expect(desk.asked).to_contain_text("over to the other replicas")
     await desk.asked.get_by_role("button", name="Drain").click()
-    await expect(page.locator("#notice")).to_contain_text("drains.")
+    await expect(page.locator("#notice")).to_contain_text("is draining.")
     await expect(desk.replicas).to_have_count(1)
     await desk.replicas.first.get_by_role("button").click()
-    await expect(desk.asked).to_contain_text("It is the only one")
+    await expect(desk.asked).to_contain_text("It is the only replica")
     await page.keyboard.press("Escape")
 
 

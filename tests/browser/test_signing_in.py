@@ -71,7 +71,7 @@ async def test_the_page_for_sound_signs_in(
     await page.keyboard.press("Enter")
     await expect(page.get_by_label("Key or token")).to_be_hidden()
     await sample.click()
-    await expect(page.get_by_role("alert")).to_contain_text("not answer as a model of voice")
+    await expect(page.get_by_role("alert")).to_contain_text("not a voice-activity model")
     assert key not in await page.content()
     refusals(chat)
 

@@ -49,7 +49,7 @@ def wav(samples: bytes) -> FilePayload:
 async def numbers(page: Page) -> list[float]:
     """The probabilities that the page saves."""
     async with page.expect_download() as saving:
-        await page.get_by_role("button", name="Save the numbers").click()
+        await page.get_by_role("button", name="Save as CSV").click()
     saved = Path(await (await saving.value).path())
     header, *rows = (await asyncio.to_thread(saved.read_text)).splitlines()
     assert header == "frame,seconds,probability"
@@ -67,18 +67,18 @@ async def test_a_file_whose_instance_is_lost(stage: tuple[str, Process], new_cha
     page = chat.page
     await page.goto(f"{url}/voice")
     await chat.accessible()
-    await page.get_by_label("Or a file").set_input_files(wav(QUIET))
+    await page.get_by_label("Use a file").set_input_files(wav(QUIET))
     # As fast as speech at first: there is time to lose the instance.
     instance = page.locator("#instance")
     await expect(instance).to_have_text(re.compile("i-[12]"))
     admin(platform, f"/instances/{await instance.inner_text()}/lose")
-    await page.get_by_label("As fast as it goes").check()
+    await page.get_by_label("Send faster than real time").check()
     await over(page)
     assert await numbers(page) == offline(QUIET)
     happened = page.locator("#events li")
     await expect(happened).to_have_count(2)
     await expect(happened.last).to_contain_text("The instance was lost after message")
-    await expect(happened.last).to_contain_text("another has heard all of it again")
+    await expect(happened.last).to_contain_text("all the audio was replayed")
     spoken = await page.locator("#segments li").all_inner_texts()
     assert len(spoken) >= 2, "two sentences"
     assert all(re.fullmatch(r"0:0\d\.\d to 0:0\d\.\d", each) for each in spoken)
@@ -86,16 +86,16 @@ async def test_a_file_whose_instance_is_lost(stage: tuple[str, Process], new_cha
     assert label is not None
     assert label.endswith(f"speech {', '.join(spoken)}")
     await expect(page.locator("#trip")).to_contain_text("of 20 the median")
-    await page.get_by_role("button", name="Compare with all at once").click()
+    await page.get_by_role("button", name="Compare with one message").click()
     await expect(page.locator("#compared")).to_have_text(
-        "The same to the last digit: all 155 frames."
+        "All 155 frames are identical to the last digit."
     )
     await chat.accessible()
     await chat.screenshot("voice")
     # What is read as sound, but ends in the middle of a frame, and on a small screen.
     await page.set_viewport_size({"width": 320, "height": 700})
     await page.emulate_media(color_scheme="dark", reduced_motion="reduce")
-    await page.get_by_label("Or a file").set_input_files(wav(QUIET[: 50_001 * 2]))
+    await page.get_by_label("Use a file").set_input_files(wav(QUIET[: 50_001 * 2]))
     await expect(page.locator("#heard")).to_have_text("0:03.1")
     await over(page)
     assert await numbers(page) == offline(QUIET[: 50_001 * 2])
@@ -114,14 +114,14 @@ async def test_what_can_go_wrong_is_said(stage: tuple[str, Process], new_chat: N
     await chat.accessible()
     await page.evaluate("Object.defineProperty(window, 'isSecureContext', { value: false })")
     await page.get_by_role("button", name="Use the microphone").press("Enter")
-    await expect(alert).to_contain_text("Browsers give the microphone to pages over HTTPS")
+    await expect(alert).to_contain_text("Browsers allow the microphone only for pages over HTTPS")
     text: FilePayload = {"name": "text.wav", "mimeType": "audio/wav", "buffer": b"no sound"}
-    await page.get_by_label("Or a file").set_input_files(text)
-    await expect(alert).to_contain_text("This browser can't read the file as sound.")
+    await page.get_by_label("Use a file").set_input_files(text)
+    await expect(alert).to_contain_text("This browser can't decode the file.")
     # A route with a model for text.
     await page.goto(f"{url}/voice?route=chat")
     await page.get_by_role("button", name="Use the sample").click()
-    await expect(alert).to_contain_text("Nothing after 0:00.0 was heard")
+    await expect(alert).to_contain_text("did not process the audio after 0:00.0")
     await over(page)
     await chat.accessible()
 
@@ -145,7 +145,7 @@ async def test_the_microphone(stage: tuple[str, Process]) -> None:
         await expect(page.locator("#segments li")).to_have_count(1)
         # Each call takes as long as eight messages: more and more of them wait.
         admin(platform, "/faults", delay_seconds=2.0)
-        await expect(page.get_by_role("alert")).to_contain_text("seconds of sound wait to be sent")
+        await expect(page.get_by_role("alert")).to_contain_text("seconds of audio are waiting to be sent")
         admin(platform, "/faults", delay_seconds=0.0)
         await expect(page.get_by_role("alert")).to_be_hidden()
         await page.get_by_role("button", name="Stop").click()
@@ -155,7 +155,7 @@ async def test_the_microphone(stage: tuple[str, Process]) -> None:
         assert (
             await page.locator("#heard").inner_text() == await page.locator("#taken").inner_text()
         )
-        await page.get_by_role("button", name="Compare with all at once").click()
-        await expect(page.locator("#compared")).to_contain_text("The same to the last digit")
+        await page.get_by_role("button", name="Compare with one message").click()
+        await expect(page.locator("#compared")).to_contain_text("identical to the last digit")
         assert chat.complaints == []
         await browser.close()

@@ -181,8 +181,8 @@ def test_the_documents_command_makes_a_key(tmp_path: Path, monkeypatch: pytest.M
 def test_the_numbers_of_authentication() -> None:
     for number in (
         f"within {door.TICKET_SECONDS:.0f} seconds",
-        f"looked every {reloading.LOOK_SECONDS:.0f} seconds",
-        f"again after {keysets.FRESH_SECONDS / 60:.0f}\nminutes",
+        f"checks every {reloading.LOOK_SECONDS:.0f} seconds",
+        f"again after {keysets.FRESH_SECONDS / 60:.0f} minutes",
         f"{tokens.MAX_TOKEN:,} characters",
         f"{tokens.MIN_SECRET} bytes",
     ):

@@ -1,4 +1,4 @@
-// node node.js [ADDRESS]: a conversation in Node 22 or later.
+// A conversation in Node 22 or later: node node.js [ADDRESS]
 import { SessionClient } from "session-gateway-client";
 
 const client = new SessionClient(process.argv[2] ?? "ws://127.0.0.1:8080/ws");

@@ -1,18 +1,18 @@
-// What a service does with it: a timeout, failures, what befalls the session, bodies of all kinds.
+// The client in a service: a time limit, failures, events of the session, and all kinds of bodies.
 import { MessageError, SessionClient, type Done } from "session-gateway-client";
-import { WebSocket } from "ws"; // before Node 22, which has its own
+import { WebSocket } from "ws"; // not needed from Node 22 on, which has a global WebSocket
 
 const client = new SessionClient(process.argv[2] ?? "ws://127.0.0.1:8080/ws", { WebSocket });
 
 client.addEventListener("opened", ({ detail }) => {
-  if (detail.replaces !== null) console.error("The model has forgotten what was said.");
+  if (detail.replaces !== null) console.error("A new session was opened: the model has forgotten the conversation.");
 });
 client.addEventListener("state", ({ detail }) => {
   if (detail === "waiting") console.error(client.reason);
 });
 client.connect();
 
-/** The reply's text, or undefined where it takes too long or the model has failed. */
+/** The reply's text; undefined if it takes too long or fails. */
 async function ask(text: string, seconds: number): Promise<string | undefined> {
   const turn = client.send({ text, stream: false });
   const timer = setTimeout(() => turn.cancel(), seconds * 1000);
