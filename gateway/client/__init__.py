@@ -1,4 +1,4 @@
-"""The Python client: a session with a model, over connections that come and go.
+"""The Python client: a session with a model that survives lost connections.
 
 ::
 
@@ -10,7 +10,7 @@
         reply = await session.send("What is my name?")
         print(reply.text)
 
-`gateway.client.sync` is the same for programs that do not use asyncio.
+`gateway.client.sync` is the same client for programs that do not use asyncio.
 """
 
 from gateway.client.closing import backoff

@@ -1,8 +1,8 @@
 """``session-gateway chat``: a conversation in the terminal, or line by line in a script.
 
-In a terminal, replies come as the model says them, Ctrl-C stops one, and what happens to the
-session is said between them. Otherwise each line in is a message, replies alone go to the output,
-and everything else to the errors.
+In a terminal, replies are streamed, Ctrl-C stops one, and notices about the session are printed
+between them. Otherwise each line of the input is a message, only replies go to the standard output,
+and everything else to the standard error.
 """
 
 import asyncio
@@ -25,13 +25,13 @@ NEXT = ""
 """In place of a session's id: the one that will take the place of one that is known to be gone."""
 GONE = " "
 """In place of a session's id: one that is gone."""
-ANYWAY = "The model has forgotten what was said before. Send this anyway?"
-AWAY = "The reply is stopped when the gateway is back. Ctrl-C again: don't wait for that."
+ANYWAY = "The model has forgotten the conversation. Send this anyway?"
+AWAY = "The reply will be stopped after reconnecting. Press Ctrl-C again to stop waiting."
 HELP = """\
-/new    close this session and open another: the model forgets
-/quit   leave; Ctrl-D does too, and Ctrl-C twice on an empty line
-/help   show this
-Ctrl-C clears the line, and stops a reply. To send a line that begins with /, begin it with //."""
+/new    start a new session: the model forgets the conversation
+/quit   quit; so do Ctrl-D, and Ctrl-C twice on an empty line
+/help   show this help
+Ctrl-C stops a reply, or clears the line. To send a line that begins with /, type // instead."""
 
 
 class End(Enum):
@@ -46,7 +46,7 @@ class Chat:
     """Conversations, one after the other.
 
     Args:
-        token: A key or a token; None where nobody asks for one.
+        token: An API key or token; None if the gateway requires none.
 
     Attributes:
         failed: Whether a message did.
@@ -73,7 +73,7 @@ class Chat:
         Raises:
             ConnectionFailed: There is none.
         """
-        hint = "/help shows the commands. Ctrl-C stops a reply; Ctrl-D leaves."
+        hint = "Type /help for the commands. Ctrl-C stops a reply; Ctrl-D quits."
         end = End.NEW
         while end is End.NEW:
             self._typed_for, self._gone_is_known = None, False
@@ -102,7 +102,7 @@ class Chat:
                     return End.LEFT
                 leaving = not interrupted.cleared
                 if leaving:
-                    self._print("Ctrl-C again leaves; so do Ctrl-D and /quit.", "dim")
+                    self._print("Press Ctrl-C again to quit.", "dim")
                 continue
             leaving = False
             if line is None:
@@ -125,8 +125,8 @@ class Chat:
             await self._send(session, line)
         except SessionClosed as closed:
             self.failed = True
-            rest = "" if self._terminal else ". What is left of the input is not sent"
-            self._print(f"The session is over: {closed}{rest}.", "red")
+            rest = "" if self._terminal else " The rest of the input was not sent."
+            self._print(f"The session has ended: {str(closed).rstrip('.')}.{rest}", "red")
             return End.LEFT
         except ValueError as wrong:  # half of a surrogate pair, from bytes that are no UTF-8
             self.failed = True
@@ -143,8 +143,8 @@ class Chat:
                 self._print(HELP, "dim")
             case _:
                 name, *_ = command.split(maxsplit=1)
-                self._print(f"There is no command {name}; /help lists them.", "yellow")
-                self._print(f"/{command} sends this to the model.", "dim")
+                self._print(f"Unknown command {name}. Type /help for the commands.", "yellow")
+                self._print(f"To send it to the model, type: /{command}", "dim")
         return None
 
     async def _send(self, session: SessionClient, line: str) -> None:
@@ -185,7 +185,7 @@ class Chat:
             await asyncio.wait([writing])
         self._output.end_line()
         if writing.cancelled():
-            self._print("Not waited for any more.", "dim")
+            self._print("No longer waiting for this reply.", "dim")
             return False
         try:
             first = writing.result()
@@ -195,7 +195,7 @@ class Chat:
             if self._terminal and lost and failed.outcome is Outcome.NOT_INVOKED:
                 return True
             self.failed = True
-            again = " It may be sent again." if failed.retryable else ""
+            again = " You can send it again." if failed.retryable else ""
             self._print(f"{failed} ({failed.code}, {failed.outcome}){again}", "red")
         except ReplyTooLarge as large:
             self.failed = True
@@ -216,7 +216,7 @@ class Chat:
             self._print("Stopped.", "dim")
         elif not reply.complete:
             self.failed = True
-            self._print("Parts of this reply were lost with the connection.", "yellow")
+            self._print("Parts of this reply were lost while disconnected.", "yellow")
         elif self._terminal:
             streamed = f"{first:.2f} s to the first part, " if reply.deltas > 1 else ""
             self._print(f"{streamed}{whole:.2f} s in all" if streamed else f"{whole:.2f} s", "dim")
@@ -225,7 +225,7 @@ class Chat:
             self._dropped = reply.dropped_turns
             turns = "turn was" if self._dropped == 1 else f"{self._dropped} turns were"
             self._print(
-                f"The conversation has become too long: the oldest {turns} not sent to the model.",
+                f"The conversation is too long for the model: the oldest {turns} left out.",
                 "yellow",
             )
 

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 FIRST_DELAY = 0.5
 MAX_DELAY = 30.0
-"""Bounds of the wait before the first attempt and before any, in seconds."""
+"""Upper bounds, in seconds, of the delay before the first attempt and before any attempt."""
 
 
 class ComeBack(Enum):
@@ -16,15 +16,15 @@ class ComeBack(Enum):
 
     NO = auto()
     NOW = auto()
-    """At once, to resume."""
+    """Immediately, to resume."""
     LATER = auto()
-    """After a short wait, to resume."""
+    """After a short delay, to resume."""
     AFTER_A_WAIT = auto()
-    """The same, and never at once."""
+    """The same, but never immediately."""
     NEW_SESSION = auto()
-    """At once, but what the session knew is gone."""
+    """Immediately, with a new session: what the old one knew is lost."""
     NEW_TOKEN = auto()
-    """At once, where there is another token to show."""
+    """Immediately, if there is another token."""
 
 
 class Closing(NamedTuple):
@@ -37,37 +37,38 @@ class Closing(NamedTuple):
 CLOSINGS: Mapping[int, Closing] = MappingProxyType(
     {
         1000: Closing("the session was closed", ComeBack.NO),
-        1002: Closing("the client sent frames that are none", ComeBack.NO),
-        1007: Closing("a message was not valid text", ComeBack.NO),
+        1002: Closing("the client sent an invalid WebSocket frame", ComeBack.NO),
+        1007: Closing("a message was not valid UTF-8", ComeBack.NO),
         1009: Closing("a message was too large", ComeBack.NO),
         1011: Closing("the gateway had an internal error", ComeBack.LATER),
         1012: Closing("the gateway is restarting", ComeBack.NOW),
-        4400: Closing("the protocol was violated", ComeBack.NO),
-        4401: Closing("not authenticated, or no longer", ComeBack.NEW_TOKEN),
-        4403: Closing("this route, or the page's origin, is forbidden", ComeBack.NO),
-        4404: Closing("there is no such route", ComeBack.NO),
-        4406: Closing("the gateway speaks another version of the protocol", ComeBack.NO),
+        4400: Closing("the client violated the protocol", ComeBack.NO),
+        4401: Closing("the key or token is missing, not valid, or expired", ComeBack.NEW_TOKEN),
+        4403: Closing("this client or this page's origin may not use the route", ComeBack.NO),
+        4404: Closing("the route does not exist", ComeBack.NO),
+        4406: Closing("the gateway uses another version of the protocol", ComeBack.NO),
         4408: Closing("the connection was silent for too long", ComeBack.LATER),
-        4409: Closing("another connection has taken the session over", ComeBack.NO),
+        4409: Closing("another connection took the session over", ComeBack.NO),
         4410: Closing("the session is gone", ComeBack.NEW_SESSION),
-        4413: Closing("this client was too slow", ComeBack.LATER),
+        4413: Closing("the client read too slowly", ComeBack.LATER),
         4429: Closing("too many connections, sessions or messages", ComeBack.AFTER_A_WAIT),
-        4503: Closing("the gateway is full or the endpoint unavailable", ComeBack.AFTER_A_WAIT),
+        4503: Closing("the gateway is full, or the endpoint unavailable", ComeBack.AFTER_A_WAIT),
     }
 )
 
 
 def closing_of(code: int | None) -> Closing:
-    """What a close code means; an unknown one, and none at all, is a connection lost."""
+    """What a close code means; an unknown code, or None, is a lost connection."""
     if code is None:
         return Closing("the connection was lost", ComeBack.LATER)
     return CLOSINGS.get(code, Closing(f"the connection was closed ({code})", ComeBack.LATER))
 
 
 def backoff() -> Iterator[float]:
-    """Waits before attempts, in seconds: each anywhere up to a bound that doubles.
+    """Delays between attempts to connect, in seconds: random, up to a bound that doubles.
 
-    Clients that were cut off together do not come back together.
+    The bound starts at 0.5 s and stops at 30 s. Because the delays are random, clients that lost
+    their connections together do not reconnect together.
     """
     bound = FIRST_DELAY
     while True:

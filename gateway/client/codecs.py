@@ -75,7 +75,7 @@ class JsonClientCodec:
     def decode(self, frame: Frame) -> ServerMessage | UnknownMessage:
         """See `ClientCodec.decode`."""
         if not isinstance(frame, str):
-            raise ProtocolError("a binary frame where text was agreed on")
+            raise ProtocolError("expected a text frame, not a binary one")
         return _decode(self._decoder.decode, msgspec.json.decode, frame)
 
     def body(self, message: MessageDelta | MessageDone) -> str | bytes | None:
@@ -104,7 +104,7 @@ class MsgpackClientCodec:
     def decode(self, frame: Frame) -> ServerMessage | UnknownMessage:
         """See `ClientCodec.decode`."""
         if not isinstance(frame, bytes):
-            raise ProtocolError("a text frame where binary was agreed on")
+            raise ProtocolError("expected a binary frame, not a text one")
         return _decode(self._decoder.decode, msgspec.msgpack.decode, frame)
 
     def body(self, message: MessageDelta | MessageDone) -> str | bytes | None:

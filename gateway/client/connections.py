@@ -34,6 +34,7 @@ STEADY = 10.0
 """A connection that held so long, in seconds, or answered, was good: waits begin anew after it."""
 DETAIL = 200
 """So many characters of a refusal's text are passed on."""
+NOT_THE_GATEWAY = "the server is not a session-gateway: its addresses end in /ws or /ws/ROUTE"
 
 NO_CODE = (None, 1005, 1006)
 """What the library gives where the gateway has not said why a connection ended."""
@@ -197,7 +198,7 @@ class Connections:
         except InvalidStatus as refused:
             status = refused.response.status_code
             if status not in STATUSES:
-                raise Over(f"no WebSocket there: HTTP {status}", None) from None
+                raise Over(f"no WebSocket is served there: HTTP {status}", None) from None
             return STATUSES[status], f"HTTP {status}: {_detail(refused.response)}"
         except (OSError, EOFError, InvalidHandshake) as error:
             why = getattr(error, "strerror", None) or str(error) or type(error).__name__
@@ -206,7 +207,7 @@ class Connections:
             return None, why
         try:
             if socket.subprotocol != self._codec.subprotocol and socket.close_code is None:
-                raise Over("no session-gateway there", None)
+                raise Over(NOT_THE_GATEWAY, None)
             violation = await self._hold(socket)
         finally:
             await socket.close()
@@ -217,7 +218,7 @@ class Connections:
                 raise Over(str(violation), CloseCode.PROTOCOL_VIOLATION)
             return None, str(violation)
         if violation is not None:
-            words = f"the gateway broke the protocol: {violation}"
+            words = f"the gateway violated the protocol: {violation}"
             raise Over(words, CloseCode.PROTOCOL_VIOLATION)
         code = None if socket.close_code in NO_CODE else socket.close_code
         refusal = self._conversation.last_error
@@ -297,5 +298,5 @@ def _detail(refusal: Response) -> str:
     except msgspec.DecodeError:
         pass  # it is not the gateway's
     if status in {403, 404}:
-        return "no session-gateway answers there; its addresses end in /ws or /ws/ROUTE"
+        return NOT_THE_GATEWAY
     return closing_of(STATUSES[status]).words

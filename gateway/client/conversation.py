@@ -35,7 +35,7 @@ class SkippedEvents(ProtocolError):
 
     def __init__(self, first: int, last: int, *, again: bool) -> None:
         which = f"event {first}" if first == last else f"events {first} to {last}"
-        super().__init__(f"the gateway has skipped {which}")
+        super().__init__(f"the gateway skipped {which}")
         self.again = again
 
 
@@ -261,7 +261,7 @@ class Conversation:
 
     def _resumed(self, resumed: wire.SessionResumed) -> None:
         if resumed.session_id != self.session_id or resumed.last_event < self._last_event:
-            raise ProtocolError("another session was resumed than was asked for")
+            raise ProtocolError("the gateway resumed another session than requested")
         self._resume_key = resumed.resume_key
         self.expires_at = _time(resumed.expires_at)
         self._newest = resumed.last_event
@@ -396,4 +396,4 @@ def _time(text: str | None) -> datetime | None:
     try:
         return None if text is None else datetime.fromisoformat(text)
     except ValueError:
-        raise ProtocolError(f"{text!r} is no time") from None
+        raise ProtocolError(f"{text!r} is not a time") from None

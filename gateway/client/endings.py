@@ -51,8 +51,8 @@ def not_sent(code: ErrorCode, message: str, *, retryable: bool = False) -> Messa
 def unheard_of() -> MessageFailed:
     """The end of another process's turn that no event speaks of."""
     return MessageFailed(
-        "what became of this message is not known; "
-        "sent again under its id, it reaches the model at most once",
+        "whether this message was answered is not known; "
+        "send it again with the same id, so that it reaches the model at most once",
         code=ErrorCode.STREAM_BROKEN,
         outcome=Outcome.UNKNOWN,
     )
@@ -62,7 +62,7 @@ def lost_end(message_id: str, status: wire.Progress) -> Reply | MessageFailed:
     """The end of a turn that is known to have ended so, by an event that was lost."""
     if status == "failed":
         return MessageFailed(
-            "the message failed; why can no longer be had",
+            "the message failed; the reason is no longer available",
             code=ErrorCode.STREAM_BROKEN,
             outcome=Outcome.UNKNOWN,
         )
@@ -83,7 +83,7 @@ def abandoned(why: str, *, unseen: bool) -> MessageFailed:
         unseen: Whether the message is known not to have reached the model.
     """
     return MessageFailed(
-        why if unseen else f"{why}; whether the model saw the message is not known",
+        why if unseen else f"{why}; the model may or may not have seen the message",
         code=ErrorCode.SESSION_LOST,
         outcome=Outcome.NOT_INVOKED if unseen else Outcome.UNKNOWN,
         retryable=unseen,

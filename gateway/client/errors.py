@@ -1,21 +1,21 @@
-"""What can go wrong for a user of the client.
+"""The exceptions that the client raises.
 
 ::
 
     SessionError
     ├── ConnectionFailed    no session could be opened
-    ├── SessionClosed       the session is over, and so are sends
-    ├── MessageFailed       this message was refused, failed, or nobody knows what became of it
-    └── ReplyTooLarge       this reply is larger than the client holds
+    ├── SessionClosed       the session has ended; nothing more can be sent
+    ├── MessageFailed       a message was refused, or its turn failed or has an unknown result
+    └── ReplyTooLarge       a reply is larger than the client keeps
 """
 
 from gateway.errors import ErrorCode, Outcome
 
 
 class SessionError(Exception):
-    """Base of all that the client raises for what the gateway, the model or the network did.
+    """Base class of the errors that the gateway, the model or the network cause.
 
-    A wrong argument raises `ValueError` or `TypeError`, as everywhere.
+    Invalid arguments raise `ValueError` or `TypeError`.
     """
 
 
@@ -23,7 +23,7 @@ class ConnectionFailed(SessionError):
     """No session could be opened.
 
     Attributes:
-        code: The close code of the gateway's answer; None where there was none.
+        code: The WebSocket close code; None if the gateway sent none.
     """
 
     def __init__(self, message: str, code: int | None = None) -> None:
@@ -32,10 +32,10 @@ class ConnectionFailed(SessionError):
 
 
 class SessionClosed(SessionError):
-    """The session is over; open another.
+    """The session has ended. To continue, open another.
 
     Attributes:
-        code: The close code of the last connection; None where it was lost, or never was.
+        code: The close code of the last connection; None if it was lost or never made.
     """
 
     def __init__(self, message: str, code: int | None = None) -> None:
@@ -44,14 +44,14 @@ class SessionClosed(SessionError):
 
 
 class MessageFailed(SessionError):
-    """A message was refused, or its turn failed, or nobody can know any more what became of it.
+    """A message was refused, or its turn failed, or its result can't be determined.
 
     Attributes:
-        code: What went wrong.
-        outcome: Whether the model saw the message.
-        retryable: Whether the same message may succeed when sent again; never true where the
+        code: The error code.
+        outcome: Whether the model saw the message: ``not_invoked``, ``unknown`` or ``invoked``.
+        retryable: Whether the same message may succeed if it is sent again. Never true if the
             model may have seen it.
-        retry_after: Seconds to wait before that; None where it was not said.
+        retry_after: Seconds to wait before sending it again; None if not known.
     """
 
     def __init__(
@@ -71,7 +71,7 @@ class MessageFailed(SessionError):
 
 
 class ReplyTooLarge(SessionError):
-    """A reply is larger than ``max_reply_bytes``; its turn has been cancelled at the gateway.
+    """A reply is larger than ``max_reply_bytes``, and the client cancelled its turn.
 
-    Iterate over a turn to take a reply of any size.
+    To receive replies of any size, iterate over the turn.
     """

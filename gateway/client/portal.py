@@ -55,7 +55,7 @@ class Portal:
             TimeoutError: It takes longer than so many seconds.
         """
         if threading.current_thread() is self._thread:
-            raise RuntimeError("on_notice is called in the session's own thread: don't wait there")
+            raise RuntimeError("on_notice runs in the session's thread and can't wait for a result")
         if not self._thread.is_alive():
             raise Closed
         with self._lock:

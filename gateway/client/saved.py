@@ -1,4 +1,4 @@
-"""What a session is kept in when its process ends, so that another can go on with it."""
+"""Saved sessions, which another process can resume."""
 
 import msgspec
 from msgspec import Struct
@@ -7,9 +7,9 @@ from gateway.protocol.messages import EventNumber, Limits, MessageId
 
 
 class SavedSession(str):
-    """A session for `connect` to go on with: text, which a file or JSON takes as it is.
+    """A saved session, to pass to `connect` as ``resume``: a string, to store as you like.
 
-    Who has it can go on with the session and read what it says: keep it as you keep a password.
+    Whoever has it can resume the session and read its replies, so protect it like a password.
     """
 
     __slots__ = ()
@@ -53,4 +53,5 @@ class Position(Struct, frozen=True, kw_only=True):
             return msgspec.json.decode(saved.encode(), type=cls)
         except (msgspec.DecodeError, UnicodeEncodeError):
             # Its text may hold a key, so that it is not said what is wrong with it.
-            raise ValueError("resume is not what SessionClient.save has given") from None
+            text = "resume is not a saved session: pass what SessionClient.save or detach returned"
+            raise ValueError(text) from None

@@ -12,9 +12,9 @@ Body = str | bytes | bytearray | memoryview | dict[str, Any] | list[Any]
 
 
 class Options(TypedDict, total=False):
-    """What may be said with a message: whether to stream, and `CallOptions`, as keywords.
+    """Options of a message: whether to stream the reply, and the options of InvokeEndpoint.
 
-    The last six only where the route lets clients set them.
+    The last six can be set only if the route allows that.
     """
 
     stream: bool
@@ -37,7 +37,7 @@ def message_of(body: Body | None, json: Any, message_id: str, options: Options) 
         ValueError: An argument is no part of a message.
     """
     if (body is None) == (json is UNSET):
-        raise TypeError("send either a body or json")
+        raise TypeError("send needs either a body or json=")
     try:
         message = msgspec.convert(
             {"type": "message.send", "id": message_id, **options}, MessageSend
@@ -57,5 +57,5 @@ def message_of(body: Body | None, json: Any, message_id: str, options: Options) 
         case _:
             raise TypeError(
                 f"a message is text, bytes, a dict or a list, not {type(body).__name__}; "
-                "any other JSON value is sent with json="
+                "send any other JSON value with json="
             )

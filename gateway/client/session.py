@@ -36,12 +36,12 @@ CODECS: Mapping[str, Callable[[], ClientCodec]] = MappingProxyType(
 
 
 class SessionClient:
-    """A conversation with a model. `connect` makes one.
+    """A conversation with a model. Use `connect` to create one.
 
-    Its connection may be lost and come back; turns go on meanwhile, and nothing of a reply is
-    lost or comes twice. Where the session itself is gone, a new one takes its place unless
-    ``reopen`` is false: the model has forgotten then, and a `Opened` notice says so in
-    ``replaces``.
+    When the connection is lost, the client reconnects and resumes the session. Turns go on
+    meanwhile, and no part of a reply is lost or repeated. If the session itself is gone, the client
+    opens a new one, unless ``reopen`` is false. The model has then forgotten the conversation, and
+    the `Opened` notice has the old session's id in ``replaces``.
     """
 
     def __init__(
@@ -96,12 +96,15 @@ class SessionClient:
 
     @property
     def state(self) -> State:
-        """How things stand with the connection."""
+        """The state of the connection: ``connecting``, ``open``, ``waiting`` or ``closed``.
+
+        ``waiting`` is the delay before another attempt to connect.
+        """
         return self._connections.state
 
     @property
     def session_id(self) -> str | None:
-        """The gateway's id of the session; None while there is none."""
+        """The gateway's id of the session; None while there is no session."""
         return self._conversation.session_id
 
     @property
@@ -111,15 +114,15 @@ class SessionClient:
 
     @property
     def expires_at(self) -> datetime | None:
-        """When the session expires at the model, as far as that is known."""
+        """When the session expires at the model; None if not known."""
         return self._conversation.expires_at
 
     @property
     def resumed(self) -> Mapping[str, Turn]:
-        """The turns that were under way when the session was saved, by their messages' ids.
+        """The turns that were running when the session was saved, by message id.
 
-        Their replies lack the parts that had come by then, and say that they are not `complete`.
-        A message of which nothing more is heard fails with the outcome ``unknown``.
+        Their replies lack the parts that were received before, so they are not `complete`. A
+        message about which the gateway has no more events fails with the outcome ``unknown``.
         """
         return self._resumed
 
@@ -134,84 +137,89 @@ class SessionClient:
     ) -> Turn:
         """Send a message: text, bytes, or JSON.
 
-        It is sent from now on, whether or not the turn is awaited. Turns are answered in the order
-        sent. While there is no connection they wait for one.
+        Returns at once. The message is sent whether or not the turn is awaited; without a
+        connection, it is sent after the client has reconnected. Messages are answered in the order
+        in which they were sent.
 
         Args:
-            body: Text, bytes, or a dict or a list, which is sent as JSON.
-            json: In its place any other JSON value, as a number; what `msgspec` can write as JSON.
-            id: The message's id, up to 64 visible ASCII characters; within a session no two are
-                the same. A random one unless given.
+            body: Text, bytes, or a dict or list, which is sent as JSON.
+            json: Any other JSON value, such as a number, in place of ``body``: what `msgspec` can
+                encode as JSON.
+            id: The message's id: up to 64 visible ASCII characters, unique within the session.
+                Random by default.
             options: See `Options`.
 
         Raises:
-            SessionClosed: The session is over.
-            TypeError: There is not exactly one body, or it is of another type.
-            ValueError: An argument is no part of a message; or a turn of this id is under way.
+            SessionClosed: The session has ended.
+            TypeError: Neither ``body`` nor ``json`` was given, or both; or the type is not
+                supported.
+            ValueError: An argument is not valid, or a turn with this id is running.
         """
         self._raise_if_closed()
         conversation = self._conversation
         message = message_of(body, json, id or uuid.uuid4().hex, options)
         if message.id in conversation.turns:
-            raise ValueError(f"a turn {message.id!r} is under way")
+            raise ValueError(f"a turn with the id {message.id!r} is running")
         turn = self._turn(self._codec.encode(message), message.id)
         limit = conversation.limits.message_bytes if conversation.limits else None
         size = len(turn.frame if isinstance(turn.frame, bytes) else turn.frame.encode())
         if limit is not None and size > limit:
-            turn.end(not_sent(ErrorCode.TOO_LARGE, f"the message has more than {limit} bytes"))
+            large = f"the message is larger than {limit} bytes, the limit of the route"
+            turn.end(not_sent(ErrorCode.TOO_LARGE, large))
         elif len(conversation.turns) >= self._max_turns:
-            full = "max_turns turns are under way"
+            full = f"{self._max_turns} turns are running: wait for one to end, or raise max_turns"
             turn.end(not_sent(ErrorCode.QUEUE_FULL, full, retryable=True))
         else:
             conversation.send(turn)
         return turn
 
     async def refresh(self, token: str) -> None:
-        """Show a new token before the one in use runs out; further connections use it too."""
+        """Send a new token before the current one expires. Later connections use it too."""
         self._connections.token = token
         self._conversation.write(AuthRefresh(token=token))
 
     def save(self) -> SavedSession:
-        """The session as a text, for `connect` in another process to go on with.
+        """Return the session as a string, with which another process can resume it.
 
-        It is a secret. It holds until this session or another goes on over a new connection,
-        since the gateway then gives another key, and for as long as the gateway keeps a session
-        without a connection (``resume_seconds``). What happens to the session after it was saved
-        comes to the process that goes on with it, unless it was acknowledged here: so save when
-        nothing is under way, or use `detach`.
+        Pass it to `connect` as ``resume``. It is a secret. It is valid until the session is resumed
+        over a new connection, here or elsewhere, because the gateway then issues another key; and
+        only as long as the gateway keeps a session without a connection (``resume_seconds``).
 
-        Of messages whose turns have not ended it has the ids: see `resumed`. One that was not
-        written yet is not among them.
+        The process that resumes the session receives what happens after it was saved, except for
+        events that were acknowledged here. So save when no turn is running, or use `detach`.
+
+        The string includes the ids of messages whose turns have not ended (see `resumed`), except
+        messages that were not sent yet.
 
         Raises:
-            SessionClosed: There is no session, or not yet the one that takes its place.
+            SessionClosed: There is no session, or its replacement is not open yet.
         """
         self._raise_if_closed()
         position = self._conversation.position()
         if position is None:
-            raise SessionClosed("there is no session just now")
+            raise SessionClosed("there is no session at the moment: a new one is being opened")
         return position.save()
 
     async def detach(self) -> SavedSession:
-        """Leave the session as it is, for `connect` in another process to go on with: see `save`.
+        """Disconnect without closing the session, for another process to resume: see `save`.
 
-        Turns go on at the gateway. Here they fail, those that may have been sent with the outcome
-        ``unknown``.
+        Running turns go on at the gateway. Here they fail; those that may have been sent have the
+        outcome ``unknown``.
 
         Raises:
             SessionClosed: See `save`.
         """
         saved = self.save()
-        self._connections.ending = "the session was left"
+        self._connections.ending = "the session was detached"
         self._conversation.leave()
         await self.close()
         return saved
 
     async def close(self) -> None:
-        """Close the session, at the model too; turns under way are cancelled.
+        """Close the session, at the model too. Running turns are cancelled.
 
-        Without a connection the gateway can't be told: it closes the session when the time to
-        resume is over. Closing again does nothing.
+        Without a connection, the gateway can't be told to; it then closes the session after
+        ``resume_seconds``. Closing again has no effect.
         """
         self._connections.closing = True
         task = self._task
@@ -231,7 +239,7 @@ class SessionClient:
         """Open the session.
 
         Raises:
-            ConnectionFailed: There is none to be had.
+            ConnectionFailed: It could not be opened.
         """
         connections = self._connections
         address = without_password(self._url)
@@ -242,7 +250,7 @@ class SessionClient:
                 await asyncio.wait([self._task, opened], return_when=asyncio.FIRST_COMPLETED)
         except TimeoutError:
             why = f": {connections.why}" if connections.why else ""
-            text = f"{address}: no session within {self._open_timeout:g} s{why}"
+            text = f"{address}: no session was opened within {self._open_timeout:g} s{why}"
             raise ConnectionFailed(text) from None
         finally:
             opened.cancel()
@@ -288,7 +296,7 @@ async def connect(
     delays: Callable[[], Iterator[float]] = backoff,
     **options: Any,
 ) -> AsyncIterator[SessionClient]:
-    """Open a session, and close it at the end, at the model too.
+    """Open a session, and close it at the end of the block, at the model too.
 
     ::
 
@@ -298,47 +306,49 @@ async def connect(
             reply = await session.send("What is my name?")
             print(reply.text)
 
-    A lost connection is made anew and the session resumed, as long as the gateway keeps it
-    (``resume_seconds``); attempts are spread by ``delays``. Messages that the gateway has not
-    acknowledged are sent again under their id, which it invokes once; replies go on where they
-    were. A message whose session is gone fails with the outcome ``unknown`` if it may have
-    reached the model, and is sent in the next session if it was never written.
+    When the connection is lost, the client reconnects, with increasing ``delays``, and resumes the
+    session, as long as the gateway keeps it (``resume_seconds``). It resends messages that the
+    gateway has not acknowledged with the same ids, so that each reaches the model at most once.
+    Replies continue where they stopped. If the session is gone, a message that may have reached the
+    model fails with the outcome ``unknown``; one that was never sent is sent in the next session.
 
-    Memory is bounded: ``max_turns`` turns under way, each with ``max_reply_bytes`` of its reply
-    (see `Turn`). The turns that have ended are their holder's.
+    Memory is limited: to ``max_turns`` running turns, each with up to ``max_reply_bytes`` of its
+    reply (see `Turn`), and the turns that you hold after they have ended.
 
     Args:
-        url: Of the route: ``ws://HOST/ws`` or ``wss://HOST/ws/ROUTE``.
-        token: Shown as a bearer token; a coroutine function is asked for one at each connection,
-            so that the client can come back after one has run out.
-        origin: The ``Origin`` header; programs need none.
-        codec: ``msgpack`` spares binary bodies the detour over Base64.
-        on_notice: Called with each notice, in order, from the event loop; it must not block.
-        reopen: Whether a new session takes the place of one that is gone. If not, the session is
-            over then.
-        carry_over: Whether a message that was not written yet when its session was found to be
-            gone is sent in the new one. If not, it fails with the outcome ``not_invoked``, since
-            what it was said about is forgotten.
-        resume: What `SessionClient.save` or `SessionClient.detach` gave: go on with that session.
-            Where it is gone by now, a new one takes its place, as above.
-        open_timeout: Seconds that a session may take to open.
-        reconnect_timeout: Seconds without a connection after which the session is over.
-        close_timeout: Seconds that the gateway may take to close the session.
-        max_turns: Turns under way; a further one fails with ``queue_full`` and was not sent.
-        max_reply_bytes: Of a reply that a turn holds.
-        delays: Gives the waits before attempts, in seconds.
-        options: For `websockets.asyncio.client.connect`, such as ``ssl``, ``proxy`` (for this
-            machine, none) and ``additional_headers``.
+        url: The address of a route: ``ws://HOST/ws`` or ``wss://HOST/ws/ROUTE``.
+        token: An API key or token, sent as a bearer token; or a coroutine function that returns
+            one, called for each connection, so that the client can reconnect after one has expired.
+        origin: The ``Origin`` header. Programs usually need none.
+        codec: ``json`` or ``msgpack``; ``msgpack`` sends bytes without Base64.
+        on_notice: Called with each `Notice`, in order, from the event loop. It must not block.
+        reopen: Whether to open a new session when the session is gone. If false, the client closes
+            instead.
+        carry_over: Whether messages that were not sent before the session was gone are sent in the
+            new one. If false, they fail with the outcome ``not_invoked``, since the model has
+            forgotten what they refer to.
+        resume: The result of `SessionClient.save` or `SessionClient.detach`: resume that session.
+            If it is gone, ``reopen`` applies.
+        open_timeout: Seconds to wait for the session to open.
+        reconnect_timeout: Seconds without a connection after which the client closes.
+        close_timeout: Seconds to wait for the gateway to close the session.
+        max_turns: The number of running turns. A further message is not sent, and fails with
+            ``queue_full``.
+        max_reply_bytes: How much of a reply each turn keeps, in bytes.
+        delays: Returns an iterator of the delays between attempts to connect, in seconds.
+        options: Passed to `websockets.asyncio.client.connect`, such as ``ssl``, ``proxy`` (default:
+            none for addresses of this machine) and ``additional_headers``.
 
     Raises:
         ConnectionFailed: No session could be opened.
-        ValueError: The address is none of a WebSocket, or ``resume`` is no saved session.
+        ValueError: ``url`` is not a WebSocket address, or ``resume`` is not a saved session.
     """
     position = None if resume is None else Position.load(resume)
     try:
         host = parse_uri(url).host
     except InvalidURI as error:
-        raise ValueError(f"{without_password(url)} isn't a valid URI: {error.msg}") from None
+        text = f"{without_password(url)} is not a WebSocket address: {error.msg}"
+        raise ValueError(text) from None
     if is_loopback(host):
         options.setdefault("proxy", None)
     options.setdefault("close_timeout", close_timeout)

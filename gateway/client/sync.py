@@ -1,4 +1,4 @@
-"""The Python client for programs that do not use asyncio, or run a loop of their own.
+"""The Python client for programs that do not use asyncio, or run an event loop of their own.
 
 ::
 
@@ -10,9 +10,9 @@
         reply = session.send("What is my name?").result()
         print(reply.text)
 
-It is the asynchronous client, `gateway.client`, in a thread that lasts as long as the block. Names,
-arguments and errors are the same; what is awaited there waits here. All of it may be used by
-several threads at once.
+It runs the asynchronous client, `gateway.client`, in a thread that lasts as long as the block.
+Names, arguments and errors are the same; what you await there blocks here. All of it is
+thread-safe.
 """
 
 import asyncio
@@ -45,15 +45,15 @@ T = TypeVar("T")
 
 
 class Turn:
-    """A message that was sent, and its reply: iterate over it, ask for its `result`, or both.
+    """A message that was sent, and its reply: iterate over it, call `result`, or both.
 
     ::
 
-        for part in turn:           # as the model says it
+        for part in turn:           # the parts, as the model generates them
             print(part, end="")
-        reply = turn.result()       # the whole, and what else is known
+        reply = turn.result()       # the complete reply
 
-    For the rest it is as `gateway.client.Turn`.
+    See `gateway.client.Turn` for the rest.
     """
 
     def __init__(self, turn: turns.Turn, portal: Portal) -> None:
@@ -72,18 +72,18 @@ class Turn:
 
     @property
     def ended(self) -> bool:
-        """Whether nothing more will come, so that `result` does not wait."""
+        """Whether the turn has ended, so that `result` returns at once."""
         return self._turn.ended
 
     def result(self, timeout: float | None = None) -> Reply:
-        """Wait for the end of the turn.
+        """Wait until the turn has ended, and return its reply.
 
         Args:
-            timeout: Seconds to wait; None for as long as it takes.
+            timeout: Seconds to wait; None to wait as long as the turn takes.
 
         Raises:
-            TimeoutError: It has not ended by then. It goes on; `cancel` stops it.
-            MessageFailed: The message was refused, or its turn has failed.
+            TimeoutError: The turn has not ended yet. It goes on; call `cancel` to stop it.
+            MessageFailed: The message was refused, or its turn failed.
             ReplyTooLarge: See `gateway.client.Turn`.
         """
         self._until_over(self._turn.whole, timeout)
@@ -98,10 +98,9 @@ class Turn:
         self.result()
 
     def cancel(self) -> None:
-        """Ask for the turn to be stopped, and wait for its end; a turn that has ended stays so.
+        """Cancel the turn and wait until it has ended. Has no effect on a turn that has ended.
 
-        `result` then gives a reply whose status is ``cancelled``, or ``completed`` where the model
-        was faster.
+        The reply's status is then ``cancelled``, or ``completed`` if the model finished first.
         """
         self._until_over(self._turn.cancel, None)
 
@@ -135,9 +134,9 @@ class Turn:
 
 
 class SessionClient:
-    """A conversation with a model. `connect` makes one.
+    """A conversation with a model. Use `connect` to create one.
 
-    For what it does without being asked, see `gateway.client.SessionClient`.
+    See `gateway.client.SessionClient` for how it reconnects.
     """
 
     def __init__(self, session: asynchronous.SessionClient, portal: Portal) -> None:
@@ -151,12 +150,12 @@ class SessionClient:
 
     @property
     def state(self) -> State:
-        """How things stand with the connection."""
+        """The state of the connection: ``connecting``, ``open``, ``waiting`` or ``closed``."""
         return self._session.state
 
     @property
     def session_id(self) -> str | None:
-        """The gateway's id of the session; None while there is none."""
+        """The gateway's id of the session; None while there is no session."""
         return self._session.session_id
 
     @property
@@ -166,12 +165,12 @@ class SessionClient:
 
     @property
     def expires_at(self) -> datetime | None:
-        """When the session expires at the model, as far as that is known."""
+        """When the session expires at the model; None if not known."""
         return self._session.expires_at
 
     @property
     def resumed(self) -> Mapping[str, Turn]:
-        """The turns that were under way when the session was saved, by their messages' ids.
+        """The turns that were running when the session was saved, by message id.
 
         See `gateway.client.SessionClient.resumed`.
         """
@@ -188,31 +187,30 @@ class SessionClient:
     ) -> Turn:
         """Send a message: text, bytes, or JSON.
 
-        It does not wait: the message is sent from now on, whether or not anybody asks for its
-        reply. For the arguments and errors see `gateway.client.SessionClient.send`.
+        Returns at once. For the arguments and errors, see `gateway.client.SessionClient.send`.
         """
         send = partial(self._session.send, body, json=json, id=id, **options)
         return Turn(self._portal.call(send), self._portal)
 
     def refresh(self, token: str) -> None:
-        """Show a new token before the one in use runs out; further connections use it too."""
+        """Send a new token before the current one expires. Later connections use it too."""
         self._wait(partial(self._session.refresh, token))
 
     def save(self) -> SavedSession:
-        """The session as a text, for `connect` in another process to go on with.
+        """Return the session as a string, with which another process can resume it.
 
         It is a secret. See `gateway.client.SessionClient.save`.
 
         Raises:
-            SessionClosed: There is no session, or not yet the one that takes its place.
+            SessionClosed: There is no session, or its replacement is not open yet.
         """
         return self._portal.call(self._session.save)
 
     def detach(self) -> SavedSession:
-        """Leave the session as it is, for `connect` in another process to go on with: see `save`.
+        """Disconnect without closing the session, for another process to resume: see `save`.
 
-        Turns go on at the gateway. Here they fail, those that may have been sent with the outcome
-        ``unknown``.
+        Running turns go on at the gateway. Here they fail; those that may have been sent have the
+        outcome ``unknown``.
 
         Raises:
             SessionClosed: See `save`.
@@ -220,9 +218,9 @@ class SessionClient:
         return self._wait(self._session.detach)
 
     def close(self) -> None:
-        """Close the session, at the model too; turns under way are cancelled.
+        """Close the session, at the model too. Running turns are cancelled.
 
-        The end of `connect`'s block does it. Closing again does nothing.
+        The end of `connect`'s block does this. Closing again has no effect.
         """
         with contextlib.suppress(Closed):
             self._portal.wait(self._session.close)
@@ -255,13 +253,13 @@ def connect(
 ) -> Iterator[SessionClient]:
     """Open a session, and close it at the end of the block, at the model too.
 
-    Arguments and errors are those of `gateway.client.connect`, but for these:
+    Arguments and errors are those of `gateway.client.connect`, except for these:
 
     Args:
-        token: Shown as a bearer token. A function is asked for one at each connection, in a thread
-            of its own, and may take its time.
-        on_notice: Called with each notice, in order, from the session's thread. It must not wait:
-            it may send, and not ask for the result.
+        token: An API key or token, or a function that returns one. It is called for each
+            connection, in a thread of its own, so it may block.
+        on_notice: Called with each `Notice`, in order, from the session's thread. It must not
+            block: it can send messages, but can't wait for their results.
     """
     opening = asynchronous.connect(
         url,

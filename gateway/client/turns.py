@@ -1,4 +1,4 @@
-"""One message and its reply, as a user of the client holds them."""
+"""A message and its reply."""
 
 import asyncio
 from collections import deque
@@ -20,21 +20,21 @@ SHOWN = 60
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reply:
-    """A turn's end.
+    """The end of a turn that was answered or cancelled.
 
     Attributes:
-        id: The message's.
-        status: ``cancelled`` where it was stopped; what had come by then is there.
-        complete: Whether all that the model said is there. It is not for a cancelled turn, and
-            where the connection was away for longer than the gateway keeps a reply.
-        outcome: Of a cancelled turn: whether the model saw it; else None.
-        content_type: Of the reply.
+        id: The message's id.
+        status: ``completed``, or ``cancelled``; a cancelled reply has the parts received so far.
+        complete: Whether all parts of the reply were received. False for a cancelled turn, and if
+            the client was disconnected for longer than the gateway keeps a reply.
+        outcome: For a cancelled turn, whether the model saw the message; otherwise None.
+        content_type: The reply's content type.
         variant: The production variant that answered.
-        custom_attributes: What the model gave beside the reply.
-        duration: Seconds that the turn took, measured at the gateway.
-        deltas: How many parts the model's reply came in; 0 where it was not streamed.
-        dropped_turns: How many of the oldest turns the model was not told again with this one,
-            since they no longer fit; 0 also where the model keeps the conversation itself.
+        custom_attributes: The custom attributes that the model returned.
+        duration: How long the turn took, in seconds, measured by the gateway.
+        deltas: The number of parts of a streamed reply; 0 if it was not streamed.
+        dropped_turns: How many of the oldest turns no longer fit into the model's request. 0 if
+            the model keeps the conversation itself.
     """
 
     id: str
@@ -64,13 +64,15 @@ class Reply:
 
     @property
     def bytes(self) -> bytes:
-        """The body; text is UTF-8.
+        """The body as bytes; text is encoded as UTF-8.
 
         Raises:
-            ReplyTooLarge: Parts of it were iterated over and no longer kept.
+            ReplyTooLarge: The turn was iterated over, and its first parts are no longer kept.
         """
         if self._parts is None:
-            raise ReplyTooLarge("the reply is no longer whole: it was taken in parts")
+            raise ReplyTooLarge(
+                "the reply's first parts are no longer kept: collect them as they come"
+            )
         return b"".join(part.encode() if isinstance(part, str) else part for part in self._parts)
 
     @property
@@ -78,13 +80,13 @@ class Reply:
         """The body as text.
 
         Raises:
-            UnicodeDecodeError: It is none.
+            UnicodeDecodeError: It is not UTF-8.
             ReplyTooLarge: See `bytes`.
         """
         return self.bytes.decode()
 
     def json(self) -> Any:
-        """The body's JSON value.
+        """The body parsed as JSON.
 
         Raises:
             ValueError: It is not JSON.
@@ -98,20 +100,21 @@ class Turn:
 
     ::
 
-        async for part in turn:     # as the model says it
+        async for part in turn:     # the parts, as the model generates them
             print(part, end="")
-        reply = await turn          # the whole, and what else is known
+        reply = await turn          # the complete reply
 
-    A part is text, or bytes where the model's reply is not text; a reply that was not streamed is
-    one part, JSON is its text. Each part is handed out once, so a second loop goes on where the
-    first one stopped. Both ways raise `MessageFailed`; a loop does it after the last part.
+    A part is text, or bytes if the reply is not text. A reply that is not streamed is one part; a
+    JSON reply is its text. Each part is returned once, so a second loop continues where the first
+    one stopped. Awaiting and iterating both raise `MessageFailed`; a loop raises it after the last
+    part.
 
-    To stop waiting is not to stop the model: only `cancel` does that.
+    Leaving the loop, or no longer awaiting the turn, does not stop the model. Call `cancel`.
 
-    A turn holds up to ``max_reply_bytes`` of its reply. Parts that were iterated over make room
-    for others once that is reached; then `Reply.text` and the like are not there any more. If
-    there is nothing to make room with, the turn is cancelled and raises `ReplyTooLarge`. So a
-    turn that nobody reads stays within its bound, and never keeps other turns from going on.
+    A turn keeps up to ``max_reply_bytes`` of its reply. Beyond that, it discards parts that were
+    iterated over, and `Reply.text`, `Reply.bytes` and `Reply.json` are not available. If no part
+    can be discarded, the turn is cancelled and raises `ReplyTooLarge`. A turn that is not read
+    therefore uses a limited amount of memory, and never blocks other turns.
     """
 
     def __init__(
@@ -140,7 +143,7 @@ class Turn:
 
     @property
     def ended(self) -> bool:
-        """Whether nothing more will come, so that awaiting it does not wait."""
+        """Whether the turn has ended, so that awaiting it returns at once."""
         return self._end is not None
 
     def __await__(self) -> Generator[Any, None, Reply]:
@@ -152,10 +155,9 @@ class Turn:
         await self
 
     async def cancel(self) -> None:
-        """Ask for the turn to be stopped, and wait for its end; a turn that has ended stays so.
+        """Cancel the turn and wait until it has ended. Has no effect on a turn that has ended.
 
-        Awaiting the turn then gives a reply whose status is ``cancelled``, or ``completed`` where
-        the model was faster.
+        The reply's status is then ``cancelled``, or ``completed`` if the model finished first.
         """
         if not self.ended:
             self.cancelling = True

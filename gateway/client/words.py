@@ -1,4 +1,4 @@
-"""What happens to a session, in words for people."""
+"""Notices as text for people."""
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -21,15 +21,15 @@ SHORT = 8
 
 KNOWS: Mapping[str, tuple[str, str]] = MappingProxyType(
     {
-        "replayed": ("the model was told the conversation again", "green"),
+        "replayed": ("the model got the whole conversation again", "green"),
         "partial": (
-            "the model was told the newest of the conversation again; the rest was no longer kept",
+            "the model got only the newest turns again; the others were no longer kept",
             "yellow",
         ),
-        "lost": ("the model has forgotten", "yellow"),
+        "lost": ("the model has forgotten the conversation", "yellow"),
     }
 )
-"""What the model knows of the conversation then."""
+"""How much of the conversation the model knows then."""
 
 
 def in_words(notice: Notice) -> tuple[str, str]:  # noqa: C901, PLR0911 - one for each notice
@@ -39,15 +39,16 @@ def in_words(notice: Notice) -> tuple[str, str]:  # noqa: C901, PLR0911 - one fo
             about = f"{session_id[:SHORT]} on {route}{_expiry(expires_at)}"
             if replaces is None:
                 return f"Session {about}.", "dim"
-            return f"A new session, {about}. The model knows nothing of the old one.", "yellow"
+            return f"New session {about}. The model has forgotten the conversation.", "yellow"
         case Disconnected(_, CloseCode.GONE, _):
-            return "The session is gone, and the model has forgotten. Another is opened.", "yellow"
+            return "The session is gone. Opening a new one …", "yellow"
         case Disconnected(reason, _, retry_in):
-            return f"Disconnected: {reason.rstrip('.')}. Again in {retry_in:.1f} s.", "yellow"
+            again = f"Reconnecting in {retry_in:.1f} s."
+            return f"Disconnected: {reason.rstrip('.')}. {again}", "yellow"
         case Resumed(lost):
             if lost is None:
-                return "Reconnected; nothing was lost.", "green"
-            return "Reconnected; some of what the model said was lost.", "yellow"
+                return "Reconnected. Nothing was lost.", "green"
+            return "Reconnected. Some parts of replies were lost.", "yellow"
         case Renewed(_, context, expires_at):
             knows, style = KNOWS.get(context, (f"context {context}", "yellow"))
             expiry = _expiry(expires_at)

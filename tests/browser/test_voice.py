@@ -145,7 +145,9 @@ async def test_the_microphone(stage: tuple[str, Process]) -> None:
         await expect(page.locator("#segments li")).to_have_count(1)
         # Each call takes as long as eight messages: more and more of them wait.
         admin(platform, "/faults", delay_seconds=2.0)
-        await expect(page.get_by_role("alert")).to_contain_text("seconds of audio are waiting to be sent")
+        await expect(page.get_by_role("alert")).to_contain_text(
+            "seconds of audio are waiting to be sent"
+        )
         admin(platform, "/faults", delay_seconds=0.0)
         await expect(page.get_by_role("alert")).to_be_hidden()
         await page.get_by_role("button", name="Stop").click()

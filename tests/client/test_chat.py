@@ -24,7 +24,7 @@ from tests.support.timing import UNIT
 CTRL_C, CTRL_D = "\x03", "\x04"
 ERASED = "\x1b[2K"
 """A line of the terminal is."""
-ASKED = "The model has forgotten what was said before. Send this anyway? [y/N]"
+ASKED = "The model has forgotten the conversation. Send this anyway? [y/N]"
 Result = tuple[int | None, str, str]
 
 
@@ -134,8 +134,8 @@ async def test_what_fails_is_said_and_the_rest_goes_on() -> None:
     async with gateway(scene) as url:
         code, out, err = await piped(url, "a\nb\nc\nd\n")
     assert (code, out) == (1, "ok\n")
-    assert "Too busy. (throttled, not_invoked) It may be sent again." in err
-    assert "The session is over: another connection has taken the session over" in err
+    assert "Too busy. (throttled, not_invoked) You can send it again." in err
+    assert "The session has ended: another connection took the session over" in err
 
 
 async def test_nobody_listens() -> None:
@@ -151,7 +151,10 @@ async def test_an_error_repeats_no_password() -> None:
     assert err.startswith("session-gateway: ws://***@127.0.0.1:9/ws: ")
     code, _, err = await piped("ws://secret@127.0.0.1:9/ws", "hi\n")
     assert code == 2
-    assert "ws://***@127.0.0.1:9/ws isn't a valid URI: username provided without password" in err
+    assert (
+        "ws://***@127.0.0.1:9/ws is not a WebSocket address: username provided without password"
+        in err
+    )
 
 
 @pytest.mark.parametrize(
@@ -202,7 +205,7 @@ async def test_a_script_ends_with_its_session() -> None:
         code, out, err = await piped(url, "/new\n/help\nthree\nfour\n")
     assert (code, out) == (1, "ok\n")
     assert "It is gone. (session_lost, not_invoked)" in err
-    assert err.count("is over: the session is gone. What is left of the input is not sent.") == 1
+    assert err.count("has ended: the session is gone. The rest of the input was not sent.") == 1
     assert " s in all" not in err
     assert "waiting" not in out + err
 
@@ -221,7 +224,7 @@ async def test_what_no_longer_fits_is_said_when_it_begins_and_has_doubled() -> N
         code, _, err = await piped(url, "a\n" * len(dropped))
     assert code == 0
     assert [line for line in err.splitlines() if "too long" in line] == [
-        f"The conversation has become too long: the oldest {turns} not sent to the model."
+        f"The conversation is too long for the model: the oldest {turns} left out."
         for turns in ("turn was", "2 turns were", "5 turns were")
     ]
 
@@ -256,17 +259,17 @@ async def test_in_a_terminal() -> None:
         chat.type(CTRL_C)
         await chat.shows("Stopped.")
         stopped.set()
-        await chat.shows("the model has forgotten.")
+        await chat.shows("the model has forgotten the conversation.")
         await chat.shows("you>")
         chat.type("More\r")
         await chat.shows("Tw")
         begun.set()
         await chat.shows("Disconnected")
-        await chat.shows("nothing was lost")
+        await chat.shows("Nothing was lost")
         await chat.shows("o.")
         await chat.shows("you>")
         chat.type(CTRL_C)
-        await chat.shows("Ctrl-C again leaves")
+        await chat.shows("Press Ctrl-C again to quit")
         chat.type(CTRL_C)
         assert await in_time(chat.process.wait()) == 0
 
@@ -315,15 +318,15 @@ async def test_commands() -> None:
 
     async with gateway(first, second) as url, terminal(url) as chat:
         await chat.shows("Session s1")
-        await chat.shows("/help shows the commands")
+        await chat.shows("Type /help for the commands")
         await chat.shows("you>")
         chat.type("/help\r")
-        await chat.shows("/new    close this session and open another")
-        await chat.shows("begin it with //")
+        await chat.shows("/new    start a new session")
+        await chat.shows("type // instead")
         await chat.shows("you>")
         chat.type("/etc is full\r")
-        await chat.shows("There is no command /etc; /help lists them.")
-        await chat.shows("//etc is full sends this to the model.")
+        await chat.shows("Unknown command /etc. Type /help for the commands.")
+        await chat.shows("To send it to the model, type: //etc is full")
         await chat.shows("you>")
         chat.type("//etc is full\r")
         await chat.shows("ok")
@@ -349,13 +352,13 @@ async def test_an_interrupt_clears_the_line() -> None:
             chat.type(CTRL_C)
             await chat.shows("you>")
             chat.type(CTRL_C)
-            await chat.shows("Ctrl-C again leaves")
+            await chat.shows("Press Ctrl-C again to quit")
             await chat.shows("you>")
         chat.type("that\r")
         await chat.shows("ok")
         await chat.shows("you>")
         os.kill(chat.process.pid, signal.SIGINT)  # no key, and the same
-        await chat.shows("Ctrl-C again leaves")
+        await chat.shows("Press Ctrl-C again to quit")
         await chat.shows("you>")
         os.kill(chat.process.pid, signal.SIGINT)
         assert await in_time(chat.process.wait()) == 0
@@ -382,8 +385,8 @@ class TestAnotherSession:
             chat.type("half")
             await chat.shows("half")
             begun.set()
-            await chat.shows("The session is gone, and the model has forgotten. Another is opened.")
-            await chat.shows("A new session, s2")
+            await chat.shows("The session is gone. Opening a new one …")
+            await chat.shows("New session s2")
             await chat.shows("half")  # again, below
             chat.type("way\r")
             await chat.shows(ASKED)
@@ -411,7 +414,7 @@ class TestAnotherSession:
         async with gateway(first, second) as url, terminal(url) as chat:
             await chat.shows("you>")
             there.set()
-            await chat.shows("A new session, s2")
+            await chat.shows("New session s2")
             chat.type("hello\r")
             await chat.shows("ok")
             assert ASKED not in chat.screen
@@ -479,7 +482,7 @@ class TestAnotherSession:
             await chat.shows("you>")
             chat.type("hello\r")
             await chat.shows(ASKED)
-            await chat.shows("The session is gone, and the model has forgotten. Another is opened.")
+            await chat.shows("The session is gone. Opening a new one …")
             chat.type("yes\r")
             await chat.shows("waiting")
             asked.set()
@@ -515,7 +518,7 @@ class TestAnotherSession:
             for line in ahead.split("\r"):  # the terminal shows them, so that it has them
                 await chat.shows(line)
             typed.set()
-            await chat.shows("Another is opened.")
+            await chat.shows("Opening a new one")
             await chat.shows("you> and then?")
             await chat.shows(ASKED)
             chat.type("n\r")
@@ -566,7 +569,7 @@ class TestAnotherSession:
             typed.set()
             await chat.shows(ASKED)
             asked.set()
-            await chat.shows("A new session, s2")
+            await chat.shows("New session s2")
             chat.type("yes\r")
             await chat.shows("ok")
             await chat.shows("you> y")
@@ -614,14 +617,14 @@ class TestAnotherSession:
             await chat.shows("ok")
             await chat.shows("you>")
             there.set()
-            await chat.shows("Another is opened.")
+            await chat.shows("Opening a new one")
             await chat.shows("you>")
             chat.type("Two\r")
             await chat.shows("waiting")
             chat.type("Three\r")
             await chat.shows("Three\r\n")
             ahead.set()
-            await chat.shows("A new session, s3")
+            await chat.shows("New session s3")
             await chat.shows("you> Three")
             await chat.shows("3")
             await chat.shows("you>")
@@ -644,11 +647,11 @@ class TestAnotherSession:
         async with gateway(first, second) as url, terminal(url) as chat:
             await chat.shows("you>")
             there.set()
-            await chat.shows("Another is opened.")
+            await chat.shows("Opening a new one")
             chat.type("hello\r")
             await chat.shows("waiting")
             typed.set()
-            await chat.shows("The session is over: this route, or the page's origin, is forbidden")
+            await chat.shows("The session has ended: this client or this page's origin may not use")
             assert await in_time(chat.process.wait()) == 1
 
 
@@ -744,8 +747,8 @@ async def test_losses_are_said() -> None:
     async with gateway(first, second) as url:
         code, _, err = await piped(url, "hi\n")
     assert code == 1
-    assert "some of what the model said was lost" in err
-    assert "Parts of this reply were lost with the connection." in err
+    assert "Some parts of replies were lost" in err
+    assert "Parts of this reply were lost while disconnected." in err
 
 
 async def test_giving_up_on_a_reply_while_the_gateway_is_away() -> None:
@@ -764,9 +767,9 @@ async def test_giving_up_on_a_reply_while_the_gateway_is_away() -> None:
         chat.type("Count\r")
         await chat.shows("Disconnected")
         chat.type(CTRL_C)
-        await chat.shows("Ctrl-C again: don't wait for that.")
+        await chat.shows("Press Ctrl-C again to stop waiting.")
         chat.type(CTRL_C)
-        await chat.shows("Not waited for any more.")
+        await chat.shows("No longer waiting for this reply.")
         await chat.shows("you>")
         await in_time(back.wait())
         chat.type(CTRL_D)
@@ -776,15 +779,21 @@ async def test_giving_up_on_a_reply_while_the_gateway_is_away() -> None:
 @pytest.mark.parametrize(
     ("notice", "words"),
     [
-        (Disconnected("the gateway is restarting.", 1012, 0.25), "restarting. Again in 0.2 s"),
-        (Resumed((3, 4)), "some of what the model said was lost"),
+        (
+            Disconnected("the gateway is restarting.", 1012, 0.25),
+            "restarting. Reconnecting in 0.2 s",
+        ),
+        (Resumed((3, 4)), "Some parts of replies were lost"),
         (
             Disconnected("the session is gone", 4410, 0.25),
-            "the model has forgotten. Another is opened.",
+            "The session is gone. Opening a new one …",
         ),
-        (Renewed("expired", "replayed", None), "the model was told the conversation again."),
-        (Renewed("lost", "partial", None), "told the newest of the conversation again; the rest"),
-        (Renewed("lost", "lost", None), "The session was renewed: the model has forgotten."),
+        (Renewed("expired", "replayed", None), "the model got the whole conversation again."),
+        (Renewed("lost", "partial", None), "got only the newest turns again; the others"),
+        (
+            Renewed("lost", "lost", None),
+            "The session was renewed: the model has forgotten the conversation.",
+        ),
         (Renewed("lost", "summarised", None), "renewed: context summarised."),
         (Expiring(None), "is about to expire"),
         (Refused(ErrorCode.BAD_MESSAGE, "What?"), "What? (bad_message)"),

@@ -60,10 +60,10 @@ async def test_leaving_and_going_on() -> None:
             await until(lambda: b.written)
             saved = await session.detach()
             for turn in (a, b):
-                with pytest.raises(MessageFailed, match="was left") as failed:
+                with pytest.raises(MessageFailed, match="was detached") as failed:
                     await turn
                 assert failed.value.outcome is Outcome.UNKNOWN
-            with pytest.raises(SessionClosed, match="was left"):
+            with pytest.raises(SessionClosed, match="was detached"):
                 session.send("3")
             with pytest.raises(SessionClosed):
                 session.save()
@@ -186,7 +186,7 @@ async def test_nothing_to_save() -> None:
     asked = asyncio.Event()
     async with gateway(first, second) as url, session_at(url) as (session, _):
         await until(lambda: session.session_id is None)
-        with pytest.raises(SessionClosed, match="just now"):
+        with pytest.raises(SessionClosed, match="at the moment"):
             session.save()
         asked.set()
         await until(lambda: session.session_id == "s2")

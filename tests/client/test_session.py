@@ -292,7 +292,7 @@ class TestTurns:
                 await asyncio.wait_for(turn, 0.01 * UNIT)
             assert not turn.ended
             waited.set()
-            with pytest.raises(ValueError, match="under way"):
+            with pytest.raises(ValueError, match="is running"):
                 session.send("hi", id=turn.id)
             assert (await turn).text == "late"
             assert "ended" in repr(turn)
@@ -640,7 +640,7 @@ class TestGaps:
             await until(lambda: Updated(None) in notices)
         which = "events 3 to 4" if len(skipped) == 2 else f"event {skipped[0]}"
         (lost,) = [notice for notice in notices if isinstance(notice, Disconnected)]
-        assert (lost.reason, lost.code) == (f"the gateway has skipped {which}", None)
+        assert (lost.reason, lost.code) == (f"the gateway skipped {which}", None)
         assert Resumed(None) in notices
 
     async def test_each_place_is_resumed_after_once(self) -> None:
@@ -684,12 +684,14 @@ class TestGaps:
             await peer.socket.wait_closed()
             assert peer.socket.close_code == 4400
 
-        words = "the gateway has skipped events 4 to 5"
+        words = "the gateway skipped events 4 to 5"
         async with gateway(first, second) as url, session_at(url) as (session, notices):
             turn = session.send("hi", id="m")
             parts = aiter(turn)
             assert await anext(parts) == "a"
-            with pytest.raises(MessageFailed, match=f"{words}; whether the model saw") as failed:
+            with pytest.raises(
+                MessageFailed, match=f"{words}; the model may or may not have"
+            ) as failed:
                 await anext(parts)
             assert failed.value.outcome is Outcome.UNKNOWN
             with pytest.raises(SessionClosed, match=f"^{words}$") as closed:
@@ -704,7 +706,7 @@ class TestGaps:
             await peer.socket.wait_closed()
 
         async with gateway(scene, scene) as url:
-            with pytest.raises(ConnectionFailed, match=r"the gateway has skipped event 1$"):
+            with pytest.raises(ConnectionFailed, match=r"the gateway skipped event 1$"):
                 async with connect(url, delays=quickly):
                     pass
 
@@ -1010,10 +1012,10 @@ class TestOpening:
         ("status", "body", "code", "words"),
         [
             (403, '{"detail": "Not this page."}', 4403, "HTTP 403: Not this page.$"),
-            (403, "Not this", 4403, "HTTP 403: no session-gateway answers there"),
-            (403, "", 4403, "HTTP 403: no session-gateway answers there; .* /ws"),
-            (404, "Not found", 4404, "HTTP 404: no session-gateway answers there; .* /ws"),
-            (401, "", 4401, "HTTP 401: not authenticated"),
+            (403, "Not this", 4403, "HTTP 403: the server is not a session-gateway"),
+            (403, "", 4403, "HTTP 403: the server is not a session-gateway: .* /ws"),
+            (404, "Not found", 4404, "HTTP 404: the server is not a session-gateway: .* /ws"),
+            (401, "", 4401, "HTTP 401: the key or token is missing"),
             (418, "no", None, "HTTP 418"),
         ],
     )
@@ -1043,7 +1045,7 @@ class TestOpening:
 
         async with serve(wait, "127.0.0.1", 0) as server:
             port = next(iter(server.sockets)).getsockname()[1]
-            with pytest.raises(ConnectionFailed, match="no session-gateway there"):
+            with pytest.raises(ConnectionFailed, match="the server is not a session-gateway"):
                 async with connect(f"ws://127.0.0.1:{port}/ws"):
                     pass
 
@@ -1119,7 +1121,8 @@ class TestOpening:
         async with gateway(scene) as url:
             address = url.replace("ws://", "ws://me:secret@")
             patience, waits = 0.5 * UNIT, partial(itertools.repeat, 600.0)
-            words = rf"^ws://\*{{3}}@127\S+: no session within {patience:g} s: the gateway is full"
+            within = f"no session was opened within {patience:g} s: the gateway is full"
+            words = rf"^ws://\*{{3}}@127\S+: {within}"
             with pytest.raises(ConnectionFailed, match=words):
                 async with connect(address, open_timeout=patience, delays=waits):
                     pass

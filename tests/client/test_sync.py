@@ -235,7 +235,10 @@ async def test_a_program_with_a_loop_of_its_own_and_notices() -> None:
 async def test_what_fails_leaves_no_thread() -> None:
     with pytest.raises(ConnectionFailed), sync.connect("ws://127.0.0.1:9/ws"):
         pass
-    with pytest.raises(ValueError, match="URI"), sync.connect("http://127.0.0.1:9/ws"):
+    with (
+        pytest.raises(ValueError, match="is not a WebSocket address"),
+        sync.connect("http://127.0.0.1:9/ws"),
+    ):
         pass
 
     async def scene(peer: Peer) -> None:
@@ -269,7 +272,7 @@ async def test_leaving_and_going_on() -> None:
             assert next(iter(turn)) == "Hello "
             saved = session.detach()
             assert isinstance(saved, SavedSession)
-            with pytest.raises(MessageFailed, match="was left"):
+            with pytest.raises(MessageFailed, match="was detached"):
                 turn.result()
         with session_at(url, resume=saved) as session:
             assert list(session.resumed["a"]) == ["Ada"]
