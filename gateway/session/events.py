@@ -56,7 +56,7 @@ class Start(Discreet, frozen=True, gc=False):
         client: The connection that it was asked for over; None where there is none, as for an HTTP
             request.
         told: What was said before, the oldest first: the session goes on with a conversation that
-            was held elsewhere. Only where `Policy.can_be_told`.
+            was held elsewhere. Only where there is a `Policy.telling`.
     """
 
     key: bytes

@@ -137,11 +137,6 @@ class Policy(Discreet, frozen=True, kw_only=True):
         return "replayed" if self.replays else None
 
     @property
-    def can_be_told(self) -> bool:
-        """Whether there is such a way."""
-        return self.telling is not None
-
-    @property
     def log_bounds(self) -> LogBounds:
         """How much of what a session says is kept."""
         return LogBounds(

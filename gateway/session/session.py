@@ -174,7 +174,7 @@ class Session:
 
     def _start(self, event: on.Start) -> None:
         """Open the session, at the model too unless the route waits for the first message."""
-        if event.told and not self.policy.can_be_told:
+        if event.told and self.policy.telling is None:
             raise UnexpectedEvent("this route's model can't be told what was said before")
         self.clients.start(event)
         if self.history.begin(event.told):

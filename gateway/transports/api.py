@@ -48,7 +48,7 @@ from gateway.transports.exchange import (
 from gateway.transports.gate import ApiRequest, Gate
 from gateway.transports.leaving import Leaving
 from gateway.transports.listener import Ended, Listener
-from gateway.transports.told import most_bytes, told_of
+from gateway.transports.told import cannot_be_told, most_bytes, told_of
 
 MAX_DIGITS = 15
 """Of an event's number."""
@@ -134,13 +134,19 @@ class Api:
         if route is None:
             _count(visitor)
             raise Refused(ErrorCode.UNKNOWN_ROUTE, "There is no such route.")
-        body = await body_of(request, most_bytes(route.policy))
-        _count(visitor, len(body))
-        told = told_of(body, route.policy)
-        if not route.policy.resume_seconds:
+        policy = route.policy
+        if not policy.resume_seconds:
+            _count(visitor)
             text = "This route keeps no session whose client is not connected: resume_seconds is 0."
             raise Refused(ErrorCode.VALIDATION_ERROR, text)
         self._check_is_serving()
+        try:
+            body = await body_of(request, most_bytes(policy))
+        except Refused as too_large:
+            _count(visitor)
+            raise too_large if policy.telling else cannot_be_told() from None
+        _count(visitor, len(body))
+        told = told_of(body, policy)
         try:
             runner = await self._sessions.open(route, principal_of(visitor))
         except TooManySessions:
@@ -165,8 +171,8 @@ class Api:
         finally:
             listener.leave()
         location = f"{request.scope.get('root_path', '')}/v1/sessions/{runner.id}"
-        telling = route.policy.telling if told else None
-        content = Opened(opened.session_id, key, opened.expires_at, telling or UNSET)
+        context = policy.telling if told else None
+        content = Opened(opened.session_id, key, opened.expires_at, context or UNSET)
         return json_of(content, 201, Location=location)
 
     async def look(self, request: ApiRequest, visitor: Visitor) -> Response:

@@ -14,6 +14,9 @@ from gateway.session.events import Words
 from gateway.session.history import History
 from gateway.session.policy import Policy
 
+EMPTY_BYTES = 256
+"""The largest request that says nothing: an empty object, or one with an empty history."""
+
 Role = Literal["user", "assistant"]
 
 
@@ -45,7 +48,15 @@ def most_bytes(policy: Policy) -> int:
     As JSON a letter has up to three times the bytes that it has in UTF-8, but for control
     characters, which nobody says; and there is something around what is said.
     """
+    if policy.telling is None:
+        return EMPTY_BYTES
     return 3 * policy.transcript_bytes + 256 * policy.transcript_turns
+
+
+def cannot_be_told() -> Refused:
+    """Why a route takes no history."""
+    text = "This route's model can't be told what was said before; leave `history` out."
+    return Refused(ErrorCode.VALIDATION_ERROR, text)
 
 
 def told_of(body: bytes, policy: Policy) -> tuple[Words, ...]:
@@ -69,9 +80,8 @@ def told_of(body: bytes, policy: Policy) -> tuple[Words, ...]:
     if history[-1].role != "assistant":
         text = "`history` ends with the model's words: what the user says next is a message."
         raise Refused(ErrorCode.BAD_MESSAGE, text)
-    if not policy.can_be_told:
-        text = "This route's model can't be told what was said before; leave `history` out."
-        raise Refused(ErrorCode.VALIDATION_ERROR, text)
+    if policy.telling is None:
+        raise cannot_be_told()
     told = in_turns((each.role, each.content) for each in history)
     if not _is_kept(told, policy):
         text = (

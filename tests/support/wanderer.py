@@ -44,7 +44,7 @@ class Wanderer(Script):
             on_lost=chance.choice([*Recovery]),
         )
         self.models = 0
-        told = [("a", "b")] if self.policy.can_be_told and chance.random() < 0.5 else []
+        told = [("a", "b")] if self.policy.telling and chance.random() < 0.5 else []
         self.start(chance.choice([None, 1]), told)
         for _ in range(chance.choice([0, 0, 2])):
             self.send(40.0)

@@ -63,6 +63,18 @@ class Client:
         assert response.headers["cache-control"] == "no-store"
         self.path, self.key = response.headers["location"], opened["resume_key"]
 
+    async def begin(self, head: str, begun: bytes) -> bytes:
+        """The answer to a request for a session whose body never comes to its end."""
+        url = self.http.base_url
+        reader, writer = await asyncio.open_connection(url.host, url.port)
+        request = f"POST /v1/routes/chat/sessions HTTP/1.1\r\nHost: here\r\n{head}\r\n\r\n"
+        writer.write(request.encode() + begun)
+        try:
+            async with asyncio.timeout(20 * UNIT):
+                return await reader.readuntil(b"}")
+        finally:
+            writer.close()
+
     def headers(self, **headers: str) -> dict[str, str]:
         named = {name.replace("_", "-"): value for name, value in headers.items()}
         return {"Session-Key": self.key, **named}
@@ -239,6 +251,35 @@ class TestHistory:
             assert await asked("other") == (404, "unknown_route")
             assert client.visitor.taken == taken + 1
             assert not len(client.f.sessions)
+
+    @pytest.mark.parametrize(
+        ("head", "begun"),
+        [
+            ("Content-Length: 3000000", b""),
+            ("Transfer-Encoding: chunked", b"400\r\n" + b" " * 0x400),
+        ],
+    )
+    @on_uvloop
+    async def test_that_no_model_can_be_told_is_refused_before_it_has_come(
+        self, head: str, begun: bytes
+    ) -> None:
+        async with api() as client:
+            answer = await client.begin(head, begun)
+            assert answer.startswith(b"HTTP/1.1 422 ")
+            assert b'"code":"validation_error"' in answer
+            assert client.visitor.taken == 1
+            client.visitor.waits = 1.0
+            assert (await client.begin(head, begun)).startswith(b"HTTP/1.1 429 ")
+            client.visitor.principal = None
+            assert (await client.begin(head, begun)).startswith(b"HTTP/1.1 401 ")
+            assert client.visitor.taken == 2
+
+    @on_uvloop
+    async def test_on_a_route_without_sessions_is_refused_before_it_has_come(self) -> None:
+        async with api(resume_seconds=0.0, on_lost=Recovery.REPLAY) as client:
+            answer = await client.begin("Content-Length: 300", b"{")
+            assert answer.startswith(b"HTTP/1.1 422 ")
+            assert client.visitor.taken == 1
 
 
 @on_uvloop

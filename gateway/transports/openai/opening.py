@@ -221,7 +221,7 @@ class Opening:
 
     async def _open(self, message: _Message) -> Turn:
         """Open a session, which is told what was said before."""
-        if message.told and not self._route.policy.can_be_told:
+        if message.told and self._route.policy.telling is None:
             text = (
                 "This route's model can't be told what was said before: it can only go on with the "
                 "newest response of a conversation, while its session is there."

@@ -85,7 +85,7 @@ class Ask(NamedTuple):
         if self.route.policy.chat:
             return ()
         words = words_before(self.chat)
-        if words and not self.route.policy.can_be_told:
+        if words and self.route.policy.telling is None:
             text = (
                 "This route's model can't be told what was said before: it can only go on with a "
                 "conversation whose session is there, and was not gone on with otherwise."
