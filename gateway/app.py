@@ -152,10 +152,6 @@ async def build(
             drain_seconds=server.drain_seconds,
             log_turns=server.log_turns,
         )
-        replica = None
-        if name is not None:
-            replica = Replica(name, store, sessions, lease_seconds)
-            sessions.share(replica)
         reloader = Reloader()
         # Before sessions have their tasks, whose group would wrap what is wrong with a file or the
         # metrics' port.
@@ -188,10 +184,14 @@ async def build(
             path.app = Hosts(path.app)
             app.routes.append(path)
         console = Console(name or replica_prefix(settings), sessions, metrics.read)
+        replica = None
+        if name is not None:
+            replica = Replica(name, store, sessions, lease_seconds, console.answer)
+            sessions.share(replica)
         operators, watch = operating(
             settings,
             console,
-            replica,
+            Alone() if replica is None else replica.asking,
             sessions,
             AdminGate(
                 door,
@@ -341,15 +341,11 @@ def _pages(settings: Settings, sessions: Sessions, reloader: Reloader) -> list[B
 def operating(
     settings: Settings,
     console: Console,
-    replica: Replica | None,
+    others: Others,
     sessions: Sessions,
     gate: AdminGate,
 ) -> tuple[list[HttpRoute], Watch]:
     """What operators use, and what lets them watch, which has to be closed."""
-    others: Others = Alone()
-    if replica is not None:
-        others = replica.asking
-        replica.asking.answerer = console.answer
     endpoints = {name: route.endpoint_name for name, route in settings.routes.items()}
     fleet = Fleet(console, others, endpoints)
     watch = Watch(fleet, sessions.spawn)

@@ -105,12 +105,15 @@ class Console:
         runner = self._sessions.runner(session_id)
         return None if runner is None else _detail(runner, self.name)
 
-    def close(self, session_id: str) -> bool:
+    def close(self, session_id: str) -> ask.Closing:
         """See `CloseSession`."""
         runner = self._sessions.runner(session_id)
-        if runner is not None:
-            runner.handle(on.Evict())
-        return runner is not None
+        if runner is None:
+            return False
+        if runner.session.is_over:
+            return ask.ENDED
+        runner.handle(on.Evict())
+        return True
 
     def drain(self) -> bool:
         """See `Drain`."""

@@ -1,7 +1,8 @@
 """What an operator sees and does of all replicas, from whichever one is asked."""
 
 import asyncio
-from collections.abc import Mapping, Sequence
+import contextlib
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 import msgspec
@@ -23,15 +24,15 @@ ANSWER_SECONDS = 3.0
 """How long a replica may take to answer."""
 
 
+Ask = Callable[[bytes, float], Awaitable[bytes | None]]
+"""Asks a replica a question; returns its answer, or None where it gives none in so many seconds."""
+
+
 class Others(Protocol):
     """The other replicas."""
 
-    async def others(self) -> Sequence[str]:
-        """The names of those that live, as far as is known."""
-        ...
-
-    async def ask(self, replica: str, question: bytes, seconds: float) -> bytes | None:
-        """What one of them answers; None where it does not, in time."""
+    async def others(self) -> Mapping[str, Ask]:
+        """Those that live, as far as is known, by their names."""
         ...
 
     async def knows(self, session_id: str) -> bool:
@@ -42,13 +43,9 @@ class Others(Protocol):
 class Alone:
     """`Others` of a process that shares no store."""
 
-    async def others(self) -> Sequence[str]:
+    async def others(self) -> Mapping[str, Ask]:
         """See `Others.others`."""
-        return ()
-
-    async def ask(self, replica: str, question: bytes, seconds: float) -> bytes | None:
-        """See `Others.ask`."""
-        raise NotImplementedError(replica, question, seconds)
+        return {}
 
     async def knows(self, session_id: str) -> bool:  # noqa: ARG002
         """See `Others.knows`."""
@@ -104,7 +101,8 @@ class Fleet:
             NotFound: There is none.
             NotReached: It can't be found out at the moment.
         """
-        answers, missing = await self._ask_all(ask.LookAt(session_id), SessionDetail | None)
+        question = ask.LookAt(session_id)
+        answers, missing = await self._ask_all(question, SessionDetail | None, until=bool)
         for found in answers.values():
             if isinstance(found, SessionDetail):
                 return found
@@ -114,12 +112,15 @@ class Fleet:
         """Close a session; returns where it was.
 
         Raises:
-            NotFound: There is none.
+            NotFound: There is none, or it has ended.
             NotReached: It can't be done at the moment.
         """
-        answers, missing = await self._ask_all(ask.CloseSession(session_id), bool)
-        for replica, was_there in answers.items():
-            if was_there:
+        question = ask.CloseSession(session_id)
+        answers, missing = await self._ask_all(question, ask.Closing, until=bool)
+        for replica, closing in answers.items():
+            if closing == ask.ENDED:
+                raise NotFound
+            if closing:
                 return replica
         raise await self._absent(session_id, missing)
 
@@ -146,31 +147,54 @@ class Fleet:
             NotFound: There is none of that name.
             NotReached: It does not answer.
         """
-        if replica not in {self.console.name, *await self._others.others()}:
+        there = (await self._replicas()).get(replica)
+        if there is None:
             raise NotFound
-        told = await self._ask(replica, ask.encode(ask.Drain()), ANSWER_SECONDS)
+        told = await there(ask.encode(ask.Drain()), ANSWER_SECONDS)
         if told is None:
             raise NotReached("It does not answer; whether it drains is not known.")
         return msgspec.json.decode(told, type=bool)
 
     async def _ask_all(
-        self, question: ask.Question, answer: Any, seconds: float = ANSWER_SECONDS
+        self,
+        question: ask.Question,
+        answer: Any,
+        seconds: float = ANSWER_SECONDS,
+        *,
+        until: Callable[[Any], bool] = lambda _: False,
     ) -> tuple[dict[str, Any], list[str]]:
-        """What replicas have answered, by their names; and those that have not."""
-        names, asked = [self.console.name, *await self._others.others()], ask.encode(question)
-        told = await asyncio.gather(*[self._ask(name, asked, seconds) for name in names])
-        found, missing = dict[str, Any](), list[str]()
-        for name, each in zip(names, told, strict=True):
-            try:
-                found[name] = msgspec.json.decode(each or b"", type=answer)
-            except msgspec.DecodeError:  # nothing, or of another version
-                missing.append(name)
-        return found, missing
+        """What replicas have answered, by their names; and those that have not.
 
-    async def _ask(self, replica: str, question: bytes, seconds: float) -> bytes | None:
-        if replica == self.console.name:
-            return await self.console.answer(question)
-        return await self._others.ask(replica, question, seconds)
+        Args:
+            question: What each is asked.
+            answer: The type of an answer.
+            seconds: How long each may take.
+            until: Whether an answer is the one that was wanted: the others are not waited for then.
+        """
+        replicas, asked = await self._replicas(), ask.encode(question)
+        waiting = {
+            asyncio.ensure_future(replica(asked, seconds)): name
+            for name, replica in replicas.items()
+        }
+        found = dict[str, Any]()
+        try:
+            while waiting and not any(map(until, found.values())):
+                done, _ = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+                for each in done:
+                    name = waiting.pop(each)
+                    with contextlib.suppress(msgspec.DecodeError):  # nothing, or another version's
+                        found[name] = msgspec.json.decode(each.result() or b"", type=answer)
+        finally:
+            for each in waiting:
+                each.cancel()
+        return found, [name for name in replicas if name not in found]
+
+    async def _replicas(self) -> dict[str, Ask]:
+        """All of them, by their names."""
+        return {self.console.name: self._ask_here, **await self._others.others()}
+
+    async def _ask_here(self, question: bytes, _seconds: float) -> bytes:
+        return await self.console.answer(question)
 
 
 class NotFound(Exception):

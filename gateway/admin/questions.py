@@ -1,5 +1,7 @@
 """What a replica asks others on behalf of an operator, and what each answers."""
 
+from typing import Literal
+
 import msgspec
 
 from gateway.protocol.discretion import Discreet
@@ -40,9 +42,15 @@ class LookAt(Discreet, frozen=True, tag="look"):
 
 
 class CloseSession(Discreet, frozen=True, tag="close"):
-    """That a session is closed: whether it is there."""
+    """That a session is closed: a `Closing`."""
 
     session_id: str
+
+
+ENDED: Literal["ended"] = "ended"
+
+Closing = bool | Literal["ended"]
+"""Whether a session is there, and closed; or that it is there, and had ended before."""
 
 
 class Drain(Discreet, frozen=True, tag="drain"):

@@ -2,7 +2,8 @@
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from functools import partial
 from typing import Any
 
 import structlog
@@ -24,10 +25,6 @@ Answerer = Callable[[bytes], Awaitable[bytes]]
 log = structlog.stdlib.get_logger("gateway.replicas")
 
 
-async def _none(_question: bytes) -> bytes:
-    raise NotImplementedError
-
-
 class Asking:
     """Asks other replicas, and answers them; `gateway.admin.fleet.Others`.
 
@@ -37,8 +34,6 @@ class Asking:
         store: Has the sessions of all.
         post: Sends a letter; see `gateway.replicas.following.Links`.
         spawn: Runs work in the background.
-
-    Attributes:
         answerer: Answers the others.
     """
 
@@ -49,8 +44,10 @@ class Asking:
         store: SessionStore,
         post: Callable[[str, letters.Letter], None],
         spawn: Callable[[Coroutine[Any, Any, object]], object],
+        *,
+        answerer: Answerer,
     ) -> None:
-        self.answerer: Answerer = _none
+        self._answerer = answerer
         self._name = name
         self._peers = peers
         self._store = store
@@ -60,12 +57,12 @@ class Asking:
         self._waiting: dict[str, asyncio.Future[bytes]] = {}
         self._asked = 0
 
-    async def others(self) -> Sequence[str]:
-        """The names of the others that live, as far as is known."""
+    async def others(self) -> Mapping[str, Callable[[bytes, float], Awaitable[bytes | None]]]:
+        """How to ask each of the others that live, as far as is known, by their names."""
         with contextlib.suppress(StoreUnavailable, TimeoutError):
             async with asyncio.timeout(LOOK_SECONDS):
                 await self._peers.beat()  # else one that has come since the last is not known yet
-        return self._peers.others()
+        return {name: partial(self.ask, name) for name in self._peers.others()}
 
     async def knows(self, session_id: str) -> bool:
         """Whether the store has such a session, or can't say."""
@@ -108,7 +105,7 @@ class Asking:
 
     async def _answer(self, letter: letters.Ask) -> None:
         try:
-            answer = await self.answerer(bytes(letter.question))
+            answer = await self._answerer(bytes(letter.question))
         except ValueError:
             log.debug("a question of another version is not answered", of=letter.replica)
         else:

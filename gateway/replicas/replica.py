@@ -18,7 +18,7 @@ from gateway.admission import Refused
 from gateway.conversation import Conversation, Resuming, Traveller
 from gateway.errors import WAIT_SECONDS, CloseCode, ErrorCode
 from gateway.replicas import letters
-from gateway.replicas.asking import Asking
+from gateway.replicas.asking import Answerer, Asking
 from gateway.replicas.following import FOLLOWED, Follower, Remote
 from gateway.replicas.peers import Peers
 from gateway.route import Route
@@ -62,9 +62,17 @@ class Replica:
         store: What they share.
         sessions: Those that are here.
         lease_seconds: How long it may be silent before the others take its sessions over.
+        answerer: Answers what the others ask on behalf of operators.
     """
 
-    def __init__(self, name: str, store: Store, sessions: Sessions, lease_seconds: float) -> None:
+    def __init__(
+        self,
+        name: str,
+        store: Store,
+        sessions: Sessions,
+        lease_seconds: float,
+        answerer: Answerer,
+    ) -> None:
         self.name = name
         self.store = store
         self._loop = asyncio.get_running_loop()
@@ -76,7 +84,7 @@ class Replica:
         self._remotes: dict[str, Remote] = {}
         self._out: dict[str, list[bytes]] = {}
         self._links = (f"{name}/{number}" for number in itertools.count(1))
-        self.asking = Asking(name, self._peers, store, self.post, sessions.spawn)
+        self.asking = Asking(name, self._peers, store, self.post, sessions.spawn, answerer=answerer)
         self._released: dict[str, float] = {}
         self._claiming: set[str] = set()
         self._room = asyncio.Semaphore(AT_ONCE)

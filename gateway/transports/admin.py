@@ -15,7 +15,7 @@ from gateway.admin.watching import TooManyWatch, Watch
 from gateway.admission import Admission, Refused, Visitor
 from gateway.errors import WAIT_SECONDS, ErrorCode
 from gateway.session.table import State
-from gateway.transports import sse
+from gateway.transports import problems, sse
 from gateway.transports.drafts import json_of
 from gateway.transports.gate import ApiRequest, Gate, Handler
 from gateway.transports.hosts import Hosts
@@ -171,7 +171,7 @@ class Admin:
         try:
             can = await self._fleet.drain(replica)
         except NotFound:
-            raise Refused(ErrorCode.UNKNOWN_ROUTE, "There is no such replica.") from None
+            return problems.response(404, "unknown_replica", "There is no such replica.")
         except NotReached as error:
             raise _unavailable(error) from None
         if not can:
@@ -238,7 +238,7 @@ def _asked_for(request: ApiRequest, routes: Collection[str]) -> ask.ListSessions
 
 
 def _no_session() -> Refused:
-    return Refused(ErrorCode.SESSION_LOST, "There is no such session.")
+    return Refused(ErrorCode.SESSION_LOST, "There is no such session, or it has ended.")
 
 
 def _unavailable(error: NotReached) -> Refused:

@@ -41,8 +41,10 @@ STATUS: Mapping[ErrorCode, int] = MappingProxyType(
 
 MEDIA_TYPE = "application/problem+json"
 
-CODES = sorted([*ErrorCode, "cancelled", "duplicate"])
-"""The errors of the protocol; and those that there is no reply for, which is no error to it."""
+CODES = sorted([*ErrorCode, "cancelled", "duplicate", "unknown_replica"])
+"""The errors of the protocol; those that there is no reply for, which is no error to it; and what
+only operators ask for.
+"""
 
 ProblemCode = Annotated[str, msgspec.Meta(extra_json_schema={"enum": CODES})]
 

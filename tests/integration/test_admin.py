@@ -171,9 +171,12 @@ async def test_two_gateways(begin: Begin) -> None:
         await check_sessions(two, olga, ids, own["name"], another["name"])
         await check_routes(two, olga)
         await check_closing(two, olga, there, ids[1])
+        assert (await olga.get(two.one, f"sessions/{ids[1]}"))["state"] == "ended"
+        await olga.ask("DELETE", two.one, f"sessions/{ids[1]}", 404)
         await olga.get(two.one, f"sessions/{'0' * 32}", 404)
         await olga.ask("DELETE", two.one, f"sessions/{'0' * 32}", 404)
-        await olga.ask("POST", two.one, "replicas/nobody/drain", 404)
+        answer = await olga.ask("POST", two.one, "replicas/nobody/drain", 404)
+        assert answer["code"] == "unknown_replica"
         await check_watching_and_draining(two, olga, here, own["name"], another["name"])
     assert two.other.wait() == 0
     log = two.one.output

@@ -12,6 +12,7 @@ from gateway.transports.websocket import _raw
 from tests.simulation.model import Endpoint, SimulatedModel
 from tests.simulation.store import Connection, Server
 from tests.simulation.world import Process, World
+from tests.support.sessions import nobody_asks
 
 LEASE = 5.0
 DRAIN = 4.0
@@ -63,7 +64,7 @@ class Gateway(Process):
             drain_seconds=DRAIN,
         ) as sessions:
             self.sessions = sessions
-            self.replica = Replica(self.name, store, sessions, LEASE)
+            self.replica = Replica(self.name, store, sessions, LEASE, nobody_asks)
             sessions.share(self.replica)
             running = sessions.spawn(self.replica.run())
             self.ready = True

@@ -336,6 +336,11 @@ async def running(
         yield Fixture(sessions, routes)
 
 
+async def nobody_asks(question: bytes) -> bytes:
+    """Answers replicas that ask nothing; see `gateway.replicas.asking.Answerer`."""
+    raise AssertionError(question)
+
+
 def breaks() -> Any:
     raise ZeroDivisionError
 

@@ -1,7 +1,7 @@
 """What operators see and do of this process and of others, some of which do not answer."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -12,7 +12,7 @@ from gateway.admin import console as module
 from gateway.admin import questions as ask
 from gateway.admin import watching
 from gateway.admin.console import LATEST, Console
-from gateway.admin.fleet import Alone, Fleet, NotFound, NotReached
+from gateway.admin.fleet import Alone, Ask, Fleet, NotFound, NotReached
 from gateway.admin.views import SessionDetail
 from gateway.admin.watching import TooManyWatch, Watch
 from gateway.measures import TURNS
@@ -69,11 +69,11 @@ class There:
         self.garbage = garbage
         self.kept: set[str] = set()
 
-    async def others(self) -> Sequence[str]:
-        return ("there",)
+    async def others(self) -> Mapping[str, Ask]:
+        return {"there": self.ask}
 
-    async def ask(self, replica: str, question: bytes, seconds: float) -> bytes | None:
-        assert (replica, seconds > 0) == ("there", True)
+    async def ask(self, question: bytes, seconds: float) -> bytes | None:
+        assert seconds > 0
         return self.garbage if self.console is None else await self.console.answer(question)
 
     async def knows(self, session_id: str) -> bool:
@@ -143,7 +143,29 @@ class TestSessions:
             assert await fleet.close(session_id) == "there"
             (runner,) = there.f.sessions.runners
             await there.f.until(lambda: runner.session.state is State.ENDED)
-            assert await fleet.close(session_id) == "there", "again does nothing"
+            assert (await fleet.look(session_id)).state is State.ENDED, "it can be looked at still"
+            with pytest.raises(NotFound):
+                await fleet.close(session_id)
+
+    async def test_who_does_not_answer_is_not_waited_for_where_another_has_it(self) -> None:
+        asked = asyncio.Event()
+
+        class Silent(There):
+            async def others(self) -> Mapping[str, Ask]:
+                return {"silent": self.wait, **await super().others()}
+
+            async def wait(self, _question: bytes, _seconds: float) -> None:
+                asked.set()
+                await asyncio.Event().wait()
+
+        async with desk() as here, desk() as there, asyncio.timeout(20 * UNIT):
+            (own,), (another,) = await here.open(), await there.open()
+            fleet = Fleet(here.console, Silent(there.console), {})
+            for session_id in (own, another):
+                assert (await fleet.look(session_id)).session_id == session_id
+            assert asked.is_set(), "all are asked at once"
+            assert [await fleet.close(each) for each in (own, another)] == ["here", "there"]
+            assert len(asyncio.all_tasks()) < 20
 
     async def test_what_is_not_found_is_not_there_or_not_reached(self) -> None:
         async with desk() as here:

@@ -8,7 +8,7 @@ import pytest
 from msgspec import Raw
 
 from gateway.replicas import asking, letters
-from gateway.replicas.asking import Asking
+from gateway.replicas.asking import Answerer, Asking
 from gateway.replicas.peers import Peers
 from gateway.session.storage import Beats, Glimpse, StoreUnavailable, Title, Unreadable
 from gateway.stores.memory import MemoryStore
@@ -31,10 +31,15 @@ class Store(MemoryStore):
         return Glimpse(Title("", 1), b"") if session_id == "kept" else None
 
 
+async def echo(question: bytes) -> bytes:
+    """Answer that it was asked."""
+    return b'{"asked": %b}' % question
+
+
 class Post:
     """Two replicas, and the letters between them."""
 
-    def __init__(self, store: Store, tasks: asyncio.TaskGroup) -> None:
+    def __init__(self, store: Store, tasks: asyncio.TaskGroup, answerer: Answerer) -> None:
         self.sent: list[letters.Letter] = []
         self.replicas = {
             name: Asking(
@@ -43,6 +48,7 @@ class Post:
                 store,
                 self.post,
                 tasks.create_task,
+                answerer=answerer,
             )
             for name in ("one", "other")
         }
@@ -56,19 +62,13 @@ class Post:
 
 
 @asynccontextmanager
-async def two(store: Store | None = None) -> AsyncIterator[Post]:
+async def two(store: Store | None = None, answerer: Answerer = echo) -> AsyncIterator[Post]:
     async with asyncio.TaskGroup() as tasks:
-        yield Post(store or Store(), tasks)
-
-
-async def echo(question: bytes) -> bytes:
-    """Answer that it was asked."""
-    return b'{"asked": %b}' % question
+        yield Post(store or Store(), tasks, answerer)
 
 
 async def test_an_answer() -> None:
     async with two() as post:
-        post.replicas["other"].answerer = echo
         one = post.replicas["one"]
         answers = await asyncio.gather(*[one.ask("other", b"%d" % n, UNIT) for n in range(3)])
         assert answers == [b'{"asked": %d}' % n for n in range(3)]
@@ -79,8 +79,7 @@ async def test_who_does_not_answer_or_does_not_know_the_question() -> None:
     async def newer(_question: bytes) -> bytes:
         raise ValueError
 
-    async with two() as post:
-        post.replicas["other"].answerer = newer
+    async with two(answerer=newer) as post:
         assert await post.replicas["one"].ask("other", b"1", 0.01) is None
         assert await post.replicas["one"].ask("nobody", b"1", 0.01) is None
 
@@ -89,7 +88,6 @@ async def test_what_is_heard_when_nobody_waits_any_more_is_not_done() -> None:
     """As by a replica that was paused: it is to drain when it is asked, and not later."""
     async with two() as post:
         one, other = post.replicas["one"], post.replicas["other"]
-        other.answerer = echo
         assert await one.ask("nobody", b"1", 0.01) is None
         (late,) = post.sent
         assert isinstance(late, letters.Ask)
@@ -106,9 +104,8 @@ async def test_only_so_many_are_answered_at_once(monkeypatch: pytest.MonkeyPatch
         await may_answer.wait()
         return question
 
-    async with two() as post:
+    async with two(answerer=wait) as post:
         one = post.replicas["one"]
-        post.replicas["other"].answerer = wait
         first = asyncio.create_task(one.ask("other", b"1", 20 * UNIT))
         await asyncio.sleep(0)
         assert await one.ask("other", b"2", 0.01) is None
@@ -121,14 +118,16 @@ async def test_who_else_there_is() -> None:
     store = Store()
     async with two(store) as post:
         one = post.replicas["one"]
-        assert await one.others() == []
+        assert await one.others() == {}
         await store.beat("other")
-        assert await one.others() == ["other"], "though it has come since"
+        others = await one.others()
+        assert [*others] == ["other"], "though it has come since"
+        assert await others["other"](b"1", UNIT) == b'{"asked": 1}'
         store.fails = StoreUnavailable
-        assert await one.others() == ["other"], "as far as is known"
+        assert [*await one.others()] == ["other"], "as far as is known"
         store.fails = None
         await store.resign("other")
-        assert await one.others() == []
+        assert await one.others() == {}
 
 
 async def test_whether_there_is_a_session() -> None:

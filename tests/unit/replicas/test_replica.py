@@ -17,7 +17,7 @@ from gateway.replicas.following import FOLLOWED, Follower
 from gateway.replicas.replica import Replica
 from gateway.session.storage import NOBODY, Glimpse, StoreUnavailable, Unreadable
 from gateway.stores.memory import MemoryStore
-from tests.support.sessions import Connection, Fixture, running
+from tests.support.sessions import Connection, Fixture, nobody_asks, running
 
 LEASE = 60.0
 
@@ -43,7 +43,7 @@ async def replica(
 ) -> AsyncIterator[tuple[Replica, Fixture]]:
     """One that has these routes."""
     async with running() as f:
-        here = Replica(name, store, f.sessions, lease)
+        here = Replica(name, store, f.sessions, lease, nobody_asks)
         f.sessions.share(here)
         for route in routes:
             f.add_route(route=route, resume_seconds=30.0)
