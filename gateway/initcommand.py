@@ -52,11 +52,12 @@ def init(  # noqa: PLR0917 - click passes them by name
     if output != STDOUT and output.exists() and not force:
         raise click.UsageError(f"{output} is there already; --force overwrites it.")
     container = container or _kind()
-    if container == LOCAL:
-        endpoint, region = endpoint or starter.LOCAL_ENDPOINT, region or starter.LOCAL_REGION
+    is_local = container == LOCAL
+    if is_local and endpoint is None:
+        endpoint = starter.LOCAL_ENDPOINT
     if endpoint is None:
         endpoint = _asked("--endpoint", "Endpoint (its name, or its ARN)", starter.endpoint_name)
-    region = region or starter.region_of(endpoint)
+    region = region or starter.region_of(endpoint) or (starter.LOCAL_REGION if is_local else None)
     if region is None:
         default = starter.default_region(profile)
         region = _asked("--region", "Region", starter.checked_region, default)

@@ -40,17 +40,21 @@ _OWN_TEXT = ('text = "text"', "where the text is in its JSON (JMESPath)")
 
 CONTAINERS: Mapping[str, Lines] = MappingProxyType(
     {
-        "vllm": (_STANDARD, ('format = "openai-chat"', _CHAT)),
+        "vllm": (
+            _STANDARD,
+            ('format = "openai-chat"', _CHAT),
+            ('request = { messages = "$messages", stream = "$stream", max_tokens = 1024 }', ""),
+        ),
         "lmi": (_STANDARD, ('format = "lmi"', _CHAT)),
         "tgi": (
-            ('session = "stateless"', 'or "container-standards", where its image keeps sessions'),
+            ('session = "stateless"', "its container keeps none"),
             ('format = "tgi"', _CHAT),
         ),
         "djl": (_STANDARD, _OWN_REQUEST, _OWN_TEXT),
         "torchserve": (
             ('session = "torchserve"', "opened as in AWS's stateful sample"),
-            _OWN_REQUEST,
-            _OWN_TEXT,
+            ('request = { type = "send_text_prompt", prompt_text = "$text" }', ""),
+            ('text = "response_text"', _OWN_TEXT[1]),
         ),
         "own": (_STANDARD, _OWN_REQUEST, _OWN_TEXT),
         LOCAL: (_STANDARD, ('format = "plain"', "text in, text out")),

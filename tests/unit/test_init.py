@@ -1,18 +1,23 @@
 """``session-gateway init``: what it asks, and what it writes."""
 
+import re
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 from click.testing import CliRunner, Result
+from msgspec import structs
 
 from gateway import initcommand, starter
 from gateway.cli import main
 from gateway.config import EXAMPLE, Settings
 from gateway.local import server
 from gateway.local.command import apart_from_aws, local
-from gateway.sagemaker.profiles import PROFILES
+from gateway.sagemaker.profiles import PROFILES, Profile
 
+ENDPOINTS = (Path(__file__).parents[2] / "docs" / "endpoints.md").read_text()
 ARN = "arn:aws:sagemaker:eu-west-1:111122223333:endpoint/my-endpoint"
 SAID = ("--container", "vllm", "--endpoint", "my-endpoint", "--region", "us-east-1")
 
@@ -38,9 +43,31 @@ def test_what_is_written_is_a_configuration(kind: str) -> None:
     assert not route.takes_json_only, "the page sends text"
     checked = CliRunner().invoke(main, ["check", "--offline"])
     assert (checked.exit_code, checked.stderr) == (0, "")
-    is_local = kind == initcommand.LOCAL
-    assert settings.aws.region == ("us-east-1" if is_local else "eu-west-1")
-    assert (settings.aws.endpoint_url is not None) is is_local
+    assert settings.aws.region == "eu-west-1", "as the ARN says"
+    assert (settings.aws.endpoint_url is not None) is (kind == initcommand.LOCAL)
+
+
+@pytest.mark.parametrize(("kind", "name"), [("lmi", "lmi"), ("vllm", "vllm"), ("torchserve",) * 2])
+def test_what_is_written_is_what_the_document_says(kind: str, name: str) -> None:
+    init("--container", kind, "--endpoint", name, "--region", "us-east-1")
+    written = tomllib.loads(Path("gateway.toml").read_text())["routes"]["chat"]
+    blocks = re.findall(r"^```toml\n(.*?)^```", ENDPOINTS, re.DOTALL | re.MULTILINE)
+    (shown,) = (
+        route
+        for route in (tomllib.loads(block)["routes"]["chat"] for block in blocks)
+        if route["endpoint_name"] == name
+    )
+    if kind == "torchserve":  # the sample wants a picture with the session
+        profile = msgspec.convert(shown.pop("session"), Profile)
+        like = structs.replace(profile, open_body=PROFILES[written.pop("session")].open_body)
+        assert like == structs.replace(PROFILES["torchserve"], lost=like.lost)
+    assert written == {key: shown[key] for key in written}
+
+
+def test_containers_without_sessions_are_called_without_them() -> None:
+    init("--container", "tgi", "--endpoint", "e", "--region", "us-east-1")
+    assert Settings.load("gateway.toml").routes["chat"].profile is PROFILES["stateless"]
+    assert '`session = "stateless"` and `format = "tgi"`' in ENDPOINTS
 
 
 def test_kinds_are_the_same_everywhere() -> None:
@@ -97,6 +124,8 @@ def test_the_next_commands_are_those_of_this_file() -> None:
     )
     result = init("--container", "local", "--endpoint", "e", "--region", "eu-west-1")
     assert "  session-gateway local --endpoint e --region eu-west-1\n" in result.stdout
+    result = init("--container", "local", "--endpoint", ARN, "--force")
+    assert "  session-gateway local --region eu-west-1\n" in result.stdout
 
 
 def test_nothing_is_overwritten_unless_it_is_said() -> None:
@@ -112,7 +141,7 @@ def test_nothing_is_overwritten_unless_it_is_said() -> None:
 def test_the_standard_output() -> None:
     result = init(*SAID, "--output", "-")
     assert result.exit_code == 0
-    assert result.stdout.endswith(EXAMPLE)
+    assert EXAMPLE in result.stdout
     assert not list(Path.cwd().iterdir())
 
 
