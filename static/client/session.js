@@ -74,8 +74,8 @@ const ANSWER = 15_000;
  * `expiring`, `closed`, `accepted`, `error`; `state`, whenever {@link SessionClient#state} has
  * changed; `turn`, with the {@link Turn} in `detail`, whenever anything of it has; and `gap`, with
  * the numbers of the first and the last event that can no longer be had in `detail.lost`. With a
- * journal, `restored` when {@link SessionClient#history} has become what was kept, which is while
- * the first connection is made, and `unsaved` when something could not be kept.
+ * journal, `restored` when {@link SessionClient#history} has become what was kept, and `unsaved`
+ * when something could not be kept.
  *
  * What a listener does before it returns is done before the gateway may forget the event.
  */
@@ -116,6 +116,8 @@ export class SessionClient extends Target {
   #windows;
   /** @type {Journaling | undefined} */
   #journal;
+  /** Set while what was kept is read. @type {Promise<void> | null} */
+  #restoring = null;
   #tell;
   /** How many sessions were told something since the last that was attached. */
   #told = 0;
@@ -195,6 +197,30 @@ export class SessionClient extends Target {
     return this.#conversation.history.pending();
   }
 
+  /**
+   * Whether there is a session to resume. Without one, {@link SessionClient#connect} opens one,
+   * which a page may leave until its user writes something.
+   */
+  get resumable() {
+    return this.#conversation.session !== null;
+  }
+
+  /**
+   * Read what was kept, without a connection: then {@link SessionClient#history} has it, and
+   * {@link SessionClient#resumable} says whether there is a session to resume. With a journal it
+   * takes its time; {@link SessionClient#connect} waits for it, and begins with it where that was
+   * not done.
+   * @returns {Promise<void>} It does not fail: where the journal does, `unsaved` is dispatched.
+   */
+  async restore() {
+    const journal = this.#journal;
+    if (!journal || (journal.claimed && !journal.leaving)) return;
+    this.#restoring ??= this.#restore(journal).finally(() => {
+      this.#restoring = null;
+    });
+    await this.#restoring;
+  }
+
   /** Open a connection: to the session, if there is one to resume, else to a new one. */
   connect() {
     this.#drop();
@@ -210,7 +236,7 @@ export class SessionClient extends Target {
     const attempt = (this.#asking = {});
     const conversation = this.#conversation;
     if (this.#journal && (this.#journal.leaving || !this.#journal.claimed)) {
-      await this.#restore(this.#journal);
+      await this.restore();
       if (attempt !== this.#asking) return;
     }
     if (this.#tell && !conversation.session && this.#told < MAX_TOLD) {

@@ -13,7 +13,7 @@ from tests.browser.test_resuming import SEND, App
 from tests.support.processes import gateway
 from tests.support.timing import UNIT
 
-CLIENT = """async (journal) => {
+CLIENT = """async (journal, connects = true) => {
   const { SessionClient, Turn } = await import("/static/client.js");
   const { Conversations } = await import("/static/chat/conversations.js");
   const url = location.origin.replace("http", "ws") + "/ws/chat";
@@ -36,7 +36,7 @@ CLIENT = """async (journal) => {
     window.parts = [];
     for await (const part of turn) parts.push(part);
   };
-  client.connect();
+  if (connects) client.connect();
 }"""
 
 
@@ -214,6 +214,42 @@ async def test_a_window_that_has_lost_its_claim_stops(app: Kept, files: str) -> 
     await app.wait("client.code === 4409")
     assert app.wire.invoked == []
     assert await app.run("turns()[0].ended") is None
+
+
+class TestWithoutAConnection:
+    @pytest_asyncio.fixture(loop_scope="session")
+    async def loaded(self, app: Kept) -> Kept:
+        """A conversation of one turn, on a page that was loaded again."""
+        await app.begin()
+        await app.page.evaluate(SEND)
+        await app.ended()
+        await until(lambda: app.wire.forgotten == 6)
+        await app.page.reload()
+        await app.page.evaluate(f"() => ({CLIENT})('database', false)")
+        return app
+
+    async def test_it_is_read(self, loaded: Kept) -> None:
+        assert await loaded.run("[client.resumable, client.history]") == [False, []]
+        await loaded.run("await Promise.all([client.restore(), client.restore()]); return 1")
+        assert await loaded.run("client.resumable") is True
+        assert await loaded.run("turns().map((turn) => turn.text)") == ["One two three."]
+        assert await loaded.run("told.map(([type]) => type)") == ["restored"]
+        assert len(loaded.wire.sockets) == 1
+        assert await loaded.run("client.state") == "closed"
+
+    async def test_it_goes_on(self, loaded: Kept) -> None:
+        await loaded.run("await client.restore(); return 1")
+        await loaded.run("client.connect(); await client.send('And then?', 'm2'); return 1")
+        assert await loaded.run("turns().length") == 2
+        assert await loaded.run("told.map(([type]) => type)") == ["restored"]
+        assert loaded.wire.sessions == 1
+
+    async def test_it_is_read_while_a_connection_is_asked_for(self, loaded: Kept) -> None:
+        await loaded.run("client.connect(); await client.restore(); return 1")
+        assert await loaded.run("turns().length") == 1
+        await loaded.wait("client.state === 'open'")
+        assert loaded.wire.sessions == 1
+        assert await loaded.run("told.map(([type]) => type)") == ["restored"]
 
 
 class TestBeforeItIsRead:

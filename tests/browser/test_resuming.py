@@ -502,6 +502,17 @@ async def test_a_browser_that_goes_offline_and_online(app: App) -> None:
     assert app.wire.sessions == 1
 
 
+async def test_what_was_kept_is_there_without_a_connection(idle: App) -> None:
+    await idle.begin()
+    await idle.page.evaluate(SEND)
+    await idle.ended()
+    await idle.page.reload()
+    await idle.page.evaluate(APP.replace("client.connect();", ""))
+    assert await idle.run("await client.restore(); return client.resumable") is True
+    assert await idle.run("turns().map((turn) => turn.text)") == ["One two three."]
+    assert len(idle.wire.sockets) == 1
+
+
 async def test_a_silent_gateway_is_left(app: App) -> None:
     await app.page.clock.install()
     await app.load()
