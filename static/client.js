@@ -31,8 +31,7 @@ export {
   TAKEN_OVER,
   UNAUTHENTICATED,
 } from "./client/closing.js";
-export { MessageError } from "./client/errors.js";
-export { Claimed } from "./client/journal.js";
+export { Claimed, MessageError } from "./client/errors.js";
 export { SessionClient } from "./client/session.js";
 export { Turn } from "./client/turns.js";
 export { SUBPROTOCOL } from "./client/wire.js";
@@ -40,12 +39,12 @@ export { SUBPROTOCOL } from "./client/wire.js";
 /** @typedef {import("./client/closing.js").CloseCode} CloseCode */
 /** @typedef {import("./client/errors.js").Failure} Failure */
 /** @typedef {import("./client/errors.js").Outcome} Outcome */
-/** @typedef {import("./client/events.js").Events} Events */
+/** @typedef {import("./client/types.js").Events} Events */
 /** @typedef {import("./client/history.js").Note} Note */
 /** @typedef {import("./client/journal.js").Journal} Journal */
 /** @typedef {import("./client/journal.js").Kept} Kept */
-/** @typedef {import("./client/session.js").Options} Options */
-/** @typedef {import("./client/session.js").State} State */
-/** @typedef {import("./client/session.js").Token} Token */
+/** @typedef {import("./client/types.js").Options} Options */
+/** @typedef {import("./client/types.js").State} State */
+/** @typedef {import("./client/connection.js").Token} Token */
 /** @typedef {import("./client/turns.js").Body} Body */
 /** @typedef {import("./client/turns.js").Done} Done */

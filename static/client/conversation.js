@@ -8,15 +8,14 @@
  * @module
  */
 
-import { cancelled, failed, tooLarge, usedId } from "./endings.js";
+import { cancelled, failed } from "./endings.js";
 import { ProtocolError, SkippedEvents } from "./errors.js";
 import { History } from "./history.js";
+import { Outbox } from "./outbox.js";
 
 /** @typedef {import("./endings.js").Ended} Ended */
 /** @typedef {import("./errors.js").Failure} Failure */
-/** @typedef {import("./turns.js").Body} Body */
 /** @typedef {import("./telling.js").Told} Told */
-/** @typedef {import("./turns.js").Turn} Turn */
 /**
  * @typedef {object} Opened
  * @property {string} session_id
@@ -46,28 +45,23 @@ const ACK_EVERY = 32;
 
 export class Conversation {
   history;
+  outbox;
   /** The session, while there is one. @type {Resumable | null} */
   session = null;
   /** The number of the session's newest event. */
   lastEvent = 0;
   /** Whether the present connection has the session. */
   attached = false;
-  /** Whether it has caught up too, so that messages are written. */
-  ready = false;
   /** Why the gateway has ended the session on this connection, where it has. @type {string | null} */
   closed = null;
   /** For how many seconds the gateway has asked to stay away. */
   retryAfter = 0;
-  /** Whether the next session could not be told what was said before. */
-  untold = false;
-  /** What another window has told of this session. @type {any} */
-  elsewhere = null;
 
   #client;
   #hold;
   /** Up to which event the connection has to catch up before messages are written. */
   #newest = 0;
-  /** Whether events were lost, so that any of the turns may have ended with one of them. */
+  /** Whether events were lost. */
   #gap = false;
   #acknowledged = 0;
   /** Whether that may have gone with a connection before it was sent. */
@@ -76,70 +70,37 @@ export class Conversation {
   #skippedAfter = -1;
   /** The session that is gone, until another is there. @type {string | null} */
   #replaces = null;
+  /** What another window has told of this session. @type {any} */
+  #elsewhere = null;
+  /** Whether another window has taken the session over, and this one has not taken it back. */
+  #takenOver = false;
   /** What the session was told of what was said before it. @type {Told | null} */
   #told = null;
+  /** Whether the next session could not be told what was said before. */
+  #untold = false;
 
   /**
    * @param {Client} client
    * @param {boolean} hold Whether a message that was meant for a session that is gone is held.
-   * @param {number} most How many turns and notes are kept.
    */
-  constructor(client, hold, most) {
-    this.history = new History(this, client.notify, most);
+  constructor(client, hold) {
+    const handles = {
+      cancel: (/** @type {string} */ id) => this.outbox.cancel(id),
+      release: (/** @type {string} */ id) => this.outbox.release(id),
+    };
+    this.history = new History(handles, client.notify);
+    this.outbox = new Outbox(this.history, client);
     this.#client = client;
     this.#hold = hold;
   }
 
-  // The user's side
-
   /**
-   * @param {Body} sent
-   * @param {string} id
-   * @param {Ended | null} ended How it ends at once, if it does.
+   * The next connection goes on with a session that was told what was said before, if there is one.
+   * @param {import("./telling.js").Telling} telling
    */
-  send(sent, id, ended) {
-    const known = this.history.find(id);
-    if (known && JSON.stringify(known.sent) === JSON.stringify(sent)) return known;
-    if (known) return usedId(id, sent);
-    const turn = this.history.add(id, sent);
-    if (ended) this.history.end(turn, ended);
-    else if (this.ready) this.#write(turn);
-    else this.#client.store();
-    this.history.touch(turn);
-    return turn;
-  }
-
-  /** @param {string} id */
-  cancel(id) {
-    const turn = this.history.find(id);
-    if (!turn || turn.ended) return;
-    if (turn.delivery === "stored") {
-      this.history.end(turn, cancelled("not_invoked"));
-      this.#client.store();
-      return;
-    }
-    turn.cancelling = true;
-    this.history.touch(turn);
-    this.#client.store();
-    if (this.ready) this.#client.write({ type: "message.cancel", id });
-  }
-
-  /** @param {string} id */
-  release(id) {
-    const turn = this.history.find(id);
-    if (!turn?.held || turn.ended) return;
-    turn.held = false;
-    if (this.ready) this.#write(turn);
-    else this.#client.store();
-    this.history.touch(turn);
-  }
-
-  /**
-   * There is a session that knows what was said; the next connection goes on with it.
-   * @param {{ id: string, key: string }} session
-   * @param {Told} told
-   */
-  told(session, told) {
+  told({ session, told, untold }) {
+    this.#untold = untold;
+    if (!session) return;
     // The rest is in its first event.
     this.session = { ...session, heartbeat: 30, messageBytes: Infinity };
     this.#told = told;
@@ -158,7 +119,7 @@ export class Conversation {
 
   /** There is no connection, or none that has the session yet. */
   detach() {
-    this.attached = this.ready = false;
+    this.attached = this.outbox.ready = false;
     this.#newest = 0;
     this.#unsure = this.session !== null;
     this.closed = null;
@@ -212,7 +173,7 @@ export class Conversation {
       default: // a pong, or something of a later gateway
     }
     if (!this.attached) return;
-    if (!this.ready && this.lastEvent >= this.#newest) this.#flush();
+    if (!this.outbox.ready && this.lastEvent >= this.#newest) this.#caughtUp();
     if (event !== undefined) this.#acknowledge(type === "message.done");
   }
 
@@ -237,10 +198,10 @@ export class Conversation {
     };
     const replaces = this.#replaces;
     const told = this.#told;
-    const forgotten = (replaces !== null || this.untold) && !told;
+    const forgotten = (replaces !== null || this.#untold) && !told;
     this.#replaces = null;
     this.#told = null;
-    this.untold = false;
+    this.#untold = false;
     if (forgotten && this.#hold) {
       for (const turn of this.history.pending()) {
         turn.held = true;
@@ -258,8 +219,8 @@ export class Conversation {
       throw new ProtocolError("The gateway has resumed another session than was asked for.");
     }
     session.key = resume_key;
-    const kept = this.elsewhere;
-    this.elsewhere = null;
+    const kept = this.#elsewhere;
+    this.#elsewhere = null;
     const [first, last] = message.lost ?? [];
     const known = kept?.last_event >= last;
     if (first > this.lastEvent + 1 && !known) this.#skipped(first - 1);
@@ -279,6 +240,8 @@ export class Conversation {
   /** @param {Resumable} session */
   #attach(session) {
     this.attached = true;
+    this.#takenOver = false;
+    this.outbox.limit = session.messageBytes ?? Infinity; // JSON has no Infinity
     this.retryAfter = 0;
     this.#client.attached(session.heartbeat);
     this.#client.store();
@@ -310,7 +273,12 @@ export class Conversation {
     this.#client.notify("error", { id, ...error });
   }
 
-  // What is written to the gateway
+  #caughtUp() {
+    this.outbox.flush(this.#gap);
+    this.#gap = false;
+    if (this.#unsure) this.#acknowledge(true);
+    this.#unsure = false;
+  }
 
   /** @param {boolean} now */
   #acknowledge(now) {
@@ -318,38 +286,6 @@ export class Conversation {
     this.#acknowledged = this.lastEvent;
     // What could not be kept here the gateway has to keep.
     if (this.#client.store()) this.#client.write({ type: "event.ack", event: this.lastEvent });
-  }
-
-  /** The session has caught up: write what the gateway has not seen, and ask for what is missing. */
-  #flush() {
-    this.ready = true;
-    for (const turn of this.history.pending()) {
-      if (turn.held) continue;
-      if (turn.delivery !== "accepted" || this.#gap) this.#write(turn);
-      if (turn.cancelling && !turn.ended) {
-        this.#client.write({ type: "message.cancel", id: turn.id });
-      }
-    }
-    this.#gap = false;
-    if (this.#unsure) this.#acknowledge(true);
-    this.#unsure = false;
-  }
-
-  /** @param {Turn} turn */
-  #write(turn) {
-    if (!turn.sent) return;
-    const message = { ...turn.sent, type: "message.send", id: turn.id };
-    const limit = this.session?.messageBytes ?? Infinity;
-    if (this.#client.size(message) > limit) {
-      this.history.end(turn, tooLarge(limit));
-      return;
-    }
-    if (turn.delivery === "stored") {
-      turn.delivery = "written";
-      this.history.changed.add(turn);
-    }
-    this.#client.store(); // as written, before it is
-    this.#client.write(message);
   }
 
   // The end of a session
@@ -376,7 +312,7 @@ export class Conversation {
    */
   #forget(unsent, sent) {
     this.session = this.#told = null;
-    this.attached = this.ready = this.#gap = false;
+    this.attached = this.outbox.ready = this.#gap = false;
     this.lastEvent = this.#acknowledged = 0;
     this.#skippedAfter = -1;
     this.history.endAll(unsent, sent);
@@ -413,11 +349,26 @@ export class Conversation {
     }
   }
 
-  /** Take what the window knows that has taken the session over, so that it can be had back. */
-  adopt() {
-    const kept = this.elsewhere;
+  // Other windows
+
+  /** @param {any} kept By another window that has the session, or had it. */
+  overheard(kept) {
+    // It may have been sent before this window had the session; that shows when it is taken over.
+    this.#elsewhere = kept;
+    if (this.#takenOver) this.#adopt();
+  }
+
+  /** Another window has taken the session over. */
+  takenOver() {
+    this.#takenOver = true;
+    this.#adopt();
+  }
+
+  /** Take what that window knows, so that the session can be taken back. */
+  #adopt() {
+    const kept = this.#elsewhere;
     if (!kept || !this.session) return;
-    this.elsewhere = null;
+    this.#elsewhere = null;
     this.session = kept.session;
     this.#learn(kept);
     this.#client.store();

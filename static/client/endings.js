@@ -4,8 +4,6 @@
  * @module
  */
 
-import { Turn } from "./turns.js";
-
 /** @typedef {import("./errors.js").Failure} Failure */
 /** @typedef {import("./errors.js").Outcome} Outcome */
 /** @typedef {Omit<import("./turns.js").Done, "id">} Ended */
@@ -54,15 +52,8 @@ export function lostReply(status) {
   return failed({ code: "stream_broken", message, retryable: false, outcome });
 }
 
-/**
- * A turn whose message is not sent, since its id is another's.
- * @param {string} id
- * @param {import("./turns.js").Body} body
- */
-export function usedId(id, body) {
+/** Another message was sent under the same id. */
+export function usedId() {
   const message = "Another message has had this id.";
-  const error = { code: "bad_message", message, retryable: false };
-  const turn = new Turn(id, body, { cancel() {}, release() {} });
-  turn.end({ ...failed({ ...error, outcome: "not_invoked" }), id });
-  return turn;
+  return failed({ code: "bad_message", message, retryable: false, outcome: "not_invoked" });
 }

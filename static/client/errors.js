@@ -43,3 +43,8 @@ export class SkippedEvents extends ProtocolError {
     this.again = again;
   }
 }
+
+/** Another client has claimed the conversation since. */
+export class Claimed extends Error {
+  name = "Claimed";
+}

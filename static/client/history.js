@@ -23,21 +23,20 @@ export class History {
   items = [];
   /** Those that are not kept as they are now. @type {Set<Turn | Note>} */
   changed = new Set();
+  /** How many turns and notes are kept. */
+  most = 1_000;
   /** Those turns that have not ended, which are few. @type {Set<Turn>} */
   #pending = new Set();
   #conversation;
   #notify;
-  #most;
 
   /**
    * @param {{ cancel(id: string): void, release(id: string): void }} conversation
    * @param {(type: string, detail: unknown) => void} notify
-   * @param {number} most How many turns and notes are kept.
    */
-  constructor(conversation, notify, most) {
+  constructor(conversation, notify) {
     this.#conversation = conversation;
     this.#notify = notify;
-    this.#most = most;
   }
 
   /** @param {string} id */
@@ -60,7 +59,7 @@ export class History {
     this.items.push(turn);
     this.changed.add(turn);
     this.#pending.add(turn);
-    if (this.items.length > this.#most) this.halve();
+    if (this.items.length > this.most) this.halve();
     return turn;
   }
 

@@ -7,7 +7,10 @@
  * @module
  */
 
+import { Claimed } from "./errors.js";
+
 /** @typedef {import("./conversation.js").Conversation} Conversation */
+/** @typedef {import("./keeping.js").Keeping} Keeping */
 /**
  * @typedef {object} Kept
  * @property {string} url
@@ -24,16 +27,16 @@
  *   Fails with {@link Claimed}, or with anything else where there is no room.
  */
 
-/** Another has claimed the conversation since. */
-export class Claimed extends Error {}
-
+/** @implements {Keeping} */
 export class Journaling {
-  claimed = false;
+  #claimed = false;
   /** Whether it will not be any more, as soon as everything is kept. */
-  leaving = false;
+  #leaving = false;
   #journal;
   #conversation;
-  #client;
+  #keeper;
+  /** Set while what was kept is read. @type {Promise<void> | null} */
+  #restoring = null;
   /** How often the conversation was to be kept, and up to which of these it is. */
   #asked = 0;
   #kept = 0;
@@ -46,58 +49,67 @@ export class Journaling {
   /**
    * @param {Journal} journal
    * @param {Conversation} conversation
-   * @param {object} client
-   * @param {() => Kept} client.state
-   * @param {(message: object) => void} client.write Writes to the connection, if there is one.
-   * @param {() => void} client.taken Called when another has claimed the conversation.
-   * @param {(error: unknown) => void} client.unsaved Called when it can't be kept.
+   * @param {import("./keeping.js").Keeper} keeper
    */
-  constructor(journal, conversation, client) {
+  constructor(journal, conversation, keeper) {
     this.#journal = journal;
     this.#conversation = conversation;
-    this.#client = client;
+    this.#keeper = keeper;
+    conversation.history.most = Infinity;
   }
 
-  /**
-   * Nothing is written before this.
-   * @param {(kept: Kept & { history: any[] }) => void} restore Takes what was kept, if anything was.
-   */
-  async claim(restore) {
+  /** Nothing is written before this. */
+  restore() {
+    if (this.#claimed && !this.#leaving) return null;
+    this.#restoring ??= this.#claim().finally(() => {
+      this.#restoring = null;
+    });
+    return this.#restoring;
+  }
+
+  async #claim() {
     await this.#settled(); // of an earlier claim
     const { history } = this.#conversation;
-    const kept = await this.#journal.claim();
-    if (kept) restore(kept);
-    else for (const item of history.items) history.changed.add(item); // it may have been deleted
-    this.claimed = true;
+    try {
+      const kept = await this.#journal.claim();
+      if (kept) this.#keeper.restore(kept, true);
+      else for (const item of history.items) history.changed.add(item); // it may have been deleted
+    } catch (error) {
+      this.#keeper.notify("unsaved", error);
+      return;
+    }
+    this.#claimed = true;
     this.#start();
+    this.#keeper.notify("restored", null);
   }
 
   /** Keep everything as it is at the end of this task. */
   store() {
     this.#asked += 1;
     this.#start();
+    return true; // what is not kept keeps back what would make the gateway forget it
   }
 
-  /**
-   * Write a message as soon as what came before it is kept.
-   * @param {any} message
-   */
+  hold() {
+    return false;
+  }
+
+  /** @param {any} message */
   write(message) {
-    if (!this.claimed) this.#pass(message, false);
-    else if (this.#kept === this.#asked) this.#client.write(message);
+    if (!this.#claimed) this.#pass(message, false);
+    else if (this.#kept === this.#asked) this.#keeper.write(message);
     else this.#waiting.push({ after: this.#asked, message });
   }
 
-  /** The connection is gone, and what waits with it. */
   clear() {
     this.#waiting = [];
   }
 
-  /** Leave it to the next to claim it, as soon as everything is kept, or can't be. */
   async release() {
-    this.leaving = true;
+    this.#leaving = true;
+    await this.#restoring;
     await this.#settled();
-    this.claimed = this.leaving = false;
+    this.#claimed = this.#leaving = false;
   }
 
   /** @returns {Promise<void>} */
@@ -106,13 +118,13 @@ export class Journaling {
   }
 
   #start() {
-    if (!this.claimed || this.#committing || this.#kept === this.#asked) return;
+    if (!this.#claimed || this.#committing || this.#kept === this.#asked) return;
     this.#committing = true;
     queueMicrotask(() => this.#commit());
   }
 
   async #commit() {
-    while (this.claimed && this.#kept < this.#asked) {
+    while (this.#claimed && this.#kept < this.#asked) {
       const asked = this.#asked;
       const kept = await this.#written();
       this.#kept = asked;
@@ -129,7 +141,7 @@ export class Journaling {
    * @param {boolean} kept Whether what came before it is. Else the gateway has to keep that.
    */
   #pass(message, kept) {
-    if (kept || message.type !== "event.ack") this.#client.write(message);
+    if (kept || message.type !== "event.ack") this.#keeper.write(message);
   }
 
   async #written() {
@@ -142,15 +154,15 @@ export class Journaling {
       if (at >= 0) items.set(at, JSON.parse(JSON.stringify(item)));
     }
     try {
-      await this.#journal.write(this.#client.state(), items);
+      await this.#journal.write(this.#keeper.state(), items);
       return true;
     } catch (error) {
       for (const item of changed) history.changed.add(item);
       if (error instanceof Claimed) {
-        this.claimed = false;
-        this.#client.taken();
+        this.#claimed = false;
+        this.#keeper.taken();
       } else {
-        this.#client.unsaved(error);
+        this.#keeper.notify("unsaved", error);
       }
       return false;
     }

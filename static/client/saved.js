@@ -1,27 +1,46 @@
 /**
- * Where a conversation is kept for the page's next load.
+ * Keeps a conversation in a page's storage, such as `sessionStorage`.
  *
  * @module
  */
 
+import { Windows } from "./windows.js";
+
+/** @typedef {import("./keeping.js").Keeping} Keeping */
+
 /** How many characters are kept. */
 const MAX_STORED = 500_000;
 
+/** @implements {Keeping} */
 export class Saved {
   #storage;
   #key;
+  #conversation;
+  #keeper;
+  #windows;
 
   /**
-   * @param {Pick<Storage, "getItem" | "setItem">} storage
+   * @param {import("./keeping.js").Simple} storage
    * @param {string} key
+   * @param {import("./conversation.js").Conversation} conversation Begins with what was kept, if
+   *   anything of use was.
+   * @param {import("./keeping.js").Keeper} keeper
    */
-  constructor(storage, key) {
+  constructor(storage, key, conversation, keeper) {
     this.#storage = storage;
     this.#key = key;
+    this.#conversation = conversation;
+    this.#keeper = keeper;
+    this.write = keeper.write;
+    const kept = this.#read();
+    if (kept) keeper.restore(kept, true);
+    this.#windows = new Windows(key, conversation, {
+      kept: () => this.#everything(),
+      take: keeper.take,
+    });
   }
 
-  /** What was kept, if anything of use was. */
-  read() {
+  #read() {
     try {
       return JSON.parse(this.#storage.getItem(this.#key) ?? "null");
     } catch {
@@ -29,23 +48,43 @@ export class Saved {
     }
   }
 
+  restore() {
+    return null;
+  }
+
   /**
-   * Keep everything, in one piece: a page that ends at any moment finds all of one moment or of
+   * Keep everything in one piece: a page that ends at any moment finds all of one moment or of
    * another, and the gateway has what came after that as long as it was not acknowledged.
-   * @param {() => string} serialize
-   * @param {() => boolean} shrink Make it smaller; false if that is not possible.
-   * @returns {string | null} What is kept; null where that was not possible.
    */
-  write(serialize, shrink) {
+  store() {
     for (;;) {
-      const kept = serialize();
-      if (kept.length > MAX_STORED && shrink()) continue;
+      const kept = this.#everything();
+      if (kept.length > MAX_STORED && this.#conversation.history.halve()) continue;
       try {
         this.#storage.setItem(this.#key, kept);
       } catch {
-        return null; // it is full, with something else
+        return false; // it is full, with something else
       }
-      return kept;
+      if (this.#conversation.attached) this.#windows.share(kept);
+      return true;
     }
   }
+
+  #everything() {
+    return JSON.stringify({
+      ...this.#keeper.state(),
+      history: this.#conversation.history.items,
+    });
+  }
+
+  /** @param {any} message */
+  hold(message) {
+    return this.#windows.hold(message);
+  }
+
+  clear() {
+    this.#windows.clear();
+  }
+
+  async release() {}
 }

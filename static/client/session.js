@@ -5,67 +5,31 @@
  */
 
 import {
-  backoff,
   describeClose,
-  FORBIDDEN,
   GONE,
   LOST,
-  refusal,
-  SILENT,
   TAKEN_OVER,
   UNAUTHENTICATED,
   VIOLATION,
   whyLost,
 } from "./closing.js";
+import { Connection } from "./connection.js";
 import { Conversation } from "./conversation.js";
 import { cancelled, notSent } from "./endings.js";
 import { ProtocolError, SkippedEvents } from "./errors.js";
-import { Heartbeat } from "./heartbeat.js";
-import { Journaling } from "./journal.js";
-import { Saved } from "./saved.js";
+import { keep } from "./keeping.js";
+import { Retry } from "./retry.js";
 import { newId, sendable } from "./sending.js";
-import { saidIn, toldSession } from "./telling.js";
-import { NoTicket, ticketFor } from "./tickets.js";
-import { Windows } from "./windows.js";
+import { Teller } from "./telling.js";
 import { BINARY, frameBytes, TEXT } from "./wire.js";
 
 /** @typedef {import("./turns.js").Body} Body */
 /** @typedef {import("./turns.js").Turn} Turn */
-/** @typedef {string | (() => string | Promise<string>)} Token A key or a token, or what asks for it. */
-/** @typedef {"connecting" | "open" | "waiting" | "closed"} State */
-/**
- * @typedef {object} Options
- * @property {{ getItem(key: string): string | null, setItem(key: string, value: string): void } | import("./journal.js").Journal} [storage]
- *   Where the conversation is kept for the page's next load: `sessionStorage`, which keeps its newest
- *   half megabyte, or a journal. Left out: nowhere.
- * @property {string} [storageKey] Under which name; a journal has its own.
- * @property {import("./telling.js").Telling} [tell] How much a session that takes the place of
- *   another is told of what was said before. The route has to be able to do that, and be named in
- *   the address. Left out: nothing.
- * @property {boolean} [hold] Whether a message that was meant for a session that is gone is held
- *   until {@link Turn#release}. Left out: it goes to the next session, which knows nothing.
- * @property {Token} [token] Who this is, where the gateway asks for that. It is exchanged for a
- *   ticket before each connection, and kept nowhere. A function is asked each time, and once more
- *   where what it gave is not, or no longer, valid.
- * @property {boolean} [binary] Whether frames are MessagePack, in which `bytes` go as they are, and not
- *   JSON: for audio, images and the like. Nothing else changes.
- * @property {new (url: string, protocols: string[]) => any} [WebSocket] What makes the connections,
- *   where there is no global `WebSocket`: that of the package `ws`.
- */
+/** @typedef {import("./types.js").Options} Options */
+/** @typedef {import("./types.js").State} State */
 
 /** Knows the types of its events. */
-const Target = /** @type {new () => import("./events.js").Listenable} */ (EventTarget);
-
-/** A socket's state, in every `WebSocket`. */
-const OPEN = 1;
-/** A connection that held for so many milliseconds was a good one. */
-const STEADY = 5_000;
-/** How many turns and notes are kept, but for a journal, which keeps them all. */
-const MAX_HISTORY = 1_000;
-/** How many sessions in a row are told what was said before, if each is gone when it is resumed. */
-const MAX_TOLD = 3;
-/** How long to wait for a connection, and for a session that is to be resumed, in milliseconds. */
-const ANSWER = 15_000;
+const Target = /** @type {new () => import("./types.js").Listenable} */ (EventTarget);
 
 /**
  * One conversation.
@@ -86,41 +50,22 @@ export class SessionClient extends Target {
   reason = "";
   /** The close code that `reason` puts into words; 0 for none. */
   code = 0;
-  /** When the next attempt to connect is made, while it waits for that; 0 else. As `Date.now()`. */
-  retryAt = 0;
-
-  /** @type {WebSocket | null} */
-  #socket = null;
+  /** @type {Connection | null} */
+  #connection = null;
   #conversation;
-  #heartbeat;
-  #attempt = 0;
-  /** What asks for a ticket at the moment: a later connection has another. @type {object | null} */
-  #asking = null;
+  #keeping;
+  #retry = new Retry(() => this.connect());
+  #teller;
+  /** What is done before a connection is made: a later one has another. @type {object | null} */
+  #preparing = null;
   /** How often the gateway has not known the user since the last session. */
   #refused = 0;
-  /** When the connection got its session; 0 if it has not. */
-  #openedAt = 0;
   /** Whether the session's end is for good. */
   #final = false;
-  /** @type {ReturnType<typeof setTimeout> | undefined} */
-  #retry;
-  /** @type {ReturnType<typeof setTimeout> | undefined} */
-  #deadline;
   /** @type {AbortController | null} */
   #listening = null;
   #WebSocket;
   #wire;
-  /** @type {Saved | undefined} */
-  #saved;
-  /** @type {Windows | undefined} */
-  #windows;
-  /** @type {Journaling | undefined} */
-  #journal;
-  /** Set while what was kept is read. @type {Promise<void> | null} */
-  #restoring = null;
-  #tell;
-  /** How many sessions were told something since the last that was attached. */
-  #told = 0;
 
   /**
    * @param {string} url Of the route: `ws://HOST/ws` or `ws://HOST/ws/ROUTE`.
@@ -131,7 +76,6 @@ export class SessionClient extends Target {
     super();
     const { WebSocket = globalThis.WebSocket, hold = false, binary = false } = options;
     const { storage, storageKey = "session-gateway", tell, token } = options;
-    const journal = storage && "claim" in storage ? storage : null;
     if (!WebSocket) {
       throw new TypeError(
         "There is no global WebSocket: Node has one from version 22 on. Before that, install the " +
@@ -142,42 +86,31 @@ export class SessionClient extends Target {
     this.url = url;
     this.token = token;
     this.#WebSocket = WebSocket;
-    this.#tell = tell;
+    this.#teller = tell && new Teller(tell);
     this.#wire = binary ? BINARY : TEXT;
-    this.#heartbeat = new Heartbeat(
-      () => this.#write({ type: "ping" }),
-      () => this.#lost(SILENT),
-    );
     this.#conversation = new Conversation(
       {
         notify: (type, detail) => this.#notify(type, detail),
         size: (message) => frameBytes(this.#wire, message),
-        write: (message) => this.#write(message),
-        store: () => this.#store(),
+        write: (message) => this.#keeping.write(message),
+        store: () => this.#keeping?.store() ?? true, // it is read while it is made
         attached: (heartbeat) => this.#attached(heartbeat),
       },
       hold,
-      journal ? Infinity : MAX_HISTORY,
     );
-    if (journal) {
-      this.#journal = new Journaling(journal, this.#conversation, {
-        state: () => this.#state(),
-        write: (message) => this.#send(message),
-        taken: () => this.#stop(TAKEN_OVER),
-        unsaved: (error) => this.#notify("unsaved", error),
-      });
-    }
-    if (!storage || "claim" in storage) return;
-    this.#saved = new Saved(storage, storageKey);
-    const kept = this.#saved.read();
-    if (kept) this.#conversation.restore(kept, kept.url === url);
-    this.#windows = new Windows(storageKey, this.#conversation, {
-      kept: () => this.#kept(),
-      overheard: () => {
-        if (this.code === TAKEN_OVER) this.#conversation.adopt();
-      },
+    this.#keeping = keep(storage, storageKey, this.#conversation, {
+      state: () => ({ url: this.url, ...this.#conversation.snapshot() }),
+      restore: (kept) => this.#conversation.restore(kept, kept.url === this.url),
+      write: (message) => this.#connection?.write(message),
       take: (message) => this.#take(message),
+      taken: () => this.#stop(TAKEN_OVER),
+      notify: (type, detail) => this.#notify(type, detail),
     });
+  }
+
+  /** When the next attempt to connect is made, while it waits for that; 0 else. As `Date.now()`. */
+  get retryAt() {
+    return this.#retry.at;
   }
 
   /** The number of the session's newest event. */
@@ -185,9 +118,7 @@ export class SessionClient extends Target {
     return this.#conversation.lastEvent;
   }
 
-  /**
-   * The conversation, oldest first; without a journal the oldest of a long one is forgotten.
-   */
+  /** The conversation, oldest first; without a journal the oldest of a long one is forgotten. */
   get history() {
     return this.#conversation.history.items;
   }
@@ -213,19 +144,14 @@ export class SessionClient extends Target {
    * @returns {Promise<void>} It does not fail: where the journal does, `unsaved` is dispatched.
    */
   async restore() {
-    const journal = this.#journal;
-    if (!journal || (journal.claimed && !journal.leaving)) return;
-    this.#restoring ??= this.#restore(journal).finally(() => {
-      this.#restoring = null;
-    });
-    await this.#restoring;
+    await this.#keeping.restore();
   }
 
   /** Open a connection: to the session, if there is one to resume, else to a new one. */
   connect() {
     this.#drop();
     this.#listen();
-    this.#openedAt = 0;
+    this.#retry.connecting();
     this.#final = false;
     this.#become("connecting");
     this.#prepare();
@@ -233,36 +159,30 @@ export class SessionClient extends Target {
 
   /** Read what was kept, and see to a session that knows it; then open a connection. */
   async #prepare() {
-    const attempt = (this.#asking = {});
+    const attempt = (this.#preparing = {});
     const conversation = this.#conversation;
-    if (this.#journal && (this.#journal.leaving || !this.#journal.claimed)) {
-      await this.restore();
-      if (attempt !== this.#asking) return;
+    const restoring = this.#keeping.restore();
+    if (restoring !== null) {
+      await restoring;
+      if (attempt !== this.#preparing) return;
     }
-    if (this.#tell && !conversation.session && this.#told < MAX_TOLD) {
-      const { said, all } = saidIn(this.history, this.#tell);
-      const opened = said.length > 0 && (await toldSession(this.url, said, this.token));
-      if (attempt !== this.#asking) return;
-      if (opened) {
-        this.#told += 1;
-        conversation.told(opened.session, { all, context: opened.context });
-      } else {
-        conversation.untold = said.length > 0 || !all;
-      }
+    if (this.#teller && !conversation.session) {
+      const telling = await this.#teller.tell(this.history, this.url, this.token);
+      if (attempt !== this.#preparing) return;
+      conversation.told(telling);
     }
-    this.#deadline = setTimeout(() => this.#lost(SILENT), ANSWER);
-    if (this.token === undefined) this.#open([]);
-    else this.#openWith(this.token);
-  }
-
-  /** @param {Journaling} journal */
-  async #restore(journal) {
-    try {
-      await journal.claim((kept) => this.#conversation.restore(kept, kept.url === this.url));
-      this.#notify("restored", null);
-    } catch (error) {
-      this.#notify("unsaved", error);
-    }
+    const { url, token } = this;
+    const resumes = conversation.session !== null;
+    const target = { url, token, WebSocket: this.#WebSocket, wire: this.#wire, resumes };
+    this.#connection = new Connection(target, {
+      reached: () => this.#keeping.write(conversation.opening()),
+      received: (message) => this.#received(message),
+      quiet: () => this.#keeping.write({ type: "ping" }),
+      lost: (code, words) => this.#lost(code, words),
+      unauthenticated: (words) => this.#unauthenticated(words),
+      failed: (code, words) => this.#stop(code, words),
+    });
+    this.#connection.open();
   }
 
   /**
@@ -272,72 +192,7 @@ export class SessionClient extends Target {
    */
   refresh(token) {
     if (typeof this.token !== "function") this.token = token;
-    this.#write({ type: "auth.refresh", token });
-  }
-
-  /** @param {Token} token */
-  async #openWith(token) {
-    const attempt = (this.#asking = {});
-    const { url } = this;
-    try {
-      const value = typeof token === "function" ? await token() : token;
-      const ticket = await ticketFor(url, value);
-      if (attempt === this.#asking) this.#open([`ticket.${ticket}`]);
-    } catch (error) {
-      if (attempt !== this.#asking) return;
-      if (!(error instanceof NoTicket)) this.#stop(UNAUTHENTICATED, `No token: ${error}`);
-      else if (error.final) this.#unknown(error.message);
-      else this.#lost(LOST, error.message);
-    }
-  }
-
-  /**
-   * What was shown is not valid, or no longer. A function may have another token, once.
-   * @param {string} [words]
-   */
-  #unknown(words) {
-    const again = typeof this.token === "function" && this.#refused === 0;
-    this.#refused += 1;
-    if (again) this.connect();
-    else this.#stop(UNAUTHENTICATED, words);
-  }
-
-  /** @param {string[]} shown What says who this is. */
-  #open(shown) {
-    let socket;
-    try {
-      socket = new this.#WebSocket(this.url, [this.#wire.subprotocol, ...shown]);
-    } catch (error) {
-      this.#stop(VIOLATION, `There can't be a connection: ${error}`); // such as to no address
-      return;
-    }
-    socket.binaryType = "arraybuffer";
-    this.#socket = socket;
-    // A socket that has been replaced may still speak; it is not listened to.
-    const mine = (/** @type {(event: any) => void} */ handle) => (/** @type {any} */ event) => {
-      if (socket === this.#socket) handle(event);
-    };
-    let reached = false;
-    const listeners = {
-      open: () => {
-        reached = true;
-        this.#write(this.#conversation.opening());
-        // A model may take its time to open a session; the gateway has none to take to find one.
-        if (!this.#conversation.session) clearTimeout(this.#deadline);
-      },
-      message: (/** @type {any} */ { data }) => this.#received(data),
-      error: () => {}, // its close follows; but ws throws what nobody listens to
-      close: async (/** @type {any} */ { code }) => {
-        const refused = reached ? null : await refusal(this.url);
-        if (socket !== this.#socket) return;
-        if (refused === null && code === UNAUTHENTICATED) this.#unknown();
-        else if (refused === null) this.#lost(code);
-        else this.#stop(FORBIDDEN, refused);
-      },
-    };
-    for (const [type, listener] of Object.entries(listeners)) {
-      socket.addEventListener(type, mine(listener));
-    }
+    this.#keeping.write({ type: "auth.refresh", token });
   }
 
   /**
@@ -352,7 +207,7 @@ export class SessionClient extends Target {
    */
   send(body, id = newId()) {
     const ended = this.state === "closed" ? this.#notSent() : null;
-    return this.#conversation.send(sendable(body), id, ended);
+    return this.#conversation.outbox.send(sendable(body), id, ended);
   }
 
   /**
@@ -360,7 +215,7 @@ export class SessionClient extends Target {
    * @param {string} id
    */
   cancel(id) {
-    this.#conversation.cancel(id);
+    this.#conversation.outbox.cancel(id);
   }
 
   /**
@@ -368,7 +223,7 @@ export class SessionClient extends Target {
    * @param {string} id
    */
   release(id) {
-    this.#conversation.release(id);
+    this.#conversation.outbox.release(id);
   }
 
   /**
@@ -377,7 +232,7 @@ export class SessionClient extends Target {
    */
   close() {
     this.#final = true;
-    if (this.state === "open") this.#write({ type: "session.close" });
+    if (this.state === "open") this.#keeping.write({ type: "session.close" });
     else this.#stop(1000);
   }
 
@@ -387,12 +242,12 @@ export class SessionClient extends Target {
    * @returns {Promise<void>} Ends when everything is kept.
    */
   async detach() {
-    this.#store();
+    this.#keeping.store();
     this.#drop();
     this.reason = "";
     this.code = 0;
     this.#become("closed");
-    await this.#journal?.release();
+    await this.#keeping.release();
   }
 
   /**
@@ -401,35 +256,20 @@ export class SessionClient extends Target {
    */
   restart(url = this.url) {
     const open = this.state === "open";
-    if (open) this.#write({ type: "session.close" });
+    if (open) this.#keeping.write({ type: "session.close" });
     const sent = open ? cancelled("unknown") : "The session was left";
     this.#conversation.leave(cancelled("not_invoked"), sent);
     this.url = url;
-    this.#attempt = 0;
+    this.#retry.reset();
     this.connect();
   }
 
   // In and out
 
-  /** @param {unknown} frame */
-  #received(frame) {
-    this.#heartbeat.heard();
-    const message = this.#parsed(frame);
+  /** @param {any} message Null where it is none. */
+  #received(message) {
     if (message === null) this.#violated(new ProtocolError("The gateway has sent no message."));
-    else if (!this.#windows?.hold(message)) this.#take(message);
-  }
-
-  /**
-   * A message of the gateway; null where it is none.
-   * @param {unknown} frame
-   */
-  #parsed(frame) {
-    try {
-      const message = this.#wire.decode(frame);
-      return typeof message?.type === "string" ? message : null;
-    } catch {
-      return null;
-    }
+    else if (!this.#keeping.hold(message)) this.#take(message);
   }
 
   /** @param {any} message */
@@ -451,28 +291,17 @@ export class SessionClient extends Target {
    * @param {ProtocolError} error
    */
   #violated(error) {
-    this.#disconnect(VIOLATION);
+    this.#connection?.close(VIOLATION);
     if (error instanceof SkippedEvents && !error.again) this.#lost(LOST, error.message);
     else this.#stop(VIOLATION, error.message);
   }
 
-  /** @param {object} message */
-  #write(message) {
-    if (this.#journal) this.#journal.write(message);
-    else this.#send(message);
-  }
-
-  /** @param {object} message */
-  #send(message) {
-    if (this.#socket?.readyState === OPEN) this.#socket.send(this.#wire.encode(message));
-  }
-
   /** @param {number} heartbeat Seconds. */
   #attached(heartbeat) {
-    clearTimeout(this.#deadline);
-    this.#openedAt = Date.now();
-    this.#heartbeat.start(heartbeat);
-    this.#refused = this.#told = 0;
+    this.#retry.opened();
+    this.#teller?.reset();
+    this.#connection?.attached(heartbeat);
+    this.#refused = 0;
     if (this.state !== "open") this.#become("open");
   }
 
@@ -487,10 +316,21 @@ export class SessionClient extends Target {
       if (this.state !== "open") this.connect();
     });
     on("offline", () => this.#lost(LOST));
-    on("pagehide", () => this.#store());
+    on("pagehide", () => this.#keeping.store());
   }
 
   // The end of a connection, and of a session
+
+  /**
+   * The token is not valid, or no longer. A function may have another token, once.
+   * @param {string} [words]
+   */
+  #unauthenticated(words) {
+    const again = typeof this.token === "function" && this.#refused === 0;
+    this.#refused += 1;
+    if (again) this.connect();
+    else this.#stop(UNAUTHENTICATED, words);
+  }
 
   /**
    * @param {number} code
@@ -507,19 +347,13 @@ export class SessionClient extends Target {
     this.#drop();
     this.reason = words;
     this.code = code;
-    if (this.#openedAt > 0 && Date.now() - this.#openedAt >= STEADY) this.#attempt = 0;
-    // A gateway that goes or has forgotten says so at once; but a session that opens and ends, and
-    // opens and ends, must not make a busy loop of it.
-    const news = comeBack === "new" && conversation.session !== null;
-    const atOnce = news || (comeBack !== "later" && this.#attempt === 0);
-    const wait = Math.max(
-      250,
-      backoff(this.#attempt, Math.random()),
-      conversation.retryAfter * 1000,
-    );
-    this.#retry = setTimeout(() => this.connect(), atOnce ? 0 : wait);
-    this.retryAt = Date.now() + (atOnce ? 0 : wait);
-    this.#attempt += 1;
+    this.#retry.schedule({
+      // A gateway that has forgotten says so at once; but a session that opens and ends, and opens
+      // and ends, must not make a busy loop of it.
+      atOnce: comeBack === "new" && conversation.session !== null,
+      soon: comeBack !== "later",
+      after: conversation.retryAfter,
+    });
     if (comeBack === "new") conversation.gone();
     this.#become("waiting");
   }
@@ -535,8 +369,8 @@ export class SessionClient extends Target {
     // Who shows another token may come back to the session, and to what is under way in it.
     const stays = code === UNAUTHENTICATED && this.#conversation.session !== null;
     if (code === TAKEN_OVER) {
-      this.#conversation.adopt();
-      this.#journal?.release();
+      this.#conversation.takenOver();
+      this.#keeping.release();
     } else if (!stays) this.#conversation.leave(this.#notSent(), words.replace(/\.$/, ""));
     this.#become("closed");
   }
@@ -547,47 +381,13 @@ export class SessionClient extends Target {
     return notSent(words, describeClose(this.code).error);
   }
 
-  /**
-   * Close the socket, and listen to it no more.
-   * @param {number} [code]
-   */
-  #disconnect(code) {
-    const socket = this.#socket;
-    this.#socket = null;
-    socket?.close(code);
-  }
-
   #drop() {
-    clearTimeout(this.#retry);
-    clearTimeout(this.#deadline);
-    this.#heartbeat.stop();
-    this.#windows?.clear();
-    this.#journal?.clear();
-    this.#asking = null;
-    this.retryAt = 0;
+    this.#retry.cancel();
+    this.#keeping.clear();
+    this.#preparing = null;
     this.#conversation.detach();
-    this.#disconnect();
-  }
-
-  #state() {
-    return { url: this.url, ...this.#conversation.snapshot() };
-  }
-
-  #kept() {
-    return JSON.stringify({ ...this.#state(), history: this.history });
-  }
-
-  /** Keep everything; false where that is not possible. */
-  #store() {
-    this.#journal?.store();
-    if (this.#journal || !this.#saved) return true;
-    const conversation = this.#conversation;
-    const kept = this.#saved.write(
-      () => this.#kept(),
-      () => conversation.history.halve(),
-    );
-    if (kept !== null && conversation.attached) this.#windows?.share(kept);
-    return kept !== null;
+    this.#connection?.close();
+    this.#connection = null;
   }
 
   /** @param {State} state */

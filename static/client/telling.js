@@ -6,12 +6,14 @@
 
 import { Turn } from "./turns.js";
 
+/** How many sessions in a row are told something, if each is gone when it is resumed. */
+const MAX_TOLD = 3;
 /** How long to wait for it, in milliseconds: opening a session at the model may take its time. */
 const ANSWER = 60_000;
 
 /** @typedef {{ role: "user" | "assistant", content: string }} Words */
 /**
- * @typedef {object} Telling What a session may be told.
+ * @typedef {object} Limits What a session may be told.
  * @property {number} turns At most so many.
  * @property {number} bytes At most so much of text.
  */
@@ -24,12 +26,19 @@ const ANSWER = 60_000;
  */
 
 /**
+ * @typedef {object} Telling
+ * @property {{ id: string, key: string } | null} session That was told; null where there is none.
+ * @property {Told | null} told What it was told.
+ * @property {boolean} untold Whether there was something that it could not be told.
+ */
+
+/**
  * The newest of what was said, as the gateway takes it: the turns that were completed, in words.
  * @param {(Turn | import("./history.js").Note)[]} history
- * @param {Telling} limits
+ * @param {Limits} limits
  * @returns {{ said: Words[], all: boolean }} `all`: whether nothing had to be left out.
  */
-export function saidIn(history, { turns, bytes }) {
+function saidIn(history, { turns, bytes }) {
   const encoder = new TextEncoder();
   /** @type {Words[]} */
   const said = [];
@@ -57,11 +66,11 @@ export function saidIn(history, { turns, bytes }) {
 /**
  * @param {string} url Of the route's WebSocket, with its name.
  * @param {Words[]} history
- * @param {import("./session.js").Token} [token]
+ * @param {import("./connection.js").Token} [token]
  * @returns {Promise<{ session: { id: string, key: string }, context: Told["context"] } | null>} Null where
  *   the gateway opens none.
  */
-export async function toldSession(url, history, token) {
+async function toldSession(url, history, token) {
   const address = url.replace(/^ws/, "http").replace(/\/ws\/([^/]+)$/, "/v1/routes/$1/sessions");
   try {
     const shown = typeof token === "function" ? await token() : token;
@@ -81,5 +90,36 @@ export async function toldSession(url, history, token) {
     return { session: { id, key }, context };
   } catch {
     return null;
+  }
+}
+
+export class Teller {
+  #limits;
+  /** How many sessions were told something since the last that was attached. */
+  #told = 0;
+
+  /** @param {Limits} limits */
+  constructor(limits) {
+    this.#limits = limits;
+  }
+
+  /**
+   * @param {(Turn | import("./history.js").Note)[]} history
+   * @param {string} url Of the route's WebSocket.
+   * @param {import("./connection.js").Token} [token]
+   * @returns {Promise<Telling>}
+   */
+  async tell(history, url, token) {
+    const { said, all } = saidIn(history, this.#limits);
+    const tells = said.length > 0 && this.#told < MAX_TOLD;
+    const opened = tells ? await toldSession(url, said, token) : null;
+    if (!opened) return { session: null, told: null, untold: said.length > 0 || !all };
+    this.#told += 1;
+    return { session: opened.session, told: { all, context: opened.context }, untold: false };
+  }
+
+  /** A session was attached. */
+  reset() {
+    this.#told = 0;
   }
 }

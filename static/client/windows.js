@@ -23,7 +23,6 @@ export class Windows {
    * @param {Conversation} conversation
    * @param {object} client
    * @param {() => string} client.kept What this window keeps.
-   * @param {() => void} client.overheard Called when another window has told what it keeps.
    * @param {(message: any) => void} client.take Called with each message that has waited.
    */
   constructor(name, conversation, client) {
@@ -78,9 +77,7 @@ export class Windows {
       return;
     }
     if (message.session.id !== conversation.session?.id) return;
-    // It may have been sent before this window had the session; that shows when it is taken over.
-    conversation.elsewhere = message;
-    this.#client.overheard();
+    conversation.overheard(message);
     if (message.last_event >= this.#waiting[0]?.lost[1]) this.#resume();
   }
 }

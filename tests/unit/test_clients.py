@@ -35,7 +35,7 @@ def exported(module: Path) -> set[str]:
 @pytest.mark.parametrize(
     ("names", "least"),
     [
-        (properties(STATIC / "client" / "session.js", "Options"), "storage"),
+        (properties(STATIC / "client" / "types.js", "Options"), "storage"),
         (exported(STATIC / "client.js"), "SessionClient"),
         (properties(ROOT / "clients" / "js" / "react.js", "Session"), "turns"),
         (set(gateway.client.__all__), "Reply"),

@@ -42,7 +42,7 @@ def test_a_page_asks_for_all_its_modules_at_once(name: str) -> None:
 
 def test_all_modules_of_the_client_are_imported_by_it() -> None:
     modules = {f"client/{path.name}" for path in (STATIC / "client").iterdir()}
-    types = {"client/events.js"}
+    types = {"client/types.js"}
     assert imported(STATIC / "client.js") == {"client.js"} | modules - types
 
 

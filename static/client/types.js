@@ -1,13 +1,33 @@
 /**
- * What a client tells those who listen to it. There are only types here: no page loads this.
+ * A client's options and its events. There are only types here: no page loads this.
  *
  * @module
  */
 
 /** @typedef {import("./conversation.js").Opened} Opened */
 /** @typedef {import("./errors.js").Failure} Failure */
-/** @typedef {import("./session.js").State} State */
+/** @typedef {import("./connection.js").Token} Token */
 /** @typedef {import("./turns.js").Turn} Turn */
+/** @typedef {"connecting" | "open" | "waiting" | "closed"} State */
+/**
+ * @typedef {object} Options
+ * @property {{ getItem(key: string): string | null, setItem(key: string, value: string): void } | import("./journal.js").Journal} [storage]
+ *   Where the conversation is kept for the page's next load: `sessionStorage`, which keeps its newest
+ *   half megabyte, or a journal. Left out: nowhere.
+ * @property {string} [storageKey] Under which name; a journal has its own.
+ * @property {import("./telling.js").Limits} [tell] How much a session that takes the place of
+ *   another is told of what was said before. The route has to be able to do that, and be named in
+ *   the address. Left out: nothing.
+ * @property {boolean} [hold] Whether a message that was meant for a session that is gone is held
+ *   until {@link Turn#release}. Left out: it goes to the next session, which knows nothing.
+ * @property {Token} [token] Who this is, where the gateway asks for that. It is exchanged for a
+ *   ticket before each connection, and kept nowhere. A function is asked each time, and once more
+ *   where what it gave is not, or no longer, valid.
+ * @property {boolean} [binary] Whether frames are MessagePack, in which `bytes` go as they are, and not
+ *   JSON: for audio, images and the like. Nothing else changes.
+ * @property {new (url: string, protocols: string[]) => any} [WebSocket] What makes the connections,
+ *   where there is no global `WebSocket`: that of the package `ws`.
+ */
 /**
  * @template D
  * @typedef {Event & { readonly detail: D }} Told
@@ -48,5 +68,6 @@
  *   ): void;
  * } & EventTarget} Listenable
  */
+
 
 export {};

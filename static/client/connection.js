@@ -1,0 +1,170 @@
+/**
+ * One connection: a ticket where the gateway asks who this is, a socket, and the end of it.
+ *
+ * @module
+ */
+
+import {
+  FORBIDDEN,
+  LOST,
+  refusal,
+  SILENT,
+  UNAUTHENTICATED,
+  VIOLATION,
+} from "./closing.js";
+import { Heartbeat } from "./heartbeat.js";
+import { NoTicket, ticketFor } from "./tickets.js";
+
+/** @typedef {string | (() => string | Promise<string>)} Token A key or a token, or a function that gives one. */
+/**
+ * @typedef {object} Target
+ * @property {string} url
+ * @property {Token | undefined} token
+ * @property {new (url: string, protocols: string[]) => any} WebSocket
+ * @property {import("./wire.js").Wire} wire
+ * @property {boolean} resumes Whether it is for a session that there is: a model may take its time to
+ *   open one, but the gateway has none to take to find one.
+ */
+/**
+ * @typedef {object} Listener What is told of a connection, until it is closed.
+ * @property {() => void} reached The gateway has accepted it, and waits for the first message.
+ * @property {(message: any) => void} received Null for a frame that is no message.
+ * @property {() => void} quiet The gateway has said nothing for a while: a ping would show whether it
+ *   is there.
+ * @property {(code: number, words?: string) => void} lost It is over; another may be made.
+ * @property {(words?: string) => void} unauthenticated The token is not valid, or no longer.
+ * @property {(code: number, words: string) => void} failed It can't be made.
+ */
+
+/** A socket's state, in every `WebSocket`. */
+const OPEN = 1;
+/** How long to wait for a connection, and for a session that is to be resumed, in milliseconds. */
+const ANSWER = 15_000;
+
+export class Connection {
+  #target;
+  #listener;
+  #heartbeat;
+  /** @type {WebSocket | null} */
+  #socket = null;
+  /** @type {ReturnType<typeof setTimeout> | undefined} */
+  #deadline;
+  #closed = false;
+
+  /**
+   * @param {Target} target
+   * @param {Listener} listener
+   */
+  constructor(target, listener) {
+    this.#target = target;
+    this.#listener = listener;
+    this.#heartbeat = new Heartbeat(listener.quiet, () => listener.lost(SILENT));
+  }
+
+  /** Make it. */
+  open() {
+    this.#deadline = setTimeout(() => this.#listener.lost(SILENT), ANSWER);
+    const { token } = this.#target;
+    if (token === undefined) this.#connect([]);
+    else this.#authenticate(token);
+  }
+
+  /**
+   * It has its session.
+   * @param {number} heartbeat Seconds.
+   */
+  attached(heartbeat) {
+    clearTimeout(this.#deadline);
+    this.#heartbeat.start(heartbeat);
+  }
+
+  /** @param {object} message */
+  write(message) {
+    const { wire } = this.#target;
+    if (this.#socket?.readyState === OPEN) this.#socket.send(wire.encode(message));
+  }
+
+  /**
+   * Close it, and listen to it no more.
+   * @param {number} [code]
+   */
+  close(code) {
+    if (this.#closed) return;
+    this.#closed = true;
+    clearTimeout(this.#deadline);
+    this.#heartbeat.stop();
+    this.#socket?.close(code);
+  }
+
+  /** @param {Token} token */
+  async #authenticate(token) {
+    try {
+      const value = typeof token === "function" ? await token() : token;
+      const ticket = await ticketFor(this.#target.url, value);
+      if (!this.#closed) this.#connect([`ticket.${ticket}`]);
+    } catch (error) {
+      if (this.#closed) return;
+      if (!(error instanceof NoTicket)) {
+        this.#listener.failed(UNAUTHENTICATED, `No token: ${error}`);
+      } else if (error.final) {
+        this.#listener.unauthenticated(error.message);
+      } else {
+        this.#listener.lost(LOST, error.message);
+      }
+    }
+  }
+
+  /** @param {string[]} shown Subprotocols that say who this is. */
+  #connect(shown) {
+    const { url, WebSocket, wire, resumes } = this.#target;
+    const listener = this.#listener;
+    let socket;
+    try {
+      socket = new WebSocket(url, [wire.subprotocol, ...shown]);
+    } catch (error) {
+      listener.failed(VIOLATION, `There can't be a connection: ${error}`); // such as to no address
+      return;
+    }
+    socket.binaryType = "arraybuffer";
+    this.#socket = socket;
+    let reached = false;
+    const handlers = {
+      open: () => {
+        reached = true;
+        listener.reached();
+        if (!resumes) clearTimeout(this.#deadline);
+      },
+      message: (/** @type {any} */ { data }) => {
+        this.#heartbeat.heard();
+        listener.received(this.#parsed(data));
+      },
+      error: () => {}, // its close follows; but ws throws what nobody listens to
+      close: async (/** @type {any} */ { code }) => {
+        const refused = reached ? null : await refusal(url);
+        if (this.#closed) return;
+        if (refused !== null) listener.failed(FORBIDDEN, refused);
+        else if (code === UNAUTHENTICATED) listener.unauthenticated();
+        else listener.lost(code);
+      },
+    };
+    for (const [type, handle] of Object.entries(handlers)) {
+      // A socket that was closed may still speak.
+      socket.addEventListener(type, (/** @type {any} */ event) => {
+        if (!this.#closed) handle(event);
+      });
+    }
+  }
+
+  /**
+   * A message of the gateway; null where it is none.
+   * @param {unknown} frame
+   */
+  #parsed(frame) {
+    try {
+      const message = this.#target.wire.decode(frame);
+      return typeof message?.type === "string" ? message : null;
+    } catch {
+      return null;
+    }
+  }
+}

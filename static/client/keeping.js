@@ -1,0 +1,72 @@
+/**
+ * Where a conversation is kept for the next load of the page: in a storage, in a journal, or nowhere.
+ *
+ * @module
+ */
+
+import { Journaling } from "./journal.js";
+import { Saved } from "./saved.js";
+
+/** @typedef {import("./conversation.js").Conversation} Conversation */
+/** @typedef {import("./journal.js").Journal} Journal */
+/** @typedef {import("./journal.js").Kept} Kept */
+/** @typedef {{ getItem(key: string): string | null, setItem(key: string, value: string): void }} Simple Such as `sessionStorage`. */
+/**
+ * @typedef {object} Keeping
+ * @property {() => Promise<void> | null} restore Reads what was kept; null where that was done.
+ * @property {() => boolean} store Keeps everything as it is now; false where that is not possible.
+ * @property {(message: object) => void} write Writes a message to the connection, as soon as the
+ *   conversation is kept as it is now: the message may let the gateway forget what came before it.
+ * @property {(message: any) => boolean} hold Whether a message of the gateway's is held back, to be
+ *   taken later.
+ * @property {() => void} clear Drops what waits: the connection is gone.
+ * @property {() => Promise<void>} release Leaves the conversation to another client, as soon as
+ *   everything is kept.
+ */
+/**
+ * @typedef {object} Keeper What keeping a conversation needs of the client around it.
+ * @property {() => Kept} state
+ * @property {(kept: Kept & { history: any[] }, claimed: boolean) => void} restore Takes what was
+ *   kept; its session too, where it is claimed.
+ * @property {(message: object) => void} write Writes to the connection, if there is one.
+ * @property {(message: any) => void} take Takes a message that was held back.
+ * @property {() => void} taken Called when another client has claimed the conversation.
+ * @property {(type: "restored" | "unsaved", detail: unknown) => void} notify Dispatches an event.
+ */
+
+/**
+ * @param {Simple | Journal | undefined} storage
+ * @param {string} key
+ * @param {Conversation} conversation
+ * @param {Keeper} keeper
+ * @returns {Keeping}
+ */
+export function keep(storage, key, conversation, keeper) {
+  if (!storage) return new Nowhere(keeper);
+  if ("claim" in storage) return new Journaling(storage, conversation, keeper);
+  return new Saved(storage, key, conversation, keeper);
+}
+
+/** @implements {Keeping} */
+class Nowhere {
+  /** @param {Keeper} keeper */
+  constructor(keeper) {
+    this.write = keeper.write;
+  }
+
+  restore() {
+    return null;
+  }
+
+  store() {
+    return true; // nobody can come back to it
+  }
+
+  hold() {
+    return false;
+  }
+
+  clear() {}
+
+  async release() {}
+}
