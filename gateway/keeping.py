@@ -295,7 +295,7 @@ class Keeper:
                 self._runner.fenced()
                 self._spawn(self._close_unknown())
             case Outdated():
-                log.warning("the store has lost what was written", session=self._session.id)
+                log.warning("the store has lost writes", session=self._session.id)
                 self._again()
             case StoreUnavailable() as failure:
                 self._health.failed(failure)

@@ -347,7 +347,7 @@ class SessionRunner:
 
     def fenced(self) -> None:
         """See `Kept.fenced`."""
-        log.warning("another replica has taken a session over", session=self.session.id)
+        log.warning("another replica has taken over a session", session=self.session.id)
         self._drop()
 
     def close(self, model_ids: frozenset[str]) -> None:

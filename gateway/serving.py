@@ -176,7 +176,7 @@ def _report(_loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
     """Log what no code has handled; asyncio would print the arguments of a callback too."""
     error = context.get("exception")
     about = {} if error is not None else {"about": printable(context["message"], 200)}
-    log.error("an error was not handled", exc_info=error, **about)
+    log.error("unhandled error", exc_info=error, **about)
 
 
 def _certificate(tls: TlsSettings | None) -> Certificate | None:

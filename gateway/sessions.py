@@ -233,7 +233,7 @@ class Sessions:
         if last_event is None or runner.session.may_have_told(last_event):
             return True
         if runner.session.inherited and owns:
-            log.error("the store has lost a part of a session", session=runner.id)
+            log.error("the store has lost part of a session", session=runner.id)
             runner.handle(on.Forgotten())
         return False
 
@@ -434,4 +434,4 @@ async def _logged(work: Coroutine[Any, Any, object]) -> None:
     try:
         await work
     except Exception:
-        log.exception("background work failed")
+        log.exception("a background task failed")

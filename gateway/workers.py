@@ -304,7 +304,7 @@ class _Worker:
                 async with asyncio.timeout(SILENT_SECONDS):
                     line = await answers.readline()
             except TimeoutError:
-                log.error("a worker hangs, and is killed", pid=process.pid)  # noqa: TRY400
+                log.error("a worker hangs and is killed", pid=process.pid)  # noqa: TRY400
                 process.kill()
                 continue
             if not line.endswith(b"\n"):

@@ -99,7 +99,7 @@ class Watch:
             try:
                 newest = await self._overview(window)
             except Exception:
-                log.exception("what goes on could not be seen")
+                log.exception("the operator's view failed")
             else:
                 self._newest = newest
                 self._number += 1

@@ -107,7 +107,7 @@ class Asking:
         try:
             answer = await self._answerer(bytes(letter.question))
         except ValueError:
-            log.debug("a question of another version is not answered", of=letter.replica)
+            log.debug("a request from another version is not answered", of=letter.replica)
         else:
             self._post(letter.replica, letters.Answer(link=letter.link, answer=Raw(answer)))
         finally:

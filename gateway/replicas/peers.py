@@ -108,7 +108,7 @@ class Peers:
                     await self.beat()
             except Exception as error:
                 if not isinstance(error, StoreUnavailable | TimeoutError):
-                    log.exception("this replica could not say that it is alive")
+                    log.exception("the lease could not be renewed")
                 self.health.failed(error)
             else:
                 await self.health.trouble(self._rest())

@@ -103,7 +103,7 @@ class Replica:
         try:
             await self.store.resign(self.name)
         except StoreUnavailable:
-            log.warning("the others could not be told that this replica ends")
+            log.warning("other replicas could not be told of the shutdown")
 
     # Sessions that are here, and those of the dead
 
@@ -120,7 +120,7 @@ class Replica:
             except StoreUnavailable as error:
                 self.health.failed(error)
             except Exception:
-                log.exception("sessions could not be seen to")
+                log.exception("session maintenance failed")
 
     def _missed(self, was_silent: bool) -> None:
         """The store may have missed something, or the others may have taken this for dead, and its
@@ -207,7 +207,7 @@ class Replica:
                 return None
             runner = self._sessions.adopt(saved, crashed=title.owner != NOBODY, keep=keep)
         except Unreadable:
-            log.exception("a session could not be set up again", session=session_id)
+            log.exception("a session could not be restored", session=session_id)
             await self.store.delete(session_id, Title(self.name, title.token + 1))
             return None
         finally:
@@ -405,7 +405,7 @@ class Replica:
                 try:
                     self._take(letters.decode(each))
                 except Exception:
-                    log.exception("a letter could not be taken in")
+                    log.exception("a message from another replica could not be handled")
 
     def _take(self, letter: letters.Letter) -> None:
         match letter:

@@ -182,7 +182,7 @@ class AsyncModel(SageMakerModel):
         if failure_at is None and self._notices is None and not self._unheard:
             self._unheard = True
             log.warning(
-                "failures are told nowhere", route=self._route, endpoint=self._endpoint_name
+                "failures are not reported", route=self._route, endpoint=self._endpoint_name
             )
         return Receipt(
             id=answer.get("InferenceId") or parameters["InferenceId"],
@@ -286,7 +286,7 @@ class AsyncModel(SageMakerModel):
             # What S3 says of an object that is not there yet, too.
             if not self._denied:
                 self._denied = True
-                log.warning("replies can't be read, or buckets not listed", **about)
+                log.warning("S3 denies access to replies", **about)
             return
         suppressed = self._unread.suppressed("")
         if suppressed is not None:

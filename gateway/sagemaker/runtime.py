@@ -153,5 +153,5 @@ async def runtime_client(
                 if transport == "lean":
                     text = f'[aws]: transport = "lean" is not possible: {error}; "auto" is'
                     raise NotConfigured(text) from None
-                log.warning("calls go through aiobotocore", why=str(error))
+                log.warning("calls use aiobotocore", why=str(error))
         yield made

@@ -371,7 +371,7 @@ class Door:
         """One line for each who may not come in, or not stay, but for a flood of them."""
         suppressed = self._logged.suppressed(why)
         if suppressed is not None:
-            log.info("visitor refused", why=why, client=address, suppressed=suppressed)
+            log.info("client refused", why=why, client=address, suppressed=suppressed)
 
 
 def _check_route(known: Principal, route: str | None) -> None:

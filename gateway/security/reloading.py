@@ -79,13 +79,13 @@ class Reloader:
                 each.told = state, str(error)
                 if not changed or each.told != before:
                     log.warning(
-                        "files can't be read again; what was read before stays",
+                        "files could not be reloaded",
                         files=names,
                         why=str(error),
                     )
             else:
                 each.done, each.told = state, None
-                log.info("files read again", files=names)
+                log.info("files reloaded", files=names)
 
 
 def _stamp(file: Path) -> object:

@@ -265,7 +265,7 @@ class Line(asyncio.Protocol):
             try:
                 self._done.popleft().finish()
             except Exception:
-                log.exception("what follows from a reply has failed")
+                log.exception("a store callback failed")
         self._is_telling = False
         self._flush()
         if self._done:

@@ -331,7 +331,7 @@ class ValkeyStore:
             try:
                 letters.append(self._open(each, replica))
             except Unreadable as error:
-                log.warning("a letter can't be read", why=str(error))
+                log.warning("a message from another replica can't be read", why=str(error))
         return letters
 
     async def add_ticket(self, digest: str, holder: bytes, expires_at: float) -> None:

@@ -31,11 +31,11 @@ SETTLE_SECONDS = 60 * UNIT
 DEFECTS = (
     "Traceback",
     "a session failed",
-    "background work failed",
+    "a background task failed",
     "the store failed",
     "an adapter failed",
-    "a letter could not be taken in",
-    "an error was not handled",
+    "a message from another replica could not be handled",
+    "unhandled error",
     "a connection failed",
 )
 """What the gateways' logs must not have."""
@@ -251,7 +251,7 @@ def result(
     if not crowd.total()["turns"]:
         verdict.broken.append("nothing was said")
     takeovers = Counter({"of the dead": sum(taken)})
-    fenced = sum("another replica has taken a session over" in line for line in lines)
+    fenced = sum("another replica has taken over a session" in line for line in lines)
     if fenced:
         takeovers["found out late"] = fenced
     return Result(verdict, crowd.total(), codes, faults, takeovers, model)

@@ -106,7 +106,7 @@ async def test_who_fails_at_what_it_is_told_keeps_it_from_nobody(
             async with asyncio.timeout(20 * UNIT):
                 await asyncio.gather(*replies[1:], return_exceptions=True)
     assert told == replies[1:]
-    assert [each["event"] for each in logs] == ["what follows from a reply has failed"]
+    assert [each["event"] for each in logs] == ["a store callback failed"]
     assert {type(reply.exception()) for reply in replies} == {
         type(None) if happens is goes_on else StoreUnavailable
     }

@@ -101,7 +101,7 @@ async def works_without(url: str, *says: str) -> None:
             assert b'"turn":1' in ((await invoke(model, ask, session)).body or b"")
             await model.close(session)
     (line,) = logs
-    assert line["event"] == "calls go through aiobotocore"
+    assert line["event"] == "calls use aiobotocore"
     for text in says:
         assert text in line["why"]
     with pytest.raises(NotConfigured, match='transport = "lean" is not possible'):

@@ -554,7 +554,11 @@ async def unreadable(store: Store) -> None:
 
 def unread(error: Unreadable) -> dict[str, Any]:
     """What is logged of a letter."""
-    return {"event": "a letter can't be read", "log_level": "warning", "why": str(error)}
+    return {
+        "event": "a message from another replica can't be read",
+        "log_level": "warning",
+        "why": str(error),
+    }
 
 
 async def test_a_letter_that_can_not_be_read_takes_none_of_the_others_with_it(

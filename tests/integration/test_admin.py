@@ -337,7 +337,7 @@ async def check_watching_and_draining(
         # Whose key is withdrawn watches no longer.
         text = two.keys.read_text()
         two.keys.write_text(text.replace("operator = true\n", ""))
-        await two.one.hang_up("files read again")
+        await two.one.hang_up("files reloaded")
         async for _ in events:
             pass  # until it ends
     await olga.get(two.one, "replicas", 403)

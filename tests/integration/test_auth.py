@@ -343,11 +343,11 @@ async def test_who_is_nobody_yet_takes_no_room_of_others(
 async def test_keys_are_taken_and_withdrawn_while_it_runs(guarded: Guarded) -> None:
     file = guarded.path / "keys.toml"
     eve = add_key(file, "eve")
-    await guarded.process.hang_up("files read again")
+    await guarded.process.hang_up("files reloaded")
     async with client(guarded.url, route="chat", **bearer(eve)) as chat:
         await chat.open()
     file.write_text("[")
-    await guarded.process.hang_up("files can't be read again")
+    await guarded.process.hang_up("files could not be reloaded")
     async with (
         client(guarded.url, route="chat", **bearer(eve)) as chat,
         client(guarded.url, route="chat", **bearer(SIGNER.token())) as other,
@@ -355,7 +355,7 @@ async def test_keys_are_taken_and_withdrawn_while_it_runs(guarded: Guarded) -> N
         await chat.open()
         await other.open()
         file.write_text("")
-        await guarded.process.hang_up("files read again")
+        await guarded.process.hang_up("files reloaded")
         assert (await chat.until("error"))["code"] == "unauthenticated"
         assert (await chat.closed())[0] == 4401, "who is here with it has to go"
         assert (await other.ask("hi", "1"))["status"] == "completed"

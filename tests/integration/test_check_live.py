@@ -157,9 +157,7 @@ async def test_a_route_that_answers_later() -> None:
         platform.bucket.lists = False
         trial = await platform.tried("later", seconds=0.5 * UNIT, **options)
         assert found(trial) == {"message": "no_reply"}
-        assert trial.steps[0].details == (
-            "the gateway says: replies can't be read, or buckets not listed",
-        )
+        assert trial.steps[0].details == ("the gateway says: S3 denies access to replies",)
 
 
 async def test_what_fails_in_the_middle() -> None:

@@ -61,9 +61,9 @@ async def test_what_pages_are_told_and_their_logo(start_gateway: Start, tmp_path
             assert again.headers[name] == logo.headers[name]
 
         file.write_bytes(PNG)
-        await process.hang_up("files read again")
+        await process.hang_up("files reloaded")
         file.write_bytes(b"GIF89a")
-        await process.hang_up("files can't be read again; what was read before stays")
+        await process.hang_up("files could not be reloaded")
         logo = await http.get(f"/{told['logo']}")
         assert (logo.content, logo.headers["content-type"]) == (PNG, "image/png")
 

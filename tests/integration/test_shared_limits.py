@@ -145,7 +145,7 @@ async def test_limits_of_a_key_that_change(begin: Begin) -> None:
         text = two.keys.read_text()
         two.keys.write_text(text.replace("[ada]\n", "[ada]\nconnections = 3\n"))
         for gateway in two.gateways:
-            await gateway.hang_up("files read again")
+            await gateway.hang_up("files reloaded")
         await two.until(0, None)
         await (await stack.enter_async_context(two.connect(0))).open()
         await two.until(1, "rate_limited")

@@ -83,4 +83,4 @@ async def test_one_that_hangs_is_killed_and_replaced(
     async with supervised() as served:
         os.kill(served[0], signal.SIGSTOP)
         await until(served, 3)
-    assert "a worker hangs, and is killed" in [call.args[0] for call in log.calls]
+    assert "a worker hangs and is killed" in [call.args[0] for call in log.calls]

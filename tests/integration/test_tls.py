@@ -27,7 +27,7 @@ key_file = "{path}/key.pem"
 endpoint_name = "my-endpoint"
 content_type = "text/plain"
 """
-READ, NOT_READ = "files read again", "files can't be read again"
+READ, NOT_READ = "files reloaded", "files could not be reloaded"
 CLIENT = trusting(FIRST, SECOND)
 
 

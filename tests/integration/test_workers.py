@@ -252,7 +252,7 @@ async def test_files_are_read_again_by_all_and_one_that_is_no_good_stops_nobody(
     good = keys.read_bytes()
     process = start(more=f'[auth.keys]\nfile = "{keys}"')
     process.popen.send_signal(signal.SIGHUP)
-    await process.says("files read again", 2)
+    await process.says("files reloaded", 2)
     keys.write_text("nothing of the kind")
     workers = children(process.popen.pid)
     os.kill(workers[0], signal.SIGKILL)

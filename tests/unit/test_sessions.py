@@ -208,7 +208,7 @@ async def test_who_has_more_than_is_left_of_a_session_knows_that_a_part_of_it_is
                 with pytest.raises(PastNewest) as past:
                     await other.sessions.resume(client)
                 assert past.value.newest == 1
-        lost = [line["event"] for line in logs] == ["the store has lost a part of a session"]
+        lost = [line["event"] for line in logs] == ["the store has lost part of a session"]
         assert (lost, again.session.is_over) == (crashed, crashed)
 
 
@@ -258,7 +258,7 @@ async def test_background_work_that_fails_ends_nothing_else() -> None:
         runner = await f.open()
         with capture_logs() as logs:
             await f.sessions.spawn(fails())
-        assert [line["event"] for line in logs] == ["background work failed"]
+        assert [line["event"] for line in logs] == ["a background task failed"]
         await f.until(lambda: runner.log.last)
 
 

@@ -312,7 +312,7 @@ class TestOutage:
         with contextlib.suppress(asyncio.CancelledError):
             await living
         assert [line["event"] for line in logs] == [
-            "this replica could not say that it is alive",
+            "the lease could not be renewed",
             "the store does not answer",
             "the store answers again",
         ]

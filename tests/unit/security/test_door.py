@@ -116,7 +116,7 @@ def told(error: Refused) -> tuple[ErrorCode, str, object]:
 def line(why: str, address: str = ADDRESS) -> dict[str, Any]:
     """What is logged of it."""
     return {
-        "event": "visitor refused",
+        "event": "client refused",
         "log_level": "info",
         "why": why,
         "client": address,

@@ -33,7 +33,7 @@ def test_what_has_changed_is_read_once_it_has_settled(tmp_path: Path) -> None:
         reloader.load()
     assert read == ["123", "123", "b"], "the operator has said so"
     assert logs == [
-        {"event": "files read again", "log_level": "info", "files": [str(each)]}
+        {"event": "files reloaded", "log_level": "info", "files": [str(each)]}
         for each in (file, other)
     ]
 
@@ -53,7 +53,7 @@ def test_what_can_not_be_read_is_told_once(tmp_path: Path) -> None:
         whys = [line.pop("why") for line in logs]
         assert logs == [
             {
-                "event": "files can't be read again; what was read before stays",
+                "event": "files could not be reloaded",
                 "log_level": "warning",
                 "files": [str(file), str(other)],
             }
@@ -81,7 +81,7 @@ def test_what_is_wrong_again_after_it_was_good_is_told_again(tmp_path: Path) -> 
         int(file.read_text())
 
     reloader.add([file], load)
-    for text, event in (("x", "can't be read"), ("1", "files read again"), ("x", "can't be read")):
+    for text, event in (("x", "could not be"), ("1", "files reloaded"), ("x", "could not be")):
         file.write_text(text)
         with capture_logs() as logs:
             for _ in range(3):
