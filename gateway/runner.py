@@ -42,13 +42,13 @@ from gateway.tally import COUNTED, Tally
 
 NO_ROOM = Failure(
     code=ErrorCode.QUEUE_FULL,
-    message="The gateway holds as much as it may, and much of it is yours; send it again later.",
+    message="The gateway's buffers are full, and this session fills many; send it again later.",
 )
 """What a message is answered with where it would be more than an equal share of what is held."""
 
 NO_STORE = Failure(
     code=ErrorCode.UNAVAILABLE,
-    message="The gateway can't keep messages safe at the moment; send it again in a while.",
+    message="The gateway can't store messages at the moment; send it again later.",
     retry_after=WAIT_SECONDS,
 )
 """The same where the store does not answer."""

@@ -172,14 +172,14 @@ class Sessions:
             Refused: Its principal has as many as it may.
         """
         if self._elsewhere is not None and self._elsewhere.health.is_doubtful:
-            text = "Sessions can't be kept at the moment."
+            text = "Sessions can't be stored at the moment."
             raise Refused(ErrorCode.UNAVAILABLE, text, WAIT_SECONDS)
         quota = self._quota
         if quota is None:
             return await self._create(route, principal)
         if not await quota.open_session(principal):
             self.limits_hit["sessions_per_principal"] += 1
-            text = "You have as many sessions as you may."
+            text = "You have too many open sessions."
             raise Refused(ErrorCode.RATE_LIMITED, text, WAIT_SECONDS)
         try:
             return await self._create(route, principal)

@@ -28,7 +28,7 @@ log = structlog.stdlib.get_logger("gateway.admin")
 
 
 class TooManyWatch(Exception):
-    """As many as may are watching."""
+    """Too many clients are watching."""
 
 
 class Watch:

@@ -28,7 +28,7 @@ _EXPECTED = {
     "dict_type": "expected a table",
     "model_type": "expected a table",
     "frozen_set_type": "expected a list",
-    "string_type": "expected a text",
+    "string_type": "expected a string",
 }
 
 
@@ -71,7 +71,7 @@ def _together(small: TooSmall, sources: Sources) -> str:
 def _wanted(location: Location, schema: type[BaseModel]) -> str:
     if len(location) == 1:
         return f" - {ROUTE_EXAMPLE}"
-    return f" - expected {_fields(location[:-1], schema)[str(location[-1])].description}"
+    return f" - {_fields(location[:-1], schema)[str(location[-1])].description}"
 
 
 def _shown(kind: str, value: Any, context: Tree) -> str:

@@ -266,7 +266,7 @@ class GuardedModel:
         wait = min(max(waited, WAIT_SECONDS), MOST_WAIT_SECONDS)
         return Failure(
             code=ErrorCode.THROTTLED,
-            message="Too many turns wait for the model; send it again a little later.",
+            message="Too many turns are waiting for the model; send it again later.",
             retry_after=round(wait, 3),
         )
 
@@ -372,6 +372,6 @@ EXPIRED = Failure(
 def _sick(wait: float) -> Failure:
     return Failure(
         code=ErrorCode.UNAVAILABLE,
-        message="The model's endpoint fails at the moment; send it again later.",
+        message="The model's endpoint is failing; send it again later.",
         retry_after=round(wait, 3),
     )

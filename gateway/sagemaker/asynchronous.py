@@ -55,22 +55,22 @@ _LONG_ID = Failure(
 )
 _FULL = Failure(
     code=ErrorCode.THROTTLED,
-    message="Too many replies are waited for; send it again later.",
+    message="Too many replies are awaited; send it again later.",
     retry_after=WAIT_SECONDS,
 )
 _NOWHERE = Failure(
     code=ErrorCode.UNAVAILABLE,
-    message="The platform has taken the message and not said where the reply will be.",
+    message="The model service accepted the message but did not say where the reply will be.",
     outcome=Outcome.UNKNOWN,
 )
 _EXPIRED = Failure(
     code=ErrorCode.TIMEOUT,
-    message="The model has not answered in the time that it had.",
+    message="The model did not answer within the route's time limits.",
     outcome=Outcome.UNKNOWN,
 )
 _FAILED = Failure(
     code=ErrorCode.MODEL_ERROR,
-    message="The model failed; whether it saw the message is not known.",
+    message="The model failed; it may have seen the message.",
     outcome=Outcome.UNKNOWN,
 )
 

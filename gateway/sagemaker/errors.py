@@ -37,7 +37,7 @@ from gateway.session.ports import ModelError
 OPERATIONS = frozenset(
     {"InvokeEndpoint", "InvokeEndpointAsync", "InvokeEndpointWithResponseStream"}
 )
-OPERATOR = "The gateway may not use the endpoint, or it is not there; its operator must mend this."
+OPERATOR = "The gateway may not use the endpoint, or it does not exist; its operator must fix this."
 NOTHING: Mapping[str, str] = MappingProxyType({})
 
 MAX_RETRY_AFTER = 60.0
@@ -53,7 +53,7 @@ TIMED_OUT = Failure(
 )
 BROKEN_OFF = Failure(
     code=ErrorCode.STREAM_BROKEN,
-    message="The model's reply broke off.",
+    message="The model's reply was interrupted.",
     outcome=Outcome.INVOKED,
 )
 
@@ -73,18 +73,18 @@ _LATE = Failure(
 )
 _NOT_IN_TIME = Failure(
     code=ErrorCode.TIMEOUT,
-    message="The gateway had no connection to the endpoint free in time; nothing was sent.",
+    message="No connection to the endpoint became free in time; nothing was sent.",
 )
 _UNREACHABLE = Failure(
     code=ErrorCode.UNAVAILABLE, message="The endpoint can't be reached.", health=Health.SICK
 )
 _NO_SUCH_PARAMETERS = Failure(
     code=ErrorCode.VALIDATION_ERROR,
-    message="The call's parameters are not what the platform takes.",
+    message="The model service does not accept the call's parameters.",
 )
 _CUT = Failure(
     code=ErrorCode.UNAVAILABLE,
-    message="The connection to the endpoint broke; whether the model saw the message is not known.",
+    message="The connection to the endpoint broke; the model may have seen the message.",
     outcome=Outcome.UNKNOWN,
     health=Health.SICK,
 )
@@ -96,7 +96,7 @@ _FULL = Failure(
 )
 _NO_ANSWER = Failure(
     code=ErrorCode.MODEL_ERROR,
-    message="The model failed; whether it saw the message is not known.",
+    message="The model failed; it may have seen the message.",
     outcome=Outcome.UNKNOWN,
     health=Health.SICK,
 )
@@ -130,7 +130,7 @@ _BY_CODE: Mapping[str, Failure] = MappingProxyType(
             ("Throttling", "ThrottlingException", "ThrottledException", "TooManyRequestsException"),
             Failure(
                 code=ErrorCode.THROTTLED,
-                message="The platform turns calls away; wait a bit.",
+                message="The model service is throttling calls; wait before you send more.",
                 health=Health.BUSY,
             ),
         ),
@@ -140,11 +140,12 @@ _BY_CODE: Mapping[str, Failure] = MappingProxyType(
             health=Health.SICK,
         ),
         "ValidationError": Failure(
-            code=ErrorCode.VALIDATION_ERROR, message="The platform refused the call's parameters."
+            code=ErrorCode.VALIDATION_ERROR,
+            message="The model service refused the call's parameters.",
         ),
         "ServiceUnavailable": Failure(
             code=ErrorCode.UNAVAILABLE,
-            message="The platform is unavailable.",
+            message="The model service is unavailable.",
             outcome=Outcome.UNKNOWN,
             health=Health.SICK,
         ),
@@ -160,13 +161,15 @@ _PLATFORMS = _BY_CODE.keys() | {
 
 _BY_STATUS: Mapping[int, Failure] = MappingProxyType(
     {
-        413: Failure(code=ErrorCode.TOO_LARGE, message="The platform takes no body this large."),
+        413: Failure(
+            code=ErrorCode.TOO_LARGE, message="The model service does not accept a body this large."
+        ),
         429: _BY_CODE["ThrottlingException"],
     }
 )
 _OTHER = Failure(
     code=ErrorCode.UNAVAILABLE,
-    message="The platform failed.",
+    message="The model service failed.",
     outcome=Outcome.UNKNOWN,
     health=Health.SICK,
 )

@@ -56,19 +56,19 @@ LINES_A_MINUTE = 10
 
 OPENED_NONE = Failure(
     code=ErrorCode.MODEL_ERROR,
-    message="The endpoint opened no session; are stateful sessions on in its container?",
+    message="The endpoint opened no session. Are stateful sessions enabled in its container?",
     outcome=Outcome.INVOKED,
 )
 
 
 NOT_ONE_OBJECT = Failure(
     code=ErrorCode.VALIDATION_ERROR,
-    message="The body has to be one JSON object and nothing more: the session's id goes into it.",
+    message="The body must be a single JSON object, since the session's id is added to it.",
 )
 
 NOT_AWAITED = Failure(
     code=ErrorCode.GATEWAY_LOST,
-    message="The gateway no longer waits for this reply: its route has been configured anew.",
+    message="The gateway no longer waits for this reply: its route's settings have changed.",
     outcome=Outcome.UNKNOWN,
 )
 

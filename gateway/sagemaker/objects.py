@@ -22,12 +22,11 @@ _ABSENT = frozenset({"NoSuchKey", "404"})
 _BUSY = frozenset({"SlowDown", "Throttling", "RequestLimitExceeded", "ServiceUnavailable"})
 _NOT_PUT = Failure(
     code=ErrorCode.UNAVAILABLE,
-    message="The message can't be put where the endpoint reads it; nothing was sent.",
+    message="The message can't be written to where the endpoint reads it; nothing was sent.",
 )
 _NOT_ALLOWED = Failure(
     code=ErrorCode.UNAVAILABLE,
-    message="The gateway may not put the message where the endpoint reads it; its operator must "
-    "mend this.",
+    message="The gateway has no permission to write the message to where the endpoint reads it.",
     retryable=False,
 )
 

@@ -48,7 +48,7 @@ REFUSALS_A_MINUTE = 60
 
 
 def _nobody() -> Refused:
-    return Refused(ErrorCode.UNAUTHENTICATED, "This needs a valid key, token or ticket.")
+    return Refused(ErrorCode.UNAUTHENTICATED, "This requires a valid key, token or ticket.")
 
 
 def _unlimited(_size: int) -> float:
@@ -124,7 +124,7 @@ class Guest:
         account = await self._door.accounts.connect(known)
         if account is None:
             self._door.limits_hit["connections_per_principal"] += 1
-            text = "You have as many connections as you may."
+            text = "You have too many open connections."
             raise Refused(ErrorCode.RATE_LIMITED, text, WAIT_SECONDS)
         now = self._door.current(known)
         if self._left or now is None:  # meanwhile
@@ -188,7 +188,7 @@ class Guest:
         if self._known is None:
             raise _nobody()
         if wait := self.take(0):
-            raise Refused(ErrorCode.RATE_LIMITED, "You ask for more tickets than you may.", wait)
+            raise Refused(ErrorCode.RATE_LIMITED, "You are requesting too many tickets.", wait)
         return await self._door.issue(self._known)
 
 
@@ -284,7 +284,9 @@ class Door:
                 taken.clear()
                 self.limits_hit["handshakes_per_second"] += 1
                 self.log_refused(f"too many handshakes{who}", address)
-                return Refused(ErrorCode.RATE_LIMITED, "Too many connect at once.", wait)
+                return Refused(
+                    ErrorCode.RATE_LIMITED, "Too many new connections; connect again later.", wait
+                )
             taken.append((bucket, amount))
         self._handshakes.give_back(kept)
         taken[-1] = (self._handshakes, 1.0)
@@ -384,7 +386,7 @@ def _available() -> Iterator[None]:
     try:
         yield
     except StoreUnavailable:
-        text = "Tickets can't be kept at the moment."
+        text = "Tickets can't be stored at the moment."
         raise Refused(ErrorCode.UNAVAILABLE, text, WAIT_SECONDS) from None
 
 

@@ -32,5 +32,8 @@ def refusal(
         )
         return ErrorCode.VALIDATION_ERROR, text
     if queued >= policy.queued_messages:
-        return ErrorCode.QUEUE_FULL, "Too many messages wait; send it again when one has ended."
+        return (
+            ErrorCode.QUEUE_FULL,
+            "Too many messages are waiting; send it again when one has ended.",
+        )
     return None

@@ -39,7 +39,7 @@ from gateway.session.upstream_table import (
 
 GATEWAY_LOST = Failure(
     code=ErrorCode.GATEWAY_LOST,
-    message="The gateway that had sent this to the model is gone; the model may have answered.",
+    message="The gateway that sent this to the model is gone; the model may have answered.",
     outcome=Outcome.UNKNOWN,
 )
 """What has become of a turn whose process has died."""

@@ -96,12 +96,18 @@ class AdminGate(Gate):
         if not self._authenticated:
             is_old = request.scope["http_version"] == "1.0"
             if is_old or any(name in request.named for name in PROXIED):
-                text = "A proxy has passed this on: set up [auth], and make a key with --operator."
+                text = (
+                    "This came through a proxy: configure [auth], and create a key with --operator."
+                )
                 raise Refused(ErrorCode.FORBIDDEN, text)
             if request.text(b"sec-fetch-site") not in OWN:
                 raise Refused(ErrorCode.FORBIDDEN, self.foreign)
         if wait := visitor.take(0):
-            raise Refused(ErrorCode.RATE_LIMITED, "You ask more than you may; wait a little.", wait)
+            raise Refused(
+                ErrorCode.RATE_LIMITED,
+                "You are sending too many requests; wait before you send more.",
+                wait,
+            )
         return super().call(handler, request, visitor)
 
 
@@ -175,7 +181,7 @@ class Admin:
         except NotReached as error:
             raise _unavailable(error) from None
         if not can:
-            text = "It is a part of another application, which has to be stopped instead."
+            text = "The gateway is part of another application; stop that instead."
             raise Refused(ErrorCode.VALIDATION_ERROR, text)
         log.warning("an operator drains a replica", operator=visitor.principal, drains=replica)
         return Response(status_code=202)
@@ -189,7 +195,7 @@ class Admin:
         try:
             self._watch.check()
         except TooManyWatch:
-            text = "As many as may are watching."
+            text = "Too many clients are watching."
             raise Refused(ErrorCode.RATE_LIMITED, text, WAIT_SECONDS) from None
         return sse.EventStream(self._stream(visitor), lambda: None)
 

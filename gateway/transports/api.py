@@ -137,7 +137,7 @@ class Api:
         policy = route.policy
         if not policy.resume_seconds:
             _count(visitor)
-            text = "This route keeps no session whose client is not connected: resume_seconds is 0."
+            text = "This route keeps no sessions without a connection: its resume_seconds is 0."
             raise Refused(ErrorCode.VALIDATION_ERROR, text)
         self._check_is_serving()
         try:
@@ -150,7 +150,7 @@ class Api:
         try:
             runner = await self._sessions.open(route, principal_of(visitor))
         except TooManySessions:
-            text = "There are as many sessions as there may be."
+            text = "The gateway has reached its maximum number of sessions."
             raise Refused(ErrorCode.UNAVAILABLE, text, FULL_SECONDS) from None
         key, listener = secrets.token_urlsafe(32), Listener()
         runner.start(digest(key), told=told)
@@ -218,7 +218,7 @@ class Api:
         self._check_is_serving()
         newest = request.named.get(b"last-event-id", b"0")
         if not (newest.isdigit() and len(newest) <= MAX_DIGITS):
-            raise Refused(ErrorCode.BAD_MESSAGE, "Last-Event-ID is no event number.")
+            raise Refused(ErrorCode.BAD_MESSAGE, "Last-Event-ID is not an event number.")
         asker, listener = _asker(request, visitor), Listener(_key(request))
         visitor.on_withdrawn = listener.cut
         await join(self._sessions, asker, int(newest), listener)
@@ -253,7 +253,7 @@ class Api:
         except Moved:
             return _moved(may_retry=draft.is_named)
         except Crashed:
-            text = "The session has failed. Whether the model has seen the message is not known."
+            text = "The session failed; the model may have seen the message."
             return problems.response(500, ErrorCode.INTERNAL, text, outcome=Outcome.UNKNOWN)
         except AlreadyAnswered:
             text = "This Idempotency-Key was accepted before; its reply is no longer kept."
@@ -265,7 +265,7 @@ class Api:
 
     def _check_is_serving(self) -> None:
         if self._sessions.draining:
-            text = "This gateway is about to stop; ask another."
+            text = "This gateway is shutting down; send the request again."
             raise Refused(ErrorCode.UNAVAILABLE, text, WAIT_SECONDS)
 
 
@@ -276,7 +276,7 @@ def _count(visitor: Visitor, size: int = 0) -> None:
         Refused: There were too many.
     """
     if wait := visitor.take(size):
-        text = "You send more than you may; wait a little."
+        text = "You are sending too fast; wait before you send more."
         raise Refused(ErrorCode.RATE_LIMITED, text, wait)
 
 
@@ -298,8 +298,12 @@ def _moved(*, may_retry: bool) -> Response:
     return problems.response(
         503,
         ErrorCode.UNAVAILABLE,
-        "The session is on its way to another gateway. "
-        + ("Ask again." if may_retry else "Its events there tell what has become of the message."),
+        "The session is moving to another gateway. "
+        + (
+            "Send the request again."
+            if may_retry
+            else "Its events there show what became of the message."
+        ),
         retryable=may_retry,
         retry_after=WAIT_SECONDS if may_retry else None,
         outcome=Outcome.UNKNOWN,

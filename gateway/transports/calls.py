@@ -124,7 +124,7 @@ class WebSocketCall:
         if response.status_code != HTTPStatus.SWITCHING_PROTOCOLS:
             # Not in websockets' words, which quote headers: one of them may hold a token.
             also = [pair for pair in response.headers.raw_items() if pair[0] in _OF_REFUSALS]
-            text = "This is no valid WebSocket handshake.\n"
+            text = "This is not a valid WebSocket handshake.\n"
             self._refuse(plain_response(response.status_code, text, *also))
             return False
         del response.headers["Date"]

@@ -96,7 +96,7 @@ class Draft:
             message = msgspec.convert(said, MessageSend)
             check_texts(message)
         except UnicodeDecodeError:
-            raise Refused(ErrorCode.BAD_MESSAGE, "The body is no text in UTF-8.") from None
+            raise Refused(ErrorCode.BAD_MESSAGE, "The body is not UTF-8 text.") from None
         except (msgspec.ValidationError, ProtocolError) as error:
             text = str(error)
             for header, name in _HEADERS.items():

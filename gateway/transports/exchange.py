@@ -54,7 +54,7 @@ class Moved(Exception):
 
 def gone() -> Refused:
     """There is no session for who asks."""
-    return Refused(ErrorCode.SESSION_LOST, "There is no such session, or it is over.")
+    return Refused(ErrorCode.SESSION_LOST, "There is no such session, or it has ended.")
 
 
 class Asker(NamedTuple):

@@ -51,7 +51,7 @@ class ApiRequest(Request):
 Handler = Callable[[ApiRequest, Visitor], Awaitable[Response]]
 """Answers a request of somebody who is known. What it raises as `Refused` is a problem."""
 
-NOBODY = "This needs a key or a token."
+NOBODY = "This requires a key or a token."
 
 TAKEN = ("Authorization", "Content-Type", "Idempotency-Key", "Last-Event-ID", "Session-Key")
 """Headers that pages of other origins may send, beside those of a call's options."""

@@ -60,7 +60,7 @@ class Identity:
             Refused: It has not said who it is.
         """
         if self.visitor.principal is None:
-            raise Refused(ErrorCode.UNAUTHENTICATED, "This needs a key, a token or a ticket.")
+            raise Refused(ErrorCode.UNAUTHENTICATED, "This requires a key, a token or a ticket.")
         return self.visitor.principal
 
     async def show(self, credentials: Credentials) -> None:

@@ -92,7 +92,7 @@ class Origins:
         if unlogged is None:
             return
         if not self._allowed:
-            hint = "only the gateway's own pages may be an operator's"
+            hint = "only the gateway's own pages may use the operator's API"
         elif route not in self._allowed:
             hint = "there is no such route"
         elif _ORIGIN.fullmatch(origin):
@@ -101,7 +101,7 @@ class Origins:
                 f'gateway\'s own page behind a proxy, set public_url = "{shown}" in [server]'
             )
         else:
-            hint = "it can't be allowed: the page is a file, or in a sandbox"
+            hint = "this origin can't be allowed: the page is a local file, or sandboxed"
         log.warning(
             "origin refused",
             origin=shown,

@@ -55,7 +55,7 @@ def most_bytes(policy: Policy) -> int:
 
 def cannot_be_told() -> Refused:
     """Why a route takes no history."""
-    text = "This route's model can't be told what was said before; leave `history` out."
+    text = "This route can't start from a `history`; leave it out."
     return Refused(ErrorCode.VALIDATION_ERROR, text)
 
 

@@ -503,7 +503,7 @@ async def test_who_fills_what_the_gateway_may_hold_is_refused(
             await chat.send("message.send", id=f"{number}", text=large)
         error = await chat.until("error", id="10")
         assert error["code"] == "queue_full"
-        assert "The gateway holds as much as it may" in error["message"]
+        assert "The gateway's buffers are full" in error["message"]
         await chat.send("message.send", id="1", text=large)
         assert (await chat.until("message.duplicate", id="1"))["status"] == "queued"
 

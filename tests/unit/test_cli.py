@@ -207,7 +207,7 @@ def test_check_says_what_is_wrong_and_what_is_needed() -> None:
     result = invoke("check")
     assert result.exit_code == 2
     assert result.output == (
-        "gateway.toml:1: routes.chat.endpoint_name: missing - expected the SageMaker endpoint\n"
+        "gateway.toml:1: routes.chat.endpoint_name: missing - Name of the SageMaker endpoint.\n"
         "    [routes.chat]\n"
     ), "and no example, since there is a configuration"
 

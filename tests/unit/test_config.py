@@ -229,11 +229,11 @@ JWT = "[auth.jwt]\nissuer = 'https://id.example.com'\naudience = 'chat'\n"
             ROUTE + "on_lost = 'replay'\nsession = 'stateles'",
             "FILE: routes.chat.session: expected one of",
         ),
-        (ROUTE + "accept = 3", "FILE: routes.chat.accept: expected a text"),
+        (ROUTE + "accept = 3", "FILE: routes.chat.accept: expected a string"),
         (ROUTE + "allow = 3", "FILE: routes.chat.allow: expected a list"),
         ("routes = 3", "FILE: routes: expected a table"),
         ("routes.chat = 3", "FILE: routes.chat: expected a table"),
-        ("[auth.keys]\n" + ROUTE, "FILE: auth.keys.file: missing - expected file of names"),
+        ("[auth.keys]\n" + ROUTE, "FILE: auth.keys.file: missing - File of the keys"),
         ("[auth]\nkey = 1\n" + ROUTE, "FILE: auth.key: unknown key; did you mean keys?"),
         ("[auth]\nkeys = 'x'\n" + ROUTE, "FILE: auth.keys: expected a table"),
         (
@@ -254,7 +254,7 @@ JWT = "[auth.jwt]\nissuer = 'https://id.example.com'\naudience = 'chat'\n"
             JWT + "jwks_file = 'b'\nleeway_seconds = 3600\n" + ROUTE,
             "FILE: auth.jwt.leeway_seconds: Input should be less than or equal to 300",
         ),
-        ("[tls]\ncert_file = 'a'\n" + ROUTE, "FILE: tls.key_file: missing - expected its private"),
+        ("[tls]\ncert_file = 'a'\n" + ROUTE, "FILE: tls.key_file: missing - Private key"),
         (
             "[limits]\nmessages_per_secnd = 1\n" + ROUTE,
             "FILE: limits.messages_per_secnd: unknown key; did you mean messages_per_second?",

@@ -50,7 +50,7 @@ def throttled(retry_after: float) -> Failure:
     """What is told whoever finds too many before it."""
     return Failure(
         code=ErrorCode.THROTTLED,
-        message="Too many turns wait for the model; send it again a little later.",
+        message="Too many turns are waiting for the model; send it again later.",
         outcome=Outcome.NOT_INVOKED,
         retry_after=retry_after,
     )
@@ -60,7 +60,7 @@ def unavailable(retry_after: float) -> Failure:
     """What is told whoever comes while the endpoint is left alone."""
     return Failure(
         code=ErrorCode.UNAVAILABLE,
-        message="The model's endpoint fails at the moment; send it again later.",
+        message="The model's endpoint is failing; send it again later.",
         outcome=Outcome.NOT_INVOKED,
         retry_after=retry_after,
     )

@@ -129,7 +129,7 @@ def test_a_refusal_says_what_to_put_where() -> None:
 
 @pytest.mark.parametrize("origin", ["null", "https://x/\x1b[2J", "https://" + "x" * 256])
 def test_what_can_not_be_allowed_is_said_to_be_so(origin: str) -> None:
-    assert str(refusal(origin)["hint"]).startswith("it can't be allowed")
+    assert str(refusal(origin)["hint"]).startswith("this origin can't be allowed")
 
 
 def test_a_refusal_at_a_route_that_there_is_none_of() -> None:

@@ -343,7 +343,7 @@ class TestBudget:
             assert isinstance(refused, wire.ErrorMessage)
             assert (refused.code, refused.id) == (ErrorCode.QUEUE_FULL, "b")
             assert refused.message == (
-                "The gateway holds as much as it may, and much of it is yours; send it again later."
+                "The gateway's buffers are full, and this session fills many; send it again later."
             )
             assert (refused.retryable, refused.retry_after) == (True, WAIT_SECONDS)
             assert not large.session.knows("b")
@@ -628,9 +628,7 @@ async def test_what_is_said_of_an_adapter_that_breaks(monkeypatch: pytest.Monkey
         failed = done(runner, "a")
         assert failed is not None
         assert failed.error
-        assert failed.error.message == (
-            "The gateway failed; its operator finds the reason in its log."
-        )
+        assert failed.error.message == ("The gateway failed; the reason is in its log.")
         notice = f.connection.notices[0]
         assert isinstance(notice, wire.ErrorMessage)
         assert notice.code is ErrorCode.INTERNAL

@@ -81,7 +81,7 @@ def test_what_is_not_understood(body: bytes, text: str) -> None:
 def test_a_model_that_can_not_be_told(rules: dict[str, Any]) -> None:
     code, text = refusal(SHORT, policy(**rules))
     assert code is ErrorCode.VALIDATION_ERROR
-    assert text == "This route's model can't be told what was said before; leave `history` out."
+    assert text == "This route can't start from a `history`; leave it out."
 
 
 @pytest.mark.parametrize("rules", [HISTORY, REPLAY, {"seed": "$transcript"}])

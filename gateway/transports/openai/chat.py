@@ -103,11 +103,11 @@ class ChatCompletions:
     async def create(self, request: ApiRequest, visitor: Visitor) -> Response:
         """Have a completion made."""
         if self._sessions.draining:
-            text = "This gateway is about to stop; ask another."
+            text = "This gateway is shutting down; send the request again."
             raise Refused(ErrorCode.UNAVAILABLE, text, WAIT_SECONDS)
         body = await body_of(request, self._most_bytes)
         if wait := visitor.take(len(body)):
-            text = "You send more than you may; wait a little."
+            text = "You are sending too fast; wait before you send more."
             raise Refused(ErrorCode.RATE_LIMITED, text, wait)
         chat = read_chat(body)
         route = self._starter.route_of(chat.model, visitor)
@@ -349,7 +349,7 @@ def _moved(*, may_retry: bool) -> ErrorObject:
     """The session was here a moment ago. Where the request is known again when it is sent again,
     that finds its turn.
     """
-    text = "The session is on its way to another gateway"
+    text = "The session is moving to another gateway"
     return ErrorObject(
         code=ErrorCode.UNAVAILABLE,
         message=f"{text}; send this again." if may_retry else f"{text}.",

@@ -135,12 +135,12 @@ def check_words(chat: Chat) -> None:
     Raises:
         Invalid: It does.
     """
-    text = "This route sends its model words alone, and can't tell it this."
+    text = "This route sends only text to its model, and can't send this."
     for name, value in chat.body.items():
         if name not in _WORDS and value not in _NEUTRAL.get(name, ()):
             raise unsupported(name, text)
     if chat.includes_usage:
-        text = "This route's model does not say what it has used."
+        text = "This route's model does not report its usage."
         raise unsupported("stream_options.include_usage", text)
 
 
@@ -174,10 +174,12 @@ def _words_at(chat: Chat, number: int) -> str:
     message, place = chat.messages[number], f"messages[{number}]"
     role = message["role"]
     if role in _SYSTEM:
-        text = "This route's model is told what to do by its configuration (`system`)."
+        text = "This route's configuration sets the system prompt (`system`)."
         raise unsupported(place, text)
     if role not in {"user", "assistant"} or any(map(message.get, ("tool_calls", "function_call"))):
-        raise unsupported(place, "This route sends its model words alone: it calls no functions.")
+        raise unsupported(
+            place, "This route sends only text to its model: functions are not supported."
+        )
     for name in ("name", "audio"):
         if message.get(name):
             raise unsupported(f"{place}.{name}", "This route sends its model words alone.")

@@ -128,7 +128,7 @@ def _asking() -> Iterator[None]:
     try:
         yield
     except StoreUnavailable:
-        text = "What is kept of responses can't be had at the moment."
+        text = "Stored responses can't be accessed at the moment."
         raise Refused(ErrorCode.UNAVAILABLE, text, WAIT_SECONDS) from None
 
 

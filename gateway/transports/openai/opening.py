@@ -149,7 +149,7 @@ class Opening:
         again: it then finds its turn.
         """
         retryable = self._ask.known.may_repeat
-        text = "The session is on its way to another gateway"
+        text = "The session is moving to another gateway"
         return unknown(
             f"{text}; send this again." if retryable else f"{text}.", retryable=retryable
         )
@@ -186,7 +186,7 @@ class Opening:
         if items is None:
             if past.param == "previous_response_id":
                 raise no_previous(self._ask.request.previous_response_id or "")
-            text = "A part of this conversation is no longer kept."
+            text = "Part of this conversation is no longer stored."
             raise Invalid(text, past.param, code="not_kept")
         return items
 
@@ -338,7 +338,7 @@ async def open_session(
     try:
         runner = await sessions.open(route, owner)
     except TooManySessions:
-        text = "There are as many sessions as there may be."
+        text = "The gateway has reached its maximum number of sessions."
         raise Refused(ErrorCode.UNAVAILABLE, text, FULL_SECONDS) from None
     key = new_key()
     runner.start(digest(key), told=told)

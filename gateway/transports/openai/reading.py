@@ -25,14 +25,13 @@ from gateway.transports.openai.resource import (
 
 LOST = ResponseError(
     code="server_error",
-    message="A part of the answer is no longer kept; the model has seen the request.",
+    message="Part of the answer is no longer stored; the model has seen the request.",
 )
 """Why a response is not shown whose log is not whole."""
 
 UNKNOWN = ResponseError(
     code="server_error",
-    message="The gateway that had sent this to the model is gone, and nobody knows what has become "
-    "of it: the model may have answered.",
+    message="The gateway that sent this to the model is gone; the model may have answered.",
 )
 """Why a response has failed of which there is neither a log nor an end."""
 

@@ -286,11 +286,11 @@ def _check_everywhere(request: CreateResponse) -> None:
     if request.text is not None and request.text.verbosity in {"low", "high"}:
         raise unsupported("text.verbosity", "The model can't be told how much to write.")
     if request.reasoning is not None and request.reasoning.summary in {"concise", "detailed"}:
-        text = "There are no summaries of reasoning: it is given as it is, where there is any."
+        text = "Reasoning is returned as it is; summaries are not supported."
         raise unsupported("reasoning.summary", text)
     options = request.stream_options
     if options is not None and options.include_obfuscation:
-        text = "Events are not obfuscated here."
+        text = "Obfuscation is not supported."
         raise unsupported("stream_options.include_obfuscation", text)
     names = {tool.name for tool in request.tools or ()}
     chosen = request.tool_choice
@@ -306,7 +306,7 @@ def _check_everywhere(request: CreateResponse) -> None:
 
 
 def _check_words(request: CreateResponse, *, whole: bool) -> None:
-    text = "This route sends its model words alone, and can't tell it this."
+    text = "This route sends only text to its model, and can't send this."
     for name in _CHAT_ONLY:
         if getattr(request, name):
             raise unsupported(name, text)

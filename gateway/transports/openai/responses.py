@@ -93,7 +93,7 @@ class Responses:
         """Have a response made."""
         body = await body_of(request, self._most_bytes)
         if wait := visitor.take(len(body)):
-            text = "You send more than you may; wait a little."
+            text = "You are sending too fast; wait before you send more."
             raise Refused(ErrorCode.RATE_LIMITED, text, wait)
         asked = parse(body, CreateResponse)
         ask = Ask(
@@ -131,7 +131,7 @@ class Responses:
         with Leaving(request, gone.set):
             await gone.wait()
         if not turn.is_over:
-            text = "The response is not over yet; it goes on without this request."
+            text = "The response is not complete yet; it continues without this request."
             raise unknown(text, retryable=may_retry)
         if turn.failure is not None:
             raise Failed(turn.failure)

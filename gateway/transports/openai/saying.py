@@ -247,6 +247,6 @@ def _words(item: Item) -> str:
         raise unsupported("input", "This route sends its model words alone.")
     assert isinstance(item, Message)  # noqa: S101 - it has words
     if item.role in {"system", "developer"}:
-        text = "This route's model is told what to do by its configuration (`system`)."
+        text = "This route's configuration sets the system prompt (`system`)."
         raise unsupported("input", text)
     return words

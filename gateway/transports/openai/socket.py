@@ -101,9 +101,9 @@ class ResponsesSocket:
         )
         await visitor.identify(shown, route=None)
         if visitor.principal is None:
-            raise Refused(ErrorCode.UNAUTHENTICATED, "This needs a key or a token.")
+            raise Refused(ErrorCode.UNAUTHENTICATED, "This requires a key or a token.")
         if not self._connections.has_room():
-            text = "There are as many connections as there may be."
+            text = "The gateway has reached its maximum number of connections."
             raise Refused(ErrorCode.UNAVAILABLE, text)
 
 
@@ -186,10 +186,10 @@ class _Connection:
     def _refusal(self, size: int) -> Refused | None:
         """Why a request is not taken; it is told when those before it are answered."""
         if wait := self._visitor.take(size):
-            text = "You send more than you may; wait a little."
+            text = "You are sending too fast; wait before you send more."
             return Refused(ErrorCode.RATE_LIMITED, text, wait)
         if not self._budget.admits(self, size):
-            text = "The gateway holds as much as it may; send this again later."
+            text = "The gateway's buffers are full; send this again later."
             return Refused(ErrorCode.QUEUE_FULL, text, WAIT_SECONDS)
         return None
 

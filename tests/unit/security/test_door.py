@@ -28,7 +28,7 @@ from tests.support.tokens import AUDIENCE, ISSUER, Signer, write_key_set
 
 ADDRESS = "203.0.113.9"
 SIGNER = Signer("one")
-NOBODY = (ErrorCode.UNAUTHENTICATED, "This needs a valid key, token or ticket.", None)
+NOBODY = (ErrorCode.UNAUTHENTICATED, "This requires a valid key, token or ticket.", None)
 NOT_HERE = (ErrorCode.FORBIDDEN, "You may not use this route.", None)
 LIMITS = PrincipalLimits(connections=3, sessions=2, messages_per_second=10, bytes_per_second=1000)
 
@@ -405,7 +405,7 @@ async def test_only_so_many_of_one_principal(tmp_path: Path) -> None:
     f = Fixture(tmp_path)
     guests = [await f.enter(Credentials(f.key), address=f"198.51.100.{n}") for n in range(3)]
     error = await refused(f, Credentials(f.key), address="198.51.100.9")
-    text = "You have as many connections as you may."
+    text = "You have too many open connections."
     assert told(error) == (ErrorCode.RATE_LIMITED, text, 1.0)
     await f.enter(Credentials(f.other), address="198.51.100.9")
     for _ in range(2):
@@ -484,7 +484,7 @@ async def test_one_address_has_a_quarter_of_all_handshakes_and_one_site_half(
     last = next(coming)
     with capture_logs() as logs:
         error = await refused(f, Credentials(), address=last)
-    text = "Too many connect at once."
+    text = "Too many new connections; connect again later."
     assert told(error) == (ErrorCode.RATE_LIMITED, text, pytest.approx(wait))
     assert logs == [line(f"too many handshakes from {where}", last)]
     f.now += wait + 0.01
@@ -588,7 +588,11 @@ async def test_only_so_many_in_a_second(tmp_path: Path) -> None:
     with capture_logs() as logs:
         error = await refused(f, Credentials())
     wait = pytest.approx(0.1)
-    assert told(error) == (ErrorCode.RATE_LIMITED, "Too many connect at once.", wait)
+    assert told(error) == (
+        ErrorCode.RATE_LIMITED,
+        "Too many new connections; connect again later.",
+        wait,
+    )
     assert logs == [line("too many handshakes")]
     f.now += 0.1
     await f.enter(Credentials())
@@ -602,7 +606,7 @@ async def test_messages_and_tickets_count(tmp_path: Path) -> None:
     assert guest.take(10) > 0
     with pytest.raises(Refused) as error:
         await guest.ticket()
-    text = "You ask for more tickets than you may."
+    text = "You are requesting too many tickets."
     assert told(error.value) == (ErrorCode.RATE_LIMITED, text, pytest.approx(0.1))
 
 
@@ -654,7 +658,7 @@ async def test_tickets_that_can_not_be_kept_are_nobodys_fault(
         with pytest.raises(Refused) as issued:
             await guest.ticket()
         shown = await refused(f, Credentials(ticket=ticket.value))
-    unavailable = (ErrorCode.UNAVAILABLE, "Tickets can't be kept at the moment.", WAIT_SECONDS)
+    unavailable = (ErrorCode.UNAVAILABLE, "Tickets can't be stored at the moment.", WAIT_SECONDS)
     assert told(issued.value) == told(shown) == unavailable
     assert logs == [], "nobody is suspected"
     assert (await f.enter(Credentials(ticket=ticket.value))).principal == "key:ada"

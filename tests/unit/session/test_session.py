@@ -229,7 +229,7 @@ class TestRefusals:
                 1,
                 wire.ErrorMessage(
                     code=ErrorCode.QUEUE_FULL,
-                    message="Too many messages wait; send it again when one has ended.",
+                    message="Too many messages are waiting; send it again when one has ended.",
                     id="c",
                     retryable=True,
                     retry_after=WAIT_SECONDS,
