@@ -42,7 +42,7 @@ from gateway.tally import COUNTED, Tally
 
 NO_ROOM = Failure(
     code=ErrorCode.QUEUE_FULL,
-    message="The gateway's buffers are full, and this session fills many; send it again later.",
+    message="The gateway's buffers are full, and much of it is yours; send it again later.",
 )
 """What a message is answered with where it would be more than an equal share of what is held."""
 

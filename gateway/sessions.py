@@ -179,7 +179,7 @@ class Sessions:
             return await self._create(route, principal)
         if not await quota.open_session(principal):
             self.limits_hit["sessions_per_principal"] += 1
-            text = "You have too many open sessions."
+            text = "You have reached your limit of sessions."
             raise Refused(ErrorCode.RATE_LIMITED, text, WAIT_SECONDS)
         try:
             return await self._create(route, principal)

@@ -126,9 +126,9 @@ class Fleet:
 
     async def _absent(self, session_id: str, missing: list[str]) -> "NotFound | NotReached":
         if missing:
-            return NotReached(f"It may be at {missing[0]}, which does not answer.")
+            return NotReached(f"The session may be at {missing[0]}, which does not answer.")
         if await self._others.knows(session_id):
-            return NotReached("It is on its way from one replica to another.")
+            return NotReached("The session is moving from one replica to another.")
         return NotFound()
 
     async def replicas(self) -> Replicas:
@@ -152,7 +152,7 @@ class Fleet:
             raise NotFound
         told = await there(ask.encode(ask.Drain()), ANSWER_SECONDS)
         if told is None:
-            raise NotReached("It does not answer; whether it drains is not known.")
+            raise NotReached("The replica does not answer; it may or may not drain.")
         return msgspec.json.decode(told, type=bool)
 
     async def _ask_all(

@@ -364,7 +364,7 @@ class _Attempt(Struct, eq=False, weakref=False):
 
 
 EXPIRED = Failure(
-    code=ErrorCode.UNAVAILABLE, message="The session has expired before the message was sent."
+    code=ErrorCode.UNAVAILABLE, message="The session expired before the message was sent."
 )
 """What becomes of a turn that has waited for longer than its session; another may take it."""
 

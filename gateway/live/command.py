@@ -51,7 +51,7 @@ def routes_of(asked: Sequence[str], settings: Settings) -> list[str]:
     """The routes to try: those that are asked for, else all.
 
     Raises:
-        WrongUse: There is no such route.
+        WrongUse: The route does not exist.
     """
     for name in asked:
         if name not in settings.routes:

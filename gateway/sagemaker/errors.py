@@ -37,7 +37,7 @@ from gateway.session.ports import ModelError
 OPERATIONS = frozenset(
     {"InvokeEndpoint", "InvokeEndpointAsync", "InvokeEndpointWithResponseStream"}
 )
-OPERATOR = "The gateway may not use the endpoint, or it does not exist; its operator must fix this."
+OPERATOR = "The gateway can't use the endpoint, or it does not exist; ask the gateway's operator."
 NOTHING: Mapping[str, str] = MappingProxyType({})
 
 MAX_RETRY_AFTER = 60.0
@@ -53,7 +53,7 @@ TIMED_OUT = Failure(
 )
 BROKEN_OFF = Failure(
     code=ErrorCode.STREAM_BROKEN,
-    message="The model's reply was interrupted.",
+    message="The model's reply was cut off.",
     outcome=Outcome.INVOKED,
 )
 
@@ -73,7 +73,7 @@ _LATE = Failure(
 )
 _NOT_IN_TIME = Failure(
     code=ErrorCode.TIMEOUT,
-    message="No connection to the endpoint became free in time; nothing was sent.",
+    message="No connection to the endpoint was free in time; nothing was sent.",
 )
 _UNREACHABLE = Failure(
     code=ErrorCode.UNAVAILABLE, message="The endpoint can't be reached.", health=Health.SICK
@@ -130,7 +130,7 @@ _BY_CODE: Mapping[str, Failure] = MappingProxyType(
             ("Throttling", "ThrottlingException", "ThrottledException", "TooManyRequestsException"),
             Failure(
                 code=ErrorCode.THROTTLED,
-                message="The model service is throttling calls; wait before you send more.",
+                message="The platform is throttling calls; try again later.",
                 health=Health.BUSY,
             ),
         ),
@@ -161,9 +161,7 @@ _PLATFORMS = _BY_CODE.keys() | {
 
 _BY_STATUS: Mapping[int, Failure] = MappingProxyType(
     {
-        413: Failure(
-            code=ErrorCode.TOO_LARGE, message="The model service does not accept a body this large."
-        ),
+        413: Failure(code=ErrorCode.TOO_LARGE, message="The body is too large for the platform."),
         429: _BY_CODE["ThrottlingException"],
     }
 )

@@ -124,7 +124,7 @@ class Guest:
         account = await self._door.accounts.connect(known)
         if account is None:
             self._door.limits_hit["connections_per_principal"] += 1
-            text = "You have too many open connections."
+            text = "You have reached your limit of connections."
             raise Refused(ErrorCode.RATE_LIMITED, text, WAIT_SECONDS)
         now = self._door.current(known)
         if self._left or now is None:  # meanwhile
@@ -147,7 +147,7 @@ class Guest:
         if self._left:  # meanwhile
             return
         if known.name != before.name:
-            raise Refused(ErrorCode.FORBIDDEN, "This token is not of the same principal.")
+            raise Refused(ErrorCode.FORBIDDEN, "This token belongs to another principal.")
         _check_route(known, self._route)
         self._know(known)
 
@@ -188,7 +188,7 @@ class Guest:
         if self._known is None:
             raise _nobody()
         if wait := self.take(0):
-            raise Refused(ErrorCode.RATE_LIMITED, "You are requesting too many tickets.", wait)
+            raise Refused(ErrorCode.RATE_LIMITED, "Rate limit exceeded; try again later.", wait)
         return await self._door.issue(self._known)
 
 
@@ -285,7 +285,7 @@ class Door:
                 self.limits_hit["handshakes_per_second"] += 1
                 self.log_refused(f"too many handshakes{who}", address)
                 return Refused(
-                    ErrorCode.RATE_LIMITED, "Too many new connections; connect again later.", wait
+                    ErrorCode.RATE_LIMITED, "Too many new connections; try again later.", wait
                 )
             taken.append((bucket, amount))
         self._handshakes.give_back(kept)

@@ -27,13 +27,10 @@ def refusal(
         return ErrorCode.FORBIDDEN, text
     if policy.json_only and message.text is not UNSET and message.content_type is UNSET:
         text = (
-            f"The route {policy.route} takes JSON, which `text` is not: send `json`, or "
-            "give the route a `request`, or a `format` with one."
+            f"The route {policy.route} takes JSON, not `text`: send `json`, or set the route's "
+            "`request` or `format`."
         )
         return ErrorCode.VALIDATION_ERROR, text
     if queued >= policy.queued_messages:
-        return (
-            ErrorCode.QUEUE_FULL,
-            "Too many messages are waiting; send it again when one has ended.",
-        )
+        return ErrorCode.QUEUE_FULL, "Too many messages are queued; send it again later."
     return None

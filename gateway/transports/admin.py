@@ -61,7 +61,7 @@ class AdminGate(Gate):
         answered: See `Gate`.
     """
 
-    foreign = "Only the gateway's own pages may ask for this."
+    foreign = "Only the gateway's own pages can make this request."
 
     def __init__(
         self,
@@ -87,27 +87,21 @@ class AdminGate(Gate):
         """See `Gate.call`."""
         if not visitor.is_operator:
             text = (
-                "This needs an operator's key or token."
+                "This requires an operator's key or token."
                 if self._authenticated
-                else "Nobody is an operator here: set up [auth], and make a key with --operator; "
-                "or set local_operator in [server], where no proxy is in front."
+                else "There is no operator here: set up [auth], and make a key with --operator; "
+                "or, without a proxy in front, set local_operator in [server]."
             )
             raise Refused(ErrorCode.FORBIDDEN, text)
         if not self._authenticated:
             is_old = request.scope["http_version"] == "1.0"
             if is_old or any(name in request.named for name in PROXIED):
-                text = (
-                    "This came through a proxy: configure [auth], and create a key with --operator."
-                )
+                text = "A proxy forwarded this: set up [auth], and make a key with --operator."
                 raise Refused(ErrorCode.FORBIDDEN, text)
             if request.text(b"sec-fetch-site") not in OWN:
                 raise Refused(ErrorCode.FORBIDDEN, self.foreign)
         if wait := visitor.take(0):
-            raise Refused(
-                ErrorCode.RATE_LIMITED,
-                "You are sending too many requests; wait before you send more.",
-                wait,
-            )
+            raise Refused(ErrorCode.RATE_LIMITED, "Rate limit exceeded; try again later.", wait)
         return super().call(handler, request, visitor)
 
 
@@ -177,11 +171,11 @@ class Admin:
         try:
             can = await self._fleet.drain(replica)
         except NotFound:
-            return problems.response(404, "unknown_replica", "There is no such replica.")
+            return problems.response(404, "unknown_replica", "The replica does not exist.")
         except NotReached as error:
             raise _unavailable(error) from None
         if not can:
-            text = "The gateway is part of another application; stop that instead."
+            text = "This replica is part of an application; stop that application instead."
             raise Refused(ErrorCode.VALIDATION_ERROR, text)
         log.warning("an operator drains a replica", operator=visitor.principal, drains=replica)
         return Response(status_code=202)
@@ -195,7 +189,7 @@ class Admin:
         try:
             self._watch.check()
         except TooManyWatch:
-            text = "Too many clients are watching."
+            text = "Too many clients are reading these events; try again later."
             raise Refused(ErrorCode.RATE_LIMITED, text, WAIT_SECONDS) from None
         return sse.EventStream(self._stream(visitor), lambda: None)
 
@@ -221,18 +215,18 @@ def _asked_for(request: ApiRequest, routes: Collection[str]) -> ask.ListSessions
     given = request.query_params
     for name in given:
         if name not in {"after", "limit", "prefix", "principal", "route", "state"}:
-            raise Refused(ErrorCode.BAD_MESSAGE, "There is no such parameter.")
+            raise Refused(ErrorCode.BAD_MESSAGE, "Unknown query parameter.")
         if len(given[name]) > MOST_CHARACTERS or len(given.getlist(name)) > 1:
-            raise Refused(ErrorCode.BAD_MESSAGE, f"`{name}` is too long, or there twice.")
+            raise Refused(ErrorCode.BAD_MESSAGE, f"`{name}` is too long, or given twice.")
     limit = given.get("limit", str(USUAL_SESSIONS))
     if not (limit.isascii() and limit.isdigit() and 1 <= int(limit) <= ask.MOST_SESSIONS):
-        text = f"`limit` is a number from 1 to {ask.MOST_SESSIONS}."
+        text = f"`limit` must be a number from 1 to {ask.MOST_SESSIONS}."
         raise Refused(ErrorCode.BAD_MESSAGE, text)
     route, state = given.get("route"), given.get("state")
     if route is not None and route not in routes:
-        raise Refused(ErrorCode.BAD_MESSAGE, "There is no such route.")
+        raise Refused(ErrorCode.BAD_MESSAGE, "The route does not exist.")
     if state is not None and state not in STATES:
-        raise Refused(ErrorCode.BAD_MESSAGE, f"`state` is one of {', '.join(STATES)}.")
+        raise Refused(ErrorCode.BAD_MESSAGE, f"`state` must be one of {', '.join(STATES)}.")
     return ask.ListSessions(
         limit=int(limit),
         after=given.get("after", ""),
@@ -244,7 +238,7 @@ def _asked_for(request: ApiRequest, routes: Collection[str]) -> ask.ListSessions
 
 
 def _no_session() -> Refused:
-    return Refused(ErrorCode.SESSION_LOST, "There is no such session, or it has ended.")
+    return Refused(ErrorCode.SESSION_LOST, "The session does not exist or has ended.")
 
 
 def _unavailable(error: NotReached) -> Refused:

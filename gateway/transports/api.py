@@ -58,14 +58,14 @@ FULL_SECONDS = 5.0
 
 
 class Opened(msgspec.Struct, frozen=True):
-    """A session that is there.
+    """A session that was opened.
 
     Attributes:
-        session_id: The gateway's own id of it.
-        resume_key: What each further request has to show.
-        expires_at: When it ends at the model (RFC 3339); null where the model has not said.
-        context: Where it goes on with a conversation: whether its model is told what both have said
-            in it, or is sent the user's messages once more, which it answers anew.
+        session_id: The gateway's id of the session.
+        resume_key: The session's password: send it as ``Session-Key`` with further requests.
+        expires_at: When it expires at the model (RFC 3339); null if the model has not said.
+        context: With ``history``: whether the model is told the conversation, or is sent the user's
+            messages again and answers them anew.
     """
 
     session_id: str
@@ -78,16 +78,16 @@ class Opened(msgspec.Struct, frozen=True):
 
 
 class SessionState(Discreet, frozen=True, kw_only=True):
-    """What state a session is in.
+    """The state of a session.
 
     Attributes:
-        session_id: The gateway's own id of it.
+        session_id: The gateway's id of the session.
         route: The name of its route.
-        state: Of its life at the model.
-        expires_at: When it ends there (RFC 3339); null where the model has not said.
+        state: Its state at the model.
+        expires_at: When it expires at the model (RFC 3339); null if the model has not said.
         last_event: The number of its newest event.
         running: The id of the message that is at the model.
-        queued: Those of the messages that wait, in order.
+        queued: The ids of the queued messages, in order.
     """
 
     session_id: str
@@ -133,11 +133,11 @@ class Api:
         route = self._sessions.routes.get(request.path_params["route"])
         if route is None:
             _count(visitor)
-            raise Refused(ErrorCode.UNKNOWN_ROUTE, "There is no such route.")
+            raise Refused(ErrorCode.UNKNOWN_ROUTE, "The route does not exist.")
         policy = route.policy
         if not policy.resume_seconds:
             _count(visitor)
-            text = "This route keeps no sessions without a connection: its resume_seconds is 0."
+            text = "This route has no sessions between requests: its resume_seconds is 0."
             raise Refused(ErrorCode.VALIDATION_ERROR, text)
         self._check_is_serving()
         try:
@@ -150,7 +150,7 @@ class Api:
         try:
             runner = await self._sessions.open(route, principal_of(visitor))
         except TooManySessions:
-            text = "The gateway has reached its maximum number of sessions."
+            text = "The gateway has reached its limit of sessions."
             raise Refused(ErrorCode.UNAVAILABLE, text, FULL_SECONDS) from None
         key, listener = secrets.token_urlsafe(32), Listener()
         runner.start(digest(key), told=told)
@@ -218,7 +218,7 @@ class Api:
         self._check_is_serving()
         newest = request.named.get(b"last-event-id", b"0")
         if not (newest.isdigit() and len(newest) <= MAX_DIGITS):
-            raise Refused(ErrorCode.BAD_MESSAGE, "Last-Event-ID is not an event number.")
+            raise Refused(ErrorCode.BAD_MESSAGE, "Last-Event-ID must be an event number.")
         asker, listener = _asker(request, visitor), Listener(_key(request))
         visitor.on_withdrawn = listener.cut
         await join(self._sessions, asker, int(newest), listener)
@@ -253,10 +253,10 @@ class Api:
         except Moved:
             return _moved(may_retry=draft.is_named)
         except Crashed:
-            text = "The session failed; the model may have seen the message."
+            text = "The session failed. The model may have seen the message."
             return problems.response(500, ErrorCode.INTERNAL, text, outcome=Outcome.UNKNOWN)
         except AlreadyAnswered:
-            text = "This Idempotency-Key was accepted before; its reply is no longer kept."
+            text = "The message with this Idempotency-Key has ended; its reply is no longer kept."
             return problems.response(409, "duplicate", text)
         finally:
             if not isinstance(response, sse.EventStream):
@@ -265,7 +265,7 @@ class Api:
 
     def _check_is_serving(self) -> None:
         if self._sessions.draining:
-            text = "This gateway is shutting down; send the request again."
+            text = "This gateway is shutting down; try again."
             raise Refused(ErrorCode.UNAVAILABLE, text, WAIT_SECONDS)
 
 
@@ -276,7 +276,7 @@ def _count(visitor: Visitor, size: int = 0) -> None:
         Refused: There were too many.
     """
     if wait := visitor.take(size):
-        text = "You are sending too fast; wait before you send more."
+        text = "Rate limit exceeded; try again later."
         raise Refused(ErrorCode.RATE_LIMITED, text, wait)
 
 
@@ -299,11 +299,7 @@ def _moved(*, may_retry: bool) -> Response:
         503,
         ErrorCode.UNAVAILABLE,
         "The session is moving to another gateway. "
-        + (
-            "Send the request again."
-            if may_retry
-            else "Its events there show what became of the message."
-        ),
+        + ("Try again." if may_retry else "Its events say what became of the message."),
         retryable=may_retry,
         retry_after=WAIT_SECONDS if may_retry else None,
         outcome=Outcome.UNKNOWN,

@@ -118,13 +118,13 @@ class WebSocketCall:
             answer = self._to_send()
             if not answer and max(map(len, head.split(b"\n"))) > MAX_LINE_BYTES:
                 answer = plain_response(431, "A header is too long.\n")
-            self._refuse(answer or plain_response(400, "This is no valid HTTP request.\n"))
+            self._refuse(answer or plain_response(400, "Not a valid HTTP request.\n"))
             return False
         response = self._conn.accept(request)
         if response.status_code != HTTPStatus.SWITCHING_PROTOCOLS:
             # Not in websockets' words, which quote headers: one of them may hold a token.
             also = [pair for pair in response.headers.raw_items() if pair[0] in _OF_REFUSALS]
-            text = "This is not a valid WebSocket handshake.\n"
+            text = "Not a valid WebSocket handshake.\n"
             self._refuse(plain_response(response.status_code, text, *also))
             return False
         del response.headers["Date"]

@@ -283,7 +283,7 @@ class WebSocketConnection:
         except TooManySessions:
             if sessions.draining:  # since a moment ago
                 raise CloseWith(CloseCode.RESTARTING, ErrorCode.UNAVAILABLE) from None
-            text = "The gateway has reached its maximum number of sessions."
+            text = "The gateway has reached its limit of sessions."
             raise Refused(ErrorCode.UNAVAILABLE, text, retry_after=FULL_SECONDS) from None
         self._runner = runner
         self._client = runner.start(digest(self.reader.resume_key), self)
@@ -468,9 +468,7 @@ class WebSocketConnection:
 
 
 def _too_fast(wait: float) -> Refused:
-    return Refused(
-        ErrorCode.RATE_LIMITED, "You are sending too fast; wait before you send more.", wait
-    )
+    return Refused(ErrorCode.RATE_LIMITED, "Rate limit exceeded; try again later.", wait)
 
 
 def _size(frame: Frame) -> int:

@@ -54,7 +54,8 @@ class Moved(Exception):
 
 def gone() -> Refused:
     """There is no session for who asks."""
-    return Refused(ErrorCode.SESSION_LOST, "There is no such session, or it has ended.")
+    text = "The session does not exist or has ended, or its key is wrong."
+    return Refused(ErrorCode.SESSION_LOST, text)
 
 
 class Asker(NamedTuple):
@@ -105,7 +106,7 @@ async def join(
     try:
         found = await sessions.resume(client)
     except PastNewest as error:
-        text = f"This event is past the newest one, {error.newest}."
+        text = f"Last-Event-ID is past the newest event, {error.newest}."
         raise Refused(ErrorCode.BAD_MESSAGE, text) from None
     if found is None:
         raise gone()

@@ -20,9 +20,9 @@ OPEN = ("/healthz", "/readyz", "/ws")
 _BELOW = tuple(f"{each}/" for each in OPEN)
 
 REFUSED = (
-    "This gateway listens on this machine alone, and this is not one of its names. Open it as "
-    "http://127.0.0.1 or http://localhost with its port; where a proxy is in front of it, set "
-    "public_url in [server].\n"
+    "This gateway serves only this machine, and this is not one of its names. Open it at "
+    "http://127.0.0.1 or http://localhost, with its port; behind a proxy, set public_url in "
+    "[server].\n"
 )
 
 

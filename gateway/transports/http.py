@@ -48,7 +48,7 @@ _UPGRADE = re.compile(rb"\nupgrade:[ \t]*websocket[ \t]*\r?\n", re.IGNORECASE)
 _CONNECTION = re.compile(rb"\nconnection:[^\n]*\bupgrade\b", re.IGNORECASE)
 
 _REFUSALS = {
-    400: "This is no valid HTTP request.\n",
+    400: "Not a valid HTTP request.\n",
     408: "The request took too long.\n",
     431: "The request's headers are too large.\n",
 }

@@ -28,17 +28,17 @@ Json = dict[str, Any]
 _ADMIN = (Overview, Replicas, Routes, SessionDetail, SessionPage)
 
 _TITLES = {
-    401: "Who asks has to show a key or a token.",
-    403: "Who asks, or the page that does, may not.",
-    404: "There is no such session for who asks, or no such route.",
-    409: "The message was accepted before and its reply is no longer kept, or it was cancelled.",
+    401: "The key or token is missing, or not valid.",
+    403: "The client, or the page's origin, may not do this.",
+    404: "The session, for this client and key, or the route does not exist.",
+    409: "The message was sent before and its reply is no longer kept, or it was cancelled.",
     413: "The body is too large.",
-    422: "The request is malformed, or the model takes no such body.",
-    429: "Too much at once.",
+    422: "The request is not valid, or the model does not take this body.",
+    429: "A limit was exceeded.",
     500: "The gateway failed.",
     502: "The model failed.",
-    503: "It can't be done at the moment.",
-    504: "The model has not answered in time.",
+    503: "Unavailable at the moment.",
+    504: "The model did not answer in time.",
 }
 
 _KEY = {
@@ -94,7 +94,7 @@ def _answers(done: Mapping[str, Json], problems: Sequence[int]) -> Json:
     for status in sorted({401, 403, 500, *problems}):
         answer = {"description": _TITLES[status], **_body(MEDIA_TYPE, _ref("Problem"))}
         if status in {429, 503}:
-            text = "After how many seconds to try again, where that is known."
+            text = "Seconds to wait before trying again, if known."
             answer["headers"] = {"Retry-After": {"description": text, "schema": _SECONDS}}
         answers[str(status)] = answer
     return answers
@@ -121,13 +121,13 @@ def _open(routes: Sequence[str]) -> Json:
             {"name": "route", "in": "path", "required": True, "schema": {"enum": [*routes]}}
         ],
         "requestBody": {
-            "description": "A conversation to go on with, where the route's model can be told one.",
+            "description": "An earlier conversation to start from, on routes that support it.",
             **_body("application/json", _ref("NewSession")),
         },
         "responses": _answers(
             {
                 "201": {
-                    "description": "The session is there.",
+                    "description": "The session is open.",
                     **_body("application/json", _ref("Opened")),
                     "headers": {"Location": {"schema": {"type": "string"}}},
                     "links": _links(),
@@ -142,12 +142,12 @@ def _send() -> Json:
     """A message. Its body is the model's affair, so its type may be any."""
     return {
         "operationId": "sendMessage",
-        "summary": "Send a message to the model, and have its reply",
+        "summary": "Send a message to the model, and get its reply",
         "parameters": [
             _header(
                 "Idempotency-Key",
-                "The message's id: sent again under the same one, a message is not sent to the "
-                "model again, and gets the same reply.",
+                "The message's id. A message that is sent again with the same id does not reach "
+                "the model again, and gets the same reply.",
                 minLength=1,
                 maxLength=64,
                 pattern=r"^[!-~]+$",
@@ -155,7 +155,7 @@ def _send() -> Json:
             *(
                 _header(
                     name,
-                    f"`{option}` of the model's call, where the route lets clients set it.",
+                    f"`{option}` of the model's call, if the route lets clients set it.",
                     minLength=1,
                     maxLength=1024,
                     pattern=r"^[ -~]+$",
@@ -164,15 +164,15 @@ def _send() -> Json:
             ),
         ],
         "requestBody": {
-            "description": "It goes to the model as it is. Where the route makes the model's "
-            "request of a user's words, `text/plain` is those.",
+            "description": "Goes to the model unchanged; `text/plain` is the user's text, if the "
+            "route builds the model's request from it.",
             "content": {"*/*": {}},
         },
         "responses": _answers(
             {
                 "200": {
-                    "description": "The model's reply, as it is; with `Accept: text/event-stream` "
-                    "the messages of the protocol about this turn, from `message.accepted` to "
+                    "description": "The model's reply, unchanged; with `Accept: text/event-stream` "
+                    "the protocol's messages about this turn, from `message.accepted` to "
                     "`message.done`.",
                     "headers": {
                         "Idempotency-Key": {
@@ -192,18 +192,18 @@ def _send() -> Json:
 def _events() -> Json:
     return {
         "operationId": "streamEvents",
-        "summary": "Stream what a session says",
+        "summary": "Stream a session's events",
         "parameters": [
             _header(
                 "Last-Event-ID",
-                "The newest event that the client has; from the oldest that is kept without it.",
+                "The newest event that the client has; from the oldest that is kept by default.",
                 pattern="^[0-9]{1,15}$",
             )
         ],
         "responses": _answers(
             {
                 "200": {
-                    "description": "What the session says, until it is over.",
+                    "description": "The session's events, until it ends.",
                     **_body(EVENTS, _EVENT),
                 }
             },
@@ -215,11 +215,11 @@ def _events() -> Json:
 def _state() -> Json:
     return {
         "operationId": "getSession",
-        "summary": "Say what state a session is in",
+        "summary": "Get a session's state",
         "responses": _answers(
             {
                 "200": {
-                    "description": "Its state.",
+                    "description": "The session's state.",
                     **_body("application/json", _ref("SessionState")),
                 }
             },
@@ -232,14 +232,14 @@ def _close() -> Json:
     return {
         "operationId": "closeSession",
         "summary": "Close a session, at the model too",
-        "responses": _answers({"204": {"description": "It is closed."}}, [404, 429, 503]),
+        "responses": _answers({"204": {"description": "The session is closed."}}, [404, 429, 503]),
     }
 
 
 def _ticket() -> Json:
     return {
         "operationId": "createTicket",
-        "summary": "Get a ticket, which lets a browser connect once",
+        "summary": "Get a ticket, with which a browser can connect once",
         "responses": _answers(
             {
                 "201": {
@@ -254,7 +254,7 @@ def _ticket() -> Json:
 
 def _shown(operation: str, summary: str, name: str, problems: Sequence[int], **more: Any) -> Json:
     """An operation that shows an operator something."""
-    done = {"description": "What there is.", **_body("application/json", _ref(name))}
+    done = {"description": "The current state.", **_body("application/json", _ref(name))}
     return {
         "operationId": operation,
         "summary": summary,
@@ -271,14 +271,14 @@ def _operators(routes: Sequence[str]) -> Json:
     """The paths that are for operators alone."""
     text = {"type": "string", "maxLength": MOST_CHARACTERS}
     looked_for = [
-        _query("prefix", "How their ids begin.", **text),
-        _query("route", "Their route's name.", enum=[*routes]),
-        _query("principal", "What the name has in it of whose they are.", **text),
-        _query("state", "The state that they are in.", enum=[*STATES]),
-        _query("after", "The `next` of the page before.", **text),
+        _query("prefix", "Sessions whose id begins with this.", **text),
+        _query("route", "Sessions of this route.", enum=[*routes]),
+        _query("principal", "Sessions whose principal contains this.", **text),
+        _query("state", "Sessions in this state.", enum=[*STATES]),
+        _query("after", "The `next` of the previous page.", **text),
         _query(
             "limit",
-            f"How many at the most; {USUAL_SESSIONS} without it.",
+            f"Sessions per page; {USUAL_SESSIONS} by default.",
             type="integer",
             minimum=1,
             maximum=MOST_SESSIONS,
@@ -289,7 +289,7 @@ def _operators(routes: Sequence[str]) -> Json:
         "/v1/admin/sessions": {
             "get": _shown(
                 "listSessions",
-                "List everybody's sessions, by their ids",
+                "List all sessions, ordered by id",
                 "SessionPage",
                 [422],
                 parameters=looked_for,
@@ -299,15 +299,15 @@ def _operators(routes: Sequence[str]) -> Json:
             "parameters": [_SESSION],
             "get": _shown(
                 "inspectSession",
-                "Inspect anybody's session, but for what was said in it",
+                "Inspect any session, except what was said in it",
                 "SessionDetail",
                 [404, 503],
             ),
             "delete": {
                 "operationId": "evictSession",
-                "summary": "Close anybody's session, at the model too",
+                "summary": "Close any session, at the model too",
                 "responses": _answers(
-                    {"204": {"description": "It is being closed."}}, [404, 429, 503]
+                    {"204": {"description": "The session is being closed."}}, [404, 429, 503]
                 ),
             },
         },
@@ -318,19 +318,21 @@ def _operators(routes: Sequence[str]) -> Json:
             "parameters": [replica],
             "post": {
                 "operationId": "drainReplica",
-                "summary": "Have a replica hand its sessions over, and end",
-                "responses": _answers({"202": {"description": "It drains."}}, [404, 422, 429, 503]),
+                "summary": "Drain a replica and stop it",
+                "responses": _answers(
+                    {"202": {"description": "The replica is draining."}}, [404, 422, 429, 503]
+                ),
             },
         },
         "/v1/admin/routes": {"get": _shown("listRoutes", "List all routes", "Routes", [])},
         "/v1/admin/events": {
             "get": {
                 "operationId": "watch",
-                "summary": "Stream what goes on, each second",
+                "summary": "Stream the current state every second",
                 "responses": _answers(
                     {
                         "200": {
-                            "description": "An event each second, until the replica has drained.",
+                            "description": "An event every second, until the replica has drained.",
                             **_body(EVENTS, _event("Overview")),
                         }
                     },

@@ -50,15 +50,15 @@ ProblemCode = Annotated[str, msgspec.Meta(extra_json_schema={"enum": CODES})]
 
 
 class Problem(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Why a request was not answered as it asked.
+    """An error (RFC 9457).
 
     Attributes:
         status: The HTTP status.
         code: What went wrong, for programs.
-        detail: The same for people.
+        detail: What went wrong, for people.
         retryable: Whether the same request may succeed later.
-        retry_after: Seconds to wait before that.
-        outcome: Whether the model saw the turn; absent where it is none that has failed.
+        retry_after: Seconds to wait before that, if known.
+        outcome: Of a failed turn: whether the model saw it.
     """
 
     status: int
@@ -92,14 +92,14 @@ def problem(error: Refused | ErrorMessage | ErrorObject) -> Response:
 def not_allowed(methods: Iterable[str]) -> Response:
     """The answer to a request with a method that its path does not take (RFC 9110, 15.5.6)."""
     taken = ", ".join(sorted(methods))
-    answer = response(405, ErrorCode.BAD_MESSAGE, f"This path takes {taken}.")
+    answer = response(405, ErrorCode.BAD_MESSAGE, f"Method not allowed; use {taken}.")
     answer.headers["Allow"] = taken
     return answer
 
 
 async def not_found(_request: Request, _error: Exception) -> Response:
     """The answer to a request for what there is not."""
-    return response(404, ErrorCode.UNKNOWN_ROUTE, "There is no such path.")
+    return response(404, ErrorCode.UNKNOWN_ROUTE, "This path does not exist.")
 
 
 def response(

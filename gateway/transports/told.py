@@ -21,11 +21,11 @@ Role = Literal["user", "assistant"]
 
 
 class PastMessage(Discreet, frozen=True, forbid_unknown_fields=True):
-    """What somebody has said before.
+    """A message of an earlier conversation.
 
     Attributes:
-        role: Who: the user, or the model.
-        content: The words.
+        role: ``user``, or ``assistant`` for the model.
+        content: The text.
     """
 
     role: Role
@@ -33,10 +33,10 @@ class PastMessage(Discreet, frozen=True, forbid_unknown_fields=True):
 
 
 class NewSession(Discreet, frozen=True, forbid_unknown_fields=True):
-    """What a session is to begin with.
+    """How a session is to start.
 
     Attributes:
-        history: What was said before, the oldest first; the last is the model's.
+        history: An earlier conversation, oldest message first; the last message is the model's.
     """
 
     history: list[PastMessage] = field(default_factory=list)
@@ -55,7 +55,7 @@ def most_bytes(policy: Policy) -> int:
 
 def cannot_be_told() -> Refused:
     """Why a route takes no history."""
-    text = "This route can't start from a `history`; leave it out."
+    text = "This route can't start from an earlier conversation: leave `history` out."
     return Refused(ErrorCode.VALIDATION_ERROR, text)
 
 
@@ -78,15 +78,15 @@ def told_of(body: bytes, policy: Policy) -> tuple[Words, ...]:
     if not history:
         return ()
     if history[-1].role != "assistant":
-        text = "`history` ends with the model's words: what the user says next is a message."
+        text = "`history` must end with the role `assistant`: send what follows as a message."
         raise Refused(ErrorCode.BAD_MESSAGE, text)
     if policy.telling is None:
         raise cannot_be_told()
     told = in_turns((each.role, each.content) for each in history)
     if not _is_kept(told, policy):
         text = (
-            f"This route keeps {policy.transcript_turns} turns of a conversation, and "
-            f"{policy.transcript_bytes} bytes; leave the oldest of `history` out."
+            f"`history` is too long: this route keeps {policy.transcript_turns} turns, and "
+            f"{policy.transcript_bytes} bytes. Leave its oldest messages out."
         )
         raise Refused(ErrorCode.TOO_LARGE, text)
     return told

@@ -133,7 +133,7 @@ async def test_the_documents_script(guarded: Process, key: str, new_chat: NewCha
         key,
     )
     assert opened == "session.opened"
-    with pytest.raises(Error, match="This needs a valid key, token or ticket"):
+    with pytest.raises(Error, match="This requires a valid key, token or ticket"):
         await chat.page.evaluate(f"async (token) => {{ {script}; await connect(token); }}", "bad")
     refusals(chat)
 

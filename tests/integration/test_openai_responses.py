@@ -116,7 +116,7 @@ def test_tools(sdk: openai.OpenAI, chat: Chat) -> None:
         "assistant",
         "tool",
     ]
-    with pytest.raises(openai.BadRequestError, match="no function call") as caught:
+    with pytest.raises(openai.BadRequestError, match="No function call") as caught:
         sdk.responses.create(
             model="chat", input=[output | {"call_id": "x"}], previous_response_id=response.id
         )

@@ -331,7 +331,7 @@ async def test_what_has_waited_for_longer_than_its_session_is_not_sent(clock: Cl
     assert [pending.until for pending in f.model.pending] == [None]
     await asyncio.sleep(0)
     assert f.failed_with() == EXPIRED
-    assert EXPIRED.message == "The session has expired before the message was sent."
+    assert EXPIRED.message == "The session expired before the message was sent."
     assert EXPIRED.may_retry
 
 

@@ -196,7 +196,7 @@ async def test_what_a_handshake_shows_is_not_repeated(sent: bytes) -> None:
         await peer.send(sent)
         answer = await peer.closed()
     assert answer.startswith(b"HTTP/1.1 400 ")
-    assert answer.endswith(b"\r\n\r\nThis is not a valid WebSocket handshake.\n")
+    assert answer.endswith(b"\r\n\r\nNot a valid WebSocket handshake.\n")
     assert b"SECRET" not in answer
 
 

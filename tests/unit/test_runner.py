@@ -343,7 +343,7 @@ class TestBudget:
             assert isinstance(refused, wire.ErrorMessage)
             assert (refused.code, refused.id) == (ErrorCode.QUEUE_FULL, "b")
             assert refused.message == (
-                "The gateway's buffers are full, and this session fills many; send it again later."
+                "The gateway's buffers are full, and much of it is yours; send it again later."
             )
             assert (refused.retryable, refused.retry_after) == (True, WAIT_SECONDS)
             assert not large.session.knows("b")

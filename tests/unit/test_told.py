@@ -60,7 +60,10 @@ def test_nothing_was_said(body: bytes) -> None:
         (history(("user", "a"), ("system", "b")), "Invalid enum value 'system' - at `$.history[1]"),
         (history(("x" * 1000, "a")), "Invalid enum value 'xxx"),
         (b'{"history": [{"role": "user", "content": []}]}', "Expected `str`, got `array` - at `$."),
-        (history(("assistant", "a"), ("user", "b")), "`history` ends with the model's words: "),
+        (
+            history(("assistant", "a"), ("user", "b")),
+            "`history` must end with the role `assistant`",
+        ),
     ],
 )
 def test_what_is_not_understood(body: bytes, text: str) -> None:
@@ -81,7 +84,7 @@ def test_what_is_not_understood(body: bytes, text: str) -> None:
 def test_a_model_that_can_not_be_told(rules: dict[str, Any]) -> None:
     code, text = refusal(SHORT, policy(**rules))
     assert code is ErrorCode.VALIDATION_ERROR
-    assert text == "This route can't start from a `history`; leave it out."
+    assert text == "This route can't start from an earlier conversation: leave `history` out."
 
 
 @pytest.mark.parametrize("rules", [HISTORY, REPLAY, {"seed": "$transcript"}])
@@ -96,8 +99,8 @@ def test_as_much_as_a_route_keeps(rules: dict[str, Any]) -> None:
         code, text = refusal(two, policy(**rules, **bounds))
         assert code is ErrorCode.TOO_LARGE
         assert text == (
-            f"This route keeps {bounds['transcript_turns']} turns of a conversation, and "
-            f"{bounds['transcript_bytes']} bytes; leave the oldest of `history` out."
+            f"`history` is too long: this route keeps {bounds['transcript_turns']} turns, and "
+            f"{bounds['transcript_bytes']} bytes. Leave its oldest messages out."
         )
 
 

@@ -23,8 +23,8 @@ IDEMPOTENCY_KEY = "idempotency-key"
 
 AMBIGUOUS = ErrorObject(
     code=ErrorCode.GATEWAY_LOST,
-    message="The same request was sent before and may have run. Without authentication it is not "
-    "known whether it was yours: send requests with an Idempotency-Key.",
+    message="An identical request was sent before, and may have run. Without [auth], the gateway "
+    "can't know whether it was yours: send requests with an Idempotency-Key.",
     retryable=False,
     outcome=Outcome.UNKNOWN,
 )
@@ -33,7 +33,7 @@ AMBIGUOUS = ErrorObject(
 
 def on_its_way() -> Refused:
     """What was sent before has not got anywhere yet."""
-    text = "The first of these requests is still being accepted; send it again."
+    text = "The first of these requests is still running; send this again."
     return Refused(ErrorCode.UNAVAILABLE, text, WAIT_SECONDS)
 
 

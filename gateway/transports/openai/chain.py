@@ -162,7 +162,7 @@ class Chain:
         whole = policy.chat or not policy.sends_history
         check(request, chat=policy.chat, whole=whole)
         if request.input and not policy.chat:
-            text = "This route's model can't take input without answering it."
+            text = "`generate: false` takes no `input` on this route."
             raise unsupported("input", text)
         past = await self._past(request)
         if self._handle is None or self._route != request.model:

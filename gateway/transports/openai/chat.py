@@ -103,11 +103,11 @@ class ChatCompletions:
     async def create(self, request: ApiRequest, visitor: Visitor) -> Response:
         """Have a completion made."""
         if self._sessions.draining:
-            text = "This gateway is shutting down; send the request again."
+            text = "This gateway is shutting down; try again."
             raise Refused(ErrorCode.UNAVAILABLE, text, WAIT_SECONDS)
         body = await body_of(request, self._most_bytes)
         if wait := visitor.take(len(body)):
-            text = "You are sending too fast; wait before you send more."
+            text = "Rate limit exceeded; try again later."
             raise Refused(ErrorCode.RATE_LIMITED, text, wait)
         chat = read_chat(body)
         route = self._starter.route_of(chat.model, visitor)

@@ -109,12 +109,12 @@ def read_chat(body: bytes) -> Chat:
     value = value_of(body)
     asked = converted(value, _Request)
     if asked.store:
-        raise unsupported("store", "Chat completions are not kept here; responses are.")
+        raise unsupported("store", "Chat completions are not stored; use responses.")
     if asked.metadata:
-        raise unsupported("metadata", "Chat completions are not kept here; responses are.")
+        raise unsupported("metadata", "Chat completions are not stored; use responses.")
     options = asked.stream_options
     if options is not None and options.include_obfuscation:
-        raise unsupported("stream_options.include_obfuscation", "Streams are not obfuscated here.")
+        raise unsupported("stream_options.include_obfuscation", "Obfuscation is not supported.")
     given = {name: each for name, each in value.items() if each is not None and name not in _OWN}
     return Chat(
         model=asked.model,
@@ -135,7 +135,7 @@ def check_words(chat: Chat) -> None:
     Raises:
         Invalid: It does.
     """
-    text = "This route sends only text to its model, and can't send this."
+    text = "This route's model takes text only, and does not support this."
     for name, value in chat.body.items():
         if name not in _WORDS and value not in _NEUTRAL.get(name, ()):
             raise unsupported(name, text)
@@ -153,7 +153,7 @@ def newest_words(chat: Chat) -> str:
     at = len(chat.before)
     newest = [_words_at(chat, number) for number in range(at, len(chat.messages))]
     if not newest:
-        raise Invalid("The last message has to be a user's.", "messages")
+        raise Invalid("The last message must be the user's.", "messages")
     return "\n\n".join(newest)
 
 
@@ -174,18 +174,16 @@ def _words_at(chat: Chat, number: int) -> str:
     message, place = chat.messages[number], f"messages[{number}]"
     role = message["role"]
     if role in _SYSTEM:
-        text = "This route's configuration sets the system prompt (`system`)."
+        text = "The system message is in this route's configuration (`system`)."
         raise unsupported(place, text)
     if role not in {"user", "assistant"} or any(map(message.get, ("tool_calls", "function_call"))):
-        raise unsupported(
-            place, "This route sends only text to its model: functions are not supported."
-        )
+        raise unsupported(place, "This route's model takes text only, and calls no functions.")
     for name in ("name", "audio"):
         if message.get(name):
-            raise unsupported(f"{place}.{name}", "This route sends its model words alone.")
+            raise unsupported(f"{place}.{name}", "This route's model takes text only.")
     words = _text(message.get("content"))
     if words is None:
-        raise unsupported(f"{place}.content", "This route sends its model words alone.")
+        raise unsupported(f"{place}.content", "This route's model takes text only.")
     return words
 
 

@@ -21,11 +21,11 @@ def failed(text: str, outcome: Outcome = Outcome.INVOKED) -> ErrorObject:
     return ErrorObject(code=ErrorCode.STREAM_BROKEN, message=text, retryable=False, outcome=outcome)
 
 
-NOT_KEPT = failed("Part of the answer is no longer stored; the model has seen the request.")
-TOO_SLOW = failed("The answer was read too slowly, and part of it is no longer stored.")
-NO_CHAT = failed("The model's answer is not in the form that its route expects.")
+NOT_KEPT = failed("Part of the answer is no longer kept; the model has seen the request.")
+TOO_SLOW = failed("The answer was read too slowly, and part of it is no longer kept.")
+NO_CHAT = failed("The model's answer is not in the format that the route expects.")
 NOT_KNOWN = failed(
-    "Nobody knows what has become of the request: the model may have seen it.", Outcome.UNKNOWN
+    "The result of the request is not known; the model may have seen it.", Outcome.UNKNOWN
 )
 
 

@@ -57,6 +57,6 @@ def _with_system(system: str | None, messages: Sequence[Any]) -> Sequence[Any]:
         elif isinstance(said, list):
             own = [{"type": "text", "text": system}, *said]
         elif said is not None:
-            raise Invalid("This is neither text nor a list of parts.", "messages[0].content")
+            raise Invalid("Expected text or a list of parts.", "messages[0].content")
         messages = messages[1:]
     return [{"role": "system", "content": own}, *messages]

@@ -70,7 +70,7 @@ class Conversations:
     async def _body(self, request: ApiRequest, visitor: Visitor) -> bytes:
         body = await body_of(request, self._most_bytes)
         if wait := visitor.take(len(body)):
-            text = "You are sending too fast; wait before you send more."
+            text = "Rate limit exceeded; try again later."
             raise Refused(ErrorCode.RATE_LIMITED, text, wait)
         return body
 

@@ -91,7 +91,7 @@ def not_found(text: str, param: str | None = None) -> Invalid:
 
 def unknown_model(name: str) -> Invalid:
     """There is no such route, or none for who asks."""
-    text = f"The model `{name[:200]}` does not exist: there is no such route, or not for you."
+    text = f"The model `{name[:200]}` does not exist, or you may not use it."
     return Invalid(text, "model", code="model_not_found", status=404)
 
 

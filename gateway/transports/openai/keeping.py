@@ -128,7 +128,7 @@ def _asking() -> Iterator[None]:
     try:
         yield
     except StoreUnavailable:
-        text = "Stored responses can't be accessed at the moment."
+        text = "Stored responses are unavailable at the moment."
         raise Refused(ErrorCode.UNAVAILABLE, text, WAIT_SECONDS) from None
 
 
@@ -157,8 +157,8 @@ class Bounds(NamedTuple):
         if turns < self.turns and size <= self.bytes:
             return
         text = (
-            f"Conversations have at most {self.turns} turns, and {self.bytes} bytes: begin another "
-            "one, with as much of what was said as it needs."
+            f"A conversation has at most {self.turns} turns, and {self.bytes} bytes: start another "
+            "one, with as much of this one as it needs."
         )
         raise Invalid(text, param, code="conversation_too_long")
 

@@ -52,7 +52,7 @@ class Models:
         """There is no such thing."""
         path = request.path_params["path"][:200]
         text = (
-            f"There is no {request.method} /openai/v1/{path} here: this gateway serves models, "
+            f"{request.method} /openai/v1/{path} does not exist: this gateway serves models, "
             "chat completions, responses and conversations."
         )
         raise Invalid(text, code="unknown_url", status=404)

@@ -161,7 +161,7 @@ class Opening:
         request, past = self._ask.request, self._past
         own = taken(request.input or [], "")
         if not own and not past.names and not past.items:
-            raise Invalid("Say something.", "input", code="missing_required_parameter")
+            raise Invalid("The input is empty.", "input", code="missing_required_parameter")
         heard = past.head if past.route == request.model else None
         if self._route.policy.chat:
             return self._chat(await self._said(), own), heard
@@ -186,7 +186,7 @@ class Opening:
         if items is None:
             if past.param == "previous_response_id":
                 raise no_previous(self._ask.request.previous_response_id or "")
-            text = "Part of this conversation is no longer stored."
+            text = "Part of this conversation is no longer kept."
             raise Invalid(text, past.param, code="not_kept")
         return items
 
@@ -223,8 +223,8 @@ class Opening:
         """Open a session, which is told what was said before."""
         if message.told and self._route.policy.telling is None:
             text = (
-                "This route's model can't be told what was said before: it can only go on with the "
-                "newest response of a conversation, while its session is there."
+                "This route can't start from an earlier conversation: it can only continue the "
+                "newest response of a conversation, while its session is open."
             )
             raise unsupported(self._past.param, text)
         runner, handle = await open_session(
@@ -338,7 +338,7 @@ async def open_session(
     try:
         runner = await sessions.open(route, owner)
     except TooManySessions:
-        text = "The gateway has reached its maximum number of sessions."
+        text = "The gateway has reached its limit of sessions."
         raise Refused(ErrorCode.UNAVAILABLE, text, FULL_SECONDS) from None
     key = new_key()
     runner.start(digest(key), told=told)
@@ -363,5 +363,5 @@ async def _first(exchange: Exchange) -> list[ServerMessage]:
 
 def _check_size(message: _Message, policy: Policy) -> None:
     if message.size > policy.message_bytes:
-        text = f"With all that was said before, this is larger than {policy.message_bytes} bytes."
+        text = f"With the conversation so far, this is larger than {policy.message_bytes} bytes."
         raise Refused(ErrorCode.TOO_LARGE, text)

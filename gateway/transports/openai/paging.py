@@ -27,16 +27,16 @@ def page(items: Sequence[Item], query: Mapping[str, str]) -> dict[str, Any]:
     """
     order = query.get("order", "desc")
     if order not in {"asc", "desc"}:
-        raise Invalid("'order' is 'asc' or 'desc'.", "order")
+        raise Invalid("'order' must be 'asc' or 'desc'.", "order")
     limit = query.get("limit", str(_LIMIT))
     if not (limit.isascii() and limit.isdigit() and 1 <= int(limit[:4]) <= MAX_LIMIT):
-        raise Invalid(f"'limit' is from 1 to {MAX_LIMIT}.", "limit")
+        raise Invalid(f"'limit' must be from 1 to {MAX_LIMIT}.", "limit")
     ordered = list(items if order == "asc" else reversed(items))
     after = query.get("after")
     if after is not None:
         ids = [item.id for item in ordered]
         if after not in ids:
-            raise Invalid("There is no item of this id.", "after")
+            raise Invalid("There is no item with this id.", "after")
         ordered = ordered[ids.index(after) + 1 :]
     data = ordered[: int(limit)]
     return {

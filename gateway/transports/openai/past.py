@@ -95,10 +95,10 @@ async def _after(response_id: str, owner: str, settle: Settle) -> Past:
         raise no_previous(response_id)
     response = kept.response
     if not response.is_over:
-        text = "The previous response is not complete: wait for it, or cancel it."
+        text = "The previous response has not ended: wait for it, or cancel it."
         raise Invalid(text, "previous_response_id", code="previous_response_not_over")
     if response.status == "failed":
-        text = "The previous response failed; continue from the one before it."
+        text = "The previous response failed; continue the one before it."
         raise Invalid(text, "previous_response_id", code="previous_response_failed")
     names = (*kept.before, record_name("response", response_id))
     is_heard = not kept.input or bool(kept.message_id)
@@ -136,7 +136,7 @@ async def conversation_of(
     name = record_name("conversation", conversation_id)
     found = await keeper.entries(name, owner)
     if found is None:
-        text = "Part of this conversation is no longer stored."
+        text = "Part of this conversation is no longer kept."
         raise Invalid(text, "conversation", code="not_kept")
     entries, size = found
     if entries and entries[-1].is_open:
@@ -174,9 +174,7 @@ def entry_of(kept: Kept) -> Entry:
 
 def locked() -> Invalid:
     """Somebody else adds to a conversation just now."""
-    text = (
-        "Another response of this conversation is in progress; send this again when it is complete."
-    )
+    text = "Another response of this conversation is running; send this again when it has ended."
     error = Invalid(text, "conversation", code="conversation_locked", status=409)
     error.code, error.retry_after = ErrorCode.QUEUE_FULL, WAIT_SECONDS  # it may be sent again
     return error

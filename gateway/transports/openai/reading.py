@@ -25,7 +25,7 @@ from gateway.transports.openai.resource import (
 
 LOST = ResponseError(
     code="server_error",
-    message="Part of the answer is no longer stored; the model has seen the request.",
+    message="Part of the answer is no longer kept; the model has seen the request.",
 )
 """Why a response is not shown whose log is not whole."""
 
@@ -36,7 +36,7 @@ UNKNOWN = ResponseError(
 """Why a response has failed of which there is neither a log nor an end."""
 
 NO_WORDS = ResponseError(
-    code="server_error", message="The model's answer is not in the form that its route expects."
+    code="server_error", message="The model's answer is not in the format that the route expects."
 )
 
 _ENDS: dict[str | None, tuple[State, str | None]] = {

@@ -219,7 +219,7 @@ def value_of(body: bytes | str) -> Any:
     try:
         return msgspec.json.decode(data)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        raise Invalid("The body is no JSON in UTF-8.", code="invalid_json") from None
+        raise Invalid("The body is not valid JSON in UTF-8.", code="invalid_json") from None
 
 
 def converted(value: Any, kind: type[T]) -> T:
@@ -254,7 +254,7 @@ def _invalid(error: str) -> Invalid:
             f"Missing required parameter: '{param}'.", param, code="missing_required_parameter"
         )
     if at.endswith(".type") and text.startswith("Invalid value"):
-        return unsupported(at, f"'{at}': {text}; there is no such thing here.")
+        return unsupported(at, f"'{at}': {text}; this type is not supported.")
     return Invalid(f"'{at}': {text}." if at else f"{text}.", at or None)
 
 
@@ -276,17 +276,17 @@ def check(request: CreateResponse, *, chat: bool, whole: bool) -> None:
 
 def _check_everywhere(request: CreateResponse) -> None:
     if request.previous_response_id is not None and request.conversation is not None:
-        text = "A response can't both continue another one and belong to a conversation."
+        text = "Use either `previous_response_id` or `conversation`, not both."
         raise Invalid(text, "previous_response_id", code="mutually_exclusive_parameters")
     if request.background and request.store is False:
-        raise Invalid("A response in the background has to be stored.", "background")
+        raise Invalid("A response in the background must be stored.", "background")
     for name in request.include or ():
         if name not in INCLUDED:
-            raise unsupported("include", f"'{name[:64]}' can't be included here.")
+            raise unsupported("include", f"'{name[:64]}' is not supported here.")
     if request.text is not None and request.text.verbosity in {"low", "high"}:
-        raise unsupported("text.verbosity", "The model can't be told how much to write.")
+        raise unsupported("text.verbosity", "Only the verbosity 'medium' is supported.")
     if request.reasoning is not None and request.reasoning.summary in {"concise", "detailed"}:
-        text = "Reasoning is returned as it is; summaries are not supported."
+        text = "Summaries of reasoning are not supported; reasoning is returned as it is."
         raise unsupported("reasoning.summary", text)
     options = request.stream_options
     if options is not None and options.include_obfuscation:
@@ -302,11 +302,11 @@ def _check_everywhere(request: CreateResponse) -> None:
         else []
     )
     if not names.issuperset(tool.name for tool in wanted):
-        raise Invalid("This is none of the tools.", "tool_choice")
+        raise Invalid("This is not one of the tools.", "tool_choice")
 
 
 def _check_words(request: CreateResponse, *, whole: bool) -> None:
-    text = "This route sends only text to its model, and can't send this."
+    text = "This route's model takes text only, and does not support this."
     for name in _CHAT_ONLY:
         if getattr(request, name):
             raise unsupported(name, text)
@@ -317,5 +317,5 @@ def _check_words(request: CreateResponse, *, whole: bool) -> None:
     if request.wants_logprobs:
         raise unsupported("include", text)
     if request.truncation == "disabled" and not whole:
-        why = "This route leaves out the oldest turns of a conversation that no longer fits."
+        why = "This route drops the oldest turns of a conversation that is too long."
         raise unsupported("truncation", why)

@@ -93,7 +93,7 @@ class Responses:
         """Have a response made."""
         body = await body_of(request, self._most_bytes)
         if wait := visitor.take(len(body)):
-            text = "You are sending too fast; wait before you send more."
+            text = "Rate limit exceeded; try again later."
             raise Refused(ErrorCode.RATE_LIMITED, text, wait)
         asked = parse(body, CreateResponse)
         ask = Ask(
@@ -131,7 +131,7 @@ class Responses:
         with Leaving(request, gone.set):
             await gone.wait()
         if not turn.is_over:
-            text = "The response is not complete yet; it continues without this request."
+            text = "The response has not ended yet; it continues without this request."
             raise unknown(text, retryable=may_retry)
         if turn.failure is not None:
             raise Failed(turn.failure)
@@ -192,7 +192,7 @@ class Responses:
         after = query.get("starting_after", "-1")
         number = after.removeprefix("-")
         if not (number.isascii() and number.isdigit() and len(number) <= MAX_DIGITS):
-            raise Invalid("'starting_after' is the number of an event.", "starting_after")
+            raise Invalid("'starting_after' must be the number of an event.", "starting_after")
         kept = await self._found(request, visitor, settled=False)
         return await self._replay(kept, visitor, int(after))
 

@@ -46,7 +46,7 @@ def check_calls(items: Iterable[Item]) -> None:
         if isinstance(item, FunctionCall):
             called.add(item.call_id)
         elif isinstance(item, FunctionCallOutput) and item.call_id not in called:
-            text = f"There is no function call of the id '{item.call_id}' before its output."
+            text = f"No function call with the id '{item.call_id}' precedes its output."
             raise Invalid(text, "input", code="no_such_call")
 
 
@@ -98,7 +98,8 @@ def _message(item: Message) -> Json:
     if words is not None:
         return {"role": role, "content": words}
     if role != "user":
-        raise unsupported("input", f"A message of the role '{item.role}' can hold text alone.")
+        text = f"A message with the role '{item.role}' can contain only text."
+        raise unsupported("input", text)
     return {"role": role, "content": [_part(part) for part in item.content]}  # type: ignore[arg-type]
 
 
@@ -131,7 +132,7 @@ def _last_call(messages: list[Json]) -> list[Json]:
 def _tool_content(output: str | Sequence[Part]) -> str:
     words = words_of(output)
     if words is None:
-        raise unsupported("input", "The output of a function can be text alone.")
+        raise unsupported("input", "A function's output can contain only text.")
     return words
 
 
@@ -223,7 +224,7 @@ def newest_words(items: Sequence[Item]) -> tuple[Sequence[Item], str]:
         at -= 1
     newest = [_words(item) for item in items[at:]]
     if not newest:
-        raise unsupported("input", "This route takes a user's words: they come last.")
+        raise unsupported("input", "The last item must be a message of the user.")
     return items[:at], "\n\n".join(newest)
 
 
@@ -244,9 +245,9 @@ def _line(item: Item) -> tuple[Role, str]:
 def _words(item: Item) -> str:
     words = words_of(item.content) if isinstance(item, Message) else None
     if words is None:
-        raise unsupported("input", "This route sends its model words alone.")
+        raise unsupported("input", "This route's model takes text only.")
     assert isinstance(item, Message)  # noqa: S101 - it has words
     if item.role in {"system", "developer"}:
-        text = "This route's configuration sets the system prompt (`system`)."
+        text = "The system message is in this route's configuration (`system`)."
         raise unsupported("input", text)
     return words

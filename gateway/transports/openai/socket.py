@@ -103,7 +103,7 @@ class ResponsesSocket:
         if visitor.principal is None:
             raise Refused(ErrorCode.UNAUTHENTICATED, "This requires a key or a token.")
         if not self._connections.has_room():
-            text = "The gateway has reached its maximum number of connections."
+            text = "The gateway has reached its limit of connections."
             raise Refused(ErrorCode.UNAVAILABLE, text)
 
 
@@ -174,7 +174,7 @@ class _Connection:
     def _frame(self, frame: str | bytes) -> None:
         size, waiting = _size(frame), self._waiting_bytes
         if len(self._frames) >= MAX_WAITING or (waiting and waiting + size > self._most_bytes):
-            self._close(CloseCode.TOO_MANY, "too many requests wait")
+            self._close(CloseCode.TOO_MANY, "too many requests are queued")
         if not self._is_open:
             return
         refused = self._refusal(size)
@@ -186,7 +186,7 @@ class _Connection:
     def _refusal(self, size: int) -> Refused | None:
         """Why a request is not taken; it is told when those before it are answered."""
         if wait := self._visitor.take(size):
-            text = "You are sending too fast; wait before you send more."
+            text = "Rate limit exceeded; try again later."
             return Refused(ErrorCode.RATE_LIMITED, text, wait)
         if not self._budget.admits(self, size):
             text = "The gateway's buffers are full; send this again later."
@@ -260,7 +260,9 @@ class _Connection:
             ("background", request.background),
         ):
             if wrong:
-                raise Invalid(f"'{name}' can't be had over a WebSocket.", name, code="unsupported")
+                raise Invalid(
+                    f"'{name}' is not supported over a WebSocket.", name, code="unsupported"
+                )
         return request
 
     async def _tell(self, frames: list[bytes]) -> None:

@@ -48,7 +48,7 @@ class Starter:
             raise unknown_model(model)
         visitor.check_route(model)
         if not route.policy.resume_seconds:
-            text = "This route keeps no sessions without a connection: its resume_seconds is 0."
+            text = "This route has no sessions between requests: its resume_seconds is 0."
             raise unsupported("model", text)
         return route
 
@@ -64,7 +64,7 @@ class Starter:
             Refused: It can't be begun.
         """
         if self._sessions.draining:
-            text = "This gateway is shutting down; send the request again."
+            text = "This gateway is shutting down; try again."
             raise Refused(ErrorCode.UNAVAILABLE, text, WAIT_SECONDS)
         request, visitor = ask.request, ask.visitor
         route = self.route_of(request.model, visitor)

@@ -87,8 +87,8 @@ class Ask(NamedTuple):
         words = words_before(self.chat)
         if words and self.route.policy.telling is None:
             text = (
-                "This route's model can't be told what was said before: it can only go on with a "
-                "conversation whose session is there, and was not gone on with otherwise."
+                "This route can't start from an earlier conversation: it can only continue one "
+                "whose session is open, and that was not continued in another way."
             )
             raise unsupported("messages", text)
         return words

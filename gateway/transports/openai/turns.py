@@ -179,7 +179,7 @@ class Turn:
 
 def not_yet() -> Refused:
     """What has become of a response can't be found out at the moment."""
-    text = "The response's session can't be accessed at the moment; send the request again."
+    text = "The response's session can't be reached at the moment; try again."
     return Refused(ErrorCode.UNAVAILABLE, text, WAIT_SECONDS)
 
 

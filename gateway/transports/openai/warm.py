@@ -139,7 +139,7 @@ class WarmSessions:
         try:
             return await self._open(route, owner, told)
         except TooManySessions:
-            text = "The gateway has reached its maximum number of sessions."
+            text = "The gateway has reached its limit of sessions."
             raise Refused(ErrorCode.UNAVAILABLE, text, FULL_SECONDS) from None
 
     async def _open(self, route: Route, owner: str, told: tuple[Words, ...]) -> Handle:

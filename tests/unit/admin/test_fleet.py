@@ -177,7 +177,7 @@ class TestSessions:
                 with pytest.raises(NotFound):
                     await look(UNKNOWN)
             there.kept.add(UNKNOWN)
-            with pytest.raises(NotReached, match="on its way"):
+            with pytest.raises(NotReached, match="is moving"):
                 await fleet.look(UNKNOWN)
             with pytest.raises(NotReached, match="at there, which does not answer"):
                 await Fleet(here.console, There(None), {}).close(UNKNOWN)

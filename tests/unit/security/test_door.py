@@ -260,7 +260,7 @@ async def test_another_token_has_to_be_of_the_same(tmp_path: Path) -> None:
     guest = await f.enter(Credentials(SIGNER.token(exp=4_000_000_000)))
     await guest.refresh(SIGNER.token(exp=4_000_000_100))
     assert guest.expires_at == 4_000_000_100.0
-    other = (ErrorCode.FORBIDDEN, "This token is not of the same principal.", None)
+    other = (ErrorCode.FORBIDDEN, "This token belongs to another principal.", None)
     for token, answer in ((SIGNER.token(sub="bob"), other), (f.key, other), ("x", NOBODY)):
         with capture_logs() as logs, pytest.raises(Refused) as error:
             await guest.refresh(token)
@@ -405,7 +405,7 @@ async def test_only_so_many_of_one_principal(tmp_path: Path) -> None:
     f = Fixture(tmp_path)
     guests = [await f.enter(Credentials(f.key), address=f"198.51.100.{n}") for n in range(3)]
     error = await refused(f, Credentials(f.key), address="198.51.100.9")
-    text = "You have too many open connections."
+    text = "You have reached your limit of connections."
     assert told(error) == (ErrorCode.RATE_LIMITED, text, 1.0)
     await f.enter(Credentials(f.other), address="198.51.100.9")
     for _ in range(2):
@@ -484,7 +484,7 @@ async def test_one_address_has_a_quarter_of_all_handshakes_and_one_site_half(
     last = next(coming)
     with capture_logs() as logs:
         error = await refused(f, Credentials(), address=last)
-    text = "Too many new connections; connect again later."
+    text = "Too many new connections; try again later."
     assert told(error) == (ErrorCode.RATE_LIMITED, text, pytest.approx(wait))
     assert logs == [line(f"too many handshakes from {where}", last)]
     f.now += wait + 0.01
@@ -590,7 +590,7 @@ async def test_only_so_many_in_a_second(tmp_path: Path) -> None:
     wait = pytest.approx(0.1)
     assert told(error) == (
         ErrorCode.RATE_LIMITED,
-        "Too many new connections; connect again later.",
+        "Too many new connections; try again later.",
         wait,
     )
     assert logs == [line("too many handshakes")]
@@ -606,7 +606,7 @@ async def test_messages_and_tickets_count(tmp_path: Path) -> None:
     assert guest.take(10) > 0
     with pytest.raises(Refused) as error:
         await guest.ticket()
-    text = "You are requesting too many tickets."
+    text = "Rate limit exceeded; try again later."
     assert told(error.value) == (ErrorCode.RATE_LIMITED, text, pytest.approx(0.1))
 
 

@@ -229,7 +229,7 @@ class TestRefusals:
                 1,
                 wire.ErrorMessage(
                     code=ErrorCode.QUEUE_FULL,
-                    message="Too many messages are waiting; send it again when one has ended.",
+                    message="Too many messages are queued; send it again later.",
                     id="c",
                     retryable=True,
                     retry_after=WAIT_SECONDS,
@@ -255,8 +255,8 @@ class TestRefusals:
                 1,
                 wire.ErrorMessage(
                     code=ErrorCode.VALIDATION_ERROR,
-                    message="The route chat takes JSON, which `text` is not: send `json`, or give "
-                    "the route a `request`, or a `format` with one.",
+                    message="The route chat takes JSON, not `text`: send `json`, or set the "
+                    "route's `request` or `format`.",
                     id="a",
                     retryable=False,
                 ),
