@@ -1,4 +1,4 @@
-"""Whether a configuration that can be read would work here; for ``session-gateway check``."""
+"""Whether a valid configuration would work on this machine; for ``session-gateway check``."""
 
 import re
 from collections.abc import AsyncIterator, Iterator
@@ -6,7 +6,7 @@ from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from gateway.addresses import is_loopback
-from gateway.config import AwsSettings, ConfigError, Configuration, Settings
+from gateway.config import AwsSettings, ConfigError, Configuration, RouteSettings, Settings
 from gateway.config.tomlfile import Location
 from gateway.formats.presets import FORMATS
 from gateway.formats.templates import tells_history
@@ -16,16 +16,17 @@ from gateway.security.certificates import Certificate, CertificateError
 from gateway.security.keys import KeyFileError, read
 from gateway.security.keysets import FileKeys, KeysUnavailable, fetch
 from gateway.security.tokens import Secret
+from gateway.session.policy import Opening
 from gateway.session.storage import StoreUnavailable
 from gateway.storeconfig import open_store
 
 
 class Finding(NamedTuple):
-    """One thing.
+    """Something that is wrong, or may be.
 
     Attributes:
-        text: Where it is set, what it is, and what to do.
-        certain: Whether the gateway can't work with it; otherwise it may be as it is meant to be.
+        text: Where it is set, what is wrong, and what to do.
+        certain: Whether the gateway can't run with it; otherwise it is a warning.
     """
 
     text: str
@@ -33,7 +34,7 @@ class Finding(NamedTuple):
 
 
 def clients(settings: Settings) -> str:
-    """Who may come in."""
+    """Who may connect."""
     auth = settings.auth
     shown = [
         what
@@ -44,29 +45,41 @@ def clients(settings: Settings) -> str:
         if wanted is not None
     ]
     if not shown:
-        return "anybody on this machine, and whoever a proxy on it lets in (no [auth])"
-    return f"whoever has {' or '.join(shown)}"
+        return "anyone on this machine, and anyone that a proxy on it lets through (no [auth])"
+    return f"anyone with {' or '.join(shown)}"
 
 
 def summary(settings: Settings) -> Iterator[str]:
-    """What a configuration amounts to: its routes, and who may come in."""
+    """A configuration in a few lines: its routes, and who may connect."""
     for number, (name, route) in enumerate(settings.routes.items()):
         note = " (default)" if number == 0 else ""
-        opened = "asynchronous" if route.mode == "async" else f"opened {route.open}"
+        opened = _opened(route)
         keeper = "the gateway" if route.sends_history else "the model"
         yield (
             f"route {name}{note}: endpoint {route.endpoint_name}, {opened}, "
-            f"the conversation kept by {keeper}"
+            f"conversation kept by {keeper}"
         )
     yield f"clients: {clients(settings)}"
 
 
+def _opened(route: RouteSettings) -> str:
+    if route.mode == "async":
+        return "asynchronous"
+    match route.profile.opening:
+        case Opening.NONE:
+            return "no sessions"
+        case Opening.CALL if route.open == "on_connect":
+            return "session opened on connect"
+        case _:
+            return "session opened by the first message"
+
+
 async def findings(configuration: Configuration, *, offline: bool) -> list[Finding]:
-    """What stands in the way on this machine.
+    """What keeps the gateway from working on this machine.
 
     Args:
         configuration: The settings, and where each was set.
-        offline: Do not look for credentials, keys and the store, which may ask other machines.
+        offline: Skip credentials, keys and the store, which may involve other machines.
     """
     aws, sources = configuration.settings.aws, configuration.sources
     found = [
@@ -98,15 +111,15 @@ def _server(configuration: Configuration) -> Iterator[Finding]:
     server = configuration.settings.server
     if server.trusted_proxies and server.public_url is None:
         text = (
-            "without public_url, a page at any name that the proxy answers to may connect, and so "
-            "may one whose name somebody has pointed at it; set public_url, such as "
+            "without public_url, pages of every host name that leads to the proxy may connect, "
+            "including names that others have pointed at it; set public_url, such as "
             '"https://chat.example.com"'
         )
         yield _warning(configuration, ("server", "trusted_proxies"), text)
 
 
 def _keys(configuration: Configuration) -> Iterator[Finding]:
-    """Those of the file of keys."""
+    """Of the file of keys."""
     location = ("auth", "keys", "file")
     settings = configuration.settings
     if settings.auth.keys is None:
@@ -117,16 +130,16 @@ def _keys(configuration: Configuration) -> Iterator[Finding]:
         yield Finding(configuration.sources.told(location, str(error)), certain=True)
         return
     if not keys:
-        text = "has no keys, so nobody comes in with one; `session-gateway key add` adds them"
+        text = "contains no keys, so nobody can connect; add one with `session-gateway key add`"
         yield _warning(configuration, location, text)
     for name, entry in keys.items():
         for route in {*(entry.routes or ())} - settings.routes.keys():
-            text = f"[{name}] may use {route}, and there is no such route"
+            text = f"[{name}] may use route {route}, which does not exist"
             yield _warning(configuration, location, text)
 
 
 def _files(configuration: Configuration) -> Iterator[Finding]:
-    """Those that are read when the gateway starts."""
+    """Of files that are read when the gateway starts."""
     settings, told = configuration.settings, configuration.sources.told
     yield from _keys(configuration)
     if settings.page.enabled and settings.page.logo is not None:
@@ -154,13 +167,13 @@ def _files(configuration: Configuration) -> Iterator[Finding]:
 
 
 async def _addresses(configuration: Configuration) -> AsyncIterator[Finding]:
-    """Those that are asked when the gateway runs."""
+    """Of addresses that the running gateway fetches from."""
     jwt = configuration.settings.auth.jwt
     if jwt is not None and jwt.jwks_url is not None:
         try:
             await fetch(str(jwt.jwks_url))
         except KeysUnavailable as error:
-            text = f"no keys can be fetched ({error}); until they can, every token is refused"
+            text = f"keys can't be fetched ({error}); until they can, every token is refused"
             yield _warning(configuration, ("auth", "jwt", "jwks_url"), text)
 
 
@@ -173,7 +186,7 @@ async def _store(configuration: Configuration, *, offline: bool) -> AsyncIterato
         location = ("store", "encryption_key_file")
         yield Finding(configuration.sources.told(location, str(error)), certain=True)
     except StoreUnavailable as error:
-        text = f"can't be used ({error}); until it can, no session is taken"
+        text = f"can't be used ({error}); until it can, no session can be opened"
         yield _warning(configuration, ("store", "url"), text)
 
 
@@ -181,22 +194,22 @@ def _routes(configuration: Configuration) -> Iterator[Finding]:
     for name, route in configuration.settings.routes.items():
         if route.takes_json_only:
             text = (
-                "this route takes JSON and has no `request`, nor a `format` with one, to make it "
-                "of a `text`, which is refused; the page, the terminal chat and `send(text)` send "
-                "that"
+                "this route takes only JSON, and has no `request`, nor a `format` with one, that "
+                "turns text into JSON; so it refuses text, which the chat page, the terminal chat "
+                "and `send(text)` send"
             )
             yield _warning(configuration, ("routes", name, "content_type"), text)
         is_chat = route.format and tells_history(FORMATS[route.format].request)
         if is_chat and route.history is None and not route.sends_history:
             text = (
-                "has neither $messages nor $transcript, so the model is sent the newest message "
-                'alone; where it keeps the conversation itself, say history = "model"'
+                "contains neither $messages nor $transcript, so the model gets only the newest "
+                'message; if the model keeps the conversation itself, set history = "model"'
             )
             yield _warning(configuration, ("routes", name, "request"), text)
         if route.sends_history and route.body_format.text is None:
             text = (
-                "the conversation is kept with the model's replies as they come; where they are "
-                "JSON, `text` (or a `format`) says where the words are in it"
+                "the gateway keeps the conversation with the model's raw replies; if they are "
+                "JSON, set `text` (or a `format`) to extract the text from them"
             )
             yield _warning(configuration, ("routes", name, "request"), text)
 
@@ -209,24 +222,24 @@ def _later(configuration: Configuration) -> Iterator[Finding]:
             continue
         if settings.store.kind == "memory":
             text = (
-                "a turn that waits for its reply when the gateway stops is not waited for any "
-                'more; with [store] kind = "valkey" it is, after a restart and by other replicas'
+                "turns that wait for a reply when the gateway stops are lost; with [store] "
+                'kind = "valkey" they survive restarts, and other replicas can take them over'
             )
             yield _warning(configuration, ("routes", name, "mode"), text)
         aws = settings.aws
         local = urlsplit(aws.endpoint_url or "").hostname
         if local and is_loopback(local) and aws.s3_endpoint_url is None:
             text = (
-                "is on this machine, and the route's objects would be looked for at AWS; set "
-                "s3_endpoint_url too (`session-gateway local --asynchronous` says what to)"
+                "is on this machine, but the route's objects would be looked up at AWS; set "
+                "s3_endpoint_url too (`session-gateway local --asynchronous` prints it)"
             )
             yield _warning(configuration, ("aws", "endpoint_url"), text)
         where = re.match(r"https://sqs\.([a-z0-9-]+)\.", route.notification_queue_url or "")
         region = aws.region
         if where and region and where[1] != region and aws.sqs_endpoint_url is None:
             text = (
-                f"the queue is in {where[1]} and the gateway calls {region}, so it gets no "
-                "notices, and looks for replies; put the queue into the same region"
+                f"the queue is in {where[1]}, but the gateway calls {region}, so it gets no "
+                "notifications and polls for replies instead; use a queue in the same region"
             )
             yield _warning(configuration, ("routes", name, "notification_queue_url"), text)
 

@@ -27,7 +27,7 @@ config_option = click.option(
     "--config",
     "path",
     type=click.Path(path_type=Path, dir_okay=False),
-    help=f"Configuration file; {DEFAULT_FILE} of this directory where there is one.",
+    help=f"Configuration file. Default: {DEFAULT_FILE} in this directory, if it exists.",
 )
 
 
@@ -48,10 +48,9 @@ def configured(path: Path | None, flags: dict[str, Any] | None = None) -> "Confi
     path = path or (DEFAULT_FILE if DEFAULT_FILE.exists() else None)
     if path is None and not any(name.upper().startswith("GATEWAY_ROUTES") for name in os.environ):
         raise fail(
-            f"session-gateway: no configuration. Write {DEFAULT_FILE}, for example:\n\n{EXAMPLE}\n"
-            "or let `session-gateway init` ask for what is in it, and run `session-gateway serve` "
-            "beside it, or name it with --config. "
-            "To try the gateway without AWS, run `session-gateway demo`.",
+            f"session-gateway: no configuration found. Run `session-gateway init` to write "
+            f"{DEFAULT_FILE} step by step, name a file with --config, or start from this example:"
+            f"\n\n{EXAMPLE}\nTo try the gateway without AWS, run `session-gateway demo`.",
             WRONG,
         )
     try:
@@ -61,7 +60,7 @@ def configured(path: Path | None, flags: dict[str, Any] | None = None) -> "Confi
 
 
 def run(main: Coroutine[Any, Any, None]) -> None:
-    """Run a coroutine on uvloop; what the system refuses is an error of one line."""
+    """Run a coroutine on uvloop; an error of the operating system is printed as one line."""
     import uvloop  # noqa: PLC0415
 
     try:
@@ -73,7 +72,7 @@ def run(main: Coroutine[Any, Any, None]) -> None:
 
 
 def announce(what: str) -> Callable[[str], None]:
-    """Says where something listens, to people and to programs that have started it."""
+    """Prints the address for people, and for programs that started this one."""
 
     def ready(url: str) -> None:
         click.echo(f"{what} listening on {url}")
@@ -83,8 +82,8 @@ def announce(what: str) -> Callable[[str], None]:
 
 @click.group(
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
-    epilog="Exit codes: 0 for success, 1 for failure, 2 for wrong use or a wrong configuration, "
-    "130 where Ctrl-C has ended it.",
+    epilog="Exit codes: 0 success, 1 failure, 2 wrong usage or configuration, 130 interrupted by "
+    "Ctrl-C.",
 )
 @click.version_option(__version__, prog_name="session-gateway")
 def main() -> None:
@@ -93,16 +92,25 @@ def main() -> None:
 
 @main.command()
 @config_option
-@click.option("--host", help="Address to listen on; without [auth], a loopback address.")
-@click.option("--port", type=PORT, help="Port to listen on; 0 takes a free one.")
+@click.option(
+    "--host", help="Address to listen on. Without [auth], it has to be a loopback address."
+)
+@click.option("--port", type=PORT, help="Port to listen on; 0 picks a free one.")
 @click.option(
     "--workers",
     type=click.IntRange(min=1),
-    help="Processes that share the port; over one needs a store that they share too.",
+    help="Number of processes that share the port. More than one needs a shared [store].",
 )
-@click.option("--log-level", type=click.Choice(["DEBUG", "INFO", "WARNING", "ERROR"]))
+@click.option(
+    "--log-level",
+    type=click.Choice(["DEBUG", "INFO", "WARNING", "ERROR"]),
+    help="Least severe lines to log.",
+)
 def serve(path: Path | None, **server: object) -> None:
-    """Run the gateway until SIGINT or SIGTERM."""
+    """Run the gateway until SIGINT or SIGTERM.
+
+    The options override the [server] section of the configuration.
+    """
     from gateway.config import ConfigError  # noqa: PLC0415
 
     flags = {key: value for key, value in server.items() if value is not None}
@@ -128,46 +136,50 @@ async def _serve(settings: "Settings") -> None:
 
 @main.command()
 @config_option
-@click.option("--offline", is_flag=True, help="Ask no other machine for credentials or keys.")
+@click.option(
+    "--offline", is_flag=True, help="Do not contact other machines for credentials or keys."
+)
 @click.option(
     "--live",
     is_flag=True,
-    help="Hold a short conversation on each route, which invokes its model, and say what shows.",
+    help="Also hold a short conversation on each route. This invokes the models.",
 )
 @click.option(
     "--route",
     "names",
     multiple=True,
     shell_complete=routes,
-    help="With --live: on this one alone.",
+    help="With --live: try only this route. Can be repeated.",
 )
 @click.option(
     "--message",
-    help="With --live: send this; JSON where the route takes that alone, @FILE for a file's bytes.",
+    help="With --live: the message to send; JSON for a route that takes only JSON, @FILE for the "
+    "content of a file.",
 )
 @click.option(
     "--timeout",
     type=SECONDS,
     default=120.0,
     show_default=True,
-    help="With --live: seconds that a reply may take.",
+    help="With --live: how long to wait for a reply, in seconds.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON object.")
 def check(path: Path | None, offline: bool, live: bool, as_json: bool, **options: Any) -> None:
-    """Say what is wrong with a configuration, or what it amounts to.
+    """Validate the configuration, and try the routes with --live.
 
-    It looks where `serve` would: run it on the same machine, as the same user. A mistake ends it
-    with exit code 2, a warning does not.
+    Run it on the machine and as the user that will run `serve`, since it looks for the same files
+    and credentials. Exit code 2 means that the gateway can't run with this configuration; warnings
+    do not change the exit code.
 
-    With --live it opens a session on each route, sends a few short messages, sees whether replies
-    stream and whether the container remembers, and closes the session. It says of all that fails
-    what to do; the exit code is then 1.
+    With --live it opens a session on each route, sends a few short messages, tests whether replies
+    stream and whether the model remembers the conversation, and closes the session. For each
+    failure it prints what to do, and the exit code is 1.
     """
     from gateway.checks import findings, summary  # noqa: PLC0415
 
     _refuse_without_live(live, offline)
     configuration = configured(path)
-    for sdk in ("botocore", "aiobotocore"):  # what they log are tracebacks of what is told below
+    for sdk in ("botocore", "aiobotocore"):  # they log tracebacks of what is printed below
         logging.getLogger(sdk).addHandler(logging.NullHandler())
     found = asyncio.run(findings(configuration, offline=offline))
     for finding in found:
@@ -186,7 +198,8 @@ def check(path: Path | None, offline: bool, live: bool, as_json: bool, **options
     if wrong:
         raise click.exceptions.Exit(WRONG)
     if failed:
-        raise fail(f"session-gateway: something fails on {', '.join(failed)}")
+        plural = "s" if len(failed) > 1 else ""
+        raise fail(f"session-gateway: check failed on route{plural} {', '.join(failed)}")
     if not as_json:
         click.echo("ok")
 
@@ -195,9 +208,9 @@ def _refuse_without_live(live: bool, offline: bool) -> None:
     given = click.get_current_context().get_parameter_source
     for name, option in (("names", "route"), ("message", "message"), ("timeout", "timeout")):
         if given(name) is ParameterSource.COMMANDLINE and not live:
-            raise click.UsageError(f"--{option} goes with --live.")
+            raise click.UsageError(f"--{option} needs --live.")
     if live and offline:
-        raise click.UsageError("--offline does not go with --live.")
+        raise click.UsageError("--offline can't be combined with --live.")
 
 
 def _tried(
@@ -234,7 +247,7 @@ def _json(value: object) -> str:
 
 @main.group()
 def key() -> None:
-    """API keys, which `[auth.keys]` takes."""
+    """Manage API keys for `[auth.keys]`."""
 
 
 @key.command()
@@ -244,22 +257,23 @@ def key() -> None:
     "path",
     required=True,
     type=click.Path(path_type=Path, dir_okay=False),
-    help="Where names and digests are kept; it is made where there is none.",
+    help="File with the names and digests of keys; created if it does not exist.",
 )
 @click.option(
     "--routes",
     shell_complete=route_list,
-    help="Those it may use, with commas between them; all where absent.",
+    help="Routes that the key may use, separated by commas. Default: all.",
 )
 @click.option(
     "--operator",
     is_flag=True,
-    help="It may use the page at /operator: see and close everybody's sessions, drain replicas.",
+    help="Allow the key to use /operator: see and close everybody's sessions, drain replicas.",
 )
 def add(name: str, path: Path, routes: str | None, operator: bool) -> None:
-    """Make a key for NAME and print it, once: the file can only recognise it.
+    """Create an API key for NAME and print it.
 
-    A gateway that runs takes it within seconds. To withdraw a key, remove its table from the file.
+    The key is printed only once: the file stores its digest. A running gateway accepts the key
+    within seconds. To revoke a key, remove its table from the file.
     """
     from gateway.security import keys  # noqa: PLC0415
 
@@ -272,23 +286,30 @@ def add(name: str, path: Path, routes: str | None, operator: bool) -> None:
 
 @main.command()
 @click.option(
-    "--port", default=8080, type=PORT, show_default=True, help="Of the page; 0 takes a free one."
+    "--port",
+    default=8080,
+    type=PORT,
+    show_default=True,
+    help="Port of the gateway; 0 picks a free one.",
 )
 @click.option(
     "--model",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="Another GGUF file.",
+    help="A GGUF file to use in place of SmolLM2.",
 )
-@click.option("--builtin", is_flag=True, help="Leave the language model out.")
+@click.option("--builtin", is_flag=True, help="Start without the language model.")
 @click.option(
     "--replicas",
     type=click.IntRange(min=1),
     default=1,
-    help="Gateways, with a Valkey on this machine that they share; one needs none.",
+    help="Number of gateways. More than one share a Valkey, which is started with them.",
 )
-@click.option("--open", "browse", is_flag=True, help="Open the page in a browser.")
+@click.option("--open", "browse", is_flag=True, help="Open the chat page in a browser.")
 def demo(port: int, model: Path | None, builtin: bool, replicas: int, browse: bool) -> None:
-    """Run the gateway with a local SageMaker and its models, ready to chat with."""
+    """Run a demonstration without AWS: the gateway, a local SageMaker and models.
+
+    The chat page is at http://127.0.0.1:8080. Nothing of this machine's AWS configuration is used.
+    """
     from gateway.config import ConfigError  # noqa: PLC0415
     from gateway.demo import demo as run_demo  # noqa: PLC0415
     from gateway.local.llama import LanguageModelUnavailable  # noqa: PLC0415
@@ -297,10 +318,6 @@ def demo(port: int, model: Path | None, builtin: bool, replicas: int, browse: bo
     def ready(url: str) -> None:
         announce("session-gateway demo")(url)
         click.echo(f"Open {url} and say: My name is Ada.  Then: What is my name?")
-        click.echo(
-            "The route builtin shows a session's state plainly; openai-chat keeps no history,"
-        )
-        click.echo("so that the gateway tells it all of the conversation.")
         click.echo("Ctrl-C stops everything.")
         if browse:
             click.launch(url)
@@ -323,26 +340,27 @@ def demo(port: int, model: Path | None, builtin: bool, replicas: int, browse: bo
 @main.command()
 @click.argument("address", default="http://127.0.0.1:8080")
 @click.option(
-    "--route", shell_complete=routes, help="Its name; the gateway's default route unless given."
+    "--route", shell_complete=routes, help="Route to chat on. Default: the gateway's first."
 )
 @click.option(
     "--token-file",
     type=click.File(encoding="utf-8"),
-    help="Where your key or token is, if the gateway asks who you are; else it is taken from "
+    help="File with your API key or token, if the gateway requires one. Default: the variable "
     "SESSION_GATEWAY_TOKEN.",
 )
 def chat(address: str, route: str | None, token_file: TextIO | None) -> None:
-    """Chat with a model in the terminal, or line by line from a pipe.
+    """Chat with a model in the terminal, or send lines from a pipe.
 
-    ADDRESS is the gateway's, http://127.0.0.1:8080 unless given, with its prefix where a proxy
-    has one; or that of a WebSocket, such as wss://gateway.example.com/ws/chat.
+    ADDRESS is the gateway's address, by default http://127.0.0.1:8080. Include the path prefix if
+    a proxy adds one. A WebSocket address works too, such as wss://gateway.example.com/ws/chat.
 
-    In the terminal /help lists the commands. Ctrl-C stops an answer, and clears the line; Ctrl-D
-    leaves. If the session is lost a new one is opened, and what was typed for the old one is not
-    sent unless you say so.
+    In the terminal, /help lists the commands. Ctrl-C stops a reply or clears the line; Ctrl-D
+    quits. If the session is lost, a new one is opened, and you are asked before a message that you
+    typed for the old one is sent to it.
 
-    From a pipe each line is a message as it is, and replies alone go to the output. It ends with
-    the session: what is left is not sent, and the exit code is 1, as after any failure.
+    From a pipe, each line is sent as a message, and only replies are written to the standard
+    output. If the session is lost, the remaining lines are not sent and the exit code is 1. The
+    exit code is also 1 if a message failed.
     """
     from gateway.client import ConnectionFailed  # noqa: PLC0415
     from gateway.client.chat import chat as run_chat  # noqa: PLC0415
@@ -360,7 +378,9 @@ def chat(address: str, route: str | None, token_file: TextIO | None) -> None:
     try:
         run(talk())
     except ConnectionFailed as error:
-        hint = ". To start one, run `session-gateway demo`" if error.code is None else ""
+        hint = ""
+        if error.code is None:
+            hint = ". Start a gateway with `session-gateway serve` or `session-gateway demo`"
         raise fail(f"session-gateway: {error}{hint}") from None
     except ValueError as error:
         raise fail(f"session-gateway: {error}", WRONG) from None

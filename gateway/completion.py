@@ -1,4 +1,4 @@
-"""Shell completion: the command that prints it, and what completes names of routes."""
+"""Shell completion: the command that prints the script, and completion of route names."""
 
 import os
 import sys
@@ -19,8 +19,8 @@ VARIABLE = "_SESSION_GATEWAY_COMPLETE"
 """What click looks for in the environment of a program of that name."""
 
 INSTALL = {
-    "bash": f'eval "$({PROGRAM} completion bash)"    # put this line into ~/.bashrc',
-    "zsh": f'eval "$({PROGRAM} completion zsh)"    # put this line into ~/.zshrc, behind compinit',
+    "bash": f'eval "$({PROGRAM} completion bash)"    # add this line to ~/.bashrc',
+    "zsh": f'eval "$({PROGRAM} completion zsh)"    # add this line to ~/.zshrc, after compinit',
     "fish": f"{PROGRAM} completion fish > ~/.config/fish/completions/{PROGRAM}.fish",
 }
 
@@ -34,29 +34,29 @@ _CLASSES: dict[str, type[ShellComplete]] = {
 @click.command()
 @click.argument("shell", type=click.Choice(list(INSTALL)), required=False)
 def completion(shell: str | None) -> None:
-    """Print what completes commands, options and names of routes in a shell.
+    """Print a script that completes commands, options and route names in your shell.
 
-    SHELL is that of your login unless given. To have it in each terminal:
+    The default is your login shell. To enable completion in every terminal, add:
 
     \b
-      bash  eval "$(session-gateway completion bash)"    in ~/.bashrc
-      zsh   eval "$(session-gateway completion zsh)"     in ~/.zshrc
+      bash  eval "$(session-gateway completion bash)"    to ~/.bashrc
+      zsh   eval "$(session-gateway completion zsh)"     to ~/.zshrc, after compinit
       fish  session-gateway completion fish > ~/.config/fish/completions/session-gateway.fish
     """
     shell = shell or Path(os.environ.get("SHELL", "")).name
     if shell not in INSTALL:
-        raise click.UsageError(f"Name the shell: {', '.join(INSTALL)}.")
+        raise click.UsageError(f"Which shell? One of {', '.join(INSTALL)}.")
     root = click.get_current_context().find_root().command
     source = _CLASSES[shell](root, {}, PROGRAM, VARIABLE).source()
     click.echo(source)
     if sys.stdout.isatty():
-        click.echo(f"To have it in each terminal: {INSTALL[shell]}", err=True)
+        click.echo(f"To enable completion in every terminal: {INSTALL[shell]}", err=True)
 
 
 def routes(
     context: click.Context, _parameter: click.Parameter, incomplete: str
 ) -> list[CompletionItem]:
-    """The names of routes that begin so, from the configuration that the command line names."""
+    """Completes the name of a route, from the configuration that the command line names."""
     names = _routes(context.params.get("path") or Path("gateway.toml"))
     return [CompletionItem(name) for name in names if name.startswith(incomplete)]
 
@@ -64,7 +64,7 @@ def routes(
 def route_list(
     context: click.Context, parameter: click.Parameter, incomplete: str
 ) -> list[CompletionItem]:
-    """The same of the last one in a list with commas."""
+    """Completes the last name in a comma-separated list of routes."""
     before, comma, last = incomplete.rpartition(",")
     taken = before.split(",")
     items = routes(context, parameter, last)
@@ -74,7 +74,7 @@ def route_list(
 
 
 def _routes(path: Path) -> list[str]:
-    """Those of a file, as far as it can be read: whoever completes is not told of mistakes."""
+    """The routes in a file; none if it can't be read, since completion can't report errors."""
     try:
         said = tomllib.loads(path.read_text(encoding="utf-8"))["routes"]
     except (OSError, ValueError, KeyError):

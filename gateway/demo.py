@@ -39,7 +39,7 @@ from gateway.workers import supervise
 
 INSTANCES = 2
 LEASE_SECONDS = 2.0
-"""Nobody who tries it likes to wait."""
+"""Short, so that a killed replica is noticed soon."""
 
 WORK_SECONDS = 5.0
 """How long the asynchronous endpoint works on each turn."""
@@ -50,6 +50,15 @@ VOICE_TURNS = 1200
 """Five minutes of what that page sends, which a new instance hears again."""
 VOICE_BYTES = 10_000_000
 """The same in bytes: 32,000 a second."""
+
+ROUTES = {
+    "language": "SmolLM2-135M, which keeps the conversation in its instance's memory",
+    "openai-chat": "a model without memory: the gateway sends the conversation with each message",
+    "builtin": "a simple built-in model, which shows its session's state in each answer",
+    "slow": "an asynchronous endpoint, which answers after some seconds",
+    VOICE: "a speech detector, for binary messages",
+}
+"""What each route shows."""
 
 SEED = "Let us go on with this conversation:\n$transcript"
 
@@ -98,7 +107,7 @@ async def demo(
             try:
                 weights = find_weights(model)
             except LanguageModelUnavailable as missing:
-                say(f"Only the built-in model is here, since {missing}")
+                say(f"Starting with the built-in model only: {missing}")
             else:
                 # llama.cpp can't be interrupted while it loads: a signal takes effect after that.
                 signals.handle = lambda: say("Stopping once the model has loaded …")
@@ -114,20 +123,17 @@ async def demo(
         endpoints += _voice(names, say)
         with apart_from_aws(AWS_ACCESS_KEY_ID=ACCESS_KEY, AWS_SECRET_ACCESS_KEY=SECRET_KEY):
             async with running(endpoints, bucket=bucket, queue=queue) as url:
-                say(f"SageMaker on this machine: {url}")
-                routes = ", ".join(endpoint.name for endpoint in endpoints)
-                lose = f"curl -X POST {url}/_local/builtin/instances/i-1/lose"
-                say(f"Lose an instance ({routes}), and its conversations go on: {lose}")
+                say(f"Local SageMaker: {url}")
                 if replicas > 1:
                     say(f"Starting {replicas} gateways …")
                 settings = _settings(url, endpoints, port, replicas, store)
-                ready = _ready(settings, say, on_ready)
+                ready = _ready(settings, url, say, on_ready)
                 if replicas == 1:
                     await serve(settings, on_ready=ready, signals=signals)
                     return
 
                 def tell(pid: int) -> None:
-                    say(f"Lose a replica, and its conversations go on at another: kill -9 {pid}")
+                    say(f"Kill a replica; its conversations continue at another: kill -9 {pid}")
 
                 await supervise(settings, on_ready=ready, on_worker=tell, signals=signals)
 
@@ -150,13 +156,20 @@ def _store(replicas: int) -> Iterator[StoreSettings]:
 
 
 def _ready(
-    settings: Settings, say: Callable[[str], None], on_ready: Callable[[str], None]
+    settings: Settings, platform: str, say: Callable[[str], None], on_ready: Callable[[str], None]
 ) -> Callable[[str], None]:
-    """Tells of the second page too, where there is one."""
+    """Prints what there is to try, then tells where."""
 
     def ready(url: str) -> None:
+        say("Routes:")
+        for name, about in ROUTES.items():
+            if name in settings.routes:
+                say(f"  {name:<12} {about}")
+        lose = f"curl -X POST {platform}/_local/builtin/instances/i-1/lose"
+        say(f"Lose an instance; its conversations continue at the other: {lose}")
         if VOICE in settings.routes:
-            say(f"A model that listens, by binary messages: {url}/{VOICE}")
+            say(f"Speech detection in the browser: {url}/{VOICE}")
+        say(f"Operator's page: {url}/operator")
         on_ready(url)
 
     return ready
@@ -167,7 +180,7 @@ def _voice(names: Sequence[str], say: Callable[[str], None]) -> list[Endpoint]:
     try:
         check_installed()
     except VoiceModelUnavailable as missing:
-        say(f"The route {VOICE} is not here, since {missing}")
+        say(f"Starting without the route {VOICE}: {missing}")
         return []
     return [Endpoint(VOICE, [VoiceModel(name) for name in names])]
 

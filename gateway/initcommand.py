@@ -1,4 +1,4 @@
-"""The command ``session-gateway init``: asks a few questions, and writes a configuration."""
+"""The command ``session-gateway init``: asks a few questions and writes a configuration."""
 
 import shlex
 import sys
@@ -9,13 +9,13 @@ import click
 
 LOCAL = "local"
 KINDS = {
-    "vllm": "vLLM, in AWS's image or one on its container standards",
-    "lmi": "DJL Serving with LMI, 16 or later",
-    "tgi": "Text Generation Inference",
-    "djl": "DJL Serving with a handler of your own",
-    "torchserve": "TorchServe, as in AWS's stateful sample",
-    "own": "a container of your own, on AWS's container standards",
-    LOCAL: "none yet: a model on this machine, without AWS",
+    "vllm": "vLLM: AWS's image, or another on AWS's container standards",
+    "lmi": "LMI (DJL Serving), version 16 or later",
+    "tgi": "Text Generation Inference (TGI)",
+    "djl": "DJL Serving with your own handler",
+    "torchserve": "TorchServe, like AWS's stateful sample",
+    "own": "your own container, on AWS's container standards",
+    LOCAL: "no endpoint yet: try a model on this machine, without AWS",
 }
 STDOUT = Path("-")
 DEFAULT_FILE = "gateway.toml"
@@ -25,19 +25,19 @@ DEFAULT_FILE = "gateway.toml"
 @click.option(
     "--container",
     type=click.Choice(list(KINDS)),
-    help="What runs behind the endpoint; local for none yet.",
+    help="What runs behind the endpoint; local if there is no endpoint yet.",
 )
-@click.option("--endpoint", help="The endpoint's name, or its ARN.")
-@click.option("--region", help="Where it is.")
-@click.option("--profile", help="Of AWS's configuration, where it is not the usual one.")
+@click.option("--endpoint", help="Name or ARN of the endpoint.")
+@click.option("--region", help="AWS region of the endpoint.")
+@click.option("--profile", help="Profile in ~/.aws/config. Default: AWS's usual credentials.")
 @click.option(
     "--output",
     type=click.Path(path_type=Path, dir_okay=False, allow_dash=True),
     default=DEFAULT_FILE,
     show_default=True,
-    help="The file; - for the standard output.",
+    help="File to write; - for the standard output.",
 )
-@click.option("--force", is_flag=True, help="Overwrite the file where there is one.")
+@click.option("--force", is_flag=True, help="Overwrite an existing file.")
 def init(  # noqa: PLR0917 - click passes them by name
     container: str | None,
     endpoint: str | None,
@@ -46,17 +46,17 @@ def init(  # noqa: PLR0917 - click passes them by name
     output: Path,
     force: bool,
 ) -> None:
-    """Write a configuration, and ask for what the options do not say."""
+    """Write a first configuration. Asks for what is not given as an option."""
     from gateway import starter  # noqa: PLC0415
 
     if output != STDOUT and output.exists() and not force:
-        raise click.UsageError(f"{output} is there already; --force overwrites it.")
+        raise click.UsageError(f"{output} already exists; --force overwrites it.")
     container = container or _kind()
     is_local = container == LOCAL
     if is_local and endpoint is None:
         endpoint = starter.LOCAL_ENDPOINT
     if endpoint is None:
-        endpoint = _asked("--endpoint", "Endpoint (its name, or its ARN)", starter.endpoint_name)
+        endpoint = _asked("--endpoint", "Endpoint (name or ARN)", starter.endpoint_name)
     region = region or starter.region_of(endpoint) or (starter.LOCAL_REGION if is_local else None)
     if region is None:
         default = starter.default_region(profile)
@@ -87,17 +87,17 @@ def _kind() -> str:
         click.echo(f"  {kind:<11} {meaning}", err=True)
 
     def known(text: str) -> str:
-        if text not in KINDS:
-            raise ValueError(f"{text} is none of {', '.join(KINDS)}")
+        if text.lower() not in KINDS:
+            raise ValueError(f"{text} is not one of {', '.join(KINDS)}")
         return text
 
-    return _asked("--container", "Container", known)
+    return _asked("--container", "Container", known).lower()
 
 
 def _asked(
     option: str, question: str, check: Callable[[str], str], default: str | None = None
 ) -> str:
-    """An answer that passes the check, as it was given."""
+    """An answer that passes the check, unchanged."""
 
     def checked(text: str) -> str:
         try:
@@ -111,25 +111,27 @@ def _asked(
     except click.Abort:
         if sys.stdin.isatty():
             raise
-        raise click.UsageError(f"{option} is needed where nobody can be asked.") from None
+        raise click.UsageError(
+            f"{option} is required, since the input is not a terminal."
+        ) from None
     return answer
 
 
 def _next(container: str, output: Path, elsewhere: str) -> Iterator[str]:
-    """What to do with the file.
+    """What to do next.
 
     Args:
-        container: Which was chosen.
-        output: Where it is.
-        elsewhere: What a local platform has to be told of it.
+        container: The kind that was chosen.
+        output: The file that was written.
+        elsewhere: Options that `session-gateway local` needs to match it.
     """
     named = "" if output == Path(DEFAULT_FILE) else f" --config {shlex.quote(str(output))}"
-    yield f"{output} is written. Next:"
+    yield f"Wrote {output}. Next:"
     if container == LOCAL:
         keys = "AWS_ACCESS_KEY_ID=local AWS_SECRET_ACCESS_KEY=local-secret"
-        yield f"  session-gateway local{elsewhere}"
-        yield f"  {keys} session-gateway serve{named}"
-        yield "each in a terminal of its own. Then open http://127.0.0.1:8080"
+        yield f"  session-gateway local{elsewhere}    # in one terminal"
+        yield f"  {keys} session-gateway serve{named}    # in another"
+        yield "Then open http://127.0.0.1:8080"
         return
-    yield f"  session-gateway check --live{named}   # is all of it there? It invokes the model"
+    yield f"  session-gateway check --live{named}   # test it; this invokes the model"
     yield f"  session-gateway serve{named}          # then open http://127.0.0.1:8080"

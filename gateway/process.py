@@ -9,8 +9,8 @@ from collections.abc import Callable
 from typing import Self
 
 _ADVICE = {
-    errno.EADDRINUSE: ". Stop what listens there, or choose another with {}; 0 takes any free",
-    errno.EACCES: ". Choose one from 1024 on with {}; 0 takes any free",
+    errno.EADDRINUSE: ". Stop what listens there, or choose another with {} (0: any free)",
+    errno.EACCES: ". Choose one from 1024 on with {} (0: any free)",
 }
 
 BACKLOG = 65_535

@@ -1,4 +1,4 @@
-"""A first configuration, made of a few answers; for ``session-gateway init``."""
+"""Writes a first configuration from a few answers; for ``session-gateway init``."""
 
 import json
 import re
@@ -33,10 +33,10 @@ _COLUMN = 40
 Lines = tuple[tuple[str, str], ...]
 """Statements, each with its comment."""
 
-_STANDARD = ('session = "container-standards"', "how its container keeps sessions")
-_CHAT = "what its model takes and gives"
-_OWN_REQUEST = ('request = { text = "$text" }', "what it is sent for a text: put its own JSON here")
-_OWN_TEXT = ('text = "text"', "where the text is in its JSON (JMESPath)")
+_STANDARD = ('session = "container-standards"', "how the container keeps sessions")
+_CHAT = "what the model takes and returns"
+_OWN_REQUEST = ('request = { text = "$text" }', "what the container takes: adapt it to yours")
+_OWN_TEXT = ('text = "text"', "where the text is in its replies (JMESPath)")
 
 CONTAINERS: Mapping[str, Lines] = MappingProxyType(
     {
@@ -47,17 +47,17 @@ CONTAINERS: Mapping[str, Lines] = MappingProxyType(
         ),
         "lmi": (_STANDARD, ('format = "lmi"', _CHAT)),
         "tgi": (
-            ('session = "stateless"', "its container keeps none"),
+            ('session = "stateless"', "its container has no sessions"),
             ('format = "tgi"', _CHAT),
         ),
         "djl": (_STANDARD, _OWN_REQUEST, _OWN_TEXT),
         "torchserve": (
-            ('session = "torchserve"', "opened as in AWS's stateful sample"),
+            ('session = "torchserve"', "sessions as in AWS's stateful sample"),
             ('request = { type = "send_text_prompt", prompt_text = "$text" }', ""),
             ('text = "response_text"', _OWN_TEXT[1]),
         ),
         "own": (_STANDARD, _OWN_REQUEST, _OWN_TEXT),
-        LOCAL: (_STANDARD, ('format = "plain"', "text in, text out")),
+        LOCAL: (_STANDARD, ('format = "plain"', "plain text in, plain text out")),
     }
 )
 """By the names that ``gateway.initcommand`` explains."""
@@ -66,7 +66,7 @@ _ARN = re.compile(r"arn:aws[a-z-]*:sagemaker:([a-z0-9-]+):\d{12}:endpoint/([A-Za
 
 
 class Wrong(ValueError):
-    """An answer that can't be; the text says what would be one."""
+    """A wrong answer; the text says what is expected."""
 
 
 def region_of(endpoint: str) -> str | None:
@@ -85,7 +85,7 @@ def endpoint_name(text: str) -> str:
     try:
         return _as(EndpointName, found[2] if found else text)
     except Wrong as wrong:
-        raise Wrong(f"{wrong}, as `aws sagemaker list-endpoints` has it") from None
+        raise Wrong(f"{wrong}, as listed by `aws sagemaker list-endpoints`") from None
 
 
 def checked_profile(text: str) -> str:
@@ -133,19 +133,19 @@ def written(container: str, endpoint: str, region: str, profile: str | None) -> 
         aws.append((f"profile = {json.dumps(profile)}", "of ~/.aws/config"))
     if container == LOCAL:
         url = f"endpoint_url = {json.dumps(LOCAL_URL)}"
-        aws.append((url, "`session-gateway local`; without this line: AWS"))
+        aws.append((url, "`session-gateway local`; remove it to call AWS"))
     route = [
         (f"endpoint_name = {json.dumps(endpoint)}", ""),
         *CONTAINERS[container],
     ]
     text = "\n".join(
         [
-            "# `session-gateway check --live` tries it.",
+            "# Test with `session-gateway check --live`. All settings: docs/configuration.md",
             "",
             "[aws]",
             *(_line(*each) for each in aws),
             "",
-            _line("[routes.chat]", "the first route is the default one"),
+            _line("[routes.chat]", "the first route is the default"),
             *(_line(*each) for each in route),
             "",
         ]

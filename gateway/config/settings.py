@@ -43,10 +43,10 @@ EXAMPLE = """\
 [aws]
 region = "us-east-1"
 
-[routes.chat]                            # the first route is the default one
+[routes.chat]                            # the first route is the default
 endpoint_name = "my-endpoint"
-session = "container-standards"          # how its container keeps sessions
-format = "openai-chat"                   # what its model takes and gives
+session = "container-standards"          # how the container keeps sessions
+format = "openai-chat"                   # what the model takes and returns
 """
 """The least that a configuration has to say."""
 

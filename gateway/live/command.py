@@ -1,30 +1,32 @@
-"""What ``session-gateway check --live`` does with what it is given."""
+"""The command ``session-gateway check --live``: its options, and what it prints."""
 
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import click
 
+from gateway.addresses import is_loopback
 from gateway.config import AwsSettings, Settings
 from gateway.live.findings import Trial
-from gateway.live.report import NOTICE, Report, console
+from gateway.live.report import CHARGED, NOTICE, Report, console
 from gateway.live.routes import Audience, Nobody, trials
 from gateway.live.speaker import Given
 from gateway.sagemaker.checks import default_region
 
 
 class WrongUse(Exception):
-    """An option that can't be; the text says which, and what would be one."""
+    """An option with a wrong value; the text says which, and what is expected."""
 
 
 def message_of(text: str | None, settings: Settings, names: Sequence[str]) -> Given | None:
     """The message that was given; None where there is none.
 
     Args:
-        text: As it stands on the command line: ``@FILE`` is what a file holds.
+        text: As given on the command line; ``@FILE`` stands for the content of a file.
         settings: All of them.
-        names: The routes that are to get it.
+        names: The routes that will get it.
 
     Raises:
         WrongUse: It can't be sent to one of them.
@@ -42,13 +44,13 @@ def message_of(text: str | None, settings: Settings, names: Sequence[str]) -> Gi
                 json.loads(text)
             except ValueError:
                 raise WrongUse(
-                    f"--message: route {name} takes JSON, and this is none: {text}"
+                    f"--message: route {name} takes only JSON, and this is not JSON: {text}"
                 ) from None
     return Given(text=text)
 
 
 def routes_of(asked: Sequence[str], settings: Settings) -> list[str]:
-    """The routes to try: those that are asked for, else all.
+    """The routes to try: the ones that were asked for, else all.
 
     Raises:
         WrongUse: The route does not exist.
@@ -56,7 +58,7 @@ def routes_of(asked: Sequence[str], settings: Settings) -> list[str]:
     for name in asked:
         if name not in settings.routes:
             raise WrongUse(
-                f"--route: no route is called {name}; there are {', '.join(settings.routes)}"
+                f"--route: there is no route {name}; the routes are {', '.join(settings.routes)}"
             )
     return list(asked or settings.routes)
 
@@ -64,6 +66,11 @@ def routes_of(asked: Sequence[str], settings: Settings) -> list[str]:
 def _where(aws: AwsSettings) -> str:
     region = aws.region or default_region(aws.profile)
     return f" in {region}" + ("" if aws.endpoint_url is None else f", at {aws.endpoint_url}")
+
+
+def _notice(aws: AwsSettings) -> str:
+    host = urlsplit(aws.endpoint_url or "").hostname
+    return NOTICE if host and is_loopback(host) else f"{NOTICE} {CHARGED}"
 
 
 async def live(
@@ -74,13 +81,13 @@ async def live(
     seconds: float,
     quiet: bool,
 ) -> list[Trial]:
-    """Try routes, and show what is found.
+    """Try routes, and print what is found.
 
     Args:
         settings: All of them.
-        asked: Names of routes; nothing for all.
-        message: What to send, as it stands on the command line.
-        seconds: How long a reply may take in all.
+        asked: Names of routes; empty for all.
+        message: What to send, as given on the command line.
+        seconds: How long a whole reply may take.
         quiet: Print nothing but the notice.
 
     Raises:
@@ -89,7 +96,7 @@ async def live(
     """
     names = routes_of(asked, settings)
     given = message_of(message, settings, names)
-    click.echo(NOTICE, err=True)
+    click.echo(_notice(settings.aws), err=True)
     report = None if quiet else Report(console(), _where(settings.aws))
     audience: Audience = report or Nobody()
     try:

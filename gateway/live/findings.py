@@ -6,7 +6,7 @@ from typing import Literal
 from msgspec import Struct
 
 from gateway.errors import Failure
-from gateway.sagemaker.symptoms import Symptom, hint_of
+from gateway.sagemaker.symptoms import SEE_LOG, Symptom, hint_of
 from gateway.sagemaker.watched import Watched
 
 Name = Literal["session", "message", "stream", "again", "memory", "close"]
@@ -113,7 +113,7 @@ class Findings:
         facts = failure.facts
         symptom = None if facts.get("symptom") is None else Symptom(str(facts["symptom"]))
         hint = None if symptom is None else str(facts["hint"])
-        text = failure.message.partition("; its operator")[0].rstrip(".")
+        text = failure.message.removesuffix(SEE_LOG).rstrip(". ")
         code = facts.get("code") or facts.get("raised")
         text += f" ({code})" if code else ""
         details = self._details(facts)

@@ -8,7 +8,8 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from gateway.config import RouteSettings
 from gateway.live.findings import Step
 
-NOTICE = "Invoking the models: each route gets a session and a few short messages. AWS charges."
+NOTICE = "Invoking the models: each route gets a session and a few short messages."
+CHARGED = "AWS charges for them."
 
 _STYLES = {
     "ok": "green",

@@ -96,14 +96,16 @@ class _Conversation:
             message = self._speaker.message(statement(self._name), self._given)
             if message is None:
                 text = (
-                    "not sent: the route takes no text. Give a message of your own with "
-                    "--message, or @FILE for what a file holds"
+                    "not sent: the route takes no text; give a message with --message, or a file "
+                    "with --message @FILE"
                 )
                 self._to.found("message", "skipped", text)
                 return
             first = await self._first(message)
             if self._policy.opening is Opening.NONE and not self._policy.sends_history:
-                text = "not asked: the route has no session, and the gateway keeps no conversation"
+                text = (
+                    "not tested: the route has no sessions, and the gateway keeps no conversation"
+                )
                 self._to.found("memory", "skipped", text)
                 return
             await self._remembers(first, await self._again())
@@ -129,7 +131,7 @@ class _Conversation:
     def _tell_of_session(self, session: ModelSession, seconds: float) -> None:
         margin = self._policy.expiry_margin_seconds
         if session.expires_at is None:
-            text = "opened; the container does not say for how long"
+            text = "opened; the container does not say when it expires"
             self._to.found("session", "ok", text, seconds=seconds)
             return
         lasts = session.expires_at - time.time()
@@ -140,7 +142,7 @@ class _Conversation:
         self._to.symptom(
             "session",
             "failed",
-            "opened, for too short a time to be used",
+            "opened, but it expires too soon to be used",
             Symptom.SHORT_SESSION,
             seconds=f"{lasts:.0f}",
             margin=f"{margin:g}",
@@ -159,7 +161,7 @@ class _Conversation:
 
     def _take_session(self, answer: Answer) -> None:
         if answer.reply.new_session is None:
-            text = "the first message has opened none: the container is silently stateless"
+            text = "the first message opened no session: the container is stateless"
             self._to.symptom("session", "failed", text, Symptom.OPENED_NONE)
             raise _Stop
         self._session = answer.reply.new_session
@@ -179,7 +181,7 @@ class _Conversation:
             text = f"{answer.parts} parts, the first after {answer.first:.2f} s"
             self._to.found("stream", "ok", text, seconds=answer.seconds)
         elif len(answer.said) < ENOUGH:
-            text = "the reply came in one piece, and is so short that this says nothing"
+            text = "the reply came in one piece, but is too short to tell whether it streams"
             self._to.found("stream", "unknown", text)
         else:
             text = "the reply came in one piece"
@@ -198,21 +200,21 @@ class _Conversation:
 
     async def _remembers(self, first: Answer, answer: Answer) -> None:
         if self._policy.sends_history:
-            text = "the gateway keeps the conversation, so that the container need not"
+            text = "the gateway keeps the conversation and sends it with each message"
             self._to.found("memory", "ok", text)
         elif self._given is not None:
-            text = "not asked, since the message is your own; it is without --message"
+            text = "not tested, because of --message"
             self._to.found("memory", "skipped", text)
         elif has_name(self._name, answer.said):
-            text = "it was asked for what it had been told, and knew it"
+            text = "the model was asked for what it had been told, and knew it"
             self._to.found("memory", "ok", text)
         elif judged(first.said, answer.said, await self._afresh()) is Memory.FORGETS:
-            text = "it was asked for what it had been told, and answered as in a new session"
+            text = "the model was asked for what it had been told, and answered as in a new session"
             self._to.symptom("memory", "failed", text, Symptom.FORGETS)
         else:
             text = (
-                "it was asked for what it had been told, and did not say it: it forgets, or is "
-                "weak at recall; see for yourself with `session-gateway chat`"
+                "the model was asked for what it had been told, and did not know it: either the "
+                "container forgets, or the model is bad at recall; try `session-gateway chat`"
             )
             self._to.found("memory", "unknown", text)
 
@@ -246,7 +248,7 @@ class _Conversation:
         except ModelError as error:
             self._to.failed(step, error.failure)
         except TimeoutError:
-            text = f"no reply in {self._speaker.seconds:g} s, and it is waited for no longer"
+            text = f"no reply within {self._speaker.seconds:g} s (--timeout)"
             later = self._settings.mode == "async"
             symptom = Symptom.NO_REPLY if later else Symptom.TOO_SLOW
             self._to.symptom(step, "failed", text, symptom)
@@ -258,7 +260,7 @@ class _Conversation:
 
     async def _close(self, session: ModelSession) -> None:
         if self._settings.profile.close_body is None:
-            text = "the profile has no call that closes a session: it is left to expire"
+            text = "the session profile has no call for closing: the session is left to expire"
             self._to.found("close", "skipped", text)
             return
         self._on_begin("closing the session")
@@ -266,7 +268,7 @@ class _Conversation:
         try:
             async with asyncio.timeout(self._policy.close_seconds):
                 await self._model.close(session)
-            text = "asked for, and not confirmed"
+            text = "requested, but not confirmed"
         except ModelError as error:
             failure = error.failure
             text = f"not closed: {failure.message}"

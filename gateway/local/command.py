@@ -95,7 +95,11 @@ class _Seconds(click.FloatRange):
     ) -> float:
         """See `click.ParamType.convert`."""
         seconds = float(super().convert(value, param, ctx))
-        return self.fail(f"{value!r} is no time.", param, ctx) if math.isnan(seconds) else seconds
+        return (
+            self.fail(f"{value!r} is not a number of seconds.", param, ctx)
+            if math.isnan(seconds)
+            else seconds
+        )
 
 
 SECONDS = _Seconds(zero=False)
@@ -108,8 +112,7 @@ def _loopback(_context: click.Context, _parameter: click.Parameter, value: str) 
     except ValueError:
         pass
     raise click.BadParameter(
-        "must be a loopback address such as 127.0.0.1: this server stands in for AWS on one "
-        "machine, with keys that everybody knows."
+        "must be a loopback address such as 127.0.0.1, since its keys are publicly known."
     )
 
 
@@ -152,77 +155,158 @@ _secret = _matching(r"[!-~]+", "printable characters, without spaces")
 
 
 @click.command()
-@click.option("--host", default="127.0.0.1", show_default=True, callback=_loopback)
-@click.option("--port", default=9000, type=PORT, show_default=True, help="0 takes a free one.")
-@click.option("--endpoint", "name", default="my-endpoint", show_default=True, callback=_label)
-@click.option("--instances", default=2, show_default=True, type=_Whole(1, 100))
+@click.option(
+    "--host",
+    default="127.0.0.1",
+    show_default=True,
+    callback=_loopback,
+    help="Loopback address to listen on.",
+)
+@click.option(
+    "--port",
+    default=9000,
+    type=PORT,
+    show_default=True,
+    help="Port to listen on; 0 picks a free one.",
+)
+@click.option(
+    "--endpoint",
+    "name",
+    default="my-endpoint",
+    show_default=True,
+    callback=_label,
+    help="Name of the endpoint.",
+)
+@click.option(
+    "--instances",
+    default=2,
+    show_default=True,
+    type=_Whole(1, 100),
+    help="Number of instances of the endpoint.",
+)
 @click.option(
     "--container",
     "urls",
     multiple=True,
     callback=_container,
-    help="URL of a container, one an instance.",
+    help="URL of your own container. Repeat it for more instances.",
 )
-@click.option("--model", type=click.Choice(["builtin", "language", "voice"]), default="builtin")
+@click.option(
+    "--model",
+    type=click.Choice(["builtin", "language", "voice"]),
+    default="builtin",
+    show_default=True,
+    help="Model to run if there is no --container.",
+)
 @click.option(
     "--model-file",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="A GGUF file.",
+    help="With --model language: a GGUF file to use in place of SmolLM2.",
 )
 @click.option(
     "--forgets",
     is_flag=True,
-    help="Let the model keep no history, as vLLM: it is told all in OpenAI's `messages`.",
+    help="The model keeps no history, like vLLM: it expects OpenAI's `messages`.",
 )
-@click.option("--dialect", type=click.Choice(DIALECTS), default="container-standards")
-@click.option("--session-seconds", default=1200.0, type=SECONDS, show_default=True)
 @click.option(
-    "--max-sessions", default=1000, type=COUNT, show_default=True, help="Of each instance."
+    "--dialect",
+    type=click.Choice(DIALECTS),
+    default="container-standards",
+    show_default=True,
+    help="How the built-in model opens and closes sessions.",
 )
-@click.option("--expires", type=click.Choice(EXPIRES), default="standard")
-@click.option("--access-key", default=KEYS["access_key"], show_default=True, callback=_key)
-@click.option("--secret-key", default=KEYS["secret_key"], show_default=True, callback=_secret)
-@click.option("--region", default=KEYS["region"], show_default=True, callback=_label)
-@click.option("--fail", type=click.Choice(ERRORS), help="Let the next calls fail.")
+@click.option(
+    "--session-seconds",
+    default=1200.0,
+    type=SECONDS,
+    show_default=True,
+    help="Lifetime of a session of the built-in model.",
+)
+@click.option(
+    "--max-sessions",
+    default=1000,
+    type=COUNT,
+    show_default=True,
+    help="Sessions that an instance of the built-in model has room for.",
+)
+@click.option(
+    "--expires",
+    type=click.Choice(EXPIRES),
+    default="standard",
+    show_default=True,
+    help="How the built-in model reports the expiry of a session.",
+)
+@click.option(
+    "--access-key",
+    default=KEYS["access_key"],
+    show_default=True,
+    callback=_key,
+    help="Access key that callers have to use.",
+)
+@click.option(
+    "--secret-key",
+    default=KEYS["secret_key"],
+    show_default=True,
+    callback=_secret,
+    help="Secret key that callers have to use.",
+)
+@click.option(
+    "--region",
+    default=KEYS["region"],
+    show_default=True,
+    callback=_label,
+    help="Region that calls have to be signed for.",
+)
+@click.option("--fail", type=click.Choice(ERRORS), help="Fail the next calls with this error.")
 @click.option(
     "--fail-times",
     default=1,
     type=COUNT,
     show_default=True,
-    help="Calls, and streams that break.",
+    help="With --fail or --break-after-parts: how often.",
 )
 @click.option(
-    "--delay", default=0.0, type=_Seconds(zero=True), help="Seconds that every call waits."
+    "--delay", default=0.0, type=_Seconds(zero=True), help="Delay of every call, in seconds."
 )
 @click.option(
     "--asynchronous",
     is_flag=True,
-    help="Take InvokeEndpointAsync alone; replies are objects of an S3 here, notices in an SQS.",
+    help="Be an asynchronous endpoint, with a local S3 for replies and SQS for notifications.",
 )
 @click.option(
     "--delay-work",
     default=0.0,
     type=_Seconds(zero=True),
-    help="Seconds that every asynchronous call takes longer.",
+    help="With --asynchronous: how long the model works on a call, in seconds.",
 )
-@click.option("--break-after-parts", type=_Whole(0), help="Let the next streams break there.")
-@click.option("--break-mode", type=click.Choice(BREAK_MODES), default="exception")
-@click.option("--part-bytes", type=_Whole(0), help="Of every part of a stream.")
-@click.option("--part-seed", type=int, help="Parts are of random sizes up to that.")
+@click.option(
+    "--break-after-parts", type=_Whole(0), help="Break the next streams after this many parts."
+)
+@click.option(
+    "--break-mode",
+    type=click.Choice(BREAK_MODES),
+    default="exception",
+    show_default=True,
+    help="With --break-after-parts: how streams break.",
+)
+@click.option("--part-bytes", type=_Whole(0), help="Size of the parts of a stream.")
+@click.option("--part-seed", type=int, help="Seed for random sizes of parts, up to --part-bytes.")
 @click.option(
     "--delay-parts",
     default=0.0,
     type=_Seconds(zero=True),
-    help="Seconds that every part of a stream waits.",
+    help="Delay of every part of a stream, in seconds.",
 )
-@click.option("--deny", multiple=True, type=click.Choice(ACTIONS), help="What callers may not do.")
+@click.option(
+    "--deny", multiple=True, type=click.Choice(ACTIONS), help="Action to deny, as IAM would."
+)
 @click.option(
     "--clock",
     default=0,
     type=_Whole(-86_400, 86_400),
-    help="Seconds that the clock is ahead by which signatures are checked.",
+    help="Shift of the clock that signatures are checked against, in seconds.",
 )
-@click.option("--lose", multiple=True, help="Name of an instance that is lost, such as i-1.")
+@click.option("--lose", multiple=True, help="Start with this instance lost, such as i-1.")
 @click.pass_context
 def local(  # noqa: PLR0917 - click passes them by name
     context: click.Context,
@@ -255,11 +339,11 @@ def local(  # noqa: PLR0917 - click passes them by name
     clock: int,
     lose: tuple[str, ...],
 ) -> None:
-    """Run SageMaker Runtime on this machine, in front of a model of its own or your containers.
+    """Run a local SageMaker, with a built-in model or your containers.
 
-    While it runs, GET /_local/ENDPOINT shows what reached the instances; POST
-    /_local/ENDPOINT/faults, /_local/ENDPOINT/expire and /_local/ENDPOINT/instances/NAME/lose let
-    things go wrong.
+    It checks signatures and routes calls by session, like SageMaker Runtime. While it runs, GET
+    /_local/ENDPOINT shows the calls and sessions of each instance. To simulate failures, POST to
+    /_local/ENDPOINT/faults, /_local/ENDPOINT/expire or /_local/ENDPOINT/instances/NAME/lose.
     """
     from gateway.local.asynchronous import Asynchronous  # noqa: PLC0415
     from gateway.local.builtin import BuiltinModel  # noqa: PLC0415
@@ -319,7 +403,7 @@ def local(  # noqa: PLR0917 - click passes them by name
     names = [instance.name for instance in endpoint.instances]
     for lost in lose:
         if lost not in names:
-            text = f"no instance is called {lost}; there are {', '.join(names)}."
+            text = f"there is no instance {lost}; the instances are {', '.join(names)}."
             raise click.BadParameter(text, context, param_hint="'--lose'")
         endpoint.lose(lost)
     keys = {"access_key": access_key, "secret_key": secret_key, "region": region}
@@ -349,8 +433,8 @@ def _voice_models(count: int) -> "Sequence[Container]":
 
 
 _INSTEAD = {
-    errno.EADDRINUSE: ". Stop what listens there, or choose another with --port; 0 takes any free",
-    errno.EACCES: ". Choose one from 1024 on with --port; 0 takes any free",
+    errno.EADDRINUSE: ". Stop what listens there, or choose another with --port (0: any free)",
+    errno.EACCES: ". Choose one from 1024 on with --port (0: any free)",
 }
 
 _BUILTIN = ("dialect", "session_seconds", "max_sessions", "expires")
@@ -363,14 +447,14 @@ def _refuse_what_does_nothing(context: click.Context) -> None:
     builtin = given["model"] == "builtin" and not containers
     breaks = given["break_after_parts"] is not None
     for names, means_something, text in (
-        (("instances", "model", "forgets"), not containers, "does not go with --container"),
-        (("forgets",), given["model"] != "voice", "does not go with --model voice"),
-        (("model_file",), language and not containers, "goes with --model language"),
-        (_BUILTIN, builtin, "goes with the built-in model"),
-        (("delay_work",), given["asynchronous"], "goes with --asynchronous"),
-        (("fail_times",), breaks or given["fail"], "goes with --fail or --break-after-parts"),
-        (("break_mode",), breaks, "goes with --break-after-parts"),
-        (("part_seed",), given["part_bytes"], "goes with --part-bytes"),
+        (("instances", "model", "forgets"), not containers, "can't be combined with --container"),
+        (("forgets",), given["model"] != "voice", "can't be combined with --model voice"),
+        (("model_file",), language and not containers, "needs --model language"),
+        (_BUILTIN, builtin, "needs the built-in model"),
+        (("delay_work",), given["asynchronous"], "needs --asynchronous"),
+        (("fail_times",), breaks or given["fail"], "needs --fail or --break-after-parts"),
+        (("break_mode",), breaks, "needs --break-after-parts"),
+        (("part_seed",), given["part_bytes"], "needs --part-bytes"),
     ):
         for name in names:
             if (
@@ -417,7 +501,7 @@ async def _serve(
 def _instructions(endpoint: "Endpoint", url: str, keys: dict[str, str]) -> Iterable[str]:
     names = ", ".join(instance.name for instance in endpoint.instances)
     yield f"session-gateway local listening on {url}: endpoint {endpoint.name}, instances {names}"
-    yield f'To let a gateway call it, by a route with endpoint_name = "{endpoint.name}":'
+    yield f'In another terminal, start a gateway with a route to endpoint_name = "{endpoint.name}":'
     access, secret = shlex.quote(keys["access_key"]), shlex.quote(keys["secret_key"])
     yield f"  export AWS_ACCESS_KEY_ID={access} AWS_SECRET_ACCESS_KEY={secret}"
     yield f"  export GATEWAY_AWS__ENDPOINT_URL={url} GATEWAY_AWS__REGION={keys['region']}"
@@ -426,5 +510,6 @@ def _instructions(endpoint: "Endpoint", url: str, keys: dict[str, str]) -> Itera
         yield f"  export GATEWAY_AWS__SQS_ENDPOINT_URL={url}/_sqs"
     yield "  session-gateway serve"
     if endpoint.asynchronous is not None:
-        yield f'The route needs mode = "async"; notification_queue_url = "{url}/_sqs" spares polls,'
-        yield 'and with input_location = "s3://local/inputs/" inputs are objects too.'
+        yield 'The route needs mode = "async" and may have'
+        yield f'  notification_queue_url = "{url}/_sqs"     # notifications, in place of polling'
+        yield '  input_location = "s3://local/inputs/"     # inputs larger than a call may have'

@@ -88,7 +88,7 @@ async def platform_problems(
         return [_unknown_profile(session, given=profile is not None)]
     except boto.ConfigParseError as error:
         path = error.kwargs["path"]
-        text = f"{path}: this configuration of AWS's tools is not in the format that they read"
+        text = f"{path}: this AWS configuration file can't be parsed"
         return [PlatformProblem("environment", text)]
     problems = [_region(session, region, elsewhere=endpoint_url is not None)]
     if credentials:
@@ -121,11 +121,11 @@ def _unknown_profile(session: Any, *, given: bool) -> PlatformProblem:
     if close:
         there_is = f"did you mean {close[0]}?"
     elif known:
-        there_is = f"known are {', '.join(known)}"
+        there_is = f"the profiles are {', '.join(known)}"
     else:
-        there_is = "there are none"
+        there_is = "they contain no profiles"
     # The name is the user's own, but could be a key in the wrong place.
-    text = f"no profile has this name in {_files(session)}; {there_is}"
+    text = f"there is no profile with this name in {_files(session)}; {there_is}"
     if given:
         return PlatformProblem("profile", text)
     variable = next(name for name in _PROFILE_VARIABLES if name in os.environ)
@@ -135,7 +135,7 @@ def _unknown_profile(session: Any, *, given: bool) -> PlatformProblem:
 def _region(session: Any, given: str | None, *, elsewhere: bool) -> PlatformProblem | None:
     name = given or session.get_config_variable("region")
     if name is None:
-        text = 'no region is set; give one, such as region = "us-east-1", or set AWS_DEFAULT_REGION'
+        text = 'no region is set; set one, such as region = "us-east-1", or set AWS_DEFAULT_REGION'
         if os.environ.get("AWS_REGION"):
             text += " (AWS's SDK for Python does not read AWS_REGION)"
         return PlatformProblem("region", text)
@@ -145,7 +145,7 @@ def _region(session: Any, given: str | None, *, elsewhere: bool) -> PlatformProb
     if name in known:
         return None
     shown = name if _SHOWN.fullmatch(name) else "this"
-    text = f"{shown} is no region that botocore {botocore.__version__} knows"
+    text = f"{shown} is not a region that botocore {botocore.__version__} knows"
     if close := _closest(name, known):
         text += f"; did you mean {' or '.join(close)}?"
     stem, _, number = name.rpartition("-")
@@ -191,22 +191,22 @@ def no_credentials(error: Exception) -> str:
         case _ if isinstance(error, _OWN_WORDS):
             why = str(error)
         case boto.ClientError(operation_name=operation, response={"Error": {"Code": str(code)}}):
-            why = f"{operation} is refused: {code if _CODE.fullmatch(code) else '…'}"
+            why = f"{operation} was refused: {code if _CODE.fullmatch(code) else '…'}"
         case boto.BotoCoreError(kwargs={"provider": provider}):
-            why = f"{provider} has failed ({kind}); `aws sts get-caller-identity` says more"
+            why = f"{provider} failed ({kind}); `aws sts get-caller-identity` says more"
         case _:
             why = f"{kind}; `aws sts get-caller-identity` says more"
-    return f"AWS credentials can't be had: {why}"
+    return f"AWS credentials can't be loaded: {why}"
 
 
 def _none_found(session: Any) -> str:
     roles = "the role of the container or instance"
     if os.environ.get("AWS_EC2_METADATA_DISABLED", "").lower() == "true":
-        roles += " (that of an instance is ruled out by AWS_EC2_METADATA_DISABLED)"
+        roles += " (AWS_EC2_METADATA_DISABLED excludes the instance's)"
     profile = session.profile or "default"
     return (
-        f"no AWS credentials were found; looked at AWS_ACCESS_KEY_ID, profile {profile} in "
-        f"{_files(session)}, and {roles}. Run `aws configure`, or set AWS_ACCESS_KEY_ID and "
+        f"no AWS credentials were found in AWS_ACCESS_KEY_ID, profile {profile} in "
+        f"{_files(session)}, or {roles}. Run `aws configure`, or set AWS_ACCESS_KEY_ID and "
         "AWS_SECRET_ACCESS_KEY"
     )
 

@@ -1,8 +1,8 @@
 """What goes wrong between a gateway and its endpoints, what it means, and what to do: one table.
 
-The log has it beside a call that fails, and ``session-gateway check`` prints it. Each symptom is a
-section of ``docs/troubleshooting.md``. What is known of a failure are its facts, so nothing here
-can say more than the log may: no body, no session's id, no key.
+The log has the symptom and the hint of each call that fails, and ``session-gateway check --live``
+prints them. Each symptom has a section in ``docs/troubleshooting.md``. All of it is derived from
+the facts of a failure, so nothing here contains what must not be logged: bodies, session ids, keys.
 """
 
 import re
@@ -17,7 +17,7 @@ from gateway.errors import ErrorCode, Failure
 
 
 class Symptom(StrEnum):
-    """What can be told apart; the value is how the log and ``check --json`` name it."""
+    """The failures that can be told apart; values are the names in the log and ``check --json``."""
 
     NO_CREDENTIALS = "no_credentials"
     CREDENTIALS_REFUSED = "credentials_refused"
@@ -54,191 +54,194 @@ class Symptom(StrEnum):
 
 
 class Advice(Struct, frozen=True):
-    """What there is to say of a symptom.
+    """What is said about a symptom.
 
     Attributes:
-        hint: What it means and what to do, for the operator. ``{name}`` is a value of the case.
-        told: What a client is told in place of the failure's own message; None where that stays.
+        hint: What it means and what to do, for the operator. ``{name}`` is filled in per case.
+        told: What a client is told in place of the failure's own message; None keeps that.
     """
 
     hint: str
     told: str | None = None
 
 
-_OPERATOR = "its operator finds what to do in its log."
+SEE_LOG = "The gateway's log says how to fix this."
+"""Ends what clients are told in place of a hint, which is for the operator."""
 
 ADVICE: Mapping[Symptom, Advice] = MappingProxyType(
     {
         Symptom.NO_CREDENTIALS: Advice(
             "There are no AWS credentials to sign calls with. Run `aws configure` or `aws sso "
-            "login`, or give the machine, task or pod a role; `session-gateway check` says where "
-            "they are looked for.",
-            f"The gateway has no AWS credentials; {_OPERATOR}",
+            "login`, or attach a role to the machine, task or pod. `session-gateway check` lists "
+            "the places that are searched for credentials.",
+            f"The gateway has no AWS credentials. {SEE_LOG}",
         ),
         Symptom.CREDENTIALS_REFUSED: Advice(
-            "AWS gives no credentials: {operation} is refused. Let the role that is assumed trust "
-            "whoever assumes it, and see that role_arn, or the role of the pod or task, is right.",
-            f"The gateway has no AWS credentials; {_OPERATOR}",
+            "AWS refuses {operation}, which gets the credentials. Check the role's ARN, and that "
+            "its trust policy allows the machine, task, pod or user that assumes it.",
+            f"The gateway has no AWS credentials. {SEE_LOG}",
         ),
         Symptom.CREDENTIALS_EXPIRED: Advice(
-            "The AWS credentials have expired. Get new ones (`aws sso login`, or whatever gave "
-            "them); those in environment variables need a restart of the gateway.",
-            f"The gateway's AWS credentials have expired; {_OPERATOR}",
+            "The AWS credentials have expired. Get new ones, for example with `aws sso login`. If "
+            "they are in environment variables, set the new ones and restart the gateway.",
+            f"The gateway's AWS credentials have expired. {SEE_LOG}",
         ),
         Symptom.KEY_UNKNOWN: Advice(
-            "AWS does not know this access key: it is deleted or mistyped, a temporary key is "
-            "without its AWS_SESSION_TOKEN, or the region is not enabled for the account, or is "
-            "of another partition (China, GovCloud). `aws sts get-caller-identity` tries the key.",
-            f"AWS does not accept the gateway's credentials; {_OPERATOR}",
+            "AWS does not know this access key. The key is deleted or mistyped, or it is "
+            "temporary and AWS_SESSION_TOKEN is not set, or the account has not enabled the "
+            "region, or the region is in another partition (China, GovCloud). Test the key with "
+            "`aws sts get-caller-identity`.",
+            f"AWS does not accept the gateway's credentials. {SEE_LOG}",
         ),
         Symptom.SECRET_WRONG: Advice(
-            "The secret access key is not that of the access key, or something on the way changes "
-            "requests. Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY again, both of one key; "
-            "`aws sts get-caller-identity` tries them.",
-            f"AWS does not accept the gateway's credentials; {_OPERATOR}",
+            "The secret access key does not belong to the access key, or a proxy changes "
+            "requests. Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY again, and test them with "
+            "`aws sts get-caller-identity`.",
+            f"AWS does not accept the gateway's credentials. {SEE_LOG}",
         ),
         Symptom.CLOCK_OFF: Advice(
-            "The clock of this machine is {skew}, and AWS takes no signature that is more than 5 "
-            "minutes off. Set the clock and keep it set, as with `timedatectl set-ntp true`; "
-            "a container has its host's.",
-            f"The gateway's clock is wrong; {_OPERATOR}",
+            "The clock of this machine is {skew}, and AWS accepts at most 5 minutes. Synchronize "
+            "the clock, for example with `timedatectl set-ntp true`; a container uses the clock "
+            "of its host.",
+            f"The gateway's clock is wrong. {SEE_LOG}",
         ),
         Symptom.OTHER_REGION: Advice(
-            "The call is signed for another region than the one it reaches. Let `aws.region` be "
-            "that of `aws.endpoint_url`, or leave `endpoint_url` out.",
-            f"The gateway calls a wrong region; {_OPERATOR}",
+            "The call is signed for a different region than the one it reaches. Set `aws.region` "
+            "to the region of `aws.endpoint_url`, or remove `endpoint_url`.",
+            f"The gateway calls the wrong region. {SEE_LOG}",
         ),
         Symptom.REGION_OFF: Advice(
-            "The account has not enabled this region. Enable it in the account's settings, or "
+            "The region is not enabled in this account. Enable it in the account's settings, or "
             "change `aws.region`.",
-            f"The gateway calls a wrong region; {_OPERATOR}",
+            f"The gateway calls the wrong region. {SEE_LOG}",
         ),
         Symptom.UNSIGNED: Advice(
-            "The call has reached AWS without its signature, which a proxy on the way may have "
-            "removed. Let HTTPS_PROXY and NO_PROXY, or `aws.endpoint_url`, lead past it.",
-            f"The gateway's calls do not reach AWS as they are; {_OPERATOR}",
+            "The call reached AWS without its signature; a proxy may have removed it. Bypass the "
+            "proxy with HTTPS_PROXY, NO_PROXY or `aws.endpoint_url`.",
+            f"The gateway's calls are changed on their way to AWS. {SEE_LOG}",
         ),
         Symptom.ACCESS_DENIED: Advice(
-            "These credentials may not do this. Allow {action} on the endpoint, in an IAM policy "
-            "of whoever the credentials are (`aws sts get-caller-identity`); where AWS's message "
-            "speaks of an explicit deny or of a VPC endpoint policy, it is that which forbids it.",
-            f"The gateway may not use the endpoint; {_OPERATOR}",
+            "These credentials are not allowed to make this call. Allow {action} on the endpoint, "
+            "in an IAM policy of the user or role (`aws sts get-caller-identity` shows which). If "
+            "AWS's message mentions an explicit deny or a VPC endpoint policy, change that "
+            "instead.",
+            f"The gateway is not allowed to use the endpoint. {SEE_LOG}",
         ),
         Symptom.ENDPOINT_MISSING: Advice(
-            "There is no endpoint of this name in this region, for the account of these "
-            "credentials. Compare `endpoint_name` and `aws.region` with `aws sagemaker "
-            "list-endpoints`, and the account with `aws sts get-caller-identity`.",
-            f"The gateway's endpoint is not there; {_OPERATOR}",
+            "There is no endpoint with this name in this region and account. Compare "
+            "`endpoint_name` and `aws.region` with `aws sagemaker list-endpoints`, and the account "
+            "with `aws sts get-caller-identity`.",
+            f"The gateway's endpoint does not exist. {SEE_LOG}",
         ),
         Symptom.COMPONENT_NEEDED: Advice(
-            "The endpoint consists of inference components, and a call has to name one. Set the "
+            "The endpoint hosts inference components, and each call has to name one. Set the "
             "route's `inference_component_name`; `aws sagemaker list-inference-components` lists "
             "them.",
         ),
         Symptom.TARGET_MISSING: Advice(
-            "The endpoint has no {subject} of that name. Compare what the route and the message "
-            "name with `aws sagemaker describe-endpoint`.",
-            f"The gateway's endpoint has nothing of that name; {_OPERATOR}",
+            "The endpoint has no {subject} with that name. Compare the name in the route and in "
+            "the message with `aws sagemaker describe-endpoint`.",
+            f"The gateway's endpoint has no such variant or component. {SEE_LOG}",
         ),
         Symptom.HOST_UNKNOWN: Advice(
-            "The endpoint's host name can't be resolved. See that `aws.region` is one of "
-            "SageMaker's, that `aws.endpoint_url` is right where it is set, and that this machine "
-            "has DNS.",
+            "The endpoint's host name can't be resolved. Check `aws.region`, `aws.endpoint_url` if "
+            "it is set, and this machine's DNS.",
         ),
         Symptom.UNREACHABLE: Advice(
-            "No connection can be made. Where this machine has no way to the internet, it needs a "
-            "VPC endpoint for sagemaker.runtime whose security group lets it in on port 443; "
-            "behind a proxy, HTTPS_PROXY; with `aws.endpoint_url`, something that listens there.",
+            "No connection can be made. Without internet access, this machine needs a VPC "
+            "endpoint for sagemaker.runtime whose security group allows it on port 443. Behind a "
+            "proxy, set HTTPS_PROXY. If `aws.endpoint_url` is set, check that something listens "
+            "there.",
         ),
         Symptom.CERTIFICATE: Advice(
-            "TLS with the endpoint's host fails: its certificate is not trusted, or is another "
-            "host's. Where a proxy inspects TLS, let AWS_CA_BUNDLE name its certificates.",
+            "The TLS certificate of the endpoint's host is not trusted, or belongs to another "
+            "host. If a proxy inspects TLS, set AWS_CA_BUNDLE to the file with its certificates.",
         ),
         Symptom.THROTTLED: Advice(
-            "The platform turns calls away. The account's quota for the endpoint, or the "
-            "concurrency of a serverless one, is reached: raise it, or lower "
-            "`max_turns_in_flight`.",
+            "SageMaker throttles calls: the account's quota for the endpoint, or the concurrency "
+            "of a serverless endpoint, is used up. Raise it, or lower `max_turns_in_flight`.",
         ),
         Symptom.MODEL_LOADING: Advice(
-            "The container still loads its model, which takes minutes for a large one. Wait; "
-            "where it lasts, the container's log in CloudWatch says why.",
+            "The container is still loading its model, which takes minutes for a large one. If "
+            "this lasts, read the container's log in CloudWatch.",
         ),
         Symptom.TOO_SLOW: Advice(
-            "No reply within the time that SageMaker gives a container, 60 seconds. Let the route "
-            "stream (`format`), ask for shorter answers (`max_tokens` in `request`), or have an "
+            "There was no reply within the time that SageMaker gives a container, 60 seconds. "
+            "Stream replies (`format`), limit their length (`max_tokens` in `request`), or use an "
             'asynchronous endpoint (`mode = "async"`).',
         ),
         Symptom.NO_REPLY: Advice(
-            "The asynchronous endpoint has taken the message, and its reply was not found in time. "
-            "See that an instance is there, and that the gateway may read the endpoint's output "
-            "and failure paths: s3:GetObject, and s3:ListBucket, without which S3 calls forbidden "
-            "what is not there yet.",
+            "The asynchronous endpoint took the message, and its reply was not found in time. "
+            "Check that the endpoint has an instance, and that the gateway is allowed to read the "
+            "output and failure paths: s3:GetObject, and s3:ListBucket, without which S3 answers "
+            "403 for an object that does not exist yet.",
         ),
         Symptom.INPUT_REFUSED: Advice(
-            "S3 does not take the message. Allow s3:PutObject below the route's `input_location`, "
-            "and see that the bucket is there.",
+            "S3 refuses to store the message. Allow s3:PutObject below the route's "
+            "`input_location`, and check that the bucket exists.",
         ),
         Symptom.CONTAINER_ERROR: Advice(
-            "The container has answered with an error. Where that is 400 or 422, see that the "
-            "route's `format`, or `request` and `content_type`, are what the model takes; the "
-            "container's log in CloudWatch says more, and `session-gateway check --live` shows its "
-            "answer to a message of your own.",
+            "The container answered with an error. If the status is 400 or 422, check that the "
+            "route's `format`, or `request` and `content_type`, match what the model expects. The "
+            "container's log in CloudWatch says more, and `session-gateway check --live "
+            "--message` shows the answer to a message of yours.",
         ),
         Symptom.SESSIONS_OFF: Advice(
-            "Stateful sessions are not switched on in the container. Set "
+            "Stateful sessions are switched off in the container. Set "
             "SAGEMAKER_ENABLE_STATEFUL_SESSIONS=true in the environment of the SageMaker model and "
-            'deploy it again; or give the route session = "stateless", where it needs none.',
-            f"The endpoint opened no session; {_OPERATOR}",
+            'deploy it again; or set session = "stateless" for the route, if it needs no sessions.',
+            f"The endpoint opened no session. {SEE_LOG}",
         ),
         Symptom.OPEN_REFUSED: Advice(
-            "The container refuses to open a session. Either its sessions are not switched on "
-            "(SAGEMAKER_ENABLE_STATEFUL_SESSIONS=true in its environment, with AWS's container "
-            "standards), or it opens them in another way than the route's `session` says, or it "
-            "fails: its log in CloudWatch says why.",
-            f"The endpoint opened no session; {_OPERATOR}",
+            "The container refused to open a session. Either sessions are switched off in it "
+            "(containers on AWS's container standards need "
+            "SAGEMAKER_ENABLE_STATEFUL_SESSIONS=true), or it opens sessions in a different way "
+            "than the route's `session` says, or it fails: read its log in CloudWatch.",
+            f"The endpoint opened no session. {SEE_LOG}",
         ),
         Symptom.OPENED_NONE: Advice(
-            "The container was asked to open a session, and has answered without one, as a "
-            "stateless one does. Either its sessions are not switched on "
-            "(SAGEMAKER_ENABLE_STATEFUL_SESSIONS=true in its environment, with AWS's container "
-            "standards), or it opens them in another way than the route's `session` says.",
+            "The container answered the request to open a session without opening one, as a "
+            "stateless container does. Either sessions are switched off in it (containers on "
+            "AWS's container standards need SAGEMAKER_ENABLE_STATEFUL_SESSIONS=true), or it opens "
+            "sessions in a different way than the route's `session` says.",
         ),
         Symptom.SESSION_MALFORMED: Advice(
-            "The container names its session in no way that can be understood: NewSessionId is "
-            "letters, digits and hyphens, up to 256 of them, and then `; Expires=` with a time. "
-            "Mend its X-Amzn-SageMaker-New-Session-Id header.",
+            "The session id that the container returned can't be parsed. The header "
+            "X-Amzn-SageMaker-New-Session-Id has to hold up to 256 letters, digits and hyphens, "
+            "optionally followed by `; Expires=` and a time.",
         ),
         Symptom.SESSION_LOST: Advice(
-            "The container does not know the session any more: its instance was replaced, it has "
-            "ended the session itself, or the route's `session` is not the container's way. "
-            '`on_lost = "replay"` lets conversations go on in a new one.',
+            "The container no longer knows the session: its instance was replaced, or it ended "
+            "the session itself, or the route's `session` does not fit the container. With "
+            '`on_lost = "replay"` conversations continue in a new session.',
         ),
         Symptom.FORGETS: Advice(
-            "The container keeps the session, but not what is said in it: it has answered as in a "
-            "new one. Let the gateway keep the conversation: a `format` for language models, or a "
-            "`request` with $messages or $transcript in it.",
+            "The container keeps the session, but not the conversation: it answered as in a new "
+            "session. Let the gateway keep the conversation: set a `format` for language models, "
+            "or a `request` that contains $messages or $transcript.",
         ),
         Symptom.NOT_STREAMED: Advice(
-            "The reply has come in one piece, though the route asks for a stream. Let the route's "
-            "`request` ask the model for one ($stream), and `stream` be the way in which it "
-            "writes; or set `stream` to off.",
+            "The reply came in one piece, although the route asks for a stream. Make the route's "
+            "`request` ask the model for one ($stream), and set `stream` to the way in which the "
+            'model writes it; or set `stream = "off"`.',
         ),
         Symptom.OTHER_FORMAT: Advice(
-            "The route's `text` is not in what the model gives, so clients get its replies as "
-            "they are. Let `format`, or `text`, be that of the model.",
+            "The route's `text` finds nothing in the model's replies, so clients get the replies "
+            "unchanged. Set `format`, or `text`, to what the model returns.",
         ),
         Symptom.SHORT_SESSION: Advice(
-            "The session expires in {seconds} s, and `expiry_margin_seconds` takes {margin} s off. "
-            "Let the container keep sessions for longer (SAGEMAKER_SESSIONS_EXPIRATION, in "
-            "seconds), and see that its clock and this machine's are right.",
+            "The session expires in {seconds} s, and the gateway stops using it {margin} s before "
+            "that (`expiry_margin_seconds`). Make sessions in the container last longer "
+            "(SAGEMAKER_SESSIONS_EXPIRATION, in seconds), and check the clocks of the container "
+            "and of this machine.",
         ),
         Symptom.NOT_CLOSED: Advice(
-            "Whether the container has closed the session is not known, since it has not said so "
-            "(ClosedSessionId). Sessions may hold memory there until they expire.",
+            "The container did not confirm that it closed the session (ClosedSessionId). Sessions "
+            "that stay open may hold memory there until they expire.",
         ),
     }
 )
-"""All of them."""
+"""By symptom."""
 
 _BY_CODE: Mapping[object, Symptom] = MappingProxyType(
     {
@@ -284,10 +287,10 @@ _BY_ERROR: Mapping[ErrorCode, Symptom] = MappingProxyType(
     {ErrorCode.SESSION_LOST: Symptom.SESSION_LOST, ErrorCode.THROTTLED: Symptom.THROTTLED}
 )
 _NO_NAME = frozenset({"gaierror", "ClientConnectorDNSError"})
-"""What is raised where a host has no address."""
+"""What is raised when a host name can't be resolved."""
 
 SESSIONS_OFF = "sessions"
-"""The subject of a container's error which says that it keeps none."""
+"""The subject of a container's error which says that its sessions are switched off."""
 
 _ACTION = re.compile(r"not authorized to perform: (\w+:\w+)")
 _ACTIONS = "sagemaker:InvokeEndpoint and sagemaker:InvokeEndpointWithResponseStream"
@@ -295,22 +298,21 @@ _MOMENT = re.compile(r"\d{8}T\d{6}Z")
 
 
 def hint_of(symptom: Symptom, **values: object) -> str:
-    """What it means and what to do.
+    """What a symptom means and what to do.
 
     Args:
-        symptom: What it is.
-        values: For what the text leaves open.
+        symptom: Which one.
+        values: For the placeholders in its hint.
     """
     return ADVICE[symptom].hint.format(**values)
 
 
 def explained(failure: Failure, symptom: Symptom | None = None) -> Failure:
-    """A failure whose facts say what it is a symptom of, and what to do; the same where nobody
-    knows.
+    """The failure with its symptom and a hint among its facts; unchanged if it fits no symptom.
 
     Args:
         failure: With its facts.
-        symptom: What it is, where that is known.
+        symptom: Its symptom, if that is known already.
     """
     facts = failure.facts
     symptom = symptom or _symptom(failure)
@@ -351,7 +353,7 @@ def _symptom(failure: Failure) -> Symptom | None:
 
 
 def _of_another_service(operation: object, code: object) -> Symptom:
-    """What it is where the call was not the platform's: S3's, or that of who gives credentials."""
+    """The symptom of a failed call to another service: S3, or one that gives credentials."""
     if operation == "PutObject":
         return Symptom.INPUT_REFUSED
     expired = _BY_CODE.get(code) is Symptom.CREDENTIALS_EXPIRED
@@ -382,8 +384,8 @@ def _of_validation(facts: Mapping[str, object], message: str) -> Symptom | None:
 
 
 def _skew(message: str) -> str:
-    """How far this machine's clock is off, as AWS's message has both times: that of the signature
-    first, its own last.
+    """How far this machine's clock is off: AWS's message has the signature's time first, and its
+    own last.
     """
     moments = _MOMENT.findall(message)
     try:

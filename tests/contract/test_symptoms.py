@@ -21,7 +21,7 @@ from gateway.local.stateful import Dialect
 from gateway.protocol.options import CallOptions
 from gateway.sagemaker.model import SageMakerModel
 from gateway.sagemaker.profiles import PROFILES
-from gateway.sagemaker.symptoms import Symptom
+from gateway.sagemaker.symptoms import SEE_LOG, Symptom
 from gateway.sagemaker.transport import Transport
 from gateway.session.ports import ModelError
 from tests.contract.test_sagemaker import ASK, runtime
@@ -63,10 +63,10 @@ async def test_credentials(monkeypatch: pytest.MonkeyPatch) -> None:
             async with runtime(url) as client:
                 failure = await failing_open(client)
         shows(failure, Symptom.NO_CREDENTIALS, "Run `aws configure`")
-        assert failure.message.startswith("The gateway has no AWS credentials; its operator")
+        assert failure.message == f"The gateway has no AWS credentials. {SEE_LOG}"
         monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
         async with runtime(url) as client:
-            shows(await failing_open(client), Symptom.SECRET_WRONG, "both of one key")
+            shows(await failing_open(client), Symptom.SECRET_WRONG, "does not belong")
         monkeypatch.setenv("AWS_ACCESS_KEY_ID", "another")
         async with runtime(url) as client:
             shows(await failing_open(client), Symptom.KEY_UNKNOWN, "`aws sts get-caller-identity`")
@@ -74,14 +74,14 @@ async def test_credentials(monkeypatch: pytest.MonkeyPatch) -> None:
 
 async def test_another_region() -> None:
     async with platform() as (_, url), runtime(url, region="eu-west-1") as client:
-        shows(await failing_open(client), Symptom.OTHER_REGION, "that of `aws.endpoint_url`")
+        shows(await failing_open(client), Symptom.OTHER_REGION, "the region of `aws.endpoint_url`")
 
 
 @pytest.mark.parametrize(("ahead", "where"), [(3600, "behind"), (-3600, "ahead of")])
 async def test_a_clock_that_is_wrong(ahead: int, where: str) -> None:
     async with platform(clock_seconds=ahead) as (_, url), runtime(url) as client:
         failure = await failing_open(client)
-    shows(failure, Symptom.CLOCK_OFF, f" s {where} AWS's, ")
+    shows(failure, Symptom.CLOCK_OFF, f" s {where} AWS's, and")
     (seconds,) = re.findall(r"is (\d+) s ", str(failure.facts["hint"]))
     assert abs(int(seconds) - 3600) <= 20 * UNIT
 

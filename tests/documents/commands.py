@@ -1,6 +1,8 @@
 """``docs/commands.md``, from the commands themselves."""
 
 import inspect
+import re
+import textwrap
 from collections.abc import Iterator
 
 import click
@@ -11,15 +13,15 @@ from tests.documents.tables import table
 HEAD = """\
 # Commands
 
-`session-gateway COMMAND --help` says the same. Exit codes: 0 for success, 1 for failure, 2 for
-wrong use or a wrong configuration, 130 where Ctrl-C has ended it.
+`session-gateway COMMAND --help` prints the same. Exit codes: 0 success, 1 failure, 2 wrong usage or
+configuration, 130 interrupted by Ctrl-C.
 """
 
 
 def commands(
     group: click.Group, context: click.Context
 ) -> Iterator[tuple[click.Command, click.Context]]:
-    """All that do something, in the order of their names."""
+    """All commands that are not groups, by name."""
     for name in group.list_commands(context):
         command = group.get_command(context, name)
         assert command is not None
@@ -31,7 +33,7 @@ def commands(
 
 
 def options(command: click.Command, context: click.Context) -> Iterator[tuple[str, str, str, str]]:
-    """What an option is called, takes, is without, and means."""
+    """For each option its names, what it takes, its default and its meaning."""
     for option in command.get_params(context):
         if not isinstance(option, click.Option) or option.hidden or "--help" in option.opts:
             continue
@@ -44,7 +46,7 @@ def options(command: click.Command, context: click.Context) -> Iterator[tuple[st
             takes = option.make_metavar(context).lower()
         value = option.get_default(context)
         default = f"`{value}`" if option.show_default and value is not None else ""
-        default = "needed" if option.required else default
+        default = "required" if option.required else default
         yield names, takes, default, option.help or ""
 
 
@@ -53,7 +55,11 @@ def written(_document: str) -> str:
     parts = [HEAD]
     for command, context in commands(main, click.Context(main, info_name="session-gateway")):
         usage = " ".join([context.command_path, *command.collect_usage_pieces(context)])
-        about = inspect.cleandoc(command.help or "")
+        about = re.sub(
+            r"\x08\n((?: .*\n?)+)",
+            lambda part: f"```text\n{textwrap.dedent(part[1]).rstrip()}\n```\n",
+            inspect.cleandoc(command.help or ""),
+        ).rstrip()
         parts.append(f"\n## `{context.command_path}`\n\n```text\n{usage}\n```\n\n{about}\n")
         rows = list(options(command, context))
         if rows:

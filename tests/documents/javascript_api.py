@@ -19,7 +19,7 @@ HEAD = """\
 # JavaScript
 
 `static/client.js`, for browsers and for Node from version 20 on. It needs no build step; types are
-in its comments, which TypeScript reads. The [README](../README.md#speak-to-it) has an example and
+in its comments, which TypeScript reads. The [README](../README.md#clients) has an example and
 says where to take it from. What is not on this page may change with any release.
 """
 

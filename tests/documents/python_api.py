@@ -22,7 +22,7 @@ release.
 CLIENT = """
 ## `gateway.client`
 
-A session with a model, over connections that come and go. The [README](../README.md#speak-to-it)
+A session with a model, over connections that come and go. The [README](../README.md#clients)
 has an example.
 """
 SERVER = """

@@ -22,7 +22,7 @@ from tests.documents.snippets import configuration
 ENDPOINTS = Document("docs/endpoints.md")
 COMMON, *EXAMPLES = [block for block in ENDPOINTS.all if block.kind == "python"]
 NAMES = [re.findall(r'deploy\(\n    "(\w+)"', block.text)[0] for block in EXAMPLES]
-TUTORIAL = Document("docs/tutorial.md").block("python", "At AWS")
+TUTORIAL = Document("docs/tutorial.md").block("python", "Deploy to AWS")
 
 Calls = dict[str, dict[str, Any]]
 

@@ -18,6 +18,7 @@ BLOCKS = [(name, block) for name in DOCUMENTS for block in Document(name).all]
 
 SHOWN: Mapping[tuple[str, str], str] = MappingProxyType(
     {
+        ("README.md", "How it works"): "a drawing",
         ("docs/tutorial.md", "*"): "what commands print: tests/integration/test_tutorial.py",
         ("docs/troubleshooting.md", "*"): "what the gateway says, which its own test looks for",
         ("docs/retries.md", "A turn is not a request"): "what a person and a model say",

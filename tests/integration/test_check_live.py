@@ -125,7 +125,8 @@ async def test_the_documents_example_is_what_is_printed() -> None:
     report = Report(Console(file=file, highlight=False, width=200), " in us-east-1")
     async with serving() as platform:
         await platform.tried("forgets", audience=report, format="openai-chat", history="model")
-    (example,) = re.findall(r"AWS charges\.\n(.*?)session-gateway: something", DOCUMENT, re.DOTALL)
+    pattern = r"AWS charges for them\.\n(.*?)session-gateway: check failed"
+    (example,) = re.findall(pattern, DOCUMENT, re.DOTALL)
     printed = file.getvalue().replace("forgets", "my-endpoint", 1).splitlines()
     for shown, line in zip(example.splitlines(), printed, strict=True):
         beginning = re.escape(re.sub(r"\d+", "0", shown)).removesuffix("…")
@@ -139,7 +140,7 @@ async def test_containers_without_sessions() -> None:
         assert (trial.ok, found(trial)) == (False, {"session": "opened_none"})
         trial = await platform.tried("stateless", session="first-message", format="plain")
         assert found(trial) == {"message": "ok", "session": "opened_none"}
-        assert "silently stateless" in trial.steps[-1].text
+        assert "opened no session" in trial.steps[-1].text
         trial = await platform.tried("stateful", session="torchserve", **TURN)
         assert found(trial) == {"session": "opened_none"}
         trial = await platform.tried("stateless", session="stateless", format="plain")
@@ -264,7 +265,7 @@ def test_the_command(
     result = check("--live", "--route", "chat")
     assert result.exit_code == 0, result.output
     assert result.stderr.endswith(
-        "Invoking the models: each route gets a session and a few short messages. AWS charges.\n"
+        "Invoking the models: each route gets a session and a few short messages.\n"
     )
     lines = result.stdout.splitlines()
     url = shared_platform.url
@@ -274,7 +275,7 @@ def test_the_command(
     result = check("--live")
     assert result.exit_code == 1
     assert "hint: There is no endpoint of this name in this region" in result.stdout
-    assert result.stderr.endswith("session-gateway: something fails on missing\n")
+    assert result.stderr.endswith("session-gateway: check failed on route missing\n")
     result = check("--live", "--json", "--route", "data", "--message", '{"text": "hi"}')
     assert result.exit_code == 0
     told = json.loads(result.stdout)
@@ -288,11 +289,11 @@ def test_the_command(
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["--message", "hi"], "--message goes with --live."),
-        (["--route", "chat"], "--route goes with --live."),
-        (["--live", "--offline"], "--offline does not go with --live."),
-        (["--live", "--route", "x"], "--route: no route is called x; there are chat, data, missi"),
-        (["--live", "--message", "{"], "--message: route data takes JSON, and this is none: {"),
+        (["--message", "hi"], "--message needs --live."),
+        (["--route", "chat"], "--route needs --live."),
+        (["--live", "--offline"], "--offline can't be combined with --live."),
+        (["--live", "--route", "x"], "--route: there is no route x; the routes are chat, "),
+        (["--live", "--message", "{"], "--message: route data takes only JSON, and "),
         (["--live", "--message", "@none"], "--message: No such file or directory: none"),
     ],
 )

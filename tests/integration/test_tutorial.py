@@ -21,10 +21,10 @@ CONTAINERS = Document("docs/containers.md")
 
 (CODE,) = TUTORIAL.blocks("python", "The container")
 CONTAINER, OPENING = (text.strip() for text in TUTORIAL.blocks("sh", "The container"))
-PLATFORM = TUTORIAL.block("sh", "SageMaker on your machine").strip()
+PLATFORM = TUTORIAL.block("sh", "A local SageMaker").strip()
 CONFIG = TUTORIAL.block("toml", "The gateway")
 KEYS, CHECK, GATEWAY = TUTORIAL.block("sh", "The gateway").splitlines()
-CHAT, ASK = (text.strip() for text in TUTORIAL.blocks("sh", "Talk to it"))
+CHAT, ASK = (text.strip() for text in TUTORIAL.blocks("sh", "Chat"))
 SECOND, BOTH, STATE, LOSE = (text.strip() for text in TUTORIAL.blocks("sh", "Lose an instance"))
 
 
@@ -87,7 +87,7 @@ def shell(folder: Path, line: str) -> list[str]:
     return ["sh", "-c", f"{KEYS}; {settings} exec env {line}"]
 
 
-SHOWN = TUTORIAL.block("text", "Talk to it").splitlines()
+SHOWN = TUTORIAL.block("text", "Chat").splitlines()
 ASKED = [line.removeprefix("you> ") for line in SHOWN if line.startswith("you> ")]
 ANSWERS = [line for line in SHOWN if not line.startswith("you> ")]
 
@@ -122,10 +122,10 @@ async def test_from_nothing_to_the_loss_of_an_instance(stack: ExitStack, tmp_pat
     other = house.start(second)
     both = BOTH.replace("http://127.0.0.1:8081", house.container.url)
     house.platform = house.start(f"{both.replace('http://127.0.0.1:8082', other.url)} --port 0")
-    replaying = CONFIG.partition("[routes.chat]")[0] + TUTORIAL.block("toml", "Lose an instance")
+    replaying = TUTORIAL.block("toml", "Lose an instance")
     house.gateway = house.serve(replaying)
     script = (
-        TUTORIAL.blocks("python", "Talk to it")[0]
+        TUTORIAL.blocks("python", "Chat")[0]
         .replace("ws://127.0.0.1:8080", house.gateway.websocket)
         .replace("print(reply.text)", "print(reply.text, flush=True)")
     )

@@ -139,14 +139,14 @@ def test_it_is_what_the_api_has() -> None:
 @pytest.mark.parametrize(
     ("more", "says"),
     [
-        ("", "routes.slow.mode: a turn that waits for its reply when the gateway stops"),
+        ("", "routes.slow.mode: turns that wait for a reply when the gateway stops"),
         (
             '[store]\nkind = "valkey"\nurl = "valkey://127.0.0.1:1"',
             None,
         ),
         (
             'notification_queue_url = "https://sqs.eu-west-1.amazonaws.com/1/q"',
-            "routes.slow.notification_queue_url: the queue is in eu-west-1 and the gateway calls",
+            "routes.slow.notification_queue_url: the queue is in eu-west-1, but the gateway calls",
         ),
         (
             'notification_queue_url = "https://sqs.us-east-1.amazonaws.com/1/q"',
@@ -159,7 +159,7 @@ def test_check_speaks_of_it(tmp_path: Path, more: str, says: str | None) -> None
     file.write_text(f"{ROUTE}{more}\n")
     result = CliRunner().invoke(main, ["check", "--offline", "--config", str(file)])
     assert result.exit_code == 0, result.output
-    assert "route slow (default): endpoint e, asynchronous, the conversation" in result.output
+    assert "route slow (default): endpoint e, asynchronous, conversation" in result.output
     warnings = [line for line in result.stderr.splitlines() if "warning" in line]
     if says is None:
         assert not warnings

@@ -215,7 +215,7 @@ def test_check_says_what_is_wrong_and_what_is_needed() -> None:
 def test_check_without_a_configuration_says_what_to_write() -> None:
     result = invoke("check")
     assert result.exit_code == 2
-    assert "Write gateway.toml, for example" in result.output
+    assert "to write gateway.toml step by step" in result.output
 
 
 HS256 = """[auth.jwt]
@@ -280,7 +280,7 @@ def test_check_warns_of_a_key_for_a_route_that_there_is_none_of() -> None:
     result = invoke("check", "--offline")
     assert result.exit_code == 0
     assert result.output.startswith(
-        "gateway.toml:2: warning: auth.keys.file: [ada] may use games, and there is no such route\n"
+        "gateway.toml:2: warning: auth.keys.file: [ada] may use route games, which does not exist\n"
     )
 
 
@@ -299,7 +299,7 @@ def test_check_asks_for_the_keys_of_an_address() -> None:
         file.write_text(config.format(port, "others.json"))
         result = invoke("check")
         server.shutdown()
-    warning = "gateway.toml:4: warning: auth.jwt.jwks_url: no keys can be fetched"
+    warning = "gateway.toml:4: warning: auth.jwt.jwks_url: keys can't be fetched"
     assert result.output.startswith(f"{warning} (answered with status 404); until they can, ")
     assert result.exit_code == 0
     assert invoke("check").output.startswith(f"{warning} (ClientConnectorError); ")
@@ -317,8 +317,9 @@ def test_check_says_what_it_amounts_to() -> None:
     result = invoke("check", "--config", "other.toml")
     assert result.exit_code == 0
     assert result.output == (
-        "route chat (default): endpoint e, opened on_connect, the conversation kept by the model\n"
-        "clients: anybody on this machine, and whoever a proxy on it lets in (no [auth])\n"
+        "route chat (default): endpoint e, session opened on connect, "
+        "conversation kept by the model\n"
+        "clients: anyone on this machine, and anyone that a proxy on it lets through (no [auth])\n"
         "ok\n"
     )
 
@@ -334,7 +335,7 @@ def test_check_says_who_may_come_in() -> None:
     ):
         Path("gateway.toml").write_text(auth + ROUTE)
         result = invoke("check", "--offline")
-        assert result.output.endswith(f"\nclients: whoever has {who}\nok\n")
+        assert result.output.endswith(f"\nclients: anyone with {who}\nok\n")
 
 
 def test_check_warns_of_a_file_without_keys() -> None:
@@ -343,8 +344,8 @@ def test_check_warns_of_a_file_without_keys() -> None:
     result = invoke("check", "--offline")
     assert result.exit_code == 0
     assert result.stderr == (
-        "gateway.toml:2: warning: auth.keys.file: has no keys, so nobody comes in with one; "
-        '`session-gateway key add` adds them\n    file = "file"\n'
+        "gateway.toml:2: warning: auth.keys.file: contains no keys, so nobody can connect; "
+        'add one with `session-gateway key add`\n    file = "file"\n'
     )
 
 
@@ -353,7 +354,7 @@ def test_check_looks_for_credentials() -> None:
     Path("gateway.toml").write_text(ROUTE)
     result = invoke("check")
     assert result.exit_code == 2
-    assert result.output.startswith("no AWS credentials were found; looked at AWS_ACCESS_KEY_ID, ")
+    assert result.output.startswith("no AWS credentials were found in AWS_ACCESS_KEY_ID, ")
     assert invoke("check", "--offline").exit_code == 0
 
 
@@ -366,7 +367,7 @@ def test_check_says_in_one_line_why_there_are_no_credentials() -> None:
         )
     assert done.returncode == 2
     assert done.stderr == (
-        "AWS credentials can't be had: No such file or directory: /nonexistent\n"
+        "AWS credentials can't be loaded: No such file or directory: /nonexistent\n"
     )
 
 
@@ -379,16 +380,24 @@ def test_what_is_wrong_in_the_environment_is_not_said_of_the_file(
     for arguments in (["check"], ["serve", "--port", "0"]):
         result = invoke(*arguments)
         assert result.exit_code == 2
-        assert result.output.startswith("AWS_PROFILE: no profile has this name in /dev/null")
+        assert result.output.startswith(
+            "AWS_PROFILE: there is no profile with this name in /dev/null"
+        )
 
 
 @pytest.mark.usefixtures("keys")
 @pytest.mark.parametrize(
     ("aws", "says"),
     [
-        ('region = "us-est-1"', "gateway.toml:2: aws.region: us-est-1 is no region that botocore"),
+        (
+            'region = "us-est-1"',
+            "gateway.toml:2: aws.region: us-est-1 is not a region that botocore",
+        ),
         ("", "gateway.toml:1: aws.region: no region is set"),
-        ('profile = "x"', "gateway.toml:2: aws.profile: no profile has this name in /dev/null"),
+        (
+            'profile = "x"',
+            "gateway.toml:2: aws.profile: there is no profile with this name in /dev/null",
+        ),
     ],
 )
 def test_check_finds_what_can_not_work(aws: str, says: str) -> None:
@@ -427,7 +436,7 @@ def test_check_warns_of_a_history_of_json(text: str, warns: bool) -> None:
     Path("gateway.toml").write_text(f'{ROUTE}request = {{ all = "$messages" }}\n{text}\n')
     result = invoke("check")
     assert result.exit_code == 0
-    says = "gateway.toml:5: warning: routes.chat.request: the conversation is kept with"
+    says = "gateway.toml:5: warning: routes.chat.request: the gateway keeps the conversation with"
     assert result.stderr.startswith(says) is warns
     assert bool(result.stderr) is warns
 
@@ -439,9 +448,9 @@ def test_check_warns_where_any_name_of_a_proxy_is_the_gateways_own() -> None:
     result = invoke("check")
     assert result.exit_code == 0
     assert result.stderr == (
-        "gateway.toml:2: warning: server.trusted_proxies: without public_url, a page at any name "
-        "that the proxy answers to may connect, and so may one whose name somebody has pointed at "
-        'it; set public_url, such as "https://chat.example.com"\n'
+        "gateway.toml:2: warning: server.trusted_proxies: without public_url, pages of every "
+        "host name that leads to the proxy may connect, including names that others have pointed "
+        'at it; set public_url, such as "https://chat.example.com"\n'
         '    trusted_proxies = ["127.0.0.1"]\n'
     )
     Path("gateway.toml").write_text(f'{server}public_url = "https://chat.example.com"\n{ROUTE}')
@@ -476,7 +485,9 @@ def test_check_warns_of_a_chat_that_forgets(history: str, warns: bool) -> None:
     Path("gateway.toml").write_text(f"{ROUTE}{chat}{history}\n")
     result = invoke("check")
     assert result.exit_code == 0
-    says = "gateway.toml:6: warning: routes.chat.request: has neither $messages nor $transcript"
+    says = (
+        "gateway.toml:6: warning: routes.chat.request: contains neither $messages nor $transcript"
+    )
     assert result.stderr.startswith(says) is warns
     assert bool(result.stderr) is warns
 
@@ -500,7 +511,7 @@ def test_a_port_in_use(command: str) -> None:
         result = invoke(command, "--port", port)
     assert result.exit_code == 1
     assert f"can't listen on 127.0.0.1, port {port}: Address already in use. " in result.output
-    assert "choose another with --port; 0 takes any free" in result.output
+    assert "choose another with --port (0: any free)" in result.output
     assert "Loading" not in result.output
     assert "Traceback" not in result.output
 
@@ -521,8 +532,8 @@ CONTAINER = "--container=http://127.0.0.1:1"
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["--lose", "i-9"], "no instance is called i-9; there are i-1, i-2."),
-        ([CONTAINER, "--lose", "i-2"], "no instance is called i-2; there are i-1."),
+        (["--lose", "i-9"], "there is no instance i-9; the instances are i-1, i-2."),
+        ([CONTAINER, "--lose", "i-2"], "there is no instance i-2; the instances are i-1."),
         (["--container", "127.0.0.1:80"], "got 127.0.0.1:80; did you mean http://127.0.0.1:80?"),
         (["--container", "localhost"], "expected an address such as http://127.0.0.1:8080"),
         (["--container", "http://"], "expected an address such as"),
@@ -533,21 +544,21 @@ CONTAINER = "--container=http://127.0.0.1:1"
         (["--region", ""], "expected 1 to 63 letters, digits and hyphens"),
         (["--access-key", "a/b"], "without spaces, commas and slashes"),
         (["--secret-key", "a b"], "expected printable characters, without spaces."),
-        (["--session-seconds", "nan"], "'nan' is no time"),
+        (["--session-seconds", "nan"], "'nan' is not a number of seconds"),
         (["--session-seconds", "0"], "is not in the range 0<x<=86400"),
         (["--delay", "-1"], "is not in the range 0<=x<=86400"),
         (["--delay-parts", "inf"], "is not in the range 0<=x<=86400"),
         (["--max-sessions", "0"], "is not in the range 1<=x<=1000000"),
         (["--fail", "ModelError", "--fail-times", "-1"], "is not in the range 1<=x<=1000000"),
         (["--model-file", "/"], "is a directory"),
-        ([CONTAINER, "--instances", "2"], "--instances does not go with --container."),
-        ([CONTAINER, "--model", "builtin"], "--model does not go with --container."),
-        ([CONTAINER, "--dialect", "torchserve"], "--dialect goes with the built-in model."),
-        (["--model", "language", "--expires", "naive"], "--expires goes with the built-in model."),
-        (["--model-file", __file__], "--model-file goes with --model language."),
-        (["--fail-times", "2"], "--fail-times goes with --fail or --break-after-parts."),
-        (["--break-mode", "cut"], "--break-mode goes with --break-after-parts."),
-        (["--part-seed", "1"], "--part-seed goes with --part-bytes."),
+        ([CONTAINER, "--instances", "2"], "--instances can't be combined with --container."),
+        ([CONTAINER, "--model", "builtin"], "--model can't be combined with --container."),
+        ([CONTAINER, "--dialect", "torchserve"], "--dialect needs the built-in model."),
+        (["--model", "language", "--expires", "naive"], "--expires needs the built-in model."),
+        (["--model-file", __file__], "--model-file needs --model language."),
+        (["--fail-times", "2"], "--fail-times needs --fail or --break-after-parts."),
+        (["--break-mode", "cut"], "--break-mode needs --break-after-parts."),
+        (["--part-seed", "1"], "--part-seed needs --part-bytes."),
     ],
 )
 def test_wrong_options_of_local(arguments: list[str], says: str) -> None:
@@ -569,5 +580,5 @@ def test_no_region() -> None:
     Path("gateway.toml").write_text('[routes.chat]\nendpoint_name = "e"\n')
     result = invoke("serve", "--port", "0")
     assert result.exit_code == 2
-    assert 'give one, such as region = "us-east-1", or set AWS_DEFAULT_REGION' in result.output
+    assert 'set one, such as region = "us-east-1", or set AWS_DEFAULT_REGION' in result.output
     assert "Traceback" not in result.output

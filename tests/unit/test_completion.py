@@ -73,7 +73,7 @@ def test_the_script_is_printed(shell: str) -> None:
 def test_a_shell_that_is_not_known() -> None:
     result = CliRunner(env={"SHELL": "/bin/dash"}).invoke(main, ["completion"])
     assert result.exit_code == 2
-    assert "Name the shell: bash, zsh, fish." in result.stderr
+    assert "Which shell? One of bash, zsh, fish." in result.stderr
 
 
 def test_bash_itself() -> None:

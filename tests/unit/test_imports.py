@@ -138,7 +138,7 @@ ALLOWED = {
         "upstream",
     },
     "embedding": {"app", "config", "logconfig"},
-    "live": {"config", "errors", "protocol", "sagemaker", "session", "upstream"},
+    "live": {"addresses", "config", "errors", "protocol", "sagemaker", "session", "upstream"},
     "serving": {
         "app",
         "budget",

@@ -83,19 +83,19 @@ def test_kinds_are_the_same_everywhere() -> None:
 
 def test_it_asks_for_what_is_not_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_DEFAULT_REGION", "eu-central-1")
-    result = init(typed="ollama\nvllm\nmy endpoint\nmy-endpoint\nus-est-1\n\n")
+    result = init(typed="ollama\nvLLM\nmy endpoint\nmy-endpoint\nus-est-1\n\n")
     assert result.exit_code == 0, result.output
     for says in (
-        "torchserve  TorchServe, as in AWS's stateful sample",
-        "Error: ollama is none of vllm, lmi, ",
+        "torchserve  TorchServe, like AWS's stateful sample",
+        "Error: ollama is not one of vllm, lmi, ",
         "Error: expected 1 to 63 letters, digits and hyphens",
         "Region [eu-central-1]:",
         "did you mean us-east-1 or us-west-1?",
     ):
         assert says in result.stderr
     assert result.stdout.endswith(
-        "gateway.toml is written. Next:\n"
-        "  session-gateway check --live   # is all of it there? It invokes the model\n"
+        "Wrote gateway.toml. Next:\n"
+        "  session-gateway check --live   # test it; this invokes the model\n"
         "  session-gateway serve          # then open http://127.0.0.1:8080\n"
     )
     assert Settings.load("gateway.toml").aws.region == "eu-central-1"
@@ -110,29 +110,29 @@ def test_defaults_come_from_the_profile(tmp_path: Path, monkeypatch: pytest.Monk
     aws = Settings.load("gateway.toml").aws
     assert (aws.region, aws.profile) == ("eu-north-1", "work")
     result = init("--container", "lmi", "--endpoint", "e", "--profile", "none", "--force")
-    assert "--region is needed where nobody can be asked" in result.stderr, "and has no default"
+    assert "--region is required" in result.stderr, "and has no default"
 
 
 def test_the_next_commands_are_those_of_this_file() -> None:
     result = init("--container", "local", "--output", "my gateway.toml")
     keys = f"AWS_ACCESS_KEY_ID={server.ACCESS_KEY} AWS_SECRET_ACCESS_KEY={server.SECRET_KEY}"
     assert result.stdout == (
-        "my gateway.toml is written. Next:\n"
-        "  session-gateway local\n"
-        f"  {keys} session-gateway serve --config 'my gateway.toml'\n"
-        "each in a terminal of its own. Then open http://127.0.0.1:8080\n"
+        "Wrote my gateway.toml. Next:\n"
+        "  session-gateway local    # in one terminal\n"
+        f"  {keys} session-gateway serve --config 'my gateway.toml'    # in another\n"
+        "Then open http://127.0.0.1:8080\n"
     )
     result = init("--container", "local", "--endpoint", "e", "--region", "eu-west-1")
-    assert "  session-gateway local --endpoint e --region eu-west-1\n" in result.stdout
+    assert "  session-gateway local --endpoint e --region eu-west-1 " in result.stdout
     result = init("--container", "local", "--endpoint", ARN, "--force")
-    assert "  session-gateway local --region eu-west-1\n" in result.stdout
+    assert "  session-gateway local --region eu-west-1 " in result.stdout
 
 
 def test_nothing_is_overwritten_unless_it_is_said() -> None:
     Path("gateway.toml").write_text("mine")
     result = init(*SAID)
     assert result.exit_code == 2
-    assert "gateway.toml is there already; --force overwrites it." in result.stderr
+    assert "gateway.toml already exists; --force overwrites it." in result.stderr
     assert Path("gateway.toml").read_text() == "mine"
     assert init(*SAID, "--force").exit_code == 0
     assert "[routes.chat]" in Path("gateway.toml").read_text()
@@ -148,9 +148,9 @@ def test_the_standard_output() -> None:
 @pytest.mark.parametrize(
     ("arguments", "code", "says"),
     [
-        (["--container", "vllm"], 2, "--endpoint is needed where nobody can be asked."),
-        ([], 2, "--container is needed where nobody can be asked."),
-        ([*SAID, "--region", "us-est-1"], 2, "us-est-1 is no region that botocore"),
+        (["--container", "vllm"], 2, "--endpoint is required, since the input is not a terminal."),
+        ([], 2, "--container is required, since the input is not a terminal."),
+        ([*SAID, "--region", "us-est-1"], 2, "us-est-1 is not a region that botocore"),
         ([*SAID, "--endpoint", "a b"], 2, "expected 1 to 63 letters, digits and hyphens"),
         ([*SAID, "--profile", "a\nb"], 2, "--profile: expected 1 to 1024 printable ASCII"),
         ([*SAID, "--profile", "😀"], 2, "--profile: expected 1 to 1024 printable ASCII"),

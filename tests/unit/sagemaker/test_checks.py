@@ -56,7 +56,7 @@ async def test_a_region(region: str) -> None:
 async def test_no_region(monkeypatch: pytest.MonkeyPatch) -> None:
     ((about, text, certain),) = await problems(None)
     assert (about, certain) == ("region", True)
-    assert 'give one, such as region = "us-east-1", or set AWS_DEFAULT_REGION' in text
+    assert 'set one, such as region = "us-east-1", or set AWS_DEFAULT_REGION' in text
     monkeypatch.setenv("AWS_REGION", "us-east-1")
     ((_, text, _),) = await problems(None)
     assert "does not read AWS_REGION" in text
@@ -67,12 +67,12 @@ async def test_no_region(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("region", "told"),
     [
-        ("us-est-1", "us-est-1 is no region that botocore"),
+        ("us-est-1", "us-est-1 is not a region that botocore"),
         ("us-est-1", "did you mean us-east-1 or us-west-1?"),
         ("eu-centrl-1", "did you mean eu-central-1?"),
-        ("aws-global", "aws-global is no region"),
-        ("xyz", "this is no region"),
-        ("AKIAIOSFODNN7EXAMPLE", "this is no region"),
+        ("aws-global", "aws-global is not a region"),
+        ("xyz", "this is not a region"),
+        ("AKIAIOSFODNN7EXAMPLE", "this is not a region"),
     ],
 )
 async def test_a_region_that_is_none(region: str, told: str) -> None:
@@ -93,21 +93,24 @@ async def test_a_region_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setenv("AWS_DEFAULT_REGION", "us-est-1")
     ((about, text, certain),) = await problems(None)
     assert (about, certain) == ("environment", True)
-    assert text.startswith("AWS_DEFAULT_REGION: us-est-1 is no region")
+    assert text.startswith("AWS_DEFAULT_REGION: us-est-1 is not a region")
 
 
 async def test_a_region_of_the_profile(config: Path) -> None:
     write(config, "[default]\nregion = us-west-9\n")
     ((about, text, certain),) = await problems(None)
     assert (about, certain) == ("environment", False)
-    assert text.startswith(f"region in {config} and /dev/null: us-west-9 is no region")
+    assert text.startswith(f"region in {config} and /dev/null: us-west-9 is not a region")
 
 
 async def test_an_unknown_profile(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     told = await problems(profile="staging")
     ((about, text, certain),) = told
     assert (about, certain) == ("profile", True)
-    assert text == f"no profile has this name in {config} and /dev/null; there are none"
+    assert (
+        text
+        == f"there is no profile with this name in {config} and /dev/null; they contain no profiles"
+    )
     write(config, "[profile production]\nregion = us-east-1\n[profile staging]\n")
     assert await problems(profile="production", region=None) == []
     ((_, text, _),) = await problems(profile="stagign")
@@ -116,24 +119,24 @@ async def test_an_unknown_profile(config: Path, monkeypatch: pytest.MonkeyPatch)
         monkeypatch.setenv(variable, "x")
         ((about, text, certain),) = await problems()
         assert (about, certain) == ("environment", True)
-        assert text.startswith(f"{variable}: no profile has this name in {config}")
-        assert text.endswith("known are production, staging")
+        assert text.startswith(f"{variable}: there is no profile with this name in {config}")
+        assert text.endswith("the profiles are production, staging")
 
 
 async def test_a_configuration_file_that_is_none(config: Path) -> None:
     write(config, "nonsense")
     ((about, text, _),) = await problems()
     assert about == "environment"
-    assert text.startswith(f"{config}: this configuration of AWS's tools is not in the format")
+    assert text.startswith(f"{config}: this AWS configuration file can't be parsed")
 
 
 async def test_credentials(monkeypatch: pytest.MonkeyPatch, config: Path) -> None:
     ((about, text, certain),) = await problems(credentials=True)
     assert (about, certain) == ("credentials", True)
     assert text.startswith(
-        "no AWS credentials were found; looked at AWS_ACCESS_KEY_ID, profile default in "
-        f"{config} and /dev/null, and the role of the container or instance (that of an instance "
-        "is ruled out by AWS_EC2_METADATA_DISABLED)"
+        "no AWS credentials were found in AWS_ACCESS_KEY_ID, profile default in "
+        f"{config} and /dev/null, or the role of the container or instance "
+        "(AWS_EC2_METADATA_DISABLED excludes the instance's)"
     )
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "local")
     ((_, text, certain),) = await problems(credentials=True)
@@ -146,7 +149,7 @@ async def test_credentials(monkeypatch: pytest.MonkeyPatch, config: Path) -> Non
 async def credentials_problem() -> str:
     ((about, text, certain),) = await problems(credentials=True)
     assert (about, certain) == ("credentials", True)
-    start, found, why = text.partition("AWS credentials can't be had: ")
+    start, found, why = text.partition("AWS credentials can't be loaded: ")
     assert found
     assert not start
     return why
@@ -161,9 +164,9 @@ HINT = "; `aws sts get-caller-identity` says more"
         ("/nonexistent", "No such file or directory: /nonexistent"),
         (
             "sh -c 'echo SWORDFISH >&2; exit 1'",
-            f"custom-process has failed (CredentialRetrievalError){HINT}",
+            f"custom-process failed (CredentialRetrievalError){HINT}",
         ),
-        ('echo \'{"Version": "SWORDFISH"}\'', "custom-process has failed (Credential"),
+        ('echo \'{"Version": "SWORDFISH"}\'', "custom-process failed (Credential"),
         ("echo []", f"AttributeError{HINT}"),
         ("echo SWORDFISH", f"JSONDecodeError{HINT}"),
     ],
@@ -180,7 +183,7 @@ async def test_credentials_that_a_program_can_not_give(
 @pytest.mark.parametrize(
     ("program", "why"),
     [
-        ("sh -c 'echo SWORDFISH >&2; exit 1'", "custom-process has failed (CredentialRetr"),
+        ("sh -c 'echo SWORDFISH >&2; exit 1'", "custom-process failed (CredentialRetr"),
         ("/nonexistent", "No such file or directory: /nonexistent"),
         ("echo []", "AttributeError"),
     ],
@@ -189,7 +192,7 @@ async def test_no_client_without_them(config: Path, program: str, why: str) -> N
     write(config, f"[default]\ncredential_process = {program}\n")
     with pytest.raises(NotConfigured) as caught:
         await make_client("us-east-1")
-    assert str(caught.value).startswith(f"AWS credentials can't be had: {why}")
+    assert str(caught.value).startswith(f"AWS credentials can't be loaded: {why}")
     assert "SWORDFISH" not in str(caught.value)
 
 
@@ -199,7 +202,7 @@ async def test_no_client_where_the_environment_is_wrong(monkeypatch: pytest.Monk
     with pytest.raises(NotConfigured, match=r"^\[aws\]: .*Invalid endpoint"):
         await make_client("us-east-1", "http://a b")
     monkeypatch.setenv("AWS_PROFILE", "nope")
-    with pytest.raises(NotConfigured, match=r"^AWS_PROFILE: no profile has this name"):
+    with pytest.raises(NotConfigured, match=r"^AWS_PROFILE: there is no profile with this name"):
         await make_client("us-east-1")
 
 
@@ -230,15 +233,15 @@ def refused(code: str) -> boto.ClientError:
 @pytest.mark.parametrize(
     ("error", "why"),
     [
-        (refused("AccessDenied"), "AssumeRole is refused: AccessDenied"),
-        (refused("SWORD\nFISH"), "AssumeRole is refused: …"),
+        (refused("AccessDenied"), "AssumeRole was refused: AccessDenied"),
+        (refused("SWORD\nFISH"), "AssumeRole was refused: …"),
         (boto.ClientError({}, "AssumeRole"), f"ClientError{HINT}"),
         (OSError("SWORDFISH"), f"OSError{HINT}"),
         (boto.MetadataRetrievalError(error_msg="SWORDFISH"), f"MetadataRetrievalError{HINT}"),
     ],
 )
 def test_why_there_are_none(error: Exception, why: str) -> None:
-    assert no_credentials(error) == f"AWS credentials can't be had: {why}"
+    assert no_credentials(error) == f"AWS credentials can't be loaded: {why}"
 
 
 @asynccontextmanager

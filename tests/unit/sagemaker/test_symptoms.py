@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from gateway.errors import ErrorCode, Failure
-from gateway.sagemaker.symptoms import ADVICE, Symptom, explained, hint_of
+from gateway.sagemaker.symptoms import ADVICE, SEE_LOG, Symptom, explained, hint_of
 
 DOCUMENT = (Path(__file__).parents[3] / "docs" / "troubleshooting.md").read_text()
 VALUES = {
@@ -119,4 +119,4 @@ def test_how_far_a_clock_is_off(message: str, says: str) -> None:
 @pytest.mark.parametrize("symptom", Symptom)
 def test_clients_are_told_nothing_of_the_operators(symptom: Symptom) -> None:
     told = ADVICE[symptom].told
-    assert told is None or (told.endswith("its log.") and "{" not in told and "`" not in told)
+    assert told is None or (told.endswith(SEE_LOG) and "{" not in told and "`" not in told)
