@@ -274,7 +274,7 @@ def test_the_command(
     assert lines[-1] == "ok"
     result = check("--live")
     assert result.exit_code == 1
-    assert "hint: There is no endpoint of this name in this region" in result.stdout
+    assert "hint: There is no endpoint with this name in this region" in result.stdout
     assert result.stderr.endswith("session-gateway: check failed on route missing\n")
     result = check("--live", "--json", "--route", "data", "--message", '{"text": "hi"}')
     assert result.exit_code == 0
