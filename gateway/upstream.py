@@ -26,6 +26,18 @@ async def _configured(client: AbstractAsyncContextManager[T]) -> AsyncIterator[T
         yield made
 
 
+def limits_of(aws: AwsSettings) -> CallLimits:
+    """How long calls may take, and how much they may bring."""
+    return CallLimits(
+        connections=aws.max_pool_connections,
+        connect_timeout=aws.connect_timeout_seconds,
+        read_timeout=aws.read_timeout_seconds,
+        call_timeout=aws.call_timeout_seconds,
+        stream_timeout=aws.stream_timeout_seconds,
+        reply_bytes=aws.reply_bytes,
+    )
+
+
 def runtime(aws: AwsSettings) -> AbstractAsyncContextManager[Transport]:
     """What makes the calls to the platform.
 
@@ -37,13 +49,8 @@ def runtime(aws: AwsSettings) -> AbstractAsyncContextManager[Transport]:
             region=aws.region,
             profile=aws.profile,
             endpoint_url=aws.endpoint_url,
+            limits=limits_of(aws),
             transport=aws.transport,
-            max_pool_connections=aws.max_pool_connections,
-            connect_timeout=aws.connect_timeout_seconds,
-            read_timeout=aws.read_timeout_seconds,
-            call_timeout=aws.call_timeout_seconds,
-            stream_timeout=aws.stream_timeout_seconds,
-            reply_bytes=aws.reply_bytes,
         )
     )
 
@@ -57,14 +64,6 @@ def services(settings: Settings) -> AbstractAsyncContextManager[Services | None]
     aws = settings.aws
     if all(route.mode != "async" for route in settings.routes.values()):
         return contextlib.nullcontext()
-    limits = CallLimits(
-        connections=aws.max_pool_connections,
-        connect_timeout=aws.connect_timeout_seconds,
-        read_timeout=aws.read_timeout_seconds,
-        call_timeout=aws.call_timeout_seconds,
-        stream_timeout=aws.stream_timeout_seconds,
-        reply_bytes=aws.reply_bytes,
-    )
     return _configured(
         async_services(
             region=aws.region,
@@ -72,7 +71,7 @@ def services(settings: Settings) -> AbstractAsyncContextManager[Services | None]
             endpoint_url=aws.endpoint_url,
             s3_endpoint_url=aws.s3_endpoint_url,
             sqs_endpoint_url=aws.sqs_endpoint_url,
-            limits=limits,
+            limits=limits_of(aws),
         )
     )
 

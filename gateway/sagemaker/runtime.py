@@ -73,12 +73,7 @@ async def runtime_client(
     region: str | None,
     profile: str | None,
     endpoint_url: str | None,
-    max_pool_connections: int,
-    connect_timeout: float,
-    read_timeout: float,
-    call_timeout: float,
-    stream_timeout: float,
-    reply_bytes: int,
+    limits: CallLimits,
     transport: Literal["auto", "lean", "aiobotocore"] = "auto",
     clock: Clock = time.time,
 ) -> AsyncIterator[Transport]:
@@ -88,15 +83,7 @@ async def runtime_client(
         region: None for that of the environment or the profile.
         profile: Of the shared configuration files; None for the default one.
         endpoint_url: Where to call in place of AWS; on this machine, past any proxy.
-        max_pool_connections: How many calls can be under way at once; the others wait.
-        connect_timeout: In seconds.
-        read_timeout: Between one piece of an answer and the next, in seconds; a model may take 60
-            to begin, and AWS advises 70.
-        call_timeout: For a call as a whole, in seconds, from waiting for a connection to the last
-            byte of the reply; or to the first, where it is streamed.
-        stream_timeout: For a streamed reply from its first byte to its last, in seconds; SageMaker
-            ends one after 480.
-        reply_bytes: The largest body of a reply.
+        limits: How long calls may take, and how much they may bring.
         transport: How the calls are made: ``lean``, through ``aiobotocore``, or ``auto``, which is
             lean where that can be done.
         clock: Tells when a lean call is signed.
@@ -104,14 +91,6 @@ async def runtime_client(
     Raises:
         NotConfigured: It can't be made.
     """
-    limits = CallLimits(
-        connections=max_pool_connections,
-        connect_timeout=connect_timeout,
-        read_timeout=read_timeout,
-        call_timeout=call_timeout,
-        stream_timeout=stream_timeout,
-        reply_bytes=reply_bytes,
-    )
     session: Any = AioSession(profile=profile)
     http_options: dict[str, Any] = {}  # as botocore decides on them
     http_session = partial(HttpSession, on_options=http_options.update)

@@ -30,9 +30,11 @@ class CallLimits(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         connections: How many calls can be under way at once; the others wait.
         connect_timeout: To connect.
-        read_timeout: Between one piece of an answer and the next.
-        call_timeout: For a call as a whole; where the reply is streamed, until it begins.
-        stream_timeout: For a streamed reply from then on.
+        read_timeout: Between one piece of an answer and the next; a model may take 60 to begin, and
+            AWS advises 70.
+        call_timeout: For a call as a whole, from waiting for a connection to the last byte of the
+            reply; or to the first, where it is streamed.
+        stream_timeout: For a streamed reply from then on; SageMaker ends one after 480.
         reply_bytes: The largest body of a reply.
     """
 

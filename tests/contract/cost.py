@@ -21,9 +21,11 @@ import uvloop
 from aiobotocore.config import AioConfig
 from aiobotocore.session import AioSession
 
+from gateway.config import AwsSettings
 from gateway.formats.streams import StreamKind, splitter
-from gateway.sagemaker.runtime import runtime_client
 from gateway.sagemaker.transport import Transport, result_of
+from gateway.upstream import runtime
+from tests.support.transports import BOTH
 
 ROUNDS = 9
 PARTS = 200
@@ -96,21 +98,14 @@ Call = Callable[[], Awaitable[object]]
 
 
 async def main(url: str, clients: int) -> None:
-    limits: dict[str, Any] = {
-        "region": "us-east-1",
-        "profile": None,
-        "endpoint_url": url,
-        "max_pool_connections": 1000,
-        "connect_timeout": 5.0,
-        "read_timeout": 70.0,
-        "call_timeout": 120.0,
-        "stream_timeout": 600.0,
-        "reply_bytes": 26_214_400,
-    }
     async with AsyncExitStack() as stack:
         enter = stack.enter_async_context
-        lean = await enter(runtime_client(**limits, transport="lean"))
-        full = await enter(runtime_client(**limits, transport="aiobotocore"))
+        lean, full = [
+            await enter(
+                runtime(AwsSettings(region="us-east-1", endpoint_url=url, transport=transport))
+            )
+            for transport in BOTH
+        ]
         session: Any = AioSession()
         config = AioConfig(max_pool_connections=1000)
         plain = await enter(

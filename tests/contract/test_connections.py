@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -26,7 +26,7 @@ from gateway.sagemaker.aio import AioTransport, HttpSession
 from gateway.sagemaker.errors import failure_of
 from gateway.sagemaker.lean import LeanTransport
 from gateway.sagemaker.profiles import PROFILES
-from gateway.sagemaker.runtime import NotConfigured, runtime_client
+from gateway.sagemaker.runtime import NotConfigured
 from gateway.sagemaker.transport import Transport, result_of
 from gateway.session.ports import ModelError
 from tests.support import transports
@@ -79,22 +79,9 @@ async def answers(writer: asyncio.StreamWriter) -> None:
     writer.write(GOOD)
 
 
-@asynccontextmanager
-async def runtime(url: str | None, **options: Any) -> AsyncIterator[Transport]:
-    settings: dict[str, Any] = {
-        "region": "us-east-1",
-        "profile": None,
-        "endpoint_url": url,
-        "max_pool_connections": 2,
-        "connect_timeout": 5.0 * UNIT,
-        "read_timeout": 5.0 * UNIT,
-        "call_timeout": 10.0 * UNIT,
-        "stream_timeout": 10.0 * UNIT,
-        "reply_bytes": 1_000_000,
-        "transport": transports.chosen,
-    }
-    async with runtime_client(**{**settings, **options}) as client:
-        yield client
+def runtime(url: str | None, **options: Any) -> AbstractAsyncContextManager[Transport]:
+    """A client that makes two calls at once."""
+    return transports.client(url, **{"connections": 2, **options})
 
 
 @asynccontextmanager

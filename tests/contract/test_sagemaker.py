@@ -19,7 +19,7 @@ from gateway.protocol.options import OPTIONS, CallOptions
 from gateway.sagemaker.errors import MAX_RETRY_AFTER
 from gateway.sagemaker.model import SageMakerModel
 from gateway.sagemaker.profiles import PROFILES
-from gateway.sagemaker.runtime import NotConfigured, runtime_client
+from gateway.sagemaker.runtime import NotConfigured
 from gateway.sagemaker.transport import Transport
 from gateway.session.ports import ModelError, ModelReply, ModelRequest, ModelSession
 from tests.support import transports
@@ -28,24 +28,6 @@ from tests.support.listener import listening
 from tests.support.timing import UNIT
 
 ASK = ModelRequest(body=b'{"text": "hi"}', content_type="application/json")
-
-
-@asynccontextmanager
-async def runtime(url: str, **options: Any) -> AsyncIterator[Transport]:
-    settings: dict[str, Any] = {
-        "region": "us-east-1",
-        "profile": None,
-        "endpoint_url": url,
-        "max_pool_connections": 10,
-        "connect_timeout": 5.0 * UNIT,
-        "read_timeout": 5.0 * UNIT,
-        "call_timeout": 10.0 * UNIT,
-        "stream_timeout": 10.0 * UNIT,
-        "reply_bytes": 1_000_000,
-        "transport": transports.chosen,
-    }
-    async with runtime_client(**{**settings, **options}) as client:
-        yield client
 
 
 def model_of(
@@ -82,7 +64,10 @@ def body(reply: ModelReply) -> bytes:
 @pytest.mark.parametrize("dialect", ["container-standards", "torchserve"])
 async def test_open_invoke_close(dialect: Any) -> None:
     container = BuiltinModel("i-1", dialect=dialect)
-    async with running([Endpoint("my-endpoint", [container])]) as url, runtime(url) as client:
+    async with (
+        running([Endpoint("my-endpoint", [container])]) as url,
+        transports.client(url) as client,
+    ):
         model = model_of(client, dialect)
         session = await model.open("p")
         assert session.expires_at is not None
@@ -103,7 +88,10 @@ async def test_open_invoke_close(dialect: Any) -> None:
 
 async def test_the_first_turn_opens() -> None:
     container = BuiltinModel("i-1", dialect="first-message")
-    async with running([Endpoint("my-endpoint", [container])]) as url, runtime(url) as client:
+    async with (
+        running([Endpoint("my-endpoint", [container])]) as url,
+        transports.client(url) as client,
+    ):
         model = model_of(client, "first-message")
         reply = await invoke(model, ASK)
         assert reply.new_session is not None
@@ -113,7 +101,7 @@ async def test_the_first_turn_opens() -> None:
 
 
 async def test_no_sessions(endpoint: tuple[Endpoint, str]) -> None:
-    async with runtime(endpoint[1]) as client:
+    async with transports.client(endpoint[1]) as client:
         for profile in ("stateless", "prefix-aware"):
             model = model_of(client, profile)
             seen = {(await invoke(model, ASK)).custom_attributes for _ in range(4)}
@@ -122,7 +110,7 @@ async def test_no_sessions(endpoint: tuple[Endpoint, str]) -> None:
 
 
 async def test_replies_speak_of_sessions(endpoint: tuple[Endpoint, str]) -> None:
-    async with runtime(endpoint[1]) as client:
+    async with transports.client(endpoint[1]) as client:
         model = model_of(client)
         session = await model.open("p")
         renew = ModelRequest(body=b'{"text": "/renew"}', content_type="application/json")
@@ -154,7 +142,7 @@ async def test_errors_of_the_platform_and_one_attempt(
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "5")
     monkeypatch.setenv("AWS_RETRY_MODE", "adaptive")
     platform, url = endpoint
-    async with runtime(url) as client:
+    async with transports.client(url) as client:
         model = model_of(client)
         session = await model.open("p")
         platform.faults.add(Fault(error=error))
@@ -171,7 +159,7 @@ async def test_errors_that_mean_a_lost_session(
     endpoint: tuple[Endpoint, str], message: str
 ) -> None:
     platform, url = endpoint
-    async with runtime(url) as client:
+    async with transports.client(url) as client:
         model = model_of(client)
         session = await model.open("p")
         platform.faults.add(Fault(error="ModelError", status=400, message=message))
@@ -180,7 +168,7 @@ async def test_errors_that_mean_a_lost_session(
 
 async def test_what_opens_a_session_loses_none(endpoint: tuple[Endpoint, str]) -> None:
     platform, url = endpoint
-    async with runtime(url) as client:
+    async with transports.client(url) as client:
         fault = Fault(error="ModelError", status=400, message="Session not found", times=2)
         platform.faults.add(fault)
         assert (await failure(model_of(client).open("p"))).code is ErrorCode.MODEL_ERROR
@@ -190,7 +178,7 @@ async def test_what_opens_a_session_loses_none(endpoint: tuple[Endpoint, str]) -
 
 async def test_an_instance_that_is_gone(endpoint: tuple[Endpoint, str]) -> None:
     platform, url = endpoint
-    async with runtime(url) as client:
+    async with transports.client(url) as client:
         model = model_of(client)
         session = await model.open("p")
         for instance in platform.instances:
@@ -202,7 +190,10 @@ async def test_an_instance_that_is_gone(endpoint: tuple[Endpoint, str]) -> None:
 
 async def test_no_room() -> None:
     container = BuiltinModel("i-1", dialect="torchserve", max_sessions=0)
-    async with running([Endpoint("my-endpoint", [container])]) as url, runtime(url) as client:
+    async with (
+        running([Endpoint("my-endpoint", [container])]) as url,
+        transports.client(url) as client,
+    ):
         got = await failure(model_of(client, "torchserve").open("p"))
         assert (got.code, got.may_retry) == (ErrorCode.UNAVAILABLE, True)
 
@@ -210,14 +201,14 @@ async def test_no_room() -> None:
 @pytest.mark.parametrize("told", ["", "-bad-", "; Expires=2030-01-01T00:00:00Z", "a" * 257])
 async def test_no_session_opened(endpoint: tuple[Endpoint, str], told: str) -> None:
     platform, url = endpoint
-    async with runtime(url) as client:
+    async with transports.client(url) as client:
         platform.faults.add(Fault(new_session_id=told))
         got = await failure(model_of(client).open("p"))
         assert (got.code, got.outcome) == (ErrorCode.MODEL_ERROR, Outcome.INVOKED)
 
 
 async def test_an_endpoint_that_is_not_there(endpoint: tuple[Endpoint, str]) -> None:
-    async with runtime(endpoint[1]) as client:
+    async with transports.client(endpoint[1]) as client:
         model = SageMakerModel(client, "elsewhere", PROFILES["stateless"], CallOptions())
         got = await failure(invoke(model, ASK))
         assert (got.code, got.may_retry) == (ErrorCode.UNAVAILABLE, False)
@@ -242,7 +233,7 @@ async def test_credentials(
         monkeypatch.delenv(variable)
     else:
         monkeypatch.setenv(variable, value)
-    async with runtime(endpoint[1]) as client:
+    async with transports.client(endpoint[1]) as client:
         got = await failure(model_of(client).open("p"))
         assert (got.code, got.outcome) == (ErrorCode.UNAVAILABLE, Outcome.NOT_INVOKED)
         assert not got.may_retry
@@ -251,7 +242,7 @@ async def test_credentials(
 
 async def test_every_parameter_reaches_the_platform(endpoint: tuple[Endpoint, str]) -> None:
     """A value that the API model refuses is refused by name, so each has got there."""
-    async with runtime(endpoint[1]) as client:
+    async with transports.client(endpoint[1]) as client:
         model = model_of(client, "stateless")
         names = {"accept", "custom_attributes", "enable_explanations", "inference_id"}
         fine: dict[str, Any] = dict.fromkeys(names, "x=1")
@@ -292,7 +283,7 @@ async def test_every_parameter_reaches_the_platform(endpoint: tuple[Endpoint, st
 )
 async def test_fields_that_no_header_can_carry(endpoint: tuple[Endpoint, str], value: str) -> None:
     platform, url = endpoint
-    async with runtime(url) as client:
+    async with transports.client(url) as client:
         model = model_of(client, "stateless")
         for name in OPTIONS:
             request = msgspec.structs.replace(ASK, **{name: value})
@@ -304,14 +295,14 @@ async def test_fields_that_no_header_can_carry(endpoint: tuple[Endpoint, str], v
 
 
 async def test_a_body_that_the_platform_does_not_take(endpoint: tuple[Endpoint, str]) -> None:
-    async with runtime(endpoint[1]) as client:
+    async with transports.client(endpoint[1]) as client:
         request = ModelRequest(body=b"x" * 6_291_457, content_type="text/plain")
         got = await failure(invoke(model_of(client, "stateless"), request))
         assert got.outcome is Outcome.NOT_INVOKED
 
 
 async def test_a_reply_that_is_too_large(endpoint: tuple[Endpoint, str]) -> None:
-    async with runtime(endpoint[1]) as client:
+    async with transports.client(endpoint[1]) as client:
         request = ModelRequest(body=b"/bytes 1000001", content_type="text/plain")
         got = await failure(invoke(model_of(client, "stateless"), request))
         assert (got.code, got.outcome) == (ErrorCode.TOO_LARGE, Outcome.INVOKED)
@@ -319,7 +310,7 @@ async def test_a_reply_that_is_too_large(endpoint: tuple[Endpoint, str]) -> None
 
 async def test_a_cancelled_call_closes_its_request(endpoint: tuple[Endpoint, str]) -> None:
     platform, url = endpoint
-    async with runtime(url) as client:
+    async with transports.client(url) as client:
         model = model_of(client, "stateless")
         request = ModelRequest(body=b"/sleep 60", content_type="text/plain")
         call = asyncio.create_task(invoke(model, request))
@@ -402,7 +393,7 @@ def error(status: str, code: str, *headers: str) -> bytes:
 )
 async def test_what_breaks_on_the_way(handle: Handler, code: ErrorCode, outcome: Outcome) -> None:
     patience = (0.2 if code is ErrorCode.TIMEOUT else 20) * UNIT
-    async with misbehaving(handle) as url, runtime(url, read_timeout=patience) as client:
+    async with misbehaving(handle) as url, transports.client(url, read_timeout=patience) as client:
         got = await failure(invoke(model_of(client, "stateless"), ASK))
         assert (got.code, got.outcome) == (code, outcome)
         assert not got.may_retry
@@ -424,7 +415,7 @@ async def test_an_error_without_end() -> None:
         except ConnectionError:
             ended.set()
 
-    async with misbehaving(endless) as url, runtime(url) as client:
+    async with misbehaving(endless) as url, transports.client(url) as client:
         got = await failure(invoke(model_of(client, "stateless"), ASK))
         assert (got.code, got.outcome) == (ErrorCode.THROTTLED, Outcome.NOT_INVOKED)
         async with asyncio.timeout(5 * UNIT):
@@ -454,7 +445,10 @@ def dripping(head: bytes) -> Handler:
     ],
 )
 async def test_a_reply_that_drips(head: bytes, outcome: Outcome) -> None:
-    async with misbehaving(dripping(head)) as url, runtime(url, call_timeout=3 * UNIT) as client:
+    async with (
+        misbehaving(dripping(head)) as url,
+        transports.client(url, call_timeout=3 * UNIT) as client,
+    ):
         async with asyncio.timeout(20 * UNIT):
             got = await failure(invoke(model_of(client, "stateless"), ASK))
         assert (got.code, got.outcome) == (ErrorCode.TIMEOUT, outcome)
@@ -467,7 +461,7 @@ async def test_waiting_for_a_connection_ends() -> None:
         taken.set()
         await reader.read()
 
-    async with misbehaving(busy) as url, runtime(url, max_pool_connections=1) as client:
+    async with misbehaving(busy) as url, transports.client(url, connections=1) as client:
         patient = invoke(model_of(client, "stateless"), ASK)
         first = asyncio.create_task(patient)
         async with asyncio.timeout(5 * UNIT):
@@ -496,14 +490,14 @@ async def test_waiting_for_a_connection_ends() -> None:
 )
 async def test_when_to_come_back(header: str, seconds: float | None) -> None:
     answer = answering(error("429 Too Many", "ThrottlingException", f"retry-after: {header}"))
-    async with misbehaving(answer) as url, runtime(url) as client:
+    async with misbehaving(answer) as url, transports.client(url) as client:
         got = await failure(model_of(client).open("p"))
         assert (got.code, got.retry_after) == (ErrorCode.THROTTLED, seconds)
         assert got.wait == (seconds or WAIT_SECONDS)
 
 
 async def test_nobody_listens() -> None:
-    async with runtime("http://127.0.0.1:9") as client:
+    async with transports.client("http://127.0.0.1:9") as client:
         got = await failure(model_of(client).open("p"))
         assert (got.code, got.outcome) == (ErrorCode.UNAVAILABLE, Outcome.NOT_INVOKED)
         assert got.may_retry
@@ -517,9 +511,9 @@ async def test_no_proxy_between_here_and_here(
             monkeypatch.delenv(name, raising=False)
         monkeypatch.setenv("http_proxy", proxy)
         for url in (endpoint[1], endpoint[1].replace("127.0.0.1", "localhost")):
-            async with runtime(url) as client:
+            async with transports.client(url) as client:
                 assert (await invoke(model_of(client, "stateless"), ASK)).body
-        async with runtime("http://sagemaker.invalid", transport="auto") as client:
+        async with transports.client("http://sagemaker.invalid", transport="auto") as client:
             got = await failure(model_of(client).open("p"))
             assert got.outcome is Outcome.UNKNOWN  # as the proxy answers
 
@@ -527,13 +521,13 @@ async def test_no_proxy_between_here_and_here(
 @pytest.mark.parametrize("url", ["http://[::1", "http:///"])
 async def test_an_address_that_is_none(url: str) -> None:
     with pytest.raises(NotConfigured):
-        async with runtime(url):
+        async with transports.client(url):
             pass
 
 
 async def test_a_close_that_fails_is_told(endpoint: tuple[Endpoint, str]) -> None:
     platform, url = endpoint
-    async with runtime(url) as client:
+    async with transports.client(url) as client:
         model = model_of(client)
         session = await model.open("p")
         platform.faults.add(Fault(error="InternalFailure"))

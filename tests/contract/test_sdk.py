@@ -3,7 +3,7 @@
 import subprocess
 import sys
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager
 from importlib import import_module
 from types import SimpleNamespace
 from typing import Any
@@ -21,9 +21,10 @@ from gateway.sagemaker.aio import AioTransport
 from gateway.sagemaker.lean import LeanTransport
 from gateway.sagemaker.model import SageMakerModel
 from gateway.sagemaker.profiles import PROFILES
-from gateway.sagemaker.runtime import NotConfigured, runtime_client
+from gateway.sagemaker.runtime import NotConfigured
 from gateway.sagemaker.transport import Transport
 from gateway.session.ports import ModelRequest
+from tests.support import transports
 from tests.support.calls import invoke
 from tests.support.timing import UNIT
 
@@ -71,21 +72,10 @@ async def url() -> AsyncIterator[str]:
         yield url
 
 
-@asynccontextmanager
-async def runtime(url: str, transport: Any = "auto") -> AsyncIterator[Transport]:
-    async with runtime_client(
-        region="us-east-1",
-        profile=None,
-        endpoint_url=url,
-        max_pool_connections=10,
-        connect_timeout=5.0 * UNIT,
-        read_timeout=20.0 * UNIT,
-        call_timeout=20.0 * UNIT,
-        stream_timeout=20.0 * UNIT,
-        reply_bytes=1_000_000,
-        transport=transport,
-    ) as client:
-        yield client
+def runtime(url: str, transport: str = "auto") -> AbstractAsyncContextManager[Transport]:
+    """A client that is patient."""
+    patient = dict.fromkeys(("read_timeout", "call_timeout", "stream_timeout"), 20.0 * UNIT)
+    return transports.client(url, transport=transport, **patient)
 
 
 async def works_without(url: str, *says: str) -> None:

@@ -26,7 +26,6 @@ from gateway.protocol.options import CallOptions
 from gateway.sagemaker import budget
 from gateway.sagemaker.model import LINES_A_MINUTE, SageMakerModel
 from gateway.sagemaker.profiles import PROFILES
-from gateway.sagemaker.runtime import runtime_client
 from gateway.sagemaker.transport import Transport
 from gateway.session.ports import ModelError, ModelReply, ModelRequest, ModelSession
 from tests.support import transports
@@ -136,21 +135,11 @@ class Server:
 @asynccontextmanager
 async def serving(handle: Handler, **options: Any) -> AsyncIterator[tuple[Server, Transport]]:
     server = Server(handle)
-    settings: dict[str, Any] = {
-        "region": "us-east-1",
-        "profile": None,
-        "max_pool_connections": 10,
-        "connect_timeout": 5.0 * UNIT,
-        "read_timeout": 5.0 * UNIT,
-        "call_timeout": 10.0 * UNIT,
-        "stream_timeout": 10.0 * UNIT,
-        "reply_bytes": 1_000_000,
-        "transport": transports.chosen,
-    }
-    async with listening(server.serve) as port:
-        url = f"http://127.0.0.1:{port}"
-        async with runtime_client(endpoint_url=url, **{**settings, **options}) as client:
-            yield server, client
+    async with (
+        listening(server.serve) as port,
+        transports.client(f"http://127.0.0.1:{port}", **options) as client,
+    ):
+        yield server, client
 
 
 def model_of(

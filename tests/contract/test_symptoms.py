@@ -24,7 +24,8 @@ from gateway.sagemaker.profiles import PROFILES
 from gateway.sagemaker.symptoms import SEE_LOG, Symptom
 from gateway.sagemaker.transport import Transport
 from gateway.session.ports import ModelError
-from tests.contract.test_sagemaker import ASK, runtime
+from tests.contract.test_sagemaker import ASK
+from tests.support import transports
 from tests.support.calls import invoke
 from tests.support.timing import UNIT
 
@@ -60,26 +61,26 @@ def shows(failure: Failure, symptom: Symptom, *says: str) -> None:
 async def test_credentials(monkeypatch: pytest.MonkeyPatch) -> None:
     async with platform() as (_, url):
         with apart_from_aws():
-            async with runtime(url) as client:
+            async with transports.client(url) as client:
                 failure = await failing_open(client)
         shows(failure, Symptom.NO_CREDENTIALS, "Run `aws configure`")
         assert failure.message == f"The gateway has no AWS credentials. {SEE_LOG}"
         monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
-        async with runtime(url) as client:
+        async with transports.client(url) as client:
             shows(await failing_open(client), Symptom.SECRET_WRONG, "does not belong")
         monkeypatch.setenv("AWS_ACCESS_KEY_ID", "another")
-        async with runtime(url) as client:
+        async with transports.client(url) as client:
             shows(await failing_open(client), Symptom.KEY_UNKNOWN, "`aws sts get-caller-identity`")
 
 
 async def test_another_region() -> None:
-    async with platform() as (_, url), runtime(url, region="eu-west-1") as client:
+    async with platform() as (_, url), transports.client(url, region="eu-west-1") as client:
         shows(await failing_open(client), Symptom.OTHER_REGION, "the region of `aws.endpoint_url`")
 
 
 @pytest.mark.parametrize(("ahead", "where"), [(3600, "behind"), (-3600, "ahead of")])
 async def test_a_clock_that_is_wrong(ahead: int, where: str) -> None:
-    async with platform(clock_seconds=ahead) as (_, url), runtime(url) as client:
+    async with platform(clock_seconds=ahead) as (_, url), transports.client(url) as client:
         failure = await failing_open(client)
     shows(failure, Symptom.CLOCK_OFF, f" s {where} AWS's, and")
     (seconds,) = re.findall(r"is (\d+) s ", str(failure.facts["hint"]))
@@ -92,7 +93,7 @@ OFF = '{"detail":"Invalid payload. stateful sessions not enabled"}'
 
 
 async def test_what_the_platform_and_the_container_refuse() -> None:
-    async with platform() as (endpoint, url), runtime(url) as client:
+    async with platform() as (endpoint, url), transports.client(url) as client:
         failure = await failing_open(client, name="no-such-endpoint")
         shows(failure, Symptom.ENDPOINT_MISSING, "Compare `endpoint_name` and `aws.region`")
         for fault, symptom, says in (
@@ -109,7 +110,7 @@ async def test_what_the_platform_and_the_container_refuse() -> None:
 
 
 async def test_a_policy_without_the_second_permission_lets_a_conversation_begin() -> None:
-    async with platform() as (endpoint, url), runtime(url) as client:
+    async with platform() as (endpoint, url), transports.client(url) as client:
         endpoint.faults.add(Fault(denies=frozenset({"InvokeEndpointWithResponseStream"})))
         profile, form = PROFILES["container-standards"], FORMATS["plain"]
         model = SageMakerModel(client, "my-endpoint", profile, CallOptions(), body_format=form)
@@ -123,14 +124,14 @@ async def test_a_policy_without_the_second_permission_lets_a_conversation_begin(
 async def test_a_host_that_is_not_there() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-    async with runtime(f"http://127.0.0.1:{port}") as client:
+    async with transports.client(f"http://127.0.0.1:{port}") as client:
         shows(await failing_open(client), Symptom.UNREACHABLE, "a VPC endpoint")
-    async with runtime("http://runtime.sagemaker.xx-none-1.invalid") as client:
+    async with transports.client("http://runtime.sagemaker.xx-none-1.invalid") as client:
         shows(await failing_open(client), Symptom.HOST_UNKNOWN, "`aws.region`")
 
 
 async def test_a_container_without_sessions() -> None:
-    async with platform("stateless") as (_, url), runtime(url) as client:
+    async with platform("stateless") as (_, url), transports.client(url) as client:
         failure = await failing_open(client)
         shows(failure, Symptom.OPENED_NONE, "SAGEMAKER_ENABLE_STATEFUL_SESSIONS=true")
         assert failure.code is ErrorCode.MODEL_ERROR

@@ -27,8 +27,8 @@ from gateway.formats.streams import Part, Splitter, StreamKind, splitter
 from gateway.sagemaker.errors import failure_of
 from gateway.sagemaker.lean import LeanTransport
 from gateway.sagemaker.profiles import PROFILES
-from gateway.sagemaker.runtime import runtime_client
 from gateway.sagemaker.transport import StreamedReply, Transport, result_of
+from tests.support import transports
 from tests.support.listener import listening
 from tests.support.timing import UNIT
 
@@ -118,20 +118,14 @@ class Both:
         port = await self._stack.enter_async_context(listening(self.server.serve))
         settings: dict[str, Any] = {
             "region": "eu-central-1",
-            "profile": None,
-            "endpoint_url": f"http://127.0.0.1:{port}{path}",
-            "max_pool_connections": 10,
-            "connect_timeout": 5.0 * UNIT,
             "read_timeout": 1.0 * UNIT,
-            "call_timeout": 10.0 * UNIT,
-            "stream_timeout": 10.0 * UNIT,
             "reply_bytes": 100_000,
             "clock": NOW.timestamp,
+            **options,
         }
-        settings |= options
-        enter = self._stack.enter_async_context
-        self.lean = await enter(runtime_client(**settings, transport="lean"))
-        self.aio = await enter(runtime_client(**settings, transport="aiobotocore"))
+        enter, url = self._stack.enter_async_context, f"http://127.0.0.1:{port}{path}"
+        self.lean = await enter(transports.client(url, **settings, transport="lean"))
+        self.aio = await enter(transports.client(url, **settings, transport="aiobotocore"))
         assert isinstance(self.lean, LeanTransport)
 
     def sent(self, parameters: dict[str, Any], *, stream: bool = False) -> list[Any]:

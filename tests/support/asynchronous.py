@@ -16,18 +16,8 @@ from gateway.protocol.options import CallOptions
 from gateway.sagemaker.asynchronous import AsyncModel
 from gateway.sagemaker.options import AsyncOptions
 from gateway.sagemaker.services import Services, async_services
-from gateway.sagemaker.transport import CallLimits
 from gateway.session.ports import ModelReply, ModelRequest, Receipt
-from tests.support.timing import UNIT
-
-LIMITS: dict[str, Any] = {
-    "connections": 10,
-    "connect_timeout": 5.0 * UNIT,
-    "read_timeout": 5.0 * UNIT,
-    "call_timeout": 10.0 * UNIT,
-    "stream_timeout": 10.0 * UNIT,
-    "reply_bytes": 1_000_000,
-}
+from tests.support.transports import limits_of
 
 LONG_AGO = Receipt(id="i", reply_at="s3://b/none", failure_at="s3://b/no-error", until=0.0)
 
@@ -80,7 +70,7 @@ class Fixture:
 @asynccontextmanager
 async def services(url: str, **options: Any) -> AsyncIterator[Services]:
     """The clients of one gateway."""
-    limits = {name: options.pop(name, value) for name, value in LIMITS.items()}
+    limits = limits_of(options)
     given = {
         "region": "us-east-1",
         "profile": None,
@@ -89,7 +79,7 @@ async def services(url: str, **options: Any) -> AsyncIterator[Services]:
         "sqs_endpoint_url": f"{url}/_sqs",
         **options,
     }
-    async with async_services(**given, limits=CallLimits(**limits)) as made:
+    async with async_services(**given, limits=limits) as made:
         yield made
 
 

@@ -12,7 +12,8 @@ import pytest
 from gateway.local.command import apart_from_aws
 from gateway.sagemaker import runtime
 from gateway.sagemaker.checks import no_credentials, platform_problems
-from gateway.sagemaker.runtime import NotConfigured, runtime_client
+from gateway.sagemaker.runtime import NotConfigured
+from tests.support import transports
 from tests.support.listener import listening
 from tests.support.timing import UNIT
 
@@ -207,17 +208,7 @@ async def test_no_client_where_the_environment_is_wrong(monkeypatch: pytest.Monk
 
 
 async def make_client(region: str | None, endpoint_url: str | None = None) -> None:
-    async with runtime_client(
-        region=region,
-        profile=None,
-        endpoint_url=endpoint_url,
-        max_pool_connections=1,
-        connect_timeout=UNIT,
-        read_timeout=UNIT,
-        call_timeout=UNIT,
-        stream_timeout=UNIT,
-        reply_bytes=1,
-    ):
+    async with transports.client(endpoint_url, region=region):
         pass
 
 
