@@ -9,25 +9,25 @@ import asyncio
 import contextlib
 import itertools
 import random
-from collections.abc import Sequence
 from functools import partial
 
 import structlog
 
 from gateway.admission import Refused
-from gateway.conversation import Conversation, Resuming, Traveller
+from gateway.conversation import Conversation, Resuming
 from gateway.errors import WAIT_SECONDS, CloseCode, ErrorCode
 from gateway.replicas import letters
 from gateway.replicas.asking import Answerer, Asking
 from gateway.replicas.following import FOLLOWED, Follower, Remote
+from gateway.replicas.mail import Mail
+from gateway.replicas.ownership import Ownership
 from gateway.replicas.peers import Peers
 from gateway.route import Route
-from gateway.runner import SessionRunner
 from gateway.session.events import ClientId
 from gateway.session.keys import ResumeKeys
 from gateway.session.recorder import head_of
 from gateway.session.snapshot import Snapshot
-from gateway.session.storage import NOBODY, Glimpse, Store, StoreUnavailable, Title, Unreadable
+from gateway.session.storage import NOBODY, Store, StoreUnavailable, Unreadable
 from gateway.sessions import ClientGone, PastNewest, Sessions
 
 RESUME_SECONDS = 30.0
@@ -38,18 +38,6 @@ AGAIN_SECONDS = 0.05
 
 JOIN_SECONDS = 1.0
 """How long a session's owner may take to answer; a letter that is older is void."""
-
-COLLECT_SECONDS = 1.0
-"""How long letters are waited for before it is asked again."""
-
-AT_ONCE = 32
-"""How many sessions are seen to before it is others' turn, and are taken over together."""
-
-LOOKED_AT = 256
-"""How many of its own sessions a replica looks at with each beat, whether they are here."""
-
-MAX_INBOX = 100_000
-"""A replica with more letters than this does not read them."""
 
 log = structlog.stdlib.get_logger("gateway.replicas")
 
@@ -79,27 +67,27 @@ class Replica:
         self._peers = Peers(name, store, lease_seconds, missed=self._missed)
         self.health = self._peers.health
         self._sessions = sessions
-        self._lease_seconds = lease_seconds
         self._followers: dict[str, Follower] = {}
         self._remotes: dict[str, Remote] = {}
-        self._out: dict[str, list[bytes]] = {}
+        self._ownership = Ownership(
+            name, store, sessions, self._peers, lease_seconds, followed=self._followed
+        )
+        self._mail = Mail(
+            name, store, self.health, sessions.spawn, take=self._take, unheard=self._cut
+        )
         self._links = (f"{name}/{number}" for number in itertools.count(1))
         self.asking = Asking(name, self._peers, store, self.post, sessions.spawn, answerer=answerer)
-        self._released: dict[str, float] = {}
-        self._claiming: set[str] = set()
-        self._room = asyncio.Semaphore(AT_ONCE)
-        self._over = self._is_to_touch = self._all_of_it = False
 
     async def run(self) -> None:
         """Take part until this is cancelled."""
         async with asyncio.TaskGroup() as tasks:
-            for work in (self._peers.live(), self._tend(), self._listen()):
+            for work in (self._peers.live(), self._tend(), self._mail.collect()):
                 tasks.create_task(work)
 
     async def resign(self) -> None:
         """End: the others take over at once what is left."""
         self._cut(None)
-        self._over = True
+        self._mail.stop()
         try:
             await self.store.resign(self.name)
         except StoreUnavailable:
@@ -112,11 +100,12 @@ class Replica:
         while True:
             await self._peers.word_of(self.name)
             try:
-                await self._write_again()
-                await self._see_to_own()
+                await self._ownership.write_again()
+                await self._ownership.see_to_own()
                 self._cut_forgotten()
                 for replica in self._peers.silent():
-                    await self._inherit(replica)
+                    self._cut(replica)
+                    await self._ownership.inherit(replica)
             except StoreUnavailable as error:
                 self.health.failed(error)
             except Exception:
@@ -128,123 +117,15 @@ class Replica:
         """
         if was_silent:
             self._cut(None)
-            self._all_of_it = True
-        self._is_to_touch = True
-
-    async def _write_again(self) -> None:
-        """Have all sessions see to what the store may have missed, or lost, while it was away."""
-        if self._is_to_touch:
-            whole = self._all_of_it
-            self._is_to_touch = self._all_of_it = False
-            for number, runner in enumerate(self._sessions.runners, 1):
-                runner.touch(whole=whole)
-                if not number % AT_ONCE:
-                    await asyncio.sleep(0)
-
-    async def _inherit(self, dead: str) -> None:
-        """Take over what a dead replica has left, until nothing is left but what is for others."""
-        self._cut(dead)
-        taken = 0
-        while not self._sessions.draining:
-            ids = await self.store.owned(dead, AT_ONCE)
-            adopted = [self._adopt(session_id, {dead, NOBODY}) for session_id in ids]
-            done = await asyncio.gather(*adopted)
-            settled = [each for each, is_settled in zip(ids, done, strict=True) if is_settled]
-            taken += sum(map(self._sessions.knows, settled))
-            await self._peers.beat()
-            if not self._peers.is_silent(dead):
-                break  # another has seen to it; or it was not dead, and has some of them again
-            if not ids:
-                await self.store.bury(dead)
-                break
-            await self.store.disown(dead, settled)
-            if not settled:
-                break
-        if taken:
-            log.warning("sessions of a dead replica taken over", replica=dead, sessions=taken)
-
-    async def _adopt(self, session_id: str, owners: set[str]) -> bool:
-        """Take a session over if it has one of these owners; returns whether it has none of them
-        now, that is whether nothing is left to do.
-        """
-        try:
-            glimpse = await self.store.glimpse(session_id)
-        except Unreadable as error:
-            log.warning("a session can't be read", session=session_id, why=str(error))
-            return False
-        if glimpse is None or glimpse.title.owner not in owners:
-            return True
-        return await self._claim(session_id, glimpse) is not None
-
-    async def _claim(
-        self,
-        session_id: str,
-        glimpse: Glimpse,
-        keep: tuple[Traveller, ClientId] | None = None,
-        *,
-        asked: bool = False,
-    ) -> SessionRunner | None:
-        """Become a session's owner, which has perhaps been asked to let it go just now; None where
-        that can't be, or another has been faster.
-        """
-        async with self._room:
-            if session_id in self._claiming or self._sessions.knows(session_id):
-                return None
-            if not self._sessions.can_run(glimpse):
-                return None
-            let_go = asked and glimpse.title.owner == NOBODY
-            if not let_go and not self._peers.are_certain:
-                return None  # the store may have lost whose it is: who has it will write it again
-            return await self._claim_now(session_id, glimpse.title, keep)
-
-    async def _claim_now(
-        self, session_id: str, title: Title, keep: tuple[Traveller, ClientId] | None
-    ) -> SessionRunner | None:
-        self._claiming.add(session_id)
-        try:
-            saved = await self.store.claim(session_id, title, self.name)
-            if saved is None:
-                return None
-            runner = self._sessions.adopt(saved, crashed=title.owner != NOBODY, keep=keep)
-        except Unreadable:
-            log.exception("a session could not be restored", session=session_id)
-            await self.store.delete(session_id, Title(self.name, title.token + 1))
-            return None
-        finally:
-            self._claiming.discard(session_id)
-        log.debug("session taken over", session=session_id, of=title.owner or None)
-        return runner
+        self._ownership.missed(whole=was_silent)
 
     def released(self, session_id: str) -> None:
-        """See `Elsewhere.released`; if nobody takes it over, this takes it back."""
-        self._released[session_id] = self._loop.time() + self._lease_seconds
+        """See `Elsewhere.released`."""
+        self._ownership.released(session_id)
 
-    async def _see_to_own(self) -> None:
-        """Take in what is this replica's, and not here: let go for another, which has not come, or
-        claimed without hearing of it.
-        """
-        if self._sessions.draining:
-            return  # all of it is for the others
-        now, gone = self._loop.time(), list[str]()
-        self._released = {each: until for each, until in self._released.items() if until > now}
-        for session_id in await self.store.owned(self.name, LOOKED_AT):
-            if self._sessions.knows(session_id) or session_id in self._released:
-                continue
-            if await self._adopt(session_id, {self.name, NOBODY}):
-                gone.append(session_id)
-        await self._disown(gone)
-
-    async def _disown(self, session_ids: Sequence[str]) -> None:
-        """These have gone elsewhere, but for those that have come back since. No other comes back
-        until that is done: its claim would be undone.
-        """
-        back = {follower.id for follower in self._followers.values()} | self._claiming
-        gone = {each for each in session_ids if not self._sessions.knows(each)} - back
-        self._claiming |= gone
-        try:
-            await self.store.disown(self.name, [*gone])
-        finally:
-            self._claiming -= gone
+    def _followed(self) -> set[str]:
+        """The sessions elsewhere whose clients are here."""
+        return {follower.id for follower in self._followers.values()}
 
     # Clients that come back
 
@@ -284,7 +165,7 @@ class Replica:
                 await self._peers.word_of(owner)
             if not await self._peers.is_dead(owner):
                 return await self._join(owner, client, self._sessions.routes[head.route])
-        await self._claim(client.session_id, glimpse, asked=asked)
+        await self._ownership.claim(client.session_id, glimpse, asked=asked)
         if not self._sessions.has(client.session_id):
             raise _NotYetError
         return self._sessions.attach(client)
@@ -359,7 +240,7 @@ class Replica:
                 glimpse = await self.store.glimpse(follower.id)
                 if glimpse is not None and glimpse.title.owner == NOBODY:
                     keep = follower.subscriber, client
-                    runner = await self._claim(follower.id, glimpse, keep, asked=True)
+                    runner = await self._ownership.claim(follower.id, glimpse, keep, asked=True)
         self.forget(follower.link)
         if runner is None or client is None:
             follower.cut()
@@ -370,42 +251,7 @@ class Replica:
 
     def post(self, replica: str, letter: letters.Letter) -> None:
         """See `Links.post`."""
-        if self._over:
-            return
-        if replica not in self._out:
-            self._out[replica] = []
-            self._sessions.spawn(self._send(replica))
-        self._out[replica].append(letters.encode(letter))
-
-    async def _send(self, replica: str) -> None:
-        waiting = 0
-        try:
-            while waiting <= MAX_INBOX and (batch := self._out[replica]):
-                self._out[replica] = []
-                with self.health.call():
-                    waiting = await self.store.post(replica, batch)
-        except StoreUnavailable:
-            waiting = MAX_INBOX + 1  # nobody knows whether it is there
-        finally:
-            del self._out[replica]
-        if waiting > MAX_INBOX:
-            self._cut(replica)
-
-    async def _listen(self) -> None:
-        """Take letters in until this is cancelled."""
-        while True:
-            try:
-                batch = await self.store.collect(self.name, COLLECT_SECONDS)
-            except StoreUnavailable as error:
-                self.health.failed(error)
-                self._cut(None)
-                await asyncio.sleep(AGAIN_SECONDS * 4)
-                continue
-            for each in batch:
-                try:
-                    self._take(letters.decode(each))
-                except Exception:
-                    log.exception("a message from another replica could not be handled")
+        self._mail.post(replica, letter)
 
     def _take(self, letter: letters.Letter) -> None:
         match letter:

@@ -12,6 +12,7 @@ from gateway.admission import Refused
 from gateway.conversation import Resuming
 from gateway.errors import CloseCode, ErrorCode
 from gateway.protocol.messages import EventAck
+from gateway.replicas import ownership
 from gateway.replicas import replica as module
 from gateway.replicas.following import FOLLOWED, Follower
 from gateway.replicas.replica import Replica
@@ -72,7 +73,7 @@ async def dead(store: Store, *routes: str) -> AsyncIterator[list[Resuming]]:
 async def inherit(here: Replica) -> None:
     await here._peers.beat()
     for name in here._peers.silent():
-        await here._inherit(name)
+        await here._ownership.inherit(name)
 
 
 class TestTheDead:
@@ -156,7 +157,7 @@ class TestLetters:
             await f.until(follower.answer.done)
             assert follower.answer.result() == CloseCode.RESTARTING
             assert not one.health.is_up
-            await f.until(lambda: not one._out)
+            await f.until(lambda: not one._mail._out)
             assert not one._followers
 
 
@@ -173,7 +174,7 @@ class TestComingBack:
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(module, "JOIN_SECONDS", 0.001)
-        monkeypatch.setattr(module, "AT_ONCE", 2)
+        monkeypatch.setattr(ownership, "AT_ONCE", 2)
         store = Store()
         async with (
             dead(store, *["chat"] * 5) as clients,
@@ -181,7 +182,7 @@ class TestComingBack:
         ):
             await store.beat("dead")  # after all, it has not resigned
             await one._peers.beat()
-            monkeypatch.setattr(one, "_inherit", AsyncMock())
+            monkeypatch.setattr(one._ownership, "inherit", AsyncMock())
             living = asyncio.create_task(one.run())
             there = [client._replace(route=f.routes["chat"]) for client in clients]
             first = await one.resume(there[0])
