@@ -15,7 +15,8 @@ from click.core import ParameterSource
 from gateway import __version__
 from gateway.completion import completion, route_list, routes
 from gateway.initcommand import init
-from gateway.local.command import PORT, SECONDS, local
+from gateway.local.command import local
+from gateway.local.options import PORT, SECONDS
 
 if TYPE_CHECKING:
     from gateway.config import Configuration, Settings

@@ -22,7 +22,7 @@ from gateway.config import (
 )
 from gateway.local.asynchronous import Asynchronous
 from gateway.local.builtin import BuiltinModel
-from gateway.local.command import apart_from_aws
+from gateway.local.environment import apart_from_aws
 from gateway.local.faults import Fault
 from gateway.local.language import LanguageModel
 from gateway.local.llama import SLOTS, LanguageModelUnavailable, Llama, find_weights

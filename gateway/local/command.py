@@ -1,21 +1,29 @@
 """The command ``session-gateway local``."""
 
 import asyncio
-import contextlib
 import errno
-import math
-import os
-import re
 import shlex
 import signal
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from ipaddress import ip_address
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 import click
 from click.core import ParameterSource
+
+from gateway.local.environment import apart_from_aws
+from gateway.local.options import (
+    COUNT,
+    PAUSE,
+    PORT,
+    SECONDS,
+    Whole,
+    access_key,
+    container_urls,
+    label,
+    loopback,
+    secret_key,
+)
 
 if TYPE_CHECKING:
     from gateway.local.containers import Container
@@ -41,125 +49,12 @@ BREAK_MODES = ("exception", "time", "internal", "cut")
 KEYS = {"access_key": "local", "secret_key": "local-secret", "region": "us-east-1"}
 
 
-@contextlib.contextmanager
-def apart_from_aws(**given: str) -> Iterator[None]:
-    """Let nothing that this machine has set for AWS, nor a proxy, change what botocore does.
-
-    Args:
-        given: Settings of the environment to have in their place.
-    """
-    ours = {
-        "AWS_CONFIG_FILE": os.devnull,
-        "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
-        "AWS_EC2_METADATA_DISABLED": "true",
-        "no_proxy": "127.0.0.1,localhost",
-        **given,
-    }
-    theirs = {name: value for name, value in os.environ.items() if _is_about_calls(name)}
-    for name in theirs:
-        del os.environ[name]
-    os.environ.update(ours)
-    try:
-        yield
-    finally:
-        for name in ours:
-            os.environ.pop(name, None)
-        os.environ.update(theirs)
-
-
-def _is_about_calls(name: str) -> bool:
-    name = name.upper()
-    return name.startswith(("AWS_", "BOTO")) or name.endswith(("_PROXY", "_CA_BUNDLE"))
-
-
-class _Whole(click.IntRange):
-    """click calls it an "integer range", also where it says what a value is not."""
-
-    name = "whole number"
-
-
-PORT = _Whole(0, 65_535)
-COUNT = _Whole(1, 1_000_000)
-
-
-class _Seconds(click.FloatRange):
-    """A time up to a day; click would take what is not a number."""
-
-    name = "number of seconds"
-
-    def __init__(self, *, zero: bool) -> None:
-        super().__init__(0, 86_400, min_open=not zero)
-
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> float:
-        """See `click.ParamType.convert`."""
-        seconds = float(super().convert(value, param, ctx))
-        return (
-            self.fail(f"{value!r} is not a number of seconds.", param, ctx)
-            if math.isnan(seconds)
-            else seconds
-        )
-
-
-SECONDS = _Seconds(zero=False)
-
-
-def _loopback(_context: click.Context, _parameter: click.Parameter, value: str) -> str:
-    try:
-        if value == "localhost" or ip_address(value).is_loopback:
-            return value
-    except ValueError:
-        pass
-    raise click.BadParameter(
-        "must be a loopback address such as 127.0.0.1, since its keys are publicly known."
-    )
-
-
-def _container(
-    _context: click.Context, _parameter: click.Parameter, values: tuple[str, ...]
-) -> tuple[str, ...]:
-    for value in values:
-        try:
-            parts = urlsplit(value)
-            is_one = parts.scheme in {"http", "https"} and parts.hostname and parts.port != 0
-        except ValueError:
-            is_one = False
-        if not is_one:
-            likely = (
-                f"; did you mean http://{value}?" if re.fullmatch(r"[\w.-]+:\d+", value) else ""
-            )
-            raise click.BadParameter(
-                f"expected an address such as http://127.0.0.1:8080, got {value}{likely}"
-            )
-    return values
-
-
-def _matching(pattern: str, expected: str) -> Callable[..., str]:
-    """A callback that holds a text to that pattern."""
-
-    def check(_context: click.Context, _parameter: click.Parameter, value: str) -> str:
-        if not re.fullmatch(pattern, value):
-            raise click.BadParameter(f"expected {expected}.")
-        return value
-
-    return check
-
-
-_label = _matching(
-    r"(?=.{1,63}$)[a-zA-Z0-9]([a-zA-Z0-9-]*[a-zA-Z0-9])?",
-    "1 to 63 letters, digits and hyphens, with a letter or a digit at either end",
-)
-_key = _matching(r"[!-+.0-~-]+", "printable characters, without spaces, commas and slashes")
-_secret = _matching(r"[!-~]+", "printable characters, without spaces")
-
-
 @click.command()
 @click.option(
     "--host",
     default="127.0.0.1",
     show_default=True,
-    callback=_loopback,
+    callback=loopback,
     help="Loopback address to listen on.",
 )
 @click.option(
@@ -174,21 +69,21 @@ _secret = _matching(r"[!-~]+", "printable characters, without spaces")
     "name",
     default="my-endpoint",
     show_default=True,
-    callback=_label,
+    callback=label,
     help="Name of the endpoint.",
 )
 @click.option(
     "--instances",
     default=2,
     show_default=True,
-    type=_Whole(1, 100),
+    type=Whole(1, 100),
     help="Number of instances of the endpoint.",
 )
 @click.option(
     "--container",
     "urls",
     multiple=True,
-    callback=_container,
+    callback=container_urls,
     help="URL of your own container. Repeat it for more instances.",
 )
 @click.option(
@@ -240,21 +135,21 @@ _secret = _matching(r"[!-~]+", "printable characters, without spaces")
     "--access-key",
     default=KEYS["access_key"],
     show_default=True,
-    callback=_key,
+    callback=access_key,
     help="Access key that callers have to use.",
 )
 @click.option(
     "--secret-key",
     default=KEYS["secret_key"],
     show_default=True,
-    callback=_secret,
+    callback=secret_key,
     help="Secret key that callers have to use.",
 )
 @click.option(
     "--region",
     default=KEYS["region"],
     show_default=True,
-    callback=_label,
+    callback=label,
     help="Region that calls have to be signed for.",
 )
 @click.option("--fail", type=click.Choice(ERRORS), help="Fail the next calls with this error.")
@@ -265,9 +160,7 @@ _secret = _matching(r"[!-~]+", "printable characters, without spaces")
     show_default=True,
     help="With --fail or --break-after-parts: how often.",
 )
-@click.option(
-    "--delay", default=0.0, type=_Seconds(zero=True), help="Delay of every call, in seconds."
-)
+@click.option("--delay", default=0.0, type=PAUSE, help="Delay of every call, in seconds.")
 @click.option(
     "--asynchronous",
     is_flag=True,
@@ -276,11 +169,11 @@ _secret = _matching(r"[!-~]+", "printable characters, without spaces")
 @click.option(
     "--delay-work",
     default=0.0,
-    type=_Seconds(zero=True),
+    type=PAUSE,
     help="With --asynchronous: how long the model works on a call, in seconds.",
 )
 @click.option(
-    "--break-after-parts", type=_Whole(0), help="Break the next streams after this many parts."
+    "--break-after-parts", type=Whole(0), help="Break the next streams after this many parts."
 )
 @click.option(
     "--break-mode",
@@ -289,12 +182,12 @@ _secret = _matching(r"[!-~]+", "printable characters, without spaces")
     show_default=True,
     help="With --break-after-parts: how streams break.",
 )
-@click.option("--part-bytes", type=_Whole(0), help="Size of the parts of a stream.")
+@click.option("--part-bytes", type=Whole(0), help="Size of the parts of a stream.")
 @click.option("--part-seed", type=int, help="Seed for random sizes of parts, up to --part-bytes.")
 @click.option(
     "--delay-parts",
     default=0.0,
-    type=_Seconds(zero=True),
+    type=PAUSE,
     help="Delay of every part of a stream, in seconds.",
 )
 @click.option(
@@ -303,7 +196,7 @@ _secret = _matching(r"[!-~]+", "printable characters, without spaces")
 @click.option(
     "--clock",
     default=0,
-    type=_Whole(-86_400, 86_400),
+    type=Whole(-86_400, 86_400),
     help="Shift of the clock that signatures are checked against, in seconds.",
 )
 @click.option("--lose", multiple=True, help="Start with this instance lost, such as i-1.")

@@ -13,7 +13,7 @@ from structlog.testing import capture_logs
 from gateway.errors import ErrorCode, Failure
 from gateway.formats.presets import FORMATS
 from gateway.local.builtin import BuiltinModel
-from gateway.local.command import apart_from_aws
+from gateway.local.environment import apart_from_aws
 from gateway.local.faults import Fault
 from gateway.local.platform import Endpoint
 from gateway.local.server import running

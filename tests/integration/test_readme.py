@@ -5,7 +5,7 @@ import re
 import sys
 from pathlib import Path
 
-from gateway.local.command import apart_from_aws
+from gateway.local.environment import apart_from_aws
 from tests.client.test_chat import piped
 from tests.support.client import in_time, raw
 from tests.support.processes import Process, admin, gateway

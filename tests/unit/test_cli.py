@@ -18,6 +18,7 @@ from click.testing import CliRunner, Result
 
 from gateway.cli import main
 from gateway.local import command, faults, server, stateful
+from gateway.local.environment import apart_from_aws
 from gateway.security.keys import add
 from tests.support.certificates import certificate
 from tests.support.fronts import free_port
@@ -41,14 +42,14 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]
 @pytest.fixture
 def nothing_of_aws() -> Iterator[None]:
     """What this machine has set for AWS is not seen."""
-    with command.apart_from_aws():
+    with apart_from_aws():
         yield
 
 
 @pytest.fixture
 def keys() -> Iterator[None]:
     """Credentials, and nothing else."""
-    with command.apart_from_aws(AWS_ACCESS_KEY_ID="a", AWS_SECRET_ACCESS_KEY="b"):
+    with apart_from_aws(AWS_ACCESS_KEY_ID="a", AWS_SECRET_ACCESS_KEY="b"):
         yield
 
 
@@ -83,7 +84,7 @@ def test_the_environment_comes_back(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_PROFILE", "theirs")
     monkeypatch.setenv("https_proxy", "http://127.0.0.1:1")
     before = dict(os.environ)
-    with command.apart_from_aws(AWS_ACCESS_KEY_ID="ours"):
+    with apart_from_aws(AWS_ACCESS_KEY_ID="ours"):
         assert "AWS_PROFILE" not in os.environ
         assert "https_proxy" not in os.environ
         assert os.environ["AWS_ACCESS_KEY_ID"] == "ours"
@@ -361,7 +362,7 @@ def test_check_looks_for_credentials() -> None:
 def test_check_says_in_one_line_why_there_are_no_credentials() -> None:
     Path("gateway.toml").write_text(ROUTE)
     role = {"AWS_ROLE_ARN": "arn:aws:iam::111122223333:role/r"}
-    with command.apart_from_aws(AWS_WEB_IDENTITY_TOKEN_FILE="/nonexistent", **role):
+    with apart_from_aws(AWS_WEB_IDENTITY_TOKEN_FILE="/nonexistent", **role):
         done = subprocess.run(
             [sys.executable, "-m", "gateway", "check"], capture_output=True, text=True, check=False
         )

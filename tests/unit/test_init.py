@@ -14,7 +14,8 @@ from gateway import initcommand, starter
 from gateway.cli import main
 from gateway.config import EXAMPLE, Settings
 from gateway.local import server
-from gateway.local.command import apart_from_aws, local
+from gateway.local.command import local
+from gateway.local.environment import apart_from_aws
 from gateway.sagemaker.profiles import PROFILES, Profile
 
 ENDPOINTS = (Path(__file__).parents[2] / "docs" / "endpoints.md").read_text()

@@ -9,7 +9,7 @@ from pathlib import Path
 import botocore.exceptions as boto
 import pytest
 
-from gateway.local.command import apart_from_aws
+from gateway.local.environment import apart_from_aws
 from gateway.sagemaker import runtime
 from gateway.sagemaker.checks import no_credentials, platform_problems
 from gateway.sagemaker.runtime import NotConfigured
