@@ -22,8 +22,9 @@ from gateway.admin.console import Console
 from gateway.admin.fleet import Alone, Fleet, Others
 from gateway.admin.watching import Watch
 from gateway.admission import Admission
+from gateway.authconfig import verifiers
 from gateway.budget import ByteBudget
-from gateway.config import AwsSettings, ConfigError, JwtSettings, Settings
+from gateway.config import AwsSettings, ConfigError, Settings
 from gateway.guard.model import GuardedModel
 from gateway.guard.overload import Breaker
 from gateway.logo import Logo, LogoError
@@ -33,12 +34,9 @@ from gateway.replicas.replica import Replica
 from gateway.route import Route
 from gateway.sagemaker.checks import platform_problems
 from gateway.security.door import Door
-from gateway.security.keys import KeyFileError, Keys
-from gateway.security.keysets import FetchedKeys, FileKeys, KeySet, KeysUnavailable, Spawn
 from gateway.security.limits import LocalAccounts
 from gateway.security.reloading import Reloader
 from gateway.security.shared import SharedAccounts
-from gateway.security.tokens import Secret, Tokens
 from gateway.session.storage import RecordStore
 from gateway.sessions import Sessions
 from gateway.storeconfig import open_store
@@ -261,54 +259,6 @@ async def log_problems(aws: AwsSettings) -> None:
     for problem in problems:
         event = "calls to AWS will fail" if problem.certain else "calls to AWS may fail"
         log.warning(event, about=problem.about, why=problem.text)
-
-
-def verifiers(
-    settings: Settings, spawn: Spawn, reloader: Reloader
-) -> tuple[Keys | None, Tokens | None]:
-    """What recognises keys and tokens, each where it is configured.
-
-    Args:
-        settings: All of them.
-        spawn: Runs what goes on beside requests.
-        reloader: Reads their files again.
-
-    Raises:
-        ConfigError: A file of theirs can't be used.
-    """
-    auth = settings.auth
-    try:
-        keys = tokens = None
-        if auth.keys is not None:
-            keys = Keys(auth.keys.file, settings.limits.of_principals)
-            reloader.add([auth.keys.file], keys.reload)
-        if auth.jwt is not None:
-            tokens = _tokens(auth.jwt, spawn, reloader)
-    except (KeyFileError, KeysUnavailable, ValueError) as error:
-        raise ConfigError(str(error)) from None
-    return keys, tokens
-
-
-def _tokens(jwt: JwtSettings, spawn: Spawn, reloader: Reloader) -> Tokens:
-    keys: KeySet | Secret
-    if jwt.secret_file is not None:
-        keys = Secret(jwt.secret_file)
-        reloader.add([jwt.secret_file], keys.reload)
-    elif jwt.jwks_file is not None:
-        keys = FileKeys(jwt.jwks_file)
-        reloader.add([jwt.jwks_file], keys.reload)
-    else:
-        keys = FetchedKeys(str(jwt.jwks_url), spawn)
-    return Tokens(
-        issuer=jwt.issuer,
-        audience=jwt.audience,
-        algorithms=jwt.algorithms,
-        keys=keys,
-        leeway=jwt.leeway_seconds,
-        principal_claim=jwt.principal_claim,
-        routes_claim=jwt.routes_claim,
-        operator_claim=jwt.operator_claim,
-    )
 
 
 def _pages(settings: Settings, sessions: Sessions, reloader: Reloader) -> list[BaseRoute]:

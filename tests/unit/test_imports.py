@@ -116,9 +116,11 @@ ALLOWED = {
     },
     "logconfig": {"logs"},
     "upstream": {"config", "sagemaker", "session"},
+    "authconfig": {"config", "security"},
     "app": {
         "admin",
         "admission",
+        "authconfig",
         "budget",
         "config",
         "guard",
