@@ -131,6 +131,11 @@ class Sessions:
         self._elsewhere = elsewhere
 
     @property
+    def message_bytes(self) -> int:
+        """The largest message that any route takes."""
+        return max(route.policy.message_bytes for route in self.routes.values())
+
+    @property
     def can_keep(self) -> bool:
         """Whether what is begun now can be kept: the store answers, or there is none."""
         return self._elsewhere is None or self._elsewhere.health.is_up

@@ -21,10 +21,11 @@ from gateway.formats.presets import Format
 from gateway.logs import LogLimit
 from gateway.protocol.options import CallOptions
 from gateway.sagemaker.errors import failure_of, failure_of_reply, with_facts
-from gateway.sagemaker.model import AS_IT_IS, SageMakerModel, wrong_field
+from gateway.sagemaker.model import AS_IT_IS, SageMakerModel
 from gateway.sagemaker.notices import Notice
 from gateway.sagemaker.objects import DENIED, Found, NotRead
 from gateway.sagemaker.options import ID_CHARACTERS, INLINE_BYTES, LATE_SECONDS, AsyncOptions
+from gateway.sagemaker.parameters import wrong_field
 from gateway.sagemaker.profiles import PROFILES
 from gateway.sagemaker.services import Services
 from gateway.sagemaker.symptoms import Symptom

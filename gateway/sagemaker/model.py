@@ -1,7 +1,6 @@
 """One route's model: turns, and the opening and closing of sessions, as calls of the platform."""
 
 import asyncio
-from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
@@ -24,6 +23,14 @@ from gateway.logs import LogLimit
 from gateway.protocol.options import PARAMETERS, CallOptions
 from gateway.sagemaker.errors import failure_of, failure_of_reply, with_facts
 from gateway.sagemaker.exceptions import ReplyFailed
+from gateway.sagemaker.parameters import (
+    GIVEN,
+    NONE_GIVEN,
+    NOT_STREAMED,
+    OPTIONAL,
+    TARGETING,
+    wrong_field,
+)
 from gateway.sagemaker.profiles import JsonObject, Profile
 from gateway.sagemaker.replies import ReplyReader, WholeBody
 from gateway.sagemaker.sessions import (
@@ -72,24 +79,6 @@ NOT_AWAITED = Failure(
     outcome=Outcome.UNKNOWN,
 )
 
-_NOT_STREAMED = frozenset({"TargetModel", "EnableExplanations"})
-"""Parameters that InvokeEndpointWithResponseStream does not have."""
-
-_FIELDS = {parameter: name for name, parameter in PARAMETERS.items()} | {
-    "EndpointName": "endpoint_name"
-}
-_, *_OPTIONAL = PARAMETERS.values()
-"""All but the content type, which every request has; the fields of a `ModelRequest` begin so."""
-_GIVEN = slice(1, 1 + len(_OPTIONAL))
-_NONE_GIVEN = (UNSET,) * len(_OPTIONAL)
-_TARGETING = frozenset(
-    {"TargetModel", "TargetVariant", "TargetContainerHostname", "InferenceComponentName"}
-)
-"""What says where a call goes, and so goes with every call of a session.
-
-The others are about one reply or its record, and say nothing to a call that opens or closes.
-"""
-
 
 class SageMakerModel:
     """A route's way to its model; see `gateway.session.ports.Model`.
@@ -135,7 +124,7 @@ class SageMakerModel:
         self._targets = {
             parameter: value
             for parameter, value in self._defaults.items()
-            if parameter in _TARGETING
+            if parameter in TARGETING
         }
 
     async def open(self, principal: str) -> ModelSession:  # noqa: ARG002 - as in `invoke`
@@ -186,7 +175,7 @@ class SageMakerModel:
         taken = None if request.verbatim else self._text
         if not request.stream or self._stream_kind is StreamKind.OFF:
             return self._whole(taken, parameters, sha256, affinity, on_end, in_session=in_session)
-        if parameters.get("SessionId") != NEW_SESSION and _NOT_STREAMED.isdisjoint(parameters):
+        if parameters.get("SessionId") != NEW_SESSION and NOT_STREAMED.isdisjoint(parameters):
             return self._stream(taken, parameters, sha256, on_parts, on_end)
         if taken is None and not request.verbatim:
             return self._whole(taken, parameters, sha256, affinity, on_end, in_session=in_session)
@@ -296,9 +285,9 @@ class SageMakerModel:
             "ContentType": request.content_type,
             **self._defaults,
         }
-        given = structs.astuple(request)[_GIVEN]
-        if given != _NONE_GIVEN:
-            named = zip(_OPTIONAL, given, strict=True)
+        given = structs.astuple(request)[GIVEN]
+        if given != NONE_GIVEN:
+            named = zip(OPTIONAL, given, strict=True)
             parameters |= {parameter: value for parameter, value in named if value is not UNSET}
         if session is not None:
             parameters["SessionId"] = session.id
@@ -316,9 +305,15 @@ class SageMakerModel:
         given, closed = get("NewSessionId"), get("ClosedSessionId")
         new_session = _new_session(given)
         if given is not None and new_session is None:
-            self._log_malformed(given, affinity)
-        elif given is None and not in_session and self._profile.opens_with_turn:
-            self._log_stateless(affinity)
+            if (facts := self._suspect("malformed", affinity)) is not None:
+                log.warning("malformed NewSessionId", length=len(given), **facts)
+        elif (
+            given is None
+            and not in_session
+            and self._profile.opens_with_turn
+            and (facts := self._suspect("stateless", affinity)) is not None
+        ):
+            log.warning("no session was opened", hint=hint_of(Symptom.OPENED_NONE), **facts)
         return ModelReply(
             body=body if text is None else text.encode(),
             content_type=get("ContentType") if text is None else TEXT,
@@ -395,29 +390,19 @@ class SageMakerModel:
             line_bytes=self._line_bytes,
         )
 
-    def _log_malformed(self, new_session_id: str, affinity: str) -> None:
-        suppressed = self._logged.suppressed("malformed NewSessionId")
-        if suppressed is not None:
-            log.warning(
-                "malformed NewSessionId",
-                route=self._route,
-                session=affinity,
-                endpoint=self._endpoint_name,
-                length=len(new_session_id),
-                suppressed=suppressed,
-            )
-
-    def _log_stateless(self, affinity: str) -> None:
-        suppressed = self._logged.suppressed("no session was opened")
-        if suppressed is not None:
-            log.warning(
-                "no session was opened",
-                route=self._route,
-                session=affinity,
-                endpoint=self._endpoint_name,
-                hint=hint_of(Symptom.OPENED_NONE),
-                suppressed=suppressed,
-            )
+    def _suspect(self, what: str, affinity: str) -> dict[str, object] | None:
+        """What the log says of a reply that is not as it should be; None where it has said so of
+        others often enough.
+        """
+        suppressed = self._logged.suppressed(what)
+        if suppressed is None:
+            return None
+        return {
+            "route": self._route,
+            "session": affinity,
+            "endpoint": self._endpoint_name,
+            "suppressed": suppressed,
+        }
 
     async def _call(self, body: JsonObject, session_id: str) -> dict[str, Any]:
         """A call that is no turn."""
@@ -461,17 +446,6 @@ def _whole_of(body: bytes, taken: Text | None) -> tuple[bool, str | None]:
     except ValueError:
         return False, None
     return True, None
-
-
-def wrong_field(parameters: Mapping[str, str]) -> Failure:
-    """Why a call can't be made: what no header can carry, named as the protocol names it."""
-    wrong = next(
-        _FIELDS[parameter]
-        for parameter, value in parameters.items()
-        if not (value.isascii() and value.isprintable())
-    )
-    text = f"`{wrong}` may hold nothing but printable ASCII."
-    return Failure(code=ErrorCode.VALIDATION_ERROR, message=text)
 
 
 def _new_session(value: str | None) -> ModelSession | None:

@@ -26,7 +26,6 @@ from gateway.protocol.messages import (
     ServerMessage,
     SessionClose,
     SessionClosed,
-    SessionOpened,
 )
 from gateway.session.dates import rfc3339
 from gateway.session.keys import digest
@@ -47,7 +46,7 @@ from gateway.transports.exchange import (
 )
 from gateway.transports.gate import ApiRequest, Gate
 from gateway.transports.leaving import Leaving
-from gateway.transports.listener import Ended, Listener
+from gateway.transports.listener import Ended, Listener, until_opened
 from gateway.transports.told import cannot_be_told, most_bytes, told_of
 
 MAX_DIGITS = 15
@@ -113,8 +112,7 @@ class Api:
         self._gate = gate
         self._heartbeat_seconds = heartbeat_seconds
         self._own_ids, self._numbers = secrets.token_hex(16), count()  # of messages without one
-        policies = [route.policy for route in sessions.routes.values()]
-        self._most_bytes = max(policy.message_bytes for policy in policies)
+        self._most_bytes = sessions.message_bytes
 
     def routes(self) -> list[HttpRoute]:
         """The paths."""
@@ -155,21 +153,10 @@ class Api:
         key, listener = secrets.token_urlsafe(32), Listener()
         runner.start(digest(key), told=told)
         listener.begin(runner, runner.subscribe(listener, 0))
-        opened: SessionOpened | None = None
-        try:
-            with Leaving(request, listener.cut):
-                while opened is None:
-                    for message in await listener.next():
-                        if isinstance(message, ErrorMessage):
-                            return problems.problem(message)
-                        if isinstance(message, SessionOpened):
-                            opened = message
-        except Ended:
-            runner.handle(SessionClose())  # nobody knows its key
-            text = "The session could not be opened."
-            raise Refused(ErrorCode.UNAVAILABLE, text, WAIT_SECONDS) from None
-        finally:
-            listener.leave()
+        with Leaving(request, listener.cut):
+            opened = await until_opened(runner, listener)
+        if isinstance(opened, ErrorMessage):
+            return problems.problem(opened)
         location = f"{request.scope.get('root_path', '')}/v1/sessions/{runner.id}"
         context = policy.telling if told else None
         content = Opened(opened.session_id, key, opened.expires_at, context or UNSET)

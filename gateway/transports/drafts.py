@@ -134,6 +134,15 @@ async def body_of(request: ApiRequest, most: int) -> bytes:
     return bytes(body)
 
 
+def whole_of(done: MessageDone) -> str | bytes | None:
+    """The body of a reply in one piece; None where it has come in parts, or there is none."""
+    if done.text is not UNSET:
+        return done.text
+    if done.json is not UNSET:
+        return bytes(done.json)
+    return None if done.base64 is UNSET else done.base64
+
+
 def reply_of(done: MessageDone, message_id: str, parts: Sequence[MessageDelta]) -> Response:
     """The end of a turn: the reply's body as it came, or why there is none.
 

@@ -2,9 +2,16 @@
 
 import asyncio
 
+from gateway.admission import Refused
 from gateway.conversation import Conversation
-from gateway.errors import CloseCode
-from gateway.protocol.messages import Notice, ServerMessage
+from gateway.errors import WAIT_SECONDS, CloseCode, ErrorCode
+from gateway.protocol.messages import (
+    ErrorMessage,
+    Notice,
+    ServerMessage,
+    SessionClose,
+    SessionOpened,
+)
 from gateway.session.events import ClientId
 from gateway.session.reader import LogReader
 
@@ -168,3 +175,23 @@ class Listener:
 def _late(news: asyncio.Future[None]) -> None:
     if not news.done():
         news.set_exception(TimeoutError())
+
+
+async def until_opened(session: Conversation, listener: Listener) -> SessionOpened | ErrorMessage:
+    """What comes of the opening of a session, or why it is not opened; the listener leaves then.
+
+    Raises:
+        Refused: The session has ended before, or the client does not wait for it: it is closed,
+            since nobody knows its key.
+    """
+    try:
+        while True:
+            for message in await listener.next():
+                if isinstance(message, SessionOpened | ErrorMessage):
+                    return message
+    except Ended:
+        session.handle(SessionClose())
+        text = "The session could not be opened."
+        raise Refused(ErrorCode.UNAVAILABLE, text, WAIT_SECONDS) from None
+    finally:
+        listener.leave()

@@ -13,12 +13,11 @@ from functools import partial
 import msgspec
 
 from gateway.admission import Refused, Visitor
-from gateway.errors import WAIT_SECONDS, ErrorCode
-from gateway.protocol.messages import ErrorMessage, SessionClose, SessionOpened
+from gateway.protocol.messages import ErrorMessage, SessionClose
 from gateway.route import Route
 from gateway.sessions import Sessions
 from gateway.transports.exchange import Moved, join, principal_of
-from gateway.transports.listener import Ended, Listener
+from gateway.transports.listener import Listener, until_opened
 from gateway.transports.openai.asking import Ask, Failed
 from gateway.transports.openai.errors import unsupported
 from gateway.transports.openai.ids import Handle, handle_of
@@ -196,20 +195,11 @@ class Chain:
         """
         runner, handle = await open_session(self._sessions, route, principal_of(self._visitor))
         listener = Listener()
-        try:
-            await join(self._sessions, handle.asker(self._visitor), 0, listener)
-            while True:
-                for message in await listener.next():
-                    if isinstance(message, ErrorMessage):
-                        raise Refused(message.code, message.message)
-                    if isinstance(message, SessionOpened):
-                        return handle._replace(turn=0)
-        except Ended:
-            runner.handle(SessionClose())  # nobody knows its key
-            text = "The session could not be opened."
-            raise Refused(ErrorCode.UNAVAILABLE, text, WAIT_SECONDS) from None
-        finally:
-            listener.leave()
+        await join(self._sessions, handle.asker(self._visitor), 0, listener)
+        opened = await until_opened(runner, listener)
+        if isinstance(opened, ErrorMessage):
+            raise Refused(opened.code, opened.message)
+        return handle._replace(turn=0)
 
     async def _let_go(self) -> None:
         """Leave the session; where nobody else can go on with it, it is closed.

@@ -93,8 +93,7 @@ class ChatCompletions:
         self._warm = warm
         self._heartbeat_seconds = heartbeat_seconds
         self._clock = clock
-        policies = [route.policy for route in sessions.routes.values()]
-        self._most_bytes = max(policy.message_bytes for policy in policies)
+        self._most_bytes = sessions.message_bytes
 
     def routes(self) -> list[BaseRoute]:
         """The path."""

@@ -11,6 +11,7 @@ from msgspec import UNSET
 from gateway.errors import ErrorCode, Outcome
 from gateway.formats.text import from_json
 from gateway.protocol.messages import ErrorObject, MessageDelta, MessageDone
+from gateway.transports.drafts import whole_of
 from gateway.transports.openai.errors import failure_of
 
 Json = dict[str, Any]
@@ -133,14 +134,7 @@ class Completion:
                 return []
             self.whole = self._completion("".join(self._content))
             return [self._chunk({}, "stop")]
-        body: str | bytes = b""
-        if done.text is not UNSET:
-            body = done.text
-        elif done.json is not UNSET:
-            body = bytes(done.json)
-        elif done.base64 is not UNSET:
-            body = done.base64
-        self.whole = self._whole(body)
+        self.whole = self._whole(whole_of(done) or b"")
         if self.whole is None:
             self.failure = NO_CHAT
             return []

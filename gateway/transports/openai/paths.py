@@ -54,7 +54,7 @@ def paths(
     )
     keeper = Keeper(records, keep_seconds, bounds)
     starter = Starter(sessions, keeper, time.time)
-    most_bytes = max(route.policy.message_bytes for route in sessions.routes.values())
+    most_bytes = sessions.message_bytes
     responses = Responses(
         sessions,
         gate,

@@ -13,6 +13,7 @@ from msgspec import UNSET
 from gateway.errors import Outcome
 from gateway.formats.text import from_json
 from gateway.protocol.messages import ErrorObject, MessageDelta, MessageDone
+from gateway.transports.drafts import whole_of
 from gateway.transports.openai.output import Event, Output
 from gateway.transports.openai.resource import (
     CachedTokens,
@@ -149,13 +150,7 @@ class Reading:
 
     def _whole(self, done: MessageDone) -> None:
         """A reply in one piece."""
-        body: str | bytes | None = None
-        if done.text is not UNSET:
-            body = done.text
-        elif done.json is not UNSET:
-            body = bytes(done.json)
-        elif done.base64 is not UNSET:
-            body = done.base64
+        body = whole_of(done)
         if body is None:
             return
         if self._chat:
