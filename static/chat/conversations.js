@@ -241,6 +241,12 @@ export class Conversations {
   journal(id, route) {
     const writer = newId();
     return {
+      read: async () => {
+        const transaction = this.#database.transaction(["states", "items"]);
+        const state = await result(transaction.objectStore("states").get(id));
+        const history = await result(transaction.objectStore("items").getAll(whole(id)));
+        return state?.kept ? { ...state.kept, history } : null;
+      },
       claim: async () => {
         const transaction = this.#writing();
         const states = transaction.objectStore("states");

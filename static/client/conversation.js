@@ -325,27 +325,41 @@ export class Conversation {
     return {
       session: this.session,
       replaces: this.#replaces,
+      told: this.#told,
       last_event: this.lastEvent,
     };
   }
 
   /**
-   * Begin with what was kept.
-   * @param {any} kept
-   * @param {boolean} same Whether it was kept for the same address.
+   * Begin with what was kept, and go on with its session; without a claim the session is left.
+   * @param {any} kept Null for nothing.
+   * @param {string} url The route's now.
+   * @param {boolean} claimed
    */
-  restore(kept, same) {
-    // What was said in another session than the one that goes on can't be said again.
-    if (kept.session?.id !== this.session?.id) this.history.endAll(null, "The session is gone");
-    this.history.restore(kept.history);
-    if (!same) {
-      this.leave(cancelled("not_invoked"), "The session was left");
-    } else if (kept.session) {
-      this.session = kept.session;
-      this.lastEvent = this.#acknowledged = kept.last_event;
-    } else {
-      this.#replaces = kept.replaces ?? null;
+  restore(kept, url, claimed) {
+    if (kept === null) {
       this.gone();
+      return;
+    }
+    const { session, replaces = null, told = null } = kept;
+    // What was said in another session than the one that goes on can't be said again.
+    if (session?.id !== this.session?.id) this.history.endAll(null, "The session is gone");
+    this.history.restore(kept.history);
+    const same = kept.url === url;
+    if (same && claimed && session) {
+      this.session = session;
+      this.#told = told;
+      this.lastEvent = this.#acknowledged = kept.last_event;
+    } else if (same && claimed) {
+      this.#replaces = replaces;
+      this.gone();
+    } else {
+      // What was said here since then is for the next session.
+      const before = new Set(kept.history.map((/** @type {any} */ { id }) => id));
+      const left = this.history.pending().filter(({ id }) => before.has(id));
+      this.history.endAll(cancelled("not_invoked"), "The session was left", left);
+      this.#replaces = same ? (session?.id ?? replaces) : null;
+      this.#forget(null, "The session was left");
     }
   }
 

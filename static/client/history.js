@@ -4,7 +4,7 @@
  * @module
  */
 
-import { cancelled, lostReply, unknownOutcome } from "./endings.js";
+import { cancelled, lostReply, unknownOutcome, usedId } from "./endings.js";
 import { Turn } from "./turns.js";
 
 /** @typedef {import("./endings.js").Ended} Ended */
@@ -133,10 +133,11 @@ export class History {
    * End what is left of a session.
    * @param {Ended | null} unsent How that ends which was not written; null where it is kept.
    * @param {Ended | string} sent How the rest ends, or why that is not known.
+   * @param {Turn[]} [turns] Which; left out: all that are pending.
    */
-  endAll(unsent, sent) {
+  endAll(unsent, sent, turns = this.pending()) {
     const unknown = typeof sent === "string" ? unknownOutcome(sent) : sent;
-    for (const turn of this.pending()) {
+    for (const turn of turns) {
       const ended = turn.delivery === "stored" ? unsent : unknown;
       if (ended) this.end(turn, ended);
     }
@@ -182,6 +183,7 @@ export class History {
   #restored(item, known) {
     const mine = known.find(({ id }) => id === item.id);
     const same = mine && JSON.stringify(mine.sent) === JSON.stringify(item.sent);
+    if (mine && !same) mine.end({ ...usedId(), id: mine.id });
     const turn = same ? mine : new Turn(item.id, item.sent, this.#conversation);
     turn.load(item);
     this.items.push(turn);

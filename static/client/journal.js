@@ -16,20 +16,29 @@ import { Claimed } from "./errors.js";
  * @property {string} url
  * @property {{ id: string, key: string, heartbeat: number, messageBytes: number } | null} session
  * @property {string | null} replaces
+ * @property {import("./telling.js").Told | null} told
  * @property {number} last_event
  */
 /**
  * @typedef {object} Journal Where one conversation is kept.
  * @property {() => Promise<Kept & { history: any[] } | null>} claim Gives what is kept of the
- *   conversation, and lets nobody write it but who has claimed it last.
+ *   conversation, null for nothing, and lets nobody write it but who has claimed it last. Where it
+ *   fails, the client shows what `read` gives, and keeps nothing any more.
+ * @property {() => Promise<Kept & { history: any[] } | null>} read Gives the same without claiming it.
  * @property {(kept: Kept, items: Map<number, any>) => Promise<void>} write Keeps all of this, or
  *   nothing: the state, and the turns and notes that have changed, by their places in the history.
- *   Fails with {@link Claimed}, or with anything else where there is no room.
+ *   Fails with {@link Claimed}, or with anything else where there is no room. A conversation of which
+ *   nothing is kept any more, since it was deleted, has nobody's claim: the client claims it again,
+ *   and writes it as a whole.
  */
 
 /** @implements {Keeping} */
 export class Journaling {
   #claimed = false;
+  /** Whether a claim has failed, so that nothing is kept any more. */
+  #failed = false;
+  /** Whether nothing was written since the claim: another client's may have followed it. */
+  #unproven = false;
   /** Whether it will not be any more, as soon as everything is kept. */
   #leaving = false;
   #journal;
@@ -58,9 +67,13 @@ export class Journaling {
     conversation.history.most = Infinity;
   }
 
-  /** Nothing is written before this. */
+  /** Claim the conversation, and read it. Nothing is written before this. */
   restore() {
-    if (this.#claimed && !this.#leaving) return null;
+    if (this.#failed) return null;
+    if (this.#claimed && !this.#leaving) {
+      if (this.#unproven) this.store(); // no message is written before that
+      return null;
+    }
     this.#restoring ??= this.#claim().finally(() => {
       this.#restoring = null;
     });
@@ -69,18 +82,39 @@ export class Journaling {
 
   async #claim() {
     await this.#settled(); // of an earlier claim
-    const { history } = this.#conversation;
+    let kept;
     try {
-      const kept = await this.#journal.claim();
-      if (kept) this.#keeper.restore(kept, true);
-      else for (const item of history.items) history.changed.add(item); // it may have been deleted
+      kept = await this.#journal.claim();
     } catch (error) {
-      this.#keeper.notify("unsaved", error);
+      await this.#fail(error);
       return;
     }
-    this.#claimed = true;
+    if (kept) this.#keeper.restore(kept, true);
+    else this.#changeAll();
+    this.#claimed = this.#unproven = true;
     this.#start();
     this.#keeper.notify("restored", null);
+  }
+
+  /**
+   * Show what is kept, and keep nothing any more.
+   * @param {unknown} error
+   */
+  async #fail(error) {
+    this.#failed = true;
+    try {
+      this.#keeper.restore(await this.#journal.read(), false);
+      this.#keeper.notify("restored", null);
+    } catch {
+      this.#keeper.restore(null, false);
+    }
+    this.#keeper.notify("unsaved", error);
+  }
+
+  /** Nothing is kept of it: keep it as a whole. */
+  #changeAll() {
+    const { history } = this.#conversation;
+    for (const item of history.items) history.changed.add(item);
   }
 
   /** Keep everything as it is at the end of this task. */
@@ -144,20 +178,12 @@ export class Journaling {
     if (kept || message.type !== "event.ack") this.#keeper.write(message);
   }
 
+  /** @returns {Promise<boolean>} Whether everything is kept. */
   async #written() {
-    const { history } = this.#conversation;
-    const changed = [...history.changed];
-    history.changed.clear();
-    const items = new Map();
-    for (const item of changed) {
-      const at = history.items.lastIndexOf(item);
-      if (at >= 0) items.set(at, JSON.parse(JSON.stringify(item)));
-    }
     try {
-      await this.#journal.write(this.#keeper.state(), items);
+      await this.#write();
       return true;
     } catch (error) {
-      for (const item of changed) history.changed.add(item);
       if (error instanceof Claimed) {
         this.#claimed = false;
         this.#keeper.taken();
@@ -166,5 +192,39 @@ export class Journaling {
       }
       return false;
     }
+  }
+
+  async #write() {
+    try {
+      await this.#writeChanges();
+    } catch (error) {
+      if (!(error instanceof Claimed) || !(await this.#reclaimed())) throw error;
+      await this.#writeChanges();
+    }
+    this.#unproven = false;
+  }
+
+  async #writeChanges() {
+    const { history } = this.#conversation;
+    const changed = [...history.changed];
+    history.changed.clear();
+    try {
+      const items = new Map();
+      for (const item of changed) {
+        const at = history.items.lastIndexOf(item);
+        if (at >= 0) items.set(at, JSON.parse(JSON.stringify(item)));
+      }
+      await this.#journal.write(this.#keeper.state(), items);
+    } catch (error) {
+      for (const item of changed) history.changed.add(item);
+      throw error;
+    }
+  }
+
+  /** Whether nobody has the conversation, since it was deleted, so that it is claimed once more. */
+  async #reclaimed() {
+    if ((await this.#journal.read()) !== null || (await this.#journal.claim()) !== null) return false;
+    this.#changeAll();
+    return true;
   }
 }

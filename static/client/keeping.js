@@ -26,8 +26,8 @@ import { Saved } from "./saved.js";
 /**
  * @typedef {object} Keeper What keeping a conversation needs of the client around it.
  * @property {() => Kept} state
- * @property {(kept: Kept & { history: any[] }, claimed: boolean) => void} restore Takes what was
- *   kept; its session too, where it is claimed.
+ * @property {(kept: Kept & { history: any[] } | null, claimed: boolean) => void} restore Takes what
+ *   was kept, if anything was; its session too, where it is claimed.
  * @property {(message: object) => void} write Writes to the connection, if there is one.
  * @property {(message: any) => void} take Takes a message that was held back.
  * @property {() => void} taken Called when another client has claimed the conversation.

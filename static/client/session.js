@@ -100,7 +100,7 @@ export class SessionClient extends Target {
     );
     this.#keeping = keep(storage, storageKey, this.#conversation, {
       state: () => ({ url: this.url, ...this.#conversation.snapshot() }),
-      restore: (kept) => this.#conversation.restore(kept, kept.url === this.url),
+      restore: (kept, claimed) => this.#conversation.restore(kept, this.url, claimed),
       write: (message) => this.#connection?.write(message),
       take: (message) => this.#take(message),
       taken: () => this.#stop(TAKEN_OVER),

@@ -90,9 +90,13 @@ export class Turn {
     this.id = id;
     this.sent = sent;
     /** Ask for it to be stopped; `await turn` then tells what came of that. */
-    this.cancel = () => conversation.cancel(id);
+    this.cancel = () => {
+      if (!this.ended) conversation.cancel(id);
+    };
     /** Send it all the same, if it is held. */
-    this.release = () => conversation.release(id);
+    this.release = () => {
+      if (!this.ended) conversation.release(id);
+    };
     /** @type {Promise<Done>} */
     this.done = new Promise((resolve, reject) => {
       this.#resolve = resolve;

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import pytest_asyncio
-from playwright.async_api import Browser, Page
+from playwright.async_api import Browser, Page, Route
 
 from tests.browser.conftest import CONFIG
 from tests.browser.scripted import ScriptedGateway, until
@@ -13,8 +13,8 @@ from tests.browser.test_resuming import SEND, App
 from tests.support.processes import gateway
 from tests.support.timing import UNIT
 
-CLIENT = """async (journal, connects = true) => {
-  const { SessionClient, Turn } = await import("/static/client.js");
+CLIENT = """async (journal, { connects = true, ...options } = {}) => {
+  const { Claimed, SessionClient, Turn } = await import("/static/client.js");
   const { Conversations } = await import("/static/chat/conversations.js");
   const url = location.origin.replace("http", "ws") + "/ws/chat";
   window.commits = [];
@@ -24,9 +24,28 @@ CLIENT = """async (journal, connects = true) => {
     write: () => new Promise((commit, fail) => commits.push({ commit, fail })),
   };
   window.conversations ??= await Conversations.open("kept");
-  const none = { claim: async () => { throw new Error("full"); } };
-  const storage = { slow, none }[journal] ?? conversations.journal("one", "chat");
-  window.client = new SessionClient(url, { storage });
+  const database = conversations.journal("one", "chat");
+  const fails = (words) => () => { throw new Error(words); };
+  const full = { ...database, claim: async () => { claims += 1; fails("full")(); } };
+  const none = { ...full, read: fails("closed") };
+  const closing = {
+    ...database,
+    write: (...all) => window.broken ? fails("closed")() : database.write(...all),
+  };
+  window.memory = null;
+  window.items = () =>
+    [...memory.items].sort(([one], [other]) => one - other).map(([, item]) => item);
+  const everything = () => memory && { ...memory.kept, history: items() };
+  const deleted = {
+    claim: async () => { claims += 1; return everything(); },
+    read: async () => everything(),
+    write: async (kept, items) => {
+      if (window.gone) { window.gone = false; window.memory = null; throw new Claimed(); }
+      memory = { kept, items: new Map([...(memory?.items ?? []), ...items]) };
+    },
+  };
+  const storage = { slow, none, full, closing, deleted }[journal] ?? database;
+  window.client = new SessionClient(url, { storage, ...options });
   window.told = [];
   for (const type of ["opened", "gap", "restored", "unsaved"]) {
     client.addEventListener(type, ({ detail }) => told.push([type, detail]));
@@ -225,7 +244,7 @@ class TestWithoutAConnection:
         await app.ended()
         await until(lambda: app.wire.forgotten == 6)
         await app.page.reload()
-        await app.page.evaluate(f"() => ({CLIENT})('database', false)")
+        await app.page.evaluate(f"() => ({CLIENT})('database', {{ connects: false }})")
         return app
 
     async def test_it_is_read(self, loaded: Kept) -> None:
@@ -243,6 +262,23 @@ class TestWithoutAConnection:
         assert await loaded.run("turns().length") == 2
         assert await loaded.run("told.map(([type]) => type)") == ["restored"]
         assert loaded.wire.sessions == 1
+
+    async def test_another_window_that_has_gone_on_meanwhile(self, app: Kept, files: str) -> None:
+        """No session is opened beside the other window's, and its own is taken back."""
+        await app.page.evaluate(f"() => ({CLIENT})('database', {{ connects: false }})")
+        await app.run("await client.restore(); return 1")
+        other = await opened(await app.page.context.new_page(), files, app.wire)
+        await other.begin()
+        await other.page.evaluate(SEND)
+        await other.ended()
+        await until(lambda: app.wire.forgotten == 6)
+        await app.run("client.connect(); client.send('And then?', 'm2'); return 1")
+        await app.wait("client.code === 4409")
+        assert app.wire.sessions == 1
+        await app.run("client.connect(); return 1")
+        await app.wait("turns().length === 2 && turns().every((turn) => turn.ended)")
+        assert app.wire.invoked == ["m1", "m2"]
+        assert app.wire.sessions == 1
 
     async def test_it_is_read_while_a_connection_is_asked_for(self, loaded: Kept) -> None:
         await loaded.run("client.connect(); await client.restore(); return 1")
@@ -276,6 +312,16 @@ class TestBeforeItIsRead:
         assert await loaded.run(kept) == ["opened", "m1", "m2"]
         assert loaded.wire.sessions == 1
 
+    async def test_another_message_under_an_id_that_was_used_is_refused(self, loaded: Kept) -> None:
+        script = "client.send('Else.', 'm1').catch(({ failure }) => { window.refused = failure; })"
+        await self.begin_and(loaded, script)
+        await loaded.wait("window.refused")
+        refused = await loaded.run("refused")
+        assert (refused["code"], refused["outcome"]) == ("bad_message", "not_invoked")
+        assert await loaded.run("turns().map((turn) => turn.text)") == ["One two three."]
+        await loaded.run("await client.send('And then?', 'm2'); return 1")
+        assert loaded.wire.invoked == ["m1", "m2"]
+
     async def test_what_was_said_before_is_the_same_turn(self, loaded: Kept) -> None:
         await self.begin_and(loaded, "window.again = client.send('Count.', 'm1')")
         assert await loaded.run("(await again).text") == "One two three."
@@ -294,24 +340,121 @@ async def test_what_had_no_claim_to_be_sent_is_sent_with_the_next(app: Kept) -> 
     assert app.wire.invoked == ["m1"]
 
 
-async def test_what_another_window_has_deleted_is_there_again_as_a_whole(app: Kept) -> None:
+async def test_a_conversation_that_was_deleted_is_kept_as_a_whole_again(app: Kept) -> None:
+    app.journal = "deleted"
     await app.begin()
     await app.page.evaluate(SEND)
     await app.ended()
     await until(lambda: app.wire.forgotten == 6)
-    await app.run("await conversations.remove('one'); client.send('And then?', 'm2'); return 1")
-    await app.wait("client.code === 4409")
-    await app.run("client.connect(); return 1")
-    await app.wait("turns().length === 2 && turns().every((turn) => turn.ended)")
+    await app.run("window.gone = true; await client.send('And then?', 'm2'); return 1")
     await until(lambda: app.wire.forgotten == len(app.wire.log))
-    kept = "(await conversations.items('one')).map(({ type, id }) => type ?? id)"
+    kept = "items().map(({ type, id }) => type ?? id)"
     assert await app.run(kept) == ["opened", "m1", "m2"]
+    assert await app.run("[claims, client.state]") == [2, "open"]
 
 
-async def test_what_may_not_be_kept_stays_with_the_gateway(app: Kept) -> None:
-    app.journal = "none"
+async def test_a_journal_that_fails_underneath_leaves_events_with_the_gateway(app: Kept) -> None:
+    app.journal = "closing"
     await app.begin()
     await app.page.evaluate(SEND)
-    assert (await app.ended())["text"] == "One two three."
-    assert [kind for kind, _ in await app.run("told")].count("unsaved") == 1
-    assert app.wire.forgotten == 0
+    await app.ended()
+    await until(lambda: app.wire.forgotten == 6)
+    await app.run("window.broken = true; await client.send('And then?', 'm2'); return 1")
+    assert app.wire.invoked == ["m1", "m2"]
+    unsaved = "told.filter(([type]) => type === 'unsaved').length"
+    await app.wait(f"{unsaved} > 1")
+    app.wire.close(1011)
+    await until(lambda: len(app.wire.sockets) == 2)
+    await app.run("await client.send('Well?', 'm3'); return 1")
+    assert app.wire.forgotten == 6
+    await app.run("window.broken = false; await client.send('So?', 'm4'); return 1")
+    await until(lambda: app.wire.forgotten == len(app.wire.log))
+    kept = "(await conversations.items('one')).map(({ type, id }) => type ?? id)"
+    assert await app.run(kept) == ["opened", "m1", "m2", "m3", "m4"]
+
+
+class TestAClaimThatFails:
+    @pytest_asyncio.fixture(loop_scope="session")
+    async def full(self, app: Kept) -> Kept:
+        """One turn was answered, another was under way, and now there is no room for a claim."""
+        await app.begin()
+        await app.page.evaluate(SEND)
+        await app.ended()
+        app.wire.reply = None
+        await app.run("client.send('And then?', 'm2'); return 1")
+        await until(lambda: app.wire.invoked == ["m1", "m2"])
+        await app.wait("turns()[1].delivery === 'accepted'")
+        await app.page.reload()
+        app.wire.reply = ["Four."]
+        app.journal = "full"
+        return app
+
+    async def test_what_is_kept_is_shown(self, full: Kept) -> None:
+        await full.page.evaluate(f"() => ({CLIENT})('full', {{ connects: false }})")
+        await full.run("await client.restore(); return 1")
+        assert await full.run("turns()[0].text") == "One two three."
+        error = await full.run("turns()[1].ended.error")
+        assert (error["code"], error["outcome"]) == ("session_lost", "unknown")
+        assert await full.run("[client.resumable, client.state]") == [False, "closed"]
+        assert await full.run("told.map(([type]) => type)") == ["restored", "unsaved"]
+        assert len(full.wire.sockets) == 1
+
+    async def test_another_session_is_opened_and_nothing_is_claimed_again(self, full: Kept) -> None:
+        await full.begin()
+        await full.run("await client.send('Well?', 'm3'); return 1")
+        full.wire.close(1011)
+        await until(lambda: len(full.wire.sockets) == 3)
+        await full.run("await client.send('So?', 'm4'); return 1")
+        assert full.wire.invoked == ["m1", "m2", "m3", "m4"]
+        assert full.wire.sessions == 2
+        assert await full.run("turns().map(({ id }) => id)") == ["m1", "m2", "m3", "m4"]
+        assert await full.run("claims") == 1
+        kinds = [kind for kind, _ in await full.run("told")]
+        assert (kinds.count("unsaved"), kinds.count("restored")) == (1, 1)
+        opened = [detail for kind, detail in await full.run("told") if kind == "opened"]
+        assert [each["replaces"] for each in opened] == ["session-1"]
+        kept = "(await conversations.items('one')).map(({ type, id }) => type ?? id)"
+        assert await full.run(kept) == ["opened", "m1", "m2"]
+
+    async def test_what_is_said_meanwhile_goes_to_the_new_session(self, full: Kept) -> None:
+        script = "window.again = client.send('And then?', 'm2'); client.send('Well?', 'm3')"
+        await full.page.evaluate(f"(async () => {{ await ({CLIENT})('full'); {script} }})()")
+        await full.wait("turns().length === 3 && turns()[2].ended")
+        assert full.wire.invoked == ["m1", "m2", "m3"], "nor is what was under way sent again"
+        again = await full.run("again.catch(({ failure }) => failure)")
+        assert again["outcome"] == "unknown"
+
+    async def test_what_can_not_be_read_either_is_left(self, full: Kept) -> None:
+        full.journal = "none"
+        await full.begin()
+        assert await full.run("(await client.send('Well?', 'm3')).text") == "Four."
+        assert [kind for kind, _ in await full.run("told")] == ["unsaved", "opened"]
+        assert full.wire.sessions == 2
+        assert full.wire.forgotten == 0
+
+
+async def test_a_session_that_was_told_is_known_as_told_after_a_reload(app: Kept) -> None:
+    options = {"tell": {"turns": 10, "bytes": 1000}, "hold": True}
+    await app.page.evaluate(f"(options) => ({CLIENT})('database', options)", options)
+    await app.page.evaluate(SEND)
+    await app.ended()
+    await until(lambda: app.wire.forgotten == 6)
+
+    async def told(route: Route) -> None:
+        """Open a session as over HTTP: nobody is there to hear of it."""
+        app.wire.breaks = {"resuming": 4503}
+        app.wire.sessions += 1
+        app.wire.log = [{**app.wire.log[0], "session_id": "session-2", "resume_key": "told"}]
+        app.wire.keys, app.wire.forgotten = ["told"], 0
+        body = {"session_id": "session-2", "resume_key": "told", "context": "told"}
+        await route.fulfill(status=201, json=body)
+
+    await app.page.route("**/v1/routes/chat/sessions", told)
+    app.wire.close(4410)
+    await until(lambda: app.wire.sessions == 2 and app.wire.breaks == {})
+    await app.page.reload()
+    await app.page.evaluate(f"(options) => ({CLIENT})('database', options)", options)
+    await app.run("await client.send('And then?', 'm2'); return 1")
+    opened = [detail for kind, detail in await app.run("told") if kind == "opened"]
+    assert [each["told"] for each in opened] == [{"all": True, "context": "told"}]
+    assert app.wire.sessions == 2
