@@ -19,13 +19,14 @@ from tests.support.timing import UNIT
 from tests.support.tokens import add_key
 
 PYTHON = [sys.executable, "-m", "tests.client.drivers.driver"]
-DRIVER = Path(__file__).parent / "drivers" / "driver.mjs"
+DRIVERS = Path(__file__).parent / "drivers"
 CLIENTS = {
     "python": [*PYTHON, "json"],
     "python-msgpack": [*PYTHON, "msgpack"],
     "python-sync": [*PYTHON, "sync"],
     "node": [npm.NEWEST, "driver.mjs"],
     "node-20-ws": [npm.OLDEST, "driver.mjs"],
+    "chromium": [sys.executable, "-m", "tests.client.drivers.browser"],
 }
 WHOLE_BYTES = bytes(range(256))
 
@@ -73,7 +74,8 @@ def start(
     """Starts the client's program, as often as a scenario wants."""
     command = CLIENTS[request.param]
     folder = tmp_path_factory.mktemp("client")
-    (folder / "driver.mjs").write_text(DRIVER.read_text())
+    for name in ("driver.mjs", "sessions.mjs"):
+        (folder / name).write_text((DRIVERS / name).read_text())
     (folder / "node_modules").mkdir()
     for name, place in (
         ("ws", npm.MODULES / "ws"),
