@@ -4,60 +4,61 @@
  * @module
  */
 
-/** @typedef {"no" | "now" | "later" | "new"} ComeBack With `new`: at once, with a new session. */
+/** @typedef {"no" | "now" | "later" | "new"} Reconnect With `new`: at once, to open a new session. */
 /**
  * @typedef {object} CloseCode
- * @property {string} words
- * @property {ComeBack} comeBack
- * @property {string} [error] The error code of what could not be sent for this reason, where trying
- *   again is of no use.
+ * @property {string} words For people.
+ * @property {Reconnect} reconnect
+ * @property {string} [error] The error code of messages that could not be sent for this reason, if
+ *   sending them again is of no use.
  */
 /**
- * What each close code means, and whether the client may come back to its session.
+ * What each close code means, and whether the client reconnects.
  * @type {ReadonlyMap<number, CloseCode>}
  */
 export const CLOSE_CODES = new Map([
-  [1000, { words: "The session was closed.", comeBack: "no" }],
-  [1001, { words: "The gateway went away.", comeBack: "later" }],
-  [1002, { words: "The client sent frames that are none.", comeBack: "no" }],
-  [1006, { words: "The connection was lost.", comeBack: "later" }],
-  [1007, { words: "A message was not valid text.", comeBack: "no" }],
-  [1009, { words: "A message was too large.", comeBack: "no" }],
-  [1011, { words: "The gateway had an internal error.", comeBack: "later" }],
-  [1012, { words: "The gateway is restarting.", comeBack: "now" }],
-  [4400, { words: "The client broke the protocol.", comeBack: "no" }],
+  [1000, { words: "The session was closed.", reconnect: "no" }],
+  [1001, { words: "The gateway went away.", reconnect: "later" }],
+  [1002, { words: "The client sent frames that are none.", reconnect: "no" }],
+  [1006, { words: "The connection was lost.", reconnect: "later" }],
+  [1007, { words: "A message was not valid text.", reconnect: "no" }],
+  [1009, { words: "A message was too large.", reconnect: "no" }],
+  [1011, { words: "The gateway had an internal error.", reconnect: "later" }],
+  [1012, { words: "The gateway is restarting.", reconnect: "now" }],
+  [4400, { words: "The client broke the protocol.", reconnect: "no" }],
   [
     4401,
-    { words: "You are not signed in, or no longer.", comeBack: "no", error: "unauthenticated" },
+    { words: "You are not signed in, or no longer.", reconnect: "no", error: "unauthenticated" },
   ],
-  [4403, { words: "You may not use this route.", comeBack: "no", error: "forbidden" }],
-  [4404, { words: "There is no such route.", comeBack: "no", error: "unknown_route" }],
-  [4406, { words: "The gateway speaks another version.", comeBack: "no", error: "bad_message" }],
-  [4408, { words: "The connection was silent for too long.", comeBack: "later" }],
-  [4409, { words: "The session was taken over by another window.", comeBack: "no" }],
-  [4410, { words: "The session is gone.", comeBack: "new" }],
-  [4413, { words: "This client was too slow.", comeBack: "later" }],
-  [4429, { words: "There are too many connections or messages.", comeBack: "later" }],
-  [4503, { words: "The model's endpoint is unavailable or full.", comeBack: "later" }],
+  [4403, { words: "You may not use this route.", reconnect: "no", error: "forbidden" }],
+  [4404, { words: "There is no such route.", reconnect: "no", error: "unknown_route" }],
+  [4406, { words: "The gateway speaks another version.", reconnect: "no", error: "bad_message" }],
+  [4408, { words: "The connection was silent for too long.", reconnect: "later" }],
+  [4409, { words: "The session was taken over by another window.", reconnect: "no" }],
+  [4410, { words: "The session is gone.", reconnect: "new" }],
+  [4413, { words: "This client was too slow.", reconnect: "later" }],
+  [4429, { words: "There are too many connections or messages.", reconnect: "later" }],
+  [4503, { words: "The model's endpoint is unavailable or full.", reconnect: "later" }],
 ]);
 
 export const LOST = 1006;
 export const VIOLATION = 4400;
+/** The close code of a connection whose token is missing or not, or no longer, valid. */
 export const UNAUTHENTICATED = 4401;
 export const FORBIDDEN = 4403;
 export const SILENT = 4408;
-/** Another window has taken the session. */
+/** The close code of a session that another window has taken over. */
 export const TAKEN_OVER = 4409;
 export const GONE = 4410;
 
 /**
- * What a close code means; an unknown one is taken for a lost connection.
+ * What a close code means; an unknown one is treated as a lost connection.
  * @param {number} code
  * @returns {CloseCode}
  */
 export function describeClose(code) {
   return (
-    CLOSE_CODES.get(code) ?? { words: `The connection was closed (${code}).`, comeBack: "later" }
+    CLOSE_CODES.get(code) ?? { words: `The connection was closed (${code}).`, reconnect: "later" }
   );
 }
 
@@ -71,12 +72,12 @@ export function whyLost(code) {
   return offline ? "This device is offline." : describeClose(code).words;
 }
 
-/** The longest wait before a further attempt, in milliseconds. */
+/** The longest wait before another attempt to connect, in milliseconds. */
 export const MAX_BACKOFF = 30_000;
 
 /**
- * How long to wait before an attempt: anywhere up to a bound that doubles, so that many clients
- * that were cut off together do not come back together.
+ * How long to wait before an attempt to connect: a random time up to a limit that doubles, so that
+ * clients that were disconnected together do not reconnect together.
  * @param {number} attempt Counted from 0.
  * @param {number} random From 0 up to 1.
  * @returns {number} Milliseconds.

@@ -15,7 +15,7 @@ import {
 import { Heartbeat } from "./heartbeat.js";
 import { NoTicket, ticketFor } from "./tickets.js";
 
-/** @typedef {string | (() => string | Promise<string>)} Token A key or a token, or a function that gives one. */
+/** @typedef {string | (() => string | Promise<string>)} Token An API key or token, or a function that returns one. */
 /**
  * @typedef {object} Target
  * @property {string} url

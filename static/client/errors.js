@@ -7,13 +7,13 @@
 /** @typedef {"not_invoked" | "unknown" | "invoked"} Outcome Whether the model saw a message. */
 /**
  * @typedef {object} Failure
- * @property {string} code
+ * @property {string} code One of the protocol's error codes.
  * @property {string} message For people.
- * @property {boolean} retryable
- * @property {number} [retry_after] Seconds.
+ * @property {boolean} retryable Whether the same message may succeed later.
+ * @property {number} [retry_after] In how many seconds.
  * @property {Outcome} [outcome]
  */
-/** A message failed, or nobody knows what became of it. */
+/** A message has failed, or its outcome is unknown. */
 export class MessageError extends Error {
   /** @param {Failure} failure */
   constructor(failure) {
@@ -44,7 +44,7 @@ export class SkippedEvents extends ProtocolError {
   }
 }
 
-/** Another client has claimed the conversation since. */
+/** A journal throws this if another client has claimed the conversation since. */
 export class Claimed extends Error {
   name = "Claimed";
 }

@@ -10,9 +10,9 @@ import { Turn } from "./turns.js";
 /** @typedef {import("./endings.js").Ended} Ended */
 /** @typedef {import("./turns.js").Body} Body */
 /**
- * @typedef {object} Note Something that happened to the session between its turns.
+ * @typedef {object} Note Something that happened to the session between two turns.
  * @property {"opened" | "renewed" | "closed" | "gap"} type
- * @property {any} detail What the event of this name has as its `detail`.
+ * @property {any} detail The `detail` of the event of this name.
  */
 
 export class History {

@@ -12,7 +12,8 @@ import { Claimed } from "./errors.js";
 /** @typedef {import("./conversation.js").Conversation} Conversation */
 /** @typedef {import("./keeping.js").Keeping} Keeping */
 /**
- * @typedef {object} Kept
+ * @typedef {object} Kept The state of a conversation, which is plain data; it has the key to its
+ *   session.
  * @property {string} url
  * @property {{ id: string, key: string, heartbeat: number, messageBytes: number } | null} session
  * @property {string | null} replaces
@@ -20,16 +21,18 @@ import { Claimed } from "./errors.js";
  * @property {number} last_event
  */
 /**
- * @typedef {object} Journal Where one conversation is kept.
- * @property {() => Promise<Kept & { history: any[] } | null>} claim Gives what is kept of the
- *   conversation, null for nothing, and lets nobody write it but who has claimed it last. Where it
- *   fails, the client shows what `read` gives, and keeps nothing any more.
- * @property {() => Promise<Kept & { history: any[] } | null>} read Gives the same without claiming it.
- * @property {(kept: Kept, items: Map<number, any>) => Promise<void>} write Keeps all of this, or
- *   nothing: the state, and the turns and notes that have changed, by their places in the history.
- *   Fails with {@link Claimed}, or with anything else where there is no room. A conversation of which
- *   nothing is kept any more, since it was deleted, has nobody's claim: the client claims it again,
- *   and writes it as a whole.
+ * @typedef {object} Journal Stores one conversation, of which only one client at a time is the writer.
+ * @property {() => Promise<Kept & { history: any[] } | null>} claim Makes this client the writer, and
+ *   resolves with what is stored: the state and the history, or null for nothing. If it rejects, the
+ *   client shows what `read` gives, opens a new session, and stores nothing from then on.
+ * @property {() => Promise<Kept & { history: any[] } | null>} read Resolves with the same, without
+ *   making this client the writer.
+ * @property {(kept: Kept, items: Map<number, any>) => Promise<void>} write Stores, in one transaction,
+ *   the state and those turns and notes that have changed, by their positions in the history.
+ *   Rejects with {@link Claimed} if this client is not the writer, because another one has claimed
+ *   the conversation since or because it was deleted: a deleted one is claimed again, and then
+ *   written as a whole. Rejects with any other error if it can't be stored; the gateway then
+ *   keeps the events.
  */
 
 /** @implements {Keeping} */
@@ -39,13 +42,13 @@ export class Journaling {
   #failed = false;
   /** Whether nothing was written since the claim: another client's may have followed it. */
   #unproven = false;
-  /** Whether it will not be any more, as soon as everything is kept. */
-  #leaving = false;
   #journal;
   #conversation;
   #keeper;
-  /** Set while what was kept is read. @type {Promise<void> | null} */
+  /** Set while the conversation is claimed and read. @type {Promise<void> | null} */
   #restoring = null;
+  /** Set while it is left to another client. @type {Promise<void> | null} */
+  #releasing = null;
   /** How often the conversation was to be kept, and up to which of these it is. */
   #asked = 0;
   #kept = 0;
@@ -70,7 +73,8 @@ export class Journaling {
   /** Claim the conversation, and read it. Nothing is written before this. */
   restore() {
     if (this.#failed) return null;
-    if (this.#claimed && !this.#leaving) {
+    if (this.#releasing) return this.#restoreAfter(this.#releasing);
+    if (this.#claimed) {
       if (this.#unproven) this.store(); // no message is written before that
       return null;
     }
@@ -80,8 +84,13 @@ export class Journaling {
     return this.#restoring;
   }
 
+  /** @param {Promise<void>} released */
+  async #restoreAfter(released) {
+    await released;
+    await this.restore();
+  }
+
   async #claim() {
-    await this.#settled(); // of an earlier claim
     let kept;
     try {
       kept = await this.#journal.claim();
@@ -139,16 +148,17 @@ export class Journaling {
     this.#waiting = [];
   }
 
-  async release() {
-    this.#leaving = true;
-    await this.#restoring;
-    await this.#settled();
-    this.#claimed = this.#leaving = false;
+  release() {
+    this.#releasing ??= this.#release().finally(() => {
+      this.#releasing = null;
+    });
+    return this.#releasing;
   }
 
-  /** @returns {Promise<void>} */
-  async #settled() {
+  async #release() {
+    await this.#restoring;
     if (this.#committing) await new Promise((resolve) => this.#waking.push(() => resolve(null)));
+    this.#claimed = false;
   }
 
   #start() {

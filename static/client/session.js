@@ -34,21 +34,15 @@ const Target = /** @type {new () => import("./types.js").Listenable} */ (EventTa
 /**
  * One conversation.
  *
- * Events, each with the gateway's message in `detail`: `opened`, `resumed`, `renewed`, `updated`,
- * `expiring`, `closed`, `accepted`, `error`; `state`, whenever {@link SessionClient#state} has
- * changed; `turn`, with the {@link Turn} in `detail`, whenever anything of it has; and `gap`, with
- * the numbers of the first and the last event that can no longer be had in `detail.lost`. With a
- * journal, `restored` when {@link SessionClient#history} has become what was kept, and `unsaved`
- * when something could not be kept.
- *
- * What a listener does before it returns is done before the gateway may forget the event.
+ * It dispatches the {@link Events}. An event is acknowledged to the gateway, which may then discard
+ * it, only after its listeners have returned.
  */
 export class SessionClient extends Target {
   /** @type {State} */
   state = "closed";
-  /** Why there is no connection, in words; empty while there is one. */
+  /** Why there is no connection, for people; empty while there is one. */
   reason = "";
-  /** The close code that `reason` puts into words; 0 for none. */
+  /** The close code that `reason` describes; 0 for none. */
   code = 0;
   /** @type {Connection | null} */
   #connection = null;
@@ -58,9 +52,9 @@ export class SessionClient extends Target {
   #teller;
   /** What is done before a connection is made: a later one has another. @type {object | null} */
   #preparing = null;
-  /** How often the gateway has not known the user since the last session. */
+  /** How often the gateway has rejected the token since the last session. */
   #refused = 0;
-  /** Whether the session's end is for good. */
+  /** Whether the session was closed by its user. */
   #final = false;
   /** @type {AbortController | null} */
   #listening = null;
@@ -68,7 +62,7 @@ export class SessionClient extends Target {
   #wire;
 
   /**
-   * @param {string} url Of the route: `ws://HOST/ws` or `ws://HOST/ws/ROUTE`.
+   * @param {string} url The route's address: `ws://HOST/ws` or `ws://HOST/ws/ROUTE`.
    * @param {Options} [options]
    * @throws {TypeError} There is no `WebSocket`.
    */
@@ -108,17 +102,17 @@ export class SessionClient extends Target {
     });
   }
 
-  /** When the next attempt to connect is made, while it waits for that; 0 else. As `Date.now()`. */
+  /** When the next attempt to connect begins, as `Date.now()`; 0 if none is scheduled. */
   get retryAt() {
     return this.#retry.at;
   }
 
-  /** The number of the session's newest event. */
+  /** The number of the newest event of the session that has arrived. */
   get lastEvent() {
     return this.#conversation.lastEvent;
   }
 
-  /** The conversation, oldest first; without a journal the oldest of a long one is forgotten. */
+  /** The turns and notes, oldest first; without a journal, a long history loses its oldest. */
   get history() {
     return this.#conversation.history.items;
   }
@@ -129,25 +123,24 @@ export class SessionClient extends Target {
   }
 
   /**
-   * Whether there is a session to resume. Without one, {@link SessionClient#connect} opens one,
-   * which a page may leave until its user writes something.
+   * Whether there is a session to resume. If not, {@link SessionClient#connect} opens a new one,
+   * which a page can put off until its user writes something.
    */
   get resumable() {
     return this.#conversation.session !== null;
   }
 
   /**
-   * Read what was kept, without a connection: then {@link SessionClient#history} has it, and
-   * {@link SessionClient#resumable} says whether there is a session to resume. With a journal it
-   * takes its time; {@link SessionClient#connect} waits for it, and begins with it where that was
-   * not done.
-   * @returns {Promise<void>} It does not fail: where the journal does, `unsaved` is dispatched.
+   * Read the stored conversation without connecting, to show its {@link SessionClient#history} and
+   * to see whether it is {@link SessionClient#resumable}. With `sessionStorage` the constructor has
+   * done this; with a journal {@link SessionClient#connect} does it first, if it was not done yet.
+   * @returns {Promise<void>} Never rejects: if the journal fails, `unsaved` is dispatched.
    */
   async restore() {
     await this.#keeping.restore();
   }
 
-  /** Open a connection: to the session, if there is one to resume, else to a new one. */
+  /** Connect: resume the session if there is one, otherwise open a new one. */
   connect() {
     this.#drop();
     this.#listen();
@@ -157,7 +150,7 @@ export class SessionClient extends Target {
     this.#prepare();
   }
 
-  /** Read what was kept, and see to a session that knows it; then open a connection. */
+  /** Read what was kept, pass it to a session that replaces another, and then connect. */
   async #prepare() {
     const attempt = (this.#preparing = {});
     const conversation = this.#conversation;
@@ -186,8 +179,8 @@ export class SessionClient extends Target {
   }
 
   /**
-   * Show another token, of the same user, before the one that was shown expires; further
-   * connections show it too.
+   * Authenticate with a new token of the same user, before the current one expires. Later
+   * connections use it too.
    * @param {string} token
    */
   refresh(token) {
@@ -196,14 +189,14 @@ export class SessionClient extends Target {
   }
 
   /**
-   * Send one message, now or as soon as there is a connection.
+   * Send a message, now or as soon as there is a connection. In the state `closed` it fails at once.
    * @param {string | Body} body
-   * @param {string} [id] Chosen by the caller. The same message under the same id is the same
-   *   turn; another message under an id that was used is refused.
-   * @returns {Turn} It fails with a {@link MessageError} if the message is refused or fails, or
-   *   the session is gone: then its outcome is unknown, and it is not sent again, since the model
-   *   may have seen it.
-   * @throws {TypeError} It is no string and has no body, or more than one.
+   * @param {string} [id] An idempotency key: the same message under the same id is the same turn;
+   *   another message under a used id is refused.
+   * @returns {Turn} It rejects with a {@link MessageError} if the message fails or is refused, or if
+   *   the session is gone: the outcome is then unknown, and the message is not sent again, since
+   *   the model may have seen it.
+   * @throws {TypeError} The message is no string, and no object with exactly one body.
    */
   send(body, id = newId()) {
     const ended = this.state === "closed" ? this.#notSent() : null;
@@ -211,7 +204,7 @@ export class SessionClient extends Target {
   }
 
   /**
-   * Ask for a message to be stopped; its turn then ends, as `cancelled` unless it was faster.
+   * Cancel a message. Its turn ends as `cancelled`, unless it completes first.
    * @param {string} id
    */
   cancel(id) {
@@ -219,7 +212,7 @@ export class SessionClient extends Target {
   }
 
   /**
-   * Send a message that is held.
+   * Send a held message.
    * @param {string} id
    */
   release(id) {
@@ -227,8 +220,7 @@ export class SessionClient extends Target {
   }
 
   /**
-   * Close the session, at the model too, and don't come back. Without a connection it is left to
-   * end by itself.
+   * Close the session, at the model too. Without a connection, the session is left to expire.
    */
   close() {
     this.#final = true;
@@ -237,9 +229,9 @@ export class SessionClient extends Target {
   }
 
   /**
-   * Leave the session as it is, with what is under way in it: who has what was stored can go on
-   * with it within the route's `resume_seconds`.
-   * @returns {Promise<void>} Ends when everything is kept.
+   * Disconnect without closing the session. Its turns continue, and a client with the same storage
+   * can resume it within the route's `resume_seconds`.
+   * @returns {Promise<void>} Resolves when everything is stored.
    */
   async detach() {
     this.#keeping.store();
@@ -251,8 +243,8 @@ export class SessionClient extends Target {
   }
 
   /**
-   * Leave the session, and close it unless another window has it; then begin a new one.
-   * @param {string} [url] Of another route.
+   * Close the session, unless another window has taken it over, and open a new one.
+   * @param {string} [url] The address of another route.
    */
   restart(url = this.url) {
     const open = this.state === "open";
@@ -337,10 +329,10 @@ export class SessionClient extends Target {
    * @param {string} [words]
    */
   #lost(code, words = whyLost(code)) {
-    const { comeBack } = describeClose(code);
+    const { reconnect } = describeClose(code);
     const conversation = this.#conversation;
     // A session that nobody has used is not opened again unasked.
-    if (comeBack === "no" || this.#final || conversation.closed === "idle") {
+    if (reconnect === "no" || this.#final || conversation.closed === "idle") {
       this.#stop(code);
       return;
     }
@@ -350,11 +342,11 @@ export class SessionClient extends Target {
     this.#retry.schedule({
       // A gateway that has forgotten says so at once; but a session that opens and ends, and opens
       // and ends, must not make a busy loop of it.
-      atOnce: comeBack === "new" && conversation.session !== null,
-      soon: comeBack !== "later",
+      atOnce: reconnect === "new" && conversation.session !== null,
+      soon: reconnect !== "later",
       after: conversation.retryAfter,
     });
-    if (comeBack === "new") conversation.gone();
+    if (reconnect === "new") conversation.gone();
     this.#become("waiting");
   }
 
@@ -366,7 +358,7 @@ export class SessionClient extends Target {
     this.#drop();
     this.reason = words;
     this.code = code;
-    // Who shows another token may come back to the session, and to what is under way in it.
+    // With another token the session can be resumed, and what is under way in it.
     const stays = code === UNAUTHENTICATED && this.#conversation.session !== null;
     if (code === TAKEN_OVER) {
       this.#conversation.takenOver();

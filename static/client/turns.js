@@ -13,36 +13,37 @@ import { MessageError } from "./errors.js";
  * @typedef {object} Done
  * @property {string} id
  * @property {"completed" | "cancelled" | "failed"} status
- * @property {string} [text] The reply, whether it was streamed or not; so are the next two.
+ * @property {string} [text] The reply, streamed or not; `json` and `base64` likewise.
  * @property {unknown} [json]
  * @property {string} [base64]
  * @property {string} [content_type]
  * @property {string} [invoked_production_variant]
- * @property {number} deltas In how many parts the reply came; 0 where it was not streamed.
+ * @property {number} deltas The number of parts that the reply arrived in; 0 if it was not streamed.
  * @property {number} duration_ms
- * @property {number} [dropped_turns] How many of the oldest turns the model was not told again, for
- *   want of room, where the gateway sends it the conversation.
- * @property {Outcome} [outcome] Of a cancelled message.
+ * @property {number} [dropped_turns] How many of the oldest turns were left out because they no longer
+ *   fit, on routes where the gateway sends the model the conversation.
+ * @property {Outcome} [outcome] Whether the model saw a message that was cancelled.
  * @property {Failure} [error]
  */
 /**
- * @typedef {object} Body Exactly one of the first four, and the protocol's options.
+ * @typedef {object} Body Exactly one of `text`, `json`, `base64` and `bytes`, and the protocol's
+ *   options.
  * @property {string} [text]
  * @property {unknown} [json]
  * @property {string} [base64]
- * @property {ArrayBuffer | ArrayBufferView} [bytes] The same as `base64`, not encoded.
- * @property {boolean} [stream] False: in one piece, where the route streams.
+ * @property {ArrayBuffer | ArrayBufferView} [bytes] Like `base64`, but not encoded.
+ * @property {boolean} [stream] `false` asks for the reply in one piece, on a route that streams.
  * @property {string} [content_type]
  * @property {string} [accept]
  */
 
 /**
- * One message and the reply to it.
+ * A message and the reply to it.
  *
- * As a promise it is its end: `await turn` gives the {@link Done} of a message that was completed
- * or cancelled, and throws {@link MessageError} for one that was refused or failed. As an
- * iterable it is the reply's parts from the first one on, strings or, where the reply is no text,
- * `Uint8Array`s; to leave the loop does not stop the reply.
+ * Await it for its end: `await turn` gives {@link Done} if the turn completed or was cancelled, and
+ * throws a {@link MessageError} if it failed or was refused. Iterate over it for the parts of the
+ * reply, from the first one: strings, or `Uint8Array`s if the reply is not text. Leaving the loop
+ * does not cancel the turn.
  */
 export class Turn {
   /** The reply so far. */
@@ -50,21 +51,21 @@ export class Turn {
   /** @type {"waiting" | "running" | Done["status"]} */
   status = "waiting";
   /**
-   * How far the message has come: the gateway can't have seen what is only `stored`.
+   * How far the message has come: one that is only `stored` was never sent to the gateway.
    * @type {"stored" | "written" | "accepted"}
    */
   delivery = "stored";
-  /** Whether it was meant for a session that is gone, and waits for a word of its sender. */
+  /** Whether it waits for `release()`, since the session that it was written for is gone. */
   held = false;
-  /** Whether it was asked to stop. */
+  /** Whether it is being cancelled. */
   cancelling = false;
   /** Whether parts of the reply are missing. */
   incomplete = false;
-  /** Its end, failed or not. @type {Done | null} */
+  /** How the turn has ended, also if it failed. @type {Done | null} */
   ended = null;
-  /** When its turn came, in milliseconds since the epoch. @type {number | null} */
+  /** When the model's turn to answer it came, as `Date.now()`. @type {number | null} */
   startedAt = null;
-  /** When the first part of its reply came. @type {number | null} */
+  /** When the first part of its reply arrived, as `Date.now()`. @type {number | null} */
   firstAt = null;
 
   /** @type {(string | Uint8Array)[]} */
@@ -89,15 +90,15 @@ export class Turn {
   constructor(id, sent, conversation) {
     this.id = id;
     this.sent = sent;
-    /** Ask for it to be stopped; `await turn` then tells what came of that. */
+    /** Cancel it; `await turn` then gives the outcome. */
     this.cancel = () => {
       if (!this.ended) conversation.cancel(id);
     };
-    /** Send it all the same, if it is held. */
+    /** Send it, if it is held. */
     this.release = () => {
       if (!this.ended) conversation.release(id);
     };
-    /** @type {Promise<Done>} */
+    /** The turn as a plain promise. @type {Promise<Done>} */
     this.done = new Promise((resolve, reject) => {
       this.#resolve = resolve;
       this.#reject = reject;
@@ -128,7 +129,7 @@ export class Turn {
     return this.done.finally(settled);
   }
 
-  /** Whether anything of the reply has come. */
+  /** Whether any part of the reply has arrived. */
   get begun() {
     return this.#parts.length > 0;
   }

@@ -8,51 +8,57 @@
 /** @typedef {import("./errors.js").Failure} Failure */
 /** @typedef {import("./connection.js").Token} Token */
 /** @typedef {import("./turns.js").Turn} Turn */
-/** @typedef {"connecting" | "open" | "waiting" | "closed"} State */
+/**
+ * @typedef {"connecting" | "open" | "waiting" | "closed"} State `waiting` is for the next attempt to
+ *   connect; in `closed` the client makes none.
+ */
 /**
  * @typedef {object} Options
  * @property {{ getItem(key: string): string | null, setItem(key: string, value: string): void } | import("./journal.js").Journal} [storage]
- *   Where the conversation is kept for the page's next load: `sessionStorage`, which keeps its newest
- *   half megabyte, or a journal. Left out: nowhere.
- * @property {string} [storageKey] Under which name; a journal has its own.
- * @property {import("./telling.js").Limits} [tell] How much a session that takes the place of
- *   another is told of what was said before. The route has to be able to do that, and be named in
- *   the address. Left out: nothing.
- * @property {boolean} [hold] Whether a message that was meant for a session that is gone is held
- *   until {@link Turn#release}. Left out: it goes to the next session, which knows nothing.
- * @property {Token} [token] Who this is, where the gateway asks for that. It is exchanged for a
- *   ticket before each connection, and kept nowhere. A function is asked each time, and once more
- *   where what it gave is not, or no longer, valid.
- * @property {boolean} [binary] Whether frames are MessagePack, in which `bytes` go as they are, and not
- *   JSON: for audio, images and the like. Nothing else changes.
- * @property {new (url: string, protocols: string[]) => any} [WebSocket] What makes the connections,
- *   where there is no global `WebSocket`: that of the package `ws`.
+ *   Where the conversation is stored, so that it survives a reload of the page: `sessionStorage`, of
+ *   which it takes up to half a megabyte, or a {@link Journal}. Default: nowhere.
+ * @property {string} [storageKey] The key in `storage`; a journal needs none.
+ * @property {import("./telling.js").Limits} [tell] How much of the history is passed to a new session
+ *   that replaces one that is gone. The route has to support it, and the address has to name the
+ *   route. Default: nothing.
+ * @property {boolean} [hold] Whether messages that were written for a session that is gone are held
+ *   until {@link Turn#release}. Default: they are sent to the new session, which does not know the
+ *   conversation.
+ * @property {Token} [token] An API key or token, if the gateway requires one, or a function that
+ *   returns it. It is exchanged for a ticket before each connection, and never stored. A function is
+ *   called each time, and once more if the gateway rejects what it returned.
+ * @property {boolean} [binary] Whether to use MessagePack frames instead of JSON: they carry `bytes`
+ *   without Base64, for audio and images. Nothing else changes.
+ * @property {new (url: string, protocols: string[]) => any} [WebSocket] The `WebSocket` class to use
+ *   where there is no global one, such as that of the package `ws`.
  */
 /**
  * @template D
- * @typedef {Event & { readonly detail: D }} Told
+ * @typedef {Event & { readonly detail: D }} Detailed
  */
 /**
  * @typedef {object} Events By their names.
- * @property {Told<Opened & { replaces: string | null, told: import("./telling.js").Told | null }>} opened
- *   There is a session. It has forgotten what was said in the one that it replaces, but for what it
- *   was told of that.
- * @property {Told<{ lost: [number, number] | null, expires_at: string | null }>} resumed The session
- *   goes on over another connection.
- * @property {Told<{ reason: string, context: string, expires_at: string | null }>} renewed The model
- *   has another session, and knows of the conversation what `context` says: nothing (`lost`), all
- *   (`replayed`) or the newest of it (`partial`).
- * @property {Told<{ expires_at: string | null }>} updated
- * @property {Told<{ expires_at: string | null }>} expiring
- * @property {Told<{ reason: string }>} closed The gateway has ended the session.
- * @property {Told<{ id: string, queued: number }>} accepted
- * @property {Told<Failure & { id?: string }>} error Something was refused that was no message.
- * @property {Told<State>} state The client's state has changed.
- * @property {Told<null>} restored The history has become what a journal has kept.
- * @property {Told<unknown>} unsaved The journal could not keep something; the error is in `detail`.
- * @property {Told<Turn>} turn Anything of a turn has.
- * @property {Told<{ lost: [number, number] }>} gap The first and the last event that can no longer
- *   be had.
+ * @property {Detailed<Opened & { replaces: string | null, told: import("./telling.js").Told | null }>} opened
+ *   A session was opened. If it replaces another one, it has forgotten the conversation, except for
+ *   what `told` says.
+ * @property {Detailed<{ lost: [number, number] | null, expires_at: string | null }>} resumed The
+ *   session continues over a new connection.
+ * @property {Detailed<{ reason: string, context: string, expires_at: string | null }>} renewed The
+ *   gateway has opened another session at the model, which knows nothing of the conversation
+ *   (`context` is `lost`), all of it (`replayed`) or the newest part (`partial`).
+ * @property {Detailed<{ expires_at: string | null }>} updated The session's expiry has changed.
+ * @property {Detailed<{ expires_at: string | null }>} expiring The session expires soon.
+ * @property {Detailed<{ reason: string }>} closed The gateway has closed the session.
+ * @property {Detailed<{ id: string, queued: number }>} accepted The gateway has accepted a message;
+ *   `queued` turns are ahead of it.
+ * @property {Detailed<Failure & { id?: string }>} error The gateway has refused something other than
+ *   a message.
+ * @property {Detailed<State>} state The client's state has changed.
+ * @property {Detailed<null>} restored The history has been read from the journal.
+ * @property {Detailed<unknown>} unsaved The journal could not store something; `detail` is the error.
+ * @property {Detailed<Turn>} turn A turn has changed.
+ * @property {Detailed<{ lost: [number, number] }>} gap Events were lost: the numbers of the first and
+ *   the last of them.
  */
 /**
  * @typedef {{
@@ -68,6 +74,5 @@
  *   ): void;
  * } & EventTarget} Listenable
  */
-
 
 export {};

@@ -16,6 +16,7 @@ import { decode, encode } from "./msgpack.js";
  * @property {(frame: any) => any} decode Throws where it is no frame of this kind.
  */
 
+/** The WebSocket subprotocol of the JSON frames. */
 export const SUBPROTOCOL = "v1.json.session-gateway";
 
 /** @type {Wire} */

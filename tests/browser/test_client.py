@@ -21,7 +21,7 @@ async def run(chat: Chat, script: str) -> Any:
 async def test_every_close_code_is_described(chat: Chat) -> None:
     script = (
         "const { CLOSE_CODES } = await import('/static/client.js');"
-        "return [...CLOSE_CODES].map(([code, { comeBack }]) => [code, comeBack]);"
+        "return [...CLOSE_CODES].map(([code, { reconnect }]) => [code, reconnect]);"
     )
     described = dict(await run(chat, script))
     assert set(CloseCode) <= set(described)

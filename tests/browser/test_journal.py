@@ -280,6 +280,13 @@ class TestWithoutAConnection:
         assert app.wire.invoked == ["m1", "m2"]
         assert app.wire.sessions == 1
 
+    async def test_it_is_left_while_it_is_read(self, loaded: Kept) -> None:
+        await loaded.run("client.restore(); client.detach(); client.connect(); return 1")
+        await loaded.run("await client.send('And then?', 'm2'); return 1")
+        await until(lambda: loaded.wire.forgotten == len(loaded.wire.log))
+        assert await loaded.run("turns().map(({ id }) => id)") == ["m1", "m2"]
+        assert loaded.wire.sessions == 1
+
     async def test_it_is_read_while_a_connection_is_asked_for(self, loaded: Kept) -> None:
         await loaded.run("client.connect(); await client.restore(); return 1")
         assert await loaded.run("turns().length") == 1

@@ -83,7 +83,7 @@ def closings() -> Iterator[tuple[str, str, str]]:
     """Close codes as the browser's client has them: code, whether to come back, words."""
     source = (ROOT / "static" / "client" / "closing.js").read_text()
     source = source.partition("CLOSE_CODES")[2].partition("]);")[0]
-    entry = re.compile(r'\[\s*(\d+),\s*\{ words: "([^"]+)", comeBack: "(\w+)"')
+    entry = re.compile(r'\[\s*(\d+),\s*\{ words: "([^"]+)", reconnect: "(\w+)"')
     for code, words, back in entry.findall(source):
         again = "with a new token" if int(code) == CloseCode.UNAUTHENTICATED else COME_BACK[back]
         yield code, again, words
