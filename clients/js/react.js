@@ -208,7 +208,7 @@ class Store {
  * After which events a component has something else to show.
  * @type {readonly (keyof import("./client.js").Events)[]}
  */
-const NEWS = ["state", "opened", "renewed", "closed", "gap"];
+const NEWS = ["state", "restored", "opened", "renewed", "closed", "gap"];
 
 /**
  * @param {Turn} turn

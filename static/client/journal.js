@@ -91,15 +91,14 @@ export class Journaling {
   }
 
   async #claim() {
-    let kept;
     try {
-      kept = await this.#journal.claim();
+      const kept = await this.#journal.claim();
+      if (kept) this.#keeper.restore(kept, true);
+      else this.#changeAll();
     } catch (error) {
       await this.#fail(error);
       return;
     }
-    if (kept) this.#keeper.restore(kept, true);
-    else this.#changeAll();
     this.#claimed = this.#unproven = true;
     this.#start();
     this.#keeper.notify("restored", null);

@@ -32,6 +32,12 @@ window.commits = 0;
 const shared = (window.shared = new SessionClient(gateway));
 shared.connect();
 
+const done = { id: "m1", status: "completed", text: "Hello", deltas: 0, duration_ms: 1 };
+const turn = { id: "m1", sent: { text: "Hi" }, deltas: 0, text: "", base64: [], done };
+const kept = { url: gateway, session: null, last_event: 0, history: [turn] };
+const storage = { claim: async () => kept, read: async () => kept, write: async () => {} };
+window.stored = new SessionClient(gateway, { storage });
+
 function Session({ name, session }) {
   const { state, turns, history, send } = useSession(session);
   window[name] = { state, turns, history, send };
@@ -48,6 +54,7 @@ function App() {
     </Profiler>
     <Session name="one" session={shared} />
     <Session name="two" session={shared} />
+    <Session name="old" session={stored} />
   </main>;
 }
 
@@ -152,6 +159,9 @@ async def test_the_hook(
             for name in ("own", "one", "two"):
                 await expect(page.locator(f"#{name}")).to_contain_text("open")
             assert sorted(sockets) == ["chat", "ws"], "each session is opened once"
+
+            await page.evaluate("stored.restore()")
+            await expect(page.locator("#old")).to_have_text("closed Hello")
 
             await page.evaluate("one.send('/echo Hello').then(() => {})")
             await expect(page.locator("#two")).to_have_text("open Hello")
