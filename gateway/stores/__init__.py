@@ -1,1 +1,1 @@
-"""Where sessions live: implementations of `gateway.session.ports.Store`."""
+"""Session stores: implementations of `gateway.session.ports.Store`."""

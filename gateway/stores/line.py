@@ -1,8 +1,8 @@
-"""One connection to Valkey, over which commands follow each other without waiting.
+"""One pipelined connection to Valkey.
 
-The client, valkey-py, connects, encrypts and authenticates it; then this takes its transport over.
-With the client's own commands each write of a session would pass through a pool, a timer and a
-task, and several turns of the event loop: that takes ten times as long as all that is here.
+valkey-py connects, encrypts and authenticates it; then `Line` takes its transport over. With the
+client's own commands each write of a session would go through a pool, a timer, a task and several
+iterations of the event loop, which takes ten times as long as everything here.
 """
 
 import asyncio
@@ -23,22 +23,22 @@ from gateway.session.storage import StoreUnavailable
 Command = tuple[Any, ...]
 
 TIMEOUT_SECONDS = 2.0
-"""How long the store may take to answer."""
+"""Seconds that the store may take to reply."""
 
 READ_SECONDS = 0.05
-"""How long what has come already may take to be read."""
+"""Seconds that reading a reply that has already arrived may take."""
 
 AT_ONCE = 16
-"""How many replies are worked on in one turn of the event loop."""
+"""Replies that are processed in one iteration of the event loop."""
 
 GONE = ("READONLY", "LOADING", "MASTERDOWN")
-"""What a server says that is not the one to ask, or not yet."""
+"""Errors of a server that is not the primary, or is not ready."""
 
 log = structlog.stdlib.get_logger("gateway.store")
 
 
 def unavailable(error: Exception) -> StoreUnavailable:
-    """What has gone wrong, in words that quote nothing of what was sent."""
+    """Convert an error, without quoting what was sent."""
     if isinstance(error, ReplyError | ResponseError):  # such as NOPERM, OOM or READONLY
         why = str(error).partition(" ")[0]
         return StoreUnavailable(f"it answers {why}" if why.isupper() else type(error).__name__)
@@ -48,11 +48,11 @@ def unavailable(error: Exception) -> StoreUnavailable:
 
 
 class Reply:
-    """What becomes of commands; as `asyncio.Future`, but whoever waits is called at once.
+    """The future reply to commands; as `asyncio.Future`, but its callbacks run immediately.
 
     Args:
-        commands: Together, in this order. The reply to the last counts, unless one has failed.
-        read: Makes of it what was asked for, or raises.
+        commands: Sent together, in this order. The last one's reply counts, unless one has failed.
+        read: Converts the reply, or raises.
     """
 
     __slots__ = (
@@ -84,7 +84,7 @@ class Reply:
         self.packed = b"".join(map(pack_command, commands))
 
     def take(self, reply: Any) -> bool:
-        """Take the next reply; whether it was the last."""
+        """Process the next reply; returns whether it was the last one."""
         self.left -= 1
         if isinstance(reply, ReplyError):
             self.is_to_be_sent_again |= self._error is None and str(reply).startswith("NOSCRIPT")
@@ -94,21 +94,21 @@ class Reply:
         return not self.left
 
     def begin_again(self, scripts: Sequence[str]) -> None:
-        """Its script was not known, and was not run: make it known first."""
+        """Load the scripts and retry: the server didn't know one, and so has not run it."""
         loads = [("SCRIPT", "LOAD", script) for script in scripts]
         self.pack([*loads, *self.commands])
         self.is_to_be_sent_again, self._error = False, None
 
     def fail(self, error: Exception) -> None:
-        """There is none."""
+        """Set an error, instead of a reply."""
         self._error = error
 
     def finish(self) -> None:
-        """Call whoever waits."""
+        """Mark it as done, and run its callbacks."""
         if self._error is None and self._read is not None:
             try:
                 self._value = self._read(self._value)
-            except Exception as error:  # noqa: BLE001 - it is for whoever waits
+            except Exception as error:  # noqa: BLE001 - raised to the caller
                 self._error = error
         self._is_done = True
         for call in self._calls:
@@ -142,15 +142,15 @@ def _wake(waiter: asyncio.Future[None], _reply: Reply) -> None:
 
 
 class Line(asyncio.Protocol):
-    """See the module. It connects when there is something to send, and again after it has broken.
+    """See the module. Connects when there is something to send, and again after a failure.
 
     Args:
         pool: Makes connections.
-        scripts: What has to be known before a command can name it.
-        measures: Counts what goes over it.
+        scripts: Lua scripts that are loaded into the server.
+        measures: Counts commands and failures.
 
     Attributes:
-        breaks: How often it has broken.
+        breaks: How many connections were lost.
     """
 
     def __init__(
@@ -178,7 +178,7 @@ class Line(asyncio.Protocol):
         self._is_late = False
 
     def send(self, *commands: Command, read: Callable[[Any], Any] | None = None) -> Reply:
-        """Send commands, as soon as those are answered that were sent before."""
+        """Send commands as soon as the previous ones are answered."""
         reply = Reply(commands, read)
         reply.sent_at = self._loop.time()
         self._enqueue(reply)
@@ -193,9 +193,9 @@ class Line(asyncio.Protocol):
             self._loop.call_soon(self._flush)
 
     def _flush(self) -> None:
-        """Send what there is, unless something is under way: to write to a socket takes as long as
-        all else that is done for a command, and so does to be woken for its reply. What comes
-        meanwhile goes together, and so does what one turn of the event loop leads to.
+        """Send what is queued, unless replies are pending: a write to a socket takes as long as all
+        other processing of a command, and so does a wake-up for its reply. So commands that
+        accumulate in the meantime, or in one iteration of the event loop, are sent together.
         """
         self._is_soon = False
         if self._sent or self._is_telling or not self._unsent:
@@ -224,18 +224,18 @@ class Line(asyncio.Protocol):
             return
         finally:
             self._connecting = None
-        # The client keeps what it reads and writes with to itself. A writer closes its transport
-        # when it is collected, from Python 3.13 on.
+        # The client offers no public access to its streams. From Python 3.13 on, a writer closes
+        # its transport when it is garbage-collected.
         self._writer, connection._writer = connection._writer, None  # noqa: SLF001
         self._transport = self._writer.transport
         self._reader = Reader()
         self._transport.set_protocol(self)
         self._flush()
 
-    # What comes
+    # Receiving
 
     def data_received(self, data: bytes) -> None:
-        """Take replies in."""
+        """Parse replies."""
         self._heard_at, self._is_late = self._loop.time(), False
         reader = self._reader
         reader.feed(data)
@@ -258,7 +258,7 @@ class Line(asyncio.Protocol):
             self._work()
 
     def _work(self) -> None:
-        """Tell those whose replies are there, a few in each turn of the event loop."""
+        """Complete replies, a few in each iteration of the event loop."""
         self._working = False
         self._is_telling = True
         for _ in range(min(AT_ONCE, len(self._done))):
@@ -272,16 +272,16 @@ class Line(asyncio.Protocol):
             self._working = True
             self._loop.call_soon(self._work)
 
-    # Trouble
+    # Failures
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """What is under way has no answer."""
+        """Fail pending commands."""
         self.breaks += 1
         self._transport = self._writer = None
         self._fail(exc or ConnectionResetError("the store has closed the connection"))
 
     def _look(self) -> None:
-        """Break a connection that has not answered for too long."""
+        """Close a connection that has not replied for too long."""
         self._watch = None
         oldest = self._sent[0] if self._sent else self._unsent[0] if self._unsent else None
         if oldest is None:
@@ -289,7 +289,7 @@ class Line(asyncio.Protocol):
         left = max(oldest.sent_at, self._heard_at) + TIMEOUT_SECONDS - self._loop.time()
         if left > 0:
             self._watch = self._loop.call_later(left, self._look)
-        elif not self._is_late:  # the process may have been stopped, and the answer may have come
+        elif not self._is_late:  # the process may have been paused, and the reply be in the buffer
             self._is_late = True
             self._watch = self._loop.call_later(READ_SECONDS, self._look)
         else:
@@ -313,7 +313,7 @@ class Line(asyncio.Protocol):
             self._work()
 
     async def aclose(self) -> None:
-        """Close it; what is under way has no answer."""
+        """Close the connection, and fail pending commands."""
         if self._watch is not None:
             self._watch.cancel()
         if self._connecting is not None:

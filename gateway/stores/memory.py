@@ -1,4 +1,4 @@
-"""Sessions in this process's memory: for replicas in one process, and what a store has to do."""
+"""Sessions in this process's memory: for replicas in one process, and a model of what stores do."""
 
 import asyncio
 import contextlib
@@ -26,21 +26,21 @@ from gateway.session.storage import (
 )
 
 MAX_TICKETS = 10_000
-"""How many there may be at once; the oldest are void then."""
+"""Maximum number of tickets; more make the oldest ones invalid."""
 
 
 RECORD_BYTES = 268_435_456
-"""How many bytes records may have together, unless told otherwise."""
+"""Default for the maximum size of all records together, in bytes."""
 
-_RECORD_OVERHEAD = 512  # bytes for its name and its place
+_RECORD_OVERHEAD = 512  # bytes for its name and its entry
 
 
 class _Kept(Struct):
-    """A session; `saved` is None where it is over."""
+    """A session; `saved` is None once it has ended."""
 
     title: Title
     saved: Saved | None
-    lasts: list[int]  # the number of the newest event in each of the pieces of its log
+    lasts: list[int]  # number of the newest event in each piece of its log
     until: float
 
 
@@ -48,9 +48,8 @@ class MemoryStore:
     """See `gateway.session.storage.Store`.
 
     Args:
-        clock: Seconds since the epoch.
-        record_bytes: How many bytes records may have together; those that were not read for longest
-            make room.
+        clock: Returns seconds since the epoch.
+        record_bytes: Maximum size of all records together; the least recently read are evicted.
     """
 
     def __init__(
@@ -69,8 +68,8 @@ class MemoryStore:
             timer=clock,
             getsizeof=lambda record: len(record[0]) + _RECORD_OVERHEAD,
         )
-        self._counts: dict[str, tuple[dict[str, int], float]] = {}  # and until when they count
-        self._used: TLRUCache[str, Sequence[float]] = TLRUCache(  # when all has come back
+        self._counts: dict[str, tuple[dict[str, int], float]] = {}  # with their expiry
+        self._used: TLRUCache[str, Sequence[float]] = TLRUCache(  # when buckets are full again
             math.inf, ttu=lambda _name, full_at, _now: max(full_at), timer=clock
         )
         self._owned: defaultdict[str, dict[str, None]] = defaultdict(dict)
@@ -214,7 +213,7 @@ class MemoryStore:
     async def put_record(self, name: str, record: bytes, seconds: float) -> None:
         """See `RecordStore.put_record`."""
         self._records.pop(name, None)
-        with contextlib.suppress(ValueError):  # it is larger than all may be
+        with contextlib.suppress(ValueError):  # larger than the maximum
             self._records[name] = record, self._clock() + seconds
 
     async def add_record(self, name: str, record: bytes, seconds: float) -> bool:

@@ -1,8 +1,8 @@
-"""What Valkey does in one step, as Lua: each script's keys are in one slot.
+"""Atomic operations of Valkey, as Lua scripts. All keys of a script are in one slot.
 
-A session is four keys: a hash with its title, its head and the bodies of its turns; its log, a
-stream whose entries are pieces of it, each under the number of its newest event; what is remembered
-of ended turns, and its transcript, both lists.
+A session has four keys: a hash with its title, its head and the bodies of its turns; its log, a
+stream of pieces, each with the number of its newest event as its id; and two lists, of its ended
+turns and of its transcript.
 """
 
 SAVE = """
@@ -49,10 +49,11 @@ redis.call('PEXPIRE', KEYS[2], ms)
 redis.call('PEXPIRE', KEYS[1], ms)
 return 'OK'
 """
-"""Keys: the session's. Arguments: owner, token, number, whole, release, milliseconds to keep it,
-head, the newest and the oldest event's numbers, events, how many ended turns and exchanges are
-kept; then each with its count before it: ids and bodies of turns, ids of those that are gone, ended
-turns, exchanges.
+"""Keys: the session's.
+
+Arguments: owner, token, number, whole, release, milliseconds until it expires, head, the newest
+and the oldest event's number, events, how many ended turns and exchanges are kept; then lists, each
+after its length: ids and bodies of turns, ids of removed turns, ended turns, exchanges.
 """
 
 CLAIM = """
@@ -62,7 +63,7 @@ redis.call('HSET', KEYS[1], 'owner', ARGV[3], 'token', tonumber(ARGV[2]) + 1)
 return {redis.call('HGETALL', KEYS[1]), redis.call('XRANGE', KEYS[2], '-', '+'),
   redis.call('LRANGE', KEYS[3], 0, -1), redis.call('LRANGE', KEYS[4], 0, -1)}
 """
-"""Keys: the session's. Arguments: the owner and the token before, and the new owner."""
+"""Keys: the session's. Arguments: previous owner, previous token, new owner."""
 
 DELETE = """
 local token = redis.call('HGET', KEYS[1], 'token')
@@ -72,8 +73,9 @@ redis.call('HSET', KEYS[1], 'owner', '', 'token', ARGV[1], 'over', '1')
 redis.call('PEXPIRE', KEYS[1], ARGV[2])
 return 1
 """
-"""Keys: the session's. Arguments: the token, and for how many milliseconds it is remembered that
-the session is over.
+"""Keys: the session's.
+
+Arguments: token, milliseconds for which the end of the session is remembered.
 """
 
 BEAT = """
@@ -84,7 +86,7 @@ local beats = redis.call('ZRANGE', KEYS[1], 0, -1, 'WITHSCORES')
 for i = 2, #beats, 2 do beats[i] = tostring(now - tonumber(beats[i])) end
 return {tostring(now), beats}
 """
-"""Keys: the replicas. Argument: the one that is alive."""
+"""Keys: the replicas. Argument: the replica that is alive."""
 
 POST = """
 local count = 0
@@ -92,7 +94,7 @@ for i = 2, #ARGV do count = redis.call('RPUSH', KEYS[1], ARGV[i]) end
 redis.call('EXPIRE', KEYS[1], ARGV[1])
 return count
 """
-"""Keys: an inbox. Arguments: for how many seconds it is kept, and the letters."""
+"""Keys: an inbox. Arguments: seconds until it expires, letters."""
 
 COUNT = """
 local given = {}
@@ -134,11 +136,13 @@ end
 redis.call('PEXPIRE', KEYS[2], ARGV[1])
 return {granted}
 """
-"""Keys: a set of the keys of all that count; the replica's own, a hash which has a field besides
-those that count, so that it is there; and those of the others, of which none may be missing: if one
-is, nothing is done, and all are returned. Arguments: for how many milliseconds what the replica has
-counts, whether it has nothing else; and of each thing what it is, how many the replica has, how
-many more it wants, and how many all may have.
+"""Keys: the set of all replicas' keys; this replica's key, a hash with an additional field that
+makes it exist without counts; and the keys of all other replicas. If one of those is missing here,
+nothing is counted, and all keys are returned.
+
+Arguments: milliseconds until this replica's counts expire, whether they replace all previous ones;
+and for each count its name, this replica's number, how many more it requests, and the maximum of
+all replicas.
 """
 
 USE = """
@@ -158,8 +162,9 @@ end
 if last > 0 then redis.call('PEXPIRE', KEYS[1], math.ceil(last * 1000)) end
 return left
 """
-"""Keys: a hash of when each thing has come back. Arguments: of each, how much of it comes back in a
-second, and how much was used.
+"""Keys: a hash of the times when buckets are full again.
+
+Arguments: for each bucket its rate a second, and the amount that was used.
 """
 
 ALL = (SAVE, CLAIM, DELETE, BEAT, POST, COUNT, USE)

@@ -1,4 +1,4 @@
-"""Encrypts what is kept outside of this process: AES-256-GCM, with keys of the operator's."""
+"""Encryption of stored data: AES-256-GCM, with the operator's keys."""
 
 import os
 from base64 import b64decode
@@ -15,15 +15,15 @@ _NONCE_BYTES = 12
 
 
 class SealingKeyError(Exception):
-    """A file of keys can't be used; the text says what to do."""
+    """A key file can't be used; the message says what to do."""
 
 
 class Sealer:
-    """Encrypts and decrypts; without keys, it leaves everything as it is.
+    """Encrypts and decrypts; without keys, data is left unchanged.
 
     Args:
-        keys: The first encrypts; any of them decrypts, so that keys can be replaced: add the new
-            one behind the old at every replica, then put it first.
+        keys: The first one encrypts; all of them decrypt. To rotate keys, append the new one to the
+            old one at every replica, then put it first.
     """
 
     def __init__(self, keys: Sequence[bytes] = ()) -> None:
@@ -33,8 +33,9 @@ class Sealer:
         """Encrypt.
 
         Args:
-            data: What is to be kept.
-            about: What it belongs to: it can't be opened as anything else's.
+            data: The plaintext.
+            about: What the data belongs to, as associated data: it can't be opened as anything
+                else's.
         """
         if not self._ciphers:
             return data
@@ -45,23 +46,23 @@ class Sealer:
         """Decrypt; see `seal`.
 
         Raises:
-            Unreadable: No key of this replica opens it.
+            Unreadable: None of the keys decrypts it.
         """
         if not self._ciphers:
             return sealed
         for cipher in self._ciphers:
             try:
                 return cipher.decrypt(sealed[:_NONCE_BYTES], sealed[_NONCE_BYTES:], about.encode())
-            except (InvalidTag, ValueError):  # too short to have been encrypted at all
+            except (InvalidTag, ValueError):  # the latter if it is too short
                 continue
         raise Unreadable("it was encrypted with another key, or not at all")
 
 
 def sealer_of(path: Path) -> Sealer:
-    """What encrypts with the keys of a file: one a line, 32 bytes as Base64.
+    """Load the keys of a file: one a line, 32 bytes as Base64.
 
     Raises:
-        SealingKeyError: It has none, or wrong ones.
+        SealingKeyError: It has no keys, or invalid ones.
     """
     try:
         lines = path.read_text().split()

@@ -1,4 +1,4 @@
-"""Sessions in Valkey, or Redis, which speaks the same protocol: for replicas anywhere.
+"""Sessions in Valkey, or Redis, which uses the same protocol: for replicas on any machine.
 
 The client is valkey-py; docs/replicas.md says why.
 """
@@ -45,17 +45,17 @@ from gateway.stores.line import (
 from gateway.stores.sealing import Sealer
 
 INBOX_SECONDS = 60
-"""How long letters are kept for a replica that does not read them."""
+"""Seconds for which letters are kept for a replica that does not collect them."""
 
 LETTERS = 256
-"""How many letters are taken at once."""
+"""Maximum number of letters collected at once."""
 
 log = structlog.stdlib.get_logger("gateway.store")
 
 _DIGESTS = {script: sha1(script.encode()).hexdigest() for script in scripts.ALL}  # noqa: S324
 
 _ATTEMPTS = {"connection_error_retry_attempts": 0, "cluster_error_retry_attempts": 1}
-"""A cluster's client would go on for many times as long as an answer may take."""
+"""By default, the cluster's client would retry for far longer than a reply may take."""
 
 _FAILURES = (ValkeyError, ValkeyClusterException, OSError)
 
@@ -69,22 +69,22 @@ async def valkey_store(
     sealer: Sealer | None = None,
     measures: StoreMeasures | None = None,
 ) -> AsyncIterator["ValkeyStore"]:
-    """A store at this address; whether it can be reached shows when it is asked for something.
+    """Create a store. It connects on first use.
 
     Args:
         url: ``valkey://``, ``valkeys://`` for TLS, or the same with ``redis``; ``?cluster=true``
-            for a cluster, and nothing else behind the question mark.
-        password: Of the user in `url`, or the only one.
-        ca_file: With whose certificates the server's is signed, where not with the system's.
-        sealer: Encrypts what is said; None where it is kept as it is.
-        measures: Counts what is asked of it.
+            for a cluster, and no other query.
+        password: Of the user in `url`, or of the default one.
+        ca_file: Certificates that the server's is verified with; None for the system's.
+        sealer: Encrypts messages; None to store them unencrypted.
+        measures: Counts commands and failures.
     """
     measures = measures or StoreMeasures()
     address, _, query = url.partition("?")
     options: dict[str, Any] = {"socket_connect_timeout": TIMEOUT_SECONDS, "socket_timeout": None}
     if password is not None:
         options["password"] = password
-    if urlsplit(url).scheme in {"valkeys", "rediss"}:  # else any name that is certified will do
+    if urlsplit(url).scheme in {"valkeys", "rediss"}:  # by default, no host name is checked
         options |= {"ssl_check_hostname": True, "ssl_ca_certs": ca_file and str(ca_file)}
     async with contextlib.AsyncExitStack() as stack:
 
@@ -113,14 +113,14 @@ async def _close(client: Any) -> None:
 
 
 class _Cluster(ValkeyCluster):
-    """The client forgets each node that has failed: when all have, it has none to ask again."""
+    """A client that keeps the configured nodes; its base drops failed nodes, even the last."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
         self._first = dict(self.nodes_manager.startup_nodes)
 
     async def initialize(self) -> "_Cluster":
-        """Learn where everything is, from the nodes that are known or those of the address."""
+        """Discover the cluster from known nodes, or from those of the URL."""
         known = self.nodes_manager.startup_nodes
         self.nodes_manager.startup_nodes = {**known, **self._first, **known}
         await super().initialize()
@@ -128,14 +128,14 @@ class _Cluster(ValkeyCluster):
 
 
 class _ClusterLine:
-    """Sends each command to the node that has its slot, by the cluster's own client.
+    """Sends each command to the node of its slot, with the cluster's client.
 
     Args:
-        client: That.
-        measures: Counts commands; each is a round trip.
+        client: The client.
+        measures: Counts commands, each of which is a round trip.
 
     Attributes:
-        breaks: Not known: that a node has failed is seen where a command to it fails.
+        breaks: Always 0: a failed node shows only when a command to it fails.
     """
 
     breaks = 0
@@ -157,7 +157,7 @@ class _ClusterLine:
         try:
             for command in reply.commands:
                 reply.take(await self._execute(command))
-        except Exception as error:  # noqa: BLE001 - it is for whoever waits
+        except Exception as error:  # noqa: BLE001 - raised to the caller
             self._measures.failures += 1
             reply.fail(unavailable(error) if isinstance(error, _FAILURES) else error)
         reply.finish()
@@ -168,7 +168,7 @@ class _ClusterLine:
         begun = loop.time()
         try:
             reply = await self._client.execute_command(*command)
-        except NoScriptError:  # it has not been run
+        except NoScriptError:  # the script was not run
             for script in scripts.ALL:
                 await self._client.script_load(script)
             reply = await self._client.execute_command(*command)
@@ -180,9 +180,9 @@ class ValkeyStore:
     """See `gateway.session.storage.Store`.
 
     Args:
-        line: Sends commands that are answered at once.
-        waiting: A client for what waits for letters.
-        sealer: Encrypts what is said.
+        line: Sends commands that don't block.
+        waiting: A client for blocking commands.
+        sealer: Encrypts messages.
     """
 
     def __init__(self, line: Line | _ClusterLine, waiting: Any, *, sealer: Sealer) -> None:
@@ -191,7 +191,7 @@ class ValkeyStore:
         self._waiting = waiting
         self._seal = sealer.seal
         self._open = sealer.open
-        self._counting: Sequence[str] = ()  # the keys of all that count, as far as is known
+        self._counting: Sequence[str] = ()  # last known keys of all replicas' counts
 
     def save(
         self,
@@ -255,7 +255,7 @@ class ValkeyStore:
         if found is None:
             return None
         if before.owner not in {NOBODY, replica}:
-            # Not waited for: whoever finds it in there sees that it is another's by now.
+            # Not awaited: a stale entry does no harm, since the session names its new owner.
             self._ask(("SREM", _owned(before.owner), session_id))
         fields, log_entries, ended, said = found
         kept = dict(zip(fields[::2], fields[1::2], strict=True))
@@ -316,14 +316,14 @@ class ValkeyStore:
 
     async def collect(self, replica: str, seconds: float) -> Sequence[bytes]:
         """See `ReplicaStore.collect`."""
-        pop: Command = ("BLMPOP", seconds) if seconds > 0 else ("LMPOP",)  # 0 would be for ever
+        pop: Command = ("BLMPOP", seconds) if seconds > 0 else ("LMPOP",)  # 0 blocks forever
         try:
             async with asyncio.timeout(seconds + TIMEOUT_SECONDS):
                 found = await self._waiting.execute_command(
                     *pop, 1, _inbox(replica), "LEFT", "COUNT", LETTERS
                 )
         except _FAILURES as error:
-            if isinstance(self._waiting, Valkey):  # what it was connected to may be no primary
+            if isinstance(self._waiting, Valkey):  # its server may no longer be the primary
                 await _close(self._waiting)
             raise unavailable(error) from None
         letters = []
@@ -336,7 +336,7 @@ class ValkeyStore:
 
     async def add_ticket(self, digest: str, holder: bytes, expires_at: float) -> None:
         """See `TicketStore.add_ticket`."""
-        # What has PXAT is there for all of that millisecond.
+        # A key with PXAT exists until the end of that millisecond.
         at = int(expires_at * 1000) - 1
         await self._ask(("SET", _ticket(digest), self._seal(holder, digest), "PXAT", at))
 
@@ -423,7 +423,7 @@ def _seconds(reply: Sequence[bytes]) -> Sequence[float]:
 _REPLICAS = "sg:replicas"
 
 _COUNTS = "sg:{counts}"
-"""What each replica has is beside it, for one script to see all."""
+"""Hash tag of all replicas' counts, so that one script can read them."""
 
 
 @lru_cache(maxsize=10_000)
