@@ -1,4 +1,4 @@
-"""Who may come in and how much each may use: keys, tokens, tickets, limits.
+"""Authentication and rate limits: API keys, tokens, tickets and what each principal may use.
 
-`gateway.admission` is the port; `gateway.security.door.Door` is what stands behind it.
+`gateway.admission` is the port, and `gateway.security.door.Door` implements it.
 """

@@ -1,14 +1,14 @@
-"""The gateway's own certificate and its key, which are read again while it runs."""
+"""The gateway's own certificate and private key, which are reloaded while it runs."""
 
 import ssl
 from pathlib import Path
 
 
 class CertificateError(Exception):
-    """A certificate or its key can't be used; the text names the file, and says why.
+    """A certificate or its key can't be used; the message names the file and the reason.
 
     Attributes:
-        file: Which of the two.
+        file: The file at fault.
     """
 
     def __init__(self, file: Path, why: str) -> None:
@@ -17,15 +17,15 @@ class CertificateError(Exception):
 
 
 class Certificate:
-    """How connections are encrypted.
+    """The certificate and key that TLS connections are served with.
 
     Args:
-        cert_file: The certificate, and those between it and the root, as PEM.
+        cert_file: The certificate and its intermediates, as PEM.
         key_file: Its private key, as PEM, without a password.
 
     Attributes:
-        context: Serves the newest; a connection keeps what it began with.
-        files: Both.
+        context: Serves the newest certificate; open connections keep theirs.
+        files: Both files.
 
     Raises:
         CertificateError: They can't be used.
@@ -36,8 +36,8 @@ class Certificate:
         self._cert_file = cert_file
         self._key_file = key_file
         self.reload()
-        # Each time in a context of its own: one that has a certificate keeps it beside a new one
-        # whose key is of another kind. The callback comes without a server's name, too.
+        # Each certificate gets a context of its own: a context keeps its old certificate beside a
+        # new one whose key is of another type. The callback runs without SNI, too.
         self.context = self._newest
         self.context.sni_callback = self._choose
 
@@ -45,7 +45,7 @@ class Certificate:
         connection.context = self._newest
 
     def reload(self) -> None:
-        """Read both again; where they can't be used, what was read before stays.
+        """Read both files again; on an error, the previous certificate stays in use.
 
         Raises:
             CertificateError: They can't be used.
@@ -57,7 +57,7 @@ class Certificate:
                 raise CertificateError(file, error.strerror or str(error)) from None
         trial = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         try:
-            trial.load_verify_locations(self._cert_file)  # whose errors are of this file alone
+            trial.load_verify_locations(self._cert_file)  # fails because of this file only
         except ssl.SSLError:
             raise CertificateError(
                 self._cert_file, "no certificate as PEM, or a broken one"
@@ -71,10 +71,10 @@ class Certificate:
         self._newest = newest
 
     def _wrong(self, error: ssl.SSLError) -> CertificateError:
-        """What OpenSSL has against them, which names neither file."""
-        if error.reason in {"KEY_VALUES_MISMATCH", "NO_CERTIFICATE_ASSIGNED"}:  # or of another kind
+        """Map an OpenSSL error, which names no file, to the file at fault."""
+        if error.reason in {"KEY_VALUES_MISMATCH", "NO_CERTIFICATE_ASSIGNED"}:  # or other type
             return CertificateError(self._key_file, f"not the key of {self._cert_file}")
-        if error.reason:  # it holds the certificate for too weak, say
+        if error.reason:  # such as a certificate that OpenSSL considers too weak
             text = error.reason.replace("_", " ").lower()
             return CertificateError(self._cert_file, text)
         text = "no private key as PEM, or a broken one, or one with a password"
@@ -82,5 +82,5 @@ class Certificate:
 
 
 def _no_password() -> bytes:
-    """Nobody is here to be asked for one."""
+    """Return no password, instead of prompting for one."""
     return b""

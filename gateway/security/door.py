@@ -1,4 +1,4 @@
-"""The door: who comes in, as `gateway.admission` has it."""
+"""The implementation of `gateway.admission`: who may connect, and with which limits."""
 
 import contextlib
 import secrets
@@ -25,26 +25,26 @@ from gateway.session.storage import StoreUnavailable, TicketStore
 log = structlog.stdlib.get_logger("gateway.security")
 
 TICKET_SECONDS = 30.0
-"""How long a ticket is good."""
+"""Lifetime of a ticket."""
 
 SHARES = 4
-"""No address has more than one in so many of the handshakes in a second."""
+"""One address gets at most one in this many of the handshakes per second."""
 
 SITE_BITS = 48
-"""An IPv6 site has so many first bits in common, and 65,536 addresses as they are counted here."""
+"""Prefix length of an IPv6 site, which has 65,536 networks as they are counted here."""
 
 SITE_SHARES = 2
-"""The same of a site."""
+"""As `SHARES`, for a site."""
 
 KEPT = 0.5
-"""How much of what may come at once is kept for sites that have had no handshake for two seconds,
-so that those who come often can't shut out those who come now and then."""
+"""Share of the burst that is reserved for sites without a handshake in the last two seconds, so
+that frequent visitors can't shut out occasional ones."""
 
 ADDRESSES = 10_000
-"""How many addresses, and how many sites, are remembered for that."""
+"""Number of addresses, and of sites, whose buckets are kept."""
 
 REFUSALS_A_MINUTE = 60
-"""How many lines are logged of those who may not come in, for each reason."""
+"""Log lines a minute about refused visitors, for each reason."""
 
 
 def _nobody() -> Refused:
@@ -56,7 +56,7 @@ def _unlimited(_size: int) -> float:
 
 
 _Taken = tuple[Bucket, float]
-"""From which, and how much."""
+"""A bucket, and the amount that was taken from it."""
 
 
 def _uncounted() -> None:
@@ -88,7 +88,7 @@ class Guest:
         self._refused = refused
         self._taken = taken
         self._known: Principal | None = None
-        # Its account's, once it is known.
+        # The account's methods, once the principal is known.
         self.take: Callable[[int], float] = _unlimited
         self.allowance: Callable[[], Allowance | None] = _uncounted
         self._route: str | None = None
@@ -114,7 +114,7 @@ class Guest:
     async def identify(self, credentials: Credentials, *, route: str | None) -> None:
         """See `gateway.admission.Visitor`."""
         if self._refused is not None:
-            refused, self._refused = self._refused, None  # which leaves with what raised it
+            refused, self._refused = self._refused, None  # breaks the cycle with its traceback
             raise refused
         if not self._door.required or not credentials:
             return
@@ -127,7 +127,7 @@ class Guest:
             text = "You have reached your limit of connections."
             raise Refused(ErrorCode.RATE_LIMITED, text, WAIT_SECONDS)
         now = self._door.current(known)
-        if self._left or now is None:  # meanwhile
+        if self._left or now is None:  # while the account was awaited
             self._door.accounts.disconnect(known.name)
             raise _nobody()
         self._door.accounts.change(now)
@@ -144,7 +144,7 @@ class Guest:
         if before is None:
             return
         known = await self._door.identify(Credentials(token), self._address)
-        if self._left:  # meanwhile
+        if self._left:  # while the token was checked
             return
         if known.name != before.name:
             raise Refused(ErrorCode.FORBIDDEN, "This token belongs to another principal.")
@@ -166,11 +166,11 @@ class Guest:
         """See `gateway.admission.Visitor`."""
         if not self._left:
             self._left = True
-            self.on_withdrawn = None  # which holds a connection
+            self.on_withdrawn = None  # holds a reference to the connection
             self._door.left(self, self._address, self._known)
 
     def recheck(self) -> None:
-        """The keys have changed: see what the one that was shown stands for now."""
+        """Look up this visitor's key again after the keys have changed."""
         if self._known is None:
             return
         now = self._door.current(self._known)
@@ -196,19 +196,19 @@ class Door:
     """See `gateway.admission.Admission`.
 
     Args:
-        keys: API keys; None where there are none.
-        tokens: Checks tokens; None where none are taken.
-        tickets: Keeps tickets.
-        accounts: What principals use.
-        connections_per_address: How many at once from one address.
-        handshakes_per_second: How fast connections may come, from all addresses together.
-        all_operate: Whether everybody is an operator, where nobody has to say who they are.
-        wall: Seconds since the epoch.
-        clock: Seconds of a clock that is never set.
+        keys: API keys; None if none are configured.
+        tokens: Checks tokens; None if none are accepted.
+        tickets: Stores tickets.
+        accounts: Tracks the usage of principals.
+        connections_per_address: Maximum of concurrent connections from one address.
+        handshakes_per_second: Rate of new connections, from all addresses together.
+        all_operate: Whether everybody is an operator, if no credentials are required.
+        wall: Returns seconds since the epoch.
+        clock: Returns seconds of a monotonic clock.
 
     Attributes:
-        all_operate: As given, and False where everybody has to say who they are.
-        limits_hit: How often a setting was in a visitor's way, by its name.
+        all_operate: As given; False if credentials are required.
+        limits_hit: How often each setting has refused a visitor, by its name.
     """
 
     def __init__(
@@ -238,7 +238,7 @@ class Door:
         self._connections: Counter[str] = Counter()
         self._connections_per_address = connections_per_address
         self._handshakes = Bucket(handshakes_per_second, clock())
-        # Full buckets, by the time that one is forgotten.
+        # Buckets expire when they are full again.
         self._of_addresses: TTLCache[str, Bucket] = TTLCache(ADDRESSES, BURST_SECONDS, timer=clock)
         self._of_sites: TTLCache[str, Bucket] = TTLCache(ADDRESSES, BURST_SECONDS, timer=clock)
         self._wall = wall
@@ -253,14 +253,14 @@ class Door:
     def arrive(self, address: str) -> Guest:
         """See `gateway.admission.Admission`."""
         refused, taken = None, list[_Taken]()
-        if not is_loopback(address):  # whence come proxies, which speak for many, and the operator
+        if not is_loopback(address):  # of proxies, which speak for many clients, and the operator
             refused = self._take(address, taken)
         self._connections[network_of(address)] += 1
         return Guest(self, address, refused, taken)
 
     def _take(self, address: str, taken: list[_Taken]) -> Refused | None:
-        """Count a handshake, and note where. Who is refused for what its own address has done costs
-        the others nothing.
+        """Count a handshake, and note the buckets it was taken from. A handshake that is refused
+        for its own address takes nothing from the shared bucket.
         """
         network = network_of(address)
         if self._connections[network] >= self._connections_per_address:
@@ -295,20 +295,20 @@ class Door:
         return None
 
     def current(self, known: Principal) -> Principal | None:
-        """Who somebody is now; None where the key that it has shown is not good any more."""
+        """Return the principal as it is now; None if its key is no longer valid."""
         if known.key is None:
             return known
         return None if self._keys is None else self._keys.current(known)
 
     def watch(self, guest: Guest, known: Principal) -> None:
-        """Have somebody rechecked when keys change, if it has shown one."""
+        """Recheck a visitor when keys change, if it is known by a key."""
         if known.key is None:
             self._with_keys.discard(guest)
         else:
             self._with_keys.add(guest)
 
     def unwatch(self, guest: Guest) -> None:
-        """It need not be rechecked any more."""
+        """Stop rechecking a visitor."""
         self._with_keys.discard(guest)
 
     def _recheck(self) -> None:
@@ -316,7 +316,7 @@ class Door:
             guest.recheck()
 
     def left(self, guest: Guest, address: str, known: Principal | None) -> None:
-        """Somebody has left."""
+        """Record that a visitor has disconnected."""
         self.unwatch(guest)
         network = network_of(address)
         self._connections[network] -= 1
@@ -326,10 +326,10 @@ class Door:
             self.accounts.disconnect(known.name)
 
     async def identify(self, credentials: Credentials, address: str) -> Principal:
-        """Whose these are.
+        """Authenticate credentials.
 
         Raises:
-            Refused: They are nobody's.
+            Refused: They are not valid.
         """
         if credentials.ticket is not None:
             known = await self._redeem(credentials.ticket)
@@ -342,7 +342,7 @@ class Door:
         return known
 
     async def _check(self, token: str) -> tuple[Principal | None, str]:
-        """Whose key or token this is; None, and why."""
+        """Return the principal of a key or token; or None, and why it is refused."""
         if looks_like_a_key(token):
             return (None if self._keys is None else self._keys.find(token)), "an unknown key"
         if self._tokens is None:
@@ -356,7 +356,7 @@ class Door:
             raise Refused(ErrorCode.UNAVAILABLE, text, retry_after=5.0) from None
 
     async def issue(self, known: Principal) -> Ticket:
-        """A ticket for somebody who is known."""
+        """Issue a ticket for a known principal."""
         expires_at = self._wall() + TICKET_SECONDS
         value = secrets.token_urlsafe(32)
         with _available():
@@ -366,11 +366,11 @@ class Door:
     async def _redeem(self, ticket: str) -> Principal | None:
         with _available():
             kept = await self._tickets.take_ticket(_digest(ticket))
-        # Its key may have other limits by now.
+        # The key's limits may have changed since.
         return None if kept is None else self.current(msgspec.json.decode(kept, type=Principal))
 
     def log_refused(self, why: str, address: str) -> None:
-        """One line for each who may not come in, or not stay, but for a flood of them."""
+        """Log a refused or disconnected visitor, at a limited rate."""
         suppressed = self._logged.suppressed(why)
         if suppressed is not None:
             log.info("client refused", why=why, client=address, suppressed=suppressed)

@@ -1,15 +1,15 @@
-"""API keys: a file of names and of what recognises each one's key, which is in no file at all.
+"""API keys: a file of names and the digests of their keys; the keys themselves are stored nowhere.
 
 ::
 
     [ada]
     sha256 = "0ab3…"          # of the key
-    routes = ["chat"]         # those it may use; all where absent
-    messages_per_second = 50  # limits of its own, where it has any
-    operator = true           # it may also use the paths under ``/v1/admin``
+    routes = ["chat"]         # routes it may use; all if absent
+    messages_per_second = 50  # its own limits, if any
+    operator = true           # may also use the paths under ``/v1/admin``
 
-A key is 256 random bits. A fast digest is enough for those: there is nothing to be guessed that
-slowness would protect, as there is with passwords.
+A key is 256 random bits. A fast digest is enough: unlike a password, such a key can't be guessed,
+so a slow one would protect nothing.
 """
 
 import contextlib
@@ -30,18 +30,18 @@ import msgspec
 from gateway.security.principals import Principal, PrincipalLimits
 
 PREFIX = "sgk_"
-"""How keys begin, so that they are recognised where they should not be."""
+"""Prefix of keys, which makes them recognisable where they have leaked."""
 
 NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _NAMES = "a name has 1 to 64 letters, digits, `-` and `_`"
 
 
 class KeyFileError(Exception):
-    """The file of keys can't be used; the text names it, and says why."""
+    """The file of keys can't be used; the message names the file and the reason."""
 
 
 class Entry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A table of the file; see this module."""
+    """A table of the file; see the module."""
 
     sha256: str
     routes: list[str] | None = None
@@ -61,12 +61,12 @@ class Entry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def digest(key: str) -> str:
-    """What recognises a key."""
+    """Return the digest that a key is stored as."""
     return sha256(key.encode()).hexdigest()
 
 
 def looks_like_a_key(token: str) -> bool:
-    """Whether a token claims to be a key of this kind, and not one of another."""
+    """Whether a token has the format of these keys."""
     return token.startswith(PREFIX)
 
 
@@ -75,13 +75,13 @@ class Keys:
 
     Args:
         path: The file.
-        limits: Of everybody; an entry may differ.
+        limits: Default limits, which an entry may override.
 
     Attributes:
-        on_change: Called when it has been read again.
+        on_change: Called when the file has been reloaded.
 
     Raises:
-        KeyFileError: It can't be read.
+        KeyFileError: The file can't be used.
     """
 
     def __init__(self, path: Path, limits: PrincipalLimits) -> None:
@@ -95,10 +95,10 @@ class Keys:
         return len(self._principals)
 
     def reload(self) -> None:
-        """Read the file again. Where it can't be used, what was read before stays.
+        """Read the file again; on an error, the previous keys stay in use.
 
         Raises:
-            KeyFileError: It can't be read.
+            KeyFileError: The file can't be used.
         """
         entries = read(self._path)
         self._principals = {
@@ -114,12 +114,12 @@ class Keys:
         self.on_change()
 
     def find(self, key: str) -> Principal | None:
-        """Whose key this is; None where it is nobody's."""
-        # By its digest: how long that takes says nothing of the key.
+        """Return the principal of a key; None if the key is unknown."""
+        # Looked up by digest, so the time this takes reveals nothing about the key.
         return self._principals.get(digest(key))
 
     def current(self, known: Principal) -> Principal | None:
-        """What a key that was shown stands for now; None where its name or routes are others."""
+        """Return what a principal's key stands for now; None if its name or routes have changed."""
         now = self._principals.get(known.key or "")
         if now is None or (now.name, now.routes) != (known.name, known.routes):
             return None
@@ -133,10 +133,10 @@ def _own(entry: Entry, limits: PrincipalLimits) -> PrincipalLimits | None:
 
 
 def read(path: Path) -> dict[str, Entry]:
-    """What is in the file, by name.
+    """Read the file's entries, by name.
 
     Raises:
-        KeyFileError: It can't be read, or has something wrong in it.
+        KeyFileError: The file can't be read, or is not valid.
     """
     text = ""
     try:
@@ -171,32 +171,33 @@ def _not_toml(path: Path, text: str, why: str) -> str:
 
 
 def _line(text: str, name: str) -> int:
-    """The number of the line that a name's table begins in; of the first where it is not found."""
+    """Return the number of the line where a name's table begins; 1 if it is not found."""
     header = re.compile(rf"\s*\[?\s*[\"']?{re.escape(name)}[\"'\s\].=]")
     lines = enumerate(text.splitlines(), 1)
     return next((number for number, line in lines if header.match(line)), 1)
 
 
 def _wrong(text: str) -> str:
-    """What msgspec says of an entry; but a key that there is none of may be one to come in with."""
+    """Describe msgspec's error, without an unknown field's name: it may be an API key."""
     if text.startswith("Object contains unknown field"):
         return f"has an unknown key; known are {', '.join(Entry.__struct_fields__)}"
     return text
 
 
 def add(path: Path, name: str, routes: Sequence[str] | None, *, operator: bool = False) -> str:
-    """Add a name to the file, which is made where there is none; returns its key.
-
-    The key is in no file, and can't be had again.
+    """Add an entry to the file, which is created if it does not exist.
 
     Args:
         path: The file.
-        name: Whose key it is.
-        routes: Those it may use; None for all.
-        operator: Whether it is an operator's.
+        name: Name of the key.
+        routes: Routes it may use; None for all.
+        operator: Whether its holder is an operator.
+
+    Returns:
+        The key. It is stored nowhere, and can't be recovered.
 
     Raises:
-        KeyFileError: The name is taken or is none, or the file can't be used.
+        KeyFileError: The name is taken or not valid, or the file can't be used.
     """
     if not NAME.fullmatch(name) or looks_like_a_key(name):
         raise KeyFileError(f"{_NAMES}, and is no key")
@@ -224,13 +225,13 @@ def add(path: Path, name: str, routes: Sequence[str] | None, *, operator: bool =
 
 @contextlib.contextmanager
 def _locked(path: Path) -> Iterator[os.stat_result]:
-    """Wait until nobody else adds to the file, which is made where there is none."""
+    """Lock the file against concurrent additions; it is created if it does not exist."""
     while True:
         number = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
         try:
             fcntl.flock(number, fcntl.LOCK_EX)
             stat = os.fstat(number)
-            if os.path.samestat(stat, path.stat()):  # or else it was replaced meanwhile
+            if os.path.samestat(stat, path.stat()):  # else it was replaced in the meantime
                 yield stat
                 return
         finally:
@@ -238,12 +239,12 @@ def _locked(path: Path) -> Iterator[os.stat_result]:
 
 
 def _replace(path: Path, text: str, before: os.stat_result) -> None:
-    """All of it or nothing, since a gateway may read the file at any moment; it stays its owner's.
+    """Replace the file atomically, since a gateway may read it at any time, and keep its owner.
 
     Args:
-        path: The file, or a link to it.
-        text: What is to be in it.
-        before: Whose it is, and who may read it.
+        path: The file, or a symbolic link to it.
+        text: Its new content.
+        before: Its owner, group and mode.
     """
     target = Path(os.path.realpath(path))
     number, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")

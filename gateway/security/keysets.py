@@ -1,4 +1,4 @@
-"""The public keys that tokens are signed with: a JWK set (RFC 7517) of a file or of an address."""
+"""Public keys that tokens are verified with: a JWK set (RFC 7517) from a file or a URL."""
 
 import asyncio
 import json
@@ -19,13 +19,13 @@ from gateway.logs import printable
 log = structlog.stdlib.get_logger("gateway.security")
 
 FRESH_SECONDS = 600.0
-"""For how long a set that was fetched is good without being asked for again."""
+"""Seconds for which a fetched set is used without fetching it again."""
 
 REFETCH_SECONDS = 60.0
-"""How often it is fetched at most, however many keys it is asked for that it has not."""
+"""Minimum seconds between fetches, however many unknown keys are asked for."""
 
 RETRY_SECONDS = 5.0
-"""The same while there is no set at all."""
+"""The same while no set has been fetched yet."""
 
 FETCH_SECONDS = 5.0
 MAX_BYTES = 1_000_000
@@ -33,37 +33,37 @@ MAX_KEYS = 100
 
 
 Spawn = Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]]
-"""Starts work that ends with the gateway."""
+"""Starts a task that ends with the gateway."""
 
 
 class KeysUnavailable(Exception):
-    """There is no set of keys; the text says why."""
+    """No set of keys is available; the message says why."""
 
 
 class KeySet(Protocol):
-    """Has keys by their id and what they are for."""
+    """A source of keys by id and algorithm."""
 
     async def get(self, key_id: str | None, algorithm: str) -> Sequence[jwt.PyJWK]:
-        """The keys that may have signed a token with this algorithm.
+        """Return the keys that may have signed a token with this algorithm.
 
         Args:
-            key_id: The one that it names; None where it names none, and could be of any.
+            key_id: The token's ``kid``; None if it has none, which matches all keys.
             algorithm: As in RFC 7518, 3.1, such as ``ES256``.
 
         Raises:
-            KeysUnavailable: That can't be told.
+            KeysUnavailable: The keys can't be read or fetched.
         """
         ...
 
 
 class Jwks:
-    """A JWK set as it was read.
+    """A parsed JWK set.
 
     Args:
-        document: The set.
+        document: The set, as decoded from JSON.
 
     Raises:
-        ValueError: It is none, or has no key that can be used.
+        ValueError: It is not a JWK set, or has no usable key.
     """
 
     def __init__(self, document: Any) -> None:
@@ -76,7 +76,7 @@ class Jwks:
 
     def find(self, key_id: str | None, algorithm: str) -> list[jwt.PyJWK]:
         """See `KeySet.get`."""
-        # A key that is of no type for its algorithm is none to pyjwt.
+        # pyjwt does not accept a key whose type does not fit its algorithm.
         return [
             key
             for key in self._keys
@@ -85,14 +85,14 @@ class Jwks:
 
 
 def _usable(each: Any) -> jwt.PyJWK | None:
-    """A key for signatures that is public; others are passed over, as RFC 7517, 5 wants it."""
+    """Parse a public signature key; others are ignored, as RFC 7517, 5 recommends."""
     if not isinstance(each, dict) or each.get("use", "sig") != "sig" or each.get("kty") == "oct":
         return None
     operations = each.get("key_ops", ["verify"])
     if not isinstance(operations, list) or "verify" not in operations:
         return None
     if "d" in each or not isinstance(each.get("kid"), str | None):
-        return None  # a private one, or one that no token can name
+        return None  # a private key, or an id that no token can name
     try:
         return jwt.PyJWK(each)
     except Exception:  # noqa: BLE001 - whatever it is, this key can't be used
@@ -100,7 +100,7 @@ def _usable(each: Any) -> jwt.PyJWK | None:
 
 
 class FileKeys:
-    """The keys of a file, which is read when the gateway starts, and at each reload.
+    """The keys of a file, which is read at startup and at each reload.
 
     Args:
         path: The file.
@@ -114,7 +114,7 @@ class FileKeys:
         self.reload()
 
     def reload(self) -> None:
-        """Read it again; where it can't be used, what was read before stays.
+        """Read the file again; on an error, the previous keys stay in use.
 
         Raises:
             KeysUnavailable: It can't be used.
@@ -135,16 +135,17 @@ class FileKeys:
 
 
 class FetchedKeys:
-    """The keys of an address.
+    """The keys at a URL.
 
-    They are fetched when they are first needed, again when they are old, and when there is a token
-    of a key that they have not, as after a rotation; for that, not more than once a minute. Where
-    they can't be fetched, the old ones are used on.
+    They are fetched on first use, when they are older than `FRESH_SECONDS`, and when a token names
+    an unknown key, as after a rotation; for that, at most once a minute. If a fetch fails, the
+    previous keys stay in use.
 
     Args:
-        url: The address.
-        spawn: Runs a fetch, which nobody's leaving may cancel: others wait for it too.
-        clock: Seconds of a clock that is never set.
+        url: The URL.
+        spawn: Runs a fetch as a task of its own: others wait for it too, so no caller may cancel
+            it.
+        clock: Returns seconds of a monotonic clock.
     """
 
     def __init__(
@@ -157,7 +158,7 @@ class FetchedKeys:
         self._spawn = spawn
         self._clock = clock
         self._keys: Jwks | None = None
-        self._next = float("-inf")  # when it may be fetched again
+        self._next = float("-inf")  # earliest time of the next fetch
         self._stale = float("-inf")
         self._fetching: asyncio.Task[None] | None = None
 
@@ -167,7 +168,7 @@ class FetchedKeys:
         now = self._clock()
         if not keys or now >= self._stale:
             fetching = self._fetch()
-            # One that is little older than it may be is good meanwhile.
+            # Use a slightly stale set while the next one is being fetched.
             if fetching is not None and (not keys or now >= self._stale + FRESH_SECONDS):
                 await asyncio.shield(fetching)
                 keys = [] if self._keys is None else self._keys.find(key_id, algorithm)
@@ -176,7 +177,7 @@ class FetchedKeys:
         return keys
 
     def _fetch(self) -> asyncio.Task[None] | None:
-        """A fetch that is under way; None where it is too early for another one."""
+        """Return the pending fetch, or start one; None if it is too early for another one."""
         if self._fetching is None or self._fetching.done():
             now = self._clock()
             if now < self._next:
@@ -196,10 +197,10 @@ class FetchedKeys:
 
 
 async def fetch(url: str) -> Jwks:
-    """The keys of an address.
+    """Fetch the keys at a URL.
 
     Raises:
-        KeysUnavailable: It can't be reached, or gives none.
+        KeysUnavailable: It can't be reached, or returns no usable keys.
     """
     try:
         return Jwks(json.loads(await _read(url)))
@@ -210,11 +211,11 @@ async def fetch(url: str) -> Jwks:
 
 async def _read(url: str) -> bytes:
     timeout = aiohttp.ClientTimeout(total=FETCH_SECONDS)
-    # This machine's own address is another one to a proxy.
+    # To a proxy, a loopback address is the proxy's own machine.
     proxies = not is_loopback(urlsplit(url).hostname or "")
     async with (
         aiohttp.ClientSession(timeout=timeout, trust_env=proxies) as session,
-        # Where it is said to be, and nowhere else.
+        # No redirects: the keys come from the configured URL and nowhere else.
         session.get(url, allow_redirects=False) as response,
     ):
         if response.status != HTTPStatus.OK:

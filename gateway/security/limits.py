@@ -1,4 +1,4 @@
-"""How many and how fast: what each principal has and uses at this moment."""
+"""Quotas and rate limits of principals within one process."""
 
 import time
 from collections.abc import Callable
@@ -10,28 +10,28 @@ from gateway.admission import Allowance, SessionQuota
 from gateway.security.principals import Principal, PrincipalLimits
 
 BURST_SECONDS = 2.0
-"""How much may come at once where nothing came before: as much as in this time."""
+"""Size of a bucket, as seconds of its rate."""
 
 LEAST_SECONDS = 1e-6
-"""What is less is no wait, but times that were rounded."""
+"""Waits shorter than this are rounding errors."""
 
 RESTING = 10_000
-"""How many principals are remembered that have nothing any more, until their buckets are full."""
+"""Idle principals whose buckets are kept until they are full again."""
 
 
 class Bucket:
-    """A token bucket: lets so much through in a second, and at once what was not used before.
+    """A token bucket.
 
-    What is in it is known by when it is full again, as in the generic cell rate algorithm (ITU-T
-    I.371).
+    Its level is stored as the time when it will be full again, as in the generic cell rate
+    algorithm (ITU-T I.371).
 
     Args:
-        rate: How much in a second.
-        now: The time, in seconds of a clock that is never set.
+        rate: Tokens per second.
+        now: Current time, in seconds of a monotonic clock.
 
     Attributes:
-        rate: Can be changed.
-        full_at: When it is full, or was, if nothing is taken from it.
+        rate: Tokens per second; can be changed.
+        full_at: When it is full again, if nothing more is taken.
     """
 
     __slots__ = ("full_at", "rate")
@@ -41,9 +41,9 @@ class Bucket:
         self.full_at = now
 
     def take(self, amount: float, now: float) -> float:
-        """Take so much; returns 0, or the seconds until there is room for it, and takes nothing.
+        """Take tokens. Returns 0; or, and then takes none, the seconds until there are enough.
 
-        What is more than may come at once has room where nothing else came before it.
+        A full bucket gives any amount, even more than its size.
         """
         missing = self.full_at - now
         if missing <= 0:
@@ -57,11 +57,11 @@ class Bucket:
         return 0.0
 
     def give_back(self, amount: float) -> None:
-        """Put in again what was taken."""
+        """Return tokens that were taken."""
         self.full_at -= amount / self.rate
 
     def allowance(self, now: float) -> Allowance:
-        """How much may be taken."""
+        """Return how much may be taken now."""
         missing = max(0.0, self.full_at - now)
         most = max(1, int(self.rate * BURST_SECONDS))
         left = int((BURST_SECONDS - missing) * self.rate + LEAST_SECONDS) if missing else most
@@ -69,14 +69,14 @@ class Bucket:
 
 
 class Tally:
-    """How many of something a principal has here.
+    """A count of something that a principal has, with a maximum.
 
     Args:
-        most: See the attribute.
+        most: The maximum.
 
     Attributes:
-        here: So many.
-        most: So many it may have. Can be changed.
+        here: Current number in this process.
+        most: The maximum; can be changed.
     """
 
     __slots__ = ("here", "most")
@@ -87,45 +87,46 @@ class Tally:
 
 
 class Accounts(SessionQuota, Protocol):
-    """What principals use, by their names."""
+    """Usage of principals, by name."""
 
     async def connect(self, principal: Principal) -> "Account | None":
-        """Count a connection; None where it has as many as it may."""
+        """Count a connection; returns None if the principal is at its limit."""
         ...
 
     def change(self, principal: Principal) -> None:
-        """Its limits may be others now: hold it to them from now on, if it has anything here."""
+        """Apply a principal's limits, which may have changed, if it has an account."""
         ...
 
     def disconnect(self, name: str) -> None:
-        """A connection has gone."""
+        """Count a closed connection."""
         ...
 
 
 class Account(Protocol):
-    """What a principal uses, to a connection of it."""
+    """A principal's usage, as one of its connections sees it."""
 
     def take(self, size: int) -> float:
-        """Count a message; returns 0, or the seconds to wait where there were too many.
+        """Count a message; returns 0, or the seconds to wait if the rate limit is exceeded.
 
-        Where others use the same, this goes by what was last heard of them: it may not wait.
+        With shared limits, this goes by the last known usage of other replicas, since it can't
+        wait.
 
         Args:
-            size: About how many bytes it has.
+            size: Approximate size in bytes.
         """
         ...
 
     def allowance(self) -> Allowance:
-        """What it may still send."""
+        """Return what the principal may still send."""
         ...
 
 
 class LocalAccount:
-    """What one principal uses.
+    """A principal's usage in this process.
 
     Args:
-        limits: Its own.
-        clock: Seconds of a clock that is never set.
+        limits: Its limits.
+        clock: Returns seconds of a monotonic clock.
     """
 
     __slots__ = ("_clock", "bytes", "connections", "messages", "sessions")
@@ -151,11 +152,11 @@ class LocalAccount:
 
     @property
     def full_at(self) -> float:
-        """When both buckets are full, if nothing is taken from them."""
+        """When both buckets are full again, if nothing more is taken."""
         return max(self.messages.full_at, self.bytes.full_at)
 
     def change(self, limits: PrincipalLimits) -> None:
-        """They may be others, since the file of keys is read again."""
+        """Apply limits, which may have changed since the file of keys was reloaded."""
         self.connections.most = limits.connections
         self.sessions.most = limits.sessions
         self.messages.rate = limits.messages_per_second
@@ -163,11 +164,11 @@ class LocalAccount:
 
 
 class LocalAccounts:
-    """`Accounts` in this process.
+    """`Accounts` within this process.
 
     Args:
-        limits: Of whoever has none of its own.
-        clock: Seconds of a clock that is never set.
+        limits: Default limits.
+        clock: Returns seconds of a monotonic clock.
     """
 
     def __init__(
@@ -176,7 +177,7 @@ class LocalAccounts:
         self._limits = limits
         self._clock = clock
         self._accounts: dict[str, LocalAccount] = {}
-        # Until their buckets are full, when a new account is the same.
+        # Kept until their buckets are full: then a new account is equivalent.
         self._resting: TLRUCache[str, LocalAccount] = TLRUCache(
             RESTING, lambda _name, account, _now: account.full_at, timer=clock
         )
@@ -213,15 +214,15 @@ class LocalAccounts:
         """See `SessionQuota.end_session`."""
         self._remove(name, self._accounts[name].sessions)
 
-    async def _add(self, name: str, tally: Tally) -> bool:  # noqa: ARG002 - others need it
-        """Count one more, if there may be."""
+    async def _add(self, name: str, tally: Tally) -> bool:  # noqa: ARG002 - used by subclasses
+        """Increment a count, if it is below its maximum."""
         if tally.here >= tally.most:
             return False
         tally.here += 1
         return True
 
     def _remove(self, name: str, tally: Tally) -> None:
-        """There is one less."""
+        """Decrement a count."""
         tally.here -= 1
         account = self._accounts[name]
         if not account.connections.here and not account.sessions.here:

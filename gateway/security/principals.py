@@ -1,16 +1,16 @@
-"""Who somebody is, once that is known."""
+"""Authenticated principals."""
 
 import msgspec
 
 
 class PrincipalLimits(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """How much a principal may use.
+    """Limits of a principal.
 
     Attributes:
-        connections: How many at once.
-        sessions: How many at once.
-        messages_per_second: With a burst of twice that.
-        bytes_per_second: Of its messages; with a burst of twice that.
+        connections: Maximum of concurrent connections.
+        sessions: Maximum of concurrent sessions.
+        messages_per_second: With a burst of twice as many.
+        bytes_per_second: Of messages; with a burst of twice as many.
     """
 
     connections: int
@@ -20,16 +20,16 @@ class PrincipalLimits(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
 
 class Principal(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """Somebody who is known.
+    """An authenticated principal.
 
     Attributes:
-        name: With how it is known before it, as ``key:ada``, so that one kind of name can't pass
-            for another.
-        routes: Those it may use; None for all.
-        expires_at: Until when this holds, in seconds since the epoch; None for ever.
-        limits: Its own; None for those of everybody.
-        key: What recognises the key that was shown; None where it was none.
-        operator: Whether it may see everybody's sessions, end them, and drain replicas.
+        name: Prefixed by how it was authenticated, as in ``key:ada``, so that names of different
+            kinds can't be confused.
+        routes: Routes it may use; None for all.
+        expires_at: When the authentication expires, in seconds since the epoch; None for never.
+        limits: Its own limits; None for the default ones.
+        key: Digest of its API key; None without one.
+        operator: Whether it may see and end everybody's sessions, and drain replicas.
     """
 
     name: str
@@ -40,5 +40,5 @@ class Principal(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     operator: bool = False
 
     def may_use(self, route: str) -> bool:
-        """Whether it may use the route of that name."""
+        """Whether it may use a route."""
         return self.routes is None or route in self.routes

@@ -1,4 +1,4 @@
-"""Reads files again when they have changed, or when the operator says so by SIGHUP."""
+"""Reloads files when they have changed, or on SIGHUP."""
 
 import asyncio
 from collections.abc import Callable, Collection
@@ -9,19 +9,19 @@ import structlog
 log = structlog.stdlib.get_logger("gateway.security")
 
 LOOK_SECONDS = 5.0
-"""How often it is looked whether a file has changed."""
+"""Seconds between checks for changes."""
 
 
 class _Watched:
-    """What is read again.
+    """Files that are loaded together.
 
     Attributes:
-        files: Where it is.
-        read: Reads it.
-        done: How the files were when they were read; None where that has failed, and they are to be
-            read at the next look as well.
-        seen: How they were at the last look.
-        told: How they were, and what was wrong with them, when that was logged last.
+        files: Their paths.
+        read: Loads them.
+        done: Their state when they were loaded; None after a failure, which makes the next check
+            load them again.
+        seen: Their state at the last check.
+        told: Their state and error when a failure was last logged.
     """
 
     __slots__ = ("done", "files", "read", "seen", "told")
@@ -34,37 +34,37 @@ class _Watched:
         self.told: object = None
 
     def state(self) -> object:
-        """Differs when a file does."""
+        """Return a value that changes when a file does."""
         return [_stamp(file) for file in self.files]
 
 
 class Reloader:
-    """Reads files again while it runs."""
+    """Watches files, and reloads them."""
 
     def __init__(self) -> None:
         self._all: list[_Watched] = []
 
     def add(self, files: Collection[Path], load: Callable[[], None]) -> None:
-        """Read these again from now on.
+        """Watch files.
 
         Args:
-            files: They are read together.
-            load: Reads them. Where that fails, what was read before is to stay.
+            files: Paths of files that are loaded together.
+            load: Loads them. If it fails, it must keep what was loaded before.
         """
         self._all.append(_Watched(files, load))
 
     async def run(self) -> None:
-        """Look for changes until this is cancelled."""
+        """Check for changes until cancelled."""
         while True:
             await asyncio.sleep(LOOK_SECONDS)
             self.load(changed=True)
 
     def load(self, *, changed: bool = False) -> None:
-        """Read all again.
+        """Reload files.
 
         Args:
-            changed: Only what has changed or could not be read, and has been the same since the
-                last look: a file may be half written.
+            changed: Only those that have changed or failed to load, and are the same as at the last
+                check: a file may still be being written.
         """
         for each in self._all:
             state = each.state()
@@ -93,5 +93,5 @@ def _stamp(file: Path) -> object:
         stat = file.stat()
     except OSError:
         return None
-    # The last of them differs where an owner or a mode does.
+    # The change time differs after a change of owner or mode.
     return stat.st_mtime_ns, stat.st_size, stat.st_ino, stat.st_ctime_ns

@@ -1,9 +1,8 @@
-"""The limits of principals over all replicas that share a store.
+"""Limits of principals across all replicas that share a store.
 
-Connections and sessions are counted here, and the store knows how many each replica has: it is
-asked for one more. Rates are held without waiting: a replica goes by what it has last heard that
-all have used, and tells soon what was used here. While the store does not answer, each replica
-holds to the limits by itself.
+Connections and sessions are counted locally and reported to the store, which is asked for each
+additional one. Rate limits never wait: a replica goes by the last known usage of all replicas, and
+soon reports its own. While the store is unavailable, each replica applies the limits on its own.
 """
 
 import asyncio
@@ -27,25 +26,25 @@ from gateway.session.storage import (
 )
 
 CHUNK_SECONDS = 0.25
-"""As much as may be used in so much time, a replica uses before the others know of any of it."""
+"""A replica may use this many seconds' worth of a rate before it reports it."""
 
 TELL_SECONDS = 1.0
-"""How soon, or at most twice that, the others know of what is less than that; and how long a store
-that has failed is not told."""
+"""Seconds until smaller usage is reported (at most twice as many), and pause after the store has
+failed."""
 
 ALL_SECONDS = 60.0
-"""How often the store is told all there is, so that nothing that went wrong stays."""
+"""Seconds between full reports to the store, which correct any error."""
 
 
 class SharedAccount(LocalAccount):
-    """What one principal uses, here and elsewhere.
+    """A principal's usage, in this and other replicas.
 
     Args:
-        limits: Its own.
-        clock: Seconds of a clock that is never set.
-        store: Knows of all replicas.
-        digest: Stands for the principal there.
-        owing: Those that have something to tell.
+        limits: Its limits.
+        clock: Returns seconds of a monotonic clock.
+        store: Counts the usage of all replicas.
+        digest: Identifies the principal in the store.
+        owing: Collects accounts with unreported usage.
     """
 
     __slots__ = (
@@ -73,7 +72,7 @@ class SharedAccount(LocalAccount):
         self._store = store
         self._digest = digest
         self._owing = owing
-        self._messages_used = self._bytes_used = 0  # since that was told
+        self._messages_used = self._bytes_used = 0  # since the last report
         self._is_telling = False
         self._quiet_until = 0.0
 
@@ -96,7 +95,7 @@ class SharedAccount(LocalAccount):
         self._much = CHUNK_SECONDS * limits.bytes_per_second
 
     def tell(self) -> None:
-        """Tell what was used, with what is used until the loop comes to it, and hear of others."""
+        """Report usage when the loop next runs, and get that of other replicas."""
         if not self._is_telling:
             self._is_telling = True
             asyncio.get_running_loop().call_soon(self._tell)
@@ -124,7 +123,7 @@ class SharedAccount(LocalAccount):
 
 
 class _Wish(NamedTuple):
-    """One more of something."""
+    """A request for one more of something."""
 
     name: str
     tally: Tally
@@ -132,14 +131,14 @@ class _Wish(NamedTuple):
 
 
 class SharedAccounts(LocalAccounts):
-    """`Accounts` of all replicas.
+    """`Accounts` across replicas.
 
     Args:
-        replica: This one's name.
-        store: Knows of all.
-        limits: Of whoever has none of its own.
-        lease_seconds: How long what is here counts when nothing more is heard of this replica.
-        clock: Seconds of a clock that is never set.
+        replica: This replica's name.
+        store: Counts the usage of all replicas.
+        limits: Default limits.
+        lease_seconds: How long this replica's counts are valid without another report.
+        clock: Returns seconds of a monotonic clock.
     """
 
     def __init__(
@@ -156,7 +155,7 @@ class SharedAccounts(LocalAccounts):
         self._lease_seconds = lease_seconds
         self._pause = min(TELL_SECONDS, lease_seconds / BEATS)
         self._is_up = False
-        self._all_at = 0.0  # when all is to be told again
+        self._all_at = 0.0  # time of the next full report
         self._news: dict[str, LocalAccount] = {}
         self._have_news = asyncio.Event()
         self._wishes: list[_Wish] = []
@@ -192,11 +191,11 @@ class SharedAccounts(LocalAccounts):
 
     def _new(self, name: str, limits: PrincipalLimits) -> LocalAccount:
         account = SharedAccount(limits, self._clock, self._store, _digest(name), self._owing)
-        account.tell()  # the others may have used much
+        account.tell()  # get what the other replicas have used
         return account
 
     async def run(self) -> None:
-        """Tell the store, and ask it, until this is cancelled."""
+        """Report to the store and send it requests until cancelled."""
         tell_at = self._clock()
         try:
             while True:
@@ -220,7 +219,7 @@ class SharedAccounts(LocalAccounts):
             self._be_alone()
 
     async def _count(self) -> None:
-        """Tell the store what there is, or what has changed, and ask for what is wished for."""
+        """Report counts to the store, all or those that have changed, and send pending requests."""
         now = self._clock()
         whole = not self._is_up or now >= self._all_at
         told = self._accounts if whole else self._news
@@ -253,7 +252,7 @@ class SharedAccounts(LocalAccounts):
             self._answer(wish, granted=left[wish.tally] >= 0)
 
     def _be_alone(self, wishes: Sequence[_Wish] = ()) -> None:
-        """The store can't be asked, or has not answered: what is here is within the limits."""
+        """Grant pending requests, since the store is unavailable and local limits allow them."""
         self._is_up = False
         for wish in [*wishes, *self._wishes]:
             self._answer(wish, granted=True)
@@ -270,5 +269,5 @@ class SharedAccounts(LocalAccounts):
 
 @lru_cache(RESTING)
 def _digest(name: str) -> str:
-    """What stands for a principal: of one length, and not to be read."""
+    """Identify a principal in the store by a digest: of fixed length, and unreadable."""
     return sha256(name.encode()).hexdigest()[:32]

@@ -1,8 +1,8 @@
-"""JSON Web Tokens (RFC 7519): whose they are, checked as RFC 8725 wants it.
+"""Verification of JSON Web Tokens (RFC 7519) according to RFC 8725.
 
-A token never says how it is to be checked: the algorithms are pinned by the configuration, the keys
-come from there too, and each key serves its own kind of algorithm alone. Headers that point to keys
-(``jku``, ``x5u``, ``jwk``, ``x5c``) are not looked at, and one with ``crit`` is refused.
+A token never decides how it is verified: the configuration pins the algorithms and the keys, and
+each key is used with its own kind of algorithm only. Headers that refer to keys (``jku``, ``x5u``,
+``jwk``, ``x5c``) are ignored, and tokens with ``crit`` are refused.
 """
 
 from collections.abc import Collection, Mapping
@@ -15,27 +15,27 @@ from gateway.security.keysets import KeySet
 from gateway.security.principals import Principal
 
 MAX_TOKEN = 8192
-"""Characters of the longest token that is looked at."""
+"""Maximum length of a token, in characters."""
 
 MAX_NAME = 256
-"""Of the longest name of a principal."""
+"""Maximum length of a principal's name, in characters."""
 
 OPERATOR = "operator"
-"""The word that makes an operator, in a claim of words."""
+"""The value of a claim that makes its principal an operator."""
 
 MIN_SECRET = 32
-"""Bytes of the shortest secret for HS256 (RFC 7518, 3.2)."""
+"""Minimum length of a secret for HS256, in bytes (RFC 7518, 3.2)."""
 
 
 class BadToken(Exception):
-    """A token lets nobody in; the text says why, for the operator, and repeats nothing of it."""
+    """A token is not valid; the message says why, for the operator, and repeats nothing of it."""
 
 
 class Secret:
-    """A shared secret for HS256, of a file.
+    """A shared secret for HS256, read from a file.
 
     Args:
-        path: The file; white space at its end is not part of it.
+        path: The file; trailing white space is ignored.
 
     Raises:
         ValueError: It can't be read, or is too short.
@@ -46,7 +46,7 @@ class Secret:
         self.reload()
 
     def reload(self) -> None:
-        """Read it again; where it can't be used, what was read before stays.
+        """Read the file again; on an error, the previous secret stays in use.
 
         Raises:
             ValueError: It can't be used.
@@ -54,7 +54,7 @@ class Secret:
         try:
             value = self._path.read_bytes().rstrip()
         except OSError as error:
-            # Without the path, which may be the secret itself.
+            # Without the path: it may have been set to the secret itself.
             text = "expected the path of a file that has the secret for HS256"
             raise ValueError(f"{error.strerror}: {text}") from None
         if len(value) < MIN_SECRET:
@@ -66,17 +66,17 @@ class Secret:
 
 
 class Tokens:
-    """Checks tokens of one issuer.
+    """Verifies the tokens of an issuer.
 
     Args:
-        issuer: Who makes them; ``iss``.
-        audience: For whom they have to be; ``aud``.
-        algorithms: Those that may be used.
-        keys: Its public keys; or the secret that it shares with this gateway.
-        leeway: Seconds by which its clock may differ.
-        principal_claim: The claim that says whose it is.
-        routes_claim: The claim with the names of the routes that may be used; all without it.
-        operator_claim: The claim that says who is an operator; None where no token does.
+        issuer: Required ``iss``.
+        audience: Required ``aud``.
+        algorithms: Accepted algorithms.
+        keys: The issuer's public keys, or the secret that it shares with this gateway.
+        leeway: Allowed clock skew in seconds.
+        principal_claim: Claim with the principal's name.
+        routes_claim: Claim with the names of the allowed routes; all if a token lacks it.
+        operator_claim: Claim that marks operators; None if no token does.
     """
 
     def __init__(
@@ -101,11 +101,11 @@ class Tokens:
         self._operator_claim = operator_claim
 
     async def check(self, token: str) -> Principal:
-        """Whose token this is.
+        """Verify a token, and return its principal.
 
         Raises:
-            BadToken: It lets nobody in.
-            KeysUnavailable: That can't be told now.
+            BadToken: It is not valid.
+            KeysUnavailable: The keys to verify it are not available.
         """
         if len(token) > MAX_TOKEN:
             raise BadToken("longer than a token may be")
@@ -145,7 +145,7 @@ class Tokens:
         keys = await self._keys.get(key_id, algorithm)
         if not keys:
             raise BadToken("signed with a key that is not known, or not for its algorithm")
-        if len(keys) > 1:  # each of which would have to be tried
+        if len(keys) > 1:  # don't try each of them
             raise BadToken("of several keys of its algorithm it does not name one alone")
         return keys[0]
 
@@ -161,7 +161,7 @@ class Tokens:
         )
 
     def _is_operator(self, claims: Mapping[str, Any]) -> bool:
-        """Whether the claim is true, or has that word: as ``scope`` has several, or ``groups``."""
+        """Whether the claim is true or has `OPERATOR`, as ``scope`` or ``groups`` has words."""
         said = None if self._operator_claim is None else claims.get(self._operator_claim)
         if isinstance(said, str):
             said = said.split()
@@ -179,7 +179,7 @@ class Tokens:
 
 
 def _why(error: jwt.PyJWTError) -> str:
-    """What was wrong, in words that repeat nothing of the token."""
+    """Describe an error without repeating anything of the token."""
     reasons: dict[type[jwt.PyJWTError], str] = {
         jwt.ExpiredSignatureError: "expired",
         jwt.ImmatureSignatureError: "not valid yet",
