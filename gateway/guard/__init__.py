@@ -1,14 +1,13 @@
-"""What stands between sessions and their endpoint: how many turns are at the model, in whose turn,
-and whether to ask at all. So neither a sick endpoint nor a greedy principal is felt more than it
-must.
+"""Protects an endpoint from overload, and principals from each other: limits how many turns are at
+the model, decides whose turn is next, and stops calling an endpoint that fails.
 
-- A limit on turns at the model that adapts (`AdaptiveLimit`): an endpoint that throttles or slows
-  down is asked less, and what waits does so here, where it costs nothing.
-- A queue with a line for each principal (`FairQueue`), of which that is served whose principal has
-  the fewest turns at the model: one with a thousand sessions waits as long for its next as one with
-  a single session.
-- A circuit breaker (`Breaker`): while an endpoint fails, it is asked by probes alone, and clients
-  are told at once when to come back. Sessions are closed all the same.
+- An adaptive limit on concurrent turns (`AdaptiveLimit`): an endpoint that throttles or slows down
+  gets fewer calls, and turns wait here, where waiting is cheap.
+- A fair queue (`FairQueue`): the next turn is of the principal with the fewest turns at the model,
+  so a principal with a thousand sessions waits as long for its next turn as one with a single
+  session.
+- A circuit breaker (`Breaker`): while an endpoint fails, only probes are sent to it, and clients
+  are told immediately when to retry. Sessions are still closed.
 
-`gateway.guard.model.GuardedModel` is all three in front of a model.
+`gateway.guard.model.GuardedModel` puts all three in front of a model.
 """

@@ -1,4 +1,4 @@
-"""A queue that no one fills for all others."""
+"""A fair queue: no principal can fill it at the expense of the others."""
 
 from collections import OrderedDict
 from collections.abc import Hashable, Mapping
@@ -10,10 +10,10 @@ _NONE: Mapping[str, int] = {}
 
 
 class FairQueue(Generic[T]):
-    """What waits, with a line for each principal.
+    """A queue with a line for each principal.
 
     Attributes:
-        size: How many wait.
+        size: Number of items in the queue.
     """
 
     def __init__(self) -> None:
@@ -21,18 +21,20 @@ class FairQueue(Generic[T]):
         self._lines: OrderedDict[str, OrderedDict[T, None]] = OrderedDict()
 
     def add(self, principal: str, item: T) -> None:
-        """Let it wait."""
+        """Append an item to a principal's line."""
         self._lines.setdefault(principal, OrderedDict())[item] = None
         self.size += 1
 
     def next_up(self, held: Mapping[str, int] = _NONE) -> str | None:
-        """Who is served next: of those with the fewest places who was served the longest ago.
+        """Choose the principal to serve next: the one with the fewest places, and of equals the one
+        that was served the longest ago.
 
         Args:
-            held: How many places each has that has any; so no more of them are looked at, and one.
+            held: Number of places held, by principal; those with none may be missing. At most one
+                principal more than it has is examined.
 
         Returns:
-            The principal; None where nobody waits.
+            The principal; None if the queue is empty.
         """
         found, least = None, 0
         for principal in self._lines:
@@ -44,11 +46,11 @@ class FairQueue(Generic[T]):
         return found
 
     def first(self, principal: str) -> T:
-        """Who has waited the longest in a line."""
+        """Return the oldest item of a line."""
         return next(iter(self._lines[principal]))
 
     def pop(self, principal: str) -> T:
-        """The first of a line, which goes to the end of all lines then."""
+        """Remove and return the oldest item of a line, which becomes the last line to be served."""
         line = self._lines[principal]
         item, _ = line.popitem(last=False)
         self._lines.move_to_end(principal)
@@ -56,25 +58,25 @@ class FairQueue(Generic[T]):
         return item
 
     def remove(self, principal: str, item: T) -> None:
-        """It waits no longer, if it did."""
+        """Remove an item, if it is in the queue."""
         line = self._lines.get(principal)
         if line is not None and item in line:
             del line[item]
             self._shorten(principal, line)
 
     def longest(self) -> str:
-        """The principal with the longest line; of equals the one that is served last."""
+        """Return the principal with the longest line; of equals, the one served last."""
         return max(reversed(self._lines), key=lambda principal: len(self._lines[principal]))
 
     def drop(self, principal: str) -> T:
-        """The newest of a line, which waits no longer."""
+        """Remove and return the newest item of a line."""
         line = self._lines[principal]
         item, _ = line.popitem()
         self._shorten(principal, line)
         return item
 
     def _shorten(self, principal: str, line: OrderedDict[T, None]) -> None:
-        """One of a line waits no longer."""
+        """Account for an item that was removed from a line."""
         self.size -= 1
         if not line:
             del self._lines[principal]

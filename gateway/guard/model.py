@@ -1,4 +1,4 @@
-"""A model that is asked no more than is good for it: see `gateway.guard`."""
+"""A model behind an adaptive limit, a fair queue and a circuit breaker; see `gateway.guard`."""
 
 import asyncio
 
@@ -24,39 +24,40 @@ from gateway.session.ports import (
 )
 
 QUEUED = 10
-"""How many turns may wait for each that may be at the model. Those beyond would wait too long."""
+"""Turns that may queue for each one that may be at the model. More would wait for too long."""
 
 CLOSINGS = 10_000
-"""How many sessions may wait to be closed. Those beyond are left to expire by themselves."""
+"""Sessions that may wait to be closed. The rest are left to expire."""
 
 EVERYBODY = ""
-"""Whose calls are those that no principal is to wait for."""
+"""The principal that calls are queued under if they compete with no principal's."""
 
 MOST_WAIT_SECONDS = 30.0
-"""What whoever is turned away is told to wait at the most: it is as long as others have waited."""
+"""Upper bound of the `retry_after` of refused turns, which is the time that others have waited."""
 
 LINES_A_MINUTE = 10
-"""How many lines are logged of sessions that are left to expire."""
+"""Log lines a minute about sessions that are left to expire."""
 
 _OVERLOADED = frozenset({ErrorCode.MODEL_NOT_READY, ErrorCode.MODEL_ERROR, ErrorCode.TIMEOUT})
-"""What an endpoint that is asked too much fails with, beside saying so."""
+"""Failures of an overloaded endpoint, apart from explicit throttling."""
 
 log = structlog.stdlib.get_logger("gateway.guard")
 
 
 class GuardedModel:
-    """A model, asked no more than is good for it, and by everybody in turns.
+    """A model whose turns are limited in number, and are shared fairly among principals.
 
     Args:
         model: The model.
-        most: How many turns may be there.
-        breaker: The endpoint's; others may be in front of the same.
-        shared: Whether principals can be told apart, so that none may have all places.
-        patience: How many seconds one may wait for its place.
+        most: Maximum number of concurrent turns.
+        breaker: The endpoint's circuit breaker; other models of the endpoint may share it.
+        shared: Whether principals are told apart, so that no one of them may have all places.
+        patience: Seconds that a turn may wait for a place.
 
     Attributes:
-        waited: How long those turns have waited for their place that had to.
-        turned_away: How many turns and openings had no place, nor one to wait in for long enough.
+        waited: Histogram of the seconds that queued turns have waited.
+        turned_away: Number of turns and openings refused because the queue was full, or because
+            they had waited for too long.
     """
 
     def __init__(
@@ -73,8 +74,8 @@ class GuardedModel:
         self._in_flight = 0
         self._held: dict[str, int] = {}
         self._sending = False
-        # Those that open and close sessions: else an endpoint that stalls would have as many calls
-        # as there are sessions, and with them the connections of all other routes.
+        # Places of their own for calls that open and close sessions: otherwise a stalled endpoint
+        # would get a call for each session, and these would use up all routes' connections.
         self._openings = Places(most, QUEUED * most, patience)
         self._closings = Places(most, CLOSINGS, patience)
         self._left = LogLimit(LINES_A_MINUTE)
@@ -83,27 +84,27 @@ class GuardedModel:
 
     @property
     def waiting(self) -> int:
-        """How many turns wait for a place."""
+        """Number of turns in the queue."""
         return self._queue.size
 
     @property
     def in_flight(self) -> int:
-        """How many turns are at the model."""
+        """Number of turns at the model."""
         return self._in_flight
 
     @property
     def limit(self) -> int:
-        """How many may be there now."""
+        """Current maximum of turns at the model."""
         return self._limit.limit
 
     @property
     def refuses(self) -> bool:
-        """Whether the breaker keeps turns from the endpoint now; what comes next may be a probe."""
+        """Whether the breaker is open and not due for a probe."""
         return self._breaker.wait() > 0
 
     async def open(self, principal: str) -> ModelSession:
         """See `Model.open`."""
-        if wait := self._breaker.wait():  # for which it need not wait
+        if wait := self._breaker.wait():  # don't queue for a place first
             raise ModelError(_sick(wait))
         try:
             async with self._openings.place(principal):
@@ -127,7 +128,7 @@ class GuardedModel:
         return session
 
     async def close(self, session: ModelSession) -> None:
-        """See `Model.close`. It is tried at a sick endpoint too: what is open there costs it."""
+        """See `Model.close`. Called at a failing endpoint too: open sessions use its resources."""
         try:
             async with self._closings.place(EVERYBODY):
                 await self._model.close(session)
@@ -149,7 +150,7 @@ class GuardedModel:
     ) -> Call:
         """See `Model.invoke`."""
         attempt = _Attempt(self, request, session, affinity, principal, until, on_parts, on_end)
-        # As `_has_place_for` begins, for each turn: a call would take 0.2 % of its instructions.
+        # The start of `_has_place_for`, inlined: a call would add 0.2 % to a turn's instructions.
         limit, held = self._limit, self._held.get(principal, 0)
         if not self._queue.size and self._in_flight < limit.limit and held < limit.share:
             self._send(attempt, self._loop.time())
@@ -167,14 +168,14 @@ class GuardedModel:
         return attempt
 
     def wait(self, receipt: Receipt, *, affinity: str, on_end: OnEnd) -> Call:
-        """See `Model.wait`. The turn has been sent, and has no place at the model any more."""
+        """See `Model.wait`. The turn was submitted, and no longer has a place."""
         return self._model.wait(receipt, affinity=affinity, on_end=on_end)
 
     def _has_place_for(self, principal: str) -> bool:
         limit, held = self._limit, self._held.get(principal, 0)
         if self._in_flight < limit.limit:
             return held < limit.share
-        # The limit has gone down, and a few have all of what it was. Nobody else waits for them.
+        # The limit has decreased below what a few principals hold. Don't make others wait for them.
         few = self._shared and len(self._held) <= limit.reserved
         return few and not held and self._in_flight < self._most
 
@@ -202,10 +203,10 @@ class GuardedModel:
             attempt.refuse(internal(Outcome.UNKNOWN))
 
     def _send_soon(self) -> None:
-        """Send what waits, as far as there are places.
+        """Schedule sending queued turns, as far as there are places.
 
-        Not at once: sessions that end together cancel their turns one after the other, and what
-        waits of them is not to be sent in between.
+        Deferred: sessions that end together cancel their turns one after the other, and their
+        queued turns must not be sent in between.
         """
         if not self._sending:
             self._sending = True
@@ -215,7 +216,7 @@ class GuardedModel:
         self._sending = False
         while (principal := self._queue.next_up(self._held)) is not None:
             if not self._has_place_for(principal):
-                break  # nor has it for who has more
+                break  # principals that hold more places get none either
             attempt = self._queue.pop(principal)
             attempt.wait_no_longer()
             now = self._loop.time()
@@ -225,22 +226,22 @@ class GuardedModel:
                 self._send(attempt, now)
 
     def _give_up(self, attempt: "_Attempt") -> None:
-        """It has waited for long enough."""
+        """Refuse a turn that has waited for too long."""
         self.unqueue(attempt)
         attempt.refuse(self._busy(self._patience))
 
     def begun(self, attempt: "_Attempt") -> None:
-        """The first of a turn's reply has come, or all of it."""
+        """Record that a reply has started, or has arrived as a whole."""
         now = self._loop.time()
         self._breaker.succeeded(attempt.generation)
         self._limit.replied(now - attempt.since, now, self._in_flight)
 
     def over(self, attempt: "_Attempt", result: ModelReply | Failure | Receipt | None) -> None:
-        """A turn is no longer at the model.
+        """Record that a turn has left the model.
 
         Args:
             attempt: The turn.
-            result: What has become of it; None where nobody waits for that.
+            result: Its result; None if it was cancelled.
         """
         if isinstance(result, Failure):
             self._judge(result, attempt.generation)
@@ -257,7 +258,7 @@ class GuardedModel:
             self._send_soon()
 
     def unqueue(self, attempt: "_Attempt") -> None:
-        """A turn waits no longer, if it did."""
+        """Remove a turn from the queue, if it is there."""
         self._queue.remove(attempt.principal, attempt)
         attempt.wait_no_longer()
 
@@ -271,10 +272,10 @@ class GuardedModel:
         )
 
     def _judge(self, failure: Failure, generation: int) -> None:
-        """What a call that has failed says of the endpoint."""
+        """Update the breaker and the limit with a failed call."""
         overloaded = failure.health is Health.BUSY
         if failure.health is Health.SICK:
-            # Some turns that are never answered say nothing, where others are; nor do probes.
+            # Single turns that time out mean nothing while others are answered; nor do probes.
             counts = self._breaker.failed(generation) and not self._breaker.is_open
             overloaded = counts and failure.code in _OVERLOADED
         elif failure.health is not None:
@@ -286,19 +287,19 @@ class GuardedModel:
 
 
 class _Attempt(Struct, eq=False, weakref=False):
-    """A turn that waits, or is at the model.
+    """A turn in the queue or at the model.
 
     Attributes:
-        guard: Counts it.
-        request: See `Model.invoke`; so the others down to `until`.
-        on_parts: Hears of its reply's parts.
-        on_end: Hears of its end; None once it is over.
-        since: From when on it waits, or is at the model, by the loop's clock.
-        given_up: What ends its waiting.
+        guard: The model that accounts for it.
+        request: See `Model.invoke`; as the fields down to `until`.
+        on_parts: Called with the reply's parts.
+        on_end: Called with its result; None once it is over.
+        since: When it was queued or sent, in seconds of the loop's clock.
+        given_up: Timer of the maximum wait.
         generation: See `Breaker`; negative until it is sent.
-        call: What cancels it, once it is sent or refused; None once it is over, so that there is
-            no cycle, which would hold a session until it is collected.
-        has_begun: Whether its reply has.
+        call: Cancels it, once it is sent or refused; None once it is over, which breaks a reference
+            cycle that would keep the session alive until garbage collection.
+        has_begun: Whether its reply has started.
     """
 
     guard: GuardedModel
@@ -316,18 +317,18 @@ class _Attempt(Struct, eq=False, weakref=False):
     has_begun: bool = False
 
     def __repr__(self) -> str:
-        """No text."""
+        """Leave out the message's text."""
         return f"<Attempt {self.generation}>"
 
     def wait_no_longer(self) -> None:
-        """It is sent, or is not going to be."""
+        """Stop the timer of the maximum wait, and record how long the turn was queued."""
         if self.given_up is not None:
             self.given_up.cancel()
             self.given_up = None
             self.guard.waited.observe(asyncio.get_running_loop().time() - self.since)
 
     def refuse(self, failure: Failure) -> None:
-        """End it; nothing is heard before `Model.invoke` has returned."""
+        """End it with a failure; callbacks run only after `Model.invoke` has returned."""
         self.call = asyncio.get_running_loop().call_soon(self.ended, failure)
 
     def parts(self, parts: list[str | bytes]) -> None:
@@ -366,7 +367,7 @@ class _Attempt(Struct, eq=False, weakref=False):
 EXPIRED = Failure(
     code=ErrorCode.UNAVAILABLE, message="The session expired before the message was sent."
 )
-"""What becomes of a turn that has waited for longer than its session; another may take it."""
+"""Failure of a turn that was queued past its session's end; another session may accept it."""
 
 
 def _sick(wait: float) -> Failure:

@@ -1,59 +1,59 @@
-"""How much an endpoint is asked, and whether it is asked at all."""
+"""Limits concurrent calls to an endpoint, and stops calling one that fails."""
 
 from collections.abc import Callable
 from math import log
 
 BACKOFF = 0.9
-"""What is left of the limit when the endpoint has been asked too much."""
+"""Factor that the limit is multiplied by when the endpoint is overloaded."""
 
 SLOW = 2.0
-"""Replies that begin to take this much longer than they did before say the same."""
+"""Factor by which the time to the first part must have grown to count as overload."""
 
 LEAST = 0.001
-"""Seconds that make no difference."""
+"""Seconds added to each time before its logarithm is taken, so tiny differences don't count."""
 
 SHORT, LONG = 1 / 30, 1 / 600
-"""How much one reply changes what is known of the last few, and of replies in the long run."""
+"""Weights of a reply in the moving averages of recent and of long-term reply times."""
 
 SAMPLED = 8
-"""While fewer than half of those are there that may be, one reply in so many is looked at."""
+"""Below half of the limit, only one reply in this many is sampled."""
 
 ADMITTED = 1 / 6
-"""How much of what has become slower is taken for what replies take now, each time that the limit
-goes down for it: turns that are longer than before are no sign of too many."""
+"""Share of a slowdown that the long-term average adopts each time that the limit is decreased for
+it: turns that just take longer than before are no sign of overload."""
 
 FAILURES = 5
-"""So many calls that fail one after the other open the breaker."""
+"""Consecutive failures that open the breaker."""
 
 OPEN_SECONDS, MAX_OPEN_SECONDS = 1.0, 30.0
-"""How long it is open: doubled each time that a probe fails."""
+"""Initial and maximum seconds that the breaker stays open; doubled with each failed probe."""
 
 PROBE_SECONDS = 10.0
-"""How long a probe may say nothing before there is another."""
+"""Seconds without an answer to a probe after which another one is allowed."""
 
 
 RESERVED = 10
-"""One place in so many is reserved, and one at least where there are more than two."""
+"""One place in this many is reserved; at least one, if there are more than two."""
 
 _SLOW = log(SLOW)
 
 
 class AdaptiveLimit:
-    """How many turns may be at the model: additive increase, multiplicative decrease.
+    """A limit on concurrent turns with additive increase and multiplicative decrease.
 
     The rule is that of Chiu and Jain, "Analysis of the increase and decrease algorithms for
-    congestion avoidance in computer networks" (1989), with replies for acknowledgements; that
-    replies which take much longer than they did count as losses is from Netflix's
-    concurrency-limits. Their times are compared as geometric means: among short turns there may
-    always be some that take a hundred times as long.
+    congestion avoidance in computer networks" (1989), with replies for acknowledgements. That
+    replies which take much longer than before count as losses is from Netflix's
+    concurrency-limits. Reply times are compared as geometric means, since a few turns may take a
+    hundred times as long as the others.
 
     Args:
-        most: The limit to begin with, and never to exceed.
+        most: The initial limit, which is also its maximum.
 
     Attributes:
-        limit: How many there may be now.
-        reserved: How many of them are for those who do not have all of the others.
-        share: How many one may have.
+        limit: Current maximum of concurrent turns.
+        reserved: Places of these that are kept for principals which don't hold all of the others.
+        share: Maximum of one principal.
     """
 
     def __init__(self, most: int) -> None:
@@ -65,12 +65,12 @@ class AdaptiveLimit:
         self._set(float(most))
 
     def replied(self, seconds: float, now: float, in_flight: int) -> None:
-        """A reply has begun.
+        """Record the start of a reply.
 
         Args:
-            seconds: How long that took.
-            now: The time in seconds of a clock that is never set.
-            in_flight: How many turns there were.
+            seconds: Time from sending the turn to the start of its reply.
+            now: Current time in seconds of a monotonic clock.
+            in_flight: Number of concurrent turns.
         """
         exact = self._exact
         tried = in_flight * 2 >= exact
@@ -93,10 +93,10 @@ class AdaptiveLimit:
             self._set(min(self._most, exact + 1 / exact))
 
     def overloaded(self, now: float) -> bool:
-        """The endpoint was asked too much; what it says of one moment counts once.
+        """Decrease the limit because of overload; once for all signs of the same overload.
 
         Returns:
-            Whether that was another moment.
+            Whether the limit was decreased.
         """
         if now - self._decreased < max(self._mean, 0.1):
             return False
@@ -112,15 +112,15 @@ class AdaptiveLimit:
 
 
 class Breaker:
-    """Says whether an endpoint is asked at all.
+    """A circuit breaker.
 
-    Each call is of a generation. There is another one whenever the endpoint has answered, the
-    breaker opens, or there is another probe: what becomes of an older call says nothing of how the
-    endpoint is now. So a client whose turns are never answered takes it away from no other whose
-    turns are.
+    Each call belongs to a generation. A new generation starts whenever the endpoint has answered,
+    the breaker opens, or a probe is sent: results of older calls say nothing about the endpoint's
+    current state. So a client whose turns are never answered can't open the breaker for clients
+    whose turns are.
 
     Args:
-        clock: Seconds of a clock that is never set.
+        clock: Returns seconds of a monotonic clock.
     """
 
     def __init__(self, clock: Callable[[], float]) -> None:
@@ -133,16 +133,16 @@ class Breaker:
 
     @property
     def is_open(self) -> bool:
-        """Whether too many calls have failed."""
+        """Whether too many consecutive calls have failed."""
         return self._failures >= FAILURES
 
     def wait(self) -> float:
-        """The seconds until it may be asked; 0 where it may."""
+        """Return the seconds until a call is allowed; 0 if one is allowed now."""
         return max(0.0, self._until - self._clock()) if self.is_open else 0.0
 
     def ask(self) -> int | None:
-        """The generation of a call that is made now; None where it may not be. While the breaker
-        is open, this is the probe.
+        """Return the generation of a call made now, or None if none is allowed. While the breaker
+        is open, the call is its probe.
         """
         if self._failures >= FAILURES:
             now = self._clock()
@@ -153,23 +153,23 @@ class Breaker:
         return self._generation
 
     def succeeded(self, generation: int) -> None:
-        """The endpoint has answered, or begun to."""
+        """Record that the endpoint has answered, or started to."""
         if self._failures:
             if self.is_open and generation <= self._opened:
-                return  # no probe
+                return  # a call from before it opened
             self._failures = 0
             self._seconds = OPEN_SECONDS
         self._generation += 1
 
     def failed(self, generation: int) -> bool:
-        """It has not, and not because of what it was asked.
+        """Record a failure that the request itself has not caused.
 
         Returns:
-            Whether that says something.
+            Whether it counts: False for a call of an older generation.
         """
         if generation != self._generation:
             return False
-        if self.is_open:  # it was the probe
+        if self.is_open:  # the probe failed
             self._seconds = min(MAX_OPEN_SECONDS, self._seconds * 2)
         else:
             self._failures += 1
@@ -180,6 +180,6 @@ class Breaker:
         return True
 
     def unknown(self, generation: int) -> None:
-        """Nobody has waited for an answer, or it says nothing of the endpoint."""
+        """Record a call that was cancelled, or whose result says nothing about the endpoint."""
         if self.is_open and generation == self._generation:
             self._until = self._clock()

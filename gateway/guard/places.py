@@ -1,4 +1,4 @@
-"""Places for calls that are waited for."""
+"""Limits concurrent calls that open and close sessions."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -9,15 +9,15 @@ from gateway.guard.fair_queue import FairQueue
 from gateway.turnstile import Turnstile
 
 BEGUN = 2
-"""How many calls begin in one turn of the event loop: hundreds may want to at once, and whoever
-waits for an answer would wait for all of them."""
+"""Calls that start in one iteration of the event loop: hundreds at once would delay every callback
+that is due in the meantime."""
 
 
 class Full(Exception):
-    """Too many wait, and of those who are the most this is the newest; or it has waited too long.
+    """The queue is full and this call the newest of its longest line, or it has waited too long.
 
     Attributes:
-        waited: How many seconds it was.
+        waited: Seconds that it was queued for.
     """
 
     def __init__(self, waited: float) -> None:
@@ -26,12 +26,12 @@ class Full(Exception):
 
 
 class Places:
-    """So many places, and a queue for them with a line for each principal.
+    """A fair semaphore: a number of places, with a queue that has a line for each principal.
 
     Args:
-        most: How many places there are.
-        waiting: How many may wait for one.
-        patience: How many seconds one may.
+        most: Number of places.
+        waiting: Maximum length of the queue.
+        patience: Seconds that a call may be queued.
     """
 
     def __init__(self, most: int, waiting: int, patience: float) -> None:
@@ -44,10 +44,10 @@ class Places:
 
     @asynccontextmanager
     async def place(self, principal: str) -> AsyncIterator[None]:
-        """Have a place, when its turn has come, until this is left.
+        """Wait for a place, and hold it for as long as the context lasts.
 
         Raises:
-            Full: There is none, nor one to wait in; or not in time.
+            Full: The queue is full, or no place has become free in time.
         """
         if self._free:
             self._free -= 1
@@ -66,10 +66,10 @@ class Places:
             self._leave()
 
     async def _wait(self, principal: str) -> None:
-        """Have a place handed on.
+        """Wait until a place is handed over.
 
         Raises:
-            Full: There is no place to wait in.
+            Full: The queue is full.
         """
         waiter: asyncio.Future[None] = self._loop.create_future()
         self._queue.add(principal, waiter)
@@ -82,18 +82,18 @@ class Places:
         except asyncio.CancelledError:
             self._queue.remove(principal, waiter)
             if not waiter.cancelled() and waiter.exception() is None:
-                self._leave()  # it has been given a place in this very moment
+                self._leave()  # cancelled just after it was given a place
             raise
 
     def _leave(self) -> None:
         while (principal := self._queue.next_up()) is not None:
             waiter = self._queue.pop(principal)
-            if not waiter.done():  # else it was given up in this very moment
-                waiter.set_result(None)  # the place is handed on
+            if not waiter.done():  # else it was cancelled at the same time
+                waiter.set_result(None)
                 return
         self._free += 1
 
 
 def _let_in(waiter: asyncio.Future[None]) -> None:
-    if not waiter.done():  # else it was given up meanwhile
+    if not waiter.done():  # else it was cancelled in the meantime
         waiter.set_result(None)
