@@ -1,1 +1,1 @@
-"""What models' bodies look like: templates of requests, streams and the text in replies."""
+"""Formats of models' bodies: request templates, stream formats and the text in replies."""

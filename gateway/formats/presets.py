@@ -1,9 +1,9 @@
-"""What a model's bodies look like, as data, for the kinds of containers that are in use.
+"""Request and reply formats of common model containers, as data.
 
-Sources: OpenAI's chat completions as vLLM, LMI (since 0.28) and TGI (since 2.4.1) take them at
+Sources: OpenAI's chat completions as vLLM, LMI (since 0.28) and TGI (since 2.4.1) accept them at
 ``/invocations`` without further settings, each choosing the schema by the body's keys; LMI's input
-and output schema and its output formatters; TGI's API. A route may name one of `FORMATS` or spell
-out its own.
+and output schema and its output formatters; TGI's API. A route may name one of `FORMATS`, or define
+its own.
 """
 
 from collections.abc import Mapping
@@ -16,17 +16,17 @@ from gateway.protocol.discretion import Discreet
 
 
 class Format(Discreet, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What a model takes and gives.
+    """The format of a model's requests and replies.
 
     Attributes:
-        stream: How it writes a streamed reply.
-        text: A JMESPath expression for where the text is, in a stream's events and in a reply in
-            one piece alike; None where the reply is to be passed on as it is.
-        request: A JSON value to put a client's text into: a string that is ``$text`` becomes the
-            text, ``$messages`` the conversation as a list of ``{"role": …, "content": …}``,
+        stream: Format of streamed replies.
+        text: A JMESPath expression for the text, in events of a stream as well as in complete
+            replies; None to pass replies on unchanged.
+        request: A JSON template for a client's text: a string that is ``$text`` becomes the text,
+            ``$messages`` the conversation as a list of ``{"role": …, "content": …}``,
             ``$transcript`` the same as text, and ``$stream`` true or false; inside a longer string
-            each is replaced. None where a client's body is the model's.
-        accept: Asked of the model where neither the client nor the route does.
+            each is replaced. None to pass clients' bodies on unchanged.
+        accept: ``Accept`` of requests, unless the client or the route sets one.
     """
 
     stream: StreamKind = StreamKind.OFF
@@ -35,7 +35,7 @@ class Format(Discreet, frozen=True, kw_only=True, forbid_unknown_fields=True):
     accept: str | None = None
 
     def __post_init__(self) -> None:
-        """Refuse what can't be; msgspec reports a ValueError as its own."""
+        """Validate; msgspec reports a ValueError as its own."""
         if self.text is None:
             return
         if self.stream is StreamKind.RAW:
@@ -46,13 +46,13 @@ class Format(Discreet, frozen=True, kw_only=True, forbid_unknown_fields=True):
             raise ValueError(f"`text` is {error}") from None
 
 
-# A chunk of a stream, or a reply in one piece.
+# Of a stream's chunk, or of a complete reply.
 _CHAT = "choices[0].delta.content || choices[0].message.content"
-# The same where a route's own `request` has `inputs`, of which LMI and TGI make no chat. The last
-# event of a stream has the whole text once more, beside its own token.
+# For a route whose own `request` has `inputs`, to which LMI and TGI don't reply with a chat. The
+# last event of a stream repeats the whole text beside its own token.
 _GENERATED = "(!token && (generated_text || [0].generated_text))"
 
-# Left out, it is what is left of the context, which may not be made within SageMaker's 60 seconds.
+# By default, replies may fill the rest of the context, which can exceed SageMaker's 60 seconds.
 _BOUNDED_CHAT = {"messages": "$messages", "max_tokens": 512, "stream": "$stream"}
 
 FORMATS: Mapping[str, Format] = MappingProxyType(
@@ -75,4 +75,4 @@ FORMATS: Mapping[str, Format] = MappingProxyType(
         "plain": Format(stream=StreamKind.RAW),
     }
 )
-"""The formats by name."""
+"""The predefined formats by name."""

@@ -1,10 +1,10 @@
-"""A streamed reply's bytes, cut anywhere, as the parts that a client is sent. It does no I/O.
+"""Splits a streamed reply's bytes into the parts that a client is sent, without I/O.
 
 A ``PayloadPart`` is an arbitrary slice: it can split a line, a JSON object or a character, or hold
-several lines. What is cut out of the bytes never depends on where the slices begin and end.
+several lines. The result never depends on where slices begin and end.
 
 Sources: DJL Serving's output formatters (LMI), vLLM's and TGI's servers, and the WHATWG's
-server-sent events, of which this takes what those servers write.
+server-sent events, of which the subset that those servers use is supported.
 """
 
 import codecs
@@ -16,7 +16,7 @@ from gateway.errors import ErrorCode, Failure, Outcome
 from gateway.formats.text import Text, finder, from_json
 
 LINE_BYTES = 1_048_576
-"""The longest line or event of a stream, in bytes, unless told otherwise."""
+"""Default maximum length of a line or event in bytes."""
 
 NOT_AS_CONFIGURED = Failure(
     code=ErrorCode.STREAM_BROKEN,
@@ -31,20 +31,20 @@ MODEL_FAILED = Failure(
 
 
 class StreamKind(StrEnum):
-    """How a container writes a streamed reply."""
+    """Format of streamed replies."""
 
     OFF = "off"
-    """It does not stream."""
+    """No streaming."""
     RAW = "raw"
-    """The reply itself, in slices."""
+    """The reply itself, in arbitrary slices."""
     LINES = "lines"
-    """A record a line."""
+    """One record per line."""
     SSE = "sse"
     """Server-sent events."""
 
 
 class StreamError(Exception):
-    """A stream can't be read on; `failure` says why."""
+    """A stream can't be parsed; `failure` says why."""
 
     def __init__(self, failure: Failure) -> None:
         super().__init__(failure.code.value, failure.message)
@@ -52,28 +52,28 @@ class StreamError(Exception):
 
 
 Part = str | bytes
-"""What a client is sent at a time: text, or bytes where the stream is no text."""
+"""A piece of a reply: text, or bytes if the stream is not text."""
 
 
 class Splitter(Protocol):
-    """Takes a stream's bytes and gives its parts.
+    """Splits a stream's bytes into parts.
 
-    Both methods are to be iterated to their end, and raise `StreamError` in doing so: what came
-    before a fault is given before it is raised. After that there is nothing more to be had.
+    The iterators of both methods must be exhausted, and may raise `StreamError`, after the parts
+    that precede the error. Nothing more may be called then.
 
-    Each step of iterating is a small piece of work, after which it may pause. None is a step that
-    has brought no part.
+    Each step of an iterator is a small piece of work, after which the caller may pause. None is a
+    step without a part.
     """
 
     joins: bool
-    """Whether parts mean the same when they are joined: they are no records."""
+    """Whether parts may be concatenated, since they are not records."""
 
     def feed(self, data: bytes) -> Iterator[Part | None]:
-        """The parts that are whole with this slice."""
+        """Yield the parts that this slice completes."""
         ...
 
     def end(self) -> Iterator[Part | None]:
-        """What is left when the stream has ended."""
+        """Yield what is left at the end of the stream."""
         ...
 
 
@@ -84,14 +84,14 @@ def splitter(
     textual: bool = False,
     line_bytes: int = LINE_BYTES,
 ) -> Splitter:
-    """A splitter for one stream.
+    """Create a splitter for one stream.
 
     Args:
-        kind: How the stream is written; not `StreamKind.OFF`.
-        text: Where the text is in a line or event, which then has to be JSON; one without text
-            gives no part. None to have each whole, as it is.
+        kind: Format of the stream; not `StreamKind.OFF`.
+        text: Finds the text in a line or event, which then must be JSON; one without text yields no
+            part. None to yield lines or events unchanged.
         textual: Whether the stream is text; only for `StreamKind.RAW`.
-        line_bytes: The longest line or event; a longer one is `ErrorCode.TOO_LARGE`.
+        line_bytes: Maximum length of a line or event; a longer one is `ErrorCode.TOO_LARGE`.
     """
     if kind is StreamKind.RAW:
         return _Slices(textual=textual)
@@ -99,13 +99,13 @@ def splitter(
 
 
 class _Slices:
-    """The slices as they are; as text without splitting a character, while they are UTF-8."""
+    """Passes slices on; as text that never splits a character, as long as they are UTF-8."""
 
     joins = True
 
     def __init__(self, *, textual: bool) -> None:
         self._textual = textual
-        self._rest = b""  # the beginning of a character
+        self._rest = b""  # an incomplete character
 
     def feed(self, data: bytes) -> Iterator[Part | None]:
         data = self._rest + data
@@ -129,10 +129,10 @@ class _Slices:
 
 
 class _Events:
-    """Whole lines, and the events that they make up.
+    """Splits lines and server-sent events.
 
-    The two kinds forgive each other: DJL's formatter for server-sent events may be behind a route
-    of lines, and LMI writes chunks of a chat, and failures, as bare objects where others write
+    Each kind tolerates the other: DJL's formatter for server-sent events may be behind a route of
+    lines, and LMI writes chunks of a chat, and failures, as bare objects where others write
     ``data:``.
     """
 
@@ -144,7 +144,7 @@ class _Events:
         self._text = text
         self._line_bytes = line_bytes
         self._line = bytearray()
-        self._event = bytearray()  # each line of data with a line feed, as the specification has it
+        self._event = bytearray()  # lines of data, each with a line feed, as in the specification
 
     def feed(self, data: bytes) -> Iterator[Part | None]:
         start = 0
@@ -165,7 +165,7 @@ class _Events:
             self._grow(self._event, line[5:].removeprefix(b" ") + b"\n")
             ends = not self._sse
         elif self._sse:
-            # No field's name begins like this.
+            # No field name begins like this.
             bare = line.startswith((b"{", b"["))
             ends = bare or not line
             if bare:
@@ -178,7 +178,7 @@ class _Events:
         yield self._end_event() if ends else None
 
     def _end_event(self) -> Part | None:
-        """The event's part; None where it has none."""
+        """Return the event's part; None if it has none."""
         data = bytes(self._event[:-1])
         self._event.clear()
         if data.strip() in {b"", b"[DONE]"}:
@@ -194,7 +194,7 @@ class _Events:
         return _decoded(data) if self._text is None else self._text.of(value) or None
 
     def _grow(self, buffer: bytearray, data: bytes) -> None:
-        if len(buffer) + len(data) > self._line_bytes + 1:  # the line's end does not count
+        if len(buffer) + len(data) > self._line_bytes + 1:  # without the line feed
             text = f"A line of the model's stream is longer than {self._line_bytes} bytes."
             raise StreamError(
                 Failure(code=ErrorCode.TOO_LARGE, message=text, outcome=Outcome.INVOKED)
@@ -206,11 +206,10 @@ _finish_reason = finder("details.finish_reason || choices[0].finish_reason")
 
 
 def _tells_of_failure(value: Any) -> bool:
-    """Whether an event says that the model failed after the platform had answered 200.
+    """Whether an event reports a failure of the model, after a response that began with status 200.
 
-    LMI writes ``{"code":…,"error":…}``, of which the text may be empty, or finishes for the reason
-    ``error``; vLLM ``{"error":{…}}``, and before that ``{"object":"error",…}``; TGI
-    ``{"error":…,"error_type":…}``.
+    LMI writes ``{"code":…,"error":…}``, whose text may be empty, or the finish reason ``error``;
+    vLLM ``{"error":{…}}``, formerly ``{"object":"error",…}``; TGI ``{"error":…,"error_type":…}``.
     """
     if not isinstance(value, dict):
         return False

@@ -1,4 +1,4 @@
-"""JSON made from a template: how a route turns a user's words into what its model reads."""
+"""JSON templates, which turn a user's text into a model's request."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -7,19 +7,19 @@ from typing import Any
 import msgspec
 
 HISTORY = ("messages", "transcript")
-"""The placeholders for all of a conversation."""
+"""Placeholders for the whole conversation."""
 
 _PLACEHOLDER = re.compile(r"\$([a-z]+)")
 
 
 def fill(template: Any, values: Mapping[str, Any]) -> Any:
-    """The template with its placeholders replaced; what is put in is not looked at again.
+    """Replace a template's placeholders; inserted values are not scanned for placeholders.
 
     Args:
-        template: Any JSON value. A string that is ``$name`` and no more becomes the value of that
-            name, of whatever type; within a longer string, a text is put in as it is, and any
-            other value as JSON.
-        values: By name; other names stay as they are written.
+        template: Any JSON value. A string that is just ``$name`` becomes the value of that name, of
+            whatever type; within a longer string, text is inserted as it is, and any other value as
+            JSON.
+        values: By name; placeholders of other names are left unchanged.
     """
     if isinstance(template, dict):
         return {key: fill(value, values) for key, value in template.items()}
@@ -39,12 +39,12 @@ def _text(value: Any) -> str:
 
 
 def placeholders(template: Any) -> frozenset[str]:
-    """The names that a template has a place for, without their ``$``; see `fill`."""
+    """Return the names of a template's placeholders, without their ``$``; see `fill`."""
     return frozenset(_placeholders(template))
 
 
 def tells_history(template: Any) -> bool:
-    """Whether a template has a place for all of a conversation."""
+    """Whether a template has a placeholder for the whole conversation."""
     return not placeholders(template).isdisjoint(HISTORY)
 
 

@@ -1,8 +1,8 @@
-"""Where the text is in what a model answers: JSON, and a JMESPath expression that finds it.
+"""Finds the text in a model's JSON with a JMESPath expression.
 
-JMESPath's own interpreter builds itself anew for each search and walks the expression's tree. A
-stream is searched once an event, so the tree is turned into functions once: fields, indices and
-what combines them, which is what the formats that are in use need. The rest stays JMESPath's.
+JMESPath's own interpreter is created anew for each search and walks the expression's tree. Streams
+are searched once for each event, so the tree is compiled to functions once: fields, indices and
+boolean operators, which cover the formats in use. JMESPath evaluates the rest.
 """
 
 import json
@@ -16,42 +16,42 @@ from jmespath.visitor import TreeInterpreter
 from gateway.protocol.structure import may_be_built
 
 Find = Callable[[Any], Any]
-"""Finds something in a JSON value; None where it is not there."""
+"""Finds a value in JSON; None if it is missing."""
 
 _INTERPRETER = TreeInterpreter()
 _decode = msgspec.json.Decoder().decode
 
 
 class Text:
-    """Where the text is in a JSON value: a JMESPath expression that gives a string.
+    """A JMESPath expression that finds the text in a JSON value.
 
-    One expression serves a stream's events and a reply in one piece.
+    One expression serves both a stream's events and complete replies.
 
     Raises:
-        ValueError: The expression is none, or calls a function that there is not.
+        ValueError: The expression is not valid, or calls an unknown function.
     """
 
     def __init__(self, expression: str) -> None:
         try:
             parsed = jmespath.compile(expression)
-            # Functions are looked up only when they are called.
+            # Unknown functions are detected only when they are called.
             parsed.search(None)
         except jmespath.exceptions.JMESPathTypeError:
-            pass  # `None` is not what it is made for
+            pass  # a valid expression that does not apply to `None`
         except jmespath.exceptions.JMESPathError as error:
             raise ValueError(f"no JMESPath expression: {error}") from None
         self._find = finder(expression)
 
     def of(self, value: object) -> str | None:
-        """The text in a value that was JSON; None where there is none."""
+        """Return the text in a decoded JSON value; None if there is none."""
         try:
             found = self._find(value)
         except (ArithmeticError, RecursionError, TypeError, ValueError):
-            return None  # a function met what it can't take
+            return None  # a function does not accept its argument
         return _repaired(found) if isinstance(found, str) else None
 
     def of_body(self, body: bytes) -> str | None:
-        """The text in a body; None where there is none, or the body is no JSON."""
+        """Return the text in a body; None if there is none, or the body is not JSON."""
         try:
             return self.of(from_json(body))
         except ValueError:
@@ -59,16 +59,15 @@ class Text:
 
 
 def from_json(data: bytes) -> Any:
-    """Read more leniently than the standard is: Python's servers write ``NaN``.
+    """Decode JSON more leniently than the standard: Python's servers write ``NaN``.
 
     Raises:
-        ValueError: It is no JSON, nested deeper than can be read, or has more values than are to
-            be built at once.
+        ValueError: It is not JSON, nested too deeply, or has more values than may be built at once.
     """
     if not may_be_built(data):
         raise ValueError("too many values")
     try:
-        return _decode(data)  # several times as fast, but strict
+        return _decode(data)  # several times as fast as `json`, but strict
     except (msgspec.DecodeError, ValueError, RecursionError):
         pass
     try:
@@ -78,12 +77,12 @@ def from_json(data: bytes) -> Any:
 
 
 def finder(expression: str) -> Find:
-    """What finds in JSON values what a JMESPath expression does."""
+    """Compile a JMESPath expression to a function."""
     return _finder(jmespath.compile(expression).parsed)
 
 
 def _finder(node: Any) -> Find:
-    """What does the same as JMESPath's interpreter with a node of an expression's tree."""
+    """Compile a node of an expression's tree; the result is as that of JMESPath's interpreter."""
     kind, children = node["type"], node["children"]
     if (steps := _path(node)) is not None:
         return lambda value: _follow(value, steps)
@@ -100,7 +99,7 @@ def _finder(node: Any) -> Find:
 
 
 def _path(node: Any) -> tuple[str | int, ...] | None:
-    """The fields and indices of a path like ``a.b[0].c``; None where the node is none."""
+    """Return the steps of a path like ``a.b[0].c``; None if the node is not a path."""
     match node["type"]:
         case "field" | "index":
             return (node["value"],)
@@ -131,12 +130,12 @@ def _follow(value: Any, steps: tuple[str | int, ...]) -> Any:
 
 
 def _is_false(value: Any) -> bool:
-    """JMESPath's truth: of what Python takes for false, zero is true."""
+    """Whether JMESPath considers a value false: unlike in Python, zero is true."""
     return not value and (value is False or not isinstance(value, int | float))
 
 
 def _repaired(text: str) -> str:
-    """Text that can be encoded: JSON may name half a character, as ``"\\ud800"``."""
+    """Replace lone surrogates, which can't be encoded; JSON may contain ``"\\ud800"``."""
     if text.isascii():
         return text
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
