@@ -1,3 +1,3 @@
-"""Seeing inside: metrics and traces. What is measured is kept where it happens, see
-`gateway.measures` and `gateway.tally`; here it is read, put together and shown.
+"""Metrics and traces. Measurements are kept where they are made, see `gateway.measures` and
+`gateway.tally`; this package reads, adds up and exposes them.
 """

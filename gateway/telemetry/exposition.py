@@ -1,4 +1,4 @@
-"""Metrics as Prometheus reads them."""
+"""Metrics in Prometheus' exposition format."""
 
 import asyncio
 import itertools
@@ -21,7 +21,7 @@ from gateway.telemetry.families import FAMILIES, PREFIX, Family
 from gateway.telemetry.reading import Reading
 
 Read = Callable[[], Awaitable[Reading]]
-"""Finds out what metrics stand at."""
+"""Reads the current values of all metrics."""
 
 
 class _Collected(Collector):
@@ -51,17 +51,17 @@ def _metric(family: Family, reading: Reading) -> Metric:
 
 
 def rendered(reading: Reading, accept: str) -> tuple[bytes, str]:
-    """What metrics stand at as text, and its content type.
+    """Render metrics; returns the text and its content type.
 
     Args:
-        reading: That.
-        accept: What is asked for: OpenMetrics, or else Prometheus's own format.
+        reading: The values.
+        accept: The request's ``Accept``: OpenMetrics, or else Prometheus' own format.
     """
     registry = CollectorRegistry()
     registry.register(_Collected(reading))
     try:
         encoder, content_type = choose_encoder(accept)
-    except (TypeError, ValueError):  # it names a version that is none
+    except (TypeError, ValueError):  # `accept` has an invalid version
         encoder, content_type = choose_encoder("")
     return encoder(registry), content_type
 
@@ -73,7 +73,7 @@ def metrics_path(read: Read) -> Route:
     async def metrics(request: Request) -> Response:
         accept = request.headers.get("accept", "")
         async with one_at_a_time:
-            # Of a hundred routes it takes a tenth of a second, for which nobody else is to wait.
+            # Rendering a hundred routes takes a tenth of a second, so don't block the event loop.
             body, content_type = await asyncio.to_thread(rendered, await read(), accept)
         return Response(body, headers={"Content-Type": content_type, "Vary": "Accept"})
 

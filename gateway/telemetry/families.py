@@ -1,8 +1,8 @@
-"""Every metric that there is, in one table: the documents are printed from it.
+"""All metrics, in one table, from which the documentation is generated.
 
 No label is a principal, a session or anything that a client chooses: labels are names of routes,
-which the configuration has, and words of this code. What a client may invent (close codes) is
-counted by what is known of it, see `gateway.transports.open`.
+which the configuration defines, and words of this code. Close codes, which clients may make up, are
+counted by their known values, see `gateway.transports.open`.
 """
 
 from typing import Literal, NamedTuple
@@ -16,11 +16,11 @@ class Family(NamedTuple):
     """A metric.
 
     Attributes:
-        name: Without `PREFIX`, and without the ``_total`` of a counter.
-        kind: How it goes.
-        help: What it is.
-        labels: Their names.
-        bounds: Of a histogram's buckets.
+        name: Its name without `PREFIX`, and without the ``_total`` of a counter.
+        kind: Its type.
+        help: Its description.
+        labels: Names of its labels.
+        bounds: Upper bounds of a histogram's buckets.
     """
 
     name: str
@@ -31,7 +31,7 @@ class Family(NamedTuple):
 
     @property
     def full_name(self) -> str:
-        """As it is exposed; a histogram's samples have ``_bucket`` and so on behind it."""
+        """The exposed name; a histogram's samples have suffixes such as ``_bucket``."""
         plain = self.name if self.name.startswith("process_") else PREFIX + self.name
         return f"{plain}_total" if self.kind == "counter" else plain
 

@@ -1,4 +1,4 @@
-"""Reads what metrics stand at: from what objects count anyway, when somebody asks."""
+"""Reads metrics when they are scraped, from the counts that objects keep anyway."""
 
 import asyncio
 from collections import Counter
@@ -17,47 +17,47 @@ from gateway.tally import RouteMeasures
 from gateway.telemetry.reading import Reading
 
 LOOK_SECONDS = 0.25
-"""How often it is seen how late the event loop is."""
+"""Seconds between measurements of the event loop's delay."""
 
 SESSIONS_AT_ONCE = 1000
-"""How many sessions are looked at in one turn of the event loop."""
+"""Sessions that are read in one iteration of the event loop."""
 
 
 _TURNS = {("failed", "internal", outcome.value): 0 for outcome in Outcome}
 _ENDED = {"internal": 0, "lost": 0}
 _RENEWED = {("lost", context): 0 for context in get_args(Context)}
-"""What rules alert of when it happens first, which Prometheus sees where it was 0 before."""
+"""Label values of alert rules, exposed as 0 so that Prometheus sees the first increase."""
 
 
 class Connections(Protocol):
-    """WebSockets, of every kind."""
+    """Counts of WebSockets of all protocols."""
 
     @property
     def connections(self) -> Mapping[tuple[str, str], int]:
-        """How many there are, by route and protocol."""
+        """Number of open connections, by route and protocol."""
         ...
 
     @property
     def closed(self) -> Mapping[tuple[str, int], int]:
-        """How many have ended, by route and close code; 0 for all that are not known."""
+        """Number of closed connections, by route and close code; 0 for unknown codes."""
         ...
 
     @property
     def turned_away(self) -> int:
-        """How many were too many."""
+        """Number of connections refused because there were too many."""
         ...
 
 
 class Sources(NamedTuple):
-    """Where metrics are read.
+    """The objects that metrics are read from.
 
     Attributes:
-        sessions: All of them.
-        guards: In front of each route's endpoint.
+        sessions: All sessions.
+        guards: The guarded model of each route.
         connections: WebSockets.
-        answered: Requests, by the status of their answers.
-        limits_hit: How often settings were in the way, by name: they are added up.
-        store: Of the store that is shared; None where there is none.
+        answered: Number of HTTP responses, by status.
+        limits_hit: How often each setting has refused something, by name; these are added up.
+        store: Measures of the shared store; None without one.
     """
 
     sessions: Sessions
@@ -69,10 +69,10 @@ class Sources(NamedTuple):
 
 
 class Metrics:
-    """What metrics stand at.
+    """The current values of all metrics.
 
     Args:
-        sources: Where they are read.
+        sources: The objects to read them from.
     """
 
     def __init__(self, sources: Sources) -> None:
@@ -81,7 +81,7 @@ class Metrics:
         self._process = ProcessCollector(registry=None)
 
     async def watch(self) -> None:
-        """See how late the event loop is, until this is cancelled."""
+        """Measure the event loop's delay until cancelled."""
         loop = asyncio.get_running_loop()
         while True:
             due = loop.time() + LOOK_SECONDS
@@ -89,13 +89,13 @@ class Metrics:
             self._see(loop.time() - due)
 
     def _see(self, delay: float) -> None:
-        """It is so late, and has missed looks meanwhile, which would have been late too."""
+        """Record a delay, and those of missed measurements, which would have been late too."""
         self._delay.observe(max(0.0, delay))
         while (delay := delay - LOOK_SECONDS) > 0:
             self._delay.observe(delay)
 
     async def read(self) -> Reading:
-        """What they stand at now."""
+        """Read the current values."""
         reading, sources = Reading(), self._sources
         reading.set("build_info", 1, __version__)
         for (name, protocol), number in sources.connections.connections.items():

@@ -1,9 +1,8 @@
-"""What metrics stand at, in one process or in several together.
+"""Values of metrics, in one process or summed over several.
 
-A scrape asks one process, which may speak for several. So what each stands at is a value that can
-be sent and added up. prometheus-client's own way for several processes is files that all of them
-write to; it has no room for what is read when it is asked for, and forgets no gauge of a process
-that was killed.
+A scrape reaches one process, which may answer for several, so values must be sent between processes
+and added up. prometheus-client's multiprocess mode has all processes write to files; it does not
+support values that are read on demand, and keeps the gauges of killed processes.
 """
 
 from collections import defaultdict
@@ -19,37 +18,37 @@ Labels = tuple[str, ...]
 
 
 class Spread(msgspec.Struct, array_like=True):
-    """What a histogram stands at; see `Histogram`."""
+    """The values of a histogram; see `Histogram`."""
 
     counts: list[int]
     sum: float
 
 
 class Reading(msgspec.Struct):
-    """What all metrics stand at.
+    """The values of all metrics.
 
     Attributes:
-        numbers: Of counters and gauges, by name and then by the values of their labels.
-        spreads: The same of histograms.
+        numbers: Values of counters and gauges by name, each with its label values.
+        spreads: The same for histograms.
     """
 
     numbers: dict[str, list[tuple[Labels, float]]] = {}
     spreads: dict[str, list[tuple[Labels, Spread]]] = {}
 
     def set(self, name: str, value: float, *labels: str) -> None:
-        """Say what a counter or a gauge stands at."""
-        assert len(labels) == len(BY_NAME[name].labels)  # noqa: S101 - by how it is called
+        """Add the value of a counter or a gauge."""
+        assert len(labels) == len(BY_NAME[name].labels)  # noqa: S101 - a programming error
         self.numbers.setdefault(name, []).append((labels, float(value)))
 
     def spread(self, name: str, histogram: Histogram, *labels: str) -> None:
-        """The same of a histogram."""
+        """Add the values of a histogram."""
         spread = Spread([*histogram.counts], histogram.sum)
         self.spreads.setdefault(name, []).append((labels, spread))
 
     @property
     def is_familiar(self) -> bool:
-        """Whether its metrics have the labels and the buckets that they have here: those of another
-        version may have others.
+        """Whether its metrics have the labels and buckets of this version, unlike those of a
+        process of another version.
         """
         return "build_info" in self.numbers and all(
             len(labels) == len(family.labels)
@@ -61,8 +60,8 @@ class Reading(msgspec.Struct):
         )
 
     def lasting(self) -> Self:
-        """What counts on when its process is gone: a counter that went back would be taken for one
-        that has begun anew.
+        """Return what must outlast the process: a counter that decreases would be taken for one
+        that was reset.
         """
         return type(self)(
             {
@@ -75,7 +74,7 @@ class Reading(msgspec.Struct):
 
 
 def total(readings: Iterable[Reading]) -> Reading:
-    """The sum of what several processes stand at."""
+    """Add up the values of several processes."""
     numbers: dict[str, defaultdict[Labels, float]] = {}
     spreads: dict[str, dict[Labels, Spread]] = {}
     for reading in readings:

@@ -1,8 +1,8 @@
-"""Traces of turns, by OpenTelemetry: an extra, which is imported only where it is asked for.
+"""OpenTelemetry traces of turns: an optional extra, imported only if tracing is configured.
 
-A turn is a span from its message's acceptance until its end can be read, with two below it: `queue`
-until it is sent, and `invoke` from there to the end of its reply, with events for the first and the
-last part of that. What the model is told is that `invoke` is its parent.
+A turn is a span from the acceptance of its message until its end is readable. It has two children:
+`queue` until it is sent, and `invoke` from then until the end of its reply, with events for the
+first and the last part. The model gets `invoke` as its parent.
 """
 
 import asyncio
@@ -28,8 +28,8 @@ from gateway.tally import TurnTimes
 from gateway.tracecontext import CARRIER, Carrier, carrier_in, with_parent
 
 EXPORT_SECONDS = 5
-"""How long the collector may take to take spans, and all that are left when the process ends; those
-that wait meanwhile are bounded, and the newest are dropped."""
+"""Seconds that the collector may take for a batch of spans, and for all that are left when the
+process ends. The queue of spans is bounded; when it is full, the newest are dropped."""
 
 log = structlog.stdlib.get_logger("gateway.traces")
 
@@ -37,25 +37,25 @@ _context = TraceContextTextMapPropagator()
 
 
 class _Trace:
-    """What is kept of a turn.
+    """The trace of a turn.
 
     Attributes:
-        carrier: What its message is a part of, as far as its connection or request has said.
-        turn: Its span, once it is sent.
-        invoke: The one below it; the same where nothing is recorded.
+        carrier: Trace context of the message's connection or request, if any.
+        turn: The turn's span, once it is sent.
+        invoke: Its child; the turn's span itself if nothing is recorded.
     """
 
     __slots__ = ("_epoch", "carrier", "invoke", "turn")
 
     def __init__(self, carrier: Carrier | None) -> None:
-        # Once: where the clock is set meanwhile, no span ends before it has begun.
+        # Computed once: even if the clock is set in between, no span ends before it begins.
         self._epoch = time.time_ns() - time.monotonic_ns()
         self.carrier = carrier
         self.turn: Span | None = None
         self.invoke: Span | None = None
 
     def wall(self, moment: float) -> int:
-        """A time of `time.monotonic` in nanoseconds since the epoch."""
+        """Convert a time of `time.monotonic` to nanoseconds since the epoch."""
         return self._epoch + int(moment * 1e9)
 
 
@@ -63,11 +63,11 @@ class TurnTracer:
     """See `gateway.tally.Tracer`.
 
     Args:
-        tracer: OpenTelemetry's.
-        route: The route's name.
-        endpoint: Of the model.
-        attributes: The ``CustomAttributes`` that the route gives messages which have none; None
-            where the model is not told what it is a part of.
+        tracer: OpenTelemetry's tracer.
+        route: Name of the route.
+        endpoint: The model's endpoint.
+        attributes: Default ``CustomAttributes`` of the route's messages; None to not propagate the
+            trace to the model.
     """
 
     def __init__(self, tracer: Tracer, route: str, endpoint: str, attributes: str | None) -> None:
@@ -176,21 +176,20 @@ def _end_of(done: MessageDone) -> Mapping[str, str | int]:
 
 
 def provider(processor: SpanProcessor, replica: str | None, sample: float) -> TracerProvider:
-    """What makes spans.
+    """Create a tracer provider.
 
     Args:
-        processor: Takes them.
-        replica: This process's name among others.
-        sample: The share of turns that are traced, of those whose client does not say that its
-            trace is not.
+        processor: Processes its spans.
+        replica: Name of this replica.
+        sample: Share of turns to trace, except for those whose client's trace is not sampled.
     """
     about = {"service.name": "session-gateway", "service.version": __version__}
     if replica is not None:
         about["service.instance.id"] = replica
     share = TraceIdRatioBased(sample)
     made = TracerProvider(
-        ParentBased(share, remote_parent_sampled=share),  # for clients would decide what it costs
-        Resource.create(about).merge(OTELResourceDetector().detect()),  # of the environment
+        ParentBased(share, remote_parent_sampled=share),  # clients must not decide the cost
+        Resource.create(about).merge(OTELResourceDetector().detect()),  # from the environment
         shutdown_on_exit=False,
     )
     made.add_span_processor(processor)
@@ -199,12 +198,12 @@ def provider(processor: SpanProcessor, replica: str | None, sample: float) -> Tr
 
 @contextlib.asynccontextmanager
 async def exported(endpoint: str, replica: str | None, sample: float) -> AsyncIterator[Tracer]:
-    """A tracer whose spans go to a collector, for as long as this context lasts.
+    """Export spans to a collector for as long as the context lasts.
 
     Args:
-        endpoint: The collector's address for OTLP over HTTP.
+        endpoint: The collector's URL for OTLP over HTTP.
         replica: See `provider`.
-        sample: Likewise.
+        sample: See `provider`.
     """
     from opentelemetry.exporter.otlp.proto.http.trace_exporter import (  # noqa: PLC0415
         OTLPSpanExporter,
@@ -216,7 +215,7 @@ async def exported(endpoint: str, replica: str | None, sample: float) -> AsyncIt
     try:
         yield made.get_tracer("session-gateway", __version__)
     finally:
-        # Each batch that waits may take as long as `EXPORT_SECONDS`: all of them may not.
+        # Each queued batch may take up to `EXPORT_SECONDS`; bound the time of all of them.
         stopping = threading.Thread(target=made.shutdown, daemon=True)
         stopping.start()
         await asyncio.to_thread(stopping.join, EXPORT_SECONDS)
