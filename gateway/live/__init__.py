@@ -1,8 +1,8 @@
-"""``session-gateway check --live``: whether each route's endpoint does what its route says.
+"""``session-gateway check --live``: tests whether each route's endpoint works as configured.
 
-- `trial` holds a short conversation on a route, by the calls that a gateway makes; `speaker` sends
-  its messages, and `findings` keeps what shows.
-- `recall` asks a model for what it was told, and judges the answer.
-- `routes` does that with one route after the other, for `command`.
-- `report` shows what was found, to people.
+- `trial` holds a short conversation on a route, with the same calls as a gateway; `speaker` sends
+  its messages, and `findings` collects the results.
+- `recall` tests whether a model remembers the conversation.
+- `routes` tries one route after the other, for `command`.
+- `report` prints the results.
 """

@@ -1,4 +1,4 @@
-"""The command ``session-gateway check --live``: its options, and what it prints."""
+"""The command ``session-gateway check --live``."""
 
 import json
 from collections.abc import Sequence
@@ -17,19 +17,19 @@ from gateway.sagemaker.checks import default_region
 
 
 class WrongUse(Exception):
-    """An option with a wrong value; the text says which, and what is expected."""
+    """An option is not valid; the message says which one, and what is valid."""
 
 
 def message_of(text: str | None, settings: Settings, names: Sequence[str]) -> Given | None:
-    """The message that was given; None where there is none.
+    """Parse the message to send; None if none is given.
 
     Args:
-        text: As given on the command line; ``@FILE`` stands for the content of a file.
-        settings: All of them.
-        names: The routes that will get it.
+        text: The value on the command line; ``@FILE`` reads a file.
+        settings: The configuration.
+        names: The routes to send it to.
 
     Raises:
-        WrongUse: It can't be sent to one of them.
+        WrongUse: It can't be read, or not be sent on one of the routes.
     """
     if text is None:
         return None
@@ -50,10 +50,10 @@ def message_of(text: str | None, settings: Settings, names: Sequence[str]) -> Gi
 
 
 def routes_of(asked: Sequence[str], settings: Settings) -> list[str]:
-    """The routes to try: the ones that were asked for, else all.
+    """Return the routes to try: the requested ones, or all.
 
     Raises:
-        WrongUse: The route does not exist.
+        WrongUse: A route does not exist.
     """
     for name in asked:
         if name not in settings.routes:
@@ -81,14 +81,14 @@ async def live(
     seconds: float,
     quiet: bool,
 ) -> list[Trial]:
-    """Try routes, and print what is found.
+    """Try routes, and print the results.
 
     Args:
-        settings: All of them.
+        settings: The configuration.
         asked: Names of routes; empty for all.
-        message: What to send, as given on the command line.
-        seconds: How long a whole reply may take.
-        quiet: Print nothing but the notice.
+        message: The message to send, as on the command line.
+        seconds: Maximum duration of a reply.
+        quiet: Print only the notice.
 
     Raises:
         WrongUse: See `message_of` and `routes_of`.

@@ -1,4 +1,4 @@
-"""What is found of a route, step by step."""
+"""The results of trying a route, step by step."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Literal
@@ -14,16 +14,16 @@ Status = Literal["ok", "warning", "failed", "unknown", "skipped"]
 
 
 class Step(Struct, frozen=True, omit_defaults=True):
-    """One thing that was tried.
+    """The result of one step.
 
     Attributes:
-        name: What.
-        status: How it went; ``unknown`` where that can't be told.
-        text: What was found, in a sentence.
+        name: Name of the step.
+        status: Its outcome; ``unknown`` if it can't be determined.
+        text: The result, as a sentence.
         seconds: How long it took.
-        symptom: What it is a symptom of, see `gateway.sagemaker.symptoms`.
-        hint: What that means, and what to do.
-        details: What AWS and the container say, and where the container's log is.
+        symptom: The symptom it shows, see `gateway.sagemaker.symptoms`.
+        hint: What the symptom means, and what to do.
+        details: Messages of AWS and the container, and where the container's log is.
     """
 
     name: Name
@@ -39,13 +39,13 @@ class Step(Struct, frozen=True, omit_defaults=True):
 
 
 class Trial(Struct, frozen=True):
-    """What was found of a route.
+    """The result of trying a route.
 
     Attributes:
-        route: Its name.
-        endpoint: Which it calls.
-        ok: Whether conversations work there, as far as can be told.
-        steps: All that was tried, in order.
+        route: Name of the route.
+        endpoint: Its endpoint.
+        ok: Whether conversations work there, as far as can be determined.
+        steps: All steps, in order.
     """
 
     route: str
@@ -58,12 +58,12 @@ class Trial(Struct, frozen=True):
 
 
 class Findings:
-    """What has been found so far.
+    """Collects the results of a route's steps.
 
     Args:
-        watched: What makes the calls.
-        logged: What would have been logged.
-        on_step: Told each step.
+        watched: The transport of the calls.
+        logged: Lines that would have been logged.
+        on_step: Called with each step.
     """
 
     def __init__(
@@ -76,11 +76,11 @@ class Findings:
 
     @property
     def ok(self) -> bool:
-        """Whether nothing has failed."""
+        """Whether no step has failed."""
         return not any(step.status == "failed" for step in self.steps)
 
     def found(self, name: Name, status: Status, text: str, *, seconds: float | None = None) -> None:
-        """Something that needs no explanation."""
+        """Add a result that needs no explanation."""
         rounded = None if seconds is None else round(seconds, 3)
         self._add(Step(name, status, text, rounded))
 
@@ -94,22 +94,22 @@ class Findings:
         failure: Failure | None = None,
         **values: object,
     ) -> None:
-        """Something with a name.
+        """Add a result that is a known symptom.
 
         Args:
-            name: What was tried.
-            status: How it went.
-            text: What was found.
-            symptom: Its name.
-            failure: What it was found by, where it was one.
-            values: For what its hint leaves open.
+            name: Name of the step.
+            status: Its outcome.
+            text: The result.
+            symptom: The symptom.
+            failure: The failure that showed it, if any.
+            values: Values for the placeholders of its hint.
         """
         hint = hint_of(symptom, **values)
         details = self._details({} if failure is None else failure.facts)
         self._add(Step(name, status, text, symptom=symptom, hint=hint, details=details))
 
     def failed(self, name: Name, failure: Failure) -> None:
-        """A call that has failed."""
+        """Add a failed call."""
         facts = failure.facts
         symptom = None if facts.get("symptom") is None else Symptom(str(facts["symptom"]))
         hint = None if symptom is None else str(facts["hint"])

@@ -1,11 +1,11 @@
-"""Whether a container remembers: it is told a name that nobody can guess, and asked for it."""
+"""Tests whether a container remembers: it is told a random name, and then asked for it."""
 
 import secrets
 from difflib import SequenceMatcher
 from enum import StrEnum
 
 ALIKE = 0.9
-"""From how much of two answers on they count as the same."""
+"""Similarity from which on two answers count as the same."""
 
 _CONSONANTS, _VOWELS = "bdfklmnprstvz", "aeiou"
 _SYLLABLES = 4
@@ -14,7 +14,7 @@ QUESTION = "What is my cat called?"
 
 
 class Memory(StrEnum):
-    """What the answers say of a container."""
+    """What the answers show about a container."""
 
     REMEMBERS = "remembers"
     FORGETS = "forgets"
@@ -22,7 +22,7 @@ class Memory(StrEnum):
 
 
 def new_name() -> str:
-    """A name that can be read out, and is in no model's head."""
+    """Generate a name that is pronounceable, and known to no model."""
     letters = (
         secrets.choice(letters) for _ in range(_SYLLABLES) for letters in (_CONSONANTS, _VOWELS)
     )
@@ -30,25 +30,25 @@ def new_name() -> str:
 
 
 def statement(name: str) -> str:
-    """What the model is told first."""
+    """Return the message that tells the model the name."""
     return f"Remember that my cat is called {name}."
 
 
 def has_name(name: str, answer: str) -> bool:
-    """Whether the model has given it back."""
+    """Whether an answer has the name."""
     return name.lower() in answer.lower()
 
 
 def judged(first: str, answer: str, afresh: str) -> Memory:
-    """What it means that an answer does not have the name.
+    """Judge an answer without the name.
 
-    A model whose session carries what was said has no reason to answer as one that was told
-    nothing. But an answer that is the question, or the same whatever is said, tells nothing.
+    A model that remembers has no reason to answer as one that was told nothing. But an answer that
+    repeats the question, or is the same whatever is said, shows nothing.
 
     Args:
-        first: What the model has said to the statement.
-        answer: To the question.
-        afresh: To the same question, in a session of its own.
+        first: The answer to the statement.
+        answer: The answer to the question.
+        afresh: The answer to the same question in a new session.
     """
     said = answer.strip()
     if not said or QUESTION in said or _alike(first, said) or not _alike(said, afresh):

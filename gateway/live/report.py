@@ -1,4 +1,4 @@
-"""What was found of routes, for people: with colours and what is waited for on a terminal."""
+"""Prints the results of trying routes; with colours and progress on a terminal."""
 
 from rich.console import Console
 from rich.markup import escape
@@ -22,7 +22,7 @@ _HINT_INDENT = 21
 
 
 def console() -> Console:
-    """The standard output; plain where it is no terminal."""
+    """Return standard output; without colours if it is not a terminal."""
     return Console(highlight=False, emoji=False)
 
 
@@ -30,8 +30,8 @@ class Report:
     """An `Audience` that prints.
 
     Args:
-        console: Where to.
-        where: In which region, and at which address, endpoints are.
+        console: Where to print.
+        where: Region and address of the endpoints, for display.
     """
 
     def __init__(self, console: Console, where: str) -> None:
@@ -71,7 +71,7 @@ class Report:
                 self._console.print(f"{' ' * _HINT_INDENT}{escape(text)}", soft_wrap=True)
 
     def end(self) -> None:
-        """Nothing is waited for any more."""
+        """Stop showing progress."""
         if self._progress is not None:
             self._progress.stop()
             self._progress = None

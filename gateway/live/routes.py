@@ -15,23 +15,23 @@ from gateway.upstream import model, runtime, services
 
 
 class Audience(Protocol):
-    """Who is told while routes are tried."""
+    """Callbacks while routes are tried."""
 
     def route(self, name: str, route: RouteSettings) -> None:
-        """This one is tried next."""
+        """Called before a route is tried."""
         ...
 
     def begin(self, what: str) -> None:
-        """This is waited for."""
+        """Called before something that takes time."""
         ...
 
     def step(self, step: Step) -> None:
-        """This was found."""
+        """Called with the result of a step."""
         ...
 
 
 class Nobody:
-    """An `Audience` that is not there."""
+    """An `Audience` that does nothing."""
 
     def route(self, name: str, route: RouteSettings) -> None:
         """See `Audience.route`."""
@@ -54,11 +54,11 @@ async def trials(
     """Hold a short conversation on each route; see `tried`.
 
     Args:
-        settings: All of them.
-        names: Which routes.
-        given: What to send.
-        seconds: How long a reply may take in all.
-        audience: Told of each.
+        settings: The configuration.
+        names: The routes to try.
+        given: The message to send, if any.
+        seconds: Maximum duration of a reply.
+        audience: Called with progress and results.
 
     Raises:
         ConfigError: The platform can't be called with these settings.
@@ -87,7 +87,7 @@ async def trials(
 
 @contextlib.contextmanager
 def _logged() -> Iterator[list[str]]:
-    """What would be logged is kept here instead."""
+    """Collect log lines instead of writing them."""
     lines: list[str] = []
 
     def keep(_logger: object, _method: str, line: Mapping[str, Any]) -> Mapping[str, Any]:

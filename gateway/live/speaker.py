@@ -1,4 +1,4 @@
-"""Sends a route's model messages as a session does, and waits for its replies."""
+"""Sends messages to a route's model as a session does, and waits for its replies."""
 
 import asyncio
 import secrets
@@ -20,11 +20,11 @@ from gateway.session.turn_queue import Turn
 
 
 class Given(Discreet, frozen=True):
-    """A message of the operator's own.
+    """A message that the operator has given.
 
     Attributes:
-        text: As it stands on the command line; JSON where the route takes that alone.
-        data: What a file holds, in its place.
+        text: The text on the command line; JSON if the route accepts only that.
+        data: The content of a file, instead of text.
     """
 
     text: str = ""
@@ -32,14 +32,14 @@ class Given(Discreet, frozen=True):
 
 
 class Answer(Discreet, frozen=True):
-    """What has come of one message.
+    """The reply to one message.
 
     Attributes:
-        reply: The model's.
-        said: Its text; empty where there is none.
-        parts: In how many parts it has come; 0 where it was not streamed.
-        first: Seconds until the first of them.
-        seconds: Until the last.
+        reply: The model's reply.
+        said: Its text; empty if there is none.
+        parts: Number of parts; 0 if it was not streamed.
+        first: Seconds until the first part.
+        seconds: Seconds until the end.
     """
 
     reply: ModelReply
@@ -50,7 +50,7 @@ class Answer(Discreet, frozen=True):
 
     @property
     def size(self) -> str:
-        """How large it is, for people."""
+        """Its size, for display."""
         body, kind = self.reply.body, self.reply.content_type
         if body is not None and not is_textual(kind):
             return f"{len(body)} bytes of {kind or 'no content type'}"
@@ -58,12 +58,12 @@ class Answer(Discreet, frozen=True):
 
 
 class Speaker:
-    """One side of conversations.
+    """The client's side of conversations.
 
     Args:
-        model: The other.
-        policy: The route's rules.
-        seconds: How long a reply may take in all.
+        model: The model.
+        policy: The route's policy.
+        seconds: Maximum duration of a reply.
     """
 
     def __init__(self, model: Model, policy: Policy, seconds: float) -> None:
@@ -73,11 +73,11 @@ class Speaker:
         self._affinity = secrets.token_hex(16)
 
     def message(self, text: str, given: Given | None) -> MessageSend | None:
-        """What to send; None where the route takes no text, and nothing else is given.
+        """Build a message; None if the route does not accept text, and no other message is given.
 
         Args:
-            text: What is to be said.
-            given: What the operator wants to be sent in its place.
+            text: The default text.
+            given: The operator's message, which replaces it.
         """
         policy = self._policy
         kind = policy.content_type
@@ -97,13 +97,13 @@ class Speaker:
         """Send a message and wait for its reply.
 
         Args:
-            message: What.
-            session: In which session of the model's.
-            history: What was said in it; this turn is added.
+            message: The message.
+            session: The model's session.
+            history: The conversation so far; this turn is added.
 
         Raises:
-            ModelError: It fails.
-            TimeoutError: It takes too long.
+            ModelError: The call has failed.
+            TimeoutError: The reply takes too long.
         """
         body, kind = body_of(message)
         request = request_of(message, self._policy, options={}, body=body, kind=kind, sha256=None)
@@ -135,7 +135,7 @@ class Speaker:
         take: Callable[[list[str | bytes]], None],
         on_end: OnEnd[ModelReply],
     ) -> Call:
-        """Send a turn; where its reply comes later, wait for it."""
+        """Send a turn; with an asynchronous endpoint, wait for its reply."""
         call = _Call()
 
         def ended(result: ModelReply | Failure | Receipt) -> None:
@@ -157,7 +157,7 @@ class Speaker:
 
 
 class _Call:
-    """A call, and then the wait that follows from it."""
+    """A call, and the wait that may follow it."""
 
     now: Call
 

@@ -1,4 +1,4 @@
-"""A short conversation on a route, by the same calls as a gateway's, and what it shows."""
+"""Holds a short conversation on a route, with the same calls as a gateway, and judges it."""
 
 import asyncio
 import contextlib
@@ -19,17 +19,17 @@ from gateway.session.policy import Opening
 from gateway.session.ports import Model, ModelError, ModelSession
 
 ENOUGH = 80
-"""From so many characters on, a reply that streams comes in more than one part."""
+"""From this many characters on, a streamed reply has more than one part."""
 
 
 class Tried(Discreet, frozen=True):
-    """A route that is tried.
+    """A route to try.
 
     Attributes:
-        name: Its name.
+        name: Name of the route.
         settings: Its settings.
-        model: The way to its model.
-        watched: What makes its calls.
+        model: Its model.
+        watched: The transport of its calls.
     """
 
     name: str
@@ -39,7 +39,7 @@ class Tried(Discreet, frozen=True):
 
 
 class _Stop(Exception):
-    """There is no use in going on."""
+    """The conversation can't be continued."""
 
 
 async def tried(
@@ -55,11 +55,11 @@ async def tried(
 
     Args:
         of: The route.
-        given: What to send; None for what shows whether the model remembers.
-        seconds: How long a reply may take in all.
-        logged: What would have been logged so far.
-        on_begin: Told what is waited for.
-        on_step: Told each thing as it is found.
+        given: The message to send; None for one that tests the model's memory.
+        seconds: Maximum duration of a reply.
+        logged: Lines that would have been logged so far.
+        on_begin: Called before something that takes time.
+        on_step: Called with each result.
     """
     findings = Findings(of.watched, logged, on_step)
     with contextlib.suppress(_Stop):
@@ -87,10 +87,10 @@ class _Conversation:
         self._name = new_name()
 
     async def hold(self) -> None:
-        """Say what there is to say.
+        """Hold the conversation.
 
         Raises:
-            _Stop: It can't be gone on with.
+            _Stop: It can't be continued.
         """
         async with self._opened():
             message = self._speaker.message(statement(self._name), self._given)
@@ -112,7 +112,7 @@ class _Conversation:
 
     @contextlib.asynccontextmanager
     async def _opened(self) -> AsyncIterator[None]:
-        """A session, where the route opens one with a call of its own; closed whatever happens."""
+        """Open a session, if the route does so with a separate call, and close it in any case."""
         if self._policy.opening is Opening.CALL:
             self._on_begin("opening a session")
             began = time.perf_counter()
@@ -189,12 +189,12 @@ class _Conversation:
 
     async def _again(self) -> Answer:
         message = self._speaker.message(QUESTION, self._given)
-        assert message is not None  # noqa: S101 - the first was none either
+        assert message is not None  # noqa: S101 - nor was the first one
         self._on_begin("sending a second message")
         answer = await self._sent("again", message)
         known = "answered" if self._session is None else "the session is still known"
         self._to.found("again", "ok", f"{known}: {answer.size}", seconds=answer.seconds)
-        if self._policy.opening is Opening.TURN:  # what opens a session comes in one piece
+        if self._policy.opening is Opening.TURN:  # the first reply, which opens it, is not streamed
             self._tell_of_stream(answer)
         return answer
 
@@ -219,10 +219,10 @@ class _Conversation:
             self._to.found("memory", "unknown", text)
 
     async def _afresh(self) -> str:
-        """What the model answers who was told nothing; empty where that can't be had."""
+        """Ask the question in a new session; returns an empty answer if that fails."""
         self._on_begin("asking the same in a new session")
         message, session = self._speaker.message(QUESTION, None), None
-        assert message is not None  # noqa: S101 - it was sent once
+        assert message is not None  # noqa: S101 - it was sent before
         try:
             if self._policy.opening is Opening.CALL:
                 session = await self._model.open("check")
@@ -238,7 +238,7 @@ class _Conversation:
         return answer.said
 
     async def _sent(self, step: Name, message: MessageSend) -> Answer:
-        """Send a message, and keep what the model says to it.
+        """Send a message, and keep the new session that its reply may name.
 
         Raises:
             _Stop: It has failed.
