@@ -1,1 +1,1 @@
-"""The wire protocol, version 1: message types and codecs. Its text is ``PROTOCOL.md`` here."""
+"""The wire protocol, version 1: message types and codecs. ``PROTOCOL.md`` specifies it."""

@@ -1,7 +1,7 @@
-"""Frames to messages and back: JSON in text frames, MessagePack in binary ones.
+"""Codecs between frames and messages: JSON in text frames, MessagePack in binary ones.
 
-Whatever bytes come in, only `ProtocolError` comes out: its text names the field and is meant for
-the client.
+Decoding arbitrary bytes raises only `ProtocolError`, whose text is meant for the client and names
+the field.
 """
 
 import binascii
@@ -37,17 +37,17 @@ SUBPROTOCOL_JSON = "v1.json.session-gateway"
 SUBPROTOCOL_MSGPACK = "v1.msgpack.session-gateway"
 
 MAX_ERROR_TEXT = 200
-"""How many characters a client is told of what is wrong with its frame; some quote from it."""
+"""Maximum length of an error text for a client, since some errors quote from its frame."""
 
 UNKNOWN_FIELD = "Object contains unknown field `{}`"
-"""What a client is told of a field that there is none of; the same words as msgspec's."""
+"""Error text for an unknown field, worded as msgspec's."""
 
 _BODIES = "exactly one of `text`, `json`, `base64`"
 _NO_OPTIONS = (UNSET,) * len(OPTIONS)
-# Whether a string has characters, and all are visible ASCII: no space, and no control.
+# Matches non-empty strings of visible ASCII: no spaces, no control characters.
 _is_visible = re.compile("[!-~]+").fullmatch
-# What msgspec raises for input that is not a message: wrong syntax or types, text that is not
-# UTF-8, nesting deeper than the interpreter's recursion limit.
+# Exceptions of msgspec for invalid input: wrong syntax or types, text that is not UTF-8, nesting
+# deeper than the interpreter's recursion limit.
 BAD_INPUT = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
@@ -55,8 +55,8 @@ class ProtocolError(Exception):
     """A frame is not a message of the protocol.
 
     Attributes:
-        message_type: The type that it claims to be, where it is an object that claims any.
-        message_id: The message id that it has, where that is one.
+        message_type: The type that it declares, if any.
+        message_id: Its message id, if it has a valid one.
     """
 
     def __init__(
@@ -68,14 +68,14 @@ class ProtocolError(Exception):
 
 
 class _Claim(Discreet, frozen=True):
-    """What a frame that is no message is asked for; of anything else in it, nothing is built."""
+    """The type and id of an invalid frame, decoded without building the rest of it."""
 
     type: str
     id: Raw = Raw()
 
 
 class Codec(Protocol):
-    """One subprotocol's way between frames and messages.
+    """A subprotocol's conversion between frames and messages.
 
     Attributes:
         text: Whether its frames are text frames.
@@ -85,15 +85,15 @@ class Codec(Protocol):
     def text(self) -> bool: ...
 
     def decode(self, frame: Frame) -> ClientMessage:
-        """The message in a frame.
+        """Decode a frame.
 
         Raises:
-            ProtocolError: There is none.
+            ProtocolError: It is not a valid message.
         """
         ...
 
     def encode(self, message: ServerMessage) -> bytes:
-        """The payload of the frame for a message."""
+        """Encode a message as the payload of a frame."""
         ...
 
 
@@ -107,7 +107,7 @@ def explain(error: Exception) -> str:
 
 
 def _refusal(decode: Callable[..., Any], frame: Frame, error: Exception) -> ProtocolError:
-    """What to raise for a frame that is no message."""
+    """Build the error for an invalid frame."""
     text = explain(error)
     try:
         claim: _Claim = decode(frame, type=_Claim)
@@ -153,7 +153,7 @@ class JsonCodec:
 
 
 class MsgpackCodec:
-    """``v1.msgpack.session-gateway``: the same messages, but binary bodies as they stand."""
+    """``v1.msgpack.session-gateway``: the same messages, with binary bodies unencoded."""
 
     text = False
 
@@ -191,7 +191,7 @@ class MsgpackCodec:
         return self._encoder.encode(message)
 
     def _repacked(self, message: MessageDone, body: memoryview) -> MessageDone:
-        """The message with its JSON as MessagePack; as text where that costs much, or can't be."""
+        """Convert a message's JSON to MessagePack, or to text if that is costly or impossible."""
         if not may_be_built(body):
             return structs.replace(message, json=UNSET, text=str(body, "utf-8"))
         try:
@@ -212,10 +212,10 @@ def _check_id(message: MessageSend | MessageCancel) -> None:
 
 
 def check_texts(message: MessageSend) -> None:
-    """Check what a message says beside its body.
+    """Check a message's id and options.
 
     Raises:
-        ProtocolError: Its id has what is not visible, or an option what is not printable.
+        ProtocolError: Its id is not visible ASCII, or an option is not printable ASCII.
     """
     _check_id(message)
     options = structs.astuple(message)[: len(OPTIONS)]
@@ -233,9 +233,9 @@ def _is_printable(text: str) -> bool:
 
 
 def _checked(message: MessageSend, bodies: str) -> MessageSend:
-    """The message with its only body, decoded where it came as Base64."""
+    """Check that a message has exactly one body, and decode it from Base64."""
     check_texts(message)
-    if message.verbatim is not UNSET:  # a field of the gateway's own
+    if message.verbatim is not UNSET:  # internal, not part of the protocol
         raise ProtocolError(UNKNOWN_FIELD.format("verbatim"), message_id=message.id)
     if (
         (message.text is UNSET)
@@ -248,16 +248,16 @@ def _checked(message: MessageSend, bodies: str) -> MessageSend:
         return message
     try:
         data = binascii.a2b_base64(message.base64, strict_mode=True)
-    except ValueError:  # binascii.Error is one, and so is a string that is not ASCII
+    except ValueError:  # binascii.Error is a subclass; also raised for strings that are not ASCII
         raise _wrong(message, "Invalid base64 encoded string", "base64") from None
     return structs.replace(message, base64=UNSET, data=data)
 
 
 def _json_of(packed: bytes, message: MessageSend) -> bytes:
-    """JSON for a MessagePack value.
+    """Convert a MessagePack value to JSON.
 
-    msgspec would give ``bytes`` as Base64, and numbers as the strings that they are as keys; the
-    model would then get something else than the client sent. So such a value is refused.
+    msgspec would convert ``bytes`` to Base64, and numbers as keys to strings, so that the model
+    would get something else than the client has sent. Such a value is refused instead.
     """
     try:
         check_packed(packed)

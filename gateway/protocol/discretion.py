@@ -1,6 +1,5 @@
-"""What can be printed of values that hold what people say, keys and tokens.
-
-A log line, a traceback and a failed callback may print whatever they come across.
+"""Keeps message texts, keys and tokens out of logs: a log line, a traceback or a failed callback
+may print any value.
 """
 
 from enum import Enum
@@ -10,11 +9,11 @@ from msgspec import UNSET, Raw, Struct
 OPEN = frozenset(
     {"code", "context", "expires_at", "id", "reason", "route", "session_id", "state", "status"}
 )
-"""Fields whose texts are no secret, wherever they are."""
+"""Fields whose texts are printed, since they are never secret."""
 
 
 class Discreet(Struct, frozen=True):
-    """A value that prints the sizes of its texts and bytes, and not what is in them."""
+    """A value whose repr shows the sizes of its texts and bytes instead of their content."""
 
     def __repr__(self) -> str:
         shown = ", ".join(f"{name}={value}" for name, value in self.__rich_repr__())

@@ -1,12 +1,11 @@
-"""Every message of the wire protocol, declared once for both codecs.
+"""The messages of the wire protocol, declared once for both codecs.
 
-A client's message is read from outside, so its types say all that section 3 of ``PROTOCOL.md``
-asks of it; what no type can say is checked by the codecs. So is what a pattern could: it would be
-matched again each time that a frame repeats the field. ``UNSET`` is a field that is absent, which
-is not the same as ``null``.
+The types of client messages state what section 3 of ``PROTOCOL.md`` requires; codecs check what
+types can't express, and also patterns, which would be matched again each time that a frame repeats
+a field. ``UNSET`` means that a field is absent, which is not the same as ``null``.
 
-No message refers back to what holds it, so Python's collector of cyclic garbage leaves them alone
-(``gc=False``): thousands of them are kept for clients that may come back.
+Messages have no reference cycles, so the garbage collector need not track them (``gc=False``):
+thousands of them are kept for clients that may resume.
 """
 
 from typing import Annotated, Literal
@@ -49,11 +48,10 @@ class SessionOpen(_Client, frozen=True, kw_only=True, tag="session.open"):
 class MessageSend(_Client, CallOptions, frozen=True, kw_only=True, tag="message.send"):
     """One turn for the model, with the options of its call.
 
-    A codec hands it on with exactly one of ``text``, ``json`` (JSON, whatever the codec) and
-    ``bytes``; ``base64`` has become ``bytes`` by then. ``verbatim`` is the gateway's own, and no
-    client's: the reply is wanted as the model gives it, each record of a stream a part, and not as
-    the text that the route takes from it. It goes with a body that is the model's, not with
-    ``text``.
+    A codec returns it with exactly one of ``text``, ``json`` (JSON in either codec) and ``bytes``,
+    to which ``base64`` has been converted. ``verbatim`` is internal, and never set by a client: it
+    asks for the model's reply unchanged, with each record of a stream as a part, instead of the
+    text that the route extracts. It requires a body in the model's format, not ``text``.
     """
 
     id: MessageId
@@ -66,29 +64,29 @@ class MessageSend(_Client, CallOptions, frozen=True, kw_only=True, tag="message.
 
 
 class MessageCancel(_Client, frozen=True, kw_only=True, tag="message.cancel"):
-    """Stop a turn, queued or running."""
+    """Cancels a turn, queued or running."""
 
     id: MessageId
 
 
 class EventAck(_Client, frozen=True, kw_only=True, tag="event.ack"):
-    """Everything up to and including this event may be forgotten."""
+    """Acknowledges all events up to this one, which may then be forgotten."""
 
     event: EventNumber
 
 
 class AuthRefresh(_Client, frozen=True, kw_only=True, tag="auth.refresh"):
-    """A new token in place of one that runs out."""
+    """A new token that replaces an expiring one."""
 
     token: str
 
 
 class SessionClose(_Client, frozen=True, kw_only=True, tag="session.close"):
-    """Close the session, at the model too."""
+    """Closes the session, at the model too."""
 
 
 class Ping(_Client, frozen=True, kw_only=True, tag="ping"):
-    """Asks for a pong; a sign of life that a browser can send."""
+    """Asks for a pong; a heartbeat that browsers can send."""
 
     data: Annotated[str, Meta(max_length=125)] | UnsetType = UNSET
 
@@ -103,7 +101,7 @@ class _Server(Discreet, frozen=True, kw_only=True, gc=False, omit_defaults=True)
 
 
 class Limits(Struct, frozen=True, kw_only=True, gc=False):
-    """What a client must keep to."""
+    """The limits of a client."""
 
     message_bytes: int
     queued_messages: int
@@ -121,7 +119,7 @@ class ErrorObject(_Server, frozen=True, kw_only=True):
 
 
 class SessionOpened(_Server, frozen=True, kw_only=True, tag="session.opened"):
-    """The session is there, under the gateway's own id."""
+    """The session is open; its id is the gateway's own."""
 
     event: int
     session_id: str
@@ -133,7 +131,7 @@ class SessionOpened(_Server, frozen=True, kw_only=True, tag="session.opened"):
 
 
 class MessageAccepted(_Server, frozen=True, kw_only=True, tag="message.accepted"):
-    """The turn will end in exactly one ``message.done``."""
+    """The message was accepted: the turn will end in exactly one ``message.done``."""
 
     event: int
     id: str
@@ -141,7 +139,7 @@ class MessageAccepted(_Server, frozen=True, kw_only=True, tag="message.accepted"
 
 
 class MessageDelta(_Server, frozen=True, kw_only=True, tag="message.delta"):
-    """A part of a reply that is streamed; ``index`` counts the turn's parts from 0."""
+    """A part of a streamed reply; ``index`` counts the turn's parts from 0."""
 
     event: int
     id: str
@@ -152,10 +150,10 @@ class MessageDelta(_Server, frozen=True, kw_only=True, tag="message.delta"):
 
 
 class MessageDone(_Server, frozen=True, kw_only=True, tag="message.done"):
-    """The end of a turn, with the reply's body unless that was streamed.
+    """The end of a turn, with the reply's body unless it was streamed.
 
-    ``outcome`` is there for a cancelled turn; a failed one says it in its ``error``.
-    ``dropped_turns`` is there where the gateway sends the history and could not send all of it.
+    A cancelled turn has ``outcome``; a failed one has it in its ``error``. ``dropped_turns`` is
+    present if the gateway sends the history and could not send all of it.
     """
 
     event: int
@@ -176,9 +174,9 @@ class MessageDone(_Server, frozen=True, kw_only=True, tag="message.done"):
 
 
 class SessionRenewed(_Server, frozen=True, kw_only=True, tag="session.renewed"):
-    """A new session at the model has taken the place of one that is gone.
+    """A new session at the model has replaced a lost or expired one.
 
-    A client takes a ``context`` that it does not know for an addition.
+    Clients must treat an unknown ``context`` as an extension.
     """
 
     event: int
@@ -188,7 +186,7 @@ class SessionRenewed(_Server, frozen=True, kw_only=True, tag="session.renewed"):
 
 
 class SessionUpdated(_Server, frozen=True, kw_only=True, tag="session.updated"):
-    """The model has given or changed the expiry."""
+    """The model has set or changed the session's expiry."""
 
     event: int
     expires_at: str | None
@@ -209,8 +207,8 @@ class SessionClosed(_Server, frozen=True, kw_only=True, tag="session.closed"):
 
 
 class SessionResumed(_Server, frozen=True, kw_only=True, tag="session.resumed"):
-    """The session goes on over this connection; the events after ``last_event`` of its
-    ``session.open`` follow, but for those between the numbers ``lost``, both included.
+    """The session continues on this connection. The events after ``last_event`` of its
+    ``session.open`` follow, except for those numbered from ``lost[0]`` to ``lost[1]``.
     """
 
     session_id: str
@@ -221,7 +219,7 @@ class SessionResumed(_Server, frozen=True, kw_only=True, tag="session.resumed"):
 
 
 class MessageDuplicate(_Server, frozen=True, kw_only=True, tag="message.duplicate"):
-    """This id was accepted before; it is not invoked again."""
+    """This message id was accepted before; the model is not invoked again."""
 
     id: str
     status: Progress
@@ -256,6 +254,6 @@ Event = (
 """A numbered server message."""
 
 Notice = SessionResumed | MessageDuplicate | ErrorMessage | Pong
-"""A server message outside of the numbering: it belongs to a connection, not to the session."""
+"""A server message without a number: it belongs to a connection, not to the session."""
 
 ServerMessage = Event | Notice

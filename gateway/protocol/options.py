@@ -1,7 +1,7 @@
-"""What InvokeEndpoint takes beside a body, declared once.
+"""The options of InvokeEndpoint besides a body, declared once.
 
-Clients say it in ``message.send``, routes for the messages that do not; a model's request carries
-it, and the platform takes it as parameters. All of them call it by the names that are here.
+Clients set them in ``message.send``, and routes set defaults; they are part of the model's request,
+and become parameters of the call. They have the same names everywhere.
 """
 
 from collections.abc import Mapping
@@ -13,11 +13,11 @@ from msgspec import UNSET, Meta, UnsetType
 from gateway.protocol.discretion import Discreet
 
 HeaderText = Annotated[str, Meta(min_length=1, max_length=1024)]
-"""In printable ASCII, which the codecs check."""
+"""Must be printable ASCII, which the codecs check."""
 
 
 class CallOptions(Discreet, frozen=True, kw_only=True, gc=False):
-    """The options of one call; what is ``UNSET`` is left to the route, or out of the call."""
+    """The options of one call; ``UNSET`` means the route's default, or none."""
 
     content_type: HeaderText | UnsetType = UNSET
     accept: HeaderText | UnsetType = UNSET
@@ -41,9 +41,9 @@ RestrictedOption = Literal[
     "inference_component_name",
 ]
 RESTRICTED: frozenset[str] = frozenset(get_args(RestrictedOption))
-"""What a client may set only where its route allows it."""
+"""Options that a client may set only if its route allows it."""
 
 PARAMETERS: Mapping[str, str] = MappingProxyType(
     {name: name.title().replace("_", "") for name in OPTIONS}
 )
-"""What SageMaker Runtime's API model calls each option."""
+"""Names of the options in SageMaker Runtime's API model."""

@@ -1,17 +1,17 @@
-"""How much a client's MessagePack or a model's JSON may ask to be built, found before any of it is.
+"""Bounds how many values a client's MessagePack or a model's JSON has, before any of it is built.
 
-To build an empty map takes a byte to ask for and some hundred to keep; arrays as the keys of a map
-may be chosen to have equal hashes, and each is then compared with all others. What is passed on as
-bytes, without being built, needs no such bound.
+An empty map takes one byte to send and hundreds to keep; arrays as keys of a map can be chosen so
+that their hashes collide, and each is then compared with all others. Bytes that are passed on
+without being decoded need no such bound.
 """
 
 from itertools import repeat
 
 MAX_VALUES = 100_000
-"""Containers, keys and scalars in one body: with 40 ms at most, others hardly feel it."""
+"""Containers, keys and scalars in one body: at 40 ms at most, others hardly notice."""
 
 _PIECE = 262_144
-"""How much of a body is looked at before it is known whether more has to be."""
+"""Bytes that are checked at a time, so that large bodies can be refused early."""
 
 _FLOAT_32, _FLOAT_64 = 0xCA, 0xCB
 _STR_8, _STR_32 = 0xD9, 0xDB
@@ -26,36 +26,36 @@ def _size(first: int) -> int:
     return {0xCC: 2, 0xCD: 3, 0xCE: 5, 0xCF: 9, 0xD0: 2, 0xD1: 3, 0xD2: 5, 0xD3: 9}.get(first, 0)
 
 
-# By the first byte of a value: how many bytes it has in all, 0 where that does not say; whether it
-# is a string; and of how many bytes the length is that follows.
+# By the first byte of a value: its total size, or 0 if the byte does not determine it; whether it
+# is a string; and the size of the length field that follows.
 _SIZES = bytes(map(_size, range(256)))
 _STRINGS = bytes(0xA0 <= first <= 0xBF or _STR_8 <= first <= _STR_32 for first in range(256))
 _WIDTHS = {0xD9: 1, 0xDA: 2, 0xDB: 4, 0xDC: 2, 0xDD: 4, 0xDE: 2, 0xDF: 4}
 
 
 class NoJsonForm(Exception):
-    """JSON can't hold a value."""
+    """A value can't be represented in JSON."""
 
 
 class TooManyValues(Exception):
-    """There are more than `MAX_VALUES`."""
+    """A value has more than `MAX_VALUES` values."""
 
 
 def check_packed(packed: bytes) -> None:
-    """See that a MessagePack value has a JSON form, and not too many values.
+    """Check that a MessagePack value has a JSON form, and not too many values.
 
-    It has none with a map whose keys are not strings, with binary data or an extension, or with an
-    infinity or what is not a number.
+    Maps with keys other than strings, binary data, extensions, infinities and NaN have no JSON
+    form.
 
     Args:
         packed: One well-formed value, and nothing after it.
 
     Raises:
-        NoJsonForm: It has none.
-        TooManyValues: It has too many.
+        NoJsonForm: It has no JSON form.
+        TooManyValues: It has too many values.
     """
-    at, left, in_map = 0, 1, False  # how many values the container lacks; of a map's, keys too
-    around: list[tuple[int, bool]] = []  # the same of those that it is in
+    at, left, in_map = 0, 1, False  # values missing in this container; of a map, keys included
+    around: list[tuple[int, bool]] = []  # the same for the containers around it
     for _ in repeat(None, MAX_VALUES):
         first = packed[at]
         if in_map and not left & 1 and not _STRINGS[first]:
@@ -88,7 +88,7 @@ def check_packed(packed: bytes) -> None:
 
 
 def _float_size(packed: bytes, at: int) -> int:
-    """How many bytes the float has that begins there."""
+    """Return the size of the float at this offset."""
     first, high, low = packed[at : at + 3].ljust(3)
     if first == _FLOAT_64 and not (high & 0x7F == 0x7F and low >= 0xF0):
         return 9
@@ -98,9 +98,10 @@ def _float_size(packed: bytes, at: int) -> int:
 
 
 def may_be_built(body: bytes | memoryview) -> bool:
-    """Whether JSON has certainly not too many values.
+    """Whether JSON certainly does not have too many values.
 
-    Before each is a comma, a colon, or what opens a container; those in strings count too.
+    Counts commas, colons and opening brackets, one of which precedes each value; those inside
+    strings are counted too.
     """
     if len(body) < MAX_VALUES:
         return True
