@@ -1,4 +1,4 @@
-"""The HTTP API's rules, read from the API model that botocore ships, and its form of errors."""
+"""The HTTP API's rules, read from the API model that botocore ships, and its errors."""
 
 import re
 import uuid
@@ -14,12 +14,12 @@ ENDPOINT_NAME = "EndpointName"
 
 
 class ApiError(Exception):
-    """An error of the platform, in the API's own terms.
+    """An error response of the platform.
 
     Args:
-        code: Such as ``ValidationError``.
-        status: HTTP's.
-        message: As the platform words it.
+        code: Error code, such as ``ValidationError``.
+        status: HTTP status.
+        message: Message, worded as the platform's.
         details: Further members of the error's shape.
     """
 
@@ -30,7 +30,7 @@ class ApiError(Exception):
         self.body = msgspec.json.encode({"Message": message, "message": message, **details})
 
     def headers(self) -> dict[str, str]:
-        """The response's headers."""
+        """Return the response's headers."""
         return {
             "content-type": "application/json",
             "x-amzn-errortype": self.code,
@@ -39,12 +39,12 @@ class ApiError(Exception):
 
 
 def validation_error(message: str) -> ApiError:
-    """The caller's fault."""
+    """Create the error for an invalid call."""
     return ApiError("ValidationError", 400, message)
 
 
 def model_error(status: int, message: str, endpoint: str) -> ApiError:
-    """The container's fault, as the platform passes it on."""
+    """Create the error for a container's failure, as the platform reports it."""
     kind = "client" if 400 <= status < 500 else "server"
     return ApiError(
         "ModelError",
@@ -57,7 +57,7 @@ def model_error(status: int, message: str, endpoint: str) -> ApiError:
 
 
 def access_denied(action: str, endpoint: str) -> ApiError:
-    """What nobody has allowed whoever calls, in IAM's words."""
+    """Create the error for a call without permission, in IAM's words."""
     return ApiError(
         "AccessDeniedException",
         403,
@@ -76,16 +76,16 @@ PLATFORM_ERRORS: Mapping[str, tuple[int, str]] = {
     "InternalDependencyException": (530, "An internal dependency failed."),
     "ExpiredTokenException": (403, "The security token included in the request is expired"),
 }
-"""Errors that faults can ask for by name, with status and message."""
+"""Errors that faults can select by code, with status and message."""
 
 
 _CONTAINER_HEADERS: Mapping[str, str] = {"Accept": "accept", "ContentType": "content-type"}
-"""Where a call's own header is not the one that containers know."""
+"""Parameters whose header to the container differs from that of the call."""
 
 
 class Parameter(Struct, frozen=True):
-    """One header of the request, and what the API model asks of it: of a number its size, else its
-    length.
+    """A header of the request, with the API model's constraints: of a number's value, else of the
+    text's length.
     """
 
     name: str
@@ -96,7 +96,7 @@ class Parameter(Struct, frozen=True):
     is_number: bool = False
 
     def fits(self, value: str) -> bool:
-        """Whether a value is what it may be."""
+        """Whether a value meets the constraints."""
         if self.is_number:
             size = int(value) if value.isascii() and value.isdigit() else -1
         else:
@@ -108,16 +108,16 @@ class Parameter(Struct, frozen=True):
 
 @cache
 def _service() -> Any:
-    """The API model."""
+    """Load the API model."""
     return botocore.session.get_session().get_service_model("sagemaker-runtime")
 
 
 class InputModel:
-    """The input of a call as the API model has it.
+    """The API model of a call's input.
 
     Args:
-        operation: The call's name.
-        body_bytes: The largest body; None for the model's own limit, 6,291,456.
+        operation: Name of the call.
+        body_bytes: Maximum size of the body; None for the API model's, 6,291,456.
     """
 
     def __init__(self, operation: str, body_bytes: int | None = None) -> None:
@@ -138,7 +138,7 @@ class InputModel:
         ]
 
     def passed(self, parameters: Mapping[str, str]) -> dict[str, str]:
-        """Parameters as the headers that a container gets, whichever call they came with."""
+        """Convert parameters of any call to the headers that a container gets."""
         return {
             _CONTAINER_HEADERS.get(parameter.name, parameter.header): parameters[parameter.name]
             for parameter in self.parameters
@@ -146,10 +146,10 @@ class InputModel:
         }
 
     def read(self, headers: Mapping[str, str], body: bytes) -> dict[str, str]:
-        """The call's parameters by their API names.
+        """Return the call's parameters by their API names.
 
         Raises:
-            ApiError: One is not what it may be.
+            ApiError: One is not valid.
         """
         if len(body) > self.body_bytes:
             raise ApiError(
@@ -173,7 +173,7 @@ class InputModel:
 
 
 def _compiled(pattern: str | None) -> re.Pattern[str] | None:
-    """The API model's patterns are Java's."""
+    """Compile a pattern of the API model, which is a Java regular expression."""
     if pattern is None:
         return None
     translated = (

@@ -1,8 +1,8 @@
-"""An endpoint's asynchronous side: calls that wait in a queue, and whose replies become objects.
+"""Asynchronous inference: calls are queued, and their results stored as objects.
 
-What AWS's documents leave open is decided here: without ``Filename`` an output is called by its
-inference id and ends in ``.out``; a failure is ``ID-error.out`` and holds the error as text; a call
-that has waited for too long fails as any other, unseen by an instance.
+Some details are not specified by AWS's documents: here, without ``Filename`` an output is named
+after its inference id, with ``.out``; a failure is ``ID-error.out`` and has the error as text; a
+call that expires in the queue fails as any other, without reaching an instance.
 """
 
 import asyncio
@@ -20,25 +20,26 @@ if TYPE_CHECKING:
     from gateway.local.platform import Endpoint
 
 CONCURRENT = 4
-"""How many calls each instance works on at once."""
+"""Concurrent calls per instance."""
 
 MAX_WAITING = 10_000
-"""How many calls may wait; further ones are throttled."""
+"""Maximum number of queued calls; more are throttled."""
 
 TTL_SECONDS = 21_600
 TIMEOUT_SECONDS = 900
-"""What the platform takes where a call says nothing."""
+"""The platform's defaults."""
 
 OUTPUTS = "s3://local/outputs"
 FAILURES = "s3://local/failures"
 
 Publish = Callable[[dict[str, Any], bool], Awaitable[None]]
-"""Tells of a call that has ended; and whether it has succeeded, since each has a topic of its own.
+"""Publishes the end of a call, and whether it has succeeded: success and failure have separate
+topics.
 """
 
 
 class Accepted(Struct, frozen=True):
-    """What a call is answered with."""
+    """The response to a call."""
 
     inference_id: str
     output_location: str
@@ -46,13 +47,13 @@ class Accepted(Struct, frozen=True):
 
 
 class Asynchronous:
-    """The queue of one endpoint, which takes no other calls.
+    """The queue of an asynchronous endpoint.
 
     Args:
-        objects: Where inputs, outputs and failures are.
-        publish: Where notices go; None for nowhere.
+        objects: Stores inputs, outputs and failures.
+        publish: Publishes notifications; None for none.
         outputs: The endpoint's ``S3OutputPath``.
-        failures: Its ``S3FailurePath``; None where it has none.
+        failures: Its ``S3FailurePath``; None for none.
     """
 
     def __init__(
@@ -81,13 +82,13 @@ class Asynchronous:
         """InvokeEndpointAsync.
 
         Args:
-            endpoint: Whose instances are to answer.
-            parameters: By their API names.
-            headers: What the container is to get.
-            body: The input; empty where it is an object.
+            endpoint: The endpoint whose instances do the work.
+            parameters: Parameters by their API names.
+            headers: Headers for the container.
+            body: The input; empty if it is an object.
 
         Raises:
-            ApiError: As the platform answers.
+            ApiError: The call is refused.
         """
         if ("InputLocation" in parameters) == bool(body):
             raise validation_error("Provide either InputLocation or a request body, and not both.")
@@ -151,10 +152,10 @@ class Asynchronous:
         headers: Mapping[str, str],
         body: bytes,
     ) -> tuple[str, bytes]:
-        """A container's reply, with its content type.
+        """Wait for an instance, and return the container's reply with its content type.
 
         Raises:
-            ApiError: There is none.
+            ApiError: The call has failed.
         """
         if self._free is None:
             self._free = asyncio.Semaphore(CONCURRENT * len(endpoint.instances))
@@ -176,7 +177,7 @@ class Asynchronous:
         return reply.headers.get("content-type", "application/octet-stream"), reply.body
 
     async def close(self) -> None:
-        """Stop what is under way."""
+        """Cancel all calls."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)

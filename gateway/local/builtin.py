@@ -1,11 +1,11 @@
-"""The built-in model: it needs no download, answers the same every time, and is truly stateful.
+"""The built-in model: needs no download, is deterministic, and really stateful.
 
-It remembers each conversation on its instance (the name, the facts and how many turns there were),
-so a turn that reaches a wrong instance, is sent twice or has lost its session shows at once. It
-keeps sessions in one of the dialects of real containers, their traps included, and answers in the
-shape that a request asks for (see `shapes`), a word in each part. A turn counts when it begins.
+It remembers each conversation on its instance (the user's name, facts and the number of turns), so
+a turn that reaches the wrong instance, is sent twice or has lost its session shows at once. It
+keeps sessions in one of the dialects of real containers, with their pitfalls, and replies in the
+format of the request (see `shapes`), one word per part. A turn is counted when it begins.
 
-One that forgets knows what a request's ``messages`` tell, and counts those.
+A model that forgets knows only a request's ``messages``, and counts those.
 """
 
 import asyncio
@@ -50,11 +50,11 @@ MAX_REPLY_BYTES = 30_000_000
 MAX_SLEEP = 600.0
 MAX_COUNT = 100_000
 COUNT_PAUSE = 20.0
-"""Milliseconds between the words of ``/count``, unless it says otherwise."""
+"""Default for the milliseconds between the words of ``/count``."""
 
 
 class Memory(Conversation):
-    """What one session has said."""
+    """What the model remembers of a session."""
 
     def __init__(self, session_id: str, expires_at: float) -> None:
         super().__init__(session_id, expires_at)
@@ -64,12 +64,12 @@ class Memory(Conversation):
 
 
 class _Answer(Struct):
-    """What is said, in words, and what becomes of the session.
+    """A reply's words, and what happens to the session.
 
     Attributes:
         pause: Seconds between the words.
         stumbles: Whether the model fails after them.
-        body: Bytes in place of the words.
+        body: Bytes instead of words.
     """
 
     words: Iterable[str] = ()
@@ -81,7 +81,7 @@ class _Answer(Struct):
 
 
 class BuiltinModel(StatefulContainer[Memory]):
-    """One instance."""
+    """An instance of the built-in model."""
 
     def new_conversation(self, session_id: str, expires_at: float) -> Memory:
         """See `StatefulContainer.new_conversation`."""
@@ -153,7 +153,7 @@ class BuiltinModel(StatefulContainer[Memory]):
 
 
 def _told(messages: Sequence[Message]) -> Memory:
-    """What is known from a request alone, before its newest message."""
+    """Build a memory from a request's messages, except for the newest."""
     memory = Memory("", 0.0)
     for message in messages[:-1]:
         if message.role == "user":
@@ -164,10 +164,10 @@ def _told(messages: Sequence[Message]) -> Memory:
 
 
 def _commanded(command: str, rest: str, numbers: Sequence[float]) -> _Answer | None:
-    """What a command asks for; None where it is none, or changes nothing about the answer.
+    """Run a command that determines the reply; returns None if the text is not such a command.
 
     Raises:
-        Refused: It asks for that.
+        Refused: The command asks for a failure.
     """
     amount = int(min(numbers[0], 1e9)) if numbers else 0
     match command:
@@ -194,7 +194,7 @@ def _commanded(command: str, rest: str, numbers: Sequence[float]) -> _Answer | N
 
 
 async def _pieces(answer: _Answer) -> Pieces:
-    """What is said, as it is said.
+    """Yield the words, with pauses.
 
     Raises:
         Stumbled: The model fails.
@@ -208,7 +208,7 @@ async def _pieces(answer: _Answer) -> Pieces:
 
 
 def _words(text: str) -> Iterable[str]:
-    """Words, with the space around them: together they are the text."""
+    """Split text into words with their surrounding white space, which concatenate to the text."""
     return _WORD.findall(text) or [text]
 
 
@@ -219,7 +219,7 @@ def _counted(amount: int) -> Iterable[str]:
 
 
 def _listen(text: str, memory: Memory) -> str:
-    """Take in what the user says, and answer it."""
+    """Remember what the user says, and return the answer."""
     if name := _NAME.search(text):
         memory.name = name[1].strip()
         return f"Hello {memory.name}, I will remember your name."
@@ -240,7 +240,7 @@ def _listen(text: str, memory: Memory) -> str:
 
 
 def _decoded(body: bytes, content_type: str) -> str | None:
-    """The text of a text body; None where the body is to come back as it is."""
+    """Decode a text body; None if the body is to be echoed unchanged."""
     if not content_type.startswith("text/"):
         return None
     try:

@@ -1,4 +1,4 @@
-"""What an instance is to the platform: something that answers POST /invocations."""
+"""The platform's view of an instance: a container that handles POST /invocations."""
 
 import contextlib
 from collections.abc import AsyncIterator, Mapping
@@ -15,27 +15,27 @@ CUSTOM_ATTRIBUTES = "x-amzn-sagemaker-custom-attributes"
 
 
 class Parts(Protocol):
-    """A body that comes in parts, as an async generator gives them.
+    """A streamed body, as an async generator.
 
     Raises:
-        ContainerUnreachable: It breaks off, on any part.
+        ContainerUnreachable: The stream breaks off; from any part.
     """
 
     def __aiter__(self) -> AsyncIterator[bytes]:
-        """Itself."""
+        """Return itself."""
         ...
 
     async def __anext__(self) -> bytes:
-        """The next part."""
+        """Return the next part."""
         ...
 
     async def aclose(self) -> None:
-        """Stop the work that it comes from."""
+        """Stop generating it."""
         ...
 
 
 class ContainerReply(Struct, frozen=True):
-    """An HTTP answer of a container; header names are in lower case."""
+    """An HTTP response of a container; header names are in lower case."""
 
     status: int
     headers: Mapping[str, str]
@@ -43,10 +43,10 @@ class ContainerReply(Struct, frozen=True):
 
 
 async def whole(body: bytes | Parts) -> bytes:
-    """A body in one piece.
+    """Read a body to its end.
 
     Raises:
-        ContainerUnreachable: It breaks off.
+        ContainerUnreachable: The stream breaks off.
     """
     if isinstance(body, bytes):
         return body
@@ -55,44 +55,44 @@ async def whole(body: bytes | Parts) -> bytes:
 
 
 class ContainerUnreachable(Exception):
-    """The container does not answer, or breaks off."""
+    """The container does not respond, or its stream breaks off."""
 
 
 class Container(Protocol):
-    """One instance."""
+    """The container of one instance."""
 
     async def invoke(self, headers: Mapping[str, str], body: bytes) -> ContainerReply:
-        """Answer one invocation.
+        """Handle an invocation.
 
         Args:
-            headers: By name in lower case.
-            body: As the client sent it.
+            headers: Headers by name in lower case.
+            body: The body, as the client sent it.
 
         Raises:
-            ContainerUnreachable: It does not answer.
+            ContainerUnreachable: It does not respond.
         """
         ...
 
     @property
     def turns(self) -> Mapping[str, int]:
-        """How many turns each session has begun; "" is for turns without a session."""
+        """Number of turns started in each session; "" counts turns without a session."""
         ...
 
     def expire(self, session_id: str | None) -> None:
-        """Let a session expire now; None for all of them."""
+        """Expire a session now; None for all of them."""
         ...
 
     def reset(self) -> None:
-        """Forget everything, as an instance that is replaced."""
+        """Forget everything, as a replaced instance would."""
         ...
 
     async def close(self) -> None:
-        """Close what it holds."""
+        """Release its resources."""
         ...
 
 
 class _ResponseParts:
-    """The body of a response, as it comes; `Parts`."""
+    """The streamed body of a response; see `Parts`."""
 
     def __init__(self, response: aiohttp.ClientResponse) -> None:
         self._response = response
@@ -114,14 +114,14 @@ class _ResponseParts:
 
 
 class HttpContainer:
-    """A container of somebody else's, by URL.
+    """An external container, by URL.
 
     Args:
-        url: Where its ``/invocations`` is.
+        url: Base URL of its ``/invocations``.
     """
 
     turns: Mapping[str, int] = {}
-    """It keeps its own counts."""
+    """Empty: the container keeps its own counts."""
 
     def __init__(self, url: str) -> None:
         self._url = f"{url.rstrip('/')}/invocations"
@@ -130,7 +130,7 @@ class HttpContainer:
     async def invoke(self, headers: Mapping[str, str], body: bytes) -> ContainerReply:
         """See `Container.invoke`."""
         if self._client is None:
-            # How long a reply may take is for the platform to say.
+            # The platform limits how long a reply may take.
             self._client = aiohttp.ClientSession(
                 connector=aiohttp.TCPConnector(limit=0), timeout=aiohttp.ClientTimeout(total=None)
             )
@@ -145,10 +145,10 @@ class HttpContainer:
         )
 
     def expire(self, session_id: str | None) -> None:
-        """Its sessions are not ours to end; it has a setting for how long they last."""
+        """Do nothing: an external container's sessions expire by its own settings."""
 
     def reset(self) -> None:
-        """What it knows is not ours to forget; the platform stops routing to it."""
+        """Do nothing: the platform just stops routing to it."""
 
     async def close(self) -> None:
         """See `Container.close`."""

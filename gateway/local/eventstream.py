@@ -1,8 +1,8 @@
 """Amazon's event stream encoding, ``application/vnd.amazon.eventstream``.
 
-A message is a prelude (the lengths of the whole and of the headers, and a CRC32 of both), headers,
-payload, and a CRC32 of all before it; numbers are big-endian. A header is the length of its name,
-the name, its type (7, a string), the length of its value and the value.
+A message consists of a prelude (the lengths of the message and of its headers, and a CRC32 of
+both), headers, payload, and a CRC32 of everything before it; numbers are big-endian. A header is
+the length of its name, the name, its type (7 for a string), the length of its value and the value.
 """
 
 import struct
@@ -15,7 +15,7 @@ _STRING = 7
 
 
 def message(headers: Mapping[str, str], payload: bytes) -> bytes:
-    """One message, with its two checksums."""
+    """Encode a message, with its two checksums."""
     encoded = b"".join(_header(name, value) for name, value in headers.items())
     # 16 bytes: the prelude's three numbers and the last checksum.
     prelude = struct.pack("!II", 16 + len(encoded) + len(payload), len(encoded))
@@ -24,7 +24,7 @@ def message(headers: Mapping[str, str], payload: bytes) -> bytes:
 
 
 def payload_part(payload: bytes) -> bytes:
-    """The event ``PayloadPart``: a slice of the reply's bytes."""
+    """Encode the event ``PayloadPart``: a slice of the reply's bytes."""
     headers = {
         ":event-type": "PayloadPart",
         ":content-type": "application/octet-stream",
@@ -34,7 +34,7 @@ def payload_part(payload: bytes) -> bytes:
 
 
 def exception(kind: str, body: bytes) -> bytes:
-    """An exception, such as ``ModelStreamError``, with its members in JSON."""
+    """Encode an exception such as ``ModelStreamError``, with its members in JSON."""
     headers = {
         ":exception-type": kind,
         ":content-type": "application/json",

@@ -1,4 +1,4 @@
-"""What is to go wrong, told by the admin calls and by flags."""
+"""Faults to inject, set by admin calls or command-line options."""
 
 import random
 from collections import deque
@@ -26,36 +26,35 @@ BreakMode = Literal["exception", "time", "internal", "cut"]
 Count = Annotated[int, Meta(ge=0)]
 
 MAX_PART_BYTES = 65_536
-"""The largest part of a stream."""
+"""Maximum size of a part of a stream."""
 
 
 class Fault(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """One admin call to ``/_local/{endpoint}/faults``.
+    """The body of an admin call to ``/_local/{endpoint}/faults``.
 
     Attributes:
-        error: The next calls fail with this one, before any instance sees them; ``ModelError`` as
-            if a container had answered with `status` and `message`.
-        times: How many calls fail so; and likewise how many streams break.
-        status: Of the container.
-        message: Of the container.
-        delay_seconds: Every call waits this long, until told otherwise.
-        new_session_id: The next opening's ``NewSessionId`` header reads so instead; empty leaves
-            the header out.
-        break_after_parts: The next streams break after so many parts, or at their end, whatever
+        error: The next calls fail with this error, without reaching an instance; ``ModelError`` as
+            if a container had responded with `status` and `message`.
+        times: Number of calls that fail, and of streams that break.
+        status: Status of the container's response.
+        message: Message of the container's response.
+        delay_seconds: Delay of every call, until changed.
+        new_session_id: Replaces the ``NewSessionId`` header of the next opening; empty omits it.
+        break_after_parts: The next streams break after this many parts, or at their end, whichever
             comes first.
-        break_mode: How: ``exception``, ModelStreamError with StreamBroken; ``time``, the same with
-            ModelInvocationTimeExceeded; ``internal``, InternalStreamFailure; ``cut``, the
-            connection is dropped in the middle of a message.
-        part_bytes: Every stream comes in parts of so many bytes, wherever that cuts lines and
-            characters, until told otherwise; 0 for parts as the container gives them.
-        part_seed: With `part_bytes`: parts are of 1 to so many bytes, at random from this seed,
-            the same in every stream.
-        delay_parts_seconds: Every part waits this long, until told otherwise.
-        delay_work_seconds: Every asynchronous call takes this much longer once an instance is free,
-            until told otherwise.
-        denies: What whoever calls may not do, as if no policy allowed it, until told otherwise.
-        lists: Whether the gateway may list the buckets of asynchronous calls; where it may not, S3
-            says that what is not there is forbidden.
+        break_mode: How they break: ``exception``, ModelStreamError with StreamBroken; ``time``, the
+            same with ModelInvocationTimeExceeded; ``internal``, InternalStreamFailure; ``cut``, the
+            connection is closed in the middle of a message.
+        part_bytes: Size of the parts of every stream, which may split lines and characters, until
+            changed; 0 for parts as the container sends them.
+        part_seed: With `part_bytes`: parts have random sizes from 1 to that, generated from this
+            seed, and the same in every stream.
+        delay_parts_seconds: Delay of every part, until changed.
+        delay_work_seconds: Additional duration of every asynchronous call on its instance, until
+            changed.
+        denies: Actions that are denied, as if no policy allowed them, until changed.
+        lists: Whether the gateway may list the buckets of asynchronous calls; if not, S3 reports
+            missing objects as forbidden.
     """
 
     error: ErrorName | None = None
@@ -75,11 +74,11 @@ class Fault(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
 
 
 class Slicer:
-    """Cuts a stream into the parts that are asked for.
+    """Splits a stream into parts of the configured sizes.
 
     Args:
         part_bytes: See `Fault`.
-        seed: Likewise.
+        seed: See `Fault`.
     """
 
     def __init__(self, part_bytes: int, seed: int | None) -> None:
@@ -89,7 +88,7 @@ class Slicer:
         self._next = self._size()
 
     def take(self, data: bytes) -> Iterator[bytes]:
-        """The parts that are complete with this."""
+        """Yield the parts that this data completes."""
         if not self._part_bytes:
             for start in range(0, len(data), MAX_PART_BYTES):
                 yield data[start : start + MAX_PART_BYTES]
@@ -102,7 +101,7 @@ class Slicer:
         self._rest = data[start:]
 
     def flush(self) -> Iterator[bytes]:
-        """What remains at the end."""
+        """Yield the rest at the end of the stream."""
         if self._rest:
             yield self._rest
 
@@ -112,7 +111,7 @@ class Slicer:
 
 
 class Faults:
-    """The faults that are in force."""
+    """The active faults of an endpoint."""
 
     def __init__(self) -> None:
         self.delay_seconds = 0.0
@@ -126,7 +125,7 @@ class Faults:
         self._new_session_ids: deque[str] = deque()
 
     def add(self, fault: Fault) -> None:
-        """Bring a fault into force."""
+        """Activate a fault."""
         if fault.delay_seconds is not None:
             self.delay_seconds = fault.delay_seconds
         if fault.delay_parts_seconds is not None:
@@ -145,7 +144,7 @@ class Faults:
             self._new_session_ids.append(fault.new_session_id)
 
     def next_error(self, endpoint: str) -> ApiError | None:
-        """What the present call is to fail with."""
+        """Return the error that the current call fails with, if any."""
         if not self._errors:
             return None
         fault = self._errors.popleft()
@@ -156,11 +155,11 @@ class Faults:
         return ApiError(fault.error, status, message)
 
     def next_new_session_id(self) -> str | None:
-        """What the present opening is to be told; None for the truth."""
+        """Return the session id to report for the current opening; None for the real one."""
         return self._new_session_ids.popleft() if self._new_session_ids else None
 
     def next_break(self) -> tuple[int, BreakMode] | None:
-        """After how many parts the present stream is to break, and how."""
+        """Return after how many parts the current stream breaks, and how; None if it does not."""
         if not self._breaks:
             return None
         fault = self._breaks.popleft()
@@ -168,5 +167,5 @@ class Faults:
         return fault.break_after_parts, fault.break_mode
 
     def slicer(self) -> Slicer:
-        """What cuts the present stream."""
+        """Create the slicer of the current stream."""
         return Slicer(self._part_bytes, self._part_seed)

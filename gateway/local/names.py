@@ -1,8 +1,8 @@
-"""Keeps web pages away from this server, whose keys everybody knows.
+"""Protects this server, whose keys are public, from web pages.
 
-A page can't be kept from sending requests to this machine: by an address of it, then its origin is
-another; or by a name of the page's own that is pointed at this machine (DNS rebinding), then the
-name is another.
+A page can send requests to this machine in two ways, both of which show: by an address of this
+machine, with a foreign origin; or by a host name of its own that resolves to this machine (DNS
+rebinding), with a foreign ``Host``.
 """
 
 from ipaddress import ip_address
@@ -14,7 +14,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 
 class OwnPagesOnly:
-    """Answers a ``Host`` that is not this machine's with 421, and another's ``Origin`` with 403."""
+    """Refuses a ``Host`` that is not this machine with 421, and a foreign ``Origin`` with 403."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app

@@ -1,4 +1,4 @@
-"""SQS on this machine, as far as asynchronous inference needs it: one queue, fed by its topics."""
+"""A subset of SQS for asynchronous inference: one queue, which is subscribed to its topics."""
 
 import asyncio
 import hashlib
@@ -17,10 +17,10 @@ from gateway.local.signing import Verifier
 from gateway.local.visits import ClientGone, unless_gone
 
 MAX_MESSAGES = 10_000
-"""How many there may be; the oldest go first."""
+"""Maximum length of the queue; the oldest messages are dropped."""
 
 VISIBILITY_SECONDS = 30.0
-"""How long a message is hidden when it has been received, unless it is told otherwise."""
+"""Default visibility timeout."""
 
 MAX_RECEIVED = 10
 MAX_WAIT_SECONDS = 20.0
@@ -31,9 +31,9 @@ class Message(Struct):
 
     Attributes:
         sent_at: When it was added, in seconds since the epoch.
-        visible_at: When it can be received, by the loop's clock.
-        received: How often it has been.
-        handle: What it is deleted by, as it was received last.
+        visible_at: When it can be received again, by the loop's clock.
+        received: How often it was received.
+        handle: Receipt handle of the last time.
     """
 
     id: str
@@ -45,7 +45,7 @@ class Message(Struct):
 
 
 class Queue:
-    """The messages."""
+    """A queue."""
 
     def __init__(self) -> None:
         self._messages: dict[str, Message] = {}
@@ -55,7 +55,7 @@ class Queue:
         return len(self._messages)
 
     async def publish(self, notice: Mapping[str, Any], _succeeded: bool) -> None:
-        """Add a message as SNS does, in its envelope: the queue has subscribed to both topics."""
+        """Add a notification in SNS's envelope; the queue is subscribed to both topics."""
         envelope = {
             "Type": "Notification",
             "MessageId": str(uuid.uuid4()),
@@ -73,12 +73,12 @@ class Queue:
         self._came.set()
 
     async def receive(self, most: int, wait: float, hidden: float) -> list[Message]:
-        """Messages that can be received, as soon as there is one.
+        """Receive messages, as soon as there is one.
 
         Args:
-            most: How many at most.
-            wait: How long to wait for one, in seconds.
-            hidden: How long nobody else receives them.
+            most: Maximum number of messages.
+            wait: Seconds to wait for one.
+            hidden: Visibility timeout in seconds.
         """
         loop = asyncio.get_running_loop()
         until = loop.time() + wait
@@ -101,11 +101,11 @@ class Queue:
         return found
 
     def delete(self, handle: str) -> None:
-        """Drop a message, if it is there."""
+        """Delete a message, if it exists."""
         self._messages.pop(handle.partition("/")[0], None)
 
     def hide(self, handle: str, seconds: float) -> None:
-        """Let a message be received again after so many seconds."""
+        """Change a message's visibility timeout."""
         message = self._messages.get(handle.partition("/")[0])
         if message is not None and message.handle == handle:
             message.visible_at = asyncio.get_running_loop().time() + seconds
@@ -116,7 +116,7 @@ class QueueApi:
     """ReceiveMessage, DeleteMessageBatch and ChangeMessageVisibilityBatch, in JSON.
 
     Args:
-        queue: The queue, whatever its address.
+        queue: The queue, which answers at any queue URL.
         verifier: Checks signatures.
     """
 
@@ -125,7 +125,7 @@ class QueueApi:
         self._verifier = verifier
 
     async def call(self, request: Request) -> Response:
-        """One of these."""
+        """Handle a call."""
         body = await request.body()
         try:
             self._verifier.check(request.method, str(request.url), request.headers, body)

@@ -1,4 +1,4 @@
-"""S3 on this machine, as far as asynchronous inference needs it: objects, to put and to get."""
+"""A subset of S3 for asynchronous inference: getting and putting objects."""
 
 import time
 import uuid
@@ -16,11 +16,11 @@ from gateway.local.api import ApiError
 from gateway.local.signing import Verifier
 
 MAX_HELD_BYTES = 268_435_456
-"""How much all objects may hold; the oldest go first."""
+"""Maximum size of all objects together; the oldest are dropped."""
 
 
 class NoSuchObject(Exception):
-    """It is not there."""
+    """The object does not exist."""
 
 
 class Stored(Struct, frozen=True):
@@ -32,13 +32,13 @@ class Stored(Struct, frozen=True):
 
 
 class Objects(Protocol):
-    """What asynchronous inference needs of S3. A location is ``s3://BUCKET/KEY``."""
+    """The operations of S3 that asynchronous inference uses. Locations are ``s3://BUCKET/KEY``."""
 
     async def get(self, location: str) -> Stored:
         """Read an object.
 
         Raises:
-            NoSuchObject: It is not there.
+            NoSuchObject: It does not exist.
         """
         ...
 
@@ -48,11 +48,10 @@ class Objects(Protocol):
 
 
 class Bucket:
-    """All buckets, in memory: each that is asked for is there.
+    """All buckets, in memory; each bucket name exists.
 
     Attributes:
-        lists: Whether callers may list a bucket: to those who may not, S3 says of an object that is
-            not there that it is forbidden.
+        lists: Whether callers may list buckets; if not, S3 reports missing objects as forbidden.
     """
 
     def __init__(self) -> None:
@@ -82,15 +81,15 @@ class Bucket:
 
     @property
     def locations(self) -> list[str]:
-        """Where there are objects, the oldest first."""
+        """Locations of all objects, oldest first."""
         return [*self._objects]
 
 
 class ObjectApi:
-    """GetObject, HeadObject and PutObject, by path.
+    """GetObject, HeadObject and PutObject, with path-style URLs.
 
     Args:
-        bucket: Where they are.
+        bucket: The objects.
         verifier: Checks signatures.
     """
 
@@ -99,7 +98,7 @@ class ObjectApi:
         self._verifier = verifier
 
     async def call(self, request: Request) -> Response:
-        """One of these."""
+        """Handle a call."""
         body = await request.body()
         path = quote(request.path_params["path"], safe="/~")
         try:
@@ -125,7 +124,7 @@ class ObjectApi:
 
 
 def _url(request: Request, path: str) -> str:
-    """The address as it was signed: S3 does not quote a path twice."""
+    """Return the URL as it was signed: S3 does not encode paths twice."""
     url = request.url
     return f"{url.scheme}://{url.netloc}{request.scope['root_path']}/_s3/{path}"
 

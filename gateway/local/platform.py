@@ -1,4 +1,4 @@
-"""An endpoint: instances behind one name, and the rules by which calls find theirs."""
+"""An endpoint: instances behind one name, and the routing of calls to them."""
 
 import asyncio
 import zlib
@@ -24,24 +24,24 @@ from gateway.local.streaming import Stream
 
 NEW_SESSION = "NEW_SESSION"
 MAX_ROUTED_SESSIONS = 100_000
-"""How many sessions an endpoint keeps the instance of; the least recently used is forgotten."""
+"""Maximum number of sessions with a known instance; the least recently used are forgotten."""
 
 
 REPLY_SECONDS = 60.0
-"""How long a container may take for a reply, or until a stream begins."""
+"""Maximum duration of a reply, or until a stream starts."""
 STREAM_SECONDS = 480.0
-"""How long a stream may go on."""
+"""Maximum duration of a stream."""
 
 
 class Answer(Struct, frozen=True):
-    """A reply in one piece; header names are in lower case."""
+    """A complete reply; header names are in lower case."""
 
     headers: Mapping[str, str]
     body: bytes
 
 
 class Instance:
-    """A container with what the platform knows of it."""
+    """A container, and the platform's state of it."""
 
     def __init__(self, name: str, container: Container) -> None:
         self.name = name
@@ -55,11 +55,11 @@ class Instance:
 
     @property
     def in_flight(self) -> int:
-        """How many calls and streams it is at work on."""
+        """Number of calls and streams in progress."""
         return len(self._limits)
 
     def lose(self) -> None:
-        """It goes away, with its sessions and with what it is at work on."""
+        """Lose the instance, with its sessions and the calls in progress."""
         self.lost = True
         self.losses += 1
         self.container.reset()
@@ -69,11 +69,11 @@ class Instance:
 
     @asynccontextmanager
     async def at_work(self, seconds: float, losses: int) -> AsyncIterator[None]:
-        """Work of the instance, which ends when it is lost.
+        """Run a call on the instance, which fails when the instance is lost.
 
         Args:
-            seconds: How long it may take.
-            losses: How often it had been lost when the call came.
+            seconds: Maximum duration.
+            losses: Value of `losses` when the call arrived.
 
         Raises:
             TimeoutError: It takes too long.
@@ -95,14 +95,14 @@ class Instance:
 
 
 class Endpoint:
-    """One endpoint.
+    """An endpoint.
 
     Args:
         name: Its name.
         containers: One for each instance.
-        reply_seconds: How long they may take for a reply, or until a stream begins.
-        stream_seconds: How long a stream may go on.
-        asynchronous: What takes its calls, where it is an asynchronous endpoint.
+        reply_seconds: Maximum duration of a reply, or until a stream starts.
+        stream_seconds: Maximum duration of a stream.
+        asynchronous: Its queue, if it is an asynchronous endpoint.
     """
 
     def __init__(
@@ -123,33 +123,33 @@ class Endpoint:
         ]
         self.faults = Faults()
         self.abandoned = 0
-        """Calls whose client went away before the answer, or before its end."""
+        """Number of calls whose client disconnected before the end of the reply."""
         self.streams = 0
-        """Calls of InvokeEndpointWithResponseStream that have reached an instance."""
+        """Number of InvokeEndpointWithResponseStream calls that have reached an instance."""
         self._routes: LRUCache[str, Instance] = LRUCache(MAX_ROUTED_SESSIONS)
         self._turn = 0
 
     @property
     def sessions(self) -> Mapping[str, int]:
-        """How many sessions are routed to each instance."""
+        """Number of sessions routed to each instance."""
         counts = dict.fromkeys((instance.name for instance in self.instances), 0)
         for instance in self._routes.values():
             counts[instance.name] += 1
         return counts
 
     def lose(self, name: str) -> None:
-        """An instance goes away, with its sessions and with what it is at work on."""
+        """Lose an instance, with its sessions and the calls in progress."""
         self._named(name).lose()
 
     def restore(self, name: str) -> None:
-        """Another instance takes its place; it knows nothing of the sessions."""
+        """Replace a lost instance with a new one, which has no sessions."""
         instance = self._named(name)
         instance.lost = False
         for session_id in [key for key, value in self._routes.items() if value is instance]:
             del self._routes[session_id]
 
     def expire(self, session_id: str | None) -> None:
-        """A session expires now; None for all of them. Its container then does what it does."""
+        """Expire a session now; None for all. Its container then behaves as after a timeout."""
         if session_id is None:
             for instance in self.instances:
                 instance.container.expire(None)
@@ -161,15 +161,15 @@ class Endpoint:
     async def invoke(
         self, parameters: Mapping[str, str], headers: Mapping[str, str], body: bytes
     ) -> Answer:
-        """InvokeEndpoint: send a call to the instance that it belongs to.
+        """InvokeEndpoint: route a call to its instance.
 
         Args:
-            parameters: By their API names.
-            headers: What the container is to get.
-            body: Likewise.
+            parameters: Parameters by their API names.
+            headers: Headers for the container.
+            body: Body for the container.
 
         Raises:
-            ApiError: As the platform answers.
+            ApiError: The platform's error.
         """
         instance = await self._instance(parameters)
         return await self._answer(instance, parameters, headers, body, self.reply_seconds)
@@ -177,15 +177,15 @@ class Endpoint:
     async def invoke_later(
         self, parameters: Mapping[str, str], headers: Mapping[str, str], body: bytes
     ) -> Accepted:
-        """InvokeEndpointAsync: put a call into the queue.
+        """InvokeEndpointAsync: add a call to the queue.
 
         Args:
-            parameters: By their API names.
-            headers: What the container is to get.
-            body: Likewise; empty where it is an object.
+            parameters: Parameters by their API names.
+            headers: Headers for the container.
+            body: Body for the container; empty if it is an object.
 
         Raises:
-            ApiError: As the platform answers.
+            ApiError: The platform's error.
         """
         if self.asynchronous is None:
             raise validation_error(f"Endpoint {self.name} takes no asynchronous calls.")
@@ -193,12 +193,12 @@ class Endpoint:
         return self.asynchronous.submit(self, parameters, headers, body)
 
     async def work(self, headers: Mapping[str, str], body: bytes, seconds: float) -> Answer:
-        """Send a call of the queue to an instance; see `invoke`.
+        """Send a queued call to an instance; see `invoke`.
 
         Args:
-            headers: What the container is to get.
-            body: Likewise.
-            seconds: How long it may take.
+            headers: Headers for the container.
+            body: Body for the container.
+            seconds: Maximum duration.
         """
         return await self._answer(self._pick(None, None), {}, headers, body, seconds)
 
@@ -224,15 +224,15 @@ class Endpoint:
     async def stream(
         self, parameters: Mapping[str, str], headers: Mapping[str, str], body: bytes
     ) -> "Stream":
-        """InvokeEndpointWithResponseStream: likewise, up to where the stream begins.
+        """InvokeEndpointWithResponseStream: route a call, and wait for the start of its stream.
 
         Args:
-            parameters: By their API names.
-            headers: What the container is to get.
-            body: Likewise.
+            parameters: Parameters by their API names.
+            headers: Headers for the container.
+            body: Body for the container.
 
         Raises:
-            ApiError: As the platform answers.
+            ApiError: The platform's error.
         """
         instance = await self._instance(parameters)
         self.streams += 1
@@ -283,7 +283,7 @@ class Endpoint:
     def _learn(
         self, instance: Instance, session_id: str | None, headers: Mapping[str, str]
     ) -> Mapping[str, str]:
-        """Take in what a reply says of sessions; returns the headers that the client is told."""
+        """Update the routing from a reply's session headers; returns the headers for the client."""
         new = headers.get(NEW_SESSION_ID)
         if new is not None:
             instance.opened += 1
@@ -321,8 +321,8 @@ def _id_of(header: str) -> str:
 
 
 def unknown_session(session_id: str) -> ApiError:
-    """What the router says for a session that it does not know, or whose instance is gone.
+    """Create the error for a session that is unknown, or whose instance is gone.
 
-    No document of AWS's settles either case; this is the one place that decides it here.
+    AWS documents neither case; this is the only place that decides it here.
     """
     return validation_error(f"Session {session_id} not found or expired.")

@@ -1,4 +1,4 @@
-"""The HTTP server: the API's calls for clients, and admin calls under ``/_local``."""
+"""The HTTP server: API calls, and admin calls under ``/_local``."""
 
 import asyncio
 import contextlib
@@ -35,12 +35,12 @@ from gateway.local.streaming import Stream, StreamFailure
 from gateway.local.visits import ClientGone, unless_gone
 
 ACCESS_KEY = "local"
-SECRET_KEY = "local-secret"  # noqa: S105 - opens nothing but this server, and is no secret
+SECRET_KEY = "local-secret"  # noqa: S105 - public, and valid for this server only
 REGION = "us-east-1"
-"""What a client signs with, unless told otherwise."""
+"""Defaults of what clients sign with."""
 
 CUT_SECONDS = 0.05
-"""How long what comes before a cut has to arrive."""
+"""Time for the data before a cut to arrive."""
 
 _PASSED_ON = ("content-type", "accept", CUSTOM_ATTRIBUTES, INFERENCE_ID)
 _PASSED_BACK = ("content-type", CUSTOM_ATTRIBUTES, NEW_SESSION_ID, CLOSED_SESSION_ID)
@@ -50,23 +50,23 @@ T = TypeVar("T")
 
 
 class Expiry(Struct, frozen=True, forbid_unknown_fields=True):
-    """One admin call to ``/_local/{endpoint}/expire``.
+    """The body of an admin call to ``/_local/{endpoint}/expire``.
 
     Attributes:
-        session: Which session expires; None for all of them.
+        session: The session to expire; None for all of them.
     """
 
     session: str | None = None
 
 
 class RuntimeApi:
-    """The calls of the API and the admin calls.
+    """The API calls and the admin calls.
 
     Args:
-        endpoints: All there are.
+        endpoints: All endpoints.
         verifier: Checks signatures.
-        body_bytes: The largest body; None for the API model's limit.
-        bucket: Of asynchronous calls.
+        body_bytes: Maximum size of a body; None for the API model's.
+        bucket: Objects of asynchronous calls.
     """
 
     def __init__(
@@ -127,10 +127,10 @@ class RuntimeApi:
     async def _read(
         self, request: Request, model: InputModel
     ) -> tuple[Endpoint, Mapping[str, str], Mapping[str, str], bytes]:
-        """What a call asks for: its endpoint, parameters, headers for the container, and body.
+        """Read a call: its endpoint, parameters, headers for the container, and body.
 
         Raises:
-            ApiError: It is not as it must be.
+            ApiError: It is not valid.
         """
         body = await request.body()
         self._verifier.check(request.method, str(request.url), request.headers, body)
@@ -144,7 +144,7 @@ class RuntimeApi:
         return endpoint, parameters, model.passed(parameters), body
 
     async def state(self, request: Request) -> Response:
-        """``GET /_local/{endpoint}``: its instances and what has reached them."""
+        """``GET /_local/{endpoint}``: show its instances and their counts."""
         endpoint = self._endpoint(request)
         return JSONResponse(
             {
@@ -168,7 +168,7 @@ class RuntimeApi:
         )
 
     async def fault(self, request: Request) -> Response:
-        """``POST /_local/{endpoint}/faults``: let something go wrong; see `Fault`."""
+        """``POST /_local/{endpoint}/faults``: inject a fault; see `Fault`."""
         endpoint = self._endpoint(request)
         fault = msgspec.json.decode(await request.body(), type=Fault)
         endpoint.faults.add(fault)
@@ -177,7 +177,7 @@ class RuntimeApi:
         return Response(status_code=204)
 
     async def expire(self, request: Request) -> Response:
-        """``POST /_local/{endpoint}/expire``: let sessions expire; see `Expiry`."""
+        """``POST /_local/{endpoint}/expire``: expire sessions; see `Expiry`."""
         endpoint = self._endpoint(request)
         asked = msgspec.json.decode(await request.body() or b"{}", type=Expiry)
         endpoint.expire(asked.session)
@@ -201,11 +201,11 @@ class RuntimeApi:
 
 
 class EventStreamResponse(Response):
-    """A stream as messages of the event stream encoding.
+    """A streamed reply in the event stream encoding.
 
     Args:
-        endpoint: Which counts it where the client goes away.
-        stream: Where the parts come from.
+        endpoint: Counts the call if its client disconnects.
+        stream: Yields the parts.
     """
 
     def __init__(self, endpoint: Endpoint, stream: Stream) -> None:
@@ -220,7 +220,7 @@ class EventStreamResponse(Response):
         self._stream = stream
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send it, and end as it ends."""
+        """Send the stream, and end the response as the stream ends."""
         del scope
 
         async def body(data: bytes, *, more: bool = True) -> None:
@@ -243,11 +243,11 @@ class EventStreamResponse(Response):
                 return
             except StreamFailure as failure:
                 if not failure.kind:
-                    # A client that sees the end of the connection may drop what it has not read.
+                    # A client may drop data that it has not read when it sees the connection close.
                     await asyncio.sleep(CUT_SECONDS)
                     await body(eventstream.payload_part(b"lost")[:50])
                     await asyncio.sleep(CUT_SECONDS)
-                    return  # the server drops the connection of a response that has not ended
+                    return  # the server closes the connection of an incomplete response
                 await body(eventstream.exception(failure.kind, failure.body))
             await body(b"", more=False)
 
@@ -255,7 +255,7 @@ class EventStreamResponse(Response):
 async def _unless_abandoned(
     receive: Receive, endpoint: Endpoint, work: Coroutine[Any, Any, T]
 ) -> T:
-    """The result of this work; a client that goes away first is counted. See `unless_gone`."""
+    """Return the result of this work; count a client that disconnects first. See `unless_gone`."""
     try:
         return await unless_gone(receive, work)
     except ClientGone:
@@ -264,7 +264,7 @@ async def _unless_abandoned(
 
 
 def _counts(endpoint: Endpoint) -> dict[str, int]:
-    """Of an asynchronous endpoint's calls."""
+    """Return the counts of an asynchronous endpoint."""
     queue = endpoint.asynchronous
     return {} if queue is None else {"submitted": queue.submitted, "ended": queue.ended}
 
@@ -295,17 +295,17 @@ def create_app(
     bucket: Bucket | None = None,
     queue: Queue | None = None,
 ) -> Starlette:
-    """The ASGI application.
+    """Create the ASGI application.
 
     Args:
-        endpoints: What it serves.
-        access_key: Whose signatures it takes.
-        secret_key: Likewise.
-        region: Where they must be made for.
+        endpoints: The endpoints to serve.
+        access_key: id of the access key that requests must be signed with.
+        secret_key: Its secret.
+        region: Region that requests must be signed for.
         clock_seconds: How far this server's clock is ahead of the machine's.
-        body_bytes: The largest body; None for the API model's limit.
-        bucket: Of asynchronous calls; it is S3 under ``/_s3``.
-        queue: Of their notices; it is SQS at ``/_sqs``.
+        body_bytes: Maximum size of a body; None for the API model's.
+        bucket: Objects of asynchronous calls, served as S3 under ``/_s3``.
+        queue: Their notifications, served as SQS at ``/_sqs``.
     """
 
     def verifier(service: str) -> Verifier:
@@ -346,11 +346,11 @@ def create_app(
 
 
 class _Server(uvicorn.Server):
-    """A server whose signals are somebody else's business."""
+    """A server that leaves signals to its caller."""
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Leave them alone."""
+        """Do nothing."""
         yield
 
 
@@ -358,19 +358,19 @@ class _Server(uvicorn.Server):
 async def running(
     endpoints: Sequence[Endpoint], *, host: str = "127.0.0.1", port: int = 0, **options: Any
 ) -> AsyncIterator[str]:
-    """Serve within this context; gives the address.
+    """Serve within this context; yields the URL.
 
     Args:
-        endpoints: What to serve.
+        endpoints: The endpoints to serve.
         host: A loopback address.
-        port: 0 for any that is free.
+        port: The port; 0 for any free one.
         options: As for `create_app`.
 
     Raises:
         OSError: The address can't be listened on.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    # The protocol is named because asyncio turns Nagle's algorithm off only where it is.
+    # Named because asyncio disables Nagle's algorithm only for sockets with this protocol.
     with socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP) as listener:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind((host, port))
@@ -382,7 +382,7 @@ async def running(
             lifespan="off",
             log_config=None,
             access_log=False,
-            timeout_keep_alive=20,  # as AWS does
+            timeout_keep_alive=20,  # as AWS
             timeout_graceful_shutdown=1,
         )
         server = _Server(config)

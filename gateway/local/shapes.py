@@ -1,19 +1,20 @@
-"""The shapes of replies: which one a request asks for, and how it reads in parts and in one piece.
+"""Formats of replies: which one a request selects, and how it is written, streamed or complete.
 
-- text of any kind: the text as it comes, always in parts, whether they are collected or not;
-- JSON with ``messages``: OpenAI's ``choices[0].message.content``; in parts ``data: {…}`` of its
-  chunks and ``data: [DONE]``, as vLLM, or where ``Accept`` is ``application/jsonlines`` the chunks
-  in lines, as LMI;
-- JSON with ``inputs``: ``{"generated_text":…}``; in parts lines of ``{"token":{"text":…}}``, the
-  last with ``generated_text``, as LMI;
-- the same with ``parameters.details``: ``[{"generated_text":…}]``; in parts
-  ``data:{"token":{"text":…},…}``, as TGI;
-- any other JSON: ``{"text":…}`` with what the model adds; in parts lines of ``{"text":…}``.
+- Text of any kind: the text itself, always in parts, whether these are collected or not.
+- JSON with ``messages``: OpenAI's ``choices[0].message.content``; streamed, its chunks as
+  ``data: {…}`` and ``data: [DONE]``, as vLLM, or with ``Accept: application/jsonlines`` the chunks
+  in lines, as LMI.
+- JSON with ``inputs``: ``{"generated_text":…}``; streamed, lines of ``{"token":{"text":…}}``, the
+  last one with ``generated_text``, as LMI.
+- The same with ``parameters.details``: ``[{"generated_text":…}]``; streamed,
+  ``data:{"token":{"text":…},…}``, as TGI.
+- Any other JSON: ``{"text":…}`` with the model's details; streamed, lines of ``{"text":…}``.
 
-JSON comes in parts where the request says ``"stream": true``, whichever call it came with, since
-a container does not see which that is.
+JSON is streamed if the request has ``"stream": true``, whichever API call it came with, since a
+container can't see that.
 
-A model that fails in mid-stream says so in the shape's own way, after a 200; text has none.
+If the model fails in mid-stream, after a status of 200, the failure is reported as that server
+would; text has no way to.
 """
 
 from collections.abc import AsyncGenerator, Mapping
@@ -28,14 +29,14 @@ Pieces = AsyncGenerator[str, None]
 
 
 class Stumbled(Exception):
-    """The model fails when it has begun to answer."""
+    """The model has failed after it started to reply."""
 
 
 class Lines:
-    """Lines of ``{"text":…}``; what the other shapes differ from.
+    """Lines of ``{"text":…}``, and the base of the other formats.
 
     Args:
-        streamed: Whether the request asks for parts.
+        streamed: Whether the request asks for a stream.
     """
 
     stream_type = "application/jsonlines"
@@ -45,28 +46,28 @@ class Lines:
         self.streamed = streamed
 
     def piece(self, text: str) -> bytes:
-        """A part."""
+        """Encode a part."""
         return _line({"text": text})
 
     def last(self, text: str) -> bytes:
-        """What comes after the parts, which have said `text`."""
+        """Encode the end of a stream whose parts make up `text`."""
         del text
         return b""
 
     def failure(self, message: str) -> bytes:
-        """What comes after the parts where the model fails.
+        """Encode the end of a stream that has failed.
 
         Raises:
-            ContainerUnreachable: The connection breaks, for want of another way.
+            ContainerUnreachable: The format can't report a failure, so the connection breaks.
         """
         return _line({"code": 500, "error": message})
 
     def one(self, text: str, details: Mapping[str, Any]) -> bytes:
-        """A reply in one piece."""
+        """Encode a complete reply."""
         return msgspec.json.encode({"text": text, **details})
 
     async def parts(self, pieces: Pieces) -> AsyncGenerator[bytes, None]:
-        """A reply in parts: one of each piece."""
+        """Encode a stream, with one part for each piece."""
         said = []
         async with aclosing(pieces):
             try:
@@ -100,7 +101,7 @@ class PlainText(Lines):
 
 
 class Lmi(Lines):
-    """``inputs``, as DJL Serving's LMI answers them."""
+    """Replies to ``inputs``, as of DJL Serving's LMI."""
 
     def piece(self, text: str) -> bytes:
         """See `Lines.piece`."""
@@ -117,7 +118,7 @@ class Lmi(Lines):
 
 
 class Tgi(Lmi):
-    """``inputs`` with ``parameters.details``, as TGI answers them."""
+    """Replies to ``inputs`` with ``parameters.details``, as of TGI."""
 
     stream_type = "text/event-stream"
 
@@ -140,7 +141,7 @@ class Tgi(Lmi):
 
 
 class OpenAiLines(Lines):
-    """``messages``, as LMI answers them."""
+    """Replies to ``messages``, as of LMI."""
 
     def piece(self, text: str) -> bytes:
         """See `Lines.piece`."""
@@ -152,12 +153,12 @@ class OpenAiLines(Lines):
         return self.chunk({}, "stop")
 
     def chunk(self, delta: Mapping[str, str], reason: str | None) -> bytes:
-        """One of OpenAI's chunks."""
+        """Encode one of OpenAI's chunks."""
         choice = {"index": 0, "delta": delta, "finish_reason": reason}
         return self.framed({"object": "chat.completion.chunk", "choices": [choice]})
 
     def framed(self, value: object) -> bytes:
-        """A value as it is sent."""
+        """Frame a JSON value."""
         return _line(value)
 
     def one(self, text: str, details: Mapping[str, Any]) -> bytes:
@@ -169,7 +170,7 @@ class OpenAiLines(Lines):
 
 
 class OpenAi(OpenAiLines):
-    """``messages``, as vLLM answers them."""
+    """Replies to ``messages``, as of vLLM."""
 
     stream_type = "text/event-stream"
     DONE = b"data: [DONE]\n\n"
@@ -188,11 +189,11 @@ class OpenAi(OpenAiLines):
 
 
 def shape_of(headers: Mapping[str, str], request: object) -> Lines:
-    """The shape that a request asks for.
+    """Select the format of a reply.
 
     Args:
-        headers: By name in lower case.
-        request: The body's JSON value; None where it is text.
+        headers: The request's headers by name in lower case.
+        request: The body's JSON value; None if it is text.
     """
     if "json" not in headers.get("content-type", ""):
         return PlainText(streamed=True)

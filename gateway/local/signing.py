@@ -1,4 +1,4 @@
-"""Checks a request's signature for real: recomputed with botocore's own signer."""
+"""Verifies signatures by recomputing them with botocore's own signer."""
 
 import hashlib
 import hmac
@@ -14,7 +14,7 @@ from gateway.local.api import ApiError
 
 SERVICE = "sagemaker"
 SKEW = timedelta(minutes=5)
-"""How far a request's time may be off, as on AWS."""
+"""Maximum clock skew of a request, as on AWS."""
 
 _AUTHORIZATION = re.compile(
     r"AWS4-HMAC-SHA256 Credential=(?P<key>[^/,]+)/(?P<scope>[^,]+),\s*"
@@ -31,13 +31,13 @@ def _stamp(moment: datetime) -> str:
 
 
 class Verifier:
-    """Knows one pair of keys in one region.
+    """Verifies requests that are signed with one access key, for one region and service.
 
     Args:
-        access_key: The id.
-        secret_key: The secret.
-        region: Where signatures must be made for.
-        service: And of which service.
+        access_key: id of the key.
+        secret_key: Secret of the key.
+        region: Region that requests must be signed for.
+        service: Service that requests must be signed for.
         clock_seconds: How far its clock is ahead of this machine's.
     """
 
@@ -58,16 +58,16 @@ class Verifier:
         self._signer = kind(Credentials(access_key, secret_key), service, region)
 
     def check(self, method: str, url: str, headers: Mapping[str, str], body: bytes) -> None:
-        """Pass a request that is signed as it must be.
+        """Verify a request.
 
         Args:
-            method: HTTP's.
-            url: As the client asked for it.
-            headers: By name in lower case.
-            body: The whole of it.
+            method: HTTP method.
+            url: URL as the client requested it.
+            headers: Headers by name in lower case.
+            body: The complete body.
 
         Raises:
-            ApiError: It is not.
+            ApiError: Its signature is missing or not valid.
         """
         authorization = headers.get("authorization")
         if authorization is None:

@@ -1,8 +1,8 @@
-"""Containers that keep sessions, in the dialects of real ones, their traps included.
+"""Containers with sessions, in the dialects of real ones, including their pitfalls.
 
-The dialects are those of ``model-hosting-container-standards`` (vLLM, and much the same in LMI), of
-AWS's stateful sample for TorchServe, and of containers whose first message opens the session. One
-that is stateless takes a request to open a session for any other, and answers it.
+The dialects are those of ``model-hosting-container-standards`` (vLLM, and almost the same in LMI),
+of AWS's stateful sample for TorchServe, and of containers whose first message opens the session. A
+stateless container treats a request to open a session as any other, and answers it.
 """
 
 import time
@@ -27,11 +27,11 @@ Expires = Literal["standard", "absent", "naive"]
 
 NEW_SESSION = "NEW_SESSION"
 COUNTED_SESSIONS = 100_000
-"""How many sessions' turns are counted; the least recently used is forgotten."""
+"""Number of sessions whose turns are counted; the least recently used are forgotten."""
 
 
 class Refused(Exception):
-    """An error of the container."""
+    """The container responds with an error."""
 
     def __init__(self, status: int, text: str) -> None:
         super().__init__(status, text)
@@ -40,7 +40,7 @@ class Refused(Exception):
 
 
 class Conversation:
-    """What a container keeps of one session."""
+    """A container's state of one session."""
 
     def __init__(self, session_id: str, expires_at: float) -> None:
         self.session_id = session_id
@@ -51,17 +51,18 @@ C = TypeVar("C", bound=Conversation)
 
 
 class StatefulContainer(ABC, Generic[C]):
-    """One instance that keeps sessions.
+    """An instance of a container with sessions.
 
     Args:
         name: Shown in replies.
         dialect: How sessions are opened, carried and closed.
-        session_seconds: How long they last; 1200 as the containers' default.
-        max_sessions: How many it holds.
-        expires: How the expiry is written, for clients that must read all of these.
-        forgets: Whether it keeps sessions without what was said in them, as most language models'
-            containers do: each request brings the conversation, in OpenAI's ``messages``.
-        clock: Seconds since the epoch.
+        session_seconds: Lifetime of a session; the containers' default is 1200.
+        max_sessions: Maximum number of sessions.
+        expires: Format of the expiry; clients must support all of these.
+        forgets: Whether sessions exist without their conversation, as in most containers of
+            language
+            models: each request has the conversation in OpenAI's ``messages``.
+        clock: Returns seconds since the epoch.
     """
 
     def __init__(
@@ -87,12 +88,12 @@ class StatefulContainer(ABC, Generic[C]):
 
     @property
     def turns(self) -> Mapping[str, int]:
-        """See `Container.turns`; an instance that is lost does not take its counts along."""
+        """See `Container.turns`; the counts outlast the loss of the instance."""
         return dict(self._turns)
 
     @abstractmethod
     def new_conversation(self, session_id: str, expires_at: float) -> C:
-        """What a new session begins with."""
+        """Create the state of a new session."""
 
     @abstractmethod
     async def turn(
@@ -102,16 +103,16 @@ class StatefulContainer(ABC, Generic[C]):
         conversation: C | None,
         opened: Mapping[str, str],
     ) -> ContainerReply:
-        """Answer one turn.
+        """Handle one turn.
 
         Args:
-            headers: By name in lower case.
-            body: As the client sent it.
-            conversation: Its session's; None where the turn has none.
-            opened: Headers to send back, where this turn has opened the session.
+            headers: Headers by name in lower case.
+            body: The body, as the client sent it.
+            conversation: State of its session; None for a turn without one.
+            opened: Headers of the reply, if this turn has opened the session.
 
         Raises:
-            Refused: With an error.
+            Refused: The response is an error.
         """
 
     async def invoke(self, headers: Mapping[str, str], body: bytes) -> ContainerReply:
@@ -160,7 +161,7 @@ class StatefulContainer(ABC, Generic[C]):
         self.reset()
 
     def _control(self, request: dict[str, Any]) -> str | None:
-        """Which session request this is: ``open`` or ``close``; None where it is a turn."""
+        """Recognise a session request: ``open`` or ``close``; None for a turn."""
         if self._dialect == "stateless":
             return None
         if self._dialect == "torchserve":
@@ -195,14 +196,14 @@ class StatefulContainer(ABC, Generic[C]):
         return text_reply(text, {CLOSED_SESSION_ID: conversation.session_id})
 
     def _find(self, session_id: str | None, request: object) -> C | None:
-        """The conversation of a turn; None where it has none."""
-        # NEW_SESSION with an ordinary body opens nothing, and is answered without a session.
+        """Return the state of a turn's session; None for a turn without one."""
+        # NEW_SESSION with an ordinary body opens nothing: it is a turn without a session.
         if session_id is None or session_id == NEW_SESSION or self._dialect == "stateless":
             return None
         conversation = self._conversations.get(session_id)
         if conversation is not None and self._clock() >= conversation.expires_at:
-            # As the real containers: the first call after the expiry is answered, silently
-            # without the session, and only the next one finds that there is none.
+            # As in the real containers, the first call after the expiry is silently answered
+            # without the session, and only the next one fails.
             del self._conversations[session_id]
             if self._dialect != "torchserve":
                 return None
@@ -223,7 +224,7 @@ class StatefulContainer(ABC, Generic[C]):
         return f"{conversation.session_id}; Expires={text}"
 
     def _renew(self, conversation: C) -> Mapping[str, str]:
-        """Give a session a new id and expiry; returns the header that says so."""
+        """Give a session a new id and expiry; returns the header that announces them."""
         del self._conversations[conversation.session_id]
         conversation.session_id = str(uuid.uuid4())
         conversation.expires_at = self._clock() + self._session_seconds
@@ -232,7 +233,7 @@ class StatefulContainer(ABC, Generic[C]):
 
 
 def json_of(body: bytes) -> object:
-    """A body's JSON value; None where it has none."""
+    """Decode a body's JSON; None if it is not JSON."""
     try:
         return msgspec.json.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
@@ -240,7 +241,7 @@ def json_of(body: bytes) -> object:
 
 
 def utterance(body: bytes) -> str:
-    """What the user says, in any of the shapes that models are sent."""
+    """Find the user's text in any of the usual request formats."""
     match json_of(body):
         case str(text):
             return text
@@ -253,7 +254,7 @@ def utterance(body: bytes) -> str:
 
 
 class Message(msgspec.Struct, frozen=True):
-    """One message of a conversation."""
+    """A message of a conversation."""
 
     role: Literal["system", "user", "assistant"]
     content: str
@@ -264,10 +265,10 @@ class _Chat(msgspec.Struct, frozen=True):
 
 
 def chat_of(headers: Mapping[str, str], body: bytes) -> list[Message]:
-    """The conversation that a request in OpenAI's chat schema brings; the last message is a user's.
+    """Parse the conversation of a request in OpenAI's chat schema; the last message is a user's.
 
     Raises:
-        Refused: It is no such request.
+        Refused: It is not such a request.
     """
     if "json" not in headers.get("content-type", ""):
         raise Refused(400, "a chat request is JSON")
@@ -281,7 +282,7 @@ def chat_of(headers: Mapping[str, str], body: bytes) -> list[Message]:
 
 
 def text_reply(text: str, headers: Mapping[str, str]) -> ContainerReply:
-    """A reply of plain text."""
+    """Create a plain text reply."""
     return ContainerReply(
         200, {**headers, "content-type": "text/plain; charset=utf-8"}, text.encode()
     )

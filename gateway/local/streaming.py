@@ -1,4 +1,4 @@
-"""Streams that have begun: their parts, as the platform passes them on, and how they break."""
+"""Streamed replies: their parts, as the platform forwards them, and how they fail."""
 
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable
@@ -15,10 +15,10 @@ if TYPE_CHECKING:
 
 
 class StreamFailure(Exception):
-    """A stream fails when it has begun.
+    """A stream fails after it has started.
 
     Args:
-        kind: The exception's name in the API model; empty where the connection breaks instead.
+        kind: The exception's name in the API model; empty if the connection is closed instead.
         body: Its members, in JSON.
     """
 
@@ -29,13 +29,13 @@ class StreamFailure(Exception):
 
 
 class Stream:
-    """A stream that has begun.
+    """A stream that has started.
 
     Args:
-        endpoint: Whose rules and faults it is under.
-        instance: Whose work it is.
-        losses: How often that had been lost when the call came.
-        reply: The container's.
+        endpoint: Its endpoint, with limits and faults.
+        instance: Its instance.
+        losses: Value of the instance's `losses` when the call arrived.
+        reply: The container's response.
     """
 
     def __init__(
@@ -48,15 +48,13 @@ class Stream:
         self._body = _single(reply.body) if isinstance(reply.body, bytes) else reply.body
 
     async def run(self, deliver: Callable[[bytes], Awaitable[None]]) -> None:
-        """Deliver the parts as they come.
-
-        The container's work stops with this, however it ends.
+        """Deliver the parts as they arrive. The container's work is stopped when this ends.
 
         Args:
-            deliver: Sends a part on.
+            deliver: Sends a part.
 
         Raises:
-            StreamFailure: The stream breaks.
+            StreamFailure: The stream fails.
         """
         broken = self._endpoint.faults.next_break()
         try:
@@ -98,7 +96,7 @@ async def _single(body: bytes) -> AsyncGenerator[bytes, None]:
 
 
 def stream_failure(mode: BreakMode) -> StreamFailure:
-    """What a client is told of a stream that breaks."""
+    """Create the failure that a client gets."""
     match mode:
         case "exception":
             return StreamFailure(

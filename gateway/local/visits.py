@@ -1,4 +1,4 @@
-"""Clients that go away before they are answered."""
+"""Detects clients that disconnect before they get a response."""
 
 import asyncio
 from collections.abc import Coroutine
@@ -10,16 +10,16 @@ T = TypeVar("T")
 
 
 class ClientGone(Exception):
-    """The client has closed its connection."""
+    """The client has disconnected."""
 
 
 async def unless_gone(receive: Receive, work: Coroutine[Any, Any, T]) -> T:
-    """The result of this work, which stops if the client goes away first.
+    """Return the result of this work, which is cancelled if the client disconnects first.
 
-    The body has been read, so that all that can still be received is the disconnect.
+    The request's body must have been read, so that only a disconnect can still be received.
 
     Raises:
-        ClientGone: It has.
+        ClientGone: The client has disconnected.
     """
     working = asyncio.ensure_future(work)
     leaving = asyncio.ensure_future(receive())

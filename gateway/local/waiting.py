@@ -1,4 +1,4 @@
-"""Shows what is waited for: a bar and the time on a terminal, two plain lines anywhere else."""
+"""Progress display: a bar and the elapsed time on a terminal, two plain lines elsewhere."""
 
 import contextlib
 import time
@@ -13,13 +13,13 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 def waiting(
     what: str, steps: int, done: str, console: Console | None = None
 ) -> Iterator[Callable[[], None]]:
-    """Show it while this context lasts; gives what is called after each step.
+    """Show progress for as long as the context lasts; yields a function to call after each step.
 
     Args:
-        what: Is waited for.
-        steps: In how many.
-        done: What is said at the end, with the time that it took.
-        console: Where; the standard output unless given.
+        what: Text shown while waiting.
+        steps: Number of steps.
+        done: Text shown at the end, with the time taken.
+        console: Where to print; standard output by default.
     """
     console = console or Console()
     began = time.monotonic()
