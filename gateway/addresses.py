@@ -1,4 +1,4 @@
-"""Addresses: which are this machine's own, and where a gateway's WebSocket is."""
+"""Network addresses: which ones are loopback, and the URL of a gateway's WebSocket."""
 
 import re
 from collections.abc import Mapping
@@ -14,7 +14,7 @@ SCHEMES: Mapping[str, str] = MappingProxyType(
 
 @lru_cache(maxsize=1_000)
 def is_loopback(host: str) -> bool:
-    """Whether a host name or address is this machine's own and no other's."""
+    """Whether a host name or address always refers to this machine."""
     if host == "localhost":
         return True
     try:
@@ -25,11 +25,11 @@ def is_loopback(host: str) -> bool:
 
 @lru_cache(maxsize=10_000)
 def network_of(host: str, bits: int = 64) -> str:
-    """What one customer of a network has: an IPv4 address, or the first bits of an IPv6 one.
+    """Return the network of one customer: an IPv4 address, or an IPv6 prefix.
 
     Args:
-        host: The address; what is none is its own network.
-        bits: 64, which are had by the least of customers; an organisation has the first 48.
+        host: The address; anything else is its own network.
+        bits: Prefix length: even the smallest customers have a /64; organisations have a /48.
     """
     try:
         address = ip_address(host)
@@ -41,7 +41,7 @@ def network_of(host: str, bits: int = 64) -> str:
 
 
 def origin_of(url: str) -> str:
-    """The origin of the pages at an address of ``http`` or ``https``, as browsers write it."""
+    """Return the origin of an ``http`` or ``https`` URL, as browsers serialise it."""
     parts = urlsplit(url)
     host, default = parts.hostname or "", {"http": 80, "https": 443}[parts.scheme]
     if ":" in host:
@@ -51,31 +51,32 @@ def origin_of(url: str) -> str:
 
 
 def without_password(address: str) -> str:
-    """The address as an error may repeat it, whether or not it is one.
+    """Remove a password from an address, which need not be valid, for an error message.
 
-    A password is taken to end at the last ``@``: who forgets to percent-encode it has others in it.
+    A password is assumed to end at the last ``@``, since one that was not percent-encoded may have
+    others in it.
     """
     return re.sub(r"(?is)\A([a-z][a-z0-9+.-]*://)?.*@", r"\1***@", address)
 
 
 def websocket_url(address: str, route: str | None = None) -> str:
-    """The WebSocket of a gateway's route, from what people know: where its page is, say.
+    """Return the WebSocket URL of a gateway's route, given for example the URL of its page.
 
-    ``/ws`` is added to an address that has no path, and to one of ``http`` or ``https`` whose path
-    does not end in ``/ws`` or ``/ws/ROUTE``: that is a prefix which a proxy puts before all paths.
+    ``/ws`` is appended to an address without a path, and to one of ``http`` or ``https`` whose path
+    does not end in ``/ws`` or ``/ws/ROUTE``: that path is the prefix of a proxy.
 
     Args:
-        address: Of the gateway, or of one of its WebSockets.
-        route: Its name; the default one, or the address's own, unless given.
+        address: Address of the gateway, or of one of its WebSockets.
+        route: Name of the route; by default that of the address, or the gateway's default one.
 
     Raises:
-        ValueError: The address is none of a gateway, or names another route.
+        ValueError: The address is not a gateway's, or names another route.
     """
     shown = without_password(address)
     try:
         parts = urlsplit(address)
         _ = parts.port
-    except ValueError:  # its text may have parts of the password
+    except ValueError:  # its message may contain parts of the password
         raise ValueError(f"{shown}: the host or the port is not valid") from None
     if parts.scheme not in SCHEMES or not parts.hostname:
         guess = "" if "://" in address else f", such as http://{shown}"

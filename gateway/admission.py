@@ -1,7 +1,6 @@
-"""The port in front of every way in: who is asking, what may they use, and when do they have to go.
+"""The port for authentication and limits: who a client is, what it may use, and for how long.
 
-Transports know this and nothing else of authentication and limits: a visitor arrives, says who it
-is, and leaves.
+It is all that transports know of them: a visitor arrives, identifies itself, and leaves.
 """
 
 from collections.abc import Callable
@@ -10,15 +9,15 @@ from typing import NamedTuple, Protocol
 from gateway.errors import ErrorCode
 
 ANONYMOUS = "anonymous"
-"""Whose every session is where nobody has to say who they are."""
+"""The principal of all sessions if no credentials are required."""
 
 
 class Credentials(NamedTuple):
-    """What a visitor shows: one of the two, or nothing yet.
+    """The credentials of a visitor: one of the two, or none yet.
 
     Attributes:
         token: An API key or a JSON Web Token.
-        ticket: Of `Admission.ticket`; it can be used once.
+        ticket: A single-use ticket, see `Visitor.ticket`.
     """
 
     token: str | None = None
@@ -33,12 +32,12 @@ class Credentials(NamedTuple):
 
 
 class Refused(Exception):
-    """A visitor may not come in, or may not go on.
+    """A visitor is refused, or disconnected.
 
     Attributes:
-        code: What a client is told.
-        text: The same for people. It repeats nothing that was shown.
-        retry_after: Seconds to wait before it may be tried again, where that can help.
+        code: Error code for the client.
+        text: Message for people. It repeats nothing of the credentials.
+        retry_after: Seconds to wait before a retry, if that can help.
     """
 
     def __init__(self, code: ErrorCode, text: str, retry_after: float | None = None) -> None:
@@ -49,11 +48,11 @@ class Refused(Exception):
 
 
 class Ticket(NamedTuple):
-    """What lets its holder in once, as whoever has asked for it.
+    """A single-use credential for the principal that has requested it.
 
     Attributes:
-        value: To be kept secret.
-        expires_at: Seconds since the epoch.
+        value: The secret.
+        expires_at: When it expires, in seconds since the epoch.
     """
 
     value: str
@@ -64,12 +63,12 @@ class Ticket(NamedTuple):
 
 
 class Allowance(NamedTuple):
-    """What somebody may still send.
+    """A principal's rate limit of messages.
 
     Attributes:
-        messages: How many messages may come at once where none came before.
-        left: How many may come now.
-        seconds: After how long without any it is all of them.
+        messages: Maximum burst.
+        left: How many are allowed now.
+        seconds: Seconds until the maximum burst is available again.
     """
 
     messages: int
@@ -78,14 +77,14 @@ class Allowance(NamedTuple):
 
 
 class Visitor(Protocol):
-    """Somebody who is there: a connection, or a request for as long as it takes.
+    """A client: a connection, or a request while it is handled.
 
     Attributes:
-        principal: Who it is; None where it has not said.
-        is_operator: Whether it may see everybody's sessions, and end them.
-        expires_at: When it has to show another token, in seconds since the epoch; None where what
-            it has shown does not expire.
-        on_withdrawn: Called when what it has shown is not good any more, before it expires.
+        principal: Name of its principal; None before it is identified.
+        is_operator: Whether it may see and end everybody's sessions.
+        expires_at: When it must present a new token, in seconds since the epoch; None if its
+            credentials do not expire.
+        on_withdrawn: Called when its credentials are revoked before they expire.
     """
 
     on_withdrawn: Callable[[], None] | None
@@ -98,20 +97,20 @@ class Visitor(Protocol):
     def expires_at(self) -> float | None: ...
 
     async def identify(self, credentials: Credentials, *, route: str | None) -> None:
-        """Find out who it is; it then counts among that principal's.
+        """Authenticate it, and count it towards its principal's limits.
 
         Args:
-            credentials: What it shows. Where that is nothing, it is nobody as before.
-            route: The name of the route that it wants to use; None for none in particular.
+            credentials: Its credentials; if they are empty, it stays unidentified.
+            route: Name of the route that it wants to use; None for none in particular.
 
         Raises:
-            Refused: It is one too many, or comes too soon (`RATE_LIMITED`); what it shows is
-                nobody's (`UNAUTHENTICATED`); it may not use that route (`FORBIDDEN`).
+            Refused: A limit is exceeded (`RATE_LIMITED`), the credentials are not valid
+                (`UNAUTHENTICATED`), or the route is not allowed (`FORBIDDEN`).
         """
         ...
 
     def check_route(self, route: str) -> None:
-        """See whether it may use a route that it was not identified for.
+        """Check that it may use a route that it was not identified for.
 
         Raises:
             Refused: It may not (`FORBIDDEN`).
@@ -119,65 +118,66 @@ class Visitor(Protocol):
         ...
 
     async def refresh(self, token: str) -> None:
-        """Show another token, of the same principal.
+        """Replace its token by another one of the same principal.
 
         Raises:
-            Refused: It is nobody's (`UNAUTHENTICATED`), or another's (`FORBIDDEN`).
+            Refused: The token is not valid (`UNAUTHENTICATED`), or of another principal
+                (`FORBIDDEN`).
         """
         ...
 
     async def ticket(self) -> Ticket:
-        """A ticket for whoever this is, for a browser to show when it connects.
+        """Issue a ticket for its principal, with which a browser can connect.
 
         Raises:
-            Refused: It has not said who it is.
+            Refused: It is not identified, or has sent too many messages.
         """
         ...
 
     def take(self, size: int) -> float:
-        """Count a message; returns 0, or the seconds to wait where there were too many.
+        """Count a message; returns 0, or the seconds to wait if the rate limit is exceeded.
 
         Args:
-            size: About how many bytes it has.
+            size: Approximate size in bytes.
         """
         ...
 
     def refund(self) -> None:
-        """Count its arrival no longer: it is known, and one of many requests."""
+        """Return its share of the handshake limits: it is identified, and one of many requests."""
         ...
 
     def allowance(self) -> Allowance | None:
-        """What it may still send; None where nothing counts it."""
+        """Return what it may still send; None if there is no limit."""
         ...
 
     def release(self) -> None:
-        """It has left. Calling this again does nothing."""
+        """Record that it has left. Idempotent."""
         ...
 
 
 class SessionQuota(Protocol):
-    """How many sessions each principal may have."""
+    """Limits the number of sessions of each principal."""
 
     async def open_session(self, name: str) -> bool:
-        """Count a session of that principal; False where it has as many as it may."""
+        """Count a new session; returns False if the principal is at its limit."""
         ...
 
     def adopt_session(self, name: str) -> None:
-        """Count a session that is here because it was elsewhere before, however many there are."""
+        """Count a session that has moved here from another replica, regardless of the limit."""
         ...
 
     def end_session(self, name: str) -> None:
-        """A session is over."""
+        """Count the end of a session."""
         ...
 
 
 class Admission(Protocol):
-    """Lets visitors in."""
+    """Admits visitors."""
 
     def arrive(self, address: str) -> Visitor:
-        """Somebody has connected; whether it may, `Visitor.identify` says.
+        """Register a new connection or request; `Visitor.identify` decides whether it is admitted.
 
         Args:
-            address: From where.
+            address: Address of the client.
         """
         ...

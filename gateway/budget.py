@@ -1,37 +1,36 @@
-"""How much of what clients send and are to be sent is held, over all of them, and who gives way.
+"""A limit on the memory that all sessions and connections together hold for messages.
 
-Each session and each connection has bounds of its own; ten thousand of them at their bounds would
-be more than a machine has. So there is one bound over all, and a rule that is felt by those who
-hold the most: when it is reached, nobody who holds more than an equal share may add to it, and of
-these the largest give back what they can. Who holds less notices nothing, also where that is not
-enough: what they hold comes on top then, and is less than the limit again.
+Each session and connection has limits of its own, but ten thousand of them at their limits would
+exceed a machine's memory. When the global limit is reached, holders of more than an equal share may
+not add to it, and the largest of them free what they can. Those that hold less are not affected,
+even if that is not enough: what they hold is then in addition to the limit, and less than it.
 """
 
 from typing import Protocol
 
 COUNTED_BYTES = 4096
-"""How much more or less somebody may hold before the budget is told."""
+"""Change in a holder's bytes after which it reports to the budget."""
 
 ROOM = 0.9
-"""Down to which part of the limit is given back, so that the largest are seldom looked for."""
+"""Share of the limit down to which bytes are freed, so that this happens rarely."""
 
 STEP = 0.01
-"""How much more than the limit, as a part of it, is held before who had nothing to give is asked
-again; how much less, before the limit is the bound again.
+"""Hysteresis, as a share of the limit: how far the total must grow before holders that had nothing
+to free are asked again, and how far below the limit it must fall to reset that.
 """
 
 
 class Holder(Protocol):
-    """Who holds bytes.
+    """An object that holds bytes.
 
     Attributes:
-        held: How many, as the budget has counted them.
+        held: Number of bytes, as the budget has counted them.
     """
 
     held: int
 
     def give_back(self) -> None:
-        """Hold less, by `ByteBudget.change`, if that can be."""
+        """Free bytes, if possible, and report that by `ByteBudget.change`."""
         ...
 
 
@@ -39,11 +38,11 @@ class ByteBudget:
     """Counts the bytes that are held.
 
     Args:
-        limit: How many there may be.
+        limit: Maximum of all holders together.
 
     Attributes:
-        total: How many there are.
-        refused: How often there was no room for more.
+        total: Current number of bytes.
+        refused: How often a holder was not admitted.
     """
 
     def __init__(self, limit: int) -> None:
@@ -51,16 +50,16 @@ class ByteBudget:
         self.total = self.refused = 0
         self._holders: dict[int, Holder] = {}
         self._giving_back = False
-        # Over how many bytes holders are asked to give back: the limit, or more where some of them
-        # had nothing to give. They are not all asked again for each byte.
+        # Total above which holders are asked to free bytes: the limit, or more if some of them had
+        # nothing to free, so that they are not all asked again for each byte.
         self._bound = limit
 
     def change(self, holder: Holder, held: int) -> None:
-        """Count what a holder has now; see to the bound.
+        """Update what a holder has, and enforce the limit.
 
         Args:
-            holder: From now on it may be asked to give back, until it holds nothing.
-            held: How many bytes it has in all.
+            holder: May be asked to free bytes, as long as it holds any.
+            held: Its total number of bytes.
         """
         before, holder.held = holder.held, held
         self.total += held - before
@@ -76,13 +75,14 @@ class ByteBudget:
             self._bound = self.limit
 
     def admits(self, holder: Holder, size: int) -> bool:
-        """Whether a holder may add so many bytes; it gives back what it can for them.
+        """Whether a holder may add bytes; it frees what it can for them.
 
-        The others give nothing: what is refused in the end is to cost its sender alone.
+        Others are not asked to free anything: a message that is refused in the end must only cost
+        its sender.
 
         Args:
-            holder: May do so in any case where it then has no more than its share.
-            size: How many bytes it would add.
+            holder: Always admitted if it stays within an equal share.
+            size: Number of bytes to add.
         """
         if self._fits(holder, size):
             return True
@@ -99,7 +99,7 @@ class ByteBudget:
         return self.limit // max(1, len(self._holders))
 
     def _give_back(self) -> None:
-        """Ask those who hold more than an equal share, the largest first."""
+        """Ask holders of more than an equal share to free bytes, the largest first."""
         share = self._share
         large = [holder for holder in self._holders.values() if holder.held > share]
         large.sort(key=lambda holder: holder.held, reverse=True)

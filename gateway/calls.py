@@ -1,4 +1,4 @@
-"""What one session has under way at its model; what becomes of it comes back as events."""
+"""Runs one session's calls to its model, and reports their results as events."""
 
 from collections.abc import Callable, Coroutine
 from functools import partial
@@ -16,37 +16,37 @@ from gateway.session.session import Session
 from gateway.turnstile import Turnstile
 
 LARGE_BYTES = 262_144
-"""A larger reply takes its turn with others: to read it and to write it takes milliseconds."""
+"""Larger replies are processed one at a time, since each takes milliseconds to read and write."""
 
 Handle = Callable[[SessionEvent], None]
-"""Takes in what has become of a call."""
+"""Handles the result of a call."""
 
 log = structlog.stdlib.get_logger("gateway.sessions")
 
 
 class Tasks(Protocol):
-    """Where work is done that takes long."""
+    """Runs work in the background."""
 
     @property
     def large(self) -> Turnstile:
-        """Lets large replies be worked on, one in each turn of the event loop."""
+        """The turnstile for large replies: one in each iteration of the event loop."""
         ...
 
     def spawn(self, work: Coroutine[Any, Any, object]) -> object:
-        """Run work that ends with the gateway."""
+        """Start a task that ends with the gateway."""
         ...
 
 
 class Calls:
     """The calls of one session.
 
-    Args:
-        session: Whose.
-        route: Its route.
-        tasks: Where work is done.
+    Each call alone has the callback for its result. The callback refers to the session's runner,
+    which refers to this object: stored here, it would be a reference cycle.
 
-    What takes in how a call has ended is known to that call alone: whoever runs the session has
-    this, and the two would keep each other in memory.
+    Args:
+        session: The session.
+        route: Its route.
+        tasks: Runs work in the background.
     """
 
     def __init__(self, session: Session, route: Route, tasks: Tasks) -> None:
@@ -87,14 +87,14 @@ class Calls:
             handle(on.InvokeFailed(turn, internal(Outcome.UNKNOWN)))
 
     def cancel(self, turn: int, handle: Handle) -> None:
-        """Close a turn's request, or wait for its reply no longer."""
+        """Cancel a turn's request, or the wait for its reply."""
         call = self._calls.pop(turn, None)
         if call is not None:
             sent = call.cancel() is not Outcome.NOT_INVOKED
             handle(on.InvokeCancelled(turn, None if sent else Outcome.NOT_INVOKED))
 
     def stop(self) -> None:
-        """Close all requests, and wait for no reply; nobody is told."""
+        """Cancel all requests and waits, without events."""
         for call in self._calls.values():
             call.cancel()
 
@@ -112,7 +112,7 @@ class Calls:
             self._replied(turn, handle, result)
 
     def _replied(self, turn: int, handle: Handle, reply: ModelReply) -> None:
-        if self._calls.pop(turn, None) is not None:  # else it was cancelled meanwhile
+        if self._calls.pop(turn, None) is not None:  # else it was cancelled in the meantime
             handle(on.ReplyEnded(turn, reply))
 
     def open(self, handle: Handle) -> None:
@@ -146,7 +146,7 @@ class Calls:
 
 
 class _Submitted:
-    """A turn whose call has ended, and whose reply is not waited for yet."""
+    """A submitted turn before the wait for its reply begins."""
 
     def cancel(self) -> None:
         """See `Call.cancel`."""

@@ -1,4 +1,4 @@
-"""Whether a valid configuration would work on this machine; for ``session-gateway check``."""
+"""Checks whether a valid configuration works on this machine, for ``session-gateway check``."""
 
 import re
 from collections.abc import AsyncIterator, Iterator
@@ -22,11 +22,11 @@ from gateway.storeconfig import open_store
 
 
 class Finding(NamedTuple):
-    """Something that is wrong, or may be.
+    """A problem.
 
     Attributes:
-        text: Where it is set, what is wrong, and what to do.
-        certain: Whether the gateway can't run with it; otherwise it is a warning.
+        text: Where the setting is, what is wrong, and what to do.
+        certain: Whether the gateway can't work with it; otherwise it may be intended.
     """
 
     text: str
@@ -34,7 +34,7 @@ class Finding(NamedTuple):
 
 
 def clients(settings: Settings) -> str:
-    """Who may connect."""
+    """Describe who may connect."""
     auth = settings.auth
     shown = [
         what
@@ -50,7 +50,7 @@ def clients(settings: Settings) -> str:
 
 
 def summary(settings: Settings) -> Iterator[str]:
-    """A configuration in a few lines: its routes, and who may connect."""
+    """Summarise a configuration: its routes, and who may connect."""
     for number, (name, route) in enumerate(settings.routes.items()):
         note = " (default)" if number == 0 else ""
         opened = _opened(route)
@@ -75,11 +75,11 @@ def _opened(route: RouteSettings) -> str:
 
 
 async def findings(configuration: Configuration, *, offline: bool) -> list[Finding]:
-    """What keeps the gateway from working on this machine.
+    """Find problems on this machine.
 
     Args:
-        configuration: The settings, and where each was set.
-        offline: Skip credentials, keys and the store, which may involve other machines.
+        configuration: The settings and their sources.
+        offline: Skip credentials, key sets and the store, which may need the network.
     """
     aws, sources = configuration.settings.aws, configuration.sources
     found = [
@@ -119,7 +119,7 @@ def _server(configuration: Configuration) -> Iterator[Finding]:
 
 
 def _keys(configuration: Configuration) -> Iterator[Finding]:
-    """Of the file of keys."""
+    """Check the file of API keys."""
     location = ("auth", "keys", "file")
     settings = configuration.settings
     if settings.auth.keys is None:
@@ -139,7 +139,7 @@ def _keys(configuration: Configuration) -> Iterator[Finding]:
 
 
 def _files(configuration: Configuration) -> Iterator[Finding]:
-    """Of files that are read when the gateway starts."""
+    """Check the files that are read at startup."""
     settings, told = configuration.settings, configuration.sources.told
     yield from _keys(configuration)
     if settings.page.enabled and settings.page.logo is not None:
@@ -167,7 +167,7 @@ def _files(configuration: Configuration) -> Iterator[Finding]:
 
 
 async def _addresses(configuration: Configuration) -> AsyncIterator[Finding]:
-    """Of addresses that the running gateway fetches from."""
+    """Check the URLs that are fetched at run time."""
     jwt = configuration.settings.auth.jwt
     if jwt is not None and jwt.jwks_url is not None:
         try:
@@ -215,7 +215,7 @@ def _routes(configuration: Configuration) -> Iterator[Finding]:
 
 
 def _later(configuration: Configuration) -> Iterator[Finding]:
-    """Of asynchronous routes."""
+    """Check asynchronous routes."""
     settings = configuration.settings
     for name, route in settings.routes.items():
         if route.mode != "async":

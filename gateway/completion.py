@@ -1,4 +1,4 @@
-"""Shell completion: the command that prints the script, and completion of route names."""
+"""Shell completion: the command that prints the script, and the completion of route names."""
 
 import os
 import sys
@@ -16,7 +16,7 @@ from click.shell_completion import (
 
 PROGRAM = "session-gateway"
 VARIABLE = "_SESSION_GATEWAY_COMPLETE"
-"""What click looks for in the environment of a program of that name."""
+"""The environment variable that click reads for a program of that name."""
 
 INSTALL = {
     "bash": f'eval "$({PROGRAM} completion bash)"    # add this line to ~/.bashrc',
@@ -34,9 +34,9 @@ _CLASSES: dict[str, type[ShellComplete]] = {
 @click.command()
 @click.argument("shell", type=click.Choice(list(INSTALL)), required=False)
 def completion(shell: str | None) -> None:
-    """Print a script that completes commands, options and route names in your shell.
+    """Print a script that completes commands, options and names of routes in a shell.
 
-    The default is your login shell. To enable completion in every terminal, add:
+    SHELL is your login shell unless given. To have completion in each terminal:
 
     \b
       bash  eval "$(session-gateway completion bash)"    to ~/.bashrc
@@ -56,7 +56,7 @@ def completion(shell: str | None) -> None:
 def routes(
     context: click.Context, _parameter: click.Parameter, incomplete: str
 ) -> list[CompletionItem]:
-    """Completes the name of a route, from the configuration that the command line names."""
+    """Complete the name of a route in the configuration that the command line names."""
     names = _routes(context.params.get("path") or Path("gateway.toml"))
     return [CompletionItem(name) for name in names if name.startswith(incomplete)]
 
@@ -64,7 +64,7 @@ def routes(
 def route_list(
     context: click.Context, parameter: click.Parameter, incomplete: str
 ) -> list[CompletionItem]:
-    """Completes the last name in a comma-separated list of routes."""
+    """Complete the last name in a comma-separated list of routes."""
     before, comma, last = incomplete.rpartition(",")
     taken = before.split(",")
     items = routes(context, parameter, last)
@@ -74,7 +74,7 @@ def route_list(
 
 
 def _routes(path: Path) -> list[str]:
-    """The routes in a file; none if it can't be read, since completion can't report errors."""
+    """Return a file's routes, as far as it can be read: completion reports no errors."""
     try:
         said = tomllib.loads(path.read_text(encoding="utf-8"))["routes"]
     except (OSError, ValueError, KeyError):

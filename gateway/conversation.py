@@ -1,4 +1,4 @@
-"""What a client's connection has to do with: a session here, or one that is followed."""
+"""The session that a connection belongs to: in this process, or at another replica."""
 
 from typing import NamedTuple, Protocol
 
@@ -11,7 +11,7 @@ from gateway.subscribers import Subscriber
 
 
 class Conversation(Protocol):
-    """A session, to one of its clients."""
+    """A session, as seen by one of its clients."""
 
     @property
     def id(self) -> str:
@@ -24,59 +24,59 @@ class Conversation(Protocol):
     def route(self) -> Route: ...
 
     def receive(self, message: MessageSend, client: ClientId, size: int) -> None:
-        """Take a client's turn in, unless there is no room for it.
+        """Handle a client's ``message.send``, unless there is no room for it.
 
         Args:
-            message: The client's.
-            client: Is told what is wrong with it, and nobody else.
-            size: About how many bytes it has.
+            message: The message.
+            client: The only client that is told of errors in it.
+            size: Approximate size in bytes.
         """
         ...
 
     def handle(self, event: SessionEvent, client: ClientId | None = None) -> None:
-        """Let an event in, and do what follows from it.
+        """Handle an event, and run its effects.
 
         Args:
-            event: What has happened.
-            client: Who is told what is wrong with it, where it is a client's message.
+            event: The event.
+            client: The client that is told of errors, if the event is its message.
         """
         ...
 
     def detach(self, client: ClientId) -> None:
-        """A client is gone; one that the session has closed itself changes nothing."""
+        """Remove a disconnected client; has no effect if the session has closed it itself."""
         ...
 
     def read_by(self, reader: LogReader) -> None:
-        """A client has received all that its reader has taken."""
+        """Record that a client has received everything that its reader has taken."""
         ...
 
 
 class Traveller(Subscriber, Protocol):
-    """A connection that can go on with its session when that comes from another replica."""
+    """A connection whose session may move here from another replica while it is open."""
 
     @property
     def is_open(self) -> bool:
-        """Whether its client is there, as far as that is known."""
+        """Whether the client is connected, as far as is known."""
         ...
 
     def go_on(self, conversation: Conversation, client: ClientId) -> None:
-        """Read on in its log, and speak to it as that client."""
+        """Continue in this session's log, as this client."""
         ...
 
 
 class Resuming(NamedTuple):
-    """A client that has come back.
+    """A client that resumes a session.
 
     Attributes:
         subscriber: Its connection.
         session_id: The gateway's own id of the session.
-        shown: The digest of the key that it has shown.
-        new: That of the key that it is told if it may have the session; None where it reads along,
-            and takes nothing over.
-        last_event: The newest event that it has; None, of one that reads along, where it wants
-            those alone that are still to come.
-        route: Where it has connected; None where any session of its may be asked for.
-        principal: Who it is.
+        shown: Digest of the resume key that it has presented.
+        new: Digest of the resume key that it gets if it may have the session; None for a client
+            that only subscribes, and takes nothing over.
+        last_event: The newest event that it has; None, for one that only subscribes, if it wants
+            future events only.
+        route: The route of its connection; None if any of its sessions may be requested.
+        principal: Its principal.
     """
 
     subscriber: Traveller

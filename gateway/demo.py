@@ -1,11 +1,10 @@
 """The demonstration: a gateway, SageMaker on this machine and models, all in one process.
 
-The built-in model is there once more as an asynchronous endpoint, which takes its time; and the
-language model is there in both of the ways that such models are served: remembering what was
-said, and forgetting it, so that the gateway sends all of it with each message. A model of another
-kind listens to sound, in binary messages. Where several
-replicas of the gateway are asked for, they are processes of their own, and so is the store that
-they share.
+The built-in model is also served as an asynchronous endpoint, which takes a few seconds. The
+language model is served in both of the usual ways: remembering the conversation, and forgetting it,
+so that the gateway sends all of it with each message. Another model detects speech, in binary
+messages. With several replicas, each gateway is a process of its own, and so is the store that they
+share.
 """
 
 import contextlib
@@ -39,17 +38,17 @@ from gateway.workers import supervise
 
 INSTANCES = 2
 LEASE_SECONDS = 2.0
-"""Short, so that a killed replica is noticed soon."""
+"""Short, so that a failover in the demonstration is quick."""
 
 WORK_SECONDS = 5.0
-"""How long the asynchronous endpoint works on each turn."""
+"""Seconds that the asynchronous endpoint works on each turn."""
 
 VOICE = "voice"
 """The route of the page ``/voice``."""
 VOICE_TURNS = 1200
-"""Five minutes of what that page sends, which a new instance hears again."""
+"""Five minutes of what that page sends, which is replayed to a new instance."""
 VOICE_BYTES = 10_000_000
-"""The same in bytes: 32,000 a second."""
+"""The same in bytes, at 32,000 a second."""
 
 ROUTES = {
     "language": "SmolLM2-135M, which keeps the conversation in its instance's memory",
@@ -72,22 +71,23 @@ async def demo(
     say: Callable[[str], None],
     on_ready: Callable[[str], None],
 ) -> None:
-    """Run until SIGINT or SIGTERM, whatever this machine's settings for AWS or the gateway are.
+    """Run until SIGINT or SIGTERM, regardless of this machine's settings for AWS or the gateway.
 
     Args:
-        port: Of the gateway; 0 takes a free one.
-        model: A GGUF file in place of the one that is installed.
-        builtin_only: Leave the language model out.
-        replicas: How many gateways share the port and a store; one keeps its sessions in memory.
-        say: Tells people what is going on.
-        on_ready: Called with the page's address.
+        port: Port of the gateway; 0 for any free one.
+        model: A GGUF file to use instead of the installed one.
+        builtin_only: Leave out the language model.
+        replicas: Number of gateways that share the port and a store; a single one keeps its
+            sessions in memory.
+        say: Called with progress messages.
+        on_ready: Called with the URL of the page.
 
     Raises:
-        LanguageModelUnavailable: The file that was asked for is no model.
-        ValkeyUnavailable: Replicas have nothing to share.
+        LanguageModelUnavailable: The given file is not a model.
+        ValkeyUnavailable: The store that replicas share can't be started.
         OSError: The port can't be listened on.
     """
-    listen(ServerSettings().host, port).close()  # said before the model takes its time to load
+    listen(ServerSettings().host, port).close()  # fail before the model is loaded, which is slow
     names = [f"i-{n}" for n in range(1, INSTANCES + 1)]
     builtin = Endpoint("builtin", [BuiltinModel(name) for name in names])
     bucket, queue = Bucket(), Queue()
@@ -109,7 +109,7 @@ async def demo(
             except LanguageModelUnavailable as missing:
                 say(f"Starting with the built-in model only: {missing}")
             else:
-                # llama.cpp can't be interrupted while it loads: a signal takes effect after that.
+                # llama.cpp can't be interrupted while it loads; handle signals after that.
                 signals.handle = lambda: say("Stopping once the model has loaded …")
                 llamas = {name: Llama(weights) for name in names}
                 what = f"Loading {weights.name} into {INSTANCES} instances"
@@ -140,7 +140,7 @@ async def demo(
 
 @contextlib.contextmanager
 def _store(replicas: int) -> Iterator[StoreSettings]:
-    """What replicas share."""
+    """Run the store that replicas share."""
     if replicas == 1:
         yield StoreSettings()
         return
@@ -158,7 +158,7 @@ def _store(replicas: int) -> Iterator[StoreSettings]:
 def _ready(
     settings: Settings, platform: str, say: Callable[[str], None], on_ready: Callable[[str], None]
 ) -> Callable[[str], None]:
-    """Prints what there is to try, then tells where."""
+    """Announce the voice page too, if there is one."""
 
     def ready(url: str) -> None:
         say("Routes:")
@@ -176,7 +176,7 @@ def _ready(
 
 
 def _voice(names: Sequence[str], say: Callable[[str], None]) -> list[Endpoint]:
-    """The model that listens, where its package is installed."""
+    """Create the voice model's endpoint, if its package is installed."""
     try:
         check_installed()
     except VoiceModelUnavailable as missing:
@@ -186,7 +186,7 @@ def _voice(names: Sequence[str], say: Callable[[str], None]) -> list[Endpoint]:
 
 
 def _language_models(llamas: Mapping[str, Llama]) -> list[Endpoint]:
-    """Endpoints whose instances share what takes time and memory to load, in halves."""
+    """Create two endpoints whose instances share the loaded models, with half of the slots each."""
     half = SLOTS // 2
     remembering = [LanguageModel(llama, name, slots=range(half)) for name, llama in llamas.items()]
     forgetting = [
@@ -199,7 +199,7 @@ def _language_models(llamas: Mapping[str, Llama]) -> list[Endpoint]:
 def _settings(
     url: str, endpoints: list[Endpoint], port: int, replicas: int, store: StoreSettings
 ) -> Settings:
-    """Routes named as the endpoints."""
+    """Create the settings, with a route for each endpoint."""
     return Settings(
         server=ServerSettings(
             port=port, workers=replicas, local_operator=True, log_level="WARNING", drain_seconds=3
@@ -235,7 +235,7 @@ def _route(name: str, url: str) -> RouteSettings:
             transcript_bytes=VOICE_BYTES,
         )
     if name == "openai-chat":
-        # What is sent with a message leaves room for it, and for the answer, in 2048 tokens.
+        # The history leaves room for the message and the reply in 2048 tokens.
         return RouteSettings(
             endpoint_name=name, format="openai-chat", transcript_turns=20, transcript_bytes=3072
         )
@@ -244,6 +244,6 @@ def _route(name: str, url: str) -> RouteSettings:
         format="plain",
         on_expiry="replay",
         on_lost="replay",
-        # A language model would take its time to answer each turn once more.
+        # A language model would take too long to answer each turn again.
         replay_seed=SEED if name == "language" else None,
     )

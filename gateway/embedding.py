@@ -1,4 +1,4 @@
-"""The gateway as an ASGI application, for a server or another application to run."""
+"""The gateway as an ASGI application, for any server, or mounted in another application."""
 
 import asyncio
 import contextlib
@@ -14,17 +14,17 @@ from gateway.logconfig import log_to_logging
 
 
 class _Running:
-    """What is built from the settings, from its start to its end, in a task of its own.
+    """A running gateway, in a task of its own.
 
-    What is entered in a task has to be left there, and the call that needs the gateway first is not
-    the one that ends it.
+    Contexts must be left in the task that has entered them, and the call that starts the gateway is
+    not the one that ends it.
 
     Args:
-        settings: All of them.
+        settings: The configuration.
 
     Attributes:
-        app: The application, when it has started.
-        users: How many lifespans it runs for.
+        app: Future application, available when it has started.
+        users: Number of lifespans that use it.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -32,17 +32,17 @@ class _Running:
         self.app: asyncio.Future[ASGIApp] = self.loop.create_future()
         self.users = 0
         self._end = asyncio.Event()
-        # Nothing of the call that is served at this moment belongs to it, not even its context.
+        # In an empty context: it must not inherit anything from the current call.
         self._task = self.loop.create_task(self._run(settings), context=Context())
 
     @property
     def is_over(self) -> bool:
-        """Whether it has ended, or could not start."""
+        """Whether it has ended, or failed to start."""
         return self._task.done() or self.loop.is_closed()
 
     @property
     def is_ending(self) -> bool:
-        """Whether it takes no new sessions any more."""
+        """Whether it no longer accepts new sessions."""
         return self._end.is_set()
 
     async def _run(self, settings: Settings) -> None:
@@ -57,20 +57,20 @@ class _Running:
             self.app.set_exception(error)
 
     async def end(self) -> None:
-        """Drain, and end; at once where this is cancelled."""
+        """Drain and stop; immediately if this is cancelled."""
         self._end.set()
         await self._task
 
 
 class Gateway:
-    """An ASGI application that starts and ends with a lifespan.
+    """An ASGI application that starts and stops with a lifespan.
 
-    That is the server's, where a server runs it as it is. An application that it is mounted in
-    passes the server's lifespan on by `lifespan`; otherwise the gateway starts with the first
-    request, and ends with the event loop, without draining.
+    That is the server's lifespan, if a server runs it directly. An application that mounts it
+    passes the lifespan on with `lifespan`; otherwise the gateway starts with the first request, and
+    stops with the event loop, without draining.
 
     Args:
-        settings: All of them. Where and how a server listens is not theirs to say here.
+        settings: The configuration; where and how the server listens is ignored.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -82,7 +82,7 @@ class Gateway:
         """See the ASGI specification.
 
         Raises:
-            ConfigError: The gateway is to start, and can't call the platform with its settings.
+            ConfigError: The gateway can't be started with its settings.
         """
         if scope["type"] == "lifespan":
             await self._lifespans(scope, receive, send)
@@ -92,18 +92,19 @@ class Gateway:
 
     @contextlib.asynccontextmanager
     async def lifespan(self, _app: object = None) -> AsyncIterator[None]:
-        """Run for as long as this context lasts, then drain.
+        """Run for as long as the context lasts, then drain.
 
-        It can be given to Starlette or FastAPI as it is, or be entered in a lifespan of theirs::
+        Pass it to Starlette or FastAPI directly, or enter it in your own lifespan::
 
             app = FastAPI(lifespan=gateway.lifespan)
             app.mount("/chat", gateway)
 
         Raises:
-            ConfigError: The platform can't be called with the settings.
+            ConfigError: The platform can't be called with these settings.
         """
         if self._running is not None and self._running.is_ending:
-            # It answers until it has ended its sessions, and takes no new ones.
+            # The previous one still serves its sessions until they have ended, but accepts no new
+            # ones.
             self._running = None
         running = self._start()
         running.users += 1
@@ -116,7 +117,7 @@ class Gateway:
                 await running.end()
 
     def _start(self) -> _Running:
-        """What runs already in this event loop, or else is started now."""
+        """Return the instance that runs in this event loop, or start one."""
         running = self._running
         if running is None or running.is_over or running.loop is not asyncio.get_running_loop():
             running = self._running = _Running(self._settings)
@@ -124,7 +125,7 @@ class Gateway:
 
 
 def create_app(settings: Settings) -> Gateway:
-    """The gateway as an ASGI application, pages and all, for any server and under any path.
+    """Create the gateway as an ASGI application, including its pages, for any server and any path.
 
     ::
 
@@ -132,12 +133,12 @@ def create_app(settings: Settings) -> Gateway:
 
         app = create_app(Settings.load("gateway.toml"))
 
-    Its log goes to the loggers below ``gateway`` of `logging`, or, where the application has
-    configured structlog, to that.
+    It logs to `logging`, with loggers below ``gateway``, or to structlog if the application has
+    configured it.
 
     Args:
-        settings: All of them; ``host``, ``port``, ``workers``, ``log_level`` and ``log_format``
-            have no effect.
+        settings: The configuration; ``host``, ``port``, ``workers``, ``log_level`` and
+            ``log_format`` have no effect.
     """
     log_to_logging()
     return Gateway(settings)

@@ -1,7 +1,7 @@
-"""Every error code and close code of the wire protocol, and what each means to a client: one table.
+"""The wire protocol's error codes and close codes, and what they mean to clients, in one table.
 
 The codes are those of sections 4 and 6 of ``gateway/protocol/PROTOCOL.md``. Nothing else in the
-package decides whether an error may be retried, or with which code a socket closes for it.
+package decides whether an error may be retried, or which code a socket is closed with for it.
 """
 
 from collections.abc import Mapping
@@ -12,12 +12,12 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 WAIT_SECONDS = 1.0
-"""What a client is told to wait where nobody knows better: many turns end, and throttles let calls
-through again, within about a second."""
+"""Default for `retry_after`: many turns end, and throttles accept calls again, within about a
+second."""
 
 
 class ErrorCode(StrEnum):
-    """What went wrong, for programs. The text beside it is for people."""
+    """What went wrong, for programs; the message beside it is for people."""
 
     BAD_MESSAGE = "bad_message"
     TOO_LARGE = "too_large"
@@ -60,10 +60,10 @@ class CloseCode(IntEnum):
 
 
 class Outcome(StrEnum):
-    """Whether the model saw a turn that failed."""
+    """Whether the model received a turn that failed."""
 
     NOT_INVOKED = "not_invoked"
-    """It never did: sending the turn again is safe."""
+    """It did not: sending the turn again is safe."""
     UNKNOWN = "unknown"
     """It may have."""
     INVOKED = "invoked"
@@ -71,25 +71,25 @@ class Outcome(StrEnum):
 
 
 class Health(Enum):
-    """What a failure says of the model's endpoint."""
+    """What a failure says about the model's endpoint."""
 
     WELL = "well"
     """It has answered."""
     BUSY = "busy"
-    """It has answered that it is asked too much."""
+    """It has answered that it is overloaded."""
     SICK = "sick"
-    """It has not answered, or that it can't, and not because of what it was asked."""
+    """It has not answered, or can't, for a reason other than the request."""
 
 
 class ErrorRule(msgspec.Struct, frozen=True):
-    """What follows from an error code."""
+    """The consequences of an error code."""
 
     retryable: bool
-    """Whether the same message may succeed later, without being changed."""
+    """Whether the same message may succeed later, unchanged."""
     close: CloseCode
-    """The code that a socket closes with where an error ends it: on a raw connection, always."""
+    """Close code if the error closes the connection, as it always does on a raw connection."""
     retry_after: float | UnsetType = UNSET
-    """Seconds that a client is told to wait before, unless the failure says how many."""
+    """Seconds that a client must wait before a retry, unless the failure has its own value."""
 
 
 ERRORS: Mapping[ErrorCode, ErrorRule] = MappingProxyType(
@@ -120,14 +120,14 @@ class Failure(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """An error as a value: what a client is told when a turn, or the opening of a session, fails.
 
     Attributes:
-        code: What went wrong.
-        message: The same for people. It names no endpoint, account, host or session of the
-            platform, and quotes no body.
-        outcome: Whether the model saw the turn.
-        retryable: Whether the client may send the same again; the table's answer unless given.
-        retry_after: Seconds to wait before that, where the model or the gateway knows them.
-        facts: What the operator's log says of it besides; no client is told.
-        health: What it says of the endpoint; None where nothing.
+        code: Error code.
+        message: Message for people. It names no endpoint, account, host or session of the platform,
+            and quotes no body.
+        outcome: Whether the model received the turn.
+        retryable: Whether the client may send the same message again; by default as in the table.
+        retry_after: Seconds to wait before that, if the model or the gateway knows them.
+        facts: Additional information for the operator's log, not for clients.
+        health: What it says about the endpoint; None if nothing.
     """
 
     code: ErrorCode
@@ -140,20 +140,20 @@ class Failure(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
     @property
     def may_retry(self) -> bool:
-        """Whether to send the same again; never where the model may have seen it."""
+        """Whether the client may send the message again; never if the model may have seen it."""
         if self.outcome is not Outcome.NOT_INVOKED:
             return False
         return ERRORS[self.code].retryable if self.retryable is None else self.retryable
 
     @property
     def wait(self) -> float | UnsetType:
-        """The seconds that a client is told to wait before; `retry_after`, else the table's."""
+        """Seconds that the client must wait before a retry: `retry_after`, else the table's."""
         if self.retry_after is not None:
             return self.retry_after
         return ERRORS[self.code].retry_after if self.may_retry else UNSET
 
 
 def internal(outcome: Outcome) -> Failure:
-    """A fault of the gateway's own; what it was is in its log."""
-    text = "The gateway failed; the reason is in its log."
+    """Create the failure for an error in the gateway, whose log has the details."""
+    text = "The gateway failed; its operator finds the reason in its log."
     return Failure(code=ErrorCode.INTERNAL, message=text, outcome=outcome)

@@ -1,4 +1,4 @@
-"""Whether the store that replicas share answers."""
+"""Tracks whether the shared store is available."""
 
 import asyncio
 import contextlib
@@ -10,16 +10,16 @@ import structlog
 from gateway.session.storage import StoreUnavailable
 
 DOUBT_SECONDS = 1.0
-"""A store that has not answered for so long takes no new turns."""
+"""Seconds without an answer after which no new turns are accepted."""
 
 log = structlog.stdlib.get_logger("gateway.store")
 
 
 class Health:
-    """Whether the store answers.
+    """Availability of the store.
 
     Args:
-        clock: Seconds of a clock that is never set.
+        clock: Returns seconds of a monotonic clock.
     """
 
     def __init__(self, clock: Callable[[], float]) -> None:
@@ -33,32 +33,32 @@ class Health:
 
     @property
     def is_up(self) -> bool:
-        """Whether the last that was heard of it was good."""
+        """Whether the last call succeeded."""
         return self._well.is_set()
 
     @property
     def is_doubtful(self) -> bool:
-        """Whether it may take long, or for ever, until what is written now is there."""
+        """Whether a write may now take long, or never succeed."""
         if not self.is_up:
             return True
         oldest = next(iter(self._waiting.values()), None)
         return oldest is not None and self._clock() - oldest > DOUBT_SECONDS
 
     def begin(self) -> int:
-        """Something is asked of the store; returns what `end` is to be told."""
+        """Record the start of a call; returns the argument for `end`."""
         number = next(self._numbers)
         self._waiting[number] = self._clock()
         return number
 
     def end(self, number: int) -> None:
-        """The store has answered, or has not."""
+        """Record the end of a call, successful or not."""
         del self._waiting[number]
         if not self._waiting:
             self._settled.set()
 
     @contextlib.contextmanager
     def call(self) -> Iterator[None]:
-        """Something is asked of the store, and its answer awaited."""
+        """Track a call to the store."""
         number = self.begin()
         try:
             yield
@@ -69,30 +69,30 @@ class Health:
             self.end(number)
 
     def failed(self, error: Exception) -> None:
-        """It has not answered, and that is why."""
+        """Record that the store is unavailable."""
         if self.is_up:
             log.error("the store does not answer", why=str(error) or type(error).__name__)
             self._well.clear()
             self._ill.set()
 
     def answered(self) -> None:
-        """It has."""
+        """Record that the store has answered."""
         if not self.is_up:
             log.warning("the store answers again")
             self._ill.clear()
             self._well.set()
 
     async def recovery(self) -> None:
-        """Wait until it answers again."""
+        """Wait until the store is available."""
         await self._well.wait()
 
     async def trouble(self, seconds: float) -> None:
-        """Wait until it does not answer, but no longer than that."""
+        """Wait until the store is unavailable, or the time is over."""
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._ill.wait(), seconds)
 
     async def settled(self) -> None:
-        """Wait until nothing is asked of it."""
+        """Wait until no calls are pending."""
         while self._waiting:
             self._settled.clear()
             await self._settled.wait()

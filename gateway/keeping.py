@@ -1,8 +1,8 @@
-"""Keeps a session in the store that replicas share, ahead of what it says and does.
+"""Persists a session in the shared store, before its effects are visible (write-ahead).
 
-The session goes on in memory; what its events ask for is held back, in order, until the store has
-the state that they led to. Parts of a reply are the exception: they are told at once and written
-in batches, so that the store is never in the way of a stream.
+The session itself continues in memory; the effects of its events are held back, in order, until the
+resulting state is stored. Parts of a reply are the exception: they are sent immediately and written
+in batches, so that the store never delays a stream.
 """
 
 import asyncio
@@ -32,51 +32,51 @@ from gateway.session.storage import (
 )
 
 BEHIND_SECONDS = 0.1
-"""How long the parts of a reply wait for others to be written with."""
+"""Seconds for which parts of a reply are batched before they are written."""
 
 FAILED_SECONDS = 1.0
-"""How soon it is tried again where nobody knows what was wrong."""
+"""Seconds before a retry after an unknown error."""
 
 SPARE_SECONDS = 900.0
-"""How much longer than its clients and its model need it a session is kept that nobody runs."""
+"""Seconds that a session without an owner is kept beyond what its clients and model need."""
 
 _WRITTEN_FIRST = frozenset({do.Attach, do.Invoke, do.Await, do.CloseSession})
-_WRITTEN_BEHIND = frozenset({MessageDelta})  # of the events; the others are promises
+_WRITTEN_BEHIND = frozenset({MessageDelta})  # of the events; all others are promises
 
 log = structlog.stdlib.get_logger("gateway.store")
 
 
 class Kept(Protocol):
-    """What a keeper needs of whoever runs the session."""
+    """What a keeper requires of a session's runner."""
 
     @property
     def session(self) -> Session: ...
     @property
     def log(self) -> Log: ...
     def add(self, effect: do.Append, now: float) -> None:
-        """Add events to the log, which nobody reads yet."""
+        """Append events to the log, without making them readable."""
         ...
 
     def perform(self, effects: Sequence[do.Effect], told: int) -> None:
-        """Do these, with the log to be read up to that number."""
+        """Perform effects, with the log readable up to that number."""
         ...
 
     def fenced(self) -> None:
-        """Another replica has the session."""
+        """Handle that another replica owns the session."""
         ...
 
     def close(self, model_ids: frozenset[str]) -> None:
-        """Close these at the model, of which nobody else knows."""
+        """Close these sessions at the model, since no other replica knows of them."""
         ...
 
 
 class _Unit(Struct, gc=False):
-    """What one event has led to.
+    """The effects of one event.
 
     Attributes:
-        effects: What is to be done, but for what has been done at once.
-        told: Up to where the log may be read then.
-        first: Whether the session is to be written before.
+        effects: Effects to perform, without those performed immediately.
+        told: Number up to which the log becomes readable.
+        first: Whether the session must be stored before.
     """
 
     effects: Sequence[do.Effect]
@@ -85,15 +85,15 @@ class _Unit(Struct, gc=False):
 
 
 class Keeper:
-    """Writes one session.
+    """Writes one session to the store.
 
     Args:
-        runner: Runs it.
-        store: Where to.
-        health: Of the store.
-        spawn: Runs what writes.
-        title: As whom.
-        number: How often it has been written; 0 for a session that is new.
+        runner: The session's runner.
+        store: The store.
+        health: Availability of the store.
+        spawn: Starts background tasks.
+        title: This replica's ownership, with its fencing token.
+        number: Number of previous writes; 0 for a new session.
     """
 
     def __init__(
@@ -116,24 +116,24 @@ class Keeper:
         self._number = number
         self._recorder = Recorder(session, runner.log, stored=number > 0)
         self._seconds = policy.idle_seconds + policy.resume_seconds + SPARE_SECONDS
-        # Nobody can come back to a raw connection's session. Of it the model's session is kept
-        # alone, to be closed if this process dies.
+        # A raw connection's session can't be resumed. Only its session at the model is stored, so
+        # that it can be closed if this process dies.
         self._gates = policy.resume_seconds > 0
         self._model: ModelSession | None = session.model
-        self._told = self._telling = session.at_model  # what the store knows of, and is told of
+        self._told = self._telling = session.at_model  # stored, and being stored
         self._units: deque[_Unit] = deque()
-        self._covered = 0  # how many of them the write under way has the state for
+        self._covered = 0  # how many of them the pending write covers
         self._loop = asyncio.get_running_loop()
         self._behind: asyncio.TimerHandle | None = None
         self._under_way: int | None = None
         self._forgotten = False
         self._due = self._has_more = self._moving = self._releasing = self._over = False
-        self._stale_at = 0.0  # when the store is to be told again, so that it keeps what it has
+        self._stale_at = 0.0  # when the session must be written again, before it expires
         self._moved: Callable[[], None] | None = None
         runner.log.holding = self._gates
 
     def take(self, effects: Sequence[do.Effect], now: float) -> None:
-        """Do what follows from an event, as soon as that may be done."""
+        """Perform an event's effects as soon as that is allowed."""
         runner, session = self._runner, self._session
         kept, first = self._begin(effects, now)
         if not self._gates or not session.announced:
@@ -152,7 +152,7 @@ class Keeper:
             self._write_soon()
 
     def _begin(self, effects: Sequence[do.Effect], now: float) -> tuple[Sequence[do.Effect], bool]:
-        """Do what nobody sees; returns the rest, and whether it is to be written first."""
+        """Perform internal effects; returns the rest, and whether to store the session first."""
         runner, kept, first = self._runner, list[do.Effect](), False
         for effect in effects:
             if type(effect) is do.Append:
@@ -161,11 +161,11 @@ class Keeper:
             elif type(effect) is do.Renumber:
                 self._renumber(effect)
                 continue
-            elif type(effect) is do.SetTimer:  # else one fires that is not set any more
+            elif type(effect) is do.SetTimer:  # now, or the previous one could still fire
                 runner.perform([effect], 0)
                 continue
             elif type(effect) is do.CloseClient and effect.client is None:
-                # But not whoever comes until it may be done.
+                # Name the current clients, to spare those that connect before it is performed.
                 there = self._session.clients.readers
                 kept += [structs.replace(effect, client=client) for client in there]
                 continue
@@ -175,10 +175,10 @@ class Keeper:
         return kept, first
 
     def touch(self, *, whole: bool = False) -> None:
-        """See to it that the store has what was written before.
+        """Make sure that the store still has the session.
 
         Args:
-            whole: Write all of it, which also says again whose it is.
+            whole: Write it completely, including its ownership.
         """
         if (self._number or self._due) and not self._over:
             if whole:
@@ -186,24 +186,24 @@ class Keeper:
             self._write_now()
 
     def rest(self) -> None:
-        """What is in the store will do, until there is more: of a session that has been set up from
-        there, as another would set it up too.
+        """Cancel a pending batch: the session was just loaded from the store, and any other replica
+        would load it in the same way.
         """
         if self._behind is not None and not self._units:
             self._behind.cancel()
             self._behind = None
 
     def move(self, moved: Callable[[], None]) -> None:
-        """Write what there is, and be the owner no more.
+        """Write the session, and release its ownership.
 
         Args:
-            moved: Called when another replica can have the session.
+            moved: Called when another replica may claim the session.
         """
         self._moved = moved
         self._write_now()
 
     def forget(self) -> None:
-        """The session is over."""
+        """Delete the session, which has ended."""
         if not self._over:
             self.stop()
             self._forgotten = self._number > 0
@@ -215,7 +215,7 @@ class Keeper:
             self._spawn(self._delete())
 
     def stop(self) -> None:
-        """Write nothing more."""
+        """Stop writing."""
         self._over = True
         if self._behind is not None:
             self._behind.cancel()
@@ -226,11 +226,11 @@ class Keeper:
         for unit in self._units:
             unit.told += effect.by
             unit.first = True
-        self._covered = 0  # what is being written has other numbers
+        self._covered = 0  # the pending write has the old numbers
         self._recorder.reset()
 
     def _write_soon(self) -> None:
-        """Write with what else comes in a while, or comes while a write is under way."""
+        """Write together with what follows shortly, or while another write is pending."""
         if self._under_way is not None:
             self._has_more = True
         elif self._behind is None and not self._over:
@@ -244,8 +244,9 @@ class Keeper:
         self._write()
 
     def _write(self) -> None:
-        """Write what is new, unless a write is under way: there is one at a time. What follows from
-        one comes before the next, which would be taken for the one that it waits for.
+        """Write changes, unless a write is pending: there is one at a time. A write's effects are
+        released before the next write starts, which would otherwise be taken for the one they wait
+        for.
         """
         if not self._due or self._under_way is not None or self._releasing or self._over:
             return
@@ -271,12 +272,12 @@ class Keeper:
         saved.add_done_callback(self._written)
 
     def _awaited(self, wall: float) -> float:
-        """How long a reply that comes later may take: nothing is written meanwhile."""
+        """Return how long an asynchronous reply may take, since nothing is written meanwhile."""
         turn = self._session.turns.running
         return 0.0 if turn is None or turn.receipt is None else max(0.0, turn.receipt.until - wall)
 
     def _written(self, saved: Pending) -> None:
-        assert self._under_way is not None  # noqa: S101 - it has been until now
+        assert self._under_way is not None  # noqa: S101 - set by `_write`
         self._health.end(self._under_way)
         self._under_way = None
         failure = saved.exception()
@@ -300,7 +301,7 @@ class Keeper:
             case StoreUnavailable() as failure:
                 self._health.failed(failure)
                 self._again()
-                return  # when it answers again, `touch` is called
+                return  # `touch` is called when the store is available again
             case _:
                 log.error("the store failed", session=self._session.id, exc_info=failure)
                 self._again()
@@ -311,12 +312,12 @@ class Keeper:
             self._write_soon()
 
     def _again(self) -> None:
-        """It is not certain what the store has."""
+        """Write everything again, since it is uncertain what the store has."""
         self._recorder.reset()
         self._due = True
 
     def _release(self) -> None:
-        """Do what the store has the state for, and what has waited behind it for nothing else."""
+        """Perform the effects that are now covered by the store, and those queued behind them."""
         units = self._units
         self._releasing = True
         while units and (self._covered > 0 or not units[0].first) and not self._over:
@@ -326,8 +327,8 @@ class Keeper:
         self._releasing = False
 
     async def _close_unknown(self) -> None:
-        """Close what is open at the model and the other replica has not heard of. Where that can't
-        be found out, it is left to expire.
+        """Close sessions at the model that the new owner does not know of. If these can't be
+        determined, they are left to expire.
         """
         unknown = self._session.at_model - self._told
         if not unknown:
@@ -335,7 +336,7 @@ class Keeper:
         with contextlib.suppress(StoreUnavailable, Unreadable):
             with self._health.call():
                 glimpse = await self._store.glimpse(self._session.id)
-            if glimpse is not None:  # a write that was not answered may have arrived
+            if glimpse is not None:  # an unacknowledged write may have succeeded
                 unknown -= head_of(glimpse.head).at_model
             self._runner.close(unknown)
 

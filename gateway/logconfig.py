@@ -1,4 +1,4 @@
-"""Where the gateway's log lines go, and in which form."""
+"""Configures the output and format of the gateway's log."""
 
 import logging
 import os
@@ -18,8 +18,8 @@ STDERR = 2
 
 
 class _Lines:
-    """Takes rendered lines to standard error. The way through `logging` would cost twice as much as
-    the rest.
+    """Writes rendered lines to standard error. `logging` would take twice as long as everything
+    else together.
     """
 
     def __init__(self, name: str) -> None:
@@ -28,20 +28,20 @@ class _Lines:
     def msg(self, line: str) -> None:
         try:
             sys.stderr.write(f"{line}\n")
-        except (OSError, ValueError):  # nobody reads it
+        except (OSError, ValueError):  # standard error is closed
             return
 
     debug = info = warning = error = critical = msg
 
 
 def _json_logger(level: int, replica: str | None) -> type[structlog.typing.FilteringBoundLogger]:
-    """A logger with a quick way for lines that there may be many of: one for each turn.
+    """Create a logger class with a fast path for frequent lines: one for each turn.
 
-    The processors do the same one after the other, and take five times as long.
+    The processors would produce the same output, but take five times as long.
 
     Args:
-        level: The least that is logged.
-        replica: Whose lines they are.
+        level: Minimum level.
+        replica: Name of this replica.
     """
     base: Any = structlog.make_filtering_bound_logger(level)
     encode, clock = msgspec.json.Encoder().encode, time.time_ns
@@ -60,19 +60,19 @@ def _json_logger(level: int, replica: str | None) -> type[structlog.typing.Filte
             line.replica = replica
             try:
                 os.write(STDERR, encode(line) + b"\n")
-            except OSError:  # nobody reads it
+            except OSError:  # standard error is closed
                 return
 
     return JsonLogger
 
 
 def configure_logging(level: str, form: str, replica: str | None = None) -> None:
-    """Log to standard error, the gateway's own lines and the libraries' alike.
+    """Log to standard error, both the gateway's and the libraries' lines.
 
     Args:
-        level: The least level that is logged.
+        level: Minimum level.
         form: ``console`` for people, ``json`` for machines.
-        replica: Whose lines they are, where several write to one place.
+        replica: Name of this replica, if several write to one place.
     """
 
     def sign(_logger: Any, _name: str, event: structlog.typing.EventDict) -> Any:
@@ -121,10 +121,10 @@ def configure_logging(level: str, form: str, replica: str | None = None) -> None
 
 
 def _traceback(exc_info: structlog.typing.ExcInfo) -> str:
-    """Where an exception was raised, and after which others; but not what it says.
+    """Format an exception and those that it was raised from, without their messages.
 
-    That may quote whatever was at hand: a body, a key, what a program has printed that was to give
-    credentials. What the operating system says does not.
+    A message may quote a body, a key, or the output of a program that provides credentials.
+    Messages of the operating system are safe.
     """
     return "".join(_lines(exc_info[1])).rstrip()
 
@@ -144,9 +144,9 @@ def _lines(error: BaseException) -> Iterator[str]:
 
 
 def log_to_logging() -> None:
-    """Have the gateway's lines go to `logging`, each as one text, as a library's do.
+    """Log to `logging` as a library does, each line as one text.
 
-    An application that has configured structlog gets them there instead.
+    If the application has configured structlog, lines go there instead.
     """
     if not structlog.is_configured():
         structlog.configure(
@@ -162,7 +162,7 @@ _pairs = structlog.processors.KeyValueRenderer(sort_keys=True)
 def _line(
     logger: Any, name: str, event: structlog.typing.EventDict
 ) -> tuple[tuple[str, str], dict[str, Any]]:
-    """The arguments of a logging call: the event, what it says, and the exception."""
+    """Return the arguments of a logging call: event, values and exception."""
     exception = {"exc_info": event.pop("exc_info")} if "exc_info" in event else {}
     text = str(event.pop("event"))
     return ("%s", f"{text} {_pairs(logger, name, event)}".rstrip()), exception

@@ -1,11 +1,11 @@
-"""The logo that the pages show, which is read again while the gateway runs."""
+"""The logo that the pages show, which is reloaded while the gateway runs."""
 
 import re
 from hashlib import sha256
 from pathlib import Path
 
 MAX_BYTES = 262_144
-"""Of a logo: it is kept in memory, and each page waits for it."""
+"""Maximum size of a logo: it is kept in memory, and delays each page."""
 
 _PNG = b"\x89PNG\r\n\x1a\n"
 _SVG = re.compile(
@@ -14,19 +14,19 @@ _SVG = re.compile(
 
 
 class LogoError(Exception):
-    """A logo can't be used; the text names the file, says why, and what to do."""
+    """A logo can't be used; the message names the file, the reason, and what to do."""
 
 
 class Logo:
-    """A picture.
+    """A logo.
 
     Args:
-        file: Where it is.
+        file: Path of the image.
 
     Attributes:
-        content: The file's.
-        media_type: Of that.
-        tag: Stands for it, as an entity tag.
+        content: Content of the file.
+        media_type: Its media type.
+        tag: Its entity tag.
 
     Raises:
         LogoError: It can't be used.
@@ -39,7 +39,7 @@ class Logo:
         self.reload()
 
     def reload(self) -> None:
-        """Read it again; where it can't be used, what was read before stays.
+        """Read the file again; on an error, the previous logo stays in use.
 
         Raises:
             LogoError: It can't be used.

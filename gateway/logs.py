@@ -1,5 +1,5 @@
-"""Helps those who log: what others have written is short there, harmless to a terminal, and not too
-frequent, and lines of which there are many are quick.
+"""Helpers for logging: untrusted text is shortened and escaped, repeated lines are limited, and
+frequent lines are fast.
 """
 
 import time
@@ -11,23 +11,23 @@ from msgspec.structs import StructConfig
 
 
 def printable(text: str, most: int) -> str:
-    """The beginning of a text, on one line.
+    """Return the beginning of a text, on one line.
 
     Args:
-        text: Whatever it is.
-        most: How many characters of it are kept.
+        text: Any text.
+        most: Maximum number of characters.
     """
     shown = "".join(c if c.isprintable() else "\ufffd" for c in text[:most])
     return shown if len(text) <= most else f"{shown}…"
 
 
 class Seldom:
-    """Lets each thing be said once in a while, and only so many in all.
+    """Limits messages: each one once in a period, and only so many in all.
 
     Args:
-        most: How many things may be said in one period.
-        seconds: How long that is.
-        clock: Tells the time in seconds.
+        most: Maximum number of different messages in one period.
+        seconds: Length of a period.
+        clock: Returns the time in seconds.
     """
 
     def __init__(
@@ -41,7 +41,7 @@ class Seldom:
         self._unsaid = 0
 
     def unsaid(self, thing: str) -> int | None:
-        """How often others were left unsaid before this one; None where it is to be left too."""
+        """Return how many were dropped since the last one, or None if this one is to be dropped."""
         now = self._clock()
         if now >= self._ends:
             self._said.clear()
@@ -55,12 +55,12 @@ class Seldom:
 
 
 class LogLimit:
-    """Lets so many lines of a kind be logged in each period, and counts the others.
+    """Limits log lines of each kind, and counts those it suppresses.
 
     Args:
-        most: How many lines of one kind may be logged in one period.
-        seconds: How long that is.
-        clock: Tells the time in seconds.
+        most: Maximum number of lines of one kind in one period.
+        seconds: Length of a period.
+        clock: Returns the time in seconds.
     """
 
     def __init__(
@@ -69,13 +69,13 @@ class LogLimit:
         self._most = most
         self._seconds = seconds
         self._clock = clock
-        self._kinds: dict[str, tuple[float, int]] = {}  # when a period ends, and its lines
+        self._kinds: dict[str, tuple[float, int]] = {}  # end of the period, lines in it
 
     def suppressed(self, kind: str) -> int | None:
-        """How many lines of this kind were suppressed before this one; None where it is to be too.
+        """Return how many lines of a kind were suppressed before this one; None to suppress it too.
 
         Args:
-            kind: One of few: each is kept.
+            kind: One of a few, since all are kept.
         """
         now = self._clock()
         ends, lines = self._kinds.get(kind, (now, 0))
@@ -88,13 +88,13 @@ class LogLimit:
 
 
 class Line(Protocol):
-    """A line of which there may be many: a struct whose tag is the event.
+    """A frequent log line: a struct whose tag is the event.
 
     Attributes:
-        level: The name of its level.
-        logger: Whose it is: for the log to fill in, as the next two.
-        timestamp: When.
-        replica: Where.
+        level: Name of its level.
+        logger: Name of its logger; set by the log, as the next two.
+        timestamp: Time of the event.
+        replica: Name of this replica.
     """
 
     __struct_config__: ClassVar[StructConfig]
@@ -105,10 +105,10 @@ class Line(Protocol):
 
 
 def log_quickly(logger: Any) -> Callable[[Line], None]:
-    """What logs such lines, in a quick way where the log has one.
+    """Return a function that logs such lines, on a fast path if the logger has one.
 
     Args:
-        logger: Bound.
+        logger: A bound logger.
     """
 
     def log(line: Any) -> None:
@@ -117,7 +117,7 @@ def log_quickly(logger: Any) -> Callable[[Line], None]:
             del said[name]
         getattr(logger, said.pop("level"))(line.__struct_config__.tag, **said)
 
-    if not hasattr(type(logger), "quick"):  # structlog's generic logger itself has any attribute
+    if not hasattr(type(logger), "quick"):  # structlog's generic logger has any attribute
         return log
     quick: Callable[[Line], None] = logger.quick
     return quick

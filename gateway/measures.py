@@ -1,28 +1,29 @@
-"""Counts and times that objects keep of what they do, for whoever wants to see inside.
+"""Counters and histograms that objects keep of their work.
 
-They are kept always, since they cost less than to ask whether they are wanted; `gateway.telemetry`
-reads them when it is asked for metrics, and nothing on the way of a message knows of that.
+They are always kept, since that costs less than checking whether they are wanted.
+`gateway.telemetry` reads them for metrics; the code that handles messages does not depend on it.
 """
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable
 
 TURNS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0)
-"""Bounds for what a model takes, in seconds: AWS ends a call after a minute, a stream after 8."""
+"""Bucket bounds for the model's durations in seconds: AWS ends a call after 1 minute, a stream
+after 8."""
 
 MOMENTS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0)
-"""Bounds for what should take no time: the gateway's own work, its event loop, its store."""
+"""Bucket bounds for what should be fast: the gateway's own work, its event loop, its store."""
 
 
 class Histogram:
-    """How often values were how large.
+    """A histogram.
 
     Args:
-        bounds: The greatest value of each bucket, in order; greater ones have one of their own.
+        bounds: Upper bounds of the buckets, in order; another bucket has larger values.
 
     Attributes:
-        counts: How many values each bucket has, without those of the buckets below.
-        sum: All values together.
+        counts: Number of values in each bucket, not cumulative.
+        sum: Sum of all values.
     """
 
     __slots__ = ("bounds", "counts", "sum")
@@ -36,12 +37,12 @@ class Histogram:
         return f"<Histogram of {sum(self.counts)}>"
 
     def observe(self, value: float) -> None:
-        """Count a value."""
+        """Add a value."""
         self.counts[bisect_left(self.bounds, value)] += 1
         self.sum += value
 
     def observe_all(self, values: Iterable[float]) -> None:
-        """Count values. Of many, each takes a third of what it takes by itself."""
+        """Add values. With many, this takes a third of the time of adding them one by one."""
         ordered, counts, below = sorted(values), self.counts, 0
         for number, bound in enumerate(self.bounds):
             through = bisect_right(ordered, bound, below)
@@ -55,12 +56,12 @@ class Histogram:
 
 
 class StoreMeasures:
-    """What a store was asked for, since the gateway has started.
+    """Counts of commands to a store since the gateway started.
 
     Attributes:
-        trips: How long round trips have taken: commands that go together are one.
-        commands: How many there were.
-        failures: How many of them had no answer.
+        trips: Durations of round trips; commands sent together share one.
+        commands: Number of commands.
+        failures: Number of commands without a reply.
     """
 
     __slots__ = ("commands", "failures", "trips")

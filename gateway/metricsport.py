@@ -1,4 +1,4 @@
-"""The port that Prometheus reads metrics from, where it is not the clients'."""
+"""A separate port for Prometheus to scrape metrics from."""
 
 import contextlib
 from collections.abc import AsyncIterator
@@ -18,23 +18,23 @@ from gateway.transports.http import HttpProtocol
 from gateway.transports.peers import Peers
 
 CONNECTIONS, OF_ONE_ADDRESS = 50, 5
-"""How many there may be, and how many of them one address may have."""
+"""Maximum number of connections, in all and from one address."""
 
 log = structlog.stdlib.get_logger("gateway.metrics")
 
 
 @contextlib.asynccontextmanager
 async def metrics_port(settings: MetricsSettings, read: Read) -> AsyncIterator[None]:
-    """Serve metrics for as long as this context lasts.
+    """Serve metrics for as long as the context lasts.
 
     Args:
-        settings: Where.
-        read: Finds out what metrics stand at.
+        settings: The address and port.
+        read: Reads the metrics.
 
     Raises:
         OSError: The address can't be listened on.
     """
-    assert settings.port is not None  # noqa: S101 - as whoever calls this has seen
+    assert settings.port is not None  # noqa: S101 - checked by the caller
     with listen(settings.host, settings.port, "`port` in [metrics]") as listener:
         peers = Peers(OF_ONE_ADDRESS, lambda _: False)
         app = Starlette(routes=[metrics_path(read)])

@@ -1,4 +1,4 @@
-"""What each process of the gateway has of the system: its signals, and its listening socket."""
+"""Signals and listening sockets of a gateway process."""
 
 import asyncio
 import errno
@@ -14,19 +14,19 @@ _ADVICE = {
 }
 
 BACKLOG = 65_535
-"""How many connections may wait to be taken: as many as the system allows, as all come at once that
-another replica had.
+"""Maximum of pending connections: as many as the system allows, since all connections of a failed
+replica arrive at once.
 """
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Signals:
-    """SIGINT and SIGTERM, and SIGHUP, for as long as this context lasts.
+    """Handles SIGINT, SIGTERM and SIGHUP for as long as the context lasts.
 
     Attributes:
-        received: Whether there has been one of the first two.
-        handle: Called for each of those.
+        received: Whether SIGINT or SIGTERM was received.
+        handle: Called for each of these two.
         reload: Called for SIGHUP.
     """
 
@@ -47,25 +47,25 @@ class Signals:
             asyncio.get_running_loop().remove_signal_handler(number)
 
     def hang_up(self) -> None:
-        """Do what SIGHUP does."""
+        """Handle SIGHUP."""
         self.reload()
 
     def stop(self) -> None:
-        """Do what SIGINT and SIGTERM do."""
+        """Handle SIGINT and SIGTERM."""
         self.received = True
         self.handle()
 
 
 def listen(host: str, port: int, setting: str = "--port") -> socket.socket:
-    """A listening socket; port 0 takes any that is free.
+    """Open a listening socket.
 
     Args:
-        host: Where.
-        port: On which.
-        setting: What says so, for people.
+        host: Host name or address.
+        port: The port; 0 for any free one.
+        setting: The option that sets the port, for error messages.
 
     Raises:
-        OSError: It can't be had; the text says where, why, and what to do.
+        OSError: The address can't be listened on; the message says why, and what to do.
     """
     family, address = _resolved(host, port)
     try:
@@ -75,7 +75,7 @@ def listen(host: str, port: int, setting: str = "--port") -> socket.socket:
 
 
 def share(host: str, port: int) -> socket.socket:
-    """A socket on a port that other processes of this user have too; it does not listen yet.
+    """Bind a socket to a port that other processes of this user may share; it does not listen yet.
 
     Raises:
         OSError: See `listen`.
@@ -85,7 +85,7 @@ def share(host: str, port: int) -> socket.socket:
     try:
         shared.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         shared.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        if family == socket.AF_INET6:  # as `socket.create_server` has it
+        if family == socket.AF_INET6:  # as `socket.create_server` does
             shared.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         shared.bind(address)
     except OSError as error:

@@ -1,4 +1,4 @@
-"""A route as sessions use it: its rules, the way to its model, and what is logged of it."""
+"""A route as its sessions use it: its policy, its model and its log lines."""
 
 import logging
 
@@ -14,7 +14,7 @@ from gateway.session.session import Session
 from gateway.tally import RouteMeasures, Tracer, TurnTimes
 
 FAILURES_A_MINUTE = 60
-"""How many lines a route logs of its calls that fail for one reason."""
+"""Log lines a minute about failed calls of a route, for each reason."""
 
 log = structlog.stdlib.get_logger("gateway.sessions")
 
@@ -45,13 +45,13 @@ class TurnLine(Struct, tag_field="event", tag="turn", omit_defaults=True):
 
 
 class Route:
-    """The rules of a route, and the way to its model.
+    """A route's policy and model.
 
     Args:
-        policy: Its rules.
-        model: The way.
-        measures: Counts what becomes of its turns; new where absent.
-        tracer: Traces them; None where nobody does.
+        policy: Its policy.
+        model: Its model.
+        measures: Counts its turns; new ones by default.
+        tracer: Traces its turns; None if tracing is off.
     """
 
     __slots__ = ("_log", "failures", "measures", "model", "policy", "tracer")
@@ -68,20 +68,20 @@ class Route:
         self.measures = measures or RouteMeasures()
         self.tracer = tracer
         self.failures = LogLimit(FAILURES_A_MINUTE)
-        # Not the one above, which would be bound for good to how lines are logged at this moment.
+        # Not the module's logger, which would be bound permanently to the current configuration.
         self._log = log_quickly(structlog.stdlib.get_logger("gateway.sessions").bind())
 
     def log_turn(
         self, level: int, session: Session, done: MessageDone, times: TurnTimes | None
     ) -> None:
-        """One line for a turn that has ended.
+        """Log the end of a turn.
 
         Args:
-            level: Its level; the model's session is named where that is not for debugging, since
-                the operator has then asked for it.
-            session: Of which.
-            done: The turn's end.
-            times: How far it had come when; None where it was accepted in another process.
+            level: Log level; above debug, the operator has asked for it, and the model's session is
+                included.
+            session: Its session.
+            done: Its ``message.done``.
+            times: Its times; None if it was accepted in another process.
         """
         asked, model = level > logging.DEBUG, None
         queued = upstream = first = own = None
@@ -117,9 +117,7 @@ class Route:
         self._log(line)
 
     def log_failure(self, call: str, session_id: str, failure: Failure) -> None:
-        """One line for each call that fails, but for a flood of them; what the operator has to mend
-        is an error.
-        """
+        """Log a failed call, at a limited rate; as an error if the operator has to fix it."""
         self.measures.failures[call, failure.code.value] += 1
         suppressed = self.failures.suppressed(f"{call} {failure.code}")
         if suppressed is None:

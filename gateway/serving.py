@@ -1,4 +1,4 @@
-"""Runs the gateway as a process, with its limits and uvicorn."""
+"""Runs the gateway as a process with uvicorn."""
 
 import asyncio
 import contextlib
@@ -34,36 +34,37 @@ from gateway.turnstile import Turnstile
 log = structlog.stdlib.get_logger("gateway.serving")
 
 GC_THRESHOLDS = (10_000, 5, 400)
-"""Of Python's garbage collector; its own are 700, 10 and 10.
+"""Thresholds of Python's garbage collector, whose defaults are 700, 10 and 10.
 
-A run of the second generation walks up to the product of the first two, and nothing else goes on
-meanwhile: 50 ms, where 10,000 clients connect at once. A full one comes after 20 million objects.
+A collection of the second generation traverses up to the product of the first two, and blocks
+everything else: for 50 ms, when 10,000 clients connect at once. A full one comes after 20 million
+objects.
 """
 
 MAPPED_BYTES = 1_048_576
-"""From which size on memory comes from the system, and goes back to it when it is freed."""
+"""Minimum size of memory blocks that are mapped separately, and unmapped when freed."""
 
 STRANGERS = 8
-"""One in so many of `buffer_bytes` is for clients before they have a session; it comes on top."""
+"""One part in this many of `buffer_bytes` is for clients without a session, in addition to it."""
 
 SHUTDOWN_SECONDS = 15
-"""How long connections may take to go after the gateway has drained."""
+"""Seconds for connections to close after the gateway has drained."""
 
 SPARE_CONNECTIONS = 100
-"""How many more than `max_connections` are taken, for probes and to say that it is full."""
+"""Connections accepted beyond `max_connections`, for probes and to refuse clients."""
 
 SOCKETS = 2
-"""How many sockets an address may have for each WebSocket: there are those for requests, for
-handshakes, for who is told to be one too many, and those that are closed and not gone yet."""
+"""Sockets allowed to an address for each WebSocket: for requests, handshakes, connections about to
+be refused, and those that are closing."""
 
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # in glibc's malloc.h
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # from glibc's malloc.h
 
 
 def answering(app: ASGIApp, settings: Settings) -> ASGIApp:
-    """The application, at the names that are its own.
+    """Restrict the application to its own host names.
 
-    Where everybody has to say who they are, another's name for it gains nothing. Behind a proxy
-    that is trusted to say its own name, that is for the proxy to see to.
+    That is not needed if credentials are required, since a foreign name for it gains nothing then.
+    With a trusted proxy and no public URL, the proxy must check the name.
     """
     server = settings.server
     if settings.auth.required or (server.trusted_proxies and server.public_url is None):
@@ -79,15 +80,15 @@ async def serve(
     on_built: Callable[[Metrics], None] = lambda _: None,
     signals: Signals | None = None,
 ) -> None:
-    """Run the gateway until it is told to stop by SIGTERM or SIGINT, and has drained.
+    """Run the gateway until SIGTERM or SIGINT, and then until it has drained.
 
-    A second signal ends the draining at once.
+    A second signal ends draining immediately.
 
     Args:
-        settings: All of them.
-        on_ready: Called with the address once connections are taken.
-        on_built: Called before that with what reads metrics, for who has no port for them.
-        signals: Those of whoever does more than serve; one that was received before counts.
+        settings: The configuration.
+        on_ready: Called with the URL when connections are accepted.
+        on_built: Called before that with the metrics, for a caller that exposes them.
+        signals: The caller's signals, if it handles them; one received before counts.
 
     Raises:
         ConfigError: The platform can't be called with these settings, or a file can't be used.
@@ -140,7 +141,7 @@ async def serve(
                 ws_ping_interval=settings.server.heartbeat_seconds,
                 ws_per_message_deflate=False,
                 lifespan="off",
-                proxy_headers=False,  # uvicorn would believe whoever is on this machine
+                proxy_headers=False,  # uvicorn would trust any program on this machine
                 log_config=None,
                 access_log=False,
                 backlog=BACKLOG,
@@ -173,14 +174,14 @@ async def serve(
 
 
 def _report(_loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-    """Log what no code has handled; asyncio would print the arguments of a callback too."""
+    """Log an unhandled error; asyncio's handler would also print the arguments of callbacks."""
     error = context.get("exception")
     about = {} if error is not None else {"about": printable(context["message"], 200)}
     log.error("unhandled error", exc_info=error, **about)
 
 
 def _certificate(tls: TlsSettings | None) -> Certificate | None:
-    """What connections are encrypted with; None where they are not.
+    """Load the certificate; returns None without TLS.
 
     Raises:
         ConfigError: The files can't be used.
@@ -194,9 +195,10 @@ def _certificate(tls: TlsSettings | None) -> Certificate | None:
 
 
 def tune_garbage_collection() -> None:
-    """Look for cyclic garbage less often: the default walks every session a few times a second.
+    """Collect cyclic garbage less often: by default, all sessions are traversed many times a
+    second.
 
-    A message leaves no cycles behind; what a broken connection leaves can wait.
+    Messages create no cycles, and those of a broken connection can wait.
     """
     gc.collect()
     gc.freeze()
@@ -204,21 +206,20 @@ def tune_garbage_collection() -> None:
 
 
 def return_large_blocks() -> None:
-    """Let go of the memory of large bodies with them, where the C library is glibc.
+    """Make glibc's allocator return the memory of large bodies to the system when they are freed.
 
-    It raises by itself the size from which it does, up to 32 MiB, with each such block that is
-    freed; a size that is set stays. What it keeps at hand of the heap's end is twice that, as where
-    it chooses by itself; otherwise it would be 128 KiB (mallopt(3), M_MMAP_THRESHOLD and
-    M_TRIM_THRESHOLD).
+    By default it raises the threshold for that, up to 32 MiB, with each such block that is freed; a
+    threshold that is set stays. Twice that is kept at the end of the heap, as by default; otherwise
+    it would be 128 KiB (mallopt(3), M_MMAP_THRESHOLD and M_TRIM_THRESHOLD).
     """
-    with contextlib.suppress(OSError, AttributeError, TypeError):  # there is another, or none
+    with contextlib.suppress(OSError, AttributeError, TypeError):  # another C library, or none
         malloc = ctypes.CDLL(None)
         malloc.mallopt(_M_MMAP_THRESHOLD, MAPPED_BYTES)
         malloc.mallopt(_M_TRIM_THRESHOLD, 2 * MAPPED_BYTES)
 
 
 def raise_file_limit() -> None:
-    """Allow as many open files as the system does: each connection is one, each call another."""
+    """Raise the limit on open files to the maximum: each connection and each call needs one."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    with contextlib.suppress(ValueError, OSError):  # some systems refuse their own limit
+    with contextlib.suppress(ValueError, OSError):  # some systems refuse their own maximum
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

@@ -1,4 +1,4 @@
-"""The store that the settings name."""
+"""Opens the configured session store."""
 
 import contextlib
 from collections.abc import AsyncIterator
@@ -14,11 +14,11 @@ from gateway.stores.sealing import SealingKeyError, sealer_of
 async def open_store(
     all_settings: Settings, measures: StoreMeasures | None = None
 ) -> AsyncIterator[Store]:
-    """Where sessions and tickets are; it connects when it is asked for something.
+    """Open the store of sessions and tickets; it connects on first use.
 
     Args:
-        all_settings: Those that say which it is, and how much it keeps.
-        measures: Counts what is asked of one that is shared.
+        all_settings: The settings of the store and its limits.
+        measures: Counts commands to a shared store.
 
     Raises:
         ConfigError: A file of encryption keys can't be used.
@@ -32,7 +32,7 @@ async def open_store(
         sealer = None if file is None else sealer_of(file)
     except SealingKeyError as error:
         raise ConfigError(str(error)) from None
-    from gateway.stores.valkey import valkey_store  # noqa: PLC0415 - it takes time to import
+    from gateway.stores.valkey import valkey_store  # noqa: PLC0415 - slow to import
 
     async with valkey_store(
         settings.url,

@@ -1,4 +1,4 @@
-"""Those who read a session's log."""
+"""Subscribers, which read a session's log."""
 
 import itertools
 from collections.abc import Iterator, Mapping
@@ -12,31 +12,31 @@ from gateway.session.reader import LogReader
 
 
 class Subscriber(Protocol):
-    """What a session asks of a client's connection, be it a WebSocket or a request."""
+    """A client's connection as its session sees it: a WebSocket or a request."""
 
     @property
     def reader(self) -> LogReader:
-        """The client's place in the session's log."""
+        """The client's position in the session's log."""
         ...
 
     def wake(self, *, soon: bool) -> None:
-        """The log has news.
+        """Announce new events in the log.
 
         Args:
-            soon: Whether somebody waits for it.
+            soon: Whether a client is waiting for them.
         """
         ...
 
     def flush(self) -> None:
-        """Send what there is, as far as the client takes it."""
+        """Send pending events, as far as the client accepts them."""
         ...
 
     def tell(self, notice: Notice) -> None:
-        """Send this after the events that are in the log now."""
+        """Send a notice after the events that are in the log now."""
         ...
 
     def close(self, code: CloseCode, reason: str) -> None:
-        """Send what is in the log now, then close."""
+        """Send the events that are in the log now, then close."""
         ...
 
     def abort(self, code: CloseCode, reason: str) -> None:
@@ -48,8 +48,8 @@ class Subscribers:
     """The subscribers of one session, by number.
 
     Args:
-        log: What they read.
-        first: The number of the first.
+        log: The log that they read.
+        first: Number of the first subscriber.
     """
 
     __slots__ = ("_leaving", "_log", "_numbers", "_there")
@@ -57,52 +57,52 @@ class Subscribers:
     def __init__(self, log: Log, first: ClientId) -> None:
         self._log = log
         self._numbers = itertools.count(first)
-        # Replaced and never changed: it is gone through while some of them leave.
+        # Copied on write: subscribers may leave while it is iterated.
         self._there: Mapping[ClientId, Subscriber] = {}
-        # Those that have been told to close, and read what is in the log before they do.
+        # Subscribers that were told to close, and first read what is in the log.
         self._leaving: dict[ClientId, Subscriber] = {}
 
     def __len__(self) -> int:
-        """How many there are that have not been told to close."""
+        """Return the number of subscribers, without those that were told to close."""
         return len(self._there)
 
     @property
     def are_leaving(self) -> bool:
-        """Whether some that have been told to close still read."""
+        """Whether subscribers that were told to close are still reading."""
         return bool(self._leaving)
 
     def add(self, subscriber: Subscriber) -> ClientId:
-        """Let one more read; returns its number."""
+        """Add a subscriber; returns its number."""
         client = next(self._numbers)
         self._there = {**self._there, client: subscriber}
         return client
 
     def put(self, client: ClientId, subscriber: Subscriber) -> None:
-        """Let one read who has a number already."""
+        """Add a subscriber that has a number already."""
         self._there = {**self._there, client: subscriber}
 
     def get(self, client: ClientId) -> Subscriber | None:
-        """The one of that number, if it is there and has not been told to close."""
+        """Return a subscriber, unless it is unknown or was told to close."""
         return self._there.get(client)
 
     def remove(self, client: ClientId) -> Subscriber | None:
-        """Tell it nothing more; returns it as `get` does."""
+        """Remove a subscriber; returns it as `get` does."""
         others = dict(self._there)
         subscriber = others.pop(client, None)
         self._there = others
         return subscriber
 
     def has_left(self, client: ClientId) -> bool:
-        """Take note that it is closed; whether it had been told to."""
+        """Record that a subscriber has closed; returns whether it was told to."""
         return self._leaving.pop(client, None) is not None
 
     def wake(self, *, soon: bool) -> list[ClientId]:
-        """Tell all of news in the log; see `Subscriber.wake`.
+        """Announce new events in the log to all; see `Subscriber.wake`.
 
         Returns:
-            Those that have been closed because they were too slow for it.
+            Subscribers that were too slow, and have been closed.
         """
-        late = self._log.told - 1  # who has all before the newest event does not lag
+        late = self._log.told - 1  # those that lack only the newest event don't lag
         laggards = []
         for client, subscriber in self._there.items():
             subscriber.wake(soon=soon)
@@ -114,18 +114,18 @@ class Subscribers:
         return laggards
 
     def flush(self) -> None:
-        """Have all send what there is: who has only waited for company is not behind."""
+        """Make all send pending events, so that those merely batching them don't count as slow."""
         for subscriber in [*self._there.values(), *self._leaving.values()]:
             subscriber.flush()
 
     def close(self, client: ClientId | None, code: CloseCode, reason: str) -> None:
-        """Have one, or all, close when they have read what is in the log now."""
+        """Close one subscriber, or all, after they have read what is in the log now."""
         for each, subscriber in self._removed(client):
             self._leaving[each] = subscriber
             subscriber.close(code, reason)
 
     def abort(self, client: ClientId | None, code: CloseCode, reason: str) -> None:
-        """Close one, or all, at once."""
+        """Close one subscriber, or all, immediately."""
         for _, subscriber in self._removed(client):
             subscriber.abort(code, reason)
 
@@ -136,10 +136,10 @@ class Subscribers:
                 yield each, subscriber
 
     def drop_laggards(self) -> list[ClientId]:
-        """Close those who are too slow: what they have not read is not kept any longer.
+        """Close subscribers that are too slow; events that they have not read are no longer kept.
 
         Returns:
-            Those of them that had not been told to close before.
+            Those of them that were not told to close before.
         """
         for client, subscriber in [*self._leaving.items()]:
             if subscriber.reader.lags:

@@ -1,4 +1,4 @@
-"""What becomes of a route's turns and sessions, counted, and how long each part of a turn takes."""
+"""Counts a route's turns and sessions, and measures the phases of each turn."""
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -27,30 +27,29 @@ COUNTED = frozenset({MessageDone, SessionOpened, SessionRenewed, SessionClosed})
 """The events that `Tally.told` counts."""
 
 COUNTED_AT_ONCE = 100
-"""How many turns are counted together."""
+"""Number of turns that are counted together."""
 
 
 _DEFECT = ErrorObject(code=ErrorCode.INTERNAL, message="", retryable=False, outcome=Outcome.UNKNOWN)
 
 
 class TurnTimes(Struct, gc=False):
-    """How far a turn has come, and how long each part of that took.
+    """The times of a turn, and how long its phases took.
 
-    Times are of `time.monotonic`; 0 where it has not come so far. The loop's own is that of when it
-    woke up last, in milliseconds: the gateway's work would take none by it.
+    Times are of `time.monotonic`; 0 for a phase not reached. The loop's clock has millisecond
+    resolution and stands still during an iteration, so it can't measure the gateway's own work.
 
     Attributes:
         since: When its message was accepted, by the loop's clock.
-        accepted: When what has led to that came in.
-        sent: When it was first given to the model's adapter, after what has to be stored before.
-        first: When the first part of its reply came.
-        told: When its end could be read.
-        queued: How many seconds it has waited for other turns, and for a session at the model.
-        upstream: How many the model has had it, waiting for a place there and further tries
-            included.
-        model: The model's session that it was sent in last.
-        last: When the newest part of its reply came; of a turn that is traced.
-        trace: What its tracer keeps of it.
+        accepted: When the event that led to its acceptance was received.
+        sent: When it was first passed to the model's adapter, after what must be stored before.
+        first: When the first part of its reply arrived.
+        told: When its end became readable.
+        queued: Seconds that it waited for other turns, and for a session at the model.
+        upstream: Seconds at the model, including waits for a place and retries.
+        model: The model's session that it was last sent in.
+        last: When the latest part of its reply arrived; only of a traced turn.
+        trace: State of its tracer.
     """
 
     since: float
@@ -69,7 +68,7 @@ class TurnTimes(Struct, gc=False):
 
     @property
     def own(self) -> float:
-        """How long the gateway itself has taken, and its store: the rest."""
+        """Seconds spent in the gateway itself and its store: the remainder."""
         return self.told - self.accepted - self.queued - self.upstream
 
 
@@ -87,24 +86,24 @@ def _key(done: MessageDone) -> Key:
 
 
 class RouteMeasures:
-    """What has become of a route's turns and sessions, since the gateway has started.
+    """Measures of a route's turns and sessions since the gateway started.
 
-    Turns are noted when they end, and counted a hundred at once: that takes a third of the time. So
-    call `count` before you read what is counted of them.
+    Ended turns are noted, and counted a hundred at a time, which takes a third of the time. So call
+    `count` before reading their measures.
 
     Attributes:
-        turns: How many have ended, by `Key`.
-        deltas: How many parts of replies were passed on.
-        duration: From a turn's acceptance to when its end was told.
-        first_delta: From there to the first part of a reply, where it came in parts.
-        queued: See `TurnTimes`; so the next two.
-        upstream: Likewise.
-        own: Likewise.
-        opened: How many sessions were opened.
-        renewed: Sessions that others have taken the place of, by reason and context.
-        ended: Sessions that have ended, by reason.
-        failures: Calls that have failed, by call and error code.
-        refused: Messages that were not accepted, by error code.
+        turns: Number of ended turns, by `Key`.
+        deltas: Number of parts of replies that were sent on.
+        duration: From a turn's acceptance to its end.
+        first_delta: From a turn's acceptance to the first part of its reply, if streamed.
+        queued: See `TurnTimes`.
+        upstream: See `TurnTimes`.
+        own: See `TurnTimes`.
+        opened: Number of opened sessions.
+        renewed: Number of renewed sessions, by reason and context.
+        ended: Number of ended sessions, by reason.
+        failures: Number of failed calls, by call and error code.
+        refused: Number of refused messages, by error code.
     """
 
     __slots__ = (
@@ -139,11 +138,11 @@ class RouteMeasures:
         self.refused: Counter[str] = Counter()
 
     def note(self, done: MessageDone, times: TurnTimes | None) -> None:
-        """A turn has ended.
+        """Record the end of a turn.
 
         Args:
-            done: Its end.
-            times: How far it had come when; None where it was accepted in another process.
+            done: Its ``message.done``.
+            times: Its times; None if it was accepted in another process.
         """
         if done.deltas:
             self.deltas += done.deltas
@@ -169,28 +168,28 @@ class RouteMeasures:
 
 
 class Tracer(Protocol):
-    """Traces a route's turns. It raises nothing."""
+    """Traces a route's turns. Its methods must not raise."""
 
     def accepted(self) -> Any:
-        """A message is accepted; returns what is kept of it as `TurnTimes.trace`."""
+        """Start a trace when a message is accepted; returns the value of `TurnTimes.trace`."""
         ...
 
     def sent(self, times: TurnTimes, session_id: str, turn: Turn) -> ModelRequest:
-        """A turn is sent, perhaps not for the first time; returns what is to be sent."""
+        """Trace sending a turn, possibly again; returns the request to send."""
         ...
 
     def ended(self, times: TurnTimes, session_id: str, done: MessageDone | None) -> None:
-        """A turn has ended; or it goes on elsewhere, where there is no end."""
+        """End a turn's trace; `done` is None if the turn continues at another replica."""
         ...
 
 
 class Tally:
-    """Takes the times of one session's turns, and counts what becomes of them.
+    """Measures one session's turns and counts their results.
 
     Args:
-        session_id: The gateway's own.
-        measures: Its route's.
-        tracer: Likewise; None where turns are not traced.
+        session_id: The gateway's own id.
+        measures: Measures of its route.
+        tracer: Tracer of its route; None if tracing is off.
     """
 
     __slots__ = ("_measures", "_session_id", "_times", "_tracer")
@@ -201,14 +200,14 @@ class Tally:
         self._session_id = session_id
         self._measures = measures
         self._tracer = tracer
-        self._times: dict[str, TurnTimes] = {}  # of turns that were accepted here
+        self._times: dict[str, TurnTimes] = {}  # of turns accepted here
 
     def said(self, events: Sequence[Event], now: float, at: float) -> None:
-        """The session has said this, which nobody may have read yet.
+        """Record events that the session has emitted, which may not be readable yet.
 
         Args:
-            events: Of one kind: only parts of a reply come several together.
-            now: When what has led to it came in, by the loop's clock.
+            events: Events of one type; only parts of a reply are emitted several at a time.
+            now: When the cause of the events was received, by the loop's clock.
             at: The same by `time.monotonic`.
         """
         first = events[0]
@@ -226,9 +225,7 @@ class Tally:
             _stop(times, at)
 
     def sent(self, turn: Turn, invoke: Invoke) -> Invoke:
-        """A turn is given to the model, perhaps not for the first time; returns what is to be done
-        for that.
-        """
+        """Record that a turn is sent, possibly again; returns the effect to perform."""
         times = self._times.get(turn.id)
         if times is None:
             return invoke
@@ -236,7 +233,7 @@ class Tally:
         if not times.sent:
             times.sent = monotonic()
             if turn.started is not None and (waited := turn.started - times.since):
-                # Of milliseconds, which may be one too many.
+                # At a resolution of milliseconds this may be too long by one.
                 times.queued = min(waited, times.sent - times.accepted)
         if self._tracer is None:
             return invoke
@@ -244,7 +241,7 @@ class Tally:
         return invoke if request is invoke.request else structs.replace(invoke, request=request)
 
     def told(self, event: Event) -> TurnTimes | None:
-        """One of `COUNTED` may be read; returns the times of a turn that has ended by it."""
+        """Count an event of `COUNTED` that is readable; returns the times of a turn it ends."""
         measures = self._measures
         if type(event) is MessageDone:
             times = self._times.pop(event.id, None)
@@ -263,15 +260,15 @@ class Tally:
         return None
 
     def accepted_at(self, message_id: str) -> float | None:
-        """See `TurnTimes.accepted`, of a turn that has not ended; None where that was not here."""
+        """Return `TurnTimes.accepted` of a pending turn; None if it was accepted elsewhere."""
         times = self._times.get(message_id)
         return None if times is None else times.accepted
 
     def crashed(self, turns: Iterable[str]) -> None:
-        """The session has failed: nobody is told how its turns have ended, but they are counted.
+        """Count the turns of a session that has crashed: no client is told how they end.
 
         Args:
-            turns: Ids of those that it had, which may have been accepted elsewhere.
+            turns: ids of its turns, which may have been accepted elsewhere.
         """
         self._measures.ended["internal"] += 1
         for message_id in {**self._times, **dict.fromkeys(turns)}:
@@ -284,7 +281,7 @@ class Tally:
             )
 
     def leave(self) -> None:
-        """The session is over here; whoever has it now counts the turns that it still has."""
+        """Stop measuring a session that has moved; its new owner counts its pending turns."""
         left, self._times = self._times, {}
         if self._tracer is not None:
             for times in left.values():
@@ -294,7 +291,7 @@ class Tally:
 
 
 def _stop(times: TurnTimes, at: float) -> None:
-    """It is not at the model any more, nor going to be."""
+    """Set how long a turn was queued or at the model, when it ends."""
     if times.sent:
         times.upstream = at - times.sent
     else:

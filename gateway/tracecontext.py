@@ -1,7 +1,7 @@
-"""The trace that what comes in is a part of, as its sender says: W3C's Trace Context.
+"""W3C Trace Context of incoming messages.
 
-It goes beside what is passed on, since sessions have nothing to do with it: who takes a message in
-sets it for as long as that takes, and whoever traces turns reads it then.
+Sessions are not concerned with it, so it is passed in a context variable: whatever receives a
+message sets the variable while it handles it, and the tracer reads it.
 """
 
 import re
@@ -9,10 +9,10 @@ from collections.abc import Mapping
 from contextvars import ContextVar
 
 Carrier = Mapping[str, str]
-"""The headers of a trace context, as far as there are."""
+"""The headers of a trace context."""
 
 CARRIER: ContextVar[Carrier | None] = ContextVar("trace context", default=None)
-"""That of what is taken in at the moment."""
+"""Trace context of the message being handled."""
 
 _PARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 _ATTRIBUTE = re.compile(r"(?:^|(?<=[,; ]))traceparent=([^,; ]*)", re.IGNORECASE)
@@ -20,18 +20,18 @@ _ATTRIBUTE = re.compile(r"(?:^|(?<=[,; ]))traceparent=([^,; ]*)", re.IGNORECASE)
 _KEY = r"[a-z][a-z0-9_*/-]{0,255}|[a-z0-9][a-z0-9_*/-]{0,240}@[a-z][a-z0-9_*/-]{0,13}"
 _VALUE = r"[ -+\--<>-~]{0,255}[!-+\--<>-~]"
 _MEMBER = re.compile(rf"({_KEY})={_VALUE}")
-"""A list-member of ``tracestate``, as W3C's Trace Context has it in 3.3.1."""
+"""A list-member of ``tracestate``, as in W3C's Trace Context, 3.3.1."""
 
 MAX_PARENT, MAX_STATE, MAX_MEMBERS = 512, 512, 32
-"""The longest headers that are kept, and how much W3C lets ``tracestate`` have."""
+"""Maximum lengths of the headers, and of list-members in ``tracestate``, as in W3C's."""
 
 MAX_ATTRIBUTES = 1024
-"""The longest ``CustomAttributes`` that SageMaker takes."""
+"""Maximum length of ``CustomAttributes`` in SageMaker."""
 
 
 def carrier_of(headers: Mapping[str, str]) -> Carrier | None:
-    """What headers say of a trace; None where that is nothing. A malformed ``tracestate`` is left
-    out: OpenTelemetry would log what is wrong with it, and that is whatever its sender likes.
+    """Extract the trace context from headers, if any. A malformed ``tracestate`` is omitted:
+    OpenTelemetry would log it, and its sender controls what it says.
     """
     parent, state = headers.get("traceparent"), headers.get("tracestate")
     if parent is None or len(parent) > MAX_PARENT:
@@ -50,7 +50,7 @@ def _is_state(state: str) -> bool:
 
 
 def carrier_in(attributes: str) -> Carrier | None:
-    """What a call's custom attributes say of one: ``traceparent=…`` among others."""
+    """Extract the trace context from custom attributes, as ``traceparent=…`` among others."""
     for match in _ATTRIBUTE.finditer(attributes):
         if _PARENT.fullmatch(match[1]) is not None:
             return {"traceparent": match[1]}
@@ -58,8 +58,8 @@ def carrier_in(attributes: str) -> Carrier | None:
 
 
 def with_parent(attributes: str, parent: str) -> str:
-    """Custom attributes that name this parent, in place of another; as they are where that would
-    be too long.
+    """Set the parent in custom attributes, replacing any other; returns them unchanged if the
+    result would be too long.
     """
     said = f"traceparent={parent}"
     more, named = _ATTRIBUTE.subn(said, attributes)

@@ -1,4 +1,4 @@
-"""Lets a crowd in by turns, so that those who are there do not feel it."""
+"""Spreads bursts of work over several iterations of the event loop."""
 
 import asyncio
 from collections import deque
@@ -6,10 +6,10 @@ from collections.abc import Callable
 
 
 class Turnstile:
-    """Lets so many begin in one turn of the event loop, and the others in later ones, in order.
+    """Starts a limited number of callbacks in each iteration of the event loop, in order.
 
     Args:
-        room: How many that is.
+        room: Maximum per iteration.
     """
 
     def __init__(self, room: int) -> None:
@@ -17,7 +17,7 @@ class Turnstile:
         self._waiting: deque[Callable[[], object]] = deque()
 
     def enter(self, begin: Callable[[], object]) -> None:
-        """Call this now, or when its turn has come."""
+        """Call this now, or in a later iteration of the event loop."""
         if self._left == self._room:
             asyncio.get_running_loop().call_soon(self._turn)
         if self._left > 0:

@@ -1,8 +1,8 @@
-"""One of several processes that serve a port together; `gateway.workers` starts it.
+"""A worker: one of several processes that serve a port together, started by `gateway.workers`.
 
-It has its settings from there, over its standard input, and then is told what to do. When that ends
-its parent is gone, and it stops as on SIGTERM. It says on its standard output when it serves, or
-why it can't.
+Standard input has the settings, followed by commands; when it is closed the parent has ended, and
+the worker stops as on SIGTERM. On standard output the worker reports that it serves, or why it
+can't.
 """
 
 import asyncio
@@ -34,15 +34,15 @@ from gateway.workers import (
 )
 
 LAST_SECONDS = 1.0
-"""How long a worker that ends waits for its parent to hear what it has said."""
+"""Seconds that a worker waits for its parent to read its last reports."""
 
 
 async def work(orders: int, answers: int) -> bool:
-    """Serve until it is told to stop; returns whether it could.
+    """Serve until told to stop; returns whether it could be started.
 
     Args:
-        orders: Where it is told what to do.
-        answers: Where it says how it is.
+        orders: File descriptor to read commands from.
+        answers: File descriptor to write reports to.
     """
     told = asyncio.StreamReader()
     await asyncio.get_running_loop().connect_read_pipe(
@@ -50,13 +50,13 @@ async def work(orders: int, answers: int) -> bool:
     )
 
     heard = _Heard()
-    # The parent may be stopped, and its pipe full: nobody is to wait here for that.
+    # Asynchronous, since the parent may be stopped and the pipe full.
     answering, _ = await asyncio.get_running_loop().connect_write_pipe(
         lambda: heard, os.fdopen(answers, "wb", buffering=0)
     )
 
     def say(answer: bytes) -> None:
-        if not answering.is_closing():  # else nobody hears it, which is seen elsewhere
+        if not answering.is_closing():  # else the parent has ended, which `_obey` notices
             answering.write(answer)
 
     def tell(answer: Ready | CantStart | Measured) -> None:
@@ -77,7 +77,7 @@ async def work(orders: int, answers: int) -> bool:
 
 
 class _Heard(asyncio.Protocol):
-    """Waits until all that was said is heard, or the parent is gone."""
+    """Waits until all reports have been read, or the parent has ended."""
 
     def __init__(self) -> None:
         self.all = asyncio.Event()
@@ -102,7 +102,7 @@ async def _serve(
             settings = pickle.loads(await told.readexactly(size))  # noqa: S301 - its parent's
         except asyncio.IncompleteReadError:
             live.close()
-            return True  # nobody is there to serve for
+            return True  # the parent has ended
         obey = _obey(told, signals, measure)
         tasks = [asyncio.create_task(work) for work in (obey, live)]
         try:
@@ -139,7 +139,7 @@ async def _obey(
 
 
 def main() -> None:
-    """Keep what connects this with its parent from everything else that would use it."""
+    """Run a worker, with its pipes hidden from any code that uses standard input or output."""
     orders, answers = os.dup(0), os.dup(1)
     nothing = os.open(os.devnull, os.O_RDONLY)
     os.dup2(nothing, 0)

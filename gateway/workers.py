@@ -1,18 +1,18 @@
-"""Several processes on one port, and the parent that starts them, and starts them again.
+"""Several worker processes on one port, and the parent that starts and restarts them.
 
-Each worker has a listening socket of its own (SO_REUSEPORT), among which Linux deals connections
-out by their addresses. With two workers and 200 connections one after the other, the one with more
-got 100 to 107; where both listened on one socket that they had inherited, it was up to 142, and up
-to 670 of 1000 that came at once: there whoever is idle first takes them. A connection stays where
-it is for hours, so that matters more than who is quickest to take it.
+Each worker has its own listening socket (SO_REUSEPORT), and Linux distributes connections among
+them by address. With two workers and 200 consecutive connections, the busier one got 100 to 107;
+with one inherited socket it got up to 142, and up to 670 of 1000 simultaneous ones, since there the
+first idle worker accepts them. Connections last for hours, so an even distribution matters more
+than fast acceptance.
 
-A worker makes its socket itself, and listens when it is ready. So no connection waits at a worker
-that starts; those that wait at one that dies are reset, and new ones go to the others at once.
-(Sockets that the parent kept would let them wait until there is another worker: seconds, in which a
-probe gives up.) The parent's own socket does not listen. It keeps the port.
+A worker binds its own socket, and listens when it is ready. So no connection waits for a worker
+that is starting; those queued at a worker that dies are reset, and new ones go to the others
+immediately. (Sockets kept by the parent would queue them until the next worker is ready: for
+seconds, in which probes time out.) The parent's own socket does not listen; it reserves the port.
 
-Workers are in sessions of their own: Ctrl-C in a terminal is for the parent, which passes it on,
-once. What connects the two is a pipe. It closes when the parent dies, however that comes.
+Workers run in sessions of their own: Ctrl-C in a terminal reaches only the parent, which forwards
+it, once. Parent and worker are connected by pipes, which close when the parent dies in any way.
 """
 
 import asyncio
@@ -32,53 +32,52 @@ from gateway.process import Signals, listen, share
 from gateway.telemetry.reading import Reading, total
 
 STOP, RELOAD, MEASURE = b"s", b"r", b"m"
-"""What a worker is told: what SIGTERM and SIGHUP tell other programs, and to say what its metrics
-stand at."""
+"""Commands for a worker: the equivalents of SIGTERM and SIGHUP, and a request for its metrics."""
 
 SIZE_BYTES = 4
-"""How long the settings are comes before them, in so many bytes."""
+"""Size of the length prefix of the settings, in bytes."""
 
 STEADY_SECONDS = 10.0
-"""A worker that has served for so long is replaced at once when it dies."""
+"""A worker that has served for this long is restarted immediately when it dies."""
 
 FIRST_PAUSE_SECONDS = 0.5
-"""How long it takes otherwise; each time twice as long as before."""
+"""Initial delay of a restart otherwise; doubled each time."""
 
 MAX_PAUSE_SECONDS = 30.0
 
 ALIVE = b"\n"
-"""What a worker says each `ALIVE_SECONDS`."""
+"""Sent by a worker every `ALIVE_SECONDS`."""
 
 ALIVE_SECONDS = 5.0
 
 SILENT_SECONDS = 60.0
-"""A worker that says nothing for so long hangs."""
+"""A worker that sends nothing for this long is considered hung."""
 
 ANSWER_BYTES = 16_777_216
-"""The longest line that a worker says: of a route it has some 2 KB of metrics."""
+"""Maximum length of a worker's line; metrics have about 2 KB for each route."""
 
 MEASURE_SECONDS = 2.0
-"""How long a worker may take to say what its metrics stand at."""
+"""Seconds that a worker may take to send its metrics."""
 
 log = structlog.stdlib.get_logger("gateway.workers")
 
 
 class Ready(msgspec.Struct, tag="ready"):
-    """What a worker says when it takes connections.
+    """A worker accepts connections.
 
     Attributes:
-        url: Where.
+        url: Its URL.
     """
 
     url: str
 
 
 class CantStart(msgspec.Struct, tag="cant_start"):
-    """What a worker says before it ends, where it can't serve.
+    """A worker can't serve, and ends.
 
     Attributes:
-        why: As people are told.
-        wrong: Whether the configuration is; otherwise something has failed.
+        why: The reason, for people.
+        wrong: Whether it is an error in the configuration.
     """
 
     why: str
@@ -86,10 +85,10 @@ class CantStart(msgspec.Struct, tag="cant_start"):
 
 
 class Measured(msgspec.Struct, tag="measured"):
-    """What a worker says when it is asked for it, and before it ends.
+    """A worker's metrics, sent on request and before it ends.
 
     Attributes:
-        reading: What its metrics stand at.
+        reading: The values.
     """
 
     reading: Reading
@@ -105,16 +104,16 @@ async def supervise(
     on_worker: Callable[[int], None] = lambda _: None,
     signals: Signals | None = None,
 ) -> bool:
-    """Run workers until they are told to stop, and have drained; see `gateway.serving.serve`.
+    """Run workers until told to stop, and until they have drained; see `gateway.serving.serve`.
 
     Args:
-        settings: All of them.
-        on_ready: Called with the address when all of them take connections.
-        on_worker: Called with the id of each process that takes connections.
-        signals: Those of whoever does more than this; one that was received before counts.
+        settings: The configuration.
+        on_ready: Called with the URL when all workers accept connections.
+        on_worker: Called with the id of each process that accepts connections.
+        signals: The caller's signals, if it handles them; one received before counts.
 
     Returns:
-        Whether all that were told to stop have done so without a failure.
+        Whether all workers that were told to stop have done so without an error.
 
     Raises:
         ConfigError: Workers can't serve with these settings.
@@ -127,14 +126,14 @@ async def supervise(
             signals = stack.enter_context(Signals())
         kept = stack.enter_context(share(server.host, server.port))
         port = kept.getsockname()[1]
-        listen(server.host, port).close()  # which nobody else may do, not even with SO_REUSEPORT
+        listen(server.host, port).close()  # fails if anyone listens, even with SO_REUSEPORT
         server = server.model_copy(update={"port": port})
         metrics = settings.metrics
-        alone = metrics.model_copy(update={"port": None})  # the port is the parent's
+        alone = metrics.model_copy(update={"port": None})  # served by the parent
         settings = settings.model_copy(update={"server": server, "metrics": alone})
         crew = _Crew(settings, on_ready, on_worker)
         if metrics.port is not None:
-            from gateway.metricsport import metrics_port  # noqa: PLC0415 - it takes time to import
+            from gateway.metricsport import metrics_port  # noqa: PLC0415 - slow to import
 
             await stack.enter_async_context(metrics_port(metrics, crew.read))
         async with crew:
@@ -148,13 +147,13 @@ class _Crew:
     """All workers.
 
     Args:
-        settings: Theirs.
+        settings: The configuration of the workers.
         on_ready: See `supervise`.
         on_worker: See `supervise`.
 
     Attributes:
         started: Whether all have been ready.
-        stopping: Set when they are to end.
+        stopping: Set when they are told to stop.
     """
 
     def __init__(
@@ -181,30 +180,28 @@ class _Crew:
         return all(await asyncio.gather(*self._tasks))
 
     def stop(self) -> None:
-        """Have all of them drain; the second time, end at once."""
+        """Drain all workers; the second call stops them immediately."""
         self.stopping.set()
         for worker in self._workers:
             worker.tell(STOP)
 
     def reload(self) -> None:
-        """Have all of them read their files again."""
+        """Make all workers reload their files."""
         for worker in self._workers:
             worker.tell(RELOAD)
 
     async def read(self) -> Reading:
-        """What the metrics of all processes stand at together, with what counters of those stood at
-        that are gone.
-        """
+        """Return the total of all processes' metrics, including the counters of ended ones."""
         await asyncio.gather(*[worker.measure() for worker in self._workers])
-        # In one moment: one that dies meanwhile is among these or among the departed, not in both.
+        # Without awaiting: a process that ends meanwhile must count here or as departed, not twice.
         return total([self._departed, *[worker.reading for worker in self._workers]])
 
     def departed(self, last: Reading) -> None:
-        """A process is gone, of whose metrics that was heard last."""
+        """Keep the last known counters of a process that has ended."""
         self._departed = total([self._departed, last.lasting()])
 
     def serves(self, pid: int, url: str) -> None:
-        """A worker does."""
+        """Record that a worker accepts connections."""
         self._on_worker(pid)
         if not self.started and all(worker.is_ready for worker in self._workers):
             self.started = True
@@ -212,15 +209,15 @@ class _Crew:
 
 
 class _Worker:
-    """A process, and after its death the next one.
+    """A worker process, which is restarted when it dies.
 
     Args:
         crew: All workers.
-        settings: Theirs.
+        settings: The configuration of the workers.
 
     Attributes:
-        is_ready: Whether there is a process, and it takes connections.
-        reading: What its metrics stand at, as far as that is known.
+        is_ready: Whether its process is running and accepts connections.
+        reading: Last known values of its metrics.
     """
 
     def __init__(self, crew: _Crew, settings: Settings) -> None:
@@ -232,11 +229,11 @@ class _Worker:
         self._measured: asyncio.Future[None] | None = None
 
     async def live(self) -> bool:
-        """Have a process until all are to stop; returns whether the last one has done so well.
+        """Run a process until told to stop, restarting it; returns whether the last one ended well.
 
         Raises:
-            ConfigError: It can't serve with these settings, and all were about to start.
-            OSError: It can't for another reason.
+            ConfigError: It can't serve with these settings, before all workers have started.
+            OSError: It can't serve for another reason, likewise.
         """
         loop = asyncio.get_running_loop()
         stopping = self._crew.stopping
@@ -278,7 +275,7 @@ class _Worker:
     async def _start(self) -> asyncio.subprocess.Process:
         process = await asyncio.create_subprocess_exec(
             sys.executable,
-            "-P",  # what lies in the working directory is not for it to import
+            "-P",  # don't import modules from the working directory
             "-m",
             "gateway.worker",
             stdin=asyncio.subprocess.PIPE,
@@ -296,7 +293,7 @@ class _Worker:
     async def _follow(
         self, process: asyncio.subprocess.Process
     ) -> tuple[CantStart | None, float | None]:
-        """Hear what a process says until it ends: why it can't serve, or since when it has."""
+        """Read a process's reports until it ends: why it can't serve, or since when it has."""
         failure = served = None
         answers = cast(asyncio.StreamReader, process.stdout)
         while True:
@@ -308,7 +305,7 @@ class _Worker:
                 process.kill()
                 continue
             if not line.endswith(b"\n"):
-                break  # it has ended, maybe in the middle of it
+                break  # it has ended, possibly in the middle of a line
             if line == ALIVE:
                 continue
             answer = _answers.decode(line)
@@ -331,8 +328,8 @@ class _Worker:
         return failure, served
 
     async def measure(self) -> None:
-        """Find out what the metrics of its process stand at: of one that does not answer, what they
-        stood at but for those that go up and down.
+        """Update the values of its metrics. If the process does not answer, counters keep their
+        last known values, and gauges are dropped.
         """
         if not self.is_ready:
             return
@@ -346,9 +343,9 @@ class _Worker:
             self.reading = self.reading.lasting()
 
     def tell(self, order: bytes) -> None:
-        """Have the process do that; there may be none."""
+        """Send a command to the process, if there is one."""
         if self._orders is not None:
-            with contextlib.suppress(OSError, RuntimeError):  # it has died, which is seen elsewhere
+            with contextlib.suppress(OSError, RuntimeError):  # it has died, as `_follow` notices
                 self._orders.write(order)
 
 
@@ -364,7 +361,7 @@ def _log_end(pid: int, code: int, pause: float) -> None:
 
 
 def _cause(code: int) -> str:
-    """What has ended a process."""
+    """Describe what has ended a process."""
     if code < 0:
         with contextlib.suppress(ValueError):
             return signal.Signals(-code).name
