@@ -155,5 +155,5 @@ class Failure(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
 def internal(outcome: Outcome) -> Failure:
     """Create the failure for an error in the gateway, whose log has the details."""
-    text = "The gateway failed; its operator finds the reason in its log."
+    text = "The gateway failed; the reason is in its log."
     return Failure(code=ErrorCode.INTERNAL, message=text, outcome=outcome)

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from gateway.local.platform import Endpoint
     from gateway.local.stateful import Dialect, Expires
 
-# Repeated here for the help text, since the modules that define them are slow to import.
+# The help has these; they are written out because the modules that define them are slow to import.
 DIALECTS = ("container-standards", "torchserve", "first-message", "stateless")
 EXPIRES = ("standard", "absent", "naive")
 ERRORS = (
@@ -47,116 +47,6 @@ ERRORS = (
 ACTIONS = ("InvokeEndpoint", "InvokeEndpointAsync", "InvokeEndpointWithResponseStream")
 BREAK_MODES = ("exception", "time", "internal", "cut")
 KEYS = {"access_key": "local", "secret_key": "local-secret", "region": "us-east-1"}
-
-
-@contextlib.contextmanager
-def apart_from_aws(**given: str) -> Iterator[None]:
-    """Isolate botocore from this machine's AWS configuration and proxies.
-
-    Args:
-        given: Environment variables to set instead.
-    """
-    ours = {
-        "AWS_CONFIG_FILE": os.devnull,
-        "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
-        "AWS_EC2_METADATA_DISABLED": "true",
-        "no_proxy": "127.0.0.1,localhost",
-        **given,
-    }
-    theirs = {name: value for name, value in os.environ.items() if _is_about_calls(name)}
-    for name in theirs:
-        del os.environ[name]
-    os.environ.update(ours)
-    try:
-        yield
-    finally:
-        for name in ours:
-            os.environ.pop(name, None)
-        os.environ.update(theirs)
-
-
-def _is_about_calls(name: str) -> bool:
-    name = name.upper()
-    return name.startswith(("AWS_", "BOTO")) or name.endswith(("_PROXY", "_CA_BUNDLE"))
-
-
-class _Whole(click.IntRange):
-    """An integer in a range; click's own name for it is "integer range", in errors too."""
-
-    name = "whole number"
-
-
-PORT = _Whole(0, 65_535)
-COUNT = _Whole(1, 1_000_000)
-
-
-class _Seconds(click.FloatRange):
-    """A duration of up to a day. Rejects NaN, which click accepts."""
-
-    name = "number of seconds"
-
-    def __init__(self, *, zero: bool) -> None:
-        super().__init__(0, 86_400, min_open=not zero)
-
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> float:
-        """See `click.ParamType.convert`."""
-        seconds = float(super().convert(value, param, ctx))
-        return self.fail(f"{value!r} is no time.", param, ctx) if math.isnan(seconds) else seconds
-
-
-SECONDS = _Seconds(zero=False)
-
-
-def _loopback(_context: click.Context, _parameter: click.Parameter, value: str) -> str:
-    try:
-        if value == "localhost" or ip_address(value).is_loopback:
-            return value
-    except ValueError:
-        pass
-    raise click.BadParameter(
-        "must be a loopback address such as 127.0.0.1: this server stands in for AWS on one "
-        "machine, with keys that everybody knows."
-    )
-
-
-def _container(
-    _context: click.Context, _parameter: click.Parameter, values: tuple[str, ...]
-) -> tuple[str, ...]:
-    for value in values:
-        try:
-            parts = urlsplit(value)
-            is_one = parts.scheme in {"http", "https"} and parts.hostname and parts.port != 0
-        except ValueError:
-            is_one = False
-        if not is_one:
-            likely = (
-                f"; did you mean http://{value}?" if re.fullmatch(r"[\w.-]+:\d+", value) else ""
-            )
-            raise click.BadParameter(
-                f"expected an address such as http://127.0.0.1:8080, got {value}{likely}"
-            )
-    return values
-
-
-def _matching(pattern: str, expected: str) -> Callable[..., str]:
-    """Return a callback that validates an option's value."""
-
-    def check(_context: click.Context, _parameter: click.Parameter, value: str) -> str:
-        if not re.fullmatch(pattern, value):
-            raise click.BadParameter(f"expected {expected}.")
-        return value
-
-    return check
-
-
-_label = _matching(
-    r"(?=.{1,63}$)[a-zA-Z0-9]([a-zA-Z0-9-]*[a-zA-Z0-9])?",
-    "1 to 63 letters, digits and hyphens, with a letter or a digit at either end",
-)
-_key = _matching(r"[!-+.0-~-]+", "printable characters, without spaces, commas and slashes")
-_secret = _matching(r"[!-~]+", "printable characters, without spaces")
 
 
 @click.command()
@@ -342,11 +232,11 @@ def local(  # noqa: PLR0917 - click passes them by name
     clock: int,
     lose: tuple[str, ...],
 ) -> None:
-    """Run SageMaker Runtime on this machine, in front of a built-in model or your containers.
+    """Run a local SageMaker, with a built-in model or your containers.
 
-    While it runs, GET /_local/ENDPOINT shows what reached the instances; POST
-    /_local/ENDPOINT/faults, /_local/ENDPOINT/expire and /_local/ENDPOINT/instances/NAME/lose inject
-    faults.
+    It checks signatures and routes calls by session, like SageMaker Runtime. While it runs, GET
+    /_local/ENDPOINT shows the calls and sessions of each instance. To simulate failures, POST to
+    /_local/ENDPOINT/faults, /_local/ENDPOINT/expire or /_local/ENDPOINT/instances/NAME/lose.
     """
     from gateway.local.asynchronous import Asynchronous  # noqa: PLC0415
     from gateway.local.builtin import BuiltinModel  # noqa: PLC0415
@@ -444,7 +334,7 @@ _BUILTIN = ("dialect", "session_seconds", "max_sessions", "expires")
 
 
 def _refuse_what_does_nothing(context: click.Context) -> None:
-    """Refuse options that have no effect in combination with the others."""
+    """Refuse options that mean nothing beside the others, which would pass unnoticed."""
     given = context.params
     containers, language = bool(given["urls"]), given["model"] == "language"
     builtin = given["model"] == "builtin" and not containers
@@ -468,7 +358,7 @@ def _refuse_what_does_nothing(context: click.Context) -> None:
 
 
 async def _load(llamas: Sequence["Llama"]) -> None:
-    """Load the weights, which all models share."""
+    """Let models read their weights, which all have one file."""
     if not llamas:
         return
     from gateway.local.waiting import waiting  # noqa: PLC0415

@@ -1,4 +1,4 @@
-"""The environment of what stands in for AWS, and of who calls it."""
+"""The environment variables of the local SageMaker and of its callers."""
 
 import contextlib
 import os
@@ -7,10 +7,10 @@ from collections.abc import Iterator
 
 @contextlib.contextmanager
 def apart_from_aws(**given: str) -> Iterator[None]:
-    """Let nothing that this machine has set for AWS, nor a proxy, change what botocore does.
+    """Isolate botocore from this machine's AWS configuration and proxies.
 
     Args:
-        given: Settings of the environment to have in their place.
+        given: Environment variables to set instead.
     """
     ours = {
         "AWS_CONFIG_FILE": os.devnull,

@@ -1,4 +1,4 @@
-"""What the options of ``session-gateway local`` take, beyond what click knows."""
+"""Types and callbacks that validate the options of ``session-gateway local``."""
 
 import math
 import re
@@ -11,7 +11,7 @@ import click
 
 
 class Whole(click.IntRange):
-    """click calls it an "integer range", also where it says what a value is not."""
+    """An `IntRange` with a name for people: click calls it "integer range" in errors."""
 
     name = "whole number"
 
@@ -21,7 +21,7 @@ COUNT = Whole(1, 1_000_000)
 
 
 class _Seconds(click.FloatRange):
-    """A time up to a day; click would take what is not a number."""
+    """A duration of at most a day; click's own type would accept NaN."""
 
     name = "number of seconds"
 
@@ -42,11 +42,11 @@ class _Seconds(click.FloatRange):
 
 SECONDS = _Seconds(zero=False)
 PAUSE = _Seconds(zero=True)
-"""A time, or none."""
+"""A duration, or 0."""
 
 
 def loopback(_context: click.Context, _parameter: click.Parameter, value: str) -> str:
-    """A callback that takes an address of this machine alone."""
+    """Accept a loopback address; a click callback."""
     try:
         if value == "localhost" or ip_address(value).is_loopback:
             return value
@@ -60,7 +60,7 @@ def loopback(_context: click.Context, _parameter: click.Parameter, value: str) -
 def container_urls(
     _context: click.Context, _parameter: click.Parameter, values: tuple[str, ...]
 ) -> tuple[str, ...]:
-    """A callback that takes addresses of HTTP servers."""
+    """Accept HTTP URLs; a click callback."""
     for value in values:
         try:
             parts = urlsplit(value)
@@ -78,7 +78,7 @@ def container_urls(
 
 
 def _matching(pattern: str, expected: str) -> Callable[..., str]:
-    """A callback that holds a text to that pattern."""
+    """Return a callback that validates an option's value."""
 
     def check(_context: click.Context, _parameter: click.Parameter, value: str) -> str:
         if not re.fullmatch(pattern, value):
