@@ -68,7 +68,7 @@ async def test_refusals_are_told_and_final(url: str) -> None:
     assert "allow it in the route's allowed_origins" in str(failed)
     failed = await refusal(f"{url}/nowhere")
     assert failed.code == 4404
-    assert "/ws/nowhere: there is no such route" in str(failed)
+    assert "/ws/nowhere: the route does not exist" in str(failed)
     failed = await refusal(url.removesuffix("/ws"))
     assert "its addresses end in /ws" in str(failed)
 
