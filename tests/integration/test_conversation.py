@@ -129,7 +129,7 @@ async def test_text_is_no_json(url: str) -> None:
         await chat.send("message.send", id="1", text="My name is Ada.")
         refused = await chat.until("error")
         assert (refused["code"], refused["id"]) == ("validation_error", "1")
-        assert "send `json`, or give the route a `request`" in refused["message"]
+        assert "send `json`, or set the route's `request`" in refused["message"]
         await chat.send("message.send", id="1", json={"text": "My name is Ada."})
         assert (await chat.until("message.done"))["json"]["name"] == "Ada"
     async with raw(url, route="json") as socket:
