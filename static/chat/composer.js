@@ -176,7 +176,8 @@ export class Composer {
   async #addFiles(files) {
     // In JSON four characters stand for three bytes.
     const limit = Math.floor(((this.#limits.message_bytes - ENVELOPE) * 3) / 4);
-    for (const file of files) {
+    // A field's list of files is emptied as soon as this waits.
+    for (const file of [...files]) {
       if (!this.#limits.binary) {
         this.#refuse(`This route takes no files, so ${file.name} can't be sent.`);
         return;

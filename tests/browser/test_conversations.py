@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
-from playwright.async_api import Browser, Locator, expect
+from playwright.async_api import Browser, FilePayload, Locator, expect
 
 from tests.browser.conftest import Chat
 from tests.support.processes import Process, admin
@@ -207,6 +207,14 @@ async def test_files_are_attached(
     await chat.accessible()
     await chat.page.get_by_role("button", name="Send", exact=True).click()
     await expect(chat.page.locator(".entry.model .body")).to_have_text("hi")
+    both: list[FilePayload] = [
+        {"name": name, "mimeType": "text/plain", "buffer": b"/echo hi"} for name in ("c", "d")
+    ]
+    await files.set_input_files(both)
+    remove = chat.page.get_by_role("button", name="Remove")
+    await expect(remove).to_have_count(2)
+    await remove.first.click()
+    await remove.first.click()
     await expect(chat.page.locator("#attached")).to_be_hidden()
     await chat.write("Hello?")
     await expect(chat.page.locator("#refused")).to_have_text("This route takes files, not text.")
