@@ -50,8 +50,8 @@ html_copy_source = False
 html_show_copyright = False
 html_theme_options = {
     # The colours of static/theme.css, so that the pages of a gateway and these go together.
-    "light_css_variables": {"color-brand-primary": "#2451b3", "color-brand-content": "#2451b3"},
-    "dark_css_variables": {"color-brand-primary": "#8ab4ff", "color-brand-content": "#8ab4ff"},
+    "light_css_variables": {"color-brand-primary": "#2456c8", "color-brand-content": "#2456c8"},
+    "dark_css_variables": {"color-brand-primary": "#8db0ff", "color-brand-content": "#8db0ff"},
 }
 
 linkcheck_ignore = [r"https?://(localhost|127\.0\.0\.1|[\w.]*example\.com)", r"wss?://"]

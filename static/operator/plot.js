@@ -90,6 +90,8 @@ export class Plot {
     let below = [];
     shown.names.forEach((name, place) => {
       say(this.values[place], shown.format(series.last(name)));
+      // Its edge would lie on the one below it.
+      if (shown.stacked && place > 0 && !series.of(name).some(Boolean)) return;
       for (const line of lines(drawnSeries.of(name), top)) {
         edges.push(drawn("polyline", { points: line.join(" "), class: `line s${place}` }));
         if (!shown.stacked) continue;

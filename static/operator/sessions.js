@@ -12,6 +12,8 @@ import { emptyRow, fillRow, showRows } from "./rows.js";
 
 /** Of a page. */
 const LIMIT = "50";
+/** The states of a session with which nothing is wrong. */
+const WELL = new Set(["opening", "ready", "running"]);
 /** How soon what is shown is looked up again, in milliseconds. */
 const EACH = 5000;
 /** The same of a session whose details are. */
@@ -163,6 +165,7 @@ export class Sessions {
           session.replica,
         ];
         fillRow(row, texts, 5, 7);
+        row.cells[3].dataset.well = String(WELL.has(session.state));
         row.cells[0].title = session.session_id;
       },
     );

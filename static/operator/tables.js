@@ -65,6 +65,7 @@ export function showRoutes(all) {
       ];
       fillRow(row, texts, 3);
       row.cells[2].classList.toggle("warning", route.breaker !== "closed");
+      row.cells[2].dataset.well = String(route.breaker === "closed");
     },
   );
 }
@@ -107,6 +108,7 @@ export function showReplicas(all, drain) {
       ];
       fillRow(row, texts, 2, 6);
       row.cells[1].classList.toggle("warning", stateOf(replica) !== "serving");
+      row.cells[1].dataset.well = String(stateOf(replica) === "serving");
       const button = row.cells[7].querySelector("button");
       if (button !== null) button.disabled = stateOf(replica) !== "serving";
     },

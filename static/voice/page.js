@@ -81,6 +81,7 @@ function paint() {
   requestAnimationFrame(() => {
     painting = false;
     if (listening) show(listening);
+    else plot.draw({ peaks: [], probabilities: [], trips: [], over: false });
   });
 }
 
@@ -352,6 +353,7 @@ page.compare.addEventListener("click", async () => {
   }
 });
 page.command.textContent = command("");
+paint();
 addEventListener("resize", paint);
 addEventListener("pagehide", () => listening?.leave());
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", paint);

@@ -48,6 +48,8 @@ export class Plot {
     const speech = { top: height * 0.45, room: height * 0.35 };
     const trip = { top: height * 0.85, room: height * 0.15 };
 
+    context.fillStyle = colour("line");
+    context.fillRect(0, sound.top + sound.room / 2 - 0.5, width, 1);
     context.fillStyle = colour("muted");
     for (let frame = first; frame < peaks.length; frame += 1) {
       const half = Math.max(0.5, (peaks[frame] * sound.room) / 2);
@@ -62,11 +64,17 @@ export class Plot {
     context.strokeStyle = colour("line");
     context.beginPath();
     for (const share of [0, THRESHOLD, 1]) {
-      const y = speech.top + (1 - share) * speech.room;
+      const y = Math.round(speech.top + (1 - share) * speech.room) + 0.5;
       context.moveTo(0, y);
       context.lineTo(width, y);
     }
     context.stroke();
+    context.fillStyle = colour("muted");
+    context.font = `12px ${style.fontFamily}`;
+    context.textAlign = "right";
+    for (const share of [THRESHOLD, 1]) {
+      context.fillText(`${share * 100} %`, width, speech.top + (1 - share) * speech.room + 14);
+    }
     context.strokeStyle = colour("accent");
     context.lineWidth = 2;
     context.lineJoin = "round";
