@@ -18,6 +18,7 @@ LOAD_FLAGS ?=
 FUZZ_FLAGS ?=
 SOAK_FLAGS ?=
 CHAOS_FLAGS ?=
+SCREENSHOTS_FLAGS ?=
 # On a terminal pip shows what it downloads, with a bar for each; elsewhere nothing but errors.
 QUIET = $$(test -t 2 || echo --quiet)
 LONG := long or hypothesis or schedules
@@ -31,7 +32,7 @@ needed = command -v $(1) >/dev/null \
 	|| { echo "$(1) is needed: apt-get install $(1)" >&2; exit 1; }
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test docs links reference long hostile autobahn load fuzz soak chaos lint types unit coverage mutants mutants-short search compat lock licences vendor sbom audit bench instructions format clean browser curl prometheus proxies node litellm
+.PHONY: help demo test docs links reference long hostile autobahn load fuzz soak chaos lint types unit coverage mutants mutants-short search compat lock licences vendor sbom audit bench instructions screenshots format clean browser curl prometheus proxies node litellm
 
 help: ## show this text
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -191,6 +192,9 @@ instructions: $(INSTALLED) ## count a message's instructions, and compare them w
 	@$(call needed,valgrind)
 	$(BIN)/python -m tests.bench instructions
 	$(BIN)/python -m tests.bench instructions --logs
+
+screenshots: docs browser ## screenshots of all pages in all their states, in artifacts/screenshots
+	$(BIN)/python -m tests.screenshots $(SCREENSHOTS_FLAGS)
 
 format: $(INSTALLED) ## format the code
 	$(BIN)/ruff format .

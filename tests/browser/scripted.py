@@ -107,7 +107,7 @@ class ScriptedGateway:
     def done(self, message_id: str, deltas: int, status: str = "completed", **fields: Any) -> None:
         """The end of a turn."""
         about = {"id": message_id, "status": status, "deltas": deltas, "duration_ms": 5}
-        self.emit("message.done", **about, **fields)
+        self.emit("message.done", **{**about, **fields})
 
     def forget(self) -> None:
         """Drop the whole session, as a gateway that starts anew has."""
