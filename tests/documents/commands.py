@@ -53,7 +53,9 @@ def options(command: click.Command, context: click.Context) -> Iterator[tuple[st
 def written(_document: str) -> str:
     """The document as it should be."""
     parts = [HEAD]
-    for command, context in commands(main, click.Context(main, info_name="session-gateway")):
+    for command, context in commands(
+        main, click.Context(main, info_name="session-gateway", **main.context_settings)
+    ):
         usage = " ".join([context.command_path, *command.collect_usage_pieces(context)])
         about = re.sub(
             r"\x08\n((?: .*\n?)+)",

@@ -156,11 +156,11 @@ async def test_a_server_is_told_how_the_lifespan_goes(app: Gateway) -> None:
 
 async def test_settings_that_the_platform_can_not_be_called_with() -> None:
     app = create({"region": "us-east-1", "profile": "no-such-profile"})
-    with pytest.raises(ConfigError, match=r"aws\.profile: no profile has this name"):
+    with pytest.raises(ConfigError, match=r"aws\.profile: there is no profile with this name"):
         async with app.lifespan():
             pytest.fail("it has started")
     for _ in range(2):
-        with pytest.raises(ConfigError, match=r"aws\.profile: no profile has this name"):
+        with pytest.raises(ConfigError, match=r"aws\.profile: there is no profile with this name"):
             await get(app)
     assert await others() == set()
 
