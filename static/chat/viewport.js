@@ -46,8 +46,9 @@ export class Viewport {
   #frame = 0;
   /** Until when rows that have changed wait, as `performance.now()` counts. */
   #pause = 0;
-  /** Where the box was scrolled to when it was last looked at. */
+  /** Where the box was scrolled to when it was last looked at, and how high it was. */
   #top = 0;
+  #height = 0;
   /**
    * What is read there, which stays where it is on the screen whatever comes and goes: a row, and
    * how far below its beginning the box begins. Null at the end.
@@ -173,12 +174,15 @@ export class Viewport {
 
   /** See where the reader has gone, if anywhere. */
   #look() {
-    const { scrollTop } = this.#box;
+    const { scrollTop, clientHeight } = this.#box;
     const before = this.#top;
+    const grown = Math.max(0, clientHeight - this.#height);
+    this.#height = clientHeight;
     if (scrollTop === before) return;
     const { beyond } = this;
-    // Only a reader goes up; that there is more below is no sign of one.
-    if (scrollTop < before - 1 && beyond > 1) this.following = false;
+    // Only a reader goes up, or a box that has become higher and has no more to show; that there is
+    // more below is no sign of a reader.
+    if (scrollTop < before - 1 - grown && beyond > 1) this.following = false;
     else if (beyond <= 1 || (scrollTop > before && beyond < NEAR)) this.following = true;
     this.#top = scrollTop;
     const tops = this.#tops();

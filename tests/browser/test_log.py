@@ -244,6 +244,28 @@ class TestTheReader:
         """
         assert set(await run(sheet, script)) == {True}
 
+    async def test_a_box_that_grows_while_something_comes_is_no_reader(self, sheet: Page) -> None:
+        """It has no more to show for a moment, and begins further up."""
+        at_end = await run(
+            sheet,
+            f"""
+            element.style.maxHeight = "200px";
+            await settle();
+            const turn = ask({{ text: "Go" }});
+            log.show([turn]);
+            await settle();
+            requestAnimationFrame(() => {{
+              element.style.maxHeight = "";
+              element.scrollTop; // which lays it out
+            }});
+            turn.add({{ index: 0, text: "word ".repeat(500) }});
+            log.show([turn]);
+            await settle();
+            return {AT_END};
+            """,
+        )
+        assert at_end
+
     async def test_a_reader_of_what_was_said_is_told_of_what_comes(self, sheet: Page) -> None:
         jump = sheet.get_by_role("button", name="Jump to latest")
         await expect(jump).to_be_hidden()
