@@ -5,7 +5,7 @@
  */
 
 import { button, element, make } from "../dom.js";
-import { size } from "./view.js";
+import { bytesIn, size } from "./view.js";
 
 /** @typedef {import("../client.js").Body} Body */
 /**
@@ -15,10 +15,22 @@ import { size } from "./view.js";
  * @property {boolean} binary Whether it takes bytes.
  * @property {number} message_bytes The largest message.
  */
-/** @typedef {{ name: string, bytes: number, body: Body }} Attachment */
+/** @typedef {{ body: Body, name?: string }} Outgoing A message, and the file's name if it is one. */
+/**
+ * @typedef {object} Attachment
+ * @property {string} name
+ * @property {number} bytes
+ * @property {Body | null} body Null while it is read.
+ */
+/**
+ * @typedef {object} Draft What a conversation has besides the text in the message field.
+ * @property {Attachment[]} attachments
+ * @property {string} refused Why something could not be attached or sent.
+ */
 
 /** Pasted text of so many characters is attached: a field with it would be slow. */
 const LONG_PASTE = 50_000;
+const PASTED = "Pasted text";
 /** What a message has beside its body, in bytes. */
 const ENVELOPE = 1_024;
 
@@ -35,13 +47,15 @@ export class Composer {
   #user;
   /** @type {Limits} */
   #limits = { text: true, json: false, binary: false, message_bytes: Infinity };
-  /** @type {Attachment[]} */
-  #attachments = [];
+  /** Those of the conversations, by their ids. @type {Map<string, Draft>} */
+  #drafts = new Map();
+  /** That of the conversation that is shown. @type {Draft} */
+  #draft = { attachments: [], refused: "" };
 
   /**
    * @param {object} user
    * @param {() => void} user.send
-   * @param {() => void} user.changed Called when there is another draft.
+   * @param {() => void} user.changed Called when something was written or attached.
    */
   constructor(user) {
     this.#user = user;
@@ -81,12 +95,38 @@ export class Composer {
     });
   }
 
-  /** @param {Limits} limits Of the route. */
-  set limits(limits) {
+  /**
+   * Show what a conversation has, instead of another's.
+   * @param {string} id
+   * @param {string} text What is in the message field.
+   * @param {Limits} limits Of the route.
+   */
+  show(id, text, limits) {
     this.#limits = limits;
+    this.#draft = this.#drafts.get(id) ?? { attachments: [], refused: "" };
+    this.#drafts.set(id, this.#draft);
     this.#page.attach.hidden = !limits.binary;
-    this.#page.text.placeholder =
-      limits.text || !limits.json ? "Write a message" : "Write a message in JSON";
+    this.#page.text.placeholder = this.#takesJson ? "Write a message in JSON" : "Write a message";
+    this.text = text;
+    this.#show();
+  }
+
+  /** @param {string} id Of a conversation that is gone. */
+  forget(id) {
+    this.#drafts.delete(id);
+  }
+
+  /**
+   * Whether anything is attached to the next message of a conversation.
+   * @param {string} id
+   */
+  attached(id) {
+    return (this.#drafts.get(id)?.attachments ?? []).length > 0;
+  }
+
+  /** Whether what is in the message field is JSON. */
+  get #takesJson() {
+    return !this.#limits.text && this.#limits.json;
   }
 
   get text() {
@@ -99,7 +139,7 @@ export class Composer {
   }
 
   get empty() {
-    return this.text.trim() === "" && this.#attachments.length === 0;
+    return this.text.trim() === "" && this.#draft.attachments.length === 0;
   }
 
   focus() {
@@ -108,21 +148,56 @@ export class Composer {
 
   /**
    * What is to be sent, each a message; null where the text can't be one.
-   * @returns {Body[] | null}
+   * @returns {Outgoing[] | null}
    */
   take() {
+    const { attachments } = this.#draft;
+    const unread = attachments.find((attachment) => attachment.body === null);
+    if (unread) {
+      this.#refuse(`${unread.name} is still being read.`);
+      return null;
+    }
     const text = this.text.trim();
     const body = text ? this.#bodyOf(text) : null;
     if (text && !body) return null;
     const limit = this.#limits.message_bytes - ENVELOPE;
-    const length = new TextEncoder().encode(JSON.stringify(text)).length;
+    const length = bytesOf({ text });
     if (length > limit) {
-      this.#refuse(`This text has ${size(length)}; a message may have ${size(limit)}.`);
+      this.#refuse(`This text is ${size(length)}; the limit is ${size(limit)}.`);
       return null;
     }
-    const bodies = this.#attachments.map(({ body }) => body);
+    /** @type {Outgoing[]} */
+    const messages = attachments.flatMap(({ name, body }) => (body ? [{ body, name }] : []));
     this.clear();
-    return body ? [...bodies, body] : bodies;
+    return body ? [...messages, { body }] : messages;
+  }
+
+  /**
+   * A message as it may be written again; null where it can't be.
+   * @param {Body} body
+   * @returns {string | null}
+   */
+  wording({ text, json }) {
+    if (text !== undefined) return this.#limits.text ? text : null;
+    return json !== undefined && this.#takesJson ? JSON.stringify(json, null, 2) : null;
+  }
+
+  /**
+   * Put back what was to be sent: what can be written into the field, the rest as attachments.
+   * @param {Outgoing[]} messages
+   */
+  putBack(messages) {
+    const texts = [];
+    for (const { body, name } of messages) {
+      const text = this.wording(body);
+      // Two texts are one text; two values of JSON are no JSON.
+      const fits = !this.#takesJson || (texts.length === 0 && this.text === "");
+      if (text !== null && text.length < LONG_PASTE && fits) texts.push(text);
+      else this.#draft.attachments.push({ name: name ?? nameOf(body), bytes: bytesOf(body), body });
+    }
+    this.text = [...texts, this.text].filter(Boolean).join("\n");
+    this.#show();
+    this.#user.changed();
   }
 
   /**
@@ -139,15 +214,15 @@ export class Composer {
       return { json: JSON.parse(text) };
     } catch (error) {
       const { message } = /** @type {Error} */ (error);
-      this.#refuse(`This route takes JSON, and this is none: ${message}.`);
+      this.#refuse(`This route takes JSON, and this is not valid: ${message}.`);
       return null;
     }
   }
 
   clear() {
     this.text = "";
-    this.#attachments = [];
-    this.#refuse("");
+    this.#draft.attachments = [];
+    this.#draft.refused = "";
     this.#show();
   }
 
@@ -166,69 +241,99 @@ export class Composer {
     }
     const text = pasted.getData("text/plain");
     if (text.length < LONG_PASTE) return false;
-    const length = new TextEncoder().encode(JSON.stringify(text)).length;
     const limit = this.#limits.message_bytes - ENVELOPE;
-    this.#add({ name: "Pasted text", bytes: length, body: { text } }, limit);
+    this.#add({ name: PASTED, bytes: bytesOf({ text }), body: { text } }, limit);
     return true;
   }
 
   /** @param {Iterable<File>} files */
-  async #addFiles(files) {
+  #addFiles(files) {
     // In JSON four characters stand for three bytes.
     const limit = Math.floor(((this.#limits.message_bytes - ENVELOPE) * 3) / 4);
-    // A field's list of files is emptied as soon as this waits.
-    for (const file of [...files]) {
+    for (const file of files) {
+      const { name, size: bytes } = file;
       if (!this.#limits.binary) {
-        this.#refuse(`This route takes no files, so ${file.name} can't be sent.`);
+        this.#refuse(`This route takes no files, so ${name} can't be sent.`);
         return;
       }
-      const content_type = file.type || "application/octet-stream";
-      const fits = file.size <= limit;
-      const bytes = fits ? await file.arrayBuffer().catch(() => null) : new ArrayBuffer(0);
-      if (bytes === null) {
-        this.#refuse(`${file.name} can't be read.`); // it is a folder, or is gone
-        return;
-      }
-      this.#add({ name: file.name, bytes: file.size, body: { bytes, content_type } }, limit);
+      /** @type {Attachment} */
+      const attachment = { name, bytes, body: null };
+      if (this.#add(attachment, limit)) this.#read(file, attachment);
     }
+  }
+
+  /**
+   * @param {File} file
+   * @param {Attachment} attachment
+   */
+  async #read(file, attachment) {
+    const draft = this.#draft; // there may be another when it is read
+    const bytes = await file.arrayBuffer().catch(() => null);
+    if (bytes) {
+      attachment.body = { bytes, content_type: file.type || "application/octet-stream" };
+    } else {
+      draft.attachments = draft.attachments.filter((other) => other !== attachment);
+      draft.refused = `${file.name} can't be read.`; // it is a folder, or is gone
+    }
+    this.#show();
   }
 
   /**
    * @param {Attachment} attachment
    * @param {number} limit
+   * @returns {boolean} Whether it is not too large.
    */
   #add(attachment, limit) {
     const { name, bytes } = attachment;
     if (bytes > limit) {
-      this.#refuse(`${name} has ${size(bytes)}; a message may have ${size(limit)}.`);
-      return;
+      this.#refuse(`${name} is ${size(bytes)}; the limit is ${size(limit)}.`);
+      return false;
     }
-    this.#attachments.push(attachment);
-    this.#refuse("");
+    this.#draft.attachments.push(attachment);
+    this.#draft.refused = "";
     this.#show();
+    this.#user.changed();
+    return true;
   }
 
   /** @param {string} why */
   #refuse(why) {
-    this.#page.refused.textContent = why;
-    this.#page.refused.hidden = why === "";
+    const { refused } = this.#page;
+    this.#draft.refused = why;
+    if (refused.textContent !== why) refused.textContent = why; // which reads it out
+    refused.hidden = why === "";
   }
 
   #show() {
     const { attached } = this.#page;
-    attached.hidden = this.#attachments.length === 0;
+    const draft = this.#draft;
+    this.#refuse(draft.refused);
+    attached.hidden = draft.attachments.length === 0;
     attached.replaceChildren(
-      ...this.#attachments.map((attachment) => {
+      ...draft.attachments.map((attachment) => {
+        const { name, bytes, body } = attachment;
         const remove = button("Remove", () => {
-          this.#attachments = this.#attachments.filter((other) => other !== attachment);
+          draft.attachments = draft.attachments.filter((other) => other !== attachment);
           this.#show();
           this.focus();
         });
-        remove.setAttribute("aria-label", `Remove ${attachment.name}`);
-        const words = make("span", "", `${attachment.name}, ${size(attachment.bytes)}`);
+        remove.setAttribute("aria-label", `Remove ${name}`);
+        const words = make("span", "", `${name}, ${size(bytes)}${body ? "" : ", being read …"}`);
         words.dir = "auto";
         return make("li", "", words, remove);
       }),
     );
   }
+}
+
+/** @param {Body} body */
+function bytesOf({ text, json, base64 }) {
+  if (base64 !== undefined) return bytesIn(base64);
+  return new TextEncoder().encode(JSON.stringify(text ?? json)).length;
+}
+
+/** @param {Body} body */
+function nameOf({ text, base64, content_type }) {
+  if (text !== undefined) return PASTED;
+  return base64 === undefined ? "JSON" : (content_type ?? "File");
 }

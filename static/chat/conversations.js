@@ -8,6 +8,7 @@
  */
 
 import { Claimed } from "../client.js";
+import { committed, Database, result } from "./database.js";
 
 /** @typedef {import("../client.js").Journal} Journal */
 /** @typedef {import("../client.js").Kept} Kept */
@@ -19,34 +20,12 @@ import { Claimed } from "../client.js";
  * @property {number} changed As `Date.now()`.
  * @property {string} draft What was written and not sent.
  */
+/** @typedef {Map<string, string>} Names Of files, by the ids of the turns that they were sent with. */
 
 /** How long a conversation in which nothing was said may be on a page, in milliseconds. */
 const UNUSED = 86_400_000;
 /** How long a title is that is made of the first message, in characters. */
 const TITLE = 60;
-
-/**
- * @template T
- * @param {IDBRequest<T>} request
- * @returns {Promise<T>}
- */
-function result(request) {
-  return new Promise((resolve, reject) => {
-    request.onsuccess = () => resolve(request.result);
-    request.onerror = () => reject(request.error);
-  });
-}
-
-/**
- * @param {IDBTransaction} transaction
- * @returns {Promise<void>}
- */
-function committed(transaction) {
-  return new Promise((resolve, reject) => {
-    transaction.oncomplete = () => resolve();
-    transaction.onabort = () => reject(transaction.error);
-  });
-}
 
 /** Short enough for an address. */
 export function newId() {
@@ -66,19 +45,40 @@ function fresh(id, route) {
 const whole = (id) => IDBKeyRange.bound([id], [id, []]);
 
 /**
+ * Something in which nothing was said or written, and that nobody has on a page by now.
+ * @param {Summary} summary
+ */
+const abandoned = ({ title, draft, changed }) =>
+  !title && !draft && changed < Date.now() - UNUSED;
+
+/** @param {any} item A turn or a note. */
+const plain = (item) => JSON.parse(JSON.stringify(item));
+
+/**
+ * What is kept of a turn or a note: with the file's name, where it was one.
+ * @param {any} item
+ * @param {Names} names
+ */
+function keptAs(item, names) {
+  const name = names.get(item.id);
+  return name === undefined ? item : { ...item, name };
+}
+
+/**
  * What the user said, in one line; empty where that is nothing.
  * @param {any} item As it is kept.
  */
 function titleOf(item) {
   const { text, json, content_type = "" } = item.sent ?? {};
-  const said = text ?? (json === undefined ? content_type : JSON.stringify(json));
+  const said = text ?? (json === undefined ? (item.name ?? content_type) : JSON.stringify(json));
   const line = said.trim().replace(/\s+/g, " ");
   return line.length > TITLE ? `${line.slice(0, TITLE - 1)}…` : line;
 }
 
 /** @param {any} item As it is kept. */
 function wordsOf(item) {
-  return [item.sent?.text, item.text, item.done?.text].filter(Boolean).join("\n").toLowerCase();
+  const words = [item.sent?.text, item.name, item.text, item.done?.text];
+  return words.filter(Boolean).join("\n").toLowerCase();
 }
 
 export class Conversations {
@@ -86,8 +86,10 @@ export class Conversations {
   onchange = () => {};
   #database;
   #channel;
+  /** Those that clients keep here, and that this page has not deleted. @type {Set<string>} */
+  #kept = new Set();
 
-  /** @param {IDBDatabase} database */
+  /** @param {Database} database */
   constructor(database) {
     this.#database = database;
     this.#channel = new BroadcastChannel(database.name);
@@ -99,21 +101,24 @@ export class Conversations {
    * @returns {Promise<Conversations>} Fails where the browser keeps nothing.
    */
   static async open(name) {
-    const request = indexedDB.open(name, 1);
-    request.onupgradeneeded = () => {
-      request.result.createObjectStore("conversations", { keyPath: "id" });
-      request.result.createObjectStore("states");
-      request.result.createObjectStore("items");
-    };
-    return new Conversations(await result(request));
+    return new Conversations(await Database.open(name));
   }
 
   /** @returns {Promise<Summary[]>} The newest first. */
   async list() {
-    const store = this.#database.transaction("conversations").objectStore("conversations");
+    const store = (await this.#database.reading("conversations")).objectStore("conversations");
     /** @type {Summary[]} */
     const all = await result(store.getAll());
     return all.sort((one, other) => other.changed - one.changed);
+  }
+
+  /**
+   * @param {string} id
+   * @returns {Promise<Summary | undefined>}
+   */
+  async get(id) {
+    const store = (await this.#database.reading("conversations")).objectStore("conversations");
+    return result(store.get(id));
   }
 
   /**
@@ -123,17 +128,18 @@ export class Conversations {
    * @param {string} from.title
    * @param {string} from.url
    * @param {any[]} from.items Turns and notes.
+   * @param {Names} from.names
    * @returns {Promise<Summary>}
    */
   async create(id, route, from) {
     const summary = { ...fresh(id, route), title: from?.title ?? "" };
-    const transaction = this.#writing();
+    const transaction = await this.#database.writing();
     transaction.objectStore("conversations").put(summary);
     if (from) {
       const kept = { url: from.url, session: null, replaces: null, last_event: 0 };
       transaction.objectStore("states").put({ kept }, id);
       for (const [at, item] of from.items.entries()) {
-        transaction.objectStore("items").put(JSON.parse(JSON.stringify(item)), [id, at]);
+        transaction.objectStore("items").put(keptAs(plain(item), from.names), [id, at]);
       }
     }
     await committed(transaction);
@@ -146,7 +152,7 @@ export class Conversations {
    * @param {Partial<Summary>} change
    */
   async update(id, change) {
-    const transaction = this.#writing();
+    const transaction = await this.#database.writing();
     const store = transaction.objectStore("conversations");
     const summary = await result(store.get(id));
     if (summary) store.put({ ...summary, ...change });
@@ -155,18 +161,22 @@ export class Conversations {
   }
 
   /**
+   * Delete a conversation. What a client is about to keep of it is not kept any more.
    * @param {string} id
-   * @param {(summary: Summary) => boolean} [condition] Where it is not to be removed in any case.
    */
-  async remove(id, condition = () => true) {
-    const transaction = this.#writing();
-    /** @type {Summary | undefined} */
-    const summary = await result(transaction.objectStore("conversations").get(id));
-    if (!summary || condition(summary)) {
-      transaction.objectStore("conversations").delete(id);
-      transaction.objectStore("states").delete(id);
-      transaction.objectStore("items").delete(whole(id));
-    }
+  async remove(id) {
+    this.#kept.delete(id);
+    const transaction = await this.#database.writing();
+    this.#delete(transaction, id);
+    await committed(transaction);
+    this.#changed();
+  }
+
+  /** Delete all of them, likewise. */
+  async clear() {
+    this.#kept.clear();
+    const transaction = await this.#database.writing();
+    for (const name of transaction.objectStoreNames) transaction.objectStore(name).clear();
     await committed(transaction);
     this.#changed();
   }
@@ -176,17 +186,33 @@ export class Conversations {
    * @param {string} id
    */
   discard(id) {
-    return this.remove(id, ({ title }) => !title);
+    return this.#forget((summary) => summary.id === id && !summary.title);
   }
 
   /** Forget those in which nothing was said or written, and that nobody has on a page by now. */
-  async sweep() {
-    const old = Date.now() - UNUSED;
-    const unused = (/** @type {Summary} */ { title, draft, changed }) =>
-      !title && !draft && changed < old;
-    for (const summary of await this.list()) {
-      if (unused(summary)) await this.remove(summary.id, unused);
-    }
+  sweep() {
+    return this.#forget(abandoned);
+  }
+
+  /** @param {(summary: Summary) => boolean} condition */
+  async #forget(condition) {
+    const transaction = await this.#database.writing();
+    /** @type {Summary[]} */
+    const all = await result(transaction.objectStore("conversations").getAll());
+    const forgotten = all.filter(condition);
+    for (const { id } of forgotten) this.#delete(transaction, id);
+    await committed(transaction);
+    if (forgotten.length > 0) this.#changed();
+  }
+
+  /**
+   * @param {IDBTransaction} transaction
+   * @param {string} id
+   */
+  #delete(transaction, id) {
+    transaction.objectStore("conversations").delete(id);
+    transaction.objectStore("states").delete(id);
+    transaction.objectStore("items").delete(whole(id));
   }
 
   /**
@@ -199,7 +225,7 @@ export class Conversations {
     const all = await this.list();
     const titled = all.filter(({ title }) => title.toLowerCase().includes(sought));
     const found = new Set(titled.map(({ id }) => id));
-    const items = this.#database.transaction("items").objectStore("items");
+    const items = (await this.#database.reading("items")).objectStore("items");
     await new Promise((resolve, reject) => {
       const request = items.openCursor();
       request.onerror = () => reject(request.error);
@@ -226,8 +252,8 @@ export class Conversations {
    * @param {string} id
    * @returns {Promise<any[]>}
    */
-  items(id) {
-    const store = this.#database.transaction("items").objectStore("items");
+  async items(id) {
+    const store = (await this.#database.reading("items")).objectStore("items");
     return result(store.getAll(whole(id)));
   }
 
@@ -236,28 +262,38 @@ export class Conversations {
    * the next message.
    * @param {string} id
    * @param {string} route
+   * @param {Names} [names] To which those are added that are kept.
    * @returns {Journal}
    */
-  journal(id, route) {
+  journal(id, route, names = new Map()) {
     const writer = newId();
+    this.#kept.add(id);
+    /**
+     * @param {any} state
+     * @param {any[]} history
+     */
+    const found = (state, history) => {
+      for (const item of history) if (item.name !== undefined) names.set(item.id, item.name);
+      return state?.kept ? { ...state.kept, history } : null;
+    };
     return {
       read: async () => {
-        const transaction = this.#database.transaction(["states", "items"]);
+        const transaction = await this.#database.reading("states", "items");
         const state = await result(transaction.objectStore("states").get(id));
-        const history = await result(transaction.objectStore("items").getAll(whole(id)));
-        return state?.kept ? { ...state.kept, history } : null;
+        return found(state, await result(transaction.objectStore("items").getAll(whole(id))));
       },
       claim: async () => {
-        const transaction = this.#writing();
+        const transaction = await this.#database.writing();
         const states = transaction.objectStore("states");
         const state = await result(states.get(id));
         states.put({ ...state, writer }, id);
         const history = await result(transaction.objectStore("items").getAll(whole(id)));
         await committed(transaction);
-        return state?.kept ? { ...state.kept, history } : null;
+        return found(state, history);
       },
-      write: async (kept, items) => {
-        const transaction = this.#writing();
+      write: async (kept, changed) => {
+        if (!this.#kept.has(id)) return;
+        const transaction = await this.#database.writing();
         const states = transaction.objectStore("states");
         const state = await result(states.get(id));
         if (state?.writer !== writer) {
@@ -265,8 +301,12 @@ export class Conversations {
           throw new Claimed();
         }
         states.put({ writer, kept }, id);
-        for (const [at, item] of items) transaction.objectStore("items").put(item, [id, at]);
-        const renamed = await this.#touch(transaction, id, route, items);
+        const items = [...changed]
+          .map(([at, item]) => ({ at, item: keptAs(item, names) }))
+          .sort((one, other) => one.at - other.at);
+        for (const { at, item } of items) transaction.objectStore("items").put(item, [id, at]);
+        const said = items.map(({ item }) => titleOf(item)).find(Boolean);
+        const renamed = said && (await this.#touch(transaction, id, route, said));
         await committed(transaction);
         if (renamed) this.#changed();
       },
@@ -277,21 +317,15 @@ export class Conversations {
    * @param {IDBTransaction} transaction
    * @param {string} id
    * @param {string} route
-   * @param {Map<number, any>} items That have changed.
+   * @param {string} said What it is named after, where it has no title.
    */
-  async #touch(transaction, id, route, items) {
-    const said = [...items.values()].find(titleOf);
-    if (!said) return false;
+  async #touch(transaction, id, route, said) {
     const store = transaction.objectStore("conversations");
     /** @type {Summary} */
     const summary = (await result(store.get(id))) ?? fresh(id, route);
-    const title = summary.title || titleOf(said);
+    const title = summary.title || said;
     store.put({ ...summary, title, changed: Date.now() });
     return title !== summary.title;
-  }
-
-  #writing() {
-    return this.#database.transaction(["conversations", "states", "items"], "readwrite");
   }
 
   #changed() {

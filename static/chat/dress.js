@@ -16,6 +16,7 @@ import { button, element, make } from "../dom.js";
  * @property {number} history_turns How much it may be told.
  * @property {number} history_bytes
  * @property {number} message_bytes The largest message.
+ * @property {boolean} [gone] Whether the gateway has it no longer.
  */
 /**
  * @typedef {object} About What the gateway says of itself and its routes.
@@ -23,20 +24,37 @@ import { button, element, make } from "../dom.js";
  * @property {string} logo
  * @property {string | null} welcome
  * @property {string[]} examples
+ * @property {boolean} authenticated Whether everybody has to show a key or a token.
  * @property {string} default
  * @property {Route[]} routes
  */
 
 const THEME_KEY = "session-gateway.theme";
 
-/** The user's choices. A browser may be told to keep nothing. */
-export const choices = (() => {
+/**
+ * What the user has chosen before. A browser may be told to keep nothing.
+ * @param {string} key
+ */
+export function chosen(key) {
   try {
-    return localStorage;
+    return localStorage.getItem(key);
   } catch {
-    return undefined;
+    return null;
   }
-})();
+}
+
+/**
+ * Keep a choice, where there is room.
+ * @param {string} key
+ * @param {string} value
+ */
+export function choose(key, value) {
+  try {
+    localStorage.setItem(key, value);
+  } catch {
+    // It holds until the page is loaded again.
+  }
+}
 
 /** @returns {Promise<About>} */
 export async function about() {
@@ -44,7 +62,7 @@ export async function about() {
     return await (await fetch("page.json")).json();
   } catch (error) {
     element("state", HTMLElement).textContent =
-      "The gateway does not answer; reload the page to try again.";
+      "The gateway does not respond. Reload the page to try again.";
     throw error;
   }
 }
@@ -72,6 +90,6 @@ export function dress({ title, logo, welcome, examples, routes }, say) {
   theme.value = root.dataset.theme ?? "";
   theme.addEventListener("change", () => {
     root.dataset.theme = theme.value;
-    choices?.setItem(THEME_KEY, theme.value);
+    choose(THEME_KEY, theme.value);
   });
 }

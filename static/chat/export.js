@@ -5,6 +5,7 @@
  */
 
 import { make } from "../dom.js";
+import { replyShape, sentShape } from "./view.js";
 
 /**
  * @param {string} title
@@ -12,11 +13,27 @@ import { make } from "../dom.js";
  */
 export function asMarkdown(title, items) {
   const turns = items.filter((item) => "id" in item);
-  const parts = turns.flatMap(({ sent, text, done }) => [
-    `## You\n\n${sent?.text ?? `(${sent?.content_type ?? "not text"})`}`,
-    `## Model\n\n${ending(text || done?.text || "", done)}`,
-  ]);
+  const parts = turns.flatMap(({ sent, name, text, base64, done }) => {
+    const answered = { ...done, deltas: done?.deltas ?? 0 };
+    if (text) answered.text = text;
+    if (base64?.length > 0) answered.base64 = base64.join("");
+    const asked = sent ? written(sentShape(sent), name) : "(sent from another window)";
+    return [`## You\n\n${asked}`, `## Model\n\n${ending(written(replyShape(answered)), done)}`];
+  });
   return `${[`# ${title}`, ...parts].join("\n\n")}\n`;
+}
+
+/**
+ * @param {import("./view.js").Shape} shape
+ * @param {string} [name] Of the file that it was.
+ */
+function written({ kind, text, language }, name) {
+  if (kind === "bytes") return `(${name ? `${name}, ` : ""}${text})`;
+  if (kind === "words") return text;
+  // A fence is longer than any that it is around.
+  const runs = text.match(/`{3,}/g) ?? [];
+  const fence = "`".repeat(Math.max(2, ...runs.map((run) => run.length)) + 1);
+  return `${fence}${language}\n${text}\n${fence}`;
 }
 
 /**
@@ -26,7 +43,7 @@ export function asMarkdown(title, items) {
 function ending(said, done) {
   if (done?.error) return `${said}\n\n*${done.error.message}*`.trim();
   if (done?.status === "cancelled") return `${said}\n\n*Stopped.*`.trim();
-  return said || (done?.content_type ? `(${done.content_type})` : "*No answer yet.*");
+  return said || "*No answer yet.*";
 }
 
 /**

@@ -7,7 +7,7 @@
 import { Turn } from "../client.js";
 import { button, make } from "../dom.js";
 import { Answer, Entry, Message } from "./entries.js";
-import { beginsToForget, FORGETS, noteText } from "./view.js";
+import { FORGETS, isKnown, noteText } from "./view.js";
 import { Viewport } from "./viewport.js";
 
 /** @typedef {import("../client.js").Note} Note */
@@ -23,6 +23,13 @@ export class Log {
   #pending = new Set();
   /** Turns whose end is shown. @type {WeakSet<Turn>} */
   #over = new WeakSet();
+  /** Whether any model has seen anything of it, or may have. */
+  #known = false;
+  /**
+   * The first turn of the session for which the conversation was too long.
+   * @type {Turn | null}
+   */
+  #forgets = null;
   /** How many entries have come since the reader has left the end. */
   #unread = 0;
   /** @type {SessionClient | null} */
@@ -70,10 +77,12 @@ export class Log {
     this.#shown = new WeakMap();
     this.#over = new WeakSet();
     this.#pending.clear();
-    this.#route = null;
+    this.#route = this.#forgets = null;
+    this.#known = false;
     this.#unread = 0;
     this.#welcome.hidden = false;
-    this.show(client.history);
+    for (const item of client.history) this.#add(item, null);
+    this.#viewport.flush();
     this.scrollToEnd();
   }
 
@@ -84,11 +93,12 @@ export class Log {
   show(items) {
     let added = false;
     for (const item of items) {
-      if (!this.#shown.has(item)) {
-        this.#add(item);
-        added = true;
+      if (this.#shown.has(item)) {
+        if (item instanceof Turn) this.#change(item);
+        continue;
       }
-      if (item instanceof Turn) this.#change(item);
+      this.#add(item, item instanceof Turn ? null : this.#after(item));
+      added = true;
     }
     if (added) this.#viewport.flush();
   }
@@ -98,7 +108,7 @@ export class Log {
    * @param {Note} note That is not shown yet.
    */
   words(note) {
-    return noteText(note, this.#route);
+    return noteText(note, this.#known ? this.#route : null);
   }
 
   /**
@@ -120,8 +130,19 @@ export class Log {
     this.#viewport.scrollToEnd();
   }
 
-  /** @param {Turn | Note} item */
-  #add(item) {
+  /**
+   * Whether a turn is the first of its session for which the conversation was too long.
+   * @param {Turn} turn That is shown.
+   */
+  forgets(turn) {
+    return this.#forgets === turn;
+  }
+
+  /**
+   * @param {Turn | Note} item
+   * @param {Entry | null} before
+   */
+  #add(item, before) {
     /** @type {Entry[]} */
     let entries = [];
     if (item instanceof Turn) {
@@ -129,12 +150,15 @@ export class Log {
       entries.push(new Answer(item, this.#around));
     } else {
       const words = this.words(item);
-      if (item.type === "opened") this.#route = item.detail.route;
+      if (item.type === "opened") {
+        this.#route = item.detail.route;
+        this.#forgets = null;
+      }
       if (words) entries = [new Entry("notice", words)];
     }
-    const before = item instanceof Turn ? null : this.#after(item);
     for (const entry of entries) this.#insert(entry, before);
     this.#shown.set(item, entries);
+    if (item instanceof Turn) this.#change(item);
   }
 
   /** @param {Turn} turn */
@@ -149,16 +173,25 @@ export class Log {
     }
     if (!turn.ended) return;
     this.#over.add(turn);
-    if (beginsToForget(turn, this.#client?.history ?? [])) {
+    this.#known ||= isKnown(turn);
+    if (turn.ended.dropped_turns && !this.#forgets) {
+      this.#forgets = turn;
       this.#insert(new Entry("notice", FORGETS), entries[0]);
     }
   }
 
-  /** @param {Note} note What is shown next after it, if anything is. */
+  /**
+   * What is shown next after a note; it is near the end.
+   * @param {Note} note
+   */
   #after(note) {
     const history = this.#client?.history ?? [];
-    const later = history.slice(history.indexOf(note) + 1);
-    return later.map((item) => this.#shown.get(item)?.[0]).find((first) => first) ?? null;
+    /** @type {Entry | null} */
+    let next = null;
+    for (let at = history.length - 1; at >= 0 && history[at] !== note; at -= 1) {
+      next = this.#shown.get(history[at])?.[0] ?? next;
+    }
+    return next;
   }
 
   /**

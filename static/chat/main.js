@@ -4,30 +4,25 @@
  * @module
  */
 
-import { describeClose, SessionClient, TAKEN_OVER, Turn } from "../client.js";
 import { element } from "../dom.js";
+import { Chats, isHeld, running } from "./chats.js";
 import { Composer } from "./composer.js";
 import { Conversations, newId } from "./conversations.js";
-import { about, choices, dress } from "./dress.js";
+import { about, choose, chosen, dress } from "./dress.js";
+import { follow, notice, sayEnded } from "./follow.js";
 import { Question } from "./question.js";
 import { Sidebar, titleText } from "./sidebar.js";
 import { Status } from "./status.js";
-import { endText, routeUrl, size, untilExpiry } from "./view.js";
+import { size } from "./view.js";
 
-/** @typedef {import("../client.js").Body} Body */
-/** @typedef {import("../client.js").Note} Note */
+/** @typedef {import("../client.js").Turn} Turn */
+/** @typedef {import("./chats.js").Chat} Chat */
+/** @typedef {import("./composer.js").Outgoing} Outgoing */
 /** @typedef {import("./conversations.js").Summary} Summary */
-/** @typedef {import("./dress.js").Route} Route */
-/**
- * @typedef {object} Shown
- * @property {string} id
- * @property {Route} route
- * @property {SessionClient} client
- * @property {boolean} said Whether anything was said in it before it was shown.
- * @property {boolean} unsaved Whether the user knows that it can't be kept.
- */
 
 const ROUTE_KEY = "session-gateway.route";
+/** What was written last, where the page went before it could be kept with its conversation. */
+const DRAFT_KEY = "session-gateway.draft";
 /** How long to wait for the end of a word before a draft is kept, in milliseconds. */
 const TYPING = 300;
 
@@ -40,11 +35,25 @@ const page = {
   welcome: element("welcome", HTMLElement),
   editing: element("editing", HTMLElement),
   leave: element("leave", HTMLButtonElement),
+  gone: element("gone", HTMLElement),
+  missing: element("missing", HTMLElement),
+  instead: element("instead", HTMLButtonElement),
+  form: element("form", HTMLFormElement),
   stop: element("stop", HTMLButtonElement),
   details: element("details", HTMLDialogElement),
   largest: element("largest", HTMLElement),
   forget: element("forget", HTMLButtonElement),
 };
+
+/**
+ * The turn that the message field has another wording of, and what was in the field before.
+ * @type {{ turn: Turn, draft: string } | null}
+ */
+let edited = null;
+/** @type {ReturnType<typeof setTimeout> | undefined} */
+let typing;
+/** Whether a conversation was shown yet. */
+let loaded = false;
 
 // What shows a conversation is most of the page, and nothing has to wait for it to be painted.
 const showing = import("./log.js");
@@ -52,198 +61,107 @@ const opening = Conversations.open("session-gateway").catch(() => null);
 const gateway = await about();
 const conversations = await opening;
 const composer = new Composer({ send: sendDraft, changed: draftChanged });
-const status = new Status({ connect: () => shown?.client.connect(), signIn });
+const status = new Status({
+  connect: () => chats.shown?.client.connect(),
+  signIn,
+  focus: () => composer.focus(),
+});
 const question = new Question({
   held,
   send: sendDraft,
-  edit: (texts) => {
-    composer.text = [...texts, composer.text].filter(Boolean).join("\n");
-  },
+  edit: (turns) => composer.putBack(turns.flatMap(asSent)),
   discard: () => composer.clear(),
   focus: () => composer.focus(),
 });
-const sidebar = conversations && new Sidebar(conversations, { open, remove, listed });
+const chats = new Chats(conversations, gateway, {
+  route: () => page.route.value,
+  empty: () => composer.empty,
+  keepDraft,
+  show,
+  follow: (chat) => follow(chat, shared),
+  read: (chat) => sayEnded(shared, chat),
+  forget: (id) => composer.forget(id),
+});
+const sidebar =
+  conversations &&
+  new Sidebar(conversations, {
+    open: (id) => chats.open(id),
+    remove: (id) => chats.remove(id),
+    attached: (id) => composer.attached(id),
+    listed,
+  });
 const { Log } = await showing;
-const log = new Log(page.log, page.welcome, { actions });
-
-/** @type {Shown | null} */
-let shown = null;
-/** Those that are not shown, and whose answer is under way. @type {Map<string, SessionClient>} */
-const background = new Map();
-/** Who the user is, where the gateway asks. @type {string | undefined} */
-let token;
-/** The turn that the message field has another wording of. @type {Turn | null} */
-let edited = null;
-/** @type {ReturnType<typeof setTimeout> | undefined} */
-let typing;
+const log = new Log(page.log, page.welcome, {
+  actions,
+  fileName: (turn) => chats.shown?.names.get(turn.id),
+});
+const shared = { chats, composer, log, question, status, announce, changed };
 
 /** @param {string} text What those hear who do not see it. */
 function announce(text) {
   page.announcer.textContent = text;
 }
 
-/** @param {string} text */
-function notice(text) {
-  log.say("notice", text);
-  announce(text);
-}
-
-/** The client says it too, when it keeps what was said. */
-const unkept = () => undefined;
-
-/** @param {Iterable<Turn | Note>} items */
-function show(items) {
-  log.show(items);
-  showStop();
-  question.show();
-}
-
 // Conversations
 
-/** @param {string} name */
-function routeOf(name) {
-  const { routes } = gateway;
-  return routes.find((route) => route.name === name) ?? routes[0];
-}
-
 /**
- * Show a conversation that is kept.
- * @param {string} id
+ * @param {Chat} chat
+ * @param {string} draft
  */
-async function open(id) {
-  const kept = (await conversations?.list())?.find((each) => each.id === id);
-  if (kept) await use(id, routeOf(kept.route), kept);
-  else await begin();
-}
-
-/** Begin a new conversation on the route that is chosen. */
-async function begin() {
-  const id = newId();
-  const route = routeOf(page.route.value);
-  if (shown && unused() && shown.route === route) {
-    composer.focus();
-    return;
-  }
-  await use(id, route, await conversations?.create(id, route.name).catch(unkept));
-}
-
-/**
- * @param {string} id
- * @param {Route} route
- * @param {Summary} [summary]
- */
-async function use(id, route, summary) {
-  if (shown?.id === id) return;
-  leave();
-  const running = background.get(id);
-  background.delete(id);
-  const client =
-    running ??
-    new SessionClient(routeUrl(location.href, route.name), {
-      storage: conversations?.journal(id, route.name),
-      hold: true,
-      tell: route.branches ? { turns: route.history_turns, bytes: route.history_bytes } : undefined,
-      token,
-    });
-  shown = { id, route, client, said: Boolean(summary?.title), unsaved: false };
-  history.replaceState(null, "", `#${id}`);
-  page.route.value = route.name;
-  page.largest.textContent = size(route.message_bytes);
-  composer.limits = route;
-  composer.clear();
-  composer.text = summary?.draft ?? "";
-  log.use(client);
+function show(chat, draft) {
+  const { id, route, client, titled } = chat;
+  const gone = route.gone === true;
+  if (!gone) page.route.value = route.name;
+  page.largest.textContent = gone ? "–" : size(route.message_bytes);
+  page.missing.textContent = `The route “${route.name}” is no longer available. You can still read and export this conversation.`;
+  page.gone.hidden = !gone;
+  page.form.hidden = gone;
+  const early = loaded ? "" : composer.text; // written while the page was loading
+  loaded = true;
+  chat.writing = false;
   stopEditing();
+  composer.show(id, [draft, early].filter(Boolean).join("\n"), route);
+  log.use(client);
+  page.welcome.hidden = titled;
   question.forget();
-  if (!running) {
-    follow(client);
-    client.connect();
-  }
-  status.use(client);
-  showStop();
+  status.use(client, gone);
+  changed();
+  // Where that brings up a keyboard on the screen, it hides what is to be read.
+  if (!matchMedia("(pointer: coarse)").matches) composer.focus();
+  sidebar?.select(id);
+  if (early) draftChanged();
+}
+
+async function begin() {
+  await chats.begin();
+  sidebar?.select(chats.shown?.id ?? "");
   composer.focus();
-  await sidebar?.select(id);
-}
-
-/** Whether nothing was said or written in the conversation that is shown. */
-function unused() {
-  const said = shown?.said || shown?.client.history.some((item) => item instanceof Turn);
-  return composer.empty && !said;
-}
-
-/** Leave what is shown; an answer that is under way goes on. */
-function leave() {
-  if (!shown) return;
-  const { id, client } = shown;
-  if (unused()) {
-    shown = null;
-    client.close();
-    conversations?.discard(id).catch(unkept);
-    return;
-  }
-  keepDraft();
-  shown = null;
-  if (client.state !== "closed" && running(client).length > 0) background.set(id, client);
-  else client.detach();
-}
-
-/** @param {SessionClient} client That is not shown, and has told something. */
-function rest(client) {
-  if (running(client).length > 0) return;
-  for (const [id, other] of background) {
-    if (other !== client) continue;
-    background.delete(id);
-    client.detach();
-  }
 }
 
 /** @param {Summary[]} all */
 function listed(all) {
-  const summary = all.find(({ id }) => id === shown?.id);
+  const summary = all.find(({ id }) => id === chats.shown?.id);
   page.name.textContent = summary ? titleText(summary) : "New conversation";
   document.title = summary?.title ? `${summary.title} – ${gateway.title}` : gateway.title;
-}
-
-/** @param {string} id */
-async function remove(id) {
-  const here = shown?.id === id;
-  const client = here ? shown?.client : background.get(id);
-  client?.close();
-  background.delete(id);
-  if (here) shown = null;
-  await conversations?.remove(id).catch(unkept);
-  if (here) await begin();
-}
-
-async function forgetAll() {
-  page.details.close();
-  const others = ((await conversations?.list()) ?? []).filter(({ id }) => id !== shown?.id);
-  for (const { id } of others) await remove(id);
-  if (shown) await remove(shown.id);
 }
 
 /**
  * Say something in a turn's place: in a new conversation, which knows what was said before it.
  * @param {Turn} turn
- * @param {Body[]} bodies
+ * @param {Outgoing[]} messages
  */
-async function branch(turn, bodies) {
-  if (!shown || !conversations) return;
-  const { route, client } = shown;
-  const before = client.history.slice(0, client.history.indexOf(turn));
-  const items = before.some((item) => item instanceof Turn) ? before : [];
-  const title = items.length > 0 ? `${page.name.textContent} (branch)` : "";
-  const id = newId();
-  const from = { title, url: client.url, items };
-  const summary = await conversations.create(id, route.name, from).catch(unkept);
-  if (!summary) {
-    notice("This browser has no room for a branch, so that nothing was sent.");
-    composer.text ||= bodies.at(-1)?.text ?? "";
-    return;
+async function branch(turn, messages) {
+  if (await chats.branch(turn, page.name.textContent ?? "")) {
+    send(messages);
+  } else {
+    notice(shared, "This browser has no room for a branch, so nothing was sent.");
+    composer.putBack(messages);
   }
-  const used = use(id, route, summary);
-  send(bodies); // before the user can show another one
-  await used;
+}
+
+/** @param {Turn} turn @returns {Outgoing[]} What was sent with it. */
+function asSent({ id, sent }) {
+  return sent ? [{ body: sent, name: chats.shown?.names.get(id) }] : [];
 }
 
 /**
@@ -254,16 +172,16 @@ async function branch(turn, bodies) {
  */
 function actions(turn, who) {
   const { sent, ended } = turn;
-  if (!sent || !ended) return [];
-  const branches = conversations !== null && shown?.route.branches;
+  const { route } = chats.shown ?? {};
+  if (!sent || !ended || !route || route.gone) return [];
+  const branches = conversations !== null && route.branches;
   if (who === "you") {
-    const { text } = sent;
-    if (text === undefined) return [];
-    return [{ label: "Edit", run: () => edit(text, branches ? turn : null) }];
+    const text = composer.wording(sent);
+    return text === null ? [] : [{ label: "Edit", run: () => edit(text, branches ? turn : null) }];
   }
   return branches
-    ? [{ label: "Regenerate", run: () => branch(turn, [sent]) }]
-    : [{ label: "Send again", run: () => send([sent]) }];
+    ? [{ label: "Regenerate", run: () => branch(turn, asSent(turn)) }]
+    : [{ label: "Send again", run: () => send(asSent(turn)) }];
 }
 
 /**
@@ -271,10 +189,15 @@ function actions(turn, who) {
  * @param {Turn | null} turn In whose place it is to be said; null: at the end.
  */
 function edit(text, turn) {
-  composer.text = text;
-  edited = turn;
-  page.editing.hidden = turn === null;
+  if (turn) {
+    edited = { turn, draft: edited?.draft ?? composer.text };
+    composer.text = text;
+  } else {
+    composer.text = [text, composer.text].filter(Boolean).join("\n");
+  }
+  page.editing.hidden = edited === null;
   composer.focus();
+  draftChanged();
 }
 
 function stopEditing() {
@@ -284,170 +207,139 @@ function stopEditing() {
 
 // What is under way
 
-/** The turns whose answer is to come. @param {SessionClient} [client] */
-function running(client = shown?.client) {
-  return (client?.pending ?? []).filter((turn) => !turn.held);
-}
-
 /** The turns that wait for a word of the user's. */
 function held() {
-  return (shown?.client.pending ?? []).filter((turn) => turn.held);
+  return (chats.shown?.client.pending ?? []).filter((turn) => turn.held);
 }
 
-function showStop() {
-  const first = running()[0];
+/** The turns whose answer is to come. */
+function underWay() {
+  return chats.shown ? running(chats.shown.client) : [];
+}
+
+/** Show what may be done about what is under way, and about what waits. */
+function changed() {
+  const first = underWay()[0];
   const focused = document.activeElement === page.stop;
-  page.stop.hidden = first === undefined || shown?.client.state === "closed";
+  page.stop.hidden = first === undefined || chats.shown?.client.state === "closed";
   page.stop.disabled = first?.cancelling ?? false;
   const label = page.stop.disabled ? "Stopping …" : "Stop";
   if (page.stop.textContent !== label) page.stop.textContent = label;
   if (focused && (page.stop.hidden || page.stop.disabled)) composer.focus();
+  question.show();
 }
 
 function stop() {
-  running()
+  underWay()
     .find((turn) => !turn.cancelling)
     ?.cancel();
 }
 
-/** @param {Body[]} bodies */
-function send(bodies) {
-  for (const body of bodies) shown?.client.send(body);
+// What is sent
+
+/** Open a connection, if there is none: there is something to say. */
+function connect() {
+  const { shown } = chats;
+  if (!shown || shown.client.state !== "closed" || status.useless) return;
+  const { client, route, warned } = shown;
+  question.stale ||= isHeld(client) && !client.resumable && !route.branches && !warned;
+  client.connect();
+}
+
+/** @param {Outgoing[]} messages */
+function send(messages) {
+  const { shown } = chats;
+  if (!shown) return;
+  connect();
+  for (const { body, name } of messages) {
+    const id = newId();
+    if (name && (body.bytes || body.base64 !== undefined)) shown.names.set(id, name);
+    shown.client.send(body, id);
+  }
   log.scrollToEnd();
 }
 
 function sendDraft() {
-  if (composer.empty || status.useless || !shown) return;
-  const { client } = shown;
-  if (client.state === "closed") {
-    question.stale = !shown.route.branches;
-    client.connect();
-  }
-  if (!question.allows()) return;
-  const bodies = composer.take();
-  if (bodies === null) return;
-  const turn = edited;
+  if (composer.empty || status.useless || !chats.shown) return;
+  if (!edited) connect();
+  if (!edited && !question.allows()) return;
+  const messages = composer.take();
+  if (messages === null) return;
+  const { turn = null, draft = "" } = edited ?? {};
   stopEditing();
+  composer.text = draft;
   keepDraft();
   composer.focus();
-  if (turn) branch(turn, bodies);
-  else send(bodies);
+  if (turn) branch(turn, messages);
+  else send(messages);
 }
 
 function draftChanged() {
-  if (composer.text.trim() === "") question.forget();
+  if (chats.shown) chats.shown.writing = true;
+  if (composer.empty) question.forget();
+  else if (!edited) connect();
   clearTimeout(typing);
   typing = setTimeout(keepDraft, TYPING);
 }
 
 function keepDraft() {
   clearTimeout(typing);
-  if (!shown) return;
-  conversations?.update(shown.id, { draft: edited ? "" : composer.text }).catch(unkept);
+  typing = undefined;
+  if (!chats.shown) return;
+  choose(DRAFT_KEY, "");
+  const draft = edited?.draft ?? composer.text;
+  conversations?.update(chats.shown.id, { draft }).catch(() => {}); // there is no room
 }
 
-/** @param {string} shownToken */
-function signIn(shownToken) {
-  token = shownToken;
-  if (!shown) return;
-  shown.client.token = token;
-  shown.client.connect();
+/** A database takes longer than a page that goes has. */
+function keepLastWords() {
+  if (typing === undefined || !chats.shown) return;
+  choose(DRAFT_KEY, JSON.stringify({ id: chats.shown.id, draft: edited?.draft ?? composer.text }));
+}
+
+async function keptLastWords() {
+  const { id, draft } = JSON.parse(chosen(DRAFT_KEY) || "{}");
+  if (!id) return;
+  choose(DRAFT_KEY, "");
+  await conversations?.update(id, { draft });
+}
+
+/** @param {string} token */
+function signIn(token) {
+  chats.signIn(token);
   composer.focus();
-}
-
-// What the client says
-
-/** @param {SessionClient} client */
-function follow(client) {
-  const on = (/** @type {string} */ type, /** @type {(detail: any) => void} */ handle) =>
-    client.addEventListener(type, (event) => {
-      if (client !== shown?.client) rest(client);
-      else if (event instanceof CustomEvent) handle(event.detail);
-    });
-  const newest = () => {
-    const note = client.history.findLast((item) => !(item instanceof Turn));
-    if (note === undefined || note instanceof Turn) return;
-    const words = log.words(note);
-    show([note]);
-    if (words) announce(words);
-  };
-  on("restored", () => {
-    log.use(client);
-    showStop();
-    question.show();
-  });
-  on("unsaved", () => {
-    if (!shown || shown.unsaved) return;
-    shown.unsaved = true;
-    notice("This browser has no room to keep this conversation.");
-  });
-  on("state", (state) => {
-    status.show();
-    if (state === "closed" && client.code !== TAKEN_OVER) {
-      status.session(null);
-      const useless = describeClose(client.code).error !== undefined;
-      const next = "Write a message or begin a new conversation to go on.";
-      if (client.reason) notice(useless ? client.reason : `${client.reason} ${next}`);
-    }
-    showStop();
-  });
-  on("turn", (turn) => {
-    show([turn]);
-    if (turn.ended) announce(endText(turn, client.history));
-  });
-  on("opened", (opened) => {
-    status.session(opened);
-    const forgotten = opened.replaces !== null && !opened.told;
-    question.stale ||= forgotten && composer.text.trim() !== "";
-    newest();
-  });
-  on("resumed", (resumed) => status.session(resumed));
-  on("renewed", (renewed) => {
-    status.expires(renewed.expires_at);
-    newest();
-  });
-  on("gap", newest);
-  on("updated", (updated) => status.expires(updated.expires_at));
-  on("expiring", (expiring) => {
-    status.expires(expiring.expires_at);
-    notice(`This session expires soon: ${untilExpiry(expiring.expires_at, Date.now())}.`);
-  });
-  on("closed", () => {
-    status.session(null);
-    newest();
-  });
-  on("error", (error) => {
-    // Every attempt to come back may fail for the same reason; once is enough to know it.
-    if (log.last !== error.message) log.say("problem", error.message);
-    announce(error.message);
-  });
 }
 
 // The page
 
 page.route.addEventListener("change", () => {
-  choices?.setItem(ROUTE_KEY, page.route.value);
+  choose(ROUTE_KEY, page.route.value);
   begin();
 });
-page.fresh.addEventListener("click", begin);
+for (const node of [page.fresh, page.instead]) node.addEventListener("click", begin);
 page.stop.addEventListener("click", stop);
 page.leave.addEventListener("click", () => {
+  composer.text = edited?.draft ?? "";
   stopEditing();
-  composer.clear();
   composer.focus();
 });
-page.forget.addEventListener("click", forgetAll);
+page.forget.addEventListener("click", () => {
+  page.details.close();
+  chats.clear();
+});
 document.addEventListener("keydown", (event) => {
   if (event.key === "Escape" && !event.isComposing && !document.querySelector("dialog[open]")) stop();
 });
-addEventListener("hashchange", () => open(location.hash.slice(1)));
-addEventListener("pagehide", keepDraft);
+addEventListener("hashchange", () => chats.open(location.hash.slice(1)));
+addEventListener("pagehide", keepLastWords);
 
 dress(gateway, (text) => {
   composer.text = text;
   sendDraft();
 });
-page.route.value = routeOf(choices?.getItem(ROUTE_KEY) ?? gateway.default).name;
+page.route.value = chosen(ROUTE_KEY) ?? gateway.default;
+if (page.route.selectedIndex < 0) page.route.value = gateway.default;
 page.forget.hidden = conversations === null;
-await conversations?.sweep().catch(unkept);
-await open(location.hash.slice(1));
+await keptLastWords().catch(() => {});
+await conversations?.sweep().catch(() => {});
+await chats.open(location.hash.slice(1));

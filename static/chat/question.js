@@ -30,7 +30,7 @@ export class Question {
    * @param {object} user
    * @param {() => Turn[]} user.held The turns that wait for a word.
    * @param {() => void} user.send Sends what is in the message field.
-   * @param {(texts: string[]) => void} user.edit Puts these before what is in it.
+   * @param {(turns: Turn[]) => void} user.edit Puts these before what is in it.
    * @param {() => void} user.discard Empties it.
    * @param {() => void} user.focus
    */
@@ -44,7 +44,7 @@ export class Question {
     });
     this.#page.edit.addEventListener("click", () => {
       const turns = user.held();
-      user.edit(turns.map((turn) => turn.sent?.text ?? "").filter(Boolean));
+      user.edit(turns);
       for (const turn of turns) turn.cancel();
       this.answered();
     });

@@ -61,6 +61,7 @@ export class Sidebar {
    * @param {object} user
    * @param {(id: string) => void} user.open Called with the conversation that is chosen.
    * @param {(id: string) => void} user.remove Called with the one that is to be deleted.
+   * @param {(id: string) => boolean} user.attached Whether something is attached to its next message.
    * @param {(all: Summary[]) => void} user.listed Called with all of them when they have changed.
    */
   constructor(conversations, user) {
@@ -116,7 +117,10 @@ export class Sidebar {
     ]);
     if (sought !== this.#searched) return; // there is another search by now
     this.#user.listed(all);
-    const used = all.filter(({ id, title, draft }) => title || draft || id === this.#current);
+    const used = all.filter(
+      ({ id, title, draft }) =>
+        title || draft || id === this.#current || this.#user.attached(id),
+    );
     const shown = matching ? used.filter(({ id }) => matching.has(id)) : used;
     found.textContent = matching ? `${shown.length || "None"} found` : "";
     const focused = list.contains(document.activeElement)

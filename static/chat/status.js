@@ -31,8 +31,11 @@ export class Status {
     expiry: element("expiry", HTMLTimeElement),
     event: element("event", HTMLElement),
   };
+  #user;
   /** @type {SessionClient | null} */
   #client = null;
+  /** Whether the conversation can only be read. */
+  #readOnly = false;
   /** @type {string | null | undefined} */
   #expiresAt;
 
@@ -40,8 +43,10 @@ export class Status {
    * @param {object} user
    * @param {() => void} user.connect
    * @param {(token: string) => void} user.signIn
+   * @param {() => void} user.focus Called when what had the focus is no longer shown.
    */
   constructor(user) {
+    this.#user = user;
     const page = this.#page;
     page.again.addEventListener("click", user.connect);
     page.here.addEventListener("click", user.connect);
@@ -58,9 +63,13 @@ export class Status {
     setInterval(() => this.#tick(), 1000);
   }
 
-  /** @param {SessionClient} client Whose state is shown from now on. */
-  use(client) {
+  /**
+   * @param {SessionClient} client Whose state is shown from now on.
+   * @param {boolean} readOnly Whether nothing can be sent, whatever its state is.
+   */
+  use(client, readOnly) {
     this.#client = client;
+    this.#readOnly = readOnly;
     const opened = client.history.findLast((item) => "type" in item && item.type === "opened");
     const there = client.state === "open" && opened && "detail" in opened;
     this.session(there ? opened.detail : null);
@@ -70,6 +79,7 @@ export class Status {
   /** Whether it is of any use to send something. */
   get useless() {
     const { state = "closed", code = 0 } = this.#client ?? {};
+    if (this.#readOnly) return true;
     return state === "closed" && (code === TAKEN_OVER || describeClose(code).error !== undefined);
   }
 
@@ -78,8 +88,10 @@ export class Status {
     const { state = "closed", reason = "", code = 0, token } = this.#client ?? {};
     const page = this.#page;
     const closed = state === "closed";
-    page.dot.dataset.state = state;
-    const text = stateText(state, reason);
+    const focused = [page.again, page.here].find((node) => node === document.activeElement);
+    const ready = closed && !this.useless;
+    page.dot.dataset.state = ready ? "ready" : state;
+    const text = ready ? "Ready" : this.#readOnly ? "Read only" : stateText(state, reason);
     if (page.state.textContent !== text) page.state.textContent = text; // which reads it out
     page.elsewhere.hidden = !closed || code !== TAKEN_OVER;
     page.send.disabled = this.useless;
@@ -88,6 +100,7 @@ export class Status {
     page.why.textContent = reason;
     this.#showSignIn(closed && code === UNAUTHENTICATED, token !== undefined, reason);
     this.#tick();
+    if (focused?.closest("[hidden]")) this.#user.focus();
   }
 
   /** @param {{ session_id: string, expires_at: string | null } | null} opened */
@@ -110,7 +123,7 @@ export class Status {
     const { expiry, countdown, again, event } = this.#page;
     const expires = this.#expiresAt;
     expiry.textContent = expires === undefined ? "–" : untilExpiry(expires, Date.now());
-    event.textContent = String(this.#client?.lastEvent ?? 0);
+    event.textContent = String(this.#client?.lastEvent || "–");
     const retryAt = this.#client?.retryAt ?? 0;
     countdown.textContent = countdownText(retryAt, Date.now());
     again.disabled = retryAt === 0;
@@ -127,6 +140,8 @@ export class Status {
     signin.hidden = !needed;
     if (!needed) return;
     if (shown) known.textContent = `${reason} Sign in again.`;
-    token.focus();
+    const { activeElement } = document;
+    const writing = activeElement instanceof HTMLTextAreaElement && activeElement.value !== "";
+    if (!writing) token.focus(); // or the rest of the message would go there
   }
 }

@@ -65,9 +65,14 @@ export function sentShape({ text, json, base64, content_type }) {
  * @returns {Shape}
  */
 function ofBytes(base64, type) {
-  const padding = base64.endsWith("==") ? 2 : Number(base64.endsWith("="));
-  const text = `${size((base64.length / 4) * 3 - padding)} of ${type || "an unknown type"}`;
+  const text = `${size(bytesIn(base64))} of ${type || "an unknown type"}`;
   return { kind: "bytes", text, language: "" };
+}
+
+/** @param {string} base64 */
+export function bytesIn(base64) {
+  const padding = base64.endsWith("==") ? 2 : Number(base64.endsWith("="));
+  return (base64.length / 4) * 3 - padding;
 }
 
 /**
@@ -155,10 +160,9 @@ const CONTEXT = {
 
 /** @param {{ all: boolean, context: string }} told */
 function toldText({ all, context }) {
-  const what = all ? "all" : "the newest";
   return context === "replayed"
-    ? `This is a new session: ${what} of your messages were sent to it again, and it has answered anew.`
-    : `This is a new session, which was told ${what} of what was said before.`;
+    ? `This is a new session. ${all ? "All" : "The newest"} of your messages were sent to it again, so its answers may differ.`
+    : `This is a new session. It was given ${all ? "all" : "the newest part"} of this conversation.`;
 }
 
 /**
@@ -174,7 +178,7 @@ export function noteText({ type, detail }, before) {
       if (before === null) return "";
       return before === detail.route
         ? "This is a new session: the model has forgotten what was said."
-        : `This is a new session, on the route ${detail.route}. Its model knows nothing of this.`;
+        : `This is a new session on the route ${detail.route}, which knows nothing of this conversation.`;
     case "renewed": {
       const why = RENEWED[detail.reason] ?? "The model’s session was renewed";
       const context = CONTEXT[detail.context] ?? ". The model may have forgotten what was said.";
@@ -247,22 +251,27 @@ export function progress(turn, now) {
   return `${turn.begun ? "Answering" : "Thinking"} …${elapsed > 0 ? ` ${elapsed} s` : ""}`;
 }
 
-/**
- * Whether its reply is the first for which the beginning of the conversation no longer fitted.
- * @param {Turn} turn
- * @param {(Turn | Note)[]} history
- * @returns {boolean}
- */
-export function beginsToForget(turn, history) {
-  if (!turn.ended?.dropped_turns) return false;
-  const before = history.slice(0, history.indexOf(turn));
-  const session = before.findLastIndex((item) => "type" in item && item.type === "opened");
-  const since = before.slice(session + 1);
-  return !since.some((item) => "ended" in item && item.ended?.dropped_turns);
-}
-
 export const FORGETS =
   "This conversation is now too long for the model: from here on it is not told the oldest turns.";
+
+/**
+ * Whether the model has seen a turn, or may have.
+ * @param {Turn} turn
+ * @returns {boolean}
+ */
+export function isKnown({ ended }) {
+  return ended !== null && (ended.outcome ?? ended.error?.outcome) !== "not_invoked";
+}
+
+/**
+ * What comes of writing on in a conversation whose session is gone.
+ * @param {boolean} told Whether a new session can be told what was said.
+ */
+export function endedText(told) {
+  return told
+    ? "Your next message starts a new session, which is given this conversation."
+    : "Your next message starts a new session, which knows nothing of this conversation.";
+}
 
 /**
  * Whether a turn waits for a word of the user's, or was taken back.
@@ -276,14 +285,14 @@ export function isWithheld(turn) {
 /**
  * What those hear of a turn who do not see it.
  * @param {Turn} turn That has ended.
- * @param {(Turn | Note)[]} history
+ * @param {boolean} first Whether it is the first for which the conversation was too long.
  */
-export function endText(turn, history) {
+export function endText(turn, first) {
   if (!turn.ended) return "";
   if (turn.ended.error) return turn.ended.error.message;
   if (isWithheld(turn)) return "Not sent.";
   const stopped = turn.ended.status === "cancelled" ? ` ${stopText(turn.ended)}` : "";
-  const forgets = beginsToForget(turn, history) ? `${FORGETS} ` : "";
+  const forgets = first ? `${FORGETS} ` : "";
   const reply = replyText(turn.ended);
   const heard = reply.length > HEARD ? `${reply.slice(0, HEARD)} … and more` : reply;
   return `${forgets}Model: ${heard}${stopped}`;
@@ -331,7 +340,7 @@ export function stateText(state, reason) {
     case "waiting":
       return `${reason} Connecting again …`;
     default:
-      return reason || "Not connected";
+      return reason;
   }
 }
 

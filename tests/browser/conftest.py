@@ -5,6 +5,7 @@ show with both. One browser serves all tests, each in a context of its own; so t
 fixtures run in the browser's event loop, which is the session's.
 """
 
+import re
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -98,8 +99,19 @@ class Chat:
         page.on("pageerror", lambda error: self.complaints.append(str(error)))
 
     async def open(self, url: str) -> None:
-        """Load the page and wait until it is connected."""
+        """Load the page and begin to write, so that it connects."""
         await self.page.goto(url)
+        await self.begin()
+
+    async def ready(self) -> None:
+        """Wait until there is something to write into."""
+        await expect(self.state).to_have_text(re.compile("Ready|Connected"))
+
+    async def begin(self) -> None:
+        """Begin to write, think better of it, and wait until there is a session."""
+        await self.ready()
+        await self.page.get_by_label("Message").press("x")
+        await self.page.keyboard.press("Backspace")
         await self.connected()
 
     async def connected(self) -> None:

@@ -11,6 +11,7 @@ import pytest_asyncio
 from playwright.async_api import Browser, FilePayload, Locator, expect
 
 from tests.browser.conftest import Chat
+from tests.browser.scripted import until
 from tests.support.processes import Process, admin
 
 Start = Callable[..., Process]
@@ -23,7 +24,7 @@ def listed(chat: Chat) -> Locator:
 async def begin(chat: Chat) -> None:
     await chat.page.get_by_role("button", name="New conversation").first.click()
     await expect(chat.page.locator(".entry.model")).to_have_count(0)
-    await chat.connected()
+    await chat.begin()
 
 
 async def options(chat: Chat, title: str) -> None:
@@ -78,7 +79,6 @@ async def test_several_conversations(chat: Chat, platform: Process) -> None:
     await page.get_by_role("button", name="Delete", exact=True).click()
     await expect(listed(chat).filter(has_text="Ada")).to_have_count(0)
     await expect(page.get_by_role("heading", level=1)).to_have_text("New conversation")
-    await chat.connected()
     await page.get_by_role("button", name="Details").click()
     await chat.accessible()
     await page.get_by_role("button", name="Delete all conversations").click()
@@ -149,8 +149,12 @@ class TestBranches:
 
     async def test_an_earlier_message_is_said_in_other_words(self, told: Chat) -> None:
         await told.ask("What is my name?")
+        await told.page.get_by_label("Message").fill("What I was writing")
         await told.entries.nth(2).get_by_role("button", name="Edit").click()
         await expect(told.page.get_by_label("Message")).to_have_value("What is my name?")
+        await told.page.get_by_role("button", name="Cancel").click()
+        await expect(told.page.get_by_label("Message")).to_have_value("What I was writing")
+        await told.entries.nth(2).get_by_role("button", name="Edit").click()
         await told.accessible()
         await told.write("Tell me: what is my name?")
         await expect(told.entries.last).to_contain_text("Your name is Ada.")
@@ -158,6 +162,9 @@ class TestBranches:
         await expect(notice).to_have_count(1)
         await expect(told.page.get_by_role("heading", level=1)).to_contain_text("(branch)")
         await expect(told.entries).to_have_count(5)
+        await told.page.get_by_role("button", name="Conversations").click()
+        await listed(told).filter(has_text="Ada").last.click()
+        await expect(told.page.get_by_label("Message")).to_have_value("What I was writing")
 
     async def test_a_session_that_could_not_be_told_is_sent_nothing_unasked(
         self, told: Chat
@@ -185,7 +192,7 @@ class TestBranches:
         await expect(told.page.locator("#trouble")).to_contain_text("The connection was lost.")
         await told.accessible()
         self.start("--port", self.gateway.url.rpartition(":")[2])
-        await told.connected()
+        await expect(told.notice("starts a new session, which is given this")).to_be_visible()
         assert "Your name is Ada." in await told.ask("What is my name?")
         await expect(told.notice("all of your messages were sent to it again")).to_have_count(1)
         told.complaints.clear()  # Chromium's own, of refused connections
@@ -200,7 +207,7 @@ async def test_files_are_attached(
     await chat.open(start_gateway().url)
     files = chat.page.locator("#files")
     await files.set_input_files({"name": "big.bin", "mimeType": "", "buffer": bytes(20_000)})
-    words = "big.bin has 20 kB; a message may have 14 kB."
+    words = "big.bin is 20 kB; the limit is 14 kB."
     await expect(chat.page.locator("#refused")).to_have_text(words)
     await files.set_input_files({"name": "a.txt", "mimeType": "text/plain", "buffer": b"/echo hi"})
     await expect(chat.page.locator("#attached")).to_contain_text("a.txt, 8 bytes")
@@ -223,6 +230,164 @@ async def test_files_are_attached(
     await expect(chat.page.locator("#refused")).to_have_text("b.txt can't be read.")
 
 
+async def test_a_file_keeps_its_name(
+    new_chat: Callable[..., Any], start_gateway: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the browser alone: the model is not told."""
+    monkeypatch.setenv("GATEWAY_ROUTES__CHAT__CONTENT_TYPE", "application/octet-stream")
+    chat: Chat = await new_chat()
+    await chat.open(start_gateway().url)
+    file = {"name": "notes.txt", "mimeType": "text/plain", "buffer": b"/echo hi"}
+    await chat.page.locator("#files").set_input_files(file)
+    await chat.page.get_by_role("button", name="Send", exact=True).click()
+    await expect(chat.page.locator(".entry.model .body")).to_have_text("hi")
+    sent = chat.page.locator(".entry.you .file")
+    for _ in range(2):
+        await expect(sent).to_contain_text("notes.txt")
+        assert await sent.get_attribute("download") == "notes.txt"
+        await expect(listed(chat)).to_contain_text("notes.txt")
+        await chat.page.reload()
+    await options(chat, "notes.txt")
+    text = await saved(chat, "Export as Markdown", "notes.txt.md")
+    assert "## You\n\n(notes.txt, 8 bytes of text/plain)\n\n## Model\n\nhi" in text
+
+
+async def test_attachments_stay_with_their_conversation(
+    new_chat: Callable[..., Any], start_gateway: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that is still being read when another is shown, too."""
+    monkeypatch.setenv("GATEWAY_ROUTES__CHAT__CONTENT_TYPE", "application/octet-stream")
+    chat: Chat = await new_chat(viewport={"width": 1100, "height": 760})
+    await chat.page.add_init_script(
+        """const read = Blob.prototype.arrayBuffer;
+        Blob.prototype.arrayBuffer = async function () {
+          await new Promise((resolve) => Object.assign(window, { resolve }));
+          return read.call(this);
+        };"""
+    )
+    await chat.page.goto(start_gateway().url)
+    await chat.ready()
+    attached = chat.page.locator("#attached")
+    file = {"name": "a.txt", "mimeType": "text/plain", "buffer": b"/echo hi"}
+    await chat.page.locator("#files").set_input_files(file)
+    await expect(attached).to_contain_text("a.txt, 8 bytes, being read …")
+    await chat.page.get_by_role("button", name="Send", exact=True).click()
+    await expect(chat.page.locator("#refused")).to_have_text("a.txt is still being read.")
+    await chat.accessible()
+    await chat.page.get_by_role("button", name="New conversation").first.click()
+    await expect(listed(chat)).to_have_count(2)
+    await expect(attached).to_be_hidden()
+    await expect(chat.page.locator("#refused")).to_be_hidden()
+    await chat.page.evaluate("resolve()")
+    await expect(attached).to_be_hidden()
+    await listed(chat).last.click()
+    await expect(attached).to_have_text(re.compile("a.txt, 8 bytesRemove"))
+    await chat.page.get_by_role("button", name="Send", exact=True).click()
+    await expect(chat.page.locator(".entry.model .body")).to_have_text("hi")
+
+
+async def test_json_is_exported(
+    new_chat: Callable[..., Any], start_gateway: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GATEWAY_ROUTES__CHAT__CONTENT_TYPE", "application/json")
+    chat: Chat = await new_chat(viewport={"width": 1100, "height": 760})
+    await chat.open(start_gateway().url)
+    await chat.ask('{ "inputs": "```Hello```" }')
+    await chat.page.get_by_role("button", name="Options for").click()
+    async with chat.page.expect_download() as download:
+        await chat.page.get_by_role("button", name="Export as Markdown").click()
+    text = Path(await (await download.value).path()).read_text()  # noqa: ASYNC240 - as above
+    assert '## You\n\n````json\n{\n  "inputs": "```Hello```"\n}\n````\n\n## Model\n\n' in text
+
+
+async def test_deleting_ends_the_session(chat: Chat, platform: Process) -> None:
+    """Also while an answer is under way, and so is written down."""
+    await chat.write("/sleep 60")
+    await expect(chat.page.locator(".pending")).to_have_count(1)
+    await options(chat, "/sleep 60")
+    await chat.page.get_by_role("button", name="Delete", exact=True).click()
+    await expect(listed(chat)).to_have_count(1)
+    await until(lambda: sum(each["closed"] for each in admin(platform)["instances"]) == 1)
+    await expect(listed(chat)).to_have_text([re.compile("New conversation")])
+    await chat.page.reload()
+    await expect(listed(chat)).to_have_text([re.compile("New conversation")])
+
+
+async def test_a_conversation_that_another_window_deletes_is_there_again(
+    browser: Browser, start_gateway: Start
+) -> None:
+    """All of it, with the next message."""
+    context = await browser.new_context(viewport={"width": 1100, "height": 760})
+    chat, other = Chat(await context.new_page()), Chat(await context.new_page())
+    await chat.open(start_gateway().url)
+    await chat.ask("/echo one")
+    await other.open(chat.page.url.partition("#")[0])
+    await options(other, "/echo one")
+    await other.page.get_by_role("button", name="Delete", exact=True).click()
+    await expect(listed(chat)).to_have_count(0)
+    assert "two" in await chat.ask("/echo two")
+    await expect(listed(other).filter(has_text="/echo one")).to_have_count(1)
+    await chat.page.reload()
+    await expect(chat.page.locator(".entry.you .body")).to_have_text(["/echo one", "/echo two"])
+    assert chat.complaints + other.complaints == []
+    await context.close()
+
+
+@pytest.mark.parametrize("how", ["deleted", "cleared"])
+async def test_a_database_that_is_closed_under_the_page(chat: Chat, how: str) -> None:
+    await chat.ask("/echo one")
+    if how == "deleted":
+        deleted = """() => new Promise((resolve, reject) => {
+          const request = indexedDB.deleteDatabase("session-gateway");
+          Object.assign(request, { onsuccess: resolve, onerror: reject });
+        }).then(() => null)"""
+        await chat.page.evaluate(deleted)
+    else:
+        devtools = await chat.page.context.new_cdp_session(chat.page)
+        origin = chat.page.url.partition("/#")[0]
+        clear = {"origin": origin, "storageTypes": "indexeddb"}
+        await devtools.send("Storage.clearDataForOrigin", clear)
+    assert "two" in await chat.ask("/echo two")
+    await expect(listed(chat)).to_contain_text(["/echo one"])
+    await chat.page.reload()
+    await expect(chat.page.locator(".entry.you .body")).to_have_text(["/echo one", "/echo two"])
+    await expect(chat.page.locator(".entry.notice")).to_have_count(0)
+
+
+async def test_a_route_that_is_gone(
+    new_chat: Callable[..., Any], start_gateway: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its conversations can be read and exported, and are asked nothing."""
+    monkeypatch.setenv("GATEWAY_ROUTES__OLD__ENDPOINT_NAME", "my-endpoint")
+    monkeypatch.setenv("GATEWAY_ROUTES__OLD__CONTENT_TYPE", "text/plain; charset=utf-8")
+    chat: Chat = await new_chat(viewport={"width": 1100, "height": 760})
+    first = start_gateway()
+    await chat.page.goto(first.url)
+    await chat.page.get_by_label("Route").select_option("old")
+    await chat.ask("/echo one")
+    await chat.page.get_by_label("Message").fill("To be continued")
+    url = chat.page.url
+    await chat.page.goto("about:blank")
+    first.popen.kill()
+    monkeypatch.delenv("GATEWAY_ROUTES__OLD__ENDPOINT_NAME")
+    monkeypatch.delenv("GATEWAY_ROUTES__OLD__CONTENT_TYPE")
+    start_gateway("--port", first.url.rpartition(":")[2])
+    await chat.page.goto(url)
+    gone = chat.page.get_by_text("The route “old” is no longer available.")
+    await expect(gone).to_be_visible()
+    await expect(chat.entries).to_have_count(2)
+    await expect(chat.state).to_have_text("Read only")
+    await expect(chat.page.get_by_label("Message")).to_be_hidden()
+    await expect(chat.entries.get_by_role("button", name="Send again")).to_have_count(0)
+    await chat.accessible()
+    await options(chat, "/echo one")
+    assert "/echo one" in await saved(chat, "Export as Markdown", "_echo one.md")
+    await chat.page.keyboard.press("Escape")
+    await chat.page.locator("main").get_by_role("button", name="New conversation").click()
+    await expect(gone).to_be_hidden()
+    assert "two" in await chat.ask("/echo two")
+
+
 async def test_a_large_paste(chat: Chat) -> None:
     """A field with so much text would be slow."""
     paste = """(size) => {
@@ -233,7 +398,7 @@ async def test_a_large_paste(chat: Chat) -> None:
     }"""
     await chat.page.evaluate(paste, 7_000_000)
     refused = chat.page.locator("#refused")
-    await expect(refused).to_have_text("Pasted text has 7.0 MB; a message may have 6.3 MB.")
+    await expect(refused).to_have_text("Pasted text is 7.0 MB; the limit is 6.3 MB.")
     await chat.page.evaluate(paste, 60_000)
     await expect(chat.page.locator("#attached")).to_contain_text("Pasted text, 60 kB")
     await chat.page.get_by_role("button", name="Send", exact=True).click()
@@ -261,9 +426,33 @@ async def test_a_browser_that_has_no_room(
     full = """IDBObjectStore.prototype.put = () => {
       throw new DOMException("There is no room.", "QuotaExceededError");
     };"""
+    await chat.page.add_init_script(
+        "Storage.prototype.setItem = () => { throw new DOMException('', 'QuotaExceededError'); };"
+    )
     await chat.page.add_init_script(full)
     await chat.open(start_gateway().url)
     await chat.ask("My name is Ada.")
     assert "Your name is Ada." in await chat.ask("What is my name?")
     await expect(chat.notice("This browser has no room")).to_have_count(1)
-    await begin(chat)
+    await chat.page.get_by_label("Route").select_option("other")
+    await chat.page.get_by_role("button", name="Details").click()
+    await chat.page.get_by_label("Colours").select_option("dark")
+    await chat.page.keyboard.press("Escape")
+    assert "I know nothing" in await chat.ask("What is my name?")
+
+
+async def test_a_conversation_is_read_where_there_is_no_room_left(chat: Chat) -> None:
+    await chat.ask("My name is Ada.")
+    full = """IDBObjectStore.prototype.put = () => {
+      throw new DOMException("There is no room.", "QuotaExceededError");
+    };"""
+    await chat.page.add_init_script(full)
+    handshakes: list[str] = []
+    chat.page.on("websocket", lambda socket: handshakes.append(socket.url))
+    await chat.page.reload()
+    await expect(chat.notice("This browser has no room to save this conversation")).to_be_visible()
+    await expect(chat.page.locator(".entry.you")).to_contain_text("My name is Ada.")
+    await expect(chat.state).to_have_text("Ready")
+    assert handshakes == []
+    await chat.begin()
+    assert "I know nothing" in await chat.ask("What is my name?")

@@ -23,6 +23,6 @@ async def test_the_page_of_a_mounted_gateway(
         assert "Hello Ada" in await chat.ask("My name is Ada.")
         await chat.page.get_by_label("Route").select_option("other")
         await expect(chat.entries).to_have_count(0)
-        await chat.connected()
+        await chat.begin()
         assert "I know nothing" in await chat.ask("What is my name?")
         await chat.page.goto("about:blank")

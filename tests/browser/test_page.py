@@ -1,12 +1,13 @@
 """The chat page as a person uses it, by keyboard, and as assistive technology sees it."""
 
+import asyncio
 import re
 import signal
 from collections.abc import Callable
 from typing import Any
 
 import pytest
-from playwright.async_api import expect
+from playwright.async_api import Route, expect
 
 from tests.browser.conftest import Chat
 from tests.support.processes import Process, admin
@@ -25,10 +26,56 @@ async def test_a_conversation_keeps_its_state(chat: Chat) -> None:
     await chat.screenshot("conversation")
 
 
-async def test_messages_may_be_sent_while_one_is_answered(chat: Chat) -> None:
-    await chat.write("/sleep 0.3")
-    await chat.write("/echo second")
-    await expect(chat.page.locator(".pending")).to_have_count(2)
+async def test_a_session_is_opened_when_something_is_written(
+    new_chat: Callable[..., Any], start_gateway: Start, platform: Process
+) -> None:
+    """It is a place at the model."""
+    chat = await new_chat()
+    await chat.page.goto(start_gateway().url)
+    await expect(chat.state).to_have_text("Ready")
+    await chat.page.reload()
+    await expect(chat.state).to_have_text("Ready")
+    assert opened(platform) == 0
+    await chat.page.get_by_label("Message").press("H")
+    await chat.connected()
+    assert opened(platform) == 1
+    await chat.page.keyboard.press("Enter")
+    await expect(chat.page.locator(".entry.model")).to_contain_text("Turn 1")
+    assert opened(platform) == 1
+
+
+def opened(platform: Process) -> int:
+    """How many sessions the model has had."""
+    return sum(instance["opened"] for instance in admin(platform)["instances"])
+
+
+async def test_what_is_written_while_the_page_loads_is_kept(
+    new_chat: Callable[..., Any], start_gateway: Start
+) -> None:
+    chat = await new_chat()
+    release = asyncio.Event()
+
+    async def slowly(route: Route) -> None:
+        await release.wait()
+        await route.continue_()
+
+    await chat.page.route("**/page.json", slowly)
+    await chat.page.goto(start_gateway().url)
+    await expect(chat.state).to_have_text("Loading …")
+    await chat.page.get_by_label("Message").press_sequentially("Hello")
+    release.set()
+    await chat.connected()
+    await expect(chat.page.get_by_label("Message")).to_have_value("Hello")
+
+
+async def test_messages_may_be_sent_while_one_is_answered(chat: Chat, platform: Process) -> None:
+    platform.popen.send_signal(signal.SIGSTOP)  # the answer is not to end before there are two
+    try:
+        await chat.write("/echo first")
+        await chat.write("/echo second")
+        await expect(chat.page.locator(".pending")).to_have_count(2)
+    finally:
+        platform.popen.send_signal(signal.SIGCONT)
     await expect(chat.page.locator(".pending")).to_have_count(0)
     texts = await chat.page.locator(".entry.model .body").all_inner_texts()
     assert texts[1] == "second"
@@ -71,16 +118,22 @@ async def test_another_route_is_another_session(chat: Chat) -> None:
     before = await chat.page.locator("#session").get_attribute("title")
     await chat.page.get_by_label("Route").select_option("other")
     await expect(chat.entries).to_have_count(0)
-    await chat.connected()
+    await chat.begin()
     assert await chat.page.locator("#session").get_attribute("title") != before
     assert "I know nothing" in await chat.ask("What is my name?")
 
 
-async def test_a_session_that_the_model_closes_is_followed_by_a_new_one(chat: Chat) -> None:
+async def test_a_session_that_the_model_closes_is_followed_by_a_new_one(
+    chat: Chat, platform: Process
+) -> None:
     await chat.write("/close")
     await expect(chat.notice("The model has closed the session.")).to_be_visible()
+    await expect(chat.notice("Your next message starts a new session")).to_be_visible()
+    await expect(chat.state).to_have_text("Ready")
+    assert opened(platform) == 1
+    assert "Turn 1" in await chat.ask("Hello?")
     await expect(chat.notice("This is a new session")).to_be_visible()
-    await chat.connected()
+    assert opened(platform) == 2
 
 
 async def test_a_gateway_that_goes_and_comes_back(
@@ -126,6 +179,8 @@ async def test_a_page_of_a_foreign_origin_says_so(
     chat = await new_chat(viewport={"width": 1100, "height": 760})
     port = start_gateway().url.rpartition(":")[2]
     await chat.page.goto(f"http://chat.localhost:{port}")
+    await chat.ready()
+    await chat.page.get_by_label("Message").press("H")
     await expect(chat.state).to_contain_text("allow it in the route's allowed_origins")
     await expect(chat.entries.last).not_to_contain_text("New session")
     await chat.accessible()
@@ -198,6 +253,7 @@ async def test_two_windows_with_one_conversation(chat: Chat, platform: Process) 
     await other.ask("My name is Ada.")
     await here.click()
     await chat.connected()
+    await expect(chat.page.get_by_label("Message")).to_be_focused()
     await expect(other.page.get_by_role("button", name="Use here")).to_be_visible()
     answers = chat.page.locator(".entry.model .body")
     await expect(answers.last).to_contain_text("Hello Ada")
@@ -221,10 +277,10 @@ async def test_a_page_that_nobody_uses_opens_no_further_sessions(
 ) -> None:
     monkeypatch.setenv("GATEWAY_ROUTES__CHAT__IDLE_SECONDS", "0.5")
     chat = await new_chat()
-    await chat.page.goto(start_gateway().url)
-    await expect(chat.state).to_contain_text("The session is gone")
-    await expect(chat.entries.last).to_contain_text("begin a new conversation")
-    assert sum(instance["opened"] for instance in admin(platform)["instances"]) == 1
+    await chat.open(start_gateway().url)
+    await expect(chat.state).to_have_text("Ready")
+    await expect(chat.entries.last).to_contain_text("was unused for too long")
+    assert opened(platform) == 1
 
 
 async def test_a_page_that_was_asleep_keeps_its_session(

@@ -1,7 +1,7 @@
 """The chat page while answers stream, stop, wait, and the session moves on beneath them."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any, Literal
 
 import pytest
@@ -213,6 +213,66 @@ async def test_a_gap_is_told(scripted: Scripted) -> None:
     await expect(scripted.notices).to_contain_text("no longer had event 4")
 
 
+async def test_editing_files_that_wait_keeps_them(
+    new_chat: Callable[..., Any], start_gateway: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GATEWAY_ROUTES__CHAT__CONTENT_TYPE", "application/octet-stream")
+    chat: Chat = await new_chat(viewport={"width": 1100, "height": 760})
+    wire = await ScriptedGateway().play(chat.page.context)
+    await chat.open(start_gateway().url)
+
+    async def send(name: str) -> None:
+        file = {"name": name, "mimeType": "text/plain", "buffer": b"Hello"}
+        await chat.page.locator("#files").set_input_files(file)
+        await chat.page.get_by_role("button", name="Send", exact=True).click()
+
+    await send("a.txt")
+    await lose_its_session(wire, chat, lambda: send("b.txt"), lambda: send("c.txt"))
+    await chat.page.get_by_role("button", name="Edit").click()
+    attached = chat.page.locator("#attached li")
+    words = ["b.txt, 5 bytesRemove", "c.txt, 5 bytesRemove"]
+    await expect(attached).to_have_text([*map(re.compile, words)])
+    await chat.page.get_by_role("button", name="Send", exact=True).click()
+    await until(lambda: len(wire.invoked) == 3)
+    names = chat.page.locator(".entry.you .file .name")
+    await expect(names).to_have_text(["a.txt", "b.txt", "c.txt", "b.txt", "c.txt"])
+
+
+async def test_editing_json_that_waits_keeps_it(
+    new_chat: Callable[..., Any], start_gateway: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One value in the field, and the others as they are: two of them are no JSON."""
+    monkeypatch.setenv("GATEWAY_ROUTES__CHAT__CONTENT_TYPE", "application/json")
+    chat: Chat = await new_chat(viewport={"width": 1100, "height": 760})
+    wire = await ScriptedGateway().play(chat.page.context)
+    await chat.open(start_gateway().url)
+    await chat.write('{"a": 1}')
+    second, third = '{"a": 2}', '{"a": 3}'
+    await lose_its_session(wire, chat, lambda: chat.write(second), lambda: chat.write(third))
+    await chat.page.locator("#question").get_by_role("button", name="Edit").click()
+    await expect(chat.page.get_by_label("Message")).to_have_value('{\n  "a": 2\n}')
+    await expect(chat.page.locator("#attached li")).to_contain_text(["JSON, 7 bytes"])
+    await chat.page.get_by_label("Message").press("Enter")
+    await until(lambda: len(wire.invoked) == 3)
+    sent = [message["json"]["a"] for message in wire.of_type("message.send")]
+    assert sent == [1, 3, 2]
+
+
+async def lose_its_session(
+    wire: ScriptedGateway, chat: Chat, *sends: Callable[[], Awaitable[None]]
+) -> None:
+    """Send something while there is no connection, and let the session be gone meanwhile."""
+    await expect(chat.page.locator(".entry.model")).to_contain_text("three.")
+    wire.away = True
+    wire.close(1011)
+    await expect(chat.state).not_to_have_text("Connected")
+    for send in sends:
+        await send()
+    wire.forget()
+    wire.away = False
+    await expect(chat.page.get_by_role("alert")).to_contain_text("Send your 2 messages anyway?")
+
+
 class TestASessionThatIsGone:
     """What was written for it does not go to the next one, which knows nothing, unasked."""
 
@@ -298,13 +358,16 @@ class TestASessionThatIsGone:
     ) -> None:
         await scripted.page.get_by_role("button", name="New conversation").first.click()
         await expect(question).to_be_hidden()
-        await until(lambda: scripted.wire.sessions == 3)
         await scripted.ask("Hello?")
+        assert scripted.wire.sessions == 3
         assert len(scripted.wire.invoked) == 2
 
     async def test_a_message_that_was_begun_for_it(self, scripted: Scripted) -> None:
         box = scripted.page.get_by_label("Message")
         question = scripted.page.get_by_role("alert")
+        turn = await scripted.ask("My name is Ada.")
+        scripted.wire.done(turn, 0, text="Hello Ada.")
+        await expect(scripted.answers).to_have_text("Hello Ada.")
         await box.fill("What is my name?")
         scripted.wire.emit("session.closed", reason="expired")
         scripted.wire.close(4410)
@@ -324,19 +387,60 @@ class TestASessionThatIsGone:
         await expect(scripted.chat.notice("This is a new session")).to_have_count(2)
         await box.press("Enter")
         await scripted.page.keyboard.press("Enter")  # on the answer that has the focus
-        await until(lambda: len(scripted.wire.invoked) == 2)
+        await until(lambda: len(scripted.wire.invoked) == 3)
         await expect(box).to_have_value("")
 
-    async def test_one_that_nobody_used_is_opened_by_a_message(self, scripted: Scripted) -> None:
-        scripted.wire.emit("session.closed", reason="idle")
+    @pytest.mark.parametrize("reason", ["idle", "expired"])
+    async def test_another_is_opened_when_something_is_written(
+        self, scripted: Scripted, reason: str
+    ) -> None:
+        """Its user was told what becomes of that, and need not be asked."""
+        turn = await scripted.ask("My name is Ada.")
+        scripted.wire.done(turn, 0, text="Hello Ada.")
+        await expect(scripted.answers).to_have_text("Hello Ada.")
+        scripted.wire.emit("session.closed", reason=reason)
         scripted.wire.close(4410)
-        await expect(scripted.chat.entries.last).to_contain_text("Write a message")
+        notice = scripted.chat.notice("starts a new session, which knows nothing of this")
+        await expect(notice).to_be_visible()
+        await expect(scripted.chat.state).to_have_text("Ready")
         assert scripted.wire.sessions == 1
-        await scripted.chat.write("What is my name?")
+        await scripted.page.get_by_label("Message").press("W")
         await until(lambda: scripted.wire.sessions == 2)
-        await scripted.page.get_by_role("button", name="Send anyway").click()
-        await until(lambda: len(scripted.wire.invoked) == 1)
-        await expect(scripted.page.get_by_label("Message")).to_have_value("")
+        await scripted.ask("What is my name?")
+        await expect(scripted.page.get_by_role("alert")).to_be_hidden()
+
+    async def test_it_is_gone_when_the_page_is_loaded_again(self, scripted: Scripted) -> None:
+        turn = await scripted.ask("My name is Ada.")
+        scripted.wire.done(turn, 0, text="Hello Ada.")
+        await until(lambda: scripted.wire.forgotten == len(scripted.wire.log))
+        scripted.wire.keys = []
+        await scripted.page.reload()
+        notice = scripted.chat.notice("The session has ended. Your next message starts a new")
+        await expect(notice).to_be_visible()
+        await expect(scripted.chat.state).to_have_text("Ready")
+        await scripted.page.reload()
+        await expect(notice).to_be_visible()
+        assert scripted.wire.sessions == 1
+        assert len(scripted.wire.sockets) == 2, "the first one and the one that found it gone"
+        await scripted.page.get_by_role("button", name="Details").click()
+        await expect(scripted.page.locator("#session")).to_have_text("none")
+        await scripted.page.keyboard.press("Escape")
+        await scripted.chat.begin()
+        assert scripted.wire.sessions == 2
+
+    async def test_a_draft_that_was_kept_is_not_sent_to_another_unasked(
+        self, scripted: Scripted
+    ) -> None:
+        turn = await scripted.ask("My name is Ada.")
+        scripted.wire.done(turn, 0, text="Hello Ada.")
+        await until(lambda: scripted.wire.forgotten == len(scripted.wire.log))
+        await scripted.page.get_by_label("Message").fill("What is my name?")
+        scripted.wire.forget()
+        await scripted.page.reload()
+        await expect(scripted.chat.notice("starts a new session")).to_be_visible()
+        await scripted.page.get_by_label("Message").press("Enter")
+        await expect(scripted.page.get_by_role("alert")).to_contain_text(self.QUESTION)
+        assert len(scripted.wire.invoked) == 1
 
     @pytest.mark.parametrize("scheme", ["light", "dark"])
     async def test_the_question_is_accessible(

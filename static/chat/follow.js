@@ -1,0 +1,146 @@
+/**
+ * What the client of a conversation says, on the page.
+ *
+ * @module
+ */
+
+import { describeClose, TAKEN_OVER, Turn } from "../client.js";
+import { isHeld } from "./chats.js";
+import { endedText, endText, untilExpiry } from "./view.js";
+
+/** @typedef {import("../client.js").Note} Note */
+/** @typedef {import("./chats.js").Chat} Chat */
+/**
+ * @typedef {object} Page
+ * @property {import("./chats.js").Chats} chats
+ * @property {import("./composer.js").Composer} composer
+ * @property {import("./log.js").Log} log
+ * @property {import("./question.js").Question} question
+ * @property {import("./status.js").Status} status
+ * @property {(text: string) => void} announce Says it to those who do not see it.
+ * @property {() => void} changed Called when it may have another turn under way, or none.
+ */
+
+/** The close code of a session that this client has closed. */
+const CLOSED = 1000;
+
+/**
+ * @param {Page} page
+ * @param {string} text
+ */
+export function notice({ log, announce }, text) {
+  log.say("notice", text);
+  announce(text);
+}
+
+/**
+ * Say why a conversation has no session, and what comes of writing on.
+ * @param {Page} page
+ * @param {Chat} chat That is shown.
+ */
+export function sayEnded(page, chat) {
+  const { client, route, unsaved } = chat;
+  const last = client.history.at(-1);
+  const said = unsaved || (last && "type" in last && last.type === "closed");
+  const plain = client.code === 0 || client.code === CLOSED ? "The session has ended." : client.reason;
+  const why = said ? "" : plain;
+  if (isHeld(client)) {
+    // What was begun before this was known is not sent without a further word.
+    chat.warned = page.composer.empty && !route.branches;
+    notice(page, `${why} ${endedText(route.branches !== null)}`.trim());
+  } else if (why === client.reason && why) {
+    notice(page, why);
+  }
+}
+
+/**
+ * Say that a conversation is not kept, once.
+ * @param {Page} page
+ * @param {Chat} chat That is shown.
+ * @param {any} error
+ */
+function sayUnsaved(page, chat, error) {
+  if (chat.unsaved) return;
+  chat.unsaved = true;
+  const full = error?.name === "QuotaExceededError";
+  const why = full ? "This browser has no room to save" : "This browser could not save";
+  notice(page, `${why} this conversation. What you write will be lost when you close the page.`);
+}
+
+/**
+ * Show what happens to a conversation for as long as it is the one that is shown.
+ * @param {Chat} chat
+ * @param {Page} page
+ */
+export function follow(chat, page) {
+  const { client } = chat;
+  const { chats, composer, log, question, status, announce } = page;
+  const on = (/** @type {string} */ type, /** @type {(detail: any) => void} */ handle) =>
+    client.addEventListener(type, (event) => {
+      if (chat !== chats.shown) chats.rest(chat);
+      else if (event instanceof CustomEvent) handle(event.detail);
+    });
+  const show = (/** @type {Turn | Note} */ item) => {
+    log.show([item]);
+    page.changed();
+  };
+  const newest = () => {
+    const note = client.history.findLast((item) => !(item instanceof Turn));
+    if (note === undefined || note instanceof Turn) return;
+    const words = log.words(note);
+    show(note);
+    if (words) announce(words);
+  };
+  on("restored", () => {
+    log.use(client);
+    page.changed();
+  });
+  on("unsaved", (error) => sayUnsaved(page, chat, error));
+  on("state", (state) => {
+    // There is nothing to open another session for until the user writes something.
+    const idle = client.pending.length === 0 && (composer.empty || !chat.writing);
+    if (state === "waiting" && !client.resumable && idle) {
+      client.close(); // which says that it is closed
+      return;
+    }
+    status.show();
+    if (state === "closed" && client.code !== TAKEN_OVER) {
+      status.session(null);
+      const useless = describeClose(client.code).error !== undefined;
+      if (useless) notice(page, client.reason);
+      else if (client.code !== 0) sayEnded(page, chat);
+    }
+    page.changed();
+  });
+  on("turn", (turn) => {
+    show(turn);
+    if (turn.ended) announce(endText(turn, log.forgets(turn)));
+  });
+  on("opened", (opened) => {
+    status.session(opened);
+    const forgotten = isHeld(client) && !opened.told && !chat.warned;
+    question.stale ||= forgotten && !composer.empty;
+    chat.warned = false;
+    newest();
+  });
+  on("resumed", (resumed) => status.session(resumed));
+  on("renewed", (renewed) => {
+    status.expires(renewed.expires_at);
+    newest();
+  });
+  on("gap", newest);
+  on("updated", (updated) => status.expires(updated.expires_at));
+  on("expiring", (expiring) => {
+    status.expires(expiring.expires_at);
+    notice(page, `This session expires soon: ${untilExpiry(expiring.expires_at, Date.now())}.`);
+  });
+  on("closed", () => {
+    status.session(null);
+    newest();
+  });
+  on("error", (error) => {
+    // Every attempt to come back may fail for the same reason; once is enough to know it.
+    if (log.last !== error.message) log.say("problem", error.message);
+    announce(error.message);
+  });
+}
