@@ -237,7 +237,7 @@ async def test_a_file_keeps_its_name(
     monkeypatch.setenv("GATEWAY_ROUTES__CHAT__CONTENT_TYPE", "application/octet-stream")
     chat: Chat = await new_chat()
     await chat.open(start_gateway().url)
-    file = {"name": "notes.txt", "mimeType": "text/plain", "buffer": b"/echo hi"}
+    file: FilePayload = {"name": "notes.txt", "mimeType": "text/plain", "buffer": b"/echo hi"}
     await chat.page.locator("#files").set_input_files(file)
     await chat.page.get_by_role("button", name="Send", exact=True).click()
     await expect(chat.page.locator(".entry.model .body")).to_have_text("hi")
@@ -268,7 +268,7 @@ async def test_attachments_stay_with_their_conversation(
     await chat.page.goto(start_gateway().url)
     await chat.ready()
     attached = chat.page.locator("#attached")
-    file = {"name": "a.txt", "mimeType": "text/plain", "buffer": b"/echo hi"}
+    file: FilePayload = {"name": "a.txt", "mimeType": "text/plain", "buffer": b"/echo hi"}
     await chat.page.locator("#files").set_input_files(file)
     await expect(attached).to_contain_text("a.txt, 8 bytes, being read …")
     await chat.page.get_by_role("button", name="Send", exact=True).click()

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 import pytest
 import pytest_asyncio
-from playwright.async_api import Locator, expect
+from playwright.async_api import FilePayload, Locator, expect
 
 from tests.browser.conftest import Chat
 from tests.browser.scripted import ScriptedGateway, until
@@ -222,7 +222,7 @@ async def test_editing_files_that_wait_keeps_them(
     await chat.open(start_gateway().url)
 
     async def send(name: str) -> None:
-        file = {"name": name, "mimeType": "text/plain", "buffer": b"Hello"}
+        file: FilePayload = {"name": name, "mimeType": "text/plain", "buffer": b"Hello"}
         await chat.page.locator("#files").set_input_files(file)
         await chat.page.get_by_role("button", name="Send", exact=True).click()
 
