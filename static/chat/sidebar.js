@@ -5,7 +5,6 @@
  */
 
 import { button, element, make } from "../dom.js";
-import { asJson, asMarkdown, save } from "./export.js";
 
 /** @typedef {import("./conversations.js").Conversations} Conversations */
 /** @typedef {import("./conversations.js").Summary} Summary */
@@ -86,12 +85,8 @@ export class Sidebar {
       const title = page.called.value.trim();
       if (title) this.#conversations.update(this.#of().id, { title });
     });
-    page.markdown.addEventListener("click", () => this.#export("md", "text/markdown", asMarkdown));
-    page.json.addEventListener("click", () =>
-      this.#export("json", "application/json", (title, items) =>
-        asJson(title, this.#of().route, items),
-      ),
-    );
+    page.markdown.addEventListener("click", () => this.#export("md"));
+    page.json.addEventListener("click", () => this.#export("json"));
     page.remove.addEventListener("click", () => {
       page.options.close();
       this.#user.remove(this.#of().id);
@@ -164,15 +159,14 @@ export class Sidebar {
     return this.#chosen;
   }
 
-  /**
-   * @param {string} suffix
-   * @param {string} type
-   * @param {(title: string, items: any[]) => string} write
-   */
-  async #export(suffix, type, write) {
+  /** @param {"md" | "json"} suffix */
+  async #export(suffix) {
     const summary = this.#of();
     const title = titleText(summary);
-    save(`${title}.${suffix}`, type, write(title, await this.#conversations.items(summary.id)));
+    const items = await this.#conversations.items(summary.id);
+    const { asJson, asMarkdown, save } = await import("./export.js");
+    if (suffix === "md") save(`${title}.md`, "text/markdown", asMarkdown(title, items));
+    else save(`${title}.json`, "application/json", asJson(title, summary.route, items));
   }
 
   /** @param {boolean} folded Where there is no room for it beside the conversation. */
