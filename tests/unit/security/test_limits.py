@@ -84,6 +84,7 @@ async def test_messages_and_bytes_are_counted_for_each() -> None:
     ada, bob = await connected(accounts, ADA), await connected(accounts, BOB)
     assert [ada.take(10) for _ in range(20)] == [0.0] * 20
     assert ada.take(10) == pytest.approx(0.1)
+    assert [ada.allowance().left, bob.allowance().left] == [0, 20]
     assert bob.take(2000) == 0
     assert [bob.take(500) for _ in range(5)] == [pytest.approx(0.5)] * 5
     left = [0.0] * 19 + [pytest.approx(0.1)]
