@@ -29,7 +29,7 @@ class Recovery(Enum):
     """It goes on in a new session, which is told again what was said."""
 
 
-Telling = Literal["told", "replayed"]
+Telling = Literal["sent", "replayed"]
 """How a session learns of a conversation that was held elsewhere: what both have said in it, or the
 user's messages once more, which the model answers anew, perhaps in other words."""
 
@@ -129,11 +129,11 @@ class Policy(Discreet, frozen=True, kw_only=True):
     def telling(self) -> Telling | None:
         """How a new session can learn of a conversation that was held elsewhere; None for not."""
         if self.sends_history:
-            return "told"
+            return "sent"
         if self.opening is Opening.NONE:
             return None  # nobody would keep what the model is told
         if self.seed is not None:
-            return "told"
+            return "sent"
         return "replayed" if self.replays else None
 
     @property

@@ -144,7 +144,7 @@ export class Chats {
     const client = new SessionClient(routeUrl(location.href, route.name), {
       storage: this.#conversations?.journal(id, route.name, names),
       hold: true,
-      tell: route.branches ? { turns: route.history_turns, bytes: route.history_bytes } : undefined,
+      sendHistory: route.branches ? { turns: route.history_turns, bytes: route.history_bytes } : undefined,
       token: this.#token,
     });
     const titled = Boolean(summary?.title);

@@ -12,8 +12,8 @@ import { button, element, make } from "../dom.js";
  * @property {boolean} text Whether it takes text; so are the next two.
  * @property {boolean} json
  * @property {boolean} binary
- * @property {string | null} branches How a new session is told what was said; null where it can't.
- * @property {number} history_turns How much it may be told.
+ * @property {string | null} branches How a new session is sent the conversation; null if it can't be.
+ * @property {number} history_turns How much of it.
  * @property {number} history_bytes
  * @property {number} message_bytes The largest message.
  * @property {boolean} [gone] Whether the gateway has it no longer.
@@ -32,7 +32,7 @@ import { button, element, make } from "../dom.js";
 const THEME_KEY = "session-gateway.theme";
 
 /**
- * What the user has chosen before. A browser may be told to keep nothing.
+ * What the user has chosen before. A browser may be set to keep nothing.
  * @param {string} key
  */
 export function chosen(key) {

@@ -118,7 +118,7 @@ export function follow(chat, page) {
   });
   on("opened", (opened) => {
     status.session(opened);
-    const forgotten = isHeld(client) && !opened.told && !chat.warned;
+    const forgotten = isHeld(client) && !opened.sentHistory && !chat.warned;
     question.stale ||= forgotten && !composer.empty;
     chat.warned = false;
     newest();

@@ -158,8 +158,8 @@ const CONTEXT = {
   partial: ", and was told the newest of the conversation again; the rest was no longer kept.",
 };
 
-/** @param {{ all: boolean, context: string }} told */
-function toldText({ all, context }) {
+/** @param {{ all: boolean, context: string }} sent */
+function sentText({ all, context }) {
   return context === "replayed"
     ? `This is a new session. ${all ? "All" : "The newest"} of your messages were sent to it again, so its answers may differ.`
     : `This is a new session. It was given ${all ? "all" : "the newest part"} of this conversation.`;
@@ -174,7 +174,7 @@ function toldText({ all, context }) {
 export function noteText({ type, detail }, before) {
   switch (type) {
     case "opened":
-      if (detail.told) return toldText(detail.told);
+      if (detail.sentHistory) return sentText(detail.sentHistory);
       if (before === null) return "";
       return before === detail.route
         ? "This is a new session: the model has forgotten what was said."
@@ -265,10 +265,10 @@ export function isKnown({ ended }) {
 
 /**
  * What comes of writing on in a conversation whose session is gone.
- * @param {boolean} told Whether a new session can be told what was said.
+ * @param {boolean} sent Whether a new session can be sent the conversation.
  */
-export function endedText(told) {
-  return told
+export function endedText(sent) {
+  return sent
     ? "Your next message starts a new session, which is given this conversation."
     : "Your next message starts a new session, which knows nothing of this conversation.";
 }

@@ -26,7 +26,7 @@ import { NoTicket, ticketFor } from "./tickets.js";
  *   open one, but the gateway has none to take to find one.
  */
 /**
- * @typedef {object} Listener What is told of a connection, until it is closed.
+ * @typedef {object} Listener What happens to a connection, until it is closed.
  * @property {() => void} reached The gateway has accepted it, and waits for the first message.
  * @property {(message: any) => void} received Null for a frame that is no message.
  * @property {() => void} quiet The gateway has said nothing for a while: a ping would show whether it

@@ -15,7 +15,7 @@ import { Outbox } from "./outbox.js";
 
 /** @typedef {import("./endings.js").Ended} Ended */
 /** @typedef {import("./errors.js").Failure} Failure */
-/** @typedef {import("./telling.js").Told} Told */
+/** @typedef {import("./restoring.js").SentHistory} SentHistory */
 /**
  * @typedef {object} Opened
  * @property {string} session_id
@@ -70,14 +70,14 @@ export class Conversation {
   #skippedAfter = -1;
   /** The session that is gone, until another is there. @type {string | null} */
   #replaces = null;
-  /** What another window has told of this session. @type {any} */
+  /** What another window has of this session. @type {any} */
   #elsewhere = null;
   /** Whether another window has taken the session over, and this one has not taken it back. */
   #takenOver = false;
-  /** What the session was told of what was said before it. @type {Told | null} */
-  #told = null;
-  /** Whether the next session could not be told what was said before. */
-  #untold = false;
+  /** What the session was sent of the conversation before it. @type {SentHistory | null} */
+  #sentHistory = null;
+  /** Whether the next session won't have the conversation before it. */
+  #forgets = false;
 
   /**
    * @param {Client} client
@@ -95,15 +95,15 @@ export class Conversation {
   }
 
   /**
-   * The next connection goes on with a session that was told what was said before, if there is one.
-   * @param {import("./telling.js").Telling} telling
+   * The next connection resumes a session that has the conversation so far, if there is one.
+   * @param {import("./restoring.js").Restored} restored
    */
-  told({ session, told, untold }) {
-    this.#untold = untold;
+  replaced({ session, sentHistory, forgets }) {
+    this.#forgets = forgets;
     if (!session) return;
     // The rest is in its first event.
     this.session = { ...session, heartbeat: 30, messageBytes: Infinity };
-    this.#told = told;
+    this.#sentHistory = sentHistory;
     this.#client.store();
   }
 
@@ -197,11 +197,11 @@ export class Conversation {
       messageBytes: message.limits.message_bytes,
     };
     const replaces = this.#replaces;
-    const told = this.#told;
-    const forgotten = (replaces !== null || this.#untold) && !told;
+    const sentHistory = this.#sentHistory;
+    const forgotten = (replaces !== null || this.#forgets) && !sentHistory;
     this.#replaces = null;
-    this.#told = null;
-    this.#untold = false;
+    this.#sentHistory = null;
+    this.#forgets = false;
     if (forgotten && this.#hold) {
       for (const turn of this.history.pending()) {
         turn.held = true;
@@ -209,7 +209,7 @@ export class Conversation {
       }
     }
     this.#attach(this.session);
-    this.history.note("opened", { ...message, replaces, told });
+    this.history.note("opened", { ...message, replaces, sentHistory });
   }
 
   /** @param {any} message */
@@ -311,7 +311,7 @@ export class Conversation {
    * @param {Ended | string} sent
    */
   #forget(unsent, sent) {
-    this.session = this.#told = null;
+    this.session = this.#sentHistory = null;
     this.attached = this.outbox.ready = this.#gap = false;
     this.lastEvent = this.#acknowledged = 0;
     this.#skippedAfter = -1;
@@ -325,7 +325,7 @@ export class Conversation {
     return {
       session: this.session,
       replaces: this.#replaces,
-      told: this.#told,
+      sentHistory: this.#sentHistory,
       last_event: this.lastEvent,
     };
   }
@@ -341,14 +341,14 @@ export class Conversation {
       this.gone();
       return;
     }
-    const { session, replaces = null, told = null } = kept;
+    const { session, replaces = null, sentHistory = null } = kept;
     // What was said in another session than the one that goes on can't be said again.
     if (session?.id !== this.session?.id) this.history.endAll(null, "The session is gone");
     this.history.restore(kept.history);
     const same = kept.url === url;
     if (same && claimed && session) {
       this.session = session;
-      this.#told = told;
+      this.#sentHistory = sentHistory;
       this.lastEvent = this.#acknowledged = kept.last_event;
     } else if (same && claimed) {
       this.#replaces = replaces;

@@ -17,7 +17,7 @@ import { Claimed } from "./errors.js";
  * @property {string} url
  * @property {{ id: string, key: string, heartbeat: number, messageBytes: number } | null} session
  * @property {string | null} replaces
- * @property {import("./telling.js").Told | null} told
+ * @property {import("./restoring.js").SentHistory | null} sentHistory
  * @property {number} last_event
  */
 /**

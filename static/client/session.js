@@ -20,7 +20,7 @@ import { ProtocolError, SkippedEvents } from "./errors.js";
 import { keep } from "./keeping.js";
 import { Retry } from "./retry.js";
 import { newId, sendable } from "./sending.js";
-import { Teller } from "./telling.js";
+import { Restorer } from "./restoring.js";
 import { BINARY, frameBytes, TEXT } from "./wire.js";
 
 /** @typedef {import("./turns.js").Body} Body */
@@ -49,7 +49,7 @@ export class SessionClient extends Target {
   #conversation;
   #keeping;
   #retry = new Retry(() => this.connect());
-  #teller;
+  #restorer;
   /** What is done before a connection is made: a later one has another. @type {object | null} */
   #preparing = null;
   /** How often the gateway has rejected the token since the last session. */
@@ -69,7 +69,7 @@ export class SessionClient extends Target {
   constructor(url, options = {}) {
     super();
     const { WebSocket = globalThis.WebSocket, hold = false, binary = false } = options;
-    const { storage, storageKey = "session-gateway", tell, token } = options;
+    const { storage, storageKey = "session-gateway", sendHistory, token } = options;
     if (!WebSocket) {
       throw new TypeError(
         "There is no global WebSocket: Node has one from version 22 on. Before that, install the " +
@@ -80,7 +80,7 @@ export class SessionClient extends Target {
     this.url = url;
     this.token = token;
     this.#WebSocket = WebSocket;
-    this.#teller = tell && new Teller(tell);
+    this.#restorer = sendHistory && new Restorer(sendHistory);
     this.#wire = binary ? BINARY : TEXT;
     this.#conversation = new Conversation(
       {
@@ -159,10 +159,10 @@ export class SessionClient extends Target {
       await restoring;
       if (attempt !== this.#preparing) return;
     }
-    if (this.#teller && !conversation.session) {
-      const telling = await this.#teller.tell(this.history, this.url, this.token);
+    if (this.#restorer && !conversation.session) {
+      const restored = await this.#restorer.open(this.history, this.url, this.token);
       if (attempt !== this.#preparing) return;
-      conversation.told(telling);
+      conversation.replaced(restored);
     }
     const { url, token } = this;
     const resumes = conversation.session !== null;
@@ -291,7 +291,7 @@ export class SessionClient extends Target {
   /** @param {number} heartbeat Seconds. */
   #attached(heartbeat) {
     this.#retry.opened();
-    this.#teller?.reset();
+    this.#restorer?.reset();
     this.#connection?.attached(heartbeat);
     this.#refused = 0;
     if (this.state !== "open") this.#become("open");

@@ -18,7 +18,7 @@
  *   Where the conversation is stored, so that it survives a reload of the page: `sessionStorage`, of
  *   which it takes up to half a megabyte, or a {@link Journal}. Default: nowhere.
  * @property {string} [storageKey] The key in `storage`; a journal needs none.
- * @property {import("./telling.js").Limits} [tell] How much of the history is passed to a new session
+ * @property {import("./restoring.js").HistoryLimits} [sendHistory] How much of the history is passed to a new session
  *   that replaces one that is gone. The route has to support it, and the address has to name the
  *   route. Default: nothing.
  * @property {boolean} [hold] Whether messages that were written for a session that is gone are held
@@ -38,9 +38,9 @@
  */
 /**
  * @typedef {object} Events By their names.
- * @property {Detailed<Opened & { replaces: string | null, told: import("./telling.js").Told | null }>} opened
+ * @property {Detailed<Opened & { replaces: string | null, sentHistory: import("./restoring.js").SentHistory | null }>} opened
  *   A session was opened. If it replaces another one, it has forgotten the conversation, except for
- *   what `told` says.
+ *   what `sentHistory` says.
  * @property {Detailed<{ lost: [number, number] | null, expires_at: string | null }>} resumed The
  *   session continues over a new connection.
  * @property {Detailed<{ reason: string, context: string, expires_at: string | null }>} renewed The

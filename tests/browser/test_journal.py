@@ -441,7 +441,7 @@ class TestAClaimThatFails:
 
 
 async def test_a_session_that_was_told_is_known_as_told_after_a_reload(app: Kept) -> None:
-    options = {"tell": {"turns": 10, "bytes": 1000}, "hold": True}
+    options = {"sendHistory": {"turns": 10, "bytes": 1000}, "hold": True}
     await app.page.evaluate(f"(options) => ({CLIENT})('database', options)", options)
     await app.page.evaluate(SEND)
     await app.ended()
@@ -453,7 +453,7 @@ async def test_a_session_that_was_told_is_known_as_told_after_a_reload(app: Kept
         app.wire.sessions += 1
         app.wire.log = [{**app.wire.log[0], "session_id": "session-2", "resume_key": "told"}]
         app.wire.keys, app.wire.forgotten = ["told"], 0
-        body = {"session_id": "session-2", "resume_key": "told", "context": "told"}
+        body = {"session_id": "session-2", "resume_key": "told", "context": "sent"}
         await route.fulfill(status=201, json=body)
 
     await app.page.route("**/v1/routes/chat/sessions", told)
@@ -463,5 +463,5 @@ async def test_a_session_that_was_told_is_known_as_told_after_a_reload(app: Kept
     await app.page.evaluate(f"(options) => ({CLIENT})('database', options)", options)
     await app.run("await client.send('And then?', 'm2'); return 1")
     opened = [detail for kind, detail in await app.run("told") if kind == "opened"]
-    assert [each["told"] for each in opened] == [{"all": True, "context": "told"}]
+    assert [each["sentHistory"] for each in opened] == [{"all": True, "context": "sent"}]
     assert app.wire.sessions == 2

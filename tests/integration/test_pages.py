@@ -43,7 +43,7 @@ async def test_what_pages_are_told_and_their_logo(start_gateway: Start, tmp_path
         assert told["title"] == "Ask Ada"
         assert told["welcome"] == "She knows <b>engines</b>."
         assert told["examples"] == ["Who are you?", "What is a loop?"]
-        assert told["routes"][0]["branches"] == "told"
+        assert told["routes"][0]["branches"] == "sent"
         logo = await http.get(f"/{told['logo']}")
         assert logo.text == file.read_text()
         assert logo.headers["content-type"] == "image/svg+xml"

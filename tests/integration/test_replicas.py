@@ -365,7 +365,7 @@ format = "openai-chat"
 
 
 @pytest.mark.parametrize(
-    ("route", "context", "flags"), [("replayed", "replayed", ()), ("kept", "told", ("--forgets",))]
+    ("route", "context", "flags"), [("replayed", "replayed", ()), ("kept", "sent", ("--forgets",))]
 )
 async def test_a_session_that_was_told_a_conversation_goes_on_anywhere(
     store: valkey.Server,

@@ -214,7 +214,7 @@ class TestHistory:
             response = await client.http.post("/v1/routes/chat/sessions", json=HISTORY)
             assert response.status_code == 201
             told = response.json()
-            assert told["context"] == "told"
+            assert told["context"] == "sent"
             client.path, client.key = response.headers["location"], told["resume_key"]
             assert (await client.send(b"two", Content_Type="text/plain")).status_code == 200
             ((request, *_),) = client.f.model.asked

@@ -37,10 +37,10 @@ def said(script: Script) -> list[str]:
         ({"on_lost": Recovery.RENEW}, None),
         ({"on_lost": Recovery.REPLAY}, "replayed"),
         ({"on_expiry": Recovery.REPLAY}, "replayed"),
-        ({"on_expiry": Recovery.REPLAY, "seed": "$transcript"}, "told"),
-        ({"seed": "$transcript", "opening": Opening.TURN}, "told"),
+        ({"on_expiry": Recovery.REPLAY, "seed": "$transcript"}, "sent"),
+        ({"seed": "$transcript", "opening": Opening.TURN}, "sent"),
         ({"seed": "$transcript", "opening": Opening.NONE}, None),
-        ({"sends_history": True, "opening": Opening.NONE}, "told"),
+        ({"sends_history": True, "opening": Opening.NONE}, "sent"),
     ],
 )
 def test_how_a_session_can_be_told(rules: dict[str, Any], telling: str | None) -> None:
