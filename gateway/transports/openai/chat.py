@@ -1,8 +1,8 @@
-"""``/openai/v1/chat/completions``: each request has all of a conversation, its session a part.
+"""``/openai/v1/chat/completions``: maps requests with whole conversations to sessions.
 
-Until something is told of a turn it goes on though its client is gone, which may send the request
-again and then gets the answer to the first one. A client that leaves a stream does not want the
-rest, and nobody can ask for it later: the turn is stopped.
+If a client disconnects before the response starts, its turn continues: the client may retry, and
+then gets the result of the first request. If it disconnects during a stream, its turn is cancelled:
+nobody could retrieve the rest.
 """
 
 import asyncio
@@ -57,22 +57,22 @@ from gateway.transports.openai.warm import WarmSessions
 PREFIX = "chatcmpl-"
 
 SESSION = "x-session-id"
-"""The header that names a conversation, as prompt_cache_key does."""
+"""Header that identifies a conversation, like the parameter ``prompt_cache_key``."""
 
 _encode = msgspec.json.Encoder().encode
 
 
 class ChatCompletions:
-    """The path of chat completions.
+    """The handler of chat completions.
 
     Args:
-        sessions: Where they are held.
-        gate: In front of them.
-        starter: Knows the routes.
-        keeper: Keeps what requests were answered with.
-        warm: Sessions that wait for the next request.
-        heartbeat_seconds: How long a stream may be silent.
-        clock: Seconds since the epoch.
+        sessions: The replica's sessions.
+        gate: Wraps the handler.
+        starter: Looks up routes.
+        keeper: Stores the results of requests.
+        warm: Sessions that wait for their next request.
+        heartbeat_seconds: Maximum silence of a stream.
+        clock: Returns seconds since the epoch.
     """
 
     def __init__(
@@ -96,11 +96,11 @@ class ChatCompletions:
         self._most_bytes = sessions.message_bytes
 
     def routes(self) -> list[BaseRoute]:
-        """The path."""
+        """Return the path's route."""
         return [self._gate.path("/openai/v1/chat/completions", POST=self.create)]
 
     async def create(self, request: ApiRequest, visitor: Visitor) -> Response:
-        """Have a completion made."""
+        """Create a chat completion."""
         if self._sessions.draining:
             text = "This gateway is shutting down; try again."
             raise Refused(ErrorCode.UNAVAILABLE, text, WAIT_SECONDS)
@@ -137,7 +137,7 @@ class ChatCompletions:
     # A turn begins
 
     async def _sent_before(self, ask: Ask) -> Talk | None:
-        """The turn of a request that was sent before; None where there is none."""
+        """Find the turn of the request that this one retries; None if there is none."""
         known = ask.known
         if not known.is_resent or known.name is None:
             return None
@@ -160,9 +160,9 @@ class ChatCompletions:
         return self._talk(ask, exchange, handle, told, is_first=False)
 
     async def _begin(self, ask: Ask) -> Talk:
-        """Go on with the session that has heard what was said before, or with another."""
+        """Continue the session that has the request's history, or open another."""
         ask.check()  # before a session is opened for it
-        if ask.known.name is not None:  # it can be sent again before anything else is known of it
+        if ask.known.name is not None:  # the client may retry before it is sent to a session
             await reserve(self._keeper, ask.known, ask.owner)
         try:
             return await self._begin_now(ask)
@@ -184,7 +184,7 @@ class ChatCompletions:
         return talk
 
     async def _send(self, ask: Ask, handle: Handle, *, is_new: bool) -> Talk | None:
-        """Send a turn; None where its session is gone, and has not had it, or has gone on."""
+        """Send a turn; None if the session is gone without having it, or has continued."""
         exchange = self._exchange(ask, handle, claims=not is_new)
         try:
             if ask.known.name is not None:
@@ -235,7 +235,7 @@ class ChatCompletions:
         return Talk(exchange, handle, completion, told, partial(self._keep, ask, is_first))
 
     def _lost(self, ask: Ask, exchange: Exchange, handle: Handle) -> Talk:
-        """A turn of which nobody knows what has become."""
+        """Return a turn whose outcome is unknown."""
         talk = self._talk(ask, exchange, handle, [])
         talk.completion.lose(NOT_KNOWN)
         return talk
@@ -243,10 +243,10 @@ class ChatCompletions:
     # And ends
 
     async def _keep(self, ask: Ask, is_first: bool, talk: Talk) -> None:
-        """Keep the session for the next request, where what it has heard is known.
+        """Keep the session for the next request if its history is known; else close it.
 
-        Whoever waits for the turn does: its first reader may have gone with its gateway. That one
-        alone closes it otherwise, since by when others have read the turn it may have gone on.
+        Every reader of the turn keeps it, because the first may be lost with its replica. Only the
+        first closes it: by the time that others have read the turn, it may have continued.
         """
         chat, completion = ask.chat, talk.completion
         failure, said = completion.failure, completion.message
@@ -265,7 +265,7 @@ class ChatCompletions:
             self._warm.close(ask.owner, talk.handle)
 
     async def _forget(self, ask: Ask) -> None:
-        """The model has not seen a request: to send it again is to try again."""
+        """Delete the record of a request that the model has not seen: a retry runs it again."""
         if ask.known.name is not None:
             with contextlib.suppress(Refused):
                 await self._keeper.delete(ask.known.name)
@@ -273,7 +273,7 @@ class ChatCompletions:
     # What is answered
 
     async def _whole(self, talk: Talk, request: Request, ask: Ask) -> Response:
-        """A completion in one piece; its turn goes on where its client does not wait for it."""
+        """Return a whole completion; if the client disconnects, the turn continues."""
         over, reading = asyncio.Event(), self._sessions.spawn(talk.finish())
         reading.add_done_callback(lambda _: over.set())
         with Leaving(request, over.set):
@@ -291,14 +291,14 @@ class ChatCompletions:
         return Response(_encode(completion.whole), 200, headers, "application/json")
 
     async def _stream(self, talk: Talk, request: Request, ask: Ask) -> Response:
-        """A completion's chunks. They begin when the model does: until then a failure has a status,
-        which clients know what to do about.
+        """Stream a completion's chunks, from the model's first output on: until then, failures are
+        answered with a status, which clients know how to handle.
         """
         chunks, completion, gone = list[Json](), talk.completion, asyncio.Event()
         with Leaving(request, gone.set):
             while not completion.has_begun and not talk.is_silent:
                 chunks += await talk.next()
-        if gone.is_set():  # it has been told nothing: who sends it again waits for the same turn
+        if gone.is_set():  # it got nothing yet: its retry waits for the same turn
             self._sessions.spawn(talk.finish())
             return answer_of(NOT_KNOWN)
         failure = completion.failure
@@ -314,14 +314,14 @@ class ChatCompletions:
 
 
 def _leave(talk: Talk, relay: Relay) -> None:
-    """Its client has all, or is gone."""
+    """Handle the end of the stream: the client has all chunks, or has disconnected."""
     relay.leave()
     if not talk.is_over:
         talk.exchange.cancel()
 
 
 async def _told(talk: Talk, relay: Relay, first: list[bytes]) -> AsyncGenerator[bytes]:
-    """The chunks of a turn, from those that it has told already."""
+    """Yield a turn's chunks: first those that it has already returned."""
     yield b"".join(first) or sse.KEEP_ALIVE
     with contextlib.suppress(Moved):
         while not (relay.is_through or relay.has_missed):
@@ -340,13 +340,14 @@ def _events(chunks: list[Json]) -> list[bytes]:
 
 
 def _named(talk: Talk) -> dict[str, str]:
-    """What an operator finds the turn by in the log."""
+    """Return headers with the id by which operators find the turn in the gateway's log."""
     return {REQUEST_ID: f"req_{talk.handle.session_id}_{talk.handle.message_id}"}
 
 
 def _moved(*, may_retry: bool) -> ErrorObject:
-    """The session was here a moment ago. Where the request is known again when it is sent again,
-    that finds its turn.
+    """Error of a turn whose session has just left this replica.
+
+    It is retryable if the retry is recognized, and then gets this turn's result.
     """
     text = "The session is moving to another gateway"
     return ErrorObject(

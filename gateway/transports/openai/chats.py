@@ -1,4 +1,4 @@
-"""Requests for chat completions: what they ask for, and what was said before. Pure."""
+"""Parses requests for chat completions, and derives the digests of their histories. Pure."""
 
 import contextlib
 from collections.abc import Mapping, Sequence
@@ -20,10 +20,10 @@ Message = Mapping[str, Any]
 _OWN = frozenset(
     {"model", "stream", "store", "metadata", "prompt_cache_key", "prompt_cache_retention"}
 )
-"""Parameters that say something to the gateway, and nothing to a model."""
+"""Parameters for the gateway, which are not sent to the model."""
 
 _WORDS = frozenset({"messages", "stream_options", "user", "safety_identifier"}) | _OWN
-"""Those that a route heeds, or need not heed, whose model takes words."""
+"""Parameters that routes of text models support or may ignore."""
 
 _NEUTRAL: Mapping[str, Sequence[Any]] = MappingProxyType(
     {
@@ -44,7 +44,7 @@ _NEUTRAL: Mapping[str, Sequence[Any]] = MappingProxyType(
         "stop": [[]],
     }
 )
-"""Values of other parameters that ask for nothing but what is done anyway."""
+"""Values of other parameters that don't change anything."""
 
 _SYSTEM = frozenset({"system", "developer"})
 
@@ -54,14 +54,14 @@ class _Role(Discreet, frozen=True):
 
 
 class StreamOptions(Discreet, frozen=True, forbid_unknown_fields=True):
-    """What a stream is to have."""
+    """Options of a stream."""
 
     include_usage: bool | None = None
     include_obfuscation: bool | None = None
 
 
 class _Request(Discreet, frozen=True):
-    """What the gateway itself reads of a request."""
+    """The part of a request that the gateway itself reads."""
 
     model: str
     messages: Annotated[list[_Role], Meta(min_length=1)]
@@ -76,12 +76,12 @@ class Chat(Discreet, frozen=True):
     """A request for a chat completion.
 
     Attributes:
-        model: A route's name.
-        messages: All that was said, the newest last.
-        streams: Whether the answer is wanted in chunks.
-        includes_usage: Whether the last of these is to say what was used.
-        cache_key: What the client calls the beginning of its requests.
-        body: What the model is to be sent: all but the gateway's own parameters.
+        model: Name of a route.
+        messages: The whole conversation, oldest message first.
+        streams: Whether the client wants chunks.
+        includes_usage: Whether the client wants the usage in the last chunk.
+        cache_key: Value of ``prompt_cache_key``.
+        body: Parameters for the model: all except the gateway's own.
     """
 
     model: str
@@ -93,7 +93,7 @@ class Chat(Discreet, frozen=True):
 
     @property
     def before(self) -> list[dict[str, Any]]:
-        """What was said before the newest words: up to what the model has said last."""
+        """The history: all messages up to the model's last."""
         at = len(self.messages)
         while at and self.messages[at - 1]["role"] != "assistant":
             at -= 1
@@ -101,10 +101,10 @@ class Chat(Discreet, frozen=True):
 
 
 def read_chat(body: bytes) -> Chat:
-    """A request.
+    """Parse a request.
 
     Raises:
-        Invalid: It is none, or asks for what no route can do.
+        Invalid: It is malformed, or has a parameter that no route supports.
     """
     value = value_of(body)
     asked = converted(value, _Request)
@@ -130,10 +130,10 @@ def read_chat(body: bytes) -> Chat:
 
 
 def check_words(chat: Chat) -> None:
-    """See that a request asks for nothing that a model can't do which takes words.
+    """Check that a text model supports all parameters of a request.
 
     Raises:
-        Invalid: It does.
+        Invalid: It doesn't.
     """
     text = "This route's model takes text only, and does not support this."
     for name, value in chat.body.items():
@@ -145,10 +145,10 @@ def check_words(chat: Chat) -> None:
 
 
 def newest_words(chat: Chat) -> str:
-    """What the user has said since the model has said something.
+    """Return the text of the messages after the model's last.
 
     Raises:
-        Invalid: It is not words, or there is nothing.
+        Invalid: They have more than text, or there are none.
     """
     at = len(chat.before)
     newest = [_words_at(chat, number) for number in range(at, len(chat.messages))]
@@ -158,10 +158,10 @@ def newest_words(chat: Chat) -> str:
 
 
 def words_before(chat: Chat) -> tuple[Words, ...]:
-    """What was said before that, in turns.
+    """Return the history as turns.
 
     Raises:
-        Invalid: It is not words.
+        Invalid: It has more than text.
     """
     return in_turns(
         ("assistant" if message["role"] == "assistant" else "user", _words_at(chat, number))
@@ -170,7 +170,7 @@ def words_before(chat: Chat) -> tuple[Words, ...]:
 
 
 def _words_at(chat: Chat, number: int) -> str:
-    """The words of a user's or the model's message."""
+    """Return the text of a message of the user or the model."""
     message, place = chat.messages[number], f"messages[{number}]"
     role = message["role"]
     if role in _SYSTEM:
@@ -188,7 +188,7 @@ def _words_at(chat: Chat, number: int) -> str:
 
 
 def _text(content: Any) -> str | None:
-    """Content as text; None where it is something else."""
+    """Return content as text; None if it has anything else."""
     if isinstance(content, str) or content is None:
         return content or ""
     parts = list[str]()
@@ -200,22 +200,22 @@ def _text(content: Any) -> str | None:
     return "".join(parts)
 
 
-# What was said, by its digest
+# Digests of conversations
 
 
 def digest_of(owner: str, model: str, messages: Sequence[Message]) -> str:
-    """What tells a conversation apart from others, whoever's client writes it down how.
+    """Return the digest of a conversation; it doesn't depend on how a client formats the messages.
 
     Args:
-        owner: Whose it is.
-        model: The route.
-        messages: All of it.
+        owner: Principal that it belongs to.
+        model: Name of the route.
+        messages: All of its messages.
     """
     return _digest(owner, model, [_canonical(message) for message in messages])
 
 
 def alias_of(owner: str, model: str, name: str) -> str:
-    """The same for a conversation whose client has a name for it."""
+    """Return the digest of the name that a client gave to a conversation; see `digest_of`."""
     return _digest(owner, model, name)
 
 
@@ -241,5 +241,5 @@ def _call(call: Any) -> Any:
         return call
     arguments = function.get("arguments")
     with contextlib.suppress(msgspec.DecodeError, TypeError, RecursionError):
-        arguments = msgspec.json.decode(arguments or "{}")  # which some clients write anew
+        arguments = msgspec.json.decode(arguments or "{}")  # some clients reformat them
     return [call.get("id"), function.get("name"), arguments]

@@ -1,7 +1,7 @@
-"""What a session's log says of a turn, as a chat completion or its chunks. Pure.
+"""Converts the log of a turn to a chat completion or its chunks. Pure.
 
-Of a chat's model, each delta of the log is a chunk of its own, and a reply in one piece a
-completion; of any other they are its words.
+On a route of a chat model, each delta of the log is a chunk in JSON, and a whole reply is a
+completion in JSON; on other routes they are text.
 """
 
 from typing import Any
@@ -18,7 +18,7 @@ Json = dict[str, Any]
 
 
 def failed(text: str, outcome: Outcome = Outcome.INVOKED) -> ErrorObject:
-    """Why there is no answer, though the model has given one."""
+    """Error of a turn whose reply is lost or unusable, but may have been generated."""
     return ErrorObject(code=ErrorCode.STREAM_BROKEN, message=text, retryable=False, outcome=outcome)
 
 
@@ -31,19 +31,19 @@ NOT_KNOWN = failed(
 
 
 class Completion:
-    """Reads one turn of a session's log.
+    """The chat completion of one turn, as far as its log has been read.
 
     Args:
-        completion_id: What the answer is called.
-        model: The route's name.
-        created: When, in seconds since the epoch.
-        chat: Whether the model's own records are in the log.
+        completion_id: Id of the completion.
+        model: Name of the route.
+        created: Time of its creation, in seconds since the epoch.
+        chat: Whether the log contains the model's own JSON, rather than text.
 
     Attributes:
-        is_over: Whether it has ended.
-        failure: Why it has failed, where it has.
-        whole: The completion, where it came in one piece.
-        dropped_turns: How many of the oldest turns the model was not told of.
+        is_over: Whether the turn has ended.
+        failure: Error of the turn, if it has failed.
+        whole: The whole completion, once it is known; None if the model streamed JSON.
+        dropped_turns: Number of the oldest turns that were left out of the model's input.
     """
 
     def __init__(self, completion_id: str, model: str, created: int, *, chat: bool) -> None:
@@ -59,12 +59,12 @@ class Completion:
 
     @property
     def has_begun(self) -> bool:
-        """Whether the model has answered something, or the turn is over."""
+        """Whether the reply has started, or the turn has ended."""
         return self._deltas > 0 or self.is_over
 
     @property
     def message(self) -> Json | None:
-        """What the model has said, as the next request has it; None where it has said nothing."""
+        """The model's message, as the next request contains it; None if it is empty."""
         if self.whole is not None:
             message: Json = self.whole["choices"][0]["message"]
             return message
@@ -74,13 +74,13 @@ class Completion:
         return {"role": "assistant", "content": "".join(self._content), "tool_calls": calls}
 
     def read(self, message: MessageDelta | MessageDone) -> list[Json]:
-        """The next that the log says of the turn; returns the chunks that it is."""
+        """Read the next message of the turn's log, and return the chunks that it makes."""
         if self.is_over:
             return []
         if isinstance(message, MessageDone):
             return self._end(message)
         if message.index < self._deltas:
-            return []  # it is read again from its beginning
+            return []  # the log is read again from its beginning
         if message.index != self._deltas:
             self.lose(NOT_KEPT)
             return []
@@ -88,11 +88,11 @@ class Completion:
         return self._piece(message)
 
     def lose(self, failure: ErrorObject) -> None:
-        """There is nothing more to be read."""
+        """End with a failure, because the rest can't be read."""
         if not self.is_over:
             self.is_over, self.failure = True, failure
 
-    # Pieces
+    # Deltas
 
     def _piece(self, delta: MessageDelta) -> list[Json]:
         if self._chat:
@@ -111,7 +111,7 @@ class Completion:
         return [*first, self._chunk({"content": delta.text})]
 
     def _hear(self, record: Json) -> None:
-        """Keep what the first choice of a chunk says."""
+        """Accumulate the message of a chunk's first choice."""
         for choice in record["choices"]:
             if choice.get("index", 0) == 0:
                 said = choice.get("delta") or {}
@@ -140,7 +140,7 @@ class Completion:
             return []
         return self._chunks_of(self.whole)
 
-    # In one piece
+    # Whole replies
 
     def _whole(self, body: str | bytes) -> Json | None:
         if not self._chat:
@@ -162,7 +162,9 @@ class Completion:
         return {**self._about, "object": "chat.completion.chunk", "choices": [choice]}
 
     def _chunks_of(self, whole: Json) -> list[Json]:
-        """A completion in chunks: one for each choice, its end, and what was used."""
+        """Split a completion into chunks: two for each choice, with its message and with its
+        ``finish_reason``, and one for the usage.
+        """
         base = {
             name: value
             for name, value in whole.items()
@@ -186,7 +188,7 @@ class Completion:
 
 
 def _record(body: str | bytes) -> Json | None:
-    """A chunk or a completion; None where it is neither."""
+    """Parse a chunk or a completion; None if it is neither."""
     try:
         record = from_json(body.encode() if isinstance(body, str) else body)
     except ValueError:
@@ -199,7 +201,7 @@ def _record(body: str | bytes) -> Json | None:
 
 
 def _repaired(value: Any) -> Any:
-    """JSON that can be encoded: a text may name half a character, as ``"\\ud800"``."""
+    """Replace lone surrogates, such as ``"\\ud800"``, which can't be encoded in UTF-8."""
     match value:
         case str() if not value.isascii():
             return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
@@ -211,7 +213,7 @@ def _repaired(value: Any) -> Any:
 
 
 def _add_call(calls: dict[int, Json], which: int, piece: Json) -> None:
-    """Add a piece of a function's call to what came of it before."""
+    """Add a delta of a function call to what arrived of the call before."""
     function = piece.get("function") or {}
     call = calls.setdefault(
         which, {"id": None, "type": "function", "function": {"name": None, "arguments": ""}}

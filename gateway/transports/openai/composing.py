@@ -1,4 +1,4 @@
-"""What the model of a chat route is sent: a whole chat, as OpenAI's API has it."""
+"""Composes requests for chat models: whole conversations, in the format of OpenAI's API."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -17,18 +17,18 @@ _SYSTEM = {"system", "developer"}
 def chat_message(
     message_id: str, policy: Policy, request: Mapping[str, Any], *, stream: bool
 ) -> MessageSend:
-    """The message that carries a chat, and wants the model's own chunks or completion back.
+    """Return a message with a chat request, whose reply is the model's own chunks or completion.
 
     Args:
-        message_id: Its id.
-        policy: Of a route with `Policy.chat`.
-        request: ``messages`` and whatever else the model is to be told, such as ``tools``. The
-            route's own ``request`` says what is sent where this says nothing; its ``model`` is the
-            container's name for one, which no client knows.
-        stream: Whether the reply is wanted in chunks.
+        message_id: Id of the message.
+        policy: Policy of a route with `Policy.chat`.
+        request: ``messages`` and any other parameters for the model, such as ``tools``. Defaults
+            for those that are missing are in the route's ``request``, whose ``model`` is always
+            used: it is the container's name of a model, which clients don't know.
+        stream: Whether to request chunks.
 
     Raises:
-        Invalid: The first message is none.
+        Invalid: The content of the first message is malformed.
     """
     stream = stream and policy.streams
     given = {name: value for name, value in request.items() if name != "model"}
@@ -43,8 +43,8 @@ def chat_message(
 
 
 def _with_system(system: str | None, messages: Sequence[Any]) -> Sequence[Any]:
-    """Messages after what the operator has the model told: many models' templates take one system
-    message and no more, so that what the client has for it follows in the same.
+    """Prepend the route's system message. A system message of the client's is appended to it,
+    because the templates of many models accept only one.
     """
     if system is None:
         return messages

@@ -1,4 +1,4 @@
-"""Requests for chat completions on their way: what each is sent as, and the turn that it is."""
+"""Requests for chat completions as sent to sessions, and their turns."""
 
 from collections.abc import Awaitable, Callable
 from typing import Any, NamedTuple
@@ -29,16 +29,16 @@ from gateway.transports.openai.ids import Handle
 
 
 class Ask(NamedTuple):
-    """A request.
+    """A request for a chat completion.
 
     Attributes:
-        chat: What it asks for.
-        route: Of its model.
-        visitor: Who asks.
-        size: How many bytes it has.
-        known: What it is known by when it is sent again.
-        draft: What the model is to be sent, but for its id.
-        alias: What its client calls the conversation; None where it does not.
+        chat: The parsed body.
+        route: Route of its model.
+        visitor: The client.
+        size: Number of bytes.
+        known: Identity of the request, by which retries are recognized.
+        draft: The message for the session, whose id is yet to be set.
+        alias: Digest of the client's name for the conversation; None if there is none.
     """
 
     chat: Chat
@@ -54,33 +54,33 @@ class Ask(NamedTuple):
 
     @property
     def owner(self) -> str:
-        """Whose it is."""
+        """Principal of the client."""
         return principal_of(self.visitor)
 
     def name(self, messages: list[dict[str, Any]]) -> str:
-        """What a session is called that has heard these messages."""
+        """Return the name under which a session with these messages as its history is kept."""
         return digest_of(self.owner, self.chat.model, messages)
 
     def check(self) -> None:
-        """See that the model can be sent it.
+        """Check the size of the model's input.
 
         Raises:
-            Refused: It can't.
+            Refused: It is too large.
         """
         most = self.route.policy.message_bytes
         if len(body_of(self.draft)[0]) > most:
             raise Refused(ErrorCode.TOO_LARGE, f"The messages have more than {most} bytes.")
 
     def message(self, message_id: str, _route: object = None) -> MessageSend:
-        """What the model is to be sent."""
+        """Return the message for the session."""
         return structs.replace(self.draft, id=message_id)
 
     @property
     def told(self) -> tuple[Words, ...]:
-        """What a new session is to be told first.
+        """The history that a new session starts with.
 
         Raises:
-            Refused: Its model can't be told.
+            Refused: The route can't start a session with a history.
         """
         if self.route.policy.chat:
             return ()
@@ -95,10 +95,10 @@ class Ask(NamedTuple):
 
 
 def draft_of(chat: Chat, policy: Policy) -> MessageSend:
-    """What the model of a route is to be sent, but for its id.
+    """Return the message for a session of a route, whose id is yet to be set.
 
     Raises:
-        Invalid: It can't be.
+        Invalid: The request can't be converted to the model's input.
     """
     if policy.chat:
         return chat_message("r", policy, chat.body, stream=chat.streams)
@@ -106,17 +106,17 @@ def draft_of(chat: Chat, policy: Policy) -> MessageSend:
 
 
 class Talk:
-    """A turn that is under way.
+    """The turn of a chat completion.
 
     Args:
-        exchange: It.
-        handle: What leads to it.
-        completion: What comes of it.
-        told: What was told of it already.
-        on_end: Awaited when it is over, before that is told.
+        exchange: Reads the turn's messages.
+        handle: Handle of the turn.
+        completion: Converts the messages.
+        told: Messages that were read already.
+        on_end: Awaited when the turn has ended, before its last chunks are returned.
 
     Attributes:
-        is_silent: Whether nothing has been told of it for as long as the exchange says.
+        is_silent: Whether the last call of `next` was a heartbeat.
     """
 
     def __init__(
@@ -136,15 +136,15 @@ class Talk:
 
     @property
     def is_over(self) -> bool:
-        """Whether nothing more will be told."""
+        """Whether the turn has ended."""
         return self.completion.is_over
 
     def leave(self) -> None:
-        """Listen no more."""
+        """Stop listening."""
         self.exchange.leave()
 
     async def next(self) -> list[Json]:
-        """The next chunks, if there are any.
+        """Wait for the next chunks; there may be none.
 
         Raises:
             Moved: See `Exchange.next`.
@@ -180,13 +180,13 @@ class Talk:
             while not self.completion.is_over:
                 await self.next()
         except Moved:
-            pass  # the session is nobody's until it is idle for too long
+            pass  # the session is not kept, and ends by its idle timeout
         finally:
             self.exchange.leave()
 
 
 def _error_of(refusal: ErrorMessage) -> ErrorObject:
-    """Why a message was not accepted."""
+    """Return the error of a message that was not accepted."""
     return ErrorObject(
         code=refusal.code,
         message=refusal.message,

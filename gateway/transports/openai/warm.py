@@ -1,8 +1,8 @@
-"""Sessions between two requests for chat completions: found by what was said in them.
+"""Sessions that wait for their next request for a chat completion, found by their history.
 
-A request has all of a conversation. The session that has heard the beginning of it is the one whose
-instance is warm, so it is kept under a digest of that, for whoever goes on with it first. Whatever
-is kept here may be gone: another session does as well, if more slowly.
+A request contains a whole conversation. The session that has the start of it is on a warm instance;
+it is therefore kept under a digest of its history, for the first request that continues it. Records
+of these sessions may be lost: a new session works as well, only more slowly.
 """
 
 from collections import OrderedDict
@@ -22,18 +22,18 @@ from gateway.transports.listener import Ended, Listener
 from gateway.transports.openai.ids import Handle, new_key
 
 FULL_SECONDS = 5.0
-"""What is told to wait who finds as many sessions as there may be."""
+"""``retry_after`` in seconds when the gateway has reached its limit of sessions."""
 
 MOST_CLOSED = 3
-"""How many that wait are closed at most to make room for one."""
+"""Maximum number of waiting sessions that are closed to make room for a new one."""
 
 
 class _Kept(Discreet, frozen=True):
-    """Where a conversation goes on.
+    """The record of a session that waits, or of an alias of one.
 
     Attributes:
-        handle: The newest turn of its session.
-        name: Empty; or under which name that is kept, where this is another name for it.
+        handle: Newest turn of the session; None in an alias.
+        name: Name that an alias stands for; empty in others.
     """
 
     handle: Handle | None
@@ -51,22 +51,25 @@ class WarmSessions:
     """Opens sessions for conversations, and keeps them for the next request.
 
     Args:
-        sessions: All of them.
-        store: Where they are found again, at any replica.
+        sessions: The replica's sessions.
+        store: Stores their handles, for all replicas.
     """
 
     def __init__(self, sessions: Sessions, store: RecordStore) -> None:
         self._sessions = sessions
         self._store = store
-        # Those that were kept here, by name, with whose they are; the one that waits longest first.
+        # Principals and handles of the sessions kept by this replica, by name, longest wait first.
         self._waiting: OrderedDict[str, tuple[str, Handle]] = OrderedDict()
 
     async def take(self, name: str | None, alias: str | None) -> Handle | None:
-        """The session that is kept under a name; nobody else gets it then.
+        """Take the session that is kept under a name, so that no other request gets it.
 
         Args:
-            name: A digest of what was said; None where nothing was.
-            alias: Another name, for when there is none under the first.
+            name: Digest of the history; None if there is no history.
+            alias: Another name, tried if there is no session under the first.
+
+        Returns:
+            Newest turn of the session; None if there is none.
         """
         found = None if name is None else await self._take(name)
         if found is None and alias is not None:
@@ -85,18 +88,19 @@ class WarmSessions:
     async def keep(
         self, route: Route, owner: str, handle: Handle, name: str, alias: str | None
     ) -> bool:
-        """Keep a session until somebody goes on with it, or it is idle for too long.
+        """Keep a session until a request continues it, or its idle timeout.
 
         Args:
-            route: Its route.
-            owner: Whose it is.
-            handle: Its newest turn.
-            name: A digest of what was said in it.
+            route: Route of the session.
+            owner: Principal that it belongs to.
+            handle: Newest turn of the session.
+            name: Digest of its history.
             alias: Another name for it.
 
         Returns:
-            Whether somebody goes on with it, or may: not where there is another that knows the
-            same. It may have been kept before, by who waits for the same answer.
+            Whether it is kept, or another reader of its turn has kept it and it may have been
+            continued. False if another session with the same history is kept, or the store is
+            unavailable.
         """
         seconds = route.policy.idle_seconds
         try:
@@ -109,23 +113,23 @@ class WarmSessions:
         except StoreUnavailable:
             return False
         self._waiting[name] = owner, handle
-        while len(self._waiting) > len(self._sessions):  # the others have ended by themselves
+        while len(self._waiting) > len(self._sessions):  # the others have ended
             self._waiting.popitem(last=False)
         return True
 
     async def open(self, route: Route, owner: str, told: tuple[Words, ...]) -> Handle:
-        """Open a session, and make room for it where that is needed.
+        """Open a session, and close sessions that wait if a limit is reached.
 
         Args:
-            route: Its route.
-            owner: Whose it is to be.
-            told: What it is told first.
+            route: Route of the session.
+            owner: Principal that it belongs to.
+            told: Its history.
 
         Returns:
-            What leads to its first turn.
+            Handle of its first turn.
 
         Raises:
-            Refused: There can't be another.
+            Refused: A limit is reached.
         """
         for _ in range(MOST_CLOSED):
             try:
@@ -149,26 +153,26 @@ class WarmSessions:
         return Handle(runner.id, key, 1)
 
     async def _make_room(self, owner: str | None) -> bool:
-        """Close the session that waits longest; whether there was one.
+        """Close the session that has waited the longest; return whether there was one.
 
         Args:
-            owner: Whose; None for anybody's.
+            owner: Principal that it must belong to; None for any.
         """
         for name, (whose, handle) in [*self._waiting.items()]:
             if not self._sessions.has(handle.session_id):
-                self._waiting.pop(name, None)  # it is over, or at another replica
+                self._waiting.pop(name, None)  # it has ended, or is at another replica
             elif owner in {None, whose} and await self._take(name) is not None:
                 await self._close(whose, handle)
                 return True
         return False
 
     def close(self, owner: str, handle: Handle) -> None:
-        """Close a session, at the model too, and keep nothing of it."""
+        """Close a session, at the model too, without retaining its log."""
         self._sessions.spawn(self._close(owner, handle))
 
     async def _close(self, owner: str, handle: Handle) -> None:
         if not self._sessions.has(handle.session_id):
-            return  # it is idle for too long where it is
+            return  # it ends by its idle timeout at another replica
         runner = self._sessions.find(
             handle.session_id, digest(handle.key), route=None, principal=owner
         )
@@ -181,7 +185,7 @@ class WarmSessions:
             while True:
                 for message in await listener.next():
                     if isinstance(message, SessionClosed):
-                        runner.handle(EventAck(event=message.event))  # nobody comes back for it
+                        runner.handle(EventAck(event=message.event))  # no client will resume it
         except Ended:
             pass
         finally:
