@@ -1,9 +1,8 @@
-"""Items: what a conversation is made of in Open Responses, as clients send and are sent it.
+"""Items: the parts of a conversation in Open Responses, as clients send and receive them.
 
-An item that a client has sent and one that a model has made are the same kinds of values, since
-each may be the input of what comes next. What a client leaves out of one (its ``id``, its
-``status``) is put in when it is taken. Fields that are not known are passed over: items come back
-from other servers, and from newer clients, with more than the specification has.
+Input and output items have the same types, because an output item may be the input of the next
+request. Fields that clients may omit (``id``, ``status``) are filled in by `taken`. Unknown fields
+are ignored: items from other servers and newer clients have fields that the specification lacks.
 """
 
 from collections.abc import Iterable, Sequence
@@ -20,17 +19,17 @@ FunctionName = Annotated[str, Meta(pattern="^[a-zA-Z0-9_-]{1,64}$")]
 
 
 class _Value(Discreet, frozen=True, kw_only=True, tag_field="type"):
-    """An item, or a part of one's content."""
+    """Base of items and of the parts of their content."""
 
 
 class InputText(_Value, frozen=True, kw_only=True, tag="input_text"):
-    """Words of a user, or for the model."""
+    """Text of the user, or of another input for the model."""
 
     text: str
 
 
 class InputImage(_Value, frozen=True, kw_only=True, tag="input_image"):
-    """An image: the address of one, or itself in a ``data:`` URL."""
+    """An image, by its URL or in a ``data:`` URL."""
 
     image_url: str
     detail: Literal["low", "high", "auto"] | None = "auto"
@@ -44,7 +43,7 @@ class InputFile(_Value, frozen=True, kw_only=True, tag="input_file"):
 
 
 class OutputText(_Value, frozen=True, kw_only=True, tag="output_text"):
-    """Words of a model."""
+    """Text of the model."""
 
     text: str
     annotations: list[Any] | None = field(default_factory=list)
@@ -52,29 +51,29 @@ class OutputText(_Value, frozen=True, kw_only=True, tag="output_text"):
 
 
 class Refusal(_Value, frozen=True, kw_only=True, tag="refusal"):
-    """Why a model does not answer."""
+    """The model's explanation of why it does not answer."""
 
     refusal: str
 
 
 class ReasoningText(_Value, frozen=True, kw_only=True, tag="reasoning_text"):
-    """What a model thinks before it answers."""
+    """Text of the model's reasoning."""
 
     text: str
 
 
 class SummaryText(_Value, frozen=True, kw_only=True, tag="summary_text"):
-    """The same in brief."""
+    """A summary of the model's reasoning."""
 
     text: str
 
 
 Part = InputText | InputImage | InputFile | OutputText | Refusal
-"""A part of a message."""
+"""A part of a message's content."""
 
 
 class Message(_Value, frozen=True, kw_only=True, tag="message"):
-    """What somebody says; ``phase`` is a label that some clients give back as they got it."""
+    """A message; ``phase`` is a label that some clients return unchanged."""
 
     id: str | None = None
     status: Status | None = None
@@ -84,7 +83,7 @@ class Message(_Value, frozen=True, kw_only=True, tag="message"):
 
 
 class FunctionCall(_Value, frozen=True, kw_only=True, tag="function_call"):
-    """A model asks its client to call a function; ``arguments`` is JSON, as the model wrote it."""
+    """The model's request to call a function; ``arguments`` is the JSON that the model wrote."""
 
     id: str | None = None
     call_id: str
@@ -94,7 +93,7 @@ class FunctionCall(_Value, frozen=True, kw_only=True, tag="function_call"):
 
 
 class FunctionCallOutput(_Value, frozen=True, kw_only=True, tag="function_call_output"):
-    """What that call has given."""
+    """The result of a function call."""
 
     id: str | None = None
     call_id: str
@@ -103,7 +102,7 @@ class FunctionCallOutput(_Value, frozen=True, kw_only=True, tag="function_call_o
 
 
 class Reasoning(_Value, frozen=True, kw_only=True, tag="reasoning"):
-    """What a model has thought."""
+    """The model's reasoning before its answer."""
 
     id: str | None = None
     status: Status | None = None
@@ -123,22 +122,23 @@ _PREFIXES: dict[type[Item], str] = {
 
 
 def item_id(kind: type[Item], owner: str, index: int) -> str:
-    """The id of an item: the same each time it is made.
+    """Return the id of an item, which is the same each time.
 
     Args:
-        kind: What it is.
-        owner: The id of what it is a part of, which can't be told from this: it may be a secret.
-        index: Which of that one's items it is.
+        kind: Type of the item.
+        owner: Id of the object that contains it. It may be a secret, and can't be derived from the
+            result.
+        index: Index of the item in that object.
     """
     return f"{_PREFIXES[kind]}_{sha256(f'{owner} {index}'.encode()).hexdigest()[:40]}"
 
 
 def taken(items: str | Iterable[Item], owner: str) -> list[Item]:
-    """A client's items as they are kept and shown: whole, and each with an id.
+    """Return a client's items as they are stored and returned: complete, and with ids.
 
     Args:
-        items: They, or a user's words.
-        owner: What their ids are made from; see `item_id`.
+        items: The items, or the text of a user's message.
+        owner: See `item_id`.
     """
     if isinstance(items, str):
         items = [Message(role="user", content=items)]
@@ -170,7 +170,7 @@ def _detailed(part: Part) -> Part:
 
 
 def words_of(content: str | Sequence[Part]) -> str | None:
-    """A message's content as words; None where it has more than those."""
+    """Return a message's content as text; None if it has anything else."""
     if isinstance(content, str):
         return content
     words = list[str]()

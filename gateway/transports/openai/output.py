@@ -1,8 +1,8 @@
-"""A response as it is made, and the events that tell of it. Pure: what goes in decides what comes.
+"""Builds a response and its events. Pure: the output depends on the input only.
 
-The order of events, and what is in each, is that of Open Responses: an item is added, its part is,
-that grows by deltas and is done, then the item is. So a turn's log gives the same events with the
-same numbers, whoever reads it and however often.
+The order and content of events are those of Open Responses: an item is added, then its part, which
+grows by deltas until it is done; then the item is done. A turn's log therefore yields the same
+events with the same numbers each time that it is read.
 """
 
 from typing import Any, Literal
@@ -23,7 +23,7 @@ from gateway.transports.openai.items import (
 from gateway.transports.openai.resource import Incomplete, Response, ResponseError, State, Usage
 
 Event = dict[str, Any]
-"""An event as it is sent."""
+"""An event, before it is encoded as JSON."""
 
 Kind = Literal["text", "refusal", "reasoning", "call"]
 
@@ -33,7 +33,8 @@ TERMINAL = {
     "incomplete": "response.incomplete",
     "cancelled": "response.incomplete",
 }
-"""The last event of a response, by its status; being cancelled has none of its own."""
+"""Type of a response's last event, by its status; cancelled responses don't have one of their own.
+"""
 
 _TYPES: dict[Kind, type[Item]] = {
     "text": Message,
@@ -50,15 +51,15 @@ _DELTAS: dict[Kind, str] = {
 
 
 class _Growing:
-    """An item that is being made.
+    """An item that grows by deltas.
 
     Attributes:
-        kind: What it is.
-        index: Its place in the output.
+        kind: Kind of the item.
+        index: Its index in the output.
         id: Its id.
-        pieces: What it has grown by.
-        logprobs: How probable its tokens were.
-        is_done: Whether it grows no more.
+        pieces: Its deltas.
+        logprobs: Log probabilities of its tokens.
+        is_done: Whether it is complete.
     """
 
     __slots__ = ("call_id", "id", "index", "is_done", "kind", "logprobs", "name", "pieces")
@@ -75,17 +76,17 @@ class _Growing:
 
     @property
     def text(self) -> str:
-        """All that it has grown by."""
+        """Its text or arguments so far."""
         return "".join(self.pieces)
 
     @property
     def place(self) -> Event:
-        """Where an event about its part says that it is."""
+        """Fields by which events identify its part."""
         place: Event = {"item_id": self.id, "output_index": self.index}
         return place if self.kind == "call" else place | {"content_index": 0}
 
     def part(self) -> OutputText | Refusal | ReasoningText:
-        """Its one part as it stands."""
+        """Return its only part, as it is now."""
         if self.kind == "refusal":
             return Refusal(refusal=self.text)
         if self.kind == "reasoning":
@@ -93,7 +94,7 @@ class _Growing:
         return OutputText(text=self.text, logprobs=[*self.logprobs])
 
     def item(self, status: Status, *, empty: bool = False) -> Item:
-        """It as it stands, or as it began."""
+        """Return the item, as it is now or as it was at first."""
         if self.kind == "call":
             return FunctionCall(
                 id=self.id,
@@ -109,10 +110,10 @@ class _Growing:
 
 
 class Output:
-    """Makes a response and its events.
+    """A response that grows with the model's output, and its events.
 
     Args:
-        response: What is known of it before anything is answered.
+        response: The response as accepted.
     """
 
     def __init__(self, response: Response) -> None:
@@ -124,53 +125,53 @@ class Output:
         self._emit("response.in_progress", response=response)
 
     def take(self) -> list[Event]:
-        """The events since this was asked for last."""
+        """Return the events since the last call."""
         events, self._events = self._events, []
         return events
 
     def now(self) -> Response:
-        """The response as it stands."""
+        """Return the response as it is now."""
         if self._response.is_over:
             return self._response
         made = [each.item("completed" if each.is_done else "in_progress") for each in self._items]
         return structs.replace(self._response, output=made)
 
-    # What the model says
+    # Output of the model
 
     def text(self, piece: str, logprobs: list[Any]) -> None:
-        """Some of its answer."""
+        """Add a piece of the answer."""
         growing = self._growing("text")
         growing.logprobs += logprobs
         self._grow(growing, piece, logprobs=logprobs)
 
     def refusal(self, piece: str) -> None:
-        """Some of why it does not answer."""
+        """Add a piece of a refusal."""
         self._grow(self._growing("refusal"), piece)
 
     def reasoning(self, piece: str) -> None:
-        """Some of what it thinks."""
+        """Add a piece of the reasoning."""
         self._grow(self._growing("reasoning"), piece)
 
     def call(self, which: int, call_id: str, name: str) -> None:
-        """It asks for a function to be called; several calls may be told of at the same time."""
+        """Start a function call; the deltas of several calls may be interleaved."""
         if self._items and self._items[-1].kind != "call":
             self._finish("completed")
         self._calls[which] = self._begin("call", call_id, name)
 
     @property
     def next_call_id(self) -> str:
-        """An id for a call whose model has given it none."""
+        """Id for the next function call, if the model does not provide one."""
         return item_id(FunctionCall, self._response.id, len(self._items)).replace("fc_", "call_")
 
     def has_call(self, which: int) -> bool:
-        """Whether that call has been told of."""
+        """Whether a function call has started."""
         return which in self._calls
 
     def arguments(self, which: int, piece: str) -> None:
-        """Some of a call's arguments."""
+        """Add a piece of a function call's arguments."""
         self._grow(self._calls[which], piece)
 
-    # How it ends
+    # End
 
     def end(
         self,
@@ -181,13 +182,13 @@ class Output:
         reason: str | None = None,
         error: ResponseError | None = None,
     ) -> None:
-        """It is over.
+        """End the response.
 
         Args:
-            status: How.
-            at: When, in seconds since the epoch.
-            usage: What it has taken, where the model says so.
-            reason: Why it is not all that it was to be.
+            status: Final status.
+            at: Current time, in seconds since the epoch.
+            usage: Tokens used, if the model reports them.
+            reason: Why it is incomplete.
             error: Why it has failed.
         """
         last: Status = "completed" if status == "completed" else "incomplete"
@@ -213,7 +214,7 @@ class Output:
         self._events.append({"type": kind, **what})
 
     def _growing(self, kind: Kind) -> _Growing:
-        """The item that a piece of this kind belongs to: the newest, or another."""
+        """Return the item to add a piece to: the last if it is of this kind, or else a new one."""
         if self._items and self._items[-1].kind == kind:
             return self._items[-1]
         self._finish("completed")
@@ -233,7 +234,7 @@ class Output:
         self._emit(f"{_DELTAS[growing.kind]}.delta", **growing.place, delta=piece, **more)
 
     def _finish(self, status: Status) -> None:
-        """What has grown is done."""
+        """Complete all items."""
         for growing in self._items:
             if not growing.is_done:
                 growing.is_done = True

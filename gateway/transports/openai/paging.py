@@ -1,4 +1,4 @@
-"""Lists in pages, as OpenAI's clients turn them."""
+"""Pagination of lists as in OpenAI's API, and responses in JSON."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -10,20 +10,20 @@ from gateway.transports.openai.errors import Invalid
 from gateway.transports.openai.items import Item
 
 MAX_LIMIT = 100
-"""The most that a page has."""
+"""Maximum number of items in a page."""
 
 _LIMIT = 20
 
 
 def page(items: Sequence[Item], query: Mapping[str, str]) -> dict[str, Any]:
-    """A page of items.
+    """Return a page of items.
 
     Args:
-        items: All of them, the oldest first.
-        query: Which are wanted.
+        items: All items, oldest first.
+        query: Parameters of the request: ``order``, ``limit`` and ``after``.
 
     Raises:
-        Invalid: It asks for what can't be.
+        Invalid: A parameter is invalid.
     """
     order = query.get("order", "desc")
     if order not in {"asc", "desc"}:
@@ -49,6 +49,6 @@ def page(items: Sequence[Item], query: Mapping[str, str]) -> dict[str, Any]:
 
 
 def json_response(content: object) -> Response:
-    """An answer that is nobody else's."""
+    """Return a response in JSON that must not be cached."""
     headers = {"Cache-Control": "no-store"}
     return Response(msgspec.json.encode(content), media_type="application/json", headers=headers)

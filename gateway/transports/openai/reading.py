@@ -1,7 +1,7 @@
-"""What a session's log says of a turn, as a response and its events. Pure, as `output.py` is.
+"""Converts the log of a turn to a response and its events. Pure, like `output`.
 
-Of a chat's model, each delta of the log is a record of its stream, one chunk's JSON; the reply in
-one piece is its JSON too. Of any other, they are its words.
+On a route of a chat model, each delta of the log is a chunk in JSON, and a whole reply is a
+completion in JSON; on other routes they are text.
 """
 
 from collections.abc import Iterable
@@ -28,13 +28,13 @@ LOST = ResponseError(
     code="server_error",
     message="Part of the answer is no longer kept; the model has seen the request.",
 )
-"""Why a response is not shown whose log is not whole."""
+"""Error of a response whose log is incomplete."""
 
 UNKNOWN = ResponseError(
     code="server_error",
     message="The gateway that sent this to the model is gone; the model may have answered.",
 )
-"""Why a response has failed of which there is neither a log nor an end."""
+"""Error of a response with neither a log nor a stored result."""
 
 NO_WORDS = ResponseError(
     code="server_error", message="The model's answer is not in the format that the route expects."
@@ -44,21 +44,21 @@ _ENDS: dict[str | None, tuple[State, str | None]] = {
     "length": ("incomplete", "max_output_tokens"),
     "content_filter": ("incomplete", "content_filter"),
 }
-"""What a response is that its model has not finished, by its ``finish_reason``."""
+"""Status of incomplete responses and its reason, by the model's ``finish_reason``."""
 
 
 class Reading:
-    """Reads one turn of a session's log.
+    """The response of one turn, as far as its log has been read.
 
     Args:
-        response: What is known of it before anything is answered.
-        chat: Whether the model's own records are in the log.
+        response: The response as accepted.
+        chat: Whether the log contains the model's own JSON, rather than text.
 
     Attributes:
-        failure: Why the turn has failed, where it has.
-        is_over: Whether it has ended.
-        dropped_turns: How many of the oldest turns the model was not told of.
-        count: How many events there have been.
+        failure: Error of the turn, if it has failed.
+        is_over: Whether the turn has ended.
+        dropped_turns: Number of the oldest turns that were left out of the model's input.
+        count: Number of events taken.
     """
 
     def __init__(self, response: Response, *, chat: bool) -> None:
@@ -76,18 +76,18 @@ class Reading:
 
     @property
     def has_output(self) -> bool:
-        """Whether the model has answered something."""
+        """Whether the reply has started."""
         return self._deltas > 0
 
     @property
     def response(self) -> Response:
-        """It as it stands; without what was said where a part of that is missing."""
+        """The response as it is now; as accepted while part of its output is missing."""
         if self._broken is not None and not self.is_over:
             return self._begun
         return self._output.now()
 
     def take(self) -> list[Event]:
-        """The events since this was asked for last, with their numbers."""
+        """Return the events since the last call, with their numbers."""
         events = self._output.take()
         for event in events:
             event["sequence_number"] = self.count
@@ -95,17 +95,17 @@ class Reading:
         return events
 
     def read(self, message: MessageDelta | MessageDone, at: float) -> None:
-        """The next that the log says of the turn.
+        """Read the next message of the turn's log.
 
         Args:
-            message: It.
-            at: What time it is, in seconds since the epoch.
+            message: The message.
+            at: Current time, in seconds since the epoch.
         """
         if self.is_over:
             return
         if isinstance(message, MessageDelta):
             if message.index < self._deltas:
-                return  # it is read again from its beginning
+                return  # the log is read again from its beginning
             if message.index != self._deltas:
                 self._broken = self._broken or LOST
             self._deltas += 1
@@ -114,7 +114,7 @@ class Reading:
             self._end(message, at)
 
     def lose(self, error: ResponseError, at: float) -> None:
-        """There is nothing more to be read, and what has become of it is not known."""
+        """End with an error, because the rest can't be read."""
         if not self.is_over:
             self.is_over = True
             self._output.end("failed", at, error=error)
@@ -137,7 +137,7 @@ class Reading:
             status, reason = _ENDS.get(self._finish, ("completed", None))
             self._output.end(status, at, usage=self._usage, reason=reason)
 
-    # Pieces
+    # Deltas and whole replies
 
     def _piece(self, delta: MessageDelta) -> None:
         body: str | bytes = delta.text if delta.text is not UNSET else delta.base64 or b""
@@ -149,7 +149,7 @@ class Reading:
             self._broken = self._broken or NO_WORDS
 
     def _whole(self, done: MessageDone) -> None:
-        """A reply in one piece."""
+        """Read a whole reply."""
         body = whole_of(done)
         if body is None:
             return
@@ -164,7 +164,7 @@ class Reading:
         self._output.text(words, [])
 
     def _record(self, body: str | bytes, inside: str) -> None:
-        """A chunk of a chat, or its whole reply."""
+        """Read a chunk or a completion."""
         try:
             record = from_json(body.encode() if isinstance(body, str) else body)
             self._usage = _usage_of(record.get("usage")) or self._usage
@@ -193,7 +193,7 @@ class Reading:
             name = _string(function["name"])
             self._output.call(which, str(call.get("id") or self._output.next_call_id), name)
         if arguments := function.get("arguments"):
-            # Some containers write them as JSON in JSON, and some as an object.
+            # Some containers send them as a string of JSON, and some as an object.
             self._output.arguments(
                 which,
                 _string(arguments)
@@ -203,7 +203,7 @@ class Reading:
 
 
 def error_of(failure: ErrorObject) -> ResponseError:
-    """Why a turn has failed, as a response says it: whether it may have run, too."""
+    """Return a turn's error as a response's, including whether the model may have seen it."""
     text = failure.message
     if failure.outcome is Outcome.NOT_INVOKED:
         text += " The model has not seen the request."
@@ -213,7 +213,7 @@ def error_of(failure: ErrorObject) -> ResponseError:
 
 
 def _string(value: Any) -> str:
-    """Text that can be encoded: JSON may name half a character."""
+    """Replace lone surrogates, which JSON may contain but UTF-8 can't encode."""
     if not isinstance(value, str):
         raise TypeError
     if value.isascii():
@@ -242,7 +242,7 @@ def _count(of: Any, name: str) -> int:
 
 
 def _logprobs(given: Any) -> list[Any]:
-    """How probable tokens were, in the form of a response, which has all of each."""
+    """Convert log probabilities to the format of responses, in which all fields are required."""
     content: Iterable[Any] = (given or {}).get("content") or ()
     return [
         {

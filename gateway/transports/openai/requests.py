@@ -1,7 +1,7 @@
-"""Requests for a response as clients write them, parsed strictly: nothing is passed over.
+"""Parses the bodies of requests strictly: unsupported parameters are refused, not ignored.
 
-A parameter that can't be heeded is refused by its name. What is taken without an effect has none at
-OpenAI either, or says what is the case here anyway.
+Parameters that are accepted without effect have none at OpenAI either, or ask for what the gateway
+does anyway.
 """
 
 import re
@@ -33,11 +33,11 @@ _MISSING = re.compile(r"Object missing required field `(.*)`$")
 
 
 class _Strict(Discreet, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A part of a request."""
+    """Base of requests and their parts."""
 
 
 class FunctionTool(_Strict, frozen=True, kw_only=True, tag_field="type", tag="function"):
-    """A function that the client calls for the model; ``parameters`` is a JSON Schema."""
+    """A function that the client provides; ``parameters`` is a JSON Schema."""
 
     name: FunctionName
     description: str | None = None
@@ -46,20 +46,20 @@ class FunctionTool(_Strict, frozen=True, kw_only=True, tag_field="type", tag="fu
 
 
 class NamedFunction(_Strict, frozen=True, kw_only=True, tag_field="type", tag="function"):
-    """One of the tools."""
+    """A reference to one of the tools."""
 
     name: FunctionName
 
 
 class AllowedTools(_Strict, frozen=True, kw_only=True, tag_field="type", tag="allowed_tools"):
-    """Some of the tools."""
+    """A subset of the tools."""
 
     tools: Annotated[list[NamedFunction], Meta(min_length=1, max_length=128)]
     mode: Literal["none", "auto", "required"] = "auto"
 
 
 class PlainText(_Strict, frozen=True, kw_only=True, tag_field="type", tag="text"):
-    """No format in particular."""
+    """Text in any format."""
 
 
 class JsonObject(_Strict, frozen=True, kw_only=True, tag_field="type", tag="json_object"):
@@ -67,7 +67,7 @@ class JsonObject(_Strict, frozen=True, kw_only=True, tag_field="type", tag="json
 
 
 class JsonSchema(_Strict, frozen=True, kw_only=True, tag_field="type", tag="json_schema"):
-    """JSON as a schema has it; any object where there is none."""
+    """JSON that conforms to a schema; any JSON object if the schema is missing."""
 
     name: str = "response"
     description: str | None = None
@@ -76,27 +76,27 @@ class JsonSchema(_Strict, frozen=True, kw_only=True, tag_field="type", tag="json
 
 
 class TextOptions(_Strict, frozen=True, kw_only=True):
-    """How the answer is to be written."""
+    """Format of the answer."""
 
     format: PlainText | JsonObject | JsonSchema | None = None
     verbosity: Literal["low", "medium", "high"] | None = None
 
 
 class ReasoningOptions(_Strict, frozen=True, kw_only=True):
-    """How much the model is to think."""
+    """How much the model should reason."""
 
     effort: Literal["none", "minimal", "low", "medium", "high", "xhigh"] | None = None
     summary: Literal["auto", "concise", "detailed"] | None = None
 
 
 class StreamOptions(_Strict, frozen=True, kw_only=True):
-    """How events are to be written."""
+    """Format of events."""
 
     include_obfuscation: bool | None = None
 
 
 class ConversationRef(_Strict, frozen=True, kw_only=True):
-    """A conversation, by its id."""
+    """A reference to a conversation."""
 
     id: str
 
@@ -135,21 +135,20 @@ class CreateResponse(_Strict, frozen=True, kw_only=True):
 
     @property
     def conversation_id(self) -> str | None:
-        """Of the conversation that it belongs to."""
+        """Id of the conversation that it belongs to, if any."""
         given = self.conversation
         return given.id if isinstance(given, ConversationRef) else given
 
     @property
     def wants_logprobs(self) -> bool:
-        """Whether tokens are wanted with their probabilities."""
+        """Whether to include the log probabilities of tokens."""
         return LOGPROBS in (self.include or ()) or bool(self.top_logprobs)
 
 
 class CreateOverWebSocket(CreateResponse, frozen=True, kw_only=True):
-    """A message over a WebSocket: the same, but for what is about HTTP.
+    """A message over a WebSocket, with the parameters of `CreateResponse`.
 
-    With ``generate: false`` nothing is answered: the session is opened, and what was said is a part
-    of what goes on from it.
+    ``generate: false`` only opens the session and adds the input to the history, without a turn.
     """
 
     type: Literal["response.create"]
@@ -177,7 +176,7 @@ class CreateItems(_Strict, frozen=True, kw_only=True):
 
 LOGPROBS = "message.output_text.logprobs"
 INCLUDED = frozenset({LOGPROBS, "message.input_image.image_url", "reasoning.encrypted_content"})
-"""What may be asked to be included: images always are, and reasoning as it is, not encrypted."""
+"""Values of ``include``. Images are always included, and so is reasoning, which isn't encrypted."""
 
 _CHAT_ONLY = (
     "instructions",
@@ -190,14 +189,14 @@ _CHAT_ONLY = (
     "top_logprobs",
     "reasoning",
 )
-"""What a route can't tell its model that sends it words."""
+"""Parameters that only chat models support."""
 
 
 def parse(body: bytes | str, kind: type[T]) -> T:
-    """A request's body.
+    """Parse the body of a request.
 
     Raises:
-        Invalid: It is none.
+        Invalid: It is malformed.
     """
     value = value_of(body)
     if isinstance(value, dict):
@@ -208,10 +207,10 @@ def parse(body: bytes | str, kind: type[T]) -> T:
 
 
 def value_of(body: bytes | str) -> Any:
-    """The JSON of a body.
+    """Decode the JSON of a body.
 
     Raises:
-        Invalid: It is none.
+        Invalid: It is malformed, or has too many values.
     """
     data = body.encode() if isinstance(body, str) else body
     if not may_be_built(data):
@@ -223,10 +222,10 @@ def value_of(body: bytes | str) -> Any:
 
 
 def converted(value: Any, kind: type[T]) -> T:
-    """A request, or a part of one, of its JSON.
+    """Convert decoded JSON to a type of request, or of a part of one.
 
     Raises:
-        Invalid: It is none.
+        Invalid: It does not conform to the type.
     """
     try:
         return msgspec.convert(value, kind)
@@ -235,14 +234,14 @@ def converted(value: Any, kind: type[T]) -> T:
 
 
 def _with_type(item: Any) -> Any:
-    """A message need not say that it is one."""
+    """Add the type to a message, which may omit it."""
     if isinstance(item, dict) and "role" in item and "type" not in item:
         return {"type": "message", **item}
     return item
 
 
 def _invalid(error: str) -> Invalid:
-    """What msgspec says, in OpenAI's words."""
+    """Convert the text of an error of msgspec's to OpenAI's format."""
     place = _PLACE.search(error)
     text, at = (error[: place.start()], place[1]) if place else (error, "")
     if found := _UNKNOWN.search(text):
@@ -259,15 +258,15 @@ def _invalid(error: str) -> Invalid:
 
 
 def check(request: CreateResponse, *, chat: bool, whole: bool) -> None:
-    """See that a request asks for nothing that its route can't do.
+    """Check that a route supports all parameters of a request.
 
     Args:
-        request: It.
-        chat: Whether its model takes the request of a chat; else it takes words.
-        whole: Whether the model of such a route hears all that was said, however much that is.
+        request: The request.
+        chat: Whether the route's model is a chat model, rather than a text model.
+        whole: Whether the model always gets the whole history, however long it is.
 
     Raises:
-        Invalid: It does.
+        Invalid: A parameter is not supported.
     """
     _check_everywhere(request)
     if not chat:

@@ -1,4 +1,4 @@
-"""Responses as clients are shown them: the objects of Open Responses, version 2026-04-24."""
+"""Responses in the format that clients get: the objects of Open Responses, version 2026-04-24."""
 
 import math
 from typing import Any, Literal
@@ -28,44 +28,44 @@ class ResponseError(Discreet, frozen=True, kw_only=True):
 
 
 class Incomplete(Discreet, frozen=True, kw_only=True):
-    """Why a response is not all that it was to be."""
+    """Why a response is incomplete."""
 
     reason: str
 
 
 class TextConfig(Discreet, frozen=True, kw_only=True):
-    """How the answer was to be written."""
+    """Requested format of the answer."""
 
     format: PlainText | JsonObject | JsonSchema = field(default_factory=PlainText)
 
 
 class ReasoningConfig(Discreet, frozen=True, kw_only=True):
-    """How much the model was to think."""
+    """How much the model was asked to reason."""
 
     effort: str | None = None
     summary: str | None = None
 
 
 class ConversationOf(Discreet, frozen=True, kw_only=True):
-    """What conversation a response belongs to."""
+    """The conversation that a response belongs to."""
 
     id: str
 
 
 class CachedTokens(Discreet, frozen=True, kw_only=True):
-    """Of the tokens that were read, those that need not be anew."""
+    """Details of input tokens: how many of them were cached."""
 
     cached_tokens: int = 0
 
 
 class ReasoningTokens(Discreet, frozen=True, kw_only=True):
-    """Of the tokens that were written, those that are reasoning."""
+    """Details of output tokens: how many of them are reasoning."""
 
     reasoning_tokens: int = 0
 
 
 class Usage(Discreet, frozen=True, kw_only=True):
-    """How many tokens the model has read and written, as it says itself."""
+    """Number of tokens in the input and output, as reported by the model."""
 
     input_tokens: int
     output_tokens: int
@@ -111,28 +111,28 @@ class Response(Discreet, frozen=True, kw_only=True):
     prompt_cache_key: str | None = None
 
     def __repr__(self) -> str:
-        """Its id lets its holder continue it: it is not printed."""
+        """Omit the response's id, which is a secret."""
         return f"<Response {self.status}>"
 
     @property
     def is_over(self) -> bool:
-        """Whether nothing more will become of it."""
+        """Whether the response has ended."""
         return self.status not in {"queued", "in_progress"}
 
 
 def response_of(
     request: CreateResponse, response_id: str, created_at: float, *, whole: bool
 ) -> Response:
-    """The response to a request, before anything is known of the answer.
+    """Return the response to a request as it is when the request is accepted.
 
-    What the request leaves to the model's own defaults is shown as OpenAI's, since the
-    specification wants a number there.
+    Parameters that the request leaves to the model's defaults have OpenAI's defaults here, because
+    the specification requires numbers.
 
     Args:
         request: The request.
-        response_id: What it is to be known by.
-        created_at: When it was asked for, in seconds since the epoch.
-        whole: Whether the model hears all that was said, however much that is.
+        response_id: Id of the response.
+        created_at: Time of the request, in seconds since the epoch.
+        whole: Whether the model always gets the whole history, however long it is.
     """
     conversation, reasoning = request.conversation_id, request.reasoning
     given: dict[str, Any] = {

@@ -1,4 +1,4 @@
-"""From items to what a route's model takes: the request of a chat, or words."""
+"""Converts items to the input of a route's model: a chat request, or text."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -33,13 +33,13 @@ Json = dict[str, Any]
 
 
 def check_calls(items: Iterable[Item]) -> None:
-    """See that each output of a call belongs to one.
+    """Check that each output of a function call follows its call.
 
     Args:
-        items: All of a conversation's, the oldest first.
+        items: All items of a conversation, oldest first.
 
     Raises:
-        Invalid: One does not.
+        Invalid: One of them does not.
     """
     called = set[str]()
     for item in items:
@@ -50,16 +50,16 @@ def check_calls(items: Iterable[Item]) -> None:
             raise Invalid(text, "input", code="no_such_call")
 
 
-# Chats
+# Chat models
 
 
 def messages_of(items: Iterable[Item]) -> list[Json]:
-    """Items as the messages of a chat.
+    """Convert items to the messages of a chat request.
 
-    Reasoning is not told to the model again, as at OpenAI that of former turns is not.
+    Reasoning is left out, as OpenAI does with that of previous turns.
 
     Raises:
-        Invalid: One can't be a message.
+        Invalid: An item can't be converted.
     """
     messages = list[Json]()
     for item in items:
@@ -67,7 +67,7 @@ def messages_of(items: Iterable[Item]) -> list[Json]:
             case Message():
                 message = _message(item)
                 if len(messages) == 1 and message["role"] == messages[0]["role"] == "system":
-                    # Many models' templates take one, and no more.
+                    # The templates of many models accept only one.
                     messages[0]["content"] += f"\n\n{message['content']}"
                 else:
                     messages.append(message)
@@ -93,7 +93,7 @@ def messages_of(items: Iterable[Item]) -> list[Json]:
 
 
 def _message(item: Message) -> Json:
-    role = "system" if item.role == "developer" else item.role  # which few templates know
+    role = "system" if item.role == "developer" else item.role  # few templates support "developer"
     words = words_of(item.content)
     if words is not None:
         return {"role": role, "content": words}
@@ -122,7 +122,7 @@ def _part(part: Part) -> Json:
 
 
 def _last_call(messages: list[Json]) -> list[Json]:
-    """Where the next of a message's tool calls goes: several are one message."""
+    """Return the tool calls of the last message: consecutive calls share one message."""
     if not messages or messages[-1]["role"] != "assistant":
         messages.append({"role": "assistant", "content": None})
     calls: list[Json] = messages[-1].setdefault("tool_calls", [])
@@ -137,14 +137,14 @@ def _tool_content(output: str | Sequence[Part]) -> str:
 
 
 def chat_request(request: CreateResponse, items: Sequence[Item]) -> Json:
-    """The request of a chat, but for what its route adds.
+    """Return a chat request, without the parameters that the route adds.
 
     Args:
-        request: What the client asks for.
-        items: All of the conversation, the oldest first, with the request's own.
+        request: The request for a response.
+        items: The whole conversation, oldest item first, including the request's input.
 
     Raises:
-        Invalid: It can't be asked of a chat.
+        Invalid: An item can't be converted.
     """
     instructed: list[Item] = []
     if request.instructions:
@@ -177,11 +177,12 @@ _PARAMETERS = (
     ("frequency_penalty", "frequency_penalty"),
     ("max_output_tokens", "max_tokens"),
 )
-"""Parameters of a response, and of a chat: of the two for its length, all containers know this."""
+"""Parameters of responses, and of chat requests: all containers support ``max_tokens``, but not all
+of them ``max_completion_tokens``."""
 
 
 def _tools(request: CreateResponse) -> Json:
-    """The tools of a chat. Those that are not allowed are not offered: so none can be called."""
+    """Return the tools of a chat request, without those that the model is not allowed to call."""
     tools, chosen = request.tools or [], request.tool_choice
     choice: Any = chosen
     if isinstance(chosen, AllowedTools):
@@ -207,17 +208,17 @@ def _tool(tool: FunctionTool) -> Json:
     return {"type": "function", "function": function}
 
 
-# Words
+# Text models
 
 
 def newest_words(items: Sequence[Item]) -> tuple[Sequence[Item], str]:
-    """What a model that takes words is to be sent, and the items before that.
+    """Split a request's input into a text model's input, and the items before that.
 
     Args:
-        items: The request's own.
+        items: The request's input.
 
     Raises:
-        Invalid: The newest are no words of a user.
+        Invalid: The last item is not a user's message with text only.
     """
     at = len(items)
     while at and isinstance(items[at - 1], Message) and items[at - 1].role == "user":  # type: ignore[union-attr]
@@ -229,10 +230,10 @@ def newest_words(items: Sequence[Item]) -> tuple[Sequence[Item], str]:
 
 
 def spoken(items: Iterable[Item]) -> tuple[Words, ...]:
-    """A conversation as turns in words, for a model that is to be told of it.
+    """Convert a conversation to turns, as the history of a text model.
 
     Raises:
-        Invalid: It is not one of words.
+        Invalid: It has more than text.
     """
     return in_turns(_line(item) for item in items if not isinstance(item, Reasoning))
 
