@@ -1,8 +1,8 @@
-"""How a request is known that a client sends again, so that it does not run twice.
+"""Recognizes requests that a client retries, so that they don't run twice.
 
-OpenAI's clients say that they do, and send no key with it: what is known then is who asks, and the
-request itself. Where everybody is anonymous that may be two clients, of which neither is given what
-the other was answered.
+OpenAI's clients mark retries, but send no idempotency key: their requests are identified by the
+principal and the body. Anonymous clients share a principal, so that two of them may send the same
+request; neither of them is given the other's result.
 """
 
 from typing import NamedTuple
@@ -16,10 +16,10 @@ from gateway.transports.exchange import principal_of
 from gateway.transports.openai.keeping import Asked, Keeper, record_name
 
 RETRY_COUNT = "x-stainless-retry-count"
-"""How often OpenAI's clients have sent a request before; they all say it."""
+"""Header with the number of earlier attempts, which all of OpenAI's clients send."""
 
 IDEMPOTENCY_KEY = "idempotency-key"
-"""What any client may send: the same key with the same request is the same request."""
+"""Header that any client may send: requests with the same key and body are the same request."""
 
 AMBIGUOUS = ErrorObject(
     code=ErrorCode.GATEWAY_LOST,
@@ -28,25 +28,25 @@ AMBIGUOUS = ErrorObject(
     retryable=False,
     outcome=Outcome.UNKNOWN,
 )
-"""Why a request is not run again, and not answered either."""
+"""Error of a request whose record may be another client's: it is neither run nor answered."""
 
 
 def on_its_way() -> Refused:
-    """What was sent before has not got anywhere yet."""
+    """Error of a retry whose first request has not been assigned to a session yet."""
     text = "The first of these requests is still running; send this again."
     return Refused(ErrorCode.UNAVAILABLE, text, WAIT_SECONDS)
 
 
 async def reserve(keeper: Keeper, known: "Known", owner: str) -> None:
-    """Have it be found that a request is on its way, before anything else is known of it.
+    """Store that a request is running, before it is assigned to a session.
 
     Args:
-        keeper: Keeps what requests are answered with.
-        known: What it is known by; it has a name.
-        owner: Whose it is.
+        keeper: Stores the results of requests.
+        known: Identity of the request; its name must not be None.
+        owner: Principal of the client.
 
     Raises:
-        Refused: Another like it is on its way, and may be the same.
+        Refused: A request with the same identity is running, and may be the same.
     """
     assert known.name is not None  # noqa: S101 - see above
     asked = Asked(owner=owner, response_id="")
@@ -57,12 +57,12 @@ async def reserve(keeper: Keeper, known: "Known", owner: str) -> None:
 
 
 class Known(NamedTuple):
-    """What a request is known by.
+    """Identity of a request.
 
     Attributes:
-        name: Of the record of what it is answered with; None where it can't be known again.
+        name: Name of the record of its result; None if retries of it can't be recognized.
         is_resent: Whether it may have been sent before.
-        is_own: Whether what is found under the name is this client's.
+        is_own: Whether a record of this name is certain to be this client's.
     """
 
     name: str | None = None
@@ -71,17 +71,17 @@ class Known(NamedTuple):
 
     @property
     def may_repeat(self) -> bool:
-        """Whether the same request, sent again, finds what it was answered with."""
+        """Whether a retry of the request gets its result."""
         return self.name is not None and self.is_own
 
 
 def known_by(request: Request, visitor: Visitor, body: bytes) -> Known:
-    """What a request is known by.
+    """Identify a request.
 
     Args:
-        request: As it came.
-        visitor: Who asks.
-        body: All of it.
+        request: The request.
+        visitor: The client.
+        body: The request's complete body.
     """
     owner, count = principal_of(visitor), request.headers.get(RETRY_COUNT)
     key = request.headers.get(IDEMPOTENCY_KEY)

@@ -1,4 +1,4 @@
-"""What a client asks for, and how it can fail before there is anything to tell of it."""
+"""A request for a response, and the error of a turn that fails before its first event."""
 
 from typing import NamedTuple
 
@@ -12,14 +12,14 @@ from gateway.transports.openai.reading import UNKNOWN
 from gateway.transports.openai.requests import CreateResponse
 
 SIGN_SECONDS = 60.0
-"""How often there is a sign of life for who does not need one."""
+"""Interval of heartbeats for readers that don't need any."""
 
 
 class Failed(Exception):
-    """A turn has failed before there was anything to tell of it.
+    """A turn has failed before its first event.
 
     Attributes:
-        error: Why.
+        error: The error to send to the client.
     """
 
     def __init__(self, error: ErrorObject) -> None:
@@ -28,11 +28,11 @@ class Failed(Exception):
 
 
 def unknown(text: str = UNKNOWN.message, *, retryable: bool = False) -> Failed:
-    """Nobody knows what has become of a turn.
+    """Error of a turn whose outcome is unknown.
 
     Args:
-        text: Why, for people.
-        retryable: Whether the same request finds it again, and is not another turn.
+        text: Message for humans.
+        retryable: Whether a retry of the request gets the turn's result, instead of another turn.
     """
     return Failed(
         ErrorObject(
@@ -45,17 +45,17 @@ def unknown(text: str = UNKNOWN.message, *, retryable: bool = False) -> Failed:
 
 
 class Ask(NamedTuple):
-    """What a client asks for.
+    """A request for a response.
 
     Attributes:
-        request: As it is written.
-        visitor: Who that is.
-        size: About how many bytes it has.
-        known: What it is known by when it is sent again.
-        seconds: How long nothing may be told. It is never as long as it takes: who waits so is not
-            told at once that the turn is accepted, and it is kept and answered for then.
-        past: What it goes on from, where that is known.
-        closes: Whether its session is over with it, where it is not stored.
+        request: The parsed body.
+        visitor: The client.
+        size: Approximate number of bytes.
+        known: Identity of the request, by which retries are recognized.
+        seconds: Interval of heartbeats. Never unlimited: patient listeners don't get
+            `MessageAccepted` immediately, which is when the response is stored.
+        past: Its history; None if that is not known yet.
+        closes: Whether to close the session after a response that is not stored.
     """
 
     request: CreateResponse
@@ -71,10 +71,10 @@ class Ask(NamedTuple):
 
     @property
     def owner(self) -> str:
-        """Whose the response is."""
+        """Principal that the response belongs to."""
         return principal_of(self.visitor)
 
     @property
     def is_stored(self) -> bool:
-        """Whether the response can be asked for later."""
+        """Whether the response can be retrieved later."""
         return self.request.store is not False

@@ -1,7 +1,8 @@
-"""Ids that lead to a session, wherever it is, and let in whoever has one.
+"""Ids of responses and completions, which contain the id and the resume key of a session.
 
-OpenAI's clients keep nothing of a session but the id of a response. So that has in it what another
-client shows beside the session's id: it is a secret as long as what it leads to, and never logged.
+OpenAI's clients know nothing of sessions: they only store the ids of responses. An id is therefore
+all that a client needs to resume the session at any replica. It is a secret for as long as what it
+gives access to, and is never logged.
 """
 
 import re
@@ -17,13 +18,13 @@ _HANDLE = re.compile(rf"({_HEX})({_HEX})([1-9][0-9]{{0,8}}|0)(?:x([1-9][0-9]{{0,
 
 
 class Handle(NamedTuple):
-    """A turn of a session, and what lets one in there.
+    """A turn of a session, with the session's resume key.
 
     Attributes:
-        session_id: The gateway's own id.
-        key: What its client shows.
-        turn: Counts the session's responses from 1; 0 for none of them.
-        attempt: How many attempts at this turn have failed that another may take the place of.
+        session_id: The gateway's id of the session.
+        key: The resume key.
+        turn: Number of the turn in the session, from 1; 0 if it is none of the session's turns.
+        attempt: Number of earlier attempts at this turn, which failed and are replaced by it.
     """
 
     session_id: str
@@ -36,26 +37,26 @@ class Handle(NamedTuple):
 
     @property
     def message_id(self) -> str:
-        """The id of the turn's message: who sends it first goes on with the session."""
+        """The id of the turn's message: the request that sends it first continues the session."""
         return f"r{self.turn}.{self.attempt}" if self.attempt else f"r{self.turn}"
 
     def asker(self, visitor: Visitor) -> Asker:
-        """Whoever shows this."""
+        """Return credentials for the session, for a client that has presented this handle."""
         return Asker(self.session_id, digest(self.key), visitor)
 
     def written(self, prefix: str) -> str:
-        """As an id that begins so, such as ``resp_``."""
+        """Format it as an id with a prefix, such as ``resp_``."""
         attempt = f"x{self.attempt}" if self.attempt else ""
         return f"{prefix}{self.session_id}{self.key}{self.turn}{attempt}"
 
 
 def new_key() -> str:
-    """What a session is to be opened with."""
+    """Generate the resume key of a new session."""
     return secrets.token_hex(16)
 
 
 def handle_of(text: str, prefix: str) -> Handle | None:
-    """What is written in an id; None where it is none of these."""
+    """Parse an id with a prefix; None if it is malformed."""
     found = _HANDLE.fullmatch(text, len(prefix)) if text.startswith(prefix) else None
     if found is None:
         return None

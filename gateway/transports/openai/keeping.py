@@ -1,6 +1,7 @@
-"""What is kept of responses and conversations, so that any replica can be asked for them.
+"""Records of responses and conversations, so that clients can retrieve them from any replica.
 
-A record's name is a digest of an id, which its holder alone has; whose it is stands in it.
+The name of a record is a digest of an id that only its clients know; the record contains the
+principal that it belongs to.
 """
 
 import asyncio
@@ -21,26 +22,26 @@ from gateway.transports.openai.items import Item
 from gateway.transports.openai.resource import Response
 
 _AT_ONCE = 16
-"""How many entries of a conversation are looked for at once: more than there are, so that one that
-is missing shows."""
+"""Number of a conversation's entries that are read at once. Entries past the first missing one are
+read as well, so that a gap is detected."""
 
 _SAID_AT_ONCE = 64
-"""The same of those that are known by their names."""
+"""Number of records of a history that are read at once."""
 
 
 class Kept(Discreet, frozen=True, kw_only=True, tag="response"):
-    """A response.
+    """The record of a response.
 
     Attributes:
-        owner: Whose it is.
-        response: It, as it was when it was accepted, or as it is over.
-        input: The items of its request.
-        before: The names of the records that have all that was said before, the oldest first.
-        message_id: What its session knows its turn as; empty where it has none there.
-        after: The number of the event before its turn's first.
-        count: How many events it has, where it is over.
-        outcome: Whether the model has seen it, where it has failed.
-        chat: Whether its session's log has the model's own records.
+        owner: Principal that it belongs to.
+        response: The response, as accepted or as ended.
+        input: Items of the request.
+        before: Names of the records with its history, oldest first.
+        message_id: Id of its turn's message in the session; empty if it has no turn.
+        after: Number of the session's event before its turn's first.
+        count: Number of its events, once it has ended.
+        outcome: Whether the model has seen it, if it has failed.
+        chat: Whether the session's log contains the model's own JSON, rather than text.
     """
 
     owner: str
@@ -55,19 +56,19 @@ class Kept(Discreet, frozen=True, kw_only=True, tag="response"):
 
     @property
     def items(self) -> list[Item]:
-        """What was said in it."""
+        """Items of the request and of the response."""
         return [*self.input, *self.response.output]
 
 
 class Entry(Discreet, frozen=True, kw_only=True, tag="entry"):
-    """A part of a conversation: items that were put there, or a response.
+    """The record of a part of a conversation: items that a client added, or a response.
 
     Attributes:
-        owner: Whose it is.
-        items: What was said in it.
-        response_id: Of a response.
-        is_open: Whether that is not over, as far as this says.
-        since: When that began, in seconds since the epoch, while it is open.
+        owner: Principal that it belongs to.
+        items: The items that were added, or those of the response and its request.
+        response_id: Id of the response.
+        is_open: Whether the response has not ended, as far as the record says.
+        since: When the response started, in seconds since the epoch, while it is open.
     """
 
     owner: str
@@ -77,12 +78,12 @@ class Entry(Discreet, frozen=True, kw_only=True, tag="entry"):
     since: float = 0.0
 
     def __repr__(self) -> str:
-        """A response's id lets its holder continue it: it is not printed."""
+        """Omit the response's id, which is a secret."""
         return f"<Entry of {len(self.items)}>"
 
 
 class Thread(Discreet, frozen=True, kw_only=True, tag="conversation"):
-    """A conversation, but for what is said in it: that is in entries, numbered from 0."""
+    """The record of a conversation; its items are in entries, numbered from 0."""
 
     owner: str
     created_at: int
@@ -90,19 +91,19 @@ class Thread(Discreet, frozen=True, kw_only=True, tag="conversation"):
 
 
 class Asked(Discreet, frozen=True, kw_only=True, tag="asked"):
-    """What a request was answered with, for the client that sends it again."""
+    """The record of a request, by which retries find the response; the id is empty until then."""
 
     owner: str
     response_id: str
 
     def __repr__(self) -> str:
-        """Its id lets its holder continue it: it is not printed."""
+        """Omit the response's id, which is a secret."""
         return "<Asked>"
 
 
 RESENT_SECONDS = 900.0
-"""How long a client may take to send a request again: OpenAI's wait for an answer for ten minutes.
-One that says it has sent the same later than that means another, which never came."""
+"""Maximum age of a request that can be retried: OpenAI's clients wait for ten minutes for a reply.
+A later retry is of another request with the same body, which never arrived."""
 
 Record = Kept | Entry | Thread | Asked
 R = TypeVar("R", Kept, Entry, Thread, Asked)
@@ -112,11 +113,11 @@ _decode = msgspec.msgpack.Decoder(Record).decode
 
 
 def record_name(kind: Literal["response", "conversation", "asked"], what: str | bytes) -> str:
-    """The name of a record.
+    """Return the name of a record.
 
     Args:
-        kind: Of what.
-        what: An id, or all that makes a request what it is.
+        kind: Kind of the record.
+        what: An id, or everything that identifies a request.
     """
     data = what.encode(errors="surrogatepass") if isinstance(what, str) else what
     return f"{kind}:{sha256(data).hexdigest()}"
@@ -124,7 +125,7 @@ def record_name(kind: Literal["response", "conversation", "asked"], what: str | 
 
 @contextlib.contextmanager
 def _asking() -> Iterator[None]:
-    """Refuse what can't be done without the store."""
+    """Refuse requests while the store is unavailable."""
     try:
         yield
     except StoreUnavailable:
@@ -133,26 +134,26 @@ def _asking() -> Iterator[None]:
 
 
 class Bounds(NamedTuple):
-    """How much is said before a response, at most.
+    """Maximum length of a history.
 
     Attributes:
-        turns: How many responses, and additions to a conversation.
-        bytes: How many bytes their records have.
+        turns: Number of responses, and of additions to a conversation.
+        bytes: Total size of their records.
     """
 
     turns: int
     bytes: int
 
     def check(self, turns: int, size: int, param: str) -> None:
-        """See whether there may be one more.
+        """Check that a history may grow by a turn.
 
         Args:
-            turns: How many there are.
-            size: How many bytes they have.
-            param: What they are gone on from by.
+            turns: Its current number of turns.
+            size: Its current number of bytes.
+            param: The request's parameter that refers to it.
 
         Raises:
-            Invalid: There may not.
+            Invalid: It has reached the maximum.
         """
         if turns < self.turns and size <= self.bytes:
             return
@@ -167,17 +168,17 @@ DEFAULT_BOUNDS = Bounds(turns=1000, bytes=16_777_216)
 
 
 class Keeper:
-    """Keeps records, each for a time that begins anew when it is read.
+    """Stores records until they have not been read for some time.
 
-    All that it does can be `Refused`, where the store does not answer.
+    All methods raise `Refused` if the store is unavailable.
 
     Args:
-        store: Where.
-        seconds: How long.
-        bounds: How long a conversation may be.
+        store: The store.
+        seconds: Seconds until a record that is not read is deleted.
+        bounds: Maximum length of histories.
 
     Attributes:
-        bounds: As given.
+        bounds: The argument.
     """
 
     def __init__(self, store: RecordStore, seconds: float, bounds: Bounds = DEFAULT_BOUNDS) -> None:
@@ -186,31 +187,31 @@ class Keeper:
         self.bounds = bounds
 
     async def put(self, name: str, record: Record) -> None:
-        """Keep a record."""
+        """Store a record."""
         with _asking():
             await self._store.put_record(name, _encode(record), self._time_of(type(record)))
 
     async def add(self, name: str, record: Record) -> bool:
-        """The same where there is none of that name; whether that is so."""
+        """Store a record if there is none of its name; return whether it was stored."""
         with _asking():
             seconds = self._time_of(type(record))
             return await self._store.add_record(name, _encode(record), seconds)
 
     async def replace(self, name: str, record: Record) -> None:
-        """Keep a record in place of one, unless that has been deleted."""
+        """Replace a record, unless it has been deleted."""
         with _asking():
             await self._store.replace_record(name, _encode(record), self._seconds)
 
     async def get(self, name: str, owner: str, kind: type[R]) -> R | None:
-        """A record; None where there is none of this kind that is this owner's."""
+        """Read a record; None if there is none of this kind and owner."""
         record = await self._read(name, owner, self._time_of(kind))
         return record if isinstance(record, kind) else None
 
     async def asked(self, name: str, owner: str) -> Asked | None:
-        """What a request is answered with; None where there was none of that name.
+        """Read the record of a request; None if there is none of this name and owner.
 
-        One that is on its way is read as often as its client asks, who is to wait no longer than
-        for what a gateway does that lives: its time does not begin anew.
+        This does not extend the lifetime of a record without a response: if the replica that runs
+        the request has crashed, a client that polls must not wait for it forever.
         """
         record = _record_of(await self._data(name, None), owner)
         if isinstance(record, Asked) and record.response_id:
@@ -228,24 +229,24 @@ class Keeper:
             return await self._store.get_record(name, seconds)
 
     async def response(self, response_id: str, owner: str) -> Kept | None:
-        """A response."""
+        """Read a response; None if there is none of this id and owner."""
         return await self.get(record_name("response", response_id), owner, Kept)
 
     async def delete(self, name: str) -> None:
-        """Keep a record no longer."""
+        """Delete a record."""
         with _asking():
             await self._store.delete_record(name)
 
     async def said(self, names: Sequence[str], owner: str, param: str) -> list[Item] | None:
-        """All that was said in records; None where one of them is no longer kept.
+        """Read all items of a history; None if one of its records has expired.
 
         Args:
-            names: Those of the records, the oldest first.
-            owner: Whose they are.
-            param: What they are gone on from by.
+            names: Names of the records, oldest first.
+            owner: Principal that they belong to.
+            param: The request's parameter that refers to the history.
 
         Raises:
-            Invalid: It is more than may be.
+            Invalid: The history exceeds the maximum length.
         """
         items, size = list[Item](), 0
         for begin in range(0, len(names), _SAID_AT_ONCE):
@@ -263,12 +264,12 @@ class Keeper:
         return await asyncio.gather(*[self._data(name, self._seconds) for name in names])
 
     async def entries(self, thread: str, owner: str) -> tuple[list[Entry], int] | None:
-        """All parts of a conversation, and how many bytes their records have; None where one of
-        them is no longer kept.
+        """Read all entries of a conversation, and their total size in bytes; None if one of them
+        has expired.
 
         Args:
-            thread: The name of its record.
-            owner: Whose it is.
+            thread: Name of the conversation's record.
+            owner: Principal that it belongs to.
         """
         found = list[Entry | None]()
         size = 0
@@ -284,17 +285,17 @@ class Keeper:
 
 
 def entry_name(thread: str, number: int) -> str:
-    """The name of a part of a conversation.
+    """Return the name of an entry of a conversation.
 
     Args:
-        thread: The name of its record.
-        number: Of the part.
+        thread: Name of the conversation's record.
+        number: Number of the entry.
     """
     return f"{thread}:{number}"
 
 
 def _record_of(data: bytes | None, owner: str) -> Record | None:
-    """A record, where it is this owner's."""
+    """Decode a record; None if it isn't this owner's."""
     if data is None:
         return None
     try:
@@ -305,7 +306,7 @@ def _record_of(data: bytes | None, owner: str) -> Record | None:
 
 
 def begun(response: Response) -> Response:
-    """A response as it was when it was accepted."""
+    """Return a response as it was when it was accepted."""
     return structs.replace(
         response,
         status="in_progress",
@@ -318,5 +319,5 @@ def begun(response: Response) -> Response:
 
 
 def items_in(entries: Iterable[Entry]) -> list[Item]:
-    """What was said in parts of a conversation."""
+    """Return the items of entries."""
     return [item for entry in entries for item in entry.items]

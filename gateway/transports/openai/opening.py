@@ -1,8 +1,8 @@
-"""How a response begins: in the session that has heard what it goes on from, or in another.
+"""Starts a response: in the session that has its history, or in a new one.
 
-The n-th response of a session is the message ``r<n>``. Who sends that first goes on with the
-session, at whichever replica; for all others this is a branch: another session is opened and told
-what was said up to there. So one turn never gets into two conversations, nor two into one.
+The n-th response of a session is the message ``r<n>``. The request that sends it first, at any
+replica, continues the session; all others branch: a new session is opened with the history up to
+there. So a turn is never part of two conversations, and a session never mixes two.
 """
 
 import contextlib
@@ -48,43 +48,43 @@ from gateway.transports.openai.saying import chat_request, check_calls, newest_w
 from gateway.transports.openai.turns import Turn
 
 FULL_SECONDS = 5.0
-"""What is told to wait who finds as many sessions as there may be."""
+"""``retry_after`` in seconds when the gateway has reached its limit of sessions."""
 
 MAX_ATTEMPTS = 100
-"""How many turns may take the place of one that has failed, before a branch does."""
+"""Maximum number of attempts at a turn in the same session; after that, the response branches."""
 
 
 class _Message(NamedTuple):
-    """What the model is to be sent.
+    """A turn's input.
 
     Attributes:
-        message: It, but for its id.
-        told: What a new session is to be told before.
+        message: The message, whose id is yet to be set.
+        told: The history that a new session starts with.
     """
 
     message: MessageSend
     told: tuple[Words, ...] = ()
 
     def send(self, message_id: str, _route: Route) -> MessageSend:
-        """It under an id."""
+        """Return the message with an id."""
         return structs.replace(self.message, id=message_id)
 
     @property
     def size(self) -> int:
-        """How many bytes it has."""
+        """Number of bytes of the message's body."""
         return len(body_of(self.message)[0])
 
 
 class Opening:
-    """One response's beginning.
+    """The start of one response.
 
     Args:
-        sessions: Where it is to be held.
-        keeper: Keeps what becomes of it.
-        ask: What is asked for.
-        route: Of its model.
-        past: What it goes on from.
-        now: The time, in seconds since the epoch.
+        sessions: The replica's sessions.
+        keeper: Stores the response.
+        ask: The request.
+        route: Route of the request's model.
+        past: History of the request.
+        now: Current time, in seconds since the epoch.
     """
 
     def __init__(
@@ -107,14 +107,14 @@ class Opening:
         self._has_reserved = False
 
     async def run(self, sent: Handle | None) -> Turn:
-        """Begin it.
+        """Start the response.
 
         Args:
-            sent: Where it was sent before, if it was.
+            sent: Turn that the request was sent as before, if it is a retry.
 
         Raises:
-            Failed: What has become of its turn is not known.
-            Refused: It can't be begun.
+            Failed: The outcome of its turn is unknown.
+            Refused: It can't be started.
         """
         try:
             message, heard = await self._message()
@@ -131,12 +131,12 @@ class Opening:
         except BaseException:
             self._leave()
             if self._has_reserved and self._past.entry is not None:
-                with contextlib.suppress(Refused):  # this says nothing of the turn
+                with contextlib.suppress(Refused):  # the original error matters more
                     await self._keeper.delete(self._past.entry)
             raise
 
     async def _send_again(self, handle: Handle, message: _Message) -> Turn:
-        """Send what was sent before: its session knows whether it has had it."""
+        """Send a message again: its session knows whether it has already accepted it."""
         try:
             return await self._send(handle, message, claims=False)
         except Refused as refused:
@@ -145,8 +145,9 @@ class Opening:
             raise unknown() from None
 
     def _moved(self) -> Failed:
-        """The session was here a moment ago. Where the request can be known again, it may be sent
-        again: it then finds its turn.
+        """Error of a turn whose session has just left this replica.
+
+        It is retryable if the retry is recognized, and then gets this turn's result.
         """
         retryable = self._ask.known.may_repeat
         text = "The session is moving to another gateway"
@@ -154,10 +155,10 @@ class Opening:
             f"{text}; send this again." if retryable else f"{text}.", retryable=retryable
         )
 
-    # What the model is to be sent
+    # Input of the model
 
     async def _message(self) -> tuple[_Message, Handle | None]:
-        """What to send, and the turn whose session has heard all that was said before."""
+        """Return the input, and the turn after which its session has the whole history, if any."""
         request, past = self._ask.request, self._past
         own = taken(request.input or [], "")
         if not own and not past.names and not past.items:
@@ -172,13 +173,13 @@ class Opening:
         return _Message(message, spoken([*await self._said(), *before])), None
 
     async def _retold(self, message: _Message) -> _Message:
-        """The same for a session that has heard nothing."""
+        """Add the history to the input, for a new session."""
         if self._route.policy.chat:
             return message
         return message._replace(told=spoken(await self._said()))
 
     async def _said(self) -> list[Item]:
-        """All that was said before."""
+        """Return the items of the history."""
         past = self._past
         if past.items is not None:
             return past.items
@@ -191,7 +192,7 @@ class Opening:
         return items
 
     def _chat(self, said: Sequence[Item], own: Sequence[Item]) -> _Message:
-        """The request of a chat: all of it, since its model keeps no history."""
+        """Return the request of a chat model: the whole conversation, as it keeps no history."""
         policy, items = self._route.policy, [*said, *own]
         check_calls(items)
         body = chat_request(self._ask.request, items)
@@ -202,7 +203,7 @@ class Opening:
     # Sessions
 
     async def _go_on(self, head: Handle, message: _Message) -> Turn | None:
-        """Go on with a session; None where another turn has, or it is gone."""
+        """Continue a session; None if another turn has continued it, or it is gone."""
         for attempt in range(MAX_ATTEMPTS):
             handle = head._replace(turn=head.turn + 1, attempt=attempt)
             try:
@@ -220,7 +221,7 @@ class Opening:
         return None
 
     async def _open(self, message: _Message) -> Turn:
-        """Open a session, which is told what was said before."""
+        """Send the message to a new session that starts with the history."""
         if message.told and self._route.policy.telling is None:
             text = (
                 "This route can't start from an earlier conversation: it can only continue the "
@@ -233,11 +234,11 @@ class Opening:
         try:
             return await self._send(handle, message, claims=False)
         except Refused:
-            runner.handle(SessionClose())  # nobody knows its key
+            runner.handle(SessionClose())  # no client knows its resume key
             raise
 
     async def _send(self, handle: Handle, message: _Message, *, claims: bool) -> Turn:
-        """Send the message, and wait until it is accepted."""
+        """Send the message, wait until it is accepted, and store the response."""
         ask, response_id = self._ask, handle.written(RESPONSE)
         if self._past.entry is not None:
             await self._reserve(self._past.entry, response_id)
@@ -257,7 +258,7 @@ class Opening:
         except (AlreadyAnswered, Crashed):
             raise unknown() from None
         accepted = next(each for each in told if isinstance(each, MessageAccepted))
-        self._has_reserved = False  # it is held until what becomes of the turn is known
+        self._has_reserved = False  # held until the turn's result is stored
         request, policy = ask.request, self._route.policy
         whole = policy.chat or not policy.sends_history
         kept = Kept(
@@ -269,16 +270,16 @@ class Opening:
             after=accepted.event - 1,
             chat=policy.chat,
         )
-        if ask.is_stored or self._past.entry is not None:  # which is held until it is over
+        if ask.is_stored or self._past.entry is not None:  # the entry stays open until it ends
             try:
                 await self._keeper.put(record_name("response", response_id), kept)
-            except Refused as refused:  # but the turn is under way
+            except Refused as refused:  # but the turn is running
                 raise unknown(refused.text, retryable=ask.known.may_repeat) from None
         self._exchange = None
         return Turn(exchange, kept, partial(self._ended, exchange), told)
 
     async def _before(self, response_id: str) -> tuple[str, ...]:
-        """The names of the records of what was said before."""
+        """Return the names of the history's records; store what has none."""
         past, ask = self._past, self._ask
         if past.names or not past.items or not ask.is_stored:
             return past.names
@@ -287,7 +288,7 @@ class Opening:
         return (name,)
 
     async def _reserve(self, entry: str, response_id: str) -> None:
-        """Have this be the one response that is added to its conversation now."""
+        """Reserve the conversation's next entry for this response."""
         place = Entry(
             owner=self._ask.owner,
             items=[],
@@ -302,7 +303,10 @@ class Opening:
         self._has_reserved = True
 
     async def _ended(self, exchange: Exchange, kept: Kept) -> None:
-        """Keep a response that is over, and let go of what it was held by."""
+        """Store a response that has ended, and close its conversation's entry.
+
+        A response that is not stored is deleted, and its session closed if the request says so.
+        """
         entry, name = self._past.entry, record_name("response", kept.response.id)
         if not self._ask.is_stored and self._ask.closes:
             exchange.close_session()
@@ -324,16 +328,16 @@ class Opening:
 async def open_session(
     sessions: Sessions, route: Route, owner: str, told: tuple[Words, ...] = ()
 ) -> tuple[Conversation, Handle]:
-    """A new session, and its first turn.
+    """Open a session, and return it with the handle of its first turn.
 
     Args:
-        sessions: Where it is to be.
-        route: Its route.
-        owner: Whose it is.
-        told: What was said before; see `gateway.session.events.Start`.
+        sessions: The replica's sessions.
+        route: Route of the session.
+        owner: Principal that it belongs to.
+        told: Its history; see `gateway.session.events.Start`.
 
     Raises:
-        Refused: There is none to be had.
+        Refused: It can't be opened.
     """
     try:
         runner = await sessions.open(route, owner)
@@ -346,10 +350,10 @@ async def open_session(
 
 
 async def _first(exchange: Exchange) -> list[ServerMessage]:
-    """What is told first of a message: that it is accepted.
+    """Wait until a message is accepted, and return what was received by then.
 
     Raises:
-        Refused: It is not.
+        Refused: It is not accepted.
     """
     told = list[ServerMessage]()
     while not any(isinstance(each, MessageAccepted) for each in told):

@@ -1,4 +1,4 @@
-"""What a response goes on from: another response, a conversation, or what a connection has."""
+"""Finds the history of a request: from a previous response or a conversation."""
 
 import time
 from collections.abc import Awaitable, Callable
@@ -22,23 +22,23 @@ RESPONSE = "resp_"
 CONVERSATION = "conv_"
 
 YOUNG_SECONDS = 10.0
-"""How long it may take until all replicas can find what has just begun. After that, what is not
-there is gone."""
+"""Maximum time until all replicas can find a new session or response. After that, those that are
+not found don't exist."""
 
 
 class Past(NamedTuple):
-    """What was said before a request.
+    """The history of a request.
 
     Attributes:
-        param: The parameter that says what it goes on from.
-        names: The names of the records that have it, the oldest first.
-        head: The newest response's turn; None where no session has heard of this.
-        is_heard: Whether that turn's session has heard all of it.
-        route: The name of that session's route.
-        entry: The name of the record that is to tell of the response; None where it belongs to no
+        param: The request's parameter that refers to it.
+        names: Names of its records, oldest first.
+        head: Turn of the newest response; None if no session has any of the history.
+        is_heard: Whether the session of that turn has the whole history.
+        route: Name of that session's route.
+        entry: Name of the conversation's entry that the response becomes; None if it belongs to no
             conversation.
-        items: All of it; None where it has to be read from the records.
-        size: How many bytes the records have, as far as that is known.
+        items: All items; None if they are to be read from the records.
+        size: Total size of the records in bytes; 0 if it is unknown.
     """
 
     param: str = "input"
@@ -55,31 +55,31 @@ class Past(NamedTuple):
 
 
 def no_previous(response_id: str) -> Invalid:
-    """There is no such response to go on from."""
+    """Error of a previous response that does not exist."""
     text = f"Previous response with id '{response_id[:200]}' not found."
     return Invalid(text, "previous_response_id", code="previous_response_not_found")
 
 
 def may_be_followed(kept: Kept, *, chat: bool) -> bool:
-    """Whether another turn may take the place of one that has failed, in the same session.
+    """Whether a turn has failed such that another may replace it in the same session.
 
     Args:
-        kept: The one.
-        chat: Whether all that is to be known is in each of its model's requests.
+        kept: Response of the turn.
+        chat: Whether each of the model's requests contains the whole conversation.
     """
     failed = kept.response.status == "failed"
     return failed and (chat or kept.outcome is Outcome.NOT_INVOKED)
 
 
 Settle = Callable[[str, str], Awaitable[Kept | None]]
-"""Finds a response by its id and its owner, and what has become of it if nobody has kept that."""
+"""Reads a response by its id and owner; reads the session's log if its result is not stored yet."""
 
 
 async def past_of(request: CreateResponse, owner: str, keeper: Keeper, settle: Settle) -> Past:
-    """What a request goes on from.
+    """Find the history of a request.
 
     Raises:
-        Invalid: It can't be gone on from.
+        Invalid: It does not exist, or can't be continued.
     """
     if request.previous_response_id is not None:
         return await _after(request.previous_response_id, owner, settle)
@@ -106,12 +106,12 @@ async def _after(response_id: str, owner: str, settle: Settle) -> Past:
 
 
 class Found(NamedTuple):
-    """A conversation's parts.
+    """A conversation.
 
     Attributes:
-        name: Of its record.
-        entries: Its parts, which are over but for the last.
-        size: How many bytes these are kept in.
+        name: Name of its record.
+        entries: Its entries, of which only the last may be open.
+        size: Total size of the entries' records in bytes.
     """
 
     name: str
@@ -125,13 +125,16 @@ class Found(NamedTuple):
 async def conversation_of(
     conversation_id: str, owner: str, keeper: Keeper, settle: Settle
 ) -> Found:
-    """A conversation's parts. What nobody has written down of the last one's end is, by this.
+    """Read a conversation. If its last entry is open but the response has ended, this closes it.
 
     Args:
-        conversation_id: Its id, of a conversation that there is.
-        owner: Whose it is.
-        keeper: Has them.
-        settle: Finds out about a response.
+        conversation_id: Id of a conversation that exists.
+        owner: Principal that it belongs to.
+        keeper: Stores the entries.
+        settle: Reads a response.
+
+    Raises:
+        Invalid: One of the entries has expired.
     """
     name = record_name("conversation", conversation_id)
     found = await keeper.entries(name, owner)
@@ -146,10 +149,10 @@ async def conversation_of(
 
 
 async def _ended(name: str, entry: Entry, keeper: Keeper, settle: Settle) -> Entry:
-    """What has become of a part that was not over."""
+    """Close an open entry if its response has ended, and return it."""
     owner, response_id = entry.owner, entry.response_id or ""
     kept = await settle(response_id, owner)
-    if kept is None:  # of one that is not stored, nothing else is kept once its end is
+    if kept is None:  # one that is not stored is deleted when its entry is closed
         entry = await keeper.get(name, owner, Entry) or entry
         if not entry.is_open or time.time() - entry.since <= YOUNG_SECONDS:
             return entry
@@ -163,9 +166,9 @@ async def _ended(name: str, entry: Entry, keeper: Keeper, settle: Settle) -> Ent
 
 
 def entry_of(kept: Kept) -> Entry:
-    """A response that is over as a part of its conversation: an empty one where it has failed.
+    """Return the entry of a response that has ended; it is empty if the response has failed.
 
-    Its place is not given away, since whoever had it may yet write there.
+    A failed response's entry is not deleted, because the replica that reserved it may yet write it.
     """
     if kept.response.status == "failed":
         return Entry(owner=kept.owner, items=[])
@@ -173,7 +176,7 @@ def entry_of(kept: Kept) -> Entry:
 
 
 def locked() -> Invalid:
-    """Somebody else adds to a conversation just now."""
+    """Error of a conversation that another request is adding to."""
     text = "Another response of this conversation is running; send this again when it has ended."
     error = Invalid(text, "conversation", code="conversation_locked", status=409)
     error.code, error.retry_after = ErrorCode.QUEUE_FULL, WAIT_SECONDS  # it may be sent again

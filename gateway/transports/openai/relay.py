@@ -1,7 +1,7 @@
-"""Between who reads a turn and its client, so that each goes at its own pace.
+"""Decouples reading a turn from sending it to its client.
 
-What becomes of a turn is kept by who reads it to the end. That one must not wait for a client,
-which may be slow or gone: the session's log is bounded, and would be read too late.
+The task that reads a turn to its end also stores the result. It must not wait for a client that is
+slow or gone: the session's log is bounded, and events would be dropped before they are read.
 """
 
 import asyncio
@@ -17,41 +17,41 @@ Json = dict[str, Any]
 
 
 class Told(Protocol):
-    """A turn that is under way: a `Turn`, or a `Talk`."""
+    """A running turn: a `Turn` or a `Talk`."""
 
     @property
     def is_over(self) -> bool:
-        """Whether nothing more will be told."""
+        """Whether the turn has ended."""
         ...
 
     async def next(self) -> list[Json]:
-        """What is told next; none is a sign of life.
+        """Wait for the next events; an empty list is a heartbeat.
 
         Raises:
-            Moved: The session is elsewhere.
-            Refused: It can't be had at the moment.
+            Moved: The session is at another replica.
+            Refused: The session is temporarily unavailable.
         """
         ...
 
     def leave(self) -> None:
-        """Listen no more."""
+        """Stop listening."""
         ...
 
 
 class Relay:
-    """Reads a turn in a task of its own, and holds what its client has not taken yet.
+    """Reads a turn in a task of its own, and buffers what its client has not received yet.
 
-    A client that is too slow misses what comes then, but for the last that there is to tell.
+    If the buffer is full, further events are dropped, except for the last.
 
     Args:
-        sessions: Of which the turn is one's.
-        turn: What is read.
-        write: Makes of what is told what is sent.
-        most_bytes: How much is held, beside what came last.
+        sessions: The replica's sessions, one of which is the turn's.
+        turn: The turn.
+        write: Encodes events.
+        most_bytes: Maximum size of the buffer, without the last event.
 
     Attributes:
         held: See `gateway.budget.Holder`.
-        has_missed: Whether the client has missed something.
+        has_missed: Whether events were dropped.
     """
 
     def __init__(
@@ -73,7 +73,7 @@ class Relay:
         self._is_read, self._is_left = turn.is_over, False
         self._news: asyncio.Future[None] | None = None
         if not turn.is_over:
-            # Of a gateway that ends, it is never begun.
+            # After shutdown, `spawn` does not start the task.
             sessions.spawn(self._read()).add_done_callback(lambda _: self._end())
 
     async def _read(self) -> None:
@@ -92,7 +92,7 @@ class Relay:
         self._wake()
 
     def _hold(self, told: list[Json]) -> None:
-        """Have the client take this."""
+        """Buffer events for the client."""
         if self._is_left:
             return
         is_last = self._turn.is_over
@@ -126,15 +126,15 @@ class Relay:
 
     @property
     def is_through(self) -> bool:
-        """Whether the client has taken all that there is."""
+        """Whether the turn has been read, and the client has received everything."""
         return self._is_read and not self._pieces and self._error is None
 
     async def next(self) -> list[bytes]:
-        """What was told since; none is a sign of life.
+        """Wait for encoded events; an empty list is a heartbeat.
 
         Raises:
             Moved: See `Told.next`.
-            Refused: Likewise.
+            Refused: See `Told.next`.
         """
         if not self._pieces and not self._is_read:
             self._news = asyncio.get_running_loop().create_future()
@@ -146,7 +146,7 @@ class Relay:
         return pieces
 
     def leave(self) -> None:
-        """The client has all, or is gone; the turn is read on."""
+        """Stop buffering, because the client has everything or is gone; the turn is still read."""
         self._is_left = True
         self._pieces, self._bytes = [], 0
         self._count()

@@ -1,4 +1,4 @@
-"""Responses of all sessions: they begin, and what has become of one can be asked for."""
+"""Starts responses, and finds the results of those that exist."""
 
 import contextlib
 from collections.abc import Callable
@@ -24,12 +24,12 @@ from gateway.transports.openai.turns import Turn, Watch
 
 
 class Starter:
-    """Begins responses.
+    """Starts responses, and finds their results.
 
     Args:
-        sessions: Where they are held.
-        keeper: Keeps what becomes of them.
-        clock: Seconds since the epoch.
+        sessions: The replica's sessions.
+        keeper: Stores responses.
+        clock: Returns seconds since the epoch.
     """
 
     def __init__(self, sessions: Sessions, keeper: Keeper, clock: Callable[[], float]) -> None:
@@ -38,10 +38,10 @@ class Starter:
         self._clock = clock
 
     def route_of(self, model: str, visitor: Visitor) -> Route:
-        """The route that a model's name stands for.
+        """Return the route with a model's name.
 
         Raises:
-            Refused: There is none for this visitor, or it keeps no sessions.
+            Refused: It does not exist, the client may not use it, or its sessions can't be resumed.
         """
         route = self._sessions.routes.get(model)
         if route is None:
@@ -53,15 +53,14 @@ class Starter:
         return route
 
     async def begin(self, ask: Ask) -> Turn | Kept:
-        """Have a response begin.
+        """Start a response, or find it if the request is a retry.
 
         Returns:
-            It, which is read until it is over by whoever asked or by somebody else; or what it was
-            where the request was answered before.
+            A running response, which must be read to its end; or the record of one that has ended.
 
         Raises:
-            Failed: The turn has failed before anything is told of it.
-            Refused: It can't be begun.
+            Failed: The turn has failed before its first event.
+            Refused: It can't be started.
         """
         if self._sessions.draining:
             text = "This gateway is shutting down; try again."
@@ -74,7 +73,7 @@ class Starter:
         if before is not None and not isinstance(before, Handle):
             return before
         if ask.known.name is not None and before is None:
-            # It can be sent again before anything else is known of it.
+            # The client may retry before the request is sent to a session.
             await reserve(self._keeper, ask.known, ask.owner)
         try:
             return await self._begin(ask, route, before)
@@ -94,7 +93,7 @@ class Starter:
         return await opening.run(before)
 
     async def _sent_before(self, ask: Ask) -> Turn | Kept | Handle | None:
-        """What became of a request that was sent before: its response, or where its turn may be."""
+        """Find the response of the request that this one retries, or the turn it was sent as."""
         known = ask.known
         if not known.is_resent or known.name is None:
             return None
@@ -117,7 +116,7 @@ class Starter:
             return kept
         return Turn(self.watch(kept, ask.visitor, seconds=ask.seconds), kept, self.keep)
 
-    # Responses that there are
+    # Existing responses
 
     def watch(
         self,
@@ -128,9 +127,9 @@ class Starter:
         cancels: bool = False,
         only_now: bool = False,
     ) -> Watch:
-        """What reads a response's turn from its session's log; see `Watch`."""
+        """Return a reader of a response's turn in its session's log; see `Watch`."""
         handle = handle_of(kept.response.id, RESPONSE)
-        assert handle is not None  # noqa: S101 - it was made of one
+        assert handle is not None  # noqa: S101 - its id contains one
         return Watch(
             self._sessions,
             handle.asker(visitor),
@@ -144,10 +143,10 @@ class Starter:
         )
 
     async def settle(self, visitor: Visitor, response_id: str, owner: str) -> Kept | None:
-        """A response, as far as anybody knows what has become of it; None where there is none.
+        """Read a response; None if it does not exist. If it has no stored result, read its log.
 
         Raises:
-            Refused: It can't be found out at the moment.
+            Refused: The store is unavailable.
         """
         kept = await self._keeper.response(response_id, owner)
         if kept is None or kept.response.is_over:
@@ -158,15 +157,15 @@ class Starter:
             while not turn.is_over and not watch.is_through:
                 await turn.next()
         except (Moved, Refused):
-            pass  # what it says by now is true as well
+            pass  # return what was read so far
         finally:
             watch.leave()
         return structs.replace(turn.kept, response=turn.response)
 
     async def keep(self, found: Kept) -> None:
-        """Keep what a log says has become of a response, unless whoever sent its turn has done so.
+        """Store a response as read from a log, unless the request that started it has stored it.
 
-        That one has read all of it, where the log is no longer whole.
+        Responses from incomplete logs are not stored: that request has read all of the log.
         """
         kept = await self._keeper.response(found.response.id, found.owner)
         if kept is not None and not kept.response.is_over and found.response.error != LOST:

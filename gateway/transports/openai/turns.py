@@ -1,4 +1,4 @@
-"""A response that is under way: its session's log as events, and what becomes of it as a record."""
+"""Running responses: reads their sessions' logs as events, and stores their results."""
 
 import secrets
 import time
@@ -30,11 +30,11 @@ from gateway.transports.openai.resource import Response
 log = structlog.stdlib.get_logger("gateway.openai")
 
 OnEnd = Callable[[Kept], Awaitable[None]]
-"""Keeps a response that is over."""
+"""Stores a response that has ended."""
 
 
 class Source(Protocol):
-    """What tells of one turn: an `Exchange`, or a `Watch`."""
+    """Reads the messages of one turn: an `Exchange` or a `Watch`."""
 
     seconds: float | None
 
@@ -48,17 +48,17 @@ class Source(Protocol):
 
 
 class Turn:
-    """Reads a turn until it is over, and has what became of it kept.
+    """Reads a turn until it ends, and stores the response.
 
     Args:
-        source: Tells of it.
-        kept: The response, as it was accepted.
-        on_end: Is given it when it is over.
-        told: What the source has told of it already.
+        source: Reads the turn's messages.
+        kept: Record of the response, as accepted.
+        on_end: Stores the response when it has ended.
+        told: Messages that were read from the source already.
 
     Attributes:
-        kept: The response, as it is kept.
-        is_over: Whether nothing more will be told, and that is kept.
+        kept: Record of the response.
+        is_over: Whether the turn has ended, and the response has been stored.
     """
 
     def __init__(
@@ -76,25 +76,25 @@ class Turn:
         self.is_over = False
 
     def _now(self) -> float:
-        """The time, or when it was completed, if it is: it is told the same way again."""
+        """Time of completion, so that replays are the same; the current time if it is running."""
         return self.kept.response.completed_at or time.time()
 
     @property
     def response(self) -> Response:
-        """The response as it stands."""
+        """The response as it is now."""
         return self._reading.response
 
     @property
     def failure(self) -> ErrorObject | None:
-        """Why its turn has failed, where it has."""
+        """Error of the turn, if it has failed."""
         return self._reading.failure
 
     async def next(self) -> list[Event]:
-        """The next events. None is a sign of life.
+        """Wait for the next events; an empty list is a heartbeat.
 
         Raises:
-            Moved: The session is elsewhere, where its log can be read on.
-            Refused: It can't be had at the moment.
+            Moved: The session is at another replica, where its log can be read.
+            Refused: The session is temporarily unavailable.
         """
         reading = self._reading
         if not reading.is_over:
@@ -139,36 +139,36 @@ class Turn:
         try:
             await self._on_end(self.kept)
         except Refused:
-            # Its client has it; who asks later is told what the log says, while that is kept.
+            # The client gets it. Until the log is deleted, others can read it from there.
             log.warning("a response could not be kept", route=self.kept.response.model)
         self.is_over = True
         self.leave()
 
     @property
     def dropped_turns(self) -> int:
-        """How many of the oldest turns the model was not told of."""
+        """Number of the oldest turns that were left out of the model's input."""
         return self._reading.dropped_turns
 
     @property
     def has_output(self) -> bool:
-        """Whether the model has answered something."""
+        """Whether the reply has started."""
         return self._reading.has_output
 
     def begin_with(self, told: list[ServerMessage]) -> None:
-        """The source has told this already."""
+        """Set messages that were read from the source already."""
         self._told = told
 
     def be_silent_for(self, seconds: float) -> None:
-        """How long there may be nothing to tell from now on."""
+        """Set the interval of heartbeats, in seconds."""
         self._source.seconds = seconds
 
     async def finish(self) -> None:
-        """Read to the end, for nobody but whoever asks later."""
+        """Read the turn to its end, so that the response is stored."""
         try:
             while not self.is_over:
                 await self.next()
         except (Moved, Refused):
-            pass  # its log is read there by whoever asks
+            pass  # a request that retrieves the response reads its log
         finally:
             self.leave()
 
@@ -178,27 +178,28 @@ class Turn:
 
 
 def not_yet() -> Refused:
-    """What has become of a response can't be found out at the moment."""
+    """Error of a response whose result is temporarily unavailable."""
     text = "The response's session can't be reached at the moment; try again."
     return Refused(ErrorCode.UNAVAILABLE, text, WAIT_SECONDS)
 
 
 class Watch:
-    """Reads what a session's log says of one turn, and sends nothing.
+    """Reads one turn in a session's log, without sending a message.
 
     Args:
-        sessions: Those that are here.
-        asker: Who asks.
-        message_id: What the session knows the turn as.
-        after: The event before its first.
-        seconds: How long there may be nothing to tell; None for as long as it takes.
-        cancels: Whether the turn is to be stopped.
-        only_now: Whether nothing is waited for that is not there yet.
-        is_young: Whether its session may be so new that it is not in the store yet.
+        sessions: The replica's sessions.
+        asker: Credentials for the session.
+        message_id: Id of the turn's message.
+        after: Number of the session's event before the turn's first.
+        seconds: Interval of heartbeats; None for no heartbeats.
+        cancels: Whether to cancel the turn.
+        only_now: Whether to read only what is in the log already, without waiting for more.
+        is_young: Whether the session may be so new that it is not in the store yet.
 
     Attributes:
-        seconds: As given; it may be changed.
-        is_through: Whether all has been read that was there when this began, where that is enough.
+        seconds: The argument; may be changed.
+        is_through: Whether everything has been read that was in the log at first; only set for
+            `only_now`.
     """
 
     def __init__(
@@ -229,7 +230,7 @@ class Watch:
 
         Raises:
             Moved: See `Exchange.next`.
-            Refused: The session is gone, or can't be had at the moment.
+            Refused: The session is gone, or temporarily unavailable.
         """
         while not self.is_through:
             listener = self._listener or await self._join()
@@ -260,11 +261,11 @@ class Watch:
             raise not_yet() from None
         self._is_young = False
         self._listener = listener
-        if self._cancels:  # again, where the session has moved meanwhile
+        if self._cancels:  # again if the session has moved
             listener.conversation.handle(MessageCancel(id=self._id), listener.client)
         if self._fence:
-            # That there is no such message is told after all that is in the log by now, also where
-            # the session is elsewhere.
+            # The error that there is no such message arrives after everything that is in the log
+            # now, even if the session is at another replica.
             listener.conversation.handle(MessageCancel(id=self._fence), listener.client)
         return listener
 
