@@ -1,14 +1,13 @@
-"""OpenAI's API in front of sessions, for clients that know no other.
+"""OpenAI's API on top of sessions, for clients that were written for OpenAI.
 
-A response or a chat completion is one message of a session. What is said here is OpenAI's: the
-shapes of requests, of responses, of events and of errors. Whatever the API has and a route's model
-does not is refused by the parameter's name, never ignored.
+A response or a chat completion is one message of a session. Requests, responses, events and errors
+have OpenAI's format. Parameters that a route's model doesn't support are refused by their names,
+never ignored.
 
-- `gate` is in front of every path, `errors` are what it and the paths answer with, `ids` lead to
+- `gate` handles what is common to all requests, `errors` formats errors, `ids` maps ids to
   sessions.
-- `models`, `chat`, `responses`, `conversations` and `socket` serve the paths, which `paths` puts
-  together.
-- A response: `requests` parses what is asked for, `past` finds what it goes on from, `saying` says
-  that to a model, `opening` sends it to a session, `turns` reads its log, `reading` and `output`
-  make a response and events of that, `keeping` keeps what it ends in.
+- `models`, `chat`, `responses`, `conversations` and `socket` serve the paths; `paths` lists them.
+- For a response, `requests` parses the request, `past` finds its history, `saying` converts that
+  to the model's format, `opening` sends it to a session, `turns` reads the session's log, `reading`
+  and `output` convert that to a response and its events, and `keeping` stores the result.
 """

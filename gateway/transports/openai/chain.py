@@ -1,8 +1,8 @@
-"""What a WebSocket's responses go on from: the newest of them, and the session that it was held in.
+"""The state that a WebSocket's responses share: the newest of them, and its session.
 
-A connection has one session at a time. A chat's model is told all that was said with each request,
-so its session is a warm instance for whatever comes; one of words is another's conversation, and
-is left for a response that begins a new one.
+A connection has one session at a time. A chat model is sent the whole history with each request,
+so that its session can serve any conversation on a warm instance. A text model's session belongs
+to one conversation, and is left by a response that starts another one.
 """
 
 import contextlib
@@ -35,13 +35,13 @@ _encode = msgspec.json.Encoder().encode
 
 
 class Chain:
-    """One connection's responses.
+    """The responses of one connection.
 
     Args:
-        sessions: Where they are held.
-        starter: Begins them.
-        keeper: Keeps them.
-        visitor: Whose they are.
+        sessions: The replica's sessions.
+        starter: Starts responses.
+        keeper: Stores responses.
+        visitor: The client.
     """
 
     def __init__(
@@ -59,11 +59,11 @@ class Chain:
 
     @property
     def session_id(self) -> str | None:
-        """Of its session."""
+        """Id of the current session; None if there is none."""
         return None if self._handle is None else self._handle.session_id
 
     async def answer(self, request: CreateOverWebSocket, size: int) -> AsyncIterator[list[bytes]]:
-        """A response's events, as they are sent.
+        """Run a request, and yield the response's events in JSON.
 
         Raises:
             Failed: See `Starter.begin`.
@@ -80,7 +80,7 @@ class Chain:
         except (Failed, Refused):
             self._forget(request)
             raise
-        assert not isinstance(turn, Kept)  # noqa: S101 - nothing is sent again here
+        assert not isinstance(turn, Kept)  # noqa: S101 - retries aren't recognized here
         most = self._sessions.routes[request.model].policy.log_bytes // 2
         relay = Relay(self._sessions, turn, written, most)
         try:
@@ -95,7 +95,7 @@ class Chain:
             self._forget(request)
 
     async def _past(self, request: CreateOverWebSocket) -> Past:
-        """What a request goes on from, as far as this connection knows it best."""
+        """Find a request's history, in this connection's state if possible."""
         newest, handle = self._newest, self._handle
         previous = request.previous_response_id
         if previous is None and request.conversation_id is None:
@@ -119,7 +119,7 @@ class Chain:
         else:
             settle = partial(self._starter.settle, self._visitor)
             past = await past_of(request, principal_of(self._visitor), self._keeper, settle)
-        if past.items is None and request.store is False:  # its own record will not be there
+        if past.items is None and request.store is False:  # it will have no record
             owner = principal_of(self._visitor)
             items = await self._keeper.said(past.names, owner, past.param)
             if items is None:
@@ -128,16 +128,16 @@ class Chain:
         return past
 
     async def _follow(self, kept: Kept, past: Past) -> None:
-        """Go on from here next time."""
+        """Make a response the newest, and its session the current one."""
         handle = handle_of(kept.response.id, RESPONSE)
-        assert handle is not None  # noqa: S101 - it was made of one
+        assert handle is not None  # noqa: S101 - its id contains one
         if self._handle is not None and self._handle.session_id != handle.session_id:
             await self._let_go()
         self._handle, self._route = handle, kept.response.model
         self._remember(kept, past)
 
     def _remember(self, kept: Kept, past: Past) -> None:
-        """Have what is not stored at hand, as long as a model could be sent it."""
+        """Hold the items of a response that is not stored, if they still fit in a message."""
         self._newest, self._items = kept, []
         if kept.response.store:
             return
@@ -147,7 +147,7 @@ class Chain:
             self._newest, self._items = None, []
 
     def _forget(self, request: CreateOverWebSocket) -> None:
-        """What has not been gone on from is no longer known, unless it is stored."""
+        """Forget the newest response if a request failed to continue it, unless it is stored."""
         newest = self._newest
         if newest is not None and not newest.response.store and request.previous_response_id:
             self._newest, self._items = None, []
@@ -155,7 +155,7 @@ class Chain:
     # Its session
 
     async def _warm(self, request: CreateOverWebSocket) -> list[Event]:
-        """Have the session opened, and what was said be a part of what goes on from here."""
+        """Open the session, and add the request's input to the history."""
         route = self._starter.route_of(request.model, self._visitor)
         policy = route.policy
         whole = policy.chat or not policy.sends_history
@@ -188,7 +188,7 @@ class Chain:
         return events
 
     async def _open(self, route: Route) -> Handle:
-        """A session that is open at the model, if its route opens it before there is a turn.
+        """Open a session, at the model too if the route opens sessions before their first turn.
 
         Raises:
             Refused: It can't be opened.
@@ -202,9 +202,9 @@ class Chain:
         return handle._replace(turn=0)
 
     async def _let_go(self) -> None:
-        """Leave the session; where nobody else can go on with it, it is closed.
+        """Leave the session, and close it if nothing can continue it.
 
-        Somebody may have gone on by now with what is stored, a warm-up too.
+        Other clients may continue a stored response, even one without output (`generate: false`).
         """
         handle, newest = self._handle, self._newest
         self._handle = None
@@ -217,10 +217,10 @@ class Chain:
         listener.leave()
 
     async def leave(self) -> None:
-        """The connection is over."""
+        """Release the session when the connection has closed."""
         await self._let_go()
 
 
 def written(events: list[Event]) -> list[bytes]:
-    """Events, each as it is sent."""
+    """Encode events as JSON."""
     return [_encode(event) for event in events]

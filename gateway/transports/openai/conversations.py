@@ -1,7 +1,8 @@
-"""``/openai/v1/conversations``: what is said in several responses, and what clients add to it.
+"""``/openai/v1/conversations``: histories that responses extend, and clients edit.
 
-A conversation is a list of entries, each a record that is added once: a response that begins takes
-the next place in it, so that of two at once one does. There is nothing else to keep in step.
+A conversation is a list of entries, each a record that is only added if it does not exist. A
+response reserves the next entry when it starts, so that of two concurrent responses one succeeds.
+No other state has to be kept consistent.
 """
 
 import secrets
@@ -42,13 +43,13 @@ from gateway.transports.openai.starting import Starter
 
 
 class Conversations:
-    """The paths of conversations.
+    """The handlers of conversations.
 
     Args:
-        gate: In front of them.
-        starter: Knows what becomes of responses.
-        keeper: Keeps what is said.
-        most_bytes: How large a request may be.
+        gate: Wraps the handlers.
+        starter: Finds the results of responses.
+        keeper: Stores conversations.
+        most_bytes: Maximum size of a request.
     """
 
     def __init__(self, gate: OpenAiGate, starter: Starter, keeper: Keeper, most_bytes: int) -> None:
@@ -58,7 +59,7 @@ class Conversations:
         self._most_bytes = most_bytes
 
     def routes(self) -> list[BaseRoute]:
-        """The paths."""
+        """Return the paths' routes."""
         one = "/openai/v1/conversations/{conversation_id}"
         return [
             self._gate.path("/openai/v1/conversations", POST=self.create),
@@ -77,7 +78,7 @@ class Conversations:
     # A conversation
 
     async def create(self, request: ApiRequest, visitor: Visitor) -> Response:
-        """Begin a conversation."""
+        """Create a conversation."""
         body = await self._body(request, visitor)
         asked = parse(body or b"{}", CreateConversation)
         conversation_id = f"{CONVERSATION}{secrets.token_hex(32)}"
@@ -90,10 +91,10 @@ class Conversations:
         return json_response(_shown(conversation_id, thread))
 
     async def _thread(self, request: Request, visitor: Visitor) -> Thread:
-        """The conversation that is asked for.
+        """Return the conversation of a request.
 
         Raises:
-            Refused: There is none for who asks.
+            Refused: It does not exist, or belongs to another principal.
         """
         conversation_id = request.path_params["conversation_id"]
         name = record_name("conversation", conversation_id)
@@ -103,7 +104,7 @@ class Conversations:
         return thread
 
     async def _found(self, request: Request, visitor: Visitor) -> Found:
-        """What is said in it."""
+        """Return the entries of a request's conversation."""
         thread = await self._thread(request, visitor)
         return await conversation_of(
             request.path_params["conversation_id"],
@@ -113,12 +114,12 @@ class Conversations:
         )
 
     async def retrieve(self, request: Request, visitor: Visitor) -> Response:
-        """Give a conversation."""
+        """Return a conversation."""
         thread = await self._thread(request, visitor)
         return json_response(_shown(request.path_params["conversation_id"], thread))
 
     async def update(self, request: ApiRequest, visitor: Visitor) -> Response:
-        """Give it other metadata."""
+        """Replace a conversation's metadata."""
         asked = parse(await self._body(request, visitor), UpdateConversation)
         thread = await self._thread(request, visitor)
         thread = structs.replace(thread, metadata=asked.metadata)
@@ -127,7 +128,7 @@ class Conversations:
         return json_response(_shown(conversation_id, thread))
 
     async def delete(self, request: Request, visitor: Visitor) -> Response:
-        """Keep a conversation no longer."""
+        """Delete a conversation."""
         found = await self._found(request, visitor)
         await self._keeper.delete(found.name)
         for number in reversed(range(len(found.entries))):
@@ -136,15 +137,15 @@ class Conversations:
         content = {"id": conversation_id, "object": "conversation.deleted", "deleted": True}
         return json_response(content)
 
-    # What is said in it
+    # Its items
 
     async def items(self, request: Request, visitor: Visitor) -> Response:
-        """List what is said in it."""
+        """List the items of a conversation."""
         found = await self._found(request, visitor)
         return json_response(page(items_in(found.entries), request.query_params))
 
     async def add(self, request: ApiRequest, visitor: Visitor) -> Response:
-        """Add to what is said."""
+        """Append items to a conversation."""
         asked = parse(await self._body(request, visitor), CreateItems)
         found = await self._found(request, visitor)
         items = taken(asked.items, secrets.token_hex(16))
@@ -158,7 +159,7 @@ class Conversations:
         return json_response(page(items, query))
 
     async def _place(self, request: Request, visitor: Visitor) -> tuple[Found, int, Item]:
-        """Where an item is."""
+        """Find an item, and the number of the entry that contains it."""
         found, item_id = await self._found(request, visitor), request.path_params["item_id"]
         for number, entry in enumerate(found.entries):
             for item in entry.items:
@@ -167,18 +168,18 @@ class Conversations:
         raise not_found(f"Item with id '{item_id[:200]}' not found.")
 
     async def item(self, request: Request, visitor: Visitor) -> Response:
-        """Give one item."""
+        """Return an item."""
         _, _, item = await self._place(request, visitor)
         return json_response(item)
 
     async def remove(self, request: Request, visitor: Visitor) -> Response:
-        """Keep an item no longer: what goes on from here has not heard it."""
+        """Delete an item, which later responses then don't have in their history."""
         found, number, item = await self._place(request, visitor)
         entries = found.entries
         if entries[-1].is_open:
             raise locked()
         left = [each for each in entries[number].items if each.id != item.id]
-        # No session is gone on with that has heard it.
+        # Don't continue a session whose history contains the item.
         for index, entry in enumerate(entries):
             if index == number or entry.response_id is not None:
                 items = left if index == number else entry.items

@@ -1,8 +1,8 @@
-"""Errors in OpenAI's words, with what makes its clients try again where that is right alone.
+"""Errors in OpenAI's format, such that its clients retry only requests that are safe to retry.
 
-They send a request again by themselves where the connection broke, and for the statuses 408, 409,
-429 and from 500 on, unless ``x-should-retry`` says otherwise, which not all of them read. So a turn
-that the model may have seen is answered with none of these.
+Its clients retry automatically if the connection breaks, and for the statuses 408, 409, 429 and 500
+or more, unless the header ``x-should-retry`` says otherwise, which not all of them read. A turn
+that the model may have seen is therefore answered with none of these statuses.
 """
 
 import math
@@ -18,20 +18,20 @@ from gateway.errors import ERRORS, ErrorCode, Outcome
 from gateway.protocol.messages import ErrorMessage, ErrorObject, MessageDone
 
 MAY_HAVE_RUN = 424
-"""The status of a turn that has failed and that the model may have seen: no client takes it for a
-reason to send it again. It is what SageMaker says itself of a model's error."""
+"""Status of a failed turn that the model may have seen: no client retries it. SageMaker uses it for
+a model's errors, too."""
 
 INVALID = "invalid_request_error"
 _SERVER = "server_error"
 
 
 class Kind(NamedTuple):
-    """How an error code is said.
+    """An error code in HTTP and in OpenAI's terms.
 
     Attributes:
-        status: Of the response.
-        type: OpenAI's word for errors of this kind.
-        code: Its word for this one.
+        status: Status of the response.
+        type: OpenAI's type of the error.
+        code: OpenAI's code of the error.
     """
 
     status: int
@@ -64,11 +64,11 @@ _CODES: Mapping[ErrorCode, Kind] = MappingProxyType(
 
 
 class Invalid(Refused):
-    """A request that can't be served as it is.
+    """A request is invalid.
 
     Attributes:
-        param: The parameter that is wrong, as OpenAI writes its place.
-        kind: How that is said.
+        param: Path of the invalid parameter, in OpenAI's notation.
+        kind: Status, type and code of the error.
     """
 
     def __init__(
@@ -80,23 +80,25 @@ class Invalid(Refused):
 
 
 def unsupported(param: str, text: str) -> Invalid:
-    """Why a parameter is refused that OpenAI's API has."""
+    """Error of a parameter that OpenAI's API has, but that is not supported here."""
     return Invalid(text, param, code="unsupported")
 
 
 def not_found(text: str, param: str | None = None) -> Invalid:
-    """What is asked for is not there; or it is another's, which nobody is told."""
+    """Error of an object that does not exist or that belongs to another principal: clients can't
+    tell which.
+    """
     return Invalid(text, param, code="not_found", status=404)
 
 
 def unknown_model(name: str) -> Invalid:
-    """There is no such route, or none for who asks."""
+    """Error of a route that does not exist, or that the client may not use."""
     text = f"The model `{name[:200]}` does not exist, or you may not use it."
     return Invalid(text, "model", code="model_not_found", status=404)
 
 
 def error_of(error: Refused | ErrorMessage | ErrorObject) -> dict[str, Any]:
-    """An error as OpenAI's clients read it, beside which a response has a status."""
+    """Return an error as OpenAI's object."""
     if isinstance(error, Invalid):
         kind, text, param = error.kind, error.text, error.param
     else:
@@ -106,7 +108,7 @@ def error_of(error: Refused | ErrorMessage | ErrorObject) -> dict[str, Any]:
 
 
 def status_of(error: Refused | ErrorMessage | ErrorObject) -> int:
-    """The status of a response with an error."""
+    """Return the HTTP status of an error."""
     if isinstance(error, Invalid):
         return error.kind.status
     if isinstance(error, ErrorObject) and error.outcome is not Outcome.NOT_INVOKED:
@@ -117,12 +119,12 @@ def status_of(error: Refused | ErrorMessage | ErrorObject) -> int:
 
 
 def retried(status: int) -> int:
-    """A status for which every client sends a request again."""
+    """Return a status for which all clients retry: the given one, if they do, or else 503."""
     return status if status in {408, 409, 429} or status >= 500 else 503
 
 
 def answer_of(error: Refused | ErrorMessage | ErrorObject) -> Response:
-    """The response to a request that is refused, or that has failed."""
+    """Return the response to a request that was refused or has failed."""
     if isinstance(error, Refused):
         again, wait = ERRORS[error.code].retryable, error.retry_after
     else:
@@ -133,13 +135,13 @@ def answer_of(error: Refused | ErrorMessage | ErrorObject) -> Response:
 def response(
     error: Mapping[str, Any], status: int, *, again: bool = False, retry_after: float | None = None
 ) -> Response:
-    """A response with an error.
+    """Return a response with an error.
 
     Args:
         error: See `error_of`.
-        status: Of the response.
-        again: Whether the same request may be sent again as it is, and may succeed then.
-        retry_after: Seconds to wait before that.
+        status: Status of the response.
+        again: Whether the client should retry the request.
+        retry_after: Seconds to wait before the retry.
     """
     headers = {"Cache-Control": "no-store", "X-Should-Retry": "true" if again else "false"}
     if again and retry_after is not None:
@@ -151,7 +153,7 @@ def response(
 
 
 def failure_of(done: MessageDone) -> ErrorObject | None:
-    """Why a turn has not ended well; None where it has. One that was cancelled has not."""
+    """Return the error of a turn that failed or was cancelled; None if it completed."""
     if done.error is not UNSET:
         return done.error
     if done.status == "completed":

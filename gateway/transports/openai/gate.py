@@ -1,4 +1,4 @@
-"""What each request to OpenAI's API passes, and what each response says beside its body."""
+"""Processing that all requests to OpenAI's API have in common, and the headers of responses."""
 
 import secrets
 
@@ -14,7 +14,7 @@ from gateway.transports.gate import ApiRequest, Gate, Handler
 from gateway.transports.openai.errors import answer_of
 
 REQUEST_ID = "X-Request-Id"
-"""What a client quotes where it asks its operator about a response."""
+"""Header with an id that clients quote when they ask the operator about a response."""
 
 TAKEN = (
     "OpenAI-Beta",
@@ -32,22 +32,22 @@ TAKEN = (
     "X-Stainless-Runtime-Version",
     "X-Stainless-Timeout",
 )
-"""Headers that OpenAI's own client sends, in a browser too."""
+"""Headers of requests by OpenAI's own client, which browsers must be allowed to send."""
 
 LIMIT, REMAINING, RESET = (
     f"X-RateLimit-{what}-Requests" for what in ("Limit", "Remaining", "Reset")
 )
 SHOWN = (REQUEST_ID, LIMIT, REMAINING, RESET, "Retry-After", "Retry-After-Ms", "X-Should-Retry")
-"""Headers of responses that pages of other origins may read."""
+"""Headers of responses that pages of other origins may read (CORS)."""
 
 log = structlog.stdlib.get_logger("gateway.openai")
 
 
 class OpenAiGate(Gate):
-    """In front of every path of OpenAI's API; see `Gate` for the arguments."""
+    """The gate of OpenAI's API; see `Gate` for the arguments."""
 
     def path(self, path: str, **handlers: Handler) -> Route:
-        """See `Gate.path`. With another method it is no path of this API."""
+        """See `Gate.path`. Other methods fall through to the route of unknown paths."""
         every = super().path(path, **handlers)
         return Route(path, every.endpoint, methods=[*handlers, "OPTIONS"])
 
@@ -56,7 +56,7 @@ class OpenAiGate(Gate):
         return answer_of(refused)
 
     def finish(self, response: Response, visitor: Visitor | None) -> None:
-        """See `Gate.finish`. A handler may have given the response an id of its own."""
+        """See `Gate.finish`. Keeps a request id that the handler has set."""
         response.headers.setdefault(REQUEST_ID, f"req_{secrets.token_hex(16)}")
         allowance = None if visitor is None else visitor.allowance()
         if allowance is not None:
@@ -65,8 +65,8 @@ class OpenAiGate(Gate):
             response.headers[RESET] = f"{allowance.seconds:.3f}s"
 
     async def call(self, handler: Handler, request: ApiRequest, visitor: Visitor) -> Response:
-        """See `Gate.call`. What is unforeseen is an answer too: clients would send a request again
-        that ends without any.
+        """See `Gate.call`. Unexpected exceptions are answered as well: clients retry requests that
+        end without an answer.
         """
         try:
             return await super().call(handler, request, visitor)

@@ -1,4 +1,4 @@
-"""``/openai/v1/models``: the routes, as models; and what there is none of here."""
+"""``/openai/v1/models``: lists the routes as models, and handles unknown paths."""
 
 import time
 
@@ -15,11 +15,11 @@ OWNER = "session-gateway"
 
 
 class Models:
-    """The paths of models.
+    """The handlers of models, and of unknown paths.
 
     Args:
-        sessions: Knows the routes.
-        gate: In front of them.
+        sessions: Have the routes.
+        gate: Wraps the handlers.
     """
 
     def __init__(self, sessions: Sessions, gate: OpenAiGate) -> None:
@@ -28,7 +28,7 @@ class Models:
         self._created = int(time.time())
 
     def routes(self) -> list[BaseRoute]:
-        """The paths, with one that has all other paths of the API: it comes last."""
+        """Return the paths' routes. The last matches all other paths of the API."""
         every = dict.fromkeys(("GET", "POST", "PUT", "PATCH", "DELETE"), self.unknown)
         return [
             self._gate.path("/openai/v1/models", GET=self.list),
@@ -37,19 +37,19 @@ class Models:
         ]
 
     async def list(self, _request: Request, visitor: Visitor) -> Response:
-        """All that who asks may use."""
+        """List the models that the client may use."""
         data = [self._model(name) for name in self._routes if _may_use(visitor, name)]
         return JSONResponse({"object": "list", "data": data})
 
     async def retrieve(self, request: Request, visitor: Visitor) -> Response:
-        """One of them."""
+        """Return a model."""
         name = request.path_params["model"]
         if name not in self._routes or not _may_use(visitor, name):
             raise unknown_model(name)
         return JSONResponse(self._model(name))
 
     async def unknown(self, request: Request, _visitor: Visitor) -> Response:
-        """There is no such thing."""
+        """Refuse a path that does not exist."""
         path = request.path_params["path"][:200]
         text = (
             f"{request.method} /openai/v1/{path} does not exist: this gateway serves models, "

@@ -1,4 +1,4 @@
-"""All paths under ``/openai/v1``."""
+"""Creates the routes of all paths under ``/openai/v1``."""
 
 import time
 from collections import Counter
@@ -35,19 +35,19 @@ def paths(
     connections: Connections,
     answered: Counter[int],
 ) -> list[BaseRoute]:
-    """The paths.
+    """Return the paths' routes.
 
     Args:
-        sessions: What they lead to.
-        records: Keeps what clients ask for later.
-        admission: Knows who may come in.
-        origins: Whose pages may ask.
-        proxies: Finds out who asks.
-        keep_seconds: How long that is kept.
-        bounds: How long a conversation may be.
-        heartbeat_seconds: How long a stream may be silent.
-        connections: Counts WebSockets.
-        answered: Counts requests by the status of their answer.
+        sessions: The replica's sessions.
+        records: Stores responses and conversations.
+        admission: Authenticates clients, and limits their requests.
+        origins: Origins whose pages may send requests.
+        proxies: Finds clients' addresses.
+        keep_seconds: Seconds until records that are not read are deleted.
+        bounds: Maximum length of histories.
+        heartbeat_seconds: Maximum silence of a stream.
+        connections: Counts WebSocket connections.
+        answered: Counts requests by the status of their responses.
     """
     gate = OpenAiGate(
         admission, origins=origins, proxies=proxies, taken=TAKEN, shown=SHOWN, answered=answered

@@ -1,6 +1,6 @@
 """``/openai/v1/responses``: responses over HTTP.
 
-Whatever becomes of a request, its turn goes on, and what it ends in is kept.
+If a client disconnects, its turn continues, and the result is stored.
 """
 
 import asyncio
@@ -36,28 +36,29 @@ from gateway.transports.openai.starting import Starter
 from gateway.transports.openai.turns import Turn, not_yet
 
 START_SECONDS = 1.0
-"""How long a stream waits for the model before it begins: a turn that fails before that without
-having been seen is answered with a status, which clients know what to do about."""
+"""Maximum time that a stream waits for the model's output before it starts. A turn that fails until
+then, and that the model has not seen, is answered with a status, which clients know how to handle.
+"""
 
 DONE = b"data: [DONE]\n\n"
-"""What ends a stream of events."""
+"""The end of a stream of events."""
 
 MAX_DIGITS = 15
-"""Of an event's number."""
+"""Maximum number of digits of ``starting_after``."""
 
 _encode = msgspec.json.Encoder().encode
 
 
 class Responses:
-    """The paths of responses.
+    """The handlers of responses.
 
     Args:
-        sessions: Where they are held.
-        gate: In front of them.
-        starter: Begins them.
-        keeper: Keeps what becomes of them.
-        most_bytes: How large a request may be.
-        heartbeat_seconds: How long a stream may be silent.
+        sessions: The replica's sessions.
+        gate: Wraps the handlers.
+        starter: Starts responses.
+        keeper: Stores responses.
+        most_bytes: Maximum size of a request.
+        heartbeat_seconds: Maximum silence of a stream.
     """
 
     def __init__(
@@ -78,7 +79,7 @@ class Responses:
         self._most_bytes = most_bytes
 
     def routes(self) -> list[BaseRoute]:
-        """The paths."""
+        """Return the paths' routes."""
         one = "/openai/v1/responses/{response_id}"
         return [
             self._gate.path("/openai/v1/responses", POST=self.create),
@@ -87,10 +88,10 @@ class Responses:
             self._gate.path(f"{one}/input_items", GET=self.input_items),
         ]
 
-    # A response begins
+    # New responses
 
     async def create(self, request: ApiRequest, visitor: Visitor) -> Response:
-        """Have a response made."""
+        """Create a response."""
         body = await body_of(request, self._most_bytes)
         if wait := visitor.take(len(body)):
             text = "Rate limit exceeded; try again later."
@@ -117,7 +118,7 @@ class Responses:
             return answer_of(failed.error)
 
     async def _kept(self, kept: Kept, visitor: Visitor, *, streams: bool) -> Response:
-        """What a request was answered before."""
+        """Return the stored response to the request that this one retries."""
         if streams:
             return await self._replay(kept, visitor, -1)
         if kept.response.error is not None:
@@ -125,7 +126,7 @@ class Responses:
         return json_response(kept.response)
 
     async def _whole(self, turn: Turn, request: Request, *, may_retry: bool) -> Response:
-        """A response that is over; its turn goes on where its client does not wait for it."""
+        """Wait until a response has ended; if the client disconnects, the turn continues."""
         gone, reading = asyncio.Event(), self._sessions.spawn(turn.finish())
         reading.add_done_callback(lambda _: gone.set())
         with Leaving(request, gone.set):
@@ -143,7 +144,7 @@ class Responses:
         return response
 
     async def _stream(self, turn: Turn, after: int = -1) -> Response:
-        """A response's events."""
+        """Stream a response's events."""
         events = list[Event]()
         try:
             while not turn.is_over and (more := await turn.next()):
@@ -160,17 +161,17 @@ class Responses:
         return _named(stream, turn)
 
     def _relay(self, turn: Turn, write: Callable[[list[Event]], list[bytes]]) -> Relay:
-        """The rest of a turn, which is read whatever its client does."""
+        """Relay the rest of a turn, which is read to the end even if its client disconnects."""
         policy = self._sessions.routes[turn.response.model].policy
         return Relay(self._sessions, turn, write, policy.log_bytes // 2)
 
-    # A response that there is
+    # Existing responses
 
     async def _found(self, request: Request, visitor: Visitor, *, settled: bool = True) -> Kept:
-        """The response that is asked for.
+        """Return the record of a request's response.
 
         Raises:
-            Refused: There is none for who asks.
+            Refused: It does not exist, or the client may not use it.
         """
         response_id, owner = request.path_params["response_id"], principal_of(visitor)
         kept = None
@@ -185,7 +186,7 @@ class Responses:
         return kept
 
     async def retrieve(self, request: Request, visitor: Visitor) -> Response:
-        """Give a response, or its events."""
+        """Return a response, or stream its events."""
         query = request.query_params
         if query.get("stream", "false").lower() not in {"true", "1"}:
             return json_response((await self._found(request, visitor)).response)
@@ -197,8 +198,8 @@ class Responses:
         return await self._replay(kept, visitor, int(after))
 
     async def _replay(self, kept: Kept, visitor: Visitor, after: int) -> Response:
-        """A response's events again, from its session's log; where that is no longer kept, its end
-        alone, which has all of it.
+        """Replay a response's events from its session's log. If that has been deleted, only its
+        first events and the last are sent, which contains the whole response.
         """
         watch = self._starter.watch(kept, visitor, seconds=START_SECONDS)
         told = list[ServerMessage]()
@@ -212,7 +213,7 @@ class Responses:
         if told and (isinstance(told[0], MessageAccepted) or not kept.response.is_over):
             turn = Turn(watch, kept, _keep_nothing if kept.response.is_over else self._starter.keep)
             turn.begin_with(told)
-            if not isinstance(told[0], MessageAccepted):  # events would have other numbers
+            if not isinstance(told[0], MessageAccepted):  # its events would be numbered wrongly
                 turn.be_silent_for(self._heartbeat_seconds)
                 relay = self._relay(turn, _nothing_of)
                 late = self._late(turn, relay, visitor, after)
@@ -229,7 +230,9 @@ class Responses:
     async def _late(
         self, turn: Turn, relay: Relay, visitor: Visitor, after: int
     ) -> AsyncGenerator[bytes]:
-        """The end of a response that is under way, of whose beginning the log has a part alone."""
+        """Wait until a running response ends, and yield its first events and the last: the log
+        lacks the start of its turn.
+        """
         try:
             while not relay.is_through:
                 await relay.next()
@@ -237,12 +240,12 @@ class Responses:
             kept = turn.kept
             found = await self._starter.settle(visitor, kept.response.id, kept.owner)
         except (Moved, Refused):
-            return  # as in `_told`
+            return  # without `DONE`, as in `_told`
         async for said in _end_of(found or kept, after):
             yield said
 
     async def cancel(self, request: Request, visitor: Visitor) -> Response:
-        """Stop a response."""
+        """Cancel a response."""
         kept = await self._found(request, visitor)
         if kept.response.is_over:
             return json_response(kept.response)
@@ -255,7 +258,7 @@ class Responses:
         return json_response(turn.response)
 
     async def delete(self, request: Request, visitor: Visitor) -> Response:
-        """Keep a response no longer; one that is under way is stopped."""
+        """Delete a response, and cancel it if it is running."""
         kept = await self._found(request, visitor)
         if not kept.response.is_over:
             watch = self._starter.watch(kept, visitor, cancels=True)
@@ -267,13 +270,13 @@ class Responses:
         return json_response({"id": kept.response.id, "object": "response", "deleted": True})
 
     async def input_items(self, request: Request, visitor: Visitor) -> Response:
-        """List what a response was asked with."""
+        """List the items of a response's input."""
         kept = await self._found(request, visitor, settled=False)
         return json_response(page(kept.input, request.query_params))
 
 
 def _named(response: Response, turn: Turn) -> Response:
-    """Say what an operator finds the turn by in the log."""
+    """Add the id by which operators find the turn in the gateway's log."""
     handle = handle_of(turn.kept.response.id, RESPONSE)
     if handle is not None:
         response.headers[REQUEST_ID] = f"req_{handle.session_id}_{handle.message_id}"
@@ -293,19 +296,19 @@ def _nothing_of(_events: list[Event]) -> list[bytes]:
 
 
 async def _told(turn: Turn, relay: Relay, first: list[bytes]) -> AsyncGenerator[bytes]:
-    """The events of a turn, from those that it has told already."""
+    """Yield a turn's events: first those that it has already returned."""
     yield b"".join(first) or sse.KEEP_ALIVE
     try:
         while not relay.is_through:
             yield b"".join(await relay.next()) or sse.KEEP_ALIVE
     except (Moved, Refused):
         pass
-    if turn.is_over:  # else its client can go on with it elsewhere, and is not told that it ends
+    if turn.is_over:  # else the client can resume the stream at another replica
         yield DONE
 
 
 async def _end_of(kept: Kept, after: int) -> AsyncGenerator[bytes]:
-    """The beginning and the end of a response, of whose events nothing else is kept."""
+    """Yield a response's first events and the last, which don't need the log."""
     response, first = kept.response, begun(kept.response)
     last = max(kept.count - 1, 2)
     events: list[Event] = [
@@ -318,7 +321,7 @@ async def _end_of(kept: Kept, after: int) -> AsyncGenerator[bytes]:
 
 
 def written(events: list[Event], after: int = -1) -> list[bytes]:
-    """Events after one, each as it is sent."""
+    """Encode the events after a number for a stream."""
     return [
         b"event: %b\ndata: %b\n\n" % (event["type"].encode(), _encode(event))
         for event in events

@@ -1,6 +1,7 @@
-"""``/openai/v1/responses`` as a WebSocket: one connection, one session, one response at a time.
+"""``/openai/v1/responses`` over WebSocket: one session and one response at a time.
 
-What is not stored is known to its connection alone, and goes with it, session and all.
+Responses that are not stored are known only to their connection. They are lost when it closes, and
+their session is closed.
 """
 
 import asyncio
@@ -31,21 +32,21 @@ from gateway.transports.proxies import Proxies
 log = structlog.stdlib.get_logger("gateway.connections")
 
 MAX_WAITING = 16
-"""How many requests may wait while one is answered."""
+"""Maximum number of queued requests of a connection."""
 
 
 class ResponsesSocket:
-    """Takes handshakes.
+    """The handler of WebSocket connections.
 
     Args:
-        sessions: Where responses are held.
-        starter: Begins them.
-        keeper: Keeps them.
-        admission: Lets clients in.
-        origins: Which pages may connect.
-        proxies: Finds out who does.
-        connections: Counts them.
-        most_bytes: How many bytes of a connection's requests may wait, if more than one does.
+        sessions: The replica's sessions.
+        starter: Starts responses.
+        keeper: Stores responses.
+        admission: Authenticates clients, and limits their requests.
+        origins: Origins whose pages may connect.
+        proxies: Finds clients' addresses.
+        connections: Counts connections.
+        most_bytes: Maximum size of a connection's queued requests, if there is more than one.
     """
 
     def __init__(
@@ -70,7 +71,7 @@ class ResponsesSocket:
         self._connections = connections
 
     async def serve(self, websocket: WebSocket) -> None:
-        """Serve one connection. Whoever may not connect is told so by an HTTP response."""
+        """Serve a connection, or refuse the handshake with an HTTP response."""
         headers, client = websocket.headers, self._proxies.client(websocket)
         origin, host = headers.get("origin"), headers.get("host")
         if not self._origins.allow(origin, host, route=None, client=client):
@@ -108,7 +109,7 @@ class ResponsesSocket:
 
 
 class _Connection:
-    """One client's connection, which is answered one request after the other.
+    """A client's connection, whose requests run one after the other.
 
     Attributes:
         held: See `gateway.budget.Holder`.
@@ -139,7 +140,7 @@ class _Connection:
         self._expiry: asyncio.TimerHandle | None = None
 
     def begin(self) -> None:
-        """Take what comes, before the call for its handshake returns."""
+        """Start receiving frames; must be called before the handler of the handshake returns."""
         visitor = self._visitor
         visitor.on_withdrawn = self._lose
         if visitor.expires_at is not None:
@@ -149,7 +150,7 @@ class _Connection:
         self._link.take_frames(self._frame, self._wake, self._ended)
 
     async def run(self, sessions: Sessions) -> None:
-        """Answer until the connection ends, and with it the response that is under way."""
+        """Run requests until the connection closes and the running response has ended."""
         try:
             while self._is_open:
                 if not self._frames:
@@ -169,7 +170,7 @@ class _Connection:
                 self._expiry.cancel()
             self._visitor.release()
 
-    # In
+    # Input
 
     def _frame(self, frame: str | bytes) -> None:
         size, waiting = _size(frame), self._waiting_bytes
@@ -184,7 +185,7 @@ class _Connection:
         self._wake()
 
     def _refusal(self, size: int) -> Refused | None:
-        """Why a request is not taken; it is told when those before it are answered."""
+        """Return the error of a refused request, which is sent after the responses before it."""
         if wait := self._visitor.take(size):
             text = "Rate limit exceeded; try again later."
             return Refused(ErrorCode.RATE_LIMITED, text, wait)
@@ -194,7 +195,7 @@ class _Connection:
         return None
 
     def _next(self) -> str | bytes | Refused:
-        """The request whose turn it is."""
+        """Remove and return the oldest request."""
         frame = self._frames.popleft()
         if not isinstance(frame, Refused):
             self._count(self._waiting_bytes - _size(frame))
@@ -207,7 +208,7 @@ class _Connection:
             self._budget.change(self, held)
 
     def give_back(self) -> None:
-        """See `gateway.budget.Holder`: what was taken is answered."""
+        """See `gateway.budget.Holder`. Accepted requests are kept: each of them is answered."""
 
     def _ended(self, code: int) -> None:
         self._is_open = False
@@ -223,7 +224,7 @@ class _Connection:
         await self._news
 
     def _lose(self) -> None:
-        """Nothing holds any more that its client has shown."""
+        """Close the connection because its credentials have expired or were revoked."""
         self._close(CloseCode.UNAUTHENTICATED, ErrorCode.UNAUTHENTICATED)
 
     def _close(self, code: CloseCode, reason: str) -> None:
@@ -232,7 +233,7 @@ class _Connection:
             self._link.close(code, reason)
             self._wake()
 
-    # A response
+    # Responses
 
     async def _answer(self, frame: str | bytes | Refused) -> None:
         try:
@@ -249,10 +250,10 @@ class _Connection:
             self._close(CloseCode.RESTARTING, ErrorCode.UNAVAILABLE)
 
     def _request(self, frame: str | bytes) -> CreateOverWebSocket:
-        """What is asked for.
+        """Parse a request.
 
         Raises:
-            Refused: It can't be had over a WebSocket.
+            Refused: It is malformed, or not supported over a WebSocket.
         """
         request = parse(frame, CreateOverWebSocket)
         for name, wrong in (
@@ -266,7 +267,7 @@ class _Connection:
         return request
 
     async def _tell(self, frames: list[bytes]) -> None:
-        """Send events, unless nobody is there any more."""
+        """Send frames when the connection can take them, unless it has closed."""
         while self._is_open and not self._link.can_write:
             await self._wait()
         if self._is_open and frames:
@@ -274,7 +275,7 @@ class _Connection:
 
 
 def _size(frame: str | bytes) -> int:
-    """How many bytes a frame has."""
+    """Return the number of bytes of a frame."""
     return len(frame) if isinstance(frame, bytes) or frame.isascii() else len(frame.encode())
 
 
