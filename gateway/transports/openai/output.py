@@ -33,8 +33,7 @@ TERMINAL = {
     "incomplete": "response.incomplete",
     "cancelled": "response.incomplete",
 }
-"""Type of a response's last event, by its status; cancelled responses don't have one of their own.
-"""
+"""Type of a response's last event, by its status; cancelled responses have none of their own."""
 
 _TYPES: dict[Kind, type[Item]] = {
     "text": Message,
