@@ -32,19 +32,26 @@ CONTENT_SECURITY_POLICY = "; ".join(
 )
 
 HEADERS = (
-    ("Content-Security-Policy", CONTENT_SECURITY_POLICY),
-    ("Cross-Origin-Opener-Policy", "same-origin"),
-    ("Cross-Origin-Resource-Policy", "same-origin"),
-    ("Referrer-Policy", "no-referrer"),
-    ("X-Content-Type-Options", "nosniff"),
-    ("Cache-Control", "no-cache"),
+    (b"cross-origin-resource-policy", b"same-origin"),
+    (b"x-content-type-options", b"nosniff"),
+    (b"cache-control", b"no-cache"),
 )
 
-_HEADERS = [(name.lower().encode(), value.encode()) for name, value in HEADERS]
+DOCUMENT_HEADERS = (
+    (b"content-security-policy", CONTENT_SECURITY_POLICY.encode()),
+    (b"cross-origin-opener-policy", b"same-origin"),
+    (b"referrer-policy", b"no-referrer"),
+)
+
+PARTS = (b"text/javascript", b"text/css")
+"""Content types that are never a document. They are most of a page's responses, and their content
+is smaller than the headers of a document would be. A worker's script would need those."""
 
 
 class SecurityHeaders:
-    """Adds `HEADERS` to every HTTP response, where it has not its own."""
+    """Adds `HEADERS` to every HTTP response, and `DOCUMENT_HEADERS` to those that may be documents,
+    unless the response has its own.
+    """
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -57,10 +64,11 @@ class SecurityHeaders:
 
         async def send_with_headers(message: MutableMapping[str, Any]) -> None:
             if message["type"] == "http.response.start":
-                given = list(message.get("headers", ()))
-                names = {name for name, _ in given}
-                given += [header for header in _HEADERS if header[0] not in names]
-                message = {**message, "headers": given}
+                given = dict(message.get("headers", ()))
+                is_part = given.get(b"content-type", b"").startswith(PARTS)
+                added = HEADERS if is_part else HEADERS + DOCUMENT_HEADERS
+                missing = [header for header in added if header[0] not in given]
+                message = {**message, "headers": [*message.get("headers", ()), *missing]}
             await send(message)
 
         await self._app(scope, receive, send_with_headers)

@@ -5,13 +5,14 @@ from typing import Any
 
 from playwright.async_api import Page, Route
 
-from gateway.transports.pages import HEADERS
+from gateway.transports.pages import DOCUMENT_HEADERS
 
 STATIC = Path(__file__).parents[2] / "static"
 ADDRESS = "http://localhost:9/"
 """Where nobody listens: what is asked for there is taken from the files."""
 
 TYPES = {".js": "text/javascript", ".css": "text/css"}
+HEADERS = {name.decode(): value.decode() for name, value in DOCUMENT_HEADERS}
 
 DOCUMENT = """<!doctype html>
 <html lang="en">
@@ -98,10 +99,10 @@ async def open_sheet(page: Page) -> None:
         path = route.request.url.removeprefix(ADDRESS).partition("?")[0]
         file = STATIC / path.removeprefix("static/")
         if path == "":
-            await route.fulfill(body=DOCUMENT, content_type="text/html", headers=dict(HEADERS))
+            await route.fulfill(body=DOCUMENT, content_type="text/html", headers=HEADERS)
         elif file.is_file():
             kind = TYPES.get(file.suffix, "text/plain")
-            await route.fulfill(body=file.read_bytes(), content_type=kind, headers=dict(HEADERS))
+            await route.fulfill(body=file.read_bytes(), content_type=kind)
         else:
             await route.fulfill(status=404)
 

@@ -78,6 +78,10 @@ async def test_a_first_paint_is_small(start_gateway: Start) -> None:
             answers = [page, *[await http.get(f"/{path}") for path in {*named, "page.json"}]]
             sizes = {each.url.path: transferred(each) for each in answers}
             assert sum(sizes.values()) < 100_000, sizes
+            for each in answers:
+                assert each.headers["x-content-type-options"] == "nosniff"
+                is_part = each.url.path.endswith((".js", ".css"))
+                assert is_part != ("content-security-policy" in each.headers), each.url
         for path in ("/openapi.json", "/page.json", "/openai/v1/models"):
             answer = await http.get(path)
             assert answer.status_code == 200
