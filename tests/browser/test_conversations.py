@@ -13,6 +13,7 @@ from playwright.async_api import Browser, FilePayload, Locator, expect
 from tests.browser.conftest import Chat
 from tests.browser.scripted import until
 from tests.support.processes import Process, admin
+from tests.support.timing import UNIT
 
 Start = Callable[..., Process]
 
@@ -97,7 +98,7 @@ async def saved(chat: Chat, button: str, name: str) -> str:
 async def test_an_answer_goes_on_while_another_conversation_is_shown(
     chat: Chat, platform: Process
 ) -> None:
-    await chat.write("/sleep 1")
+    await chat.write(f"/sleep {2 * UNIT}")
     await expect(chat.page.locator(".pending")).to_have_count(1)
     await begin(chat)
     await chat.ask("/echo here")

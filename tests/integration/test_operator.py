@@ -63,7 +63,7 @@ async def test_wrong_keys(
         await chat.send("session.open")
         error = await chat.until("error")
         assert error["code"] == "unavailable"
-        assert "operator" in error["message"]
+        assert "log says how" in error["message"]
         assert await chat.closed() == (4503, "unavailable")
     process.stop()
     (line,) = lines(process, "call failed")
