@@ -1,4 +1,4 @@
-"""From a client's message to the model's request, and from its reply to what a client is sent."""
+"""Conversion of client messages to model requests, and of model replies to client messages."""
 
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
@@ -13,14 +13,14 @@ from gateway.session.policy import Policy
 from gateway.session.ports import ModelReply, ModelRequest
 
 _COUNT = len(OPTIONS)
-"""Of the fields of a message, which begin with the options."""
+"""How many of a message's fields are options; they come first."""
 _NO_OPTIONS = (UNSET,) * _COUNT
 
 TEXT = "text/plain; charset=utf-8"
 JSON = "application/json"
 BINARY = "application/octet-stream"
 
-_UNNAMED = frozenset({None, BINARY, "binary/octet-stream"})  # the last one is that of S3
+_UNNAMED = frozenset({None, BINARY, "binary/octet-stream"})  # the last one is S3's default
 
 
 class ReplyFields(TypedDict, total=False):
@@ -48,7 +48,7 @@ def is_textual(content_type: str | None) -> bool:
 
 
 def body_of(message: MessageSend) -> tuple[bytes, str]:
-    """A message's own body, and the content type that is its by nature."""
+    """A message's body, and the default content type of its kind."""
     if message.text is not UNSET:
         return message.text.encode(), TEXT
     if message.json is not UNSET:
@@ -74,18 +74,18 @@ def request_of(
     kind: str,
     sha256: bytes | None,
 ) -> ModelRequest:
-    """The model's request; its content type is the message's, else the route's, else the body's.
+    """Build the model's request.
 
-    Where the route has a template for text, the body is empty: what it is made of is known only
-    when the turn begins.
+    Its content type is the message's, else the route's, else the body's. If the route has a
+    template for text, the body is empty: the template is filled when the turn begins.
 
     Args:
-        message: The client's.
+        message: The client's message.
         policy: The route's rules.
-        options: Its own, see `options_of`; a request has the same under the same names.
-        body: Its own body; see `body_of`.
-        kind: The content type that is that body's by nature.
-        sha256: That body's digest.
+        options: The message's options; see `options_of`. A request has the same names.
+        body: The message's body; see `body_of`.
+        kind: The body's default content type.
+        sha256: The body's digest.
     """
     stream = policy.streams and message.stream is not False
     if message.text is not UNSET and policy.template is not None:
@@ -96,7 +96,7 @@ def request_of(
 
 
 def refused_field(options: Iterable[str], policy: Policy) -> str | None:
-    """An option that the route does not let clients set, if there is one."""
+    """Return an option that the route does not let clients set, if the message sets one."""
     for name in options:
         if name in RESTRICTED and name not in policy.client_fields:
             return name
@@ -104,11 +104,11 @@ def refused_field(options: Iterable[str], policy: Policy) -> str | None:
 
 
 def reply_fields(reply: ModelReply, policy: Policy) -> ReplyFields:
-    """A reply as ``message.done`` carries it.
+    """Convert a reply to fields of ``message.done``.
 
-    The body is ``json`` where the route asks for that and it parses, else ``text`` where its
-    content type is textual and it is UTF-8, else Base64. Where the gateway keeps the conversation,
-    it is text as well that has the content type of what nobody has named.
+    The body becomes ``json`` if the route asks for that and it parses, else ``text`` if its
+    content type is textual and it is UTF-8, else Base64. If the gateway keeps the conversation, a
+    body with no content type or a generic binary one is treated as text too.
     """
     fields = ReplyFields()
     if reply.body is None:
@@ -135,14 +135,14 @@ def reply_fields(reply: ModelReply, policy: Policy) -> ReplyFields:
 
 @lru_cache(maxsize=256)
 def _shared(text: str) -> str:
-    """The same object for equal strings: thousands of events with the same few are kept."""
+    """Return one object for equal strings: thousands of stored events share a few values."""
     return text
 
 
 def _parses(body: bytes) -> bool:
     try:
         if not body.isascii():
-            body.decode()  # the parser passes over strings without looking at their encoding
+            body.decode()  # the parser doesn't validate the encoding of strings that it skips
         msgspec.json.decode(body, type=Raw)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return False

@@ -1,4 +1,4 @@
-"""The clients of a session: who reads along, whose it is, and since when nobody is there."""
+"""The clients of a session: its owner, its readers, and how long there have been none."""
 
 from gateway.errors import ErrorCode
 from gateway.protocol.messages import EventAck
@@ -11,20 +11,20 @@ from gateway.session.policy import Policy
 
 
 class Clients:
-    """Who is there, and the keys that let one come back.
+    """The connected clients, and the keys that let one resume.
 
     Args:
         policy: The route's rules.
-        out: Takes what is to be done.
+        out: Collects effects.
 
     Attributes:
-        owner: The connection that has taken the session over last; None where it is gone.
-        readers: All that read the log.
-        absent_since: Since when there has been no sign of a client, in seconds of the session's
-            clock; None while one reads.
-        connectionless: Whether its client comes with requests alone, and has never had a
-            connection that could be lost.
-        shared: Whether any but the owner has ever read along.
+        owner: The connection that most recently took the session over; None if it is gone.
+        readers: All clients that read the log, the owner included.
+        absent_since: When a client was last seen, in seconds of the session's clock; None while
+            one reads.
+        connectionless: Whether the client only sends requests, and has never had a connection
+            that could be lost.
+        shared: Whether any client but the owner has ever subscribed.
         keys: None until the session has started.
     """
 
@@ -49,11 +49,11 @@ class Clients:
         self.keys: ResumeKeys | None = None
 
     def accept(self, shown: bytes) -> bool:
-        """Whether who shows the key with this digest may come back."""
+        """Whether a client that presents the key with this digest may resume."""
         return self.keys is not None and self.keys.accepts(shown)
 
     def start(self, event: on.Start) -> None:
-        """The session has been asked for, over a connection or without one."""
+        """Start the session, for a connection or for a client without one."""
         self.keys = ResumeKeys([event.key])
         if event.client is None:
             self.connectionless = True
@@ -65,13 +65,13 @@ class Clients:
         self._out.do(do.Attach(event.client, 0, opens=True))
 
     def take_over(self, event: on.Attached, expires_at: str | None) -> None:
-        """Make a connection the session's owner; the one that was is displaced.
+        """Make a connection the session's owner, and displace the previous one.
 
         Args:
-            event: Of the client that has come back.
-            expires_at: What it is told of the session's expiry.
+            event: The client that resumes.
+            expires_at: When the session expires, as the client is told.
         """
-        assert self.keys is not None  # noqa: S101 - one has been accepted
+        assert self.keys is not None  # noqa: S101 - a key was accepted
         self.keys.rotate(event.shown, event.new)
         before, self.owner = self.owner, event.client
         self.connectionless = False
@@ -82,7 +82,7 @@ class Clients:
         self._read(do.Attach(event.client, event.last_event, resumes=True, expires_at=expires_at))
 
     def subscribe(self, client: ClientId, last_event: int) -> None:
-        """Let a client read from the event that it has."""
+        """Add a reader, starting after the last event that it has."""
         self.shared = True
         self._read(do.Attach(client, last_event))
 
@@ -92,12 +92,12 @@ class Clients:
         self._out.do(attach)
 
     def confirm(self) -> None:
-        """The owner has got the newest key."""
+        """Note that the owner has received the newest key."""
         assert self.keys is not None  # noqa: S101 - there is a client
         self.keys.confirm()
 
     def acknowledge(self, message: EventAck) -> None:
-        """A client has these events."""
+        """Trim the log up to an event that the client has."""
         if message.event > self._out.last:
             text = f"`event` is past the newest event, {self._out.last}"
             self._out.refuse(ErrorCode.BAD_MESSAGE, text)
@@ -105,12 +105,12 @@ class Clients:
             self._out.do(do.Trim(message.event))
 
     def written(self, event: on.Written) -> None:
-        """A client has been sent these events."""
+        """Trim the log up to an event that was written, if no client can resume."""
         if not self._policy.resume_seconds:
             self._out.do(do.Trim(event.event))
 
     def leave(self, client: ClientId) -> None:
-        """A client is gone."""
+        """Remove a client."""
         if client not in self.readers:
             return
         self.readers = tuple(reader for reader in self.readers if reader != client)
@@ -120,24 +120,24 @@ class Clients:
             self.absent_since = self._out.now
 
     def seen(self) -> None:
-        """A client has spoken, be it one that does not read."""
+        """Note a sign of a client, even one that doesn't read."""
         if self.absent_since is not None:
             self.absent_since = self._out.now
 
     @property
     def have_left(self) -> bool:
-        """Whether nobody has come back for too long."""
+        """Whether no client has come back within the time allowed."""
         absent = self.absent_since
         return absent is not None and self._out.now >= absent + self._patience
 
     def await_one(self) -> None:
-        """Where nobody is there, set the timer for when that has been so for too long."""
+        """If no client is there, set the timer for the end of the time allowed."""
         if self.absent_since is not None and Timer.DETACHED not in self._out.timers:
             self._out.set_timer(Timer.DETACHED, self.absent_since + self._patience)
 
     @property
     def _patience(self) -> float:
-        """How long nobody may be there: between two requests, as long as between two turns."""
+        """Seconds without a client; between two requests, as many as between two turns."""
         policy = self._policy
         if self.connectionless:
             return max(policy.idle_seconds, policy.resume_seconds)

@@ -1,4 +1,4 @@
-"""What a session asks to be done. Whoever runs it obeys in the order given."""
+"""What a session asks its runner to do, in the order given."""
 
 from msgspec import Struct
 
@@ -9,17 +9,17 @@ from gateway.session.ports import ModelRequest, ModelSession, Receipt
 
 
 class Append(Struct, frozen=True, gc=False):
-    """Add these events to the session's log, and let its readers know."""
+    """Append these events to the session's log, and notify its readers."""
 
     events: tuple[Event, ...]
 
 
 class Renumber(Struct, frozen=True, gc=False):
-    """Add to the numbers of the log's newest events, which no client has got.
+    """Increase the numbers of the log's newest events, which no client has received.
 
     Attributes:
-        after: The newest number that stays as it is.
-        by: How much is added.
+        after: The newest number that doesn't change.
+        by: The increment.
     """
 
     after: int
@@ -27,13 +27,13 @@ class Renumber(Struct, frozen=True, gc=False):
 
 
 class Trim(Struct, frozen=True, gc=False):
-    """Drop everything up to and including this event from the log: nobody needs it any more."""
+    """Drop everything up to and including this event from the log: no client needs it."""
 
     through: int
 
 
 class Tell(Struct, frozen=True, gc=False):
-    """Say this to the client alone whose message it answers; if that is gone, to nobody."""
+    """Send this only to the client whose message it answers; drop it if that client is gone."""
 
     client: ClientId
     notice: Notice
@@ -43,12 +43,12 @@ class Attach(Struct, frozen=True, gc=False):
     """Let a client read the log.
 
     Attributes:
-        client: Which.
-        after: The event that it is to read from, exclusive.
-        opens: Whether it has asked for the session, which is its.
-        resumes: Whether the session is its again; it is to be told first that it goes on. Who
-            neither opens nor resumes it reads along.
-        expires_at: What it is then told of the session's expiry.
+        client: The client.
+        after: The event to read from, exclusive.
+        opens: Whether the client opened the session, and owns it.
+        resumes: Whether the client resumes the session, and owns it; it receives
+            ``session.resumed`` first. A client that neither opens nor resumes is a subscriber.
+        expires_at: When the session expires, for ``session.resumed``.
     """
 
     client: ClientId
@@ -59,7 +59,7 @@ class Attach(Struct, frozen=True, gc=False):
 
 
 class Displace(Struct, frozen=True, gc=False):
-    """Close this client's connection at once: a newer one has taken the session over."""
+    """Close this client's connection immediately: a newer one has taken the session over."""
 
     client: ClientId
 
@@ -68,7 +68,7 @@ class CloseClient(Struct, frozen=True, gc=False):
     """Close a client's connection once it has been sent all events.
 
     Attributes:
-        client: Whose; None for all of them.
+        client: The client; None for all of them.
     """
 
     code: CloseCode
@@ -77,18 +77,18 @@ class CloseClient(Struct, frozen=True, gc=False):
 
 
 class OpenSession(Struct, frozen=True, gc=False):
-    """Open a session at the model; answered by `Opened` or `OpenFailed`."""
+    """Open a model session; answered by `Opened` or `OpenFailed`."""
 
 
 class Invoke(Struct, frozen=True, gc=False):
     """Send a turn, once; answered by `Submitted`, or by `ReplyEnded`, `InvokeFailed` or
-    `InvokeCancelled`, and before these by any number of `ReplyParts`.
+    `InvokeCancelled`, preceded by any number of `ReplyParts`.
 
     Attributes:
-        turn: Its number.
-        request: What to send.
-        model: The session to send it in, if there is one.
-        until: When that is no longer to be used, in seconds of the session's clock.
+        turn: The turn's number.
+        request: The request.
+        model: The model session to send it in, if there is one.
+        until: When that must no longer be used, in seconds of the session's clock.
     """
 
     turn: int
@@ -98,35 +98,36 @@ class Invoke(Struct, frozen=True, gc=False):
 
 
 class Await(Struct, frozen=True, gc=False):
-    """Wait for the reply to a turn that was submitted; answered as `Invoke`, without parts."""
+    """Await the reply to a submitted turn; answered as `Invoke`, without parts."""
 
     turn: int
     receipt: Receipt
 
 
 class CancelInvoke(Struct, frozen=True, gc=False):
-    """Close a turn's request, or wait for its reply no longer; answered by `InvokeCancelled`."""
+    """Cancel a turn's request, or the wait for its reply; answered by `InvokeCancelled`."""
 
     turn: int
 
 
 class CloseSession(Struct, frozen=True, gc=False):
-    """Close a session at the model; answered by `CloseEnded`."""
+    """Close a model session; answered by `CloseEnded`."""
 
     model: ModelSession
 
 
 class Forget(Struct, frozen=True, gc=False):
-    """Keep nothing of the session; nothing but closing at the model comes after it."""
+    """Delete the session; only closing its model session can follow."""
 
 
 class SetTimer(Struct, frozen=True, gc=False):
     """Set, move or clear a timer.
 
     Attributes:
-        timer: Which.
-        at: When, in seconds of the clock that `Session.handle` is given; None clears it.
-        spread: Seconds; a random part of it is to be added, so that many do not act at once.
+        timer: The timer.
+        at: When it fires, in seconds of the clock that `Session.handle` is given; None clears it.
+        spread: Upper bound of a random delay in seconds to add, so that many timers set together
+            don't fire together.
     """
 
     timer: Timer

@@ -1,4 +1,4 @@
-"""Why sessions end, and what each reason means for their turns and their connection: one table."""
+"""Why sessions end, and what each reason means for their turns and connections, as a table."""
 
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -10,7 +10,7 @@ from gateway.protocol import messages as wire
 
 
 class Ending(Struct, frozen=True):
-    """What the reason for a session's end means for its turns and its connection."""
+    """The consequences of a session's end for its turns and its connection."""
 
     reason: wire.ClosedReason
     status: wire.Status
@@ -20,7 +20,7 @@ class Ending(Struct, frozen=True):
 
     @property
     def close_reason(self) -> str:
-        """What the close code comes with."""
+        """The reason that is sent with the close code."""
         return "" if self.close is CloseCode.NORMAL else self.code.value
 
 
@@ -73,4 +73,4 @@ DRAINED = Ending(
     "The gateway is shutting down; connect again.",
     CloseCode.RESTARTING,
 )
-"""The same reason where the gateway goes, and can be found elsewhere or a little later."""
+"""The same reason when the gateway shuts down: clients can connect to another replica, or later."""

@@ -1,4 +1,4 @@
-"""What can happen to a session. Client messages are events too, as they stand in the protocol."""
+"""What can happen to a session. The protocol's client messages are events as well."""
 
 from enum import Enum
 
@@ -10,38 +10,38 @@ from gateway.protocol.messages import EventAck, MessageCancel, MessageSend, Sess
 from gateway.session.ports import ModelReply, ModelSession, Receipt
 
 ClientId = int
-"""A client that reads a session's log or speaks to it, as whoever runs the session numbers them."""
+"""A client that reads a session's log or sends it messages; its number is chosen by the runner."""
 
 
 class Timer(Enum):
-    """The timers that a session can have set, one of a kind at a time."""
+    """A session's timers; at most one of each kind is set at a time."""
 
-    __hash__ = object.__hash__  # each is what it is; an Enum's own is much slower
+    __hash__ = object.__hash__  # by identity: Enum's own is much slower
 
     EXPIRING = "expiring"
-    """Time to tell the client that the session runs out."""
+    """Time to warn the client that the session expires soon."""
     EXPIRY = "expiry"
-    """The session is no longer to be used."""
+    """The session must no longer be used."""
     IDLE = "idle"
     """The session may have been unused for too long."""
     DETACHED = "detached"
-    """No client has come back for too long."""
+    """No client has resumed the session in time."""
     RETRY_OPEN = "retry open"
-    """Time to ask again for a session, which the model refused."""
+    """Time to retry opening a session at the model."""
     RETRY_REPLAY = "retry replay"
-    """Time to send a step of a replay again, which the model turned away."""
+    """Time to retry a replay step that the model rejected."""
     RETRY_TURN = "retry turn"
-    """Time to send a turn again that the model turned away."""
+    """Time to retry a turn that the model rejected."""
     CLOSING = "closing"
-    """The model takes too long to close."""
+    """Closing the session at the model takes too long."""
 
 
 class Words(Discreet, frozen=True, gc=False):
-    """A turn of a conversation that was held elsewhere.
+    """A turn of an imported conversation.
 
     Attributes:
-        said: The user's words.
-        answered: The model's.
+        said: The user's text.
+        answered: The model's text.
     """
 
     said: str
@@ -49,14 +49,12 @@ class Words(Discreet, frozen=True, gc=False):
 
 
 class Start(Discreet, frozen=True, gc=False):
-    """Somebody asks for the session.
+    """A client opens the session.
 
     Attributes:
-        key: The digest of what a client has to show when it comes back.
-        client: The connection that it was asked for over; None where there is none, as for an HTTP
-            request.
-        told: What was said before, the oldest first: the session goes on with a conversation that
-            was held elsewhere. Only where there is a `Policy.telling`.
+        key: The digest of the resume key.
+        client: The client's connection; None if there is none, as for an HTTP request.
+        told: The turns of an imported conversation, the oldest first. Requires `Policy.telling`.
     """
 
     key: bytes
@@ -65,13 +63,13 @@ class Start(Discreet, frozen=True, gc=False):
 
 
 class Attached(Discreet, frozen=True, gc=False):
-    """The client has come back over a new connection, which takes the session over.
+    """The client has resumed over a new connection, which takes the session over.
 
     Attributes:
         client: The connection.
-        shown: The digest of the key that it has shown, which is good.
-        new: That of the key that it has to show the next time.
-        last_event: The newest event that it has; no greater than the newest there is.
+        shown: The digest of the resume key that was presented, which is valid.
+        new: The digest of the next resume key.
+        last_event: The newest event that the client has; at most the log's newest.
     """
 
     client: ClientId
@@ -81,12 +79,12 @@ class Attached(Discreet, frozen=True, gc=False):
 
 
 class Subscribed(Struct, frozen=True, gc=False):
-    """A client reads along, and takes nothing over.
+    """A client subscribes, without taking the session over.
 
     Attributes:
-        client: It has shown a key that is good.
-        last_event: The newest event that it has; no greater than the newest there is. None where
-            it wants those alone that are still to come.
+        client: The client, which has presented a valid resume key.
+        last_event: The newest event that the client has; at most the log's newest. None to read
+            future events only.
     """
 
     client: ClientId
@@ -94,7 +92,7 @@ class Subscribed(Struct, frozen=True, gc=False):
 
 
 class Confirmed(Struct, frozen=True, gc=False):
-    """The client has said something over its connection, so it has got the newest key."""
+    """The client has sent something over its connection, so it has the newest resume key."""
 
 
 class Written(Struct, frozen=True, gc=False):
@@ -104,57 +102,57 @@ class Written(Struct, frozen=True, gc=False):
 
 
 class Detached(Struct, frozen=True, gc=False):
-    """A client is gone."""
+    """A client has disconnected."""
 
     client: ClientId
 
 
 class Opened(Struct, frozen=True, gc=False):
-    """The model has opened a session."""
+    """A model session was opened."""
 
     model: ModelSession
 
 
 class OpenFailed(Struct, frozen=True, gc=False):
-    """The model has opened none."""
+    """Opening a model session failed."""
 
     failure: Failure
 
 
 class ReplyParts(Discreet, frozen=True, gc=False):
-    """Parts of a streamed reply have come, together."""
+    """Parts of a streamed reply have arrived together."""
 
     turn: int
     parts: list[str | bytes]
 
 
 class Submitted(Discreet, frozen=True, gc=False):
-    """The model has taken a turn, and answers it later."""
+    """The model has accepted a turn, and will reply asynchronously."""
 
     turn: int
     receipt: Receipt
 
 
 class ReplyEnded(Struct, frozen=True, gc=False):
-    """The model has answered a turn, whole."""
+    """The model's reply to a turn is complete."""
 
     turn: int
     reply: ModelReply
 
 
 class InvokeFailed(Struct, frozen=True, gc=False):
-    """The model has not answered a turn, and will not."""
+    """A turn failed: there will be no reply, or not all of it."""
 
     turn: int
     failure: Failure
 
 
 class InvokeCancelled(Struct, frozen=True, gc=False):
-    """A turn's request has been closed because `CancelInvoke` asked for it.
+    """A turn's request was cancelled by `CancelInvoke`.
 
     Attributes:
-        turn: Its number.
-        outcome: `NOT_INVOKED` where it was never sent; None where only its reply tells.
+        turn: The turn's number.
+        outcome: `NOT_INVOKED` if it was never sent; None if only its reply can tell.
     """
 
     turn: int
@@ -162,24 +160,24 @@ class InvokeCancelled(Struct, frozen=True, gc=False):
 
 
 class CloseEnded(Struct, frozen=True, gc=False):
-    """Closing a session at the model is over, well or badly."""
+    """Closing a model session has succeeded or failed."""
 
     model: ModelSession
 
 
 class TimerFired(Struct, frozen=True, gc=False):
-    """A timer's time has come."""
+    """A timer has fired."""
 
     timer: Timer
 
 
 class Adopted(Struct, frozen=True, gc=False):
-    """The session has been set up in this process: nothing that it waits for will come.
+    """The session was restored in this process, so the results that it waits for won't arrive.
 
     Attributes:
-        clients: Those that are still there.
-        crashed: Whether the process before has died, so that a turn at the model may have been
-            answered, and a client may have got what was not stored.
+        clients: The clients that are still connected.
+        crashed: Whether the previous process crashed: a turn at the model may have been answered,
+            and a client may have received events that were not stored.
     """
 
     clients: tuple[ClientId, ...]
@@ -187,28 +185,28 @@ class Adopted(Struct, frozen=True, gc=False):
 
 
 class Hold(Struct, frozen=True, gc=False):
-    """Another process is to have the session.
+    """The session is about to move to another process.
 
     Attributes:
-        on: Begin nothing more at the model; False to go on here after all.
+        on: Start no more calls to the model; False to continue here instead.
     """
 
     on: bool
 
 
 class Forgotten(Struct, frozen=True, gc=False):
-    """What a client has been told is not in the store from which the session was set up."""
+    """The store from which the session was restored lacks events that a client has received."""
 
 
 class Evict(Struct, frozen=True, gc=False):
-    """An operator ends the session, while the gateway goes on."""
+    """An operator ends the session; the gateway keeps running."""
 
 
 class Drain(Struct, frozen=True, gc=False):
     """The gateway shuts down.
 
     Attributes:
-        force: Its time is up: do not wait for the turn at the model.
+        force: The time to drain is up: don't wait for the turn at the model.
     """
 
     force: bool = False

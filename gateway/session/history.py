@@ -1,4 +1,4 @@
-"""What a model has to be told of a conversation: with each turn, or when a session is replayed."""
+"""The conversation that a model is sent: with each turn, or when a session is replayed."""
 
 from collections.abc import Iterable, Sequence
 
@@ -16,11 +16,11 @@ from gateway.session.turn_queue import Turn
 
 
 class History:
-    """A conversation as its route wants it kept and told.
+    """A conversation, kept and sent as its route is configured.
 
     Args:
         policy: The route's rules.
-        transcript: What was said so far; nothing where it is left out.
+        transcript: The conversation so far; a new one by default.
     """
 
     __slots__ = ("_keeps_turns", "_policy", "keeps_words", "needs_words", "transcript")
@@ -29,7 +29,7 @@ class History:
         self._policy = policy
         self._keeps_turns = policy.replays
         self.keeps_words = policy.sends_history or policy.seed is not None
-        """Whether what is kept of a turn is what was said in it, and not its request."""
+        """Whether a turn is kept as its texts, not as its request."""
         self.needs_words = self.keeps_words or policy.template is not None
         """Whether a turn's text is needed beside its body."""
         self.transcript = transcript or Transcript(
@@ -37,10 +37,10 @@ class History:
         )
 
     def compose(self, turn: Turn) -> bool:
-        """Make the body of a turn that has words, where the route has a template for them.
+        """Fill the route's template to make the body of a text turn.
 
         Returns:
-            Whether it has.
+            Whether the turn has text and the route a template.
         """
         policy, said = self._policy, turn.said
         if said is None or policy.template is None:
@@ -53,7 +53,7 @@ class History:
         turn.request = self._filled(turn.request, said, [*system, *transcript.lines()])
         turn.dropped = transcript.dropped
         if most is not None and (excess := len(turn.request.body) - most) > 0:
-            # As JSON nothing is shorter than it is here.
+            # JSON encoding never makes a text shorter, so this drops enough.
             without = transcript.oldest(excess)
             lines = [*system, *transcript.lines(without)]
             turn.request = self._filled(turn.request, said, lines)
@@ -63,25 +63,25 @@ class History:
     def _filled(
         self, request: ModelRequest, said: str, before: Sequence[Line] = ()
     ) -> ModelRequest:
-        """A request whose body is made of what is said, and of what was said before."""
+        """Return the request with a body made of the user's text and the turns before."""
         template = self._policy.template
         lines = [*before, ("user", said)]
         values = {"text": said, "stream": request.stream, **told(lines, template)}
         return structs.replace(request, body=msgspec.json.encode(fill(template, values)))
 
     def begin(self, words: Iterable[Words]) -> bool:
-        """Begin with a conversation that was held elsewhere.
+        """Import a conversation.
 
         Returns:
-            Whether a session at the model has to be told of it before it carries a turn.
+            Whether it must be replayed to the model session before the first turn.
         """
         for each in words:
-            if each.said or self.keeps_words:  # else there is nothing to be said once more
+            if each.said or self.keeps_words:  # else there is nothing to replay
                 self.transcript.add(self._exchange(each))
         return self.transcript.count > 0 and not self._policy.sends_history
 
     def _exchange(self, words: Words) -> Exchange:
-        """A turn as it is kept of one that was held here."""
+        """Convert an imported turn to what is kept of a turn of this session."""
         policy = self._policy
         message = MessageSend(id="", text=words.said)
         body, kind = body_of(message)
@@ -104,8 +104,8 @@ class History:
         """Keep a turn that the model has answered.
 
         Args:
-            turn: It has ended.
-            answered: The model's words, where they did not come in parts.
+            turn: The completed turn.
+            answered: The model's text; None if it was streamed in parts.
         """
         if self.keeps_words:
             self._keep_words(turn, answered)
@@ -113,11 +113,11 @@ class History:
             self.transcript.add(Exchange(turn.request))
 
     def keep_stopped(self, turn: Turn) -> None:
-        """Keep a turn with what the client has heard of it."""
+        """Keep a cancelled turn with the part of its reply that the client has received."""
         if self.keeps_words:
             self._keep_words(turn, None)
         elif self._keeps_turns:
-            self.transcript.leave_out()  # answered in full, it might take for ever
+            self.transcript.leave_out()  # its full reply, if replayed, might never end
 
     def _keep_words(self, turn: Turn, answered: str | None) -> None:
         if turn.said is not None:
@@ -128,7 +128,7 @@ class History:
             self.transcript.leave_out()
 
     def to_replay(self, recovery: Recovery) -> list[ModelRequest]:
-        """What a new session is told, one after the other, before it is used."""
+        """The requests that replay the conversation to a new session, in order."""
         if recovery is not Recovery.REPLAY or self._policy.sends_history:
             return []  # the next turn carries the history
         if self._policy.seed is None:
@@ -136,7 +136,7 @@ class History:
         return self.transcript.seed(self._policy.seed)
 
     def context_after(self, recovery: Recovery) -> Context:
-        """How much of the conversation a new session has been told."""
+        """How much of the conversation a new session knows."""
         if recovery is not Recovery.REPLAY and not self._policy.sends_history:
             return "lost"
         return "replayed" if self.transcript.whole else "partial"

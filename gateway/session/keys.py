@@ -1,7 +1,7 @@
-"""The keys that let a client come back to its session, a new one at each return.
+"""Resume keys, which let a client resume its session; each resume issues a new one.
 
-A key is known where its client is. The session, the store and the letters between replicas have
-digests alone.
+Only the replica that the client is connected to knows a key. The session, the store and the
+messages between replicas contain digests.
 """
 
 from collections.abc import Iterable
@@ -10,18 +10,18 @@ from hmac import compare_digest
 
 
 def digest(key: str) -> bytes:
-    """What a session has of a key."""
+    """Return the digest of a key."""
     return sha256(key.encode(errors="surrogatepass")).digest()
 
 
 class ResumeKeys:
-    """The keys that a session takes, by their digests.
+    """The digests of a session's valid keys.
 
-    The answer that carries a new key may be lost with its connection. So the key that the client
-    has shown stays good until it has said something over the new connection.
+    The message that carries a new key may be lost with its connection. So the previous key stays
+    valid until the client has sent something over the new connection.
 
     Args:
-        digests: Of those that are good.
+        digests: The digests of the valid keys.
     """
 
     __slots__ = ("_good",)
@@ -31,17 +31,17 @@ class ResumeKeys:
 
     @property
     def digests(self) -> tuple[bytes, ...]:
-        """Of those that are good."""
+        """The digests of the valid keys."""
         return tuple(self._good)
 
     def accepts(self, shown: bytes) -> bool:
-        """Whether the key is good; takes as long for one that is nearly right."""
+        """Whether the key is valid, compared in constant time."""
         return any([compare_digest(good, shown) for good in self._good])  # noqa: C419 - all of them
 
     def rotate(self, shown: bytes, new: bytes) -> None:
-        """A client that has shown a good key is given a new one."""
+        """Add a new key for a client that has presented a valid one."""
         self._good = [shown, new]
 
     def confirm(self) -> None:
-        """The client has the newest key: the one before it dies."""
+        """Invalidate all keys but the newest, which the client has received."""
         del self._good[:-1]

@@ -8,15 +8,15 @@ from gateway.protocol.messages import Event, MessageDelta, MessageDone
 from gateway.session.ports import LogBounds
 from gateway.session.sizes import utf8_size
 
-# What an event takes beside its body: its fields, its object, its place in the log.
+# Memory that an event takes beside its body: its fields, its object, its entry in the log.
 OVERHEAD_BYTES = 256
 
-# How many places of dropped events there may be beyond those of kept ones.
+# How many entries of dropped events there may be beyond those of kept ones.
 _SPARE = 16
 
 
 def size_of(event: Event) -> int:
-    """About how many bytes an event holds; a body counts in full."""
+    """Estimate an event's memory in bytes; a body counts in full."""
     if isinstance(event, MessageDelta):
         if event.text is not UNSET:
             return OVERHEAD_BYTES + utf8_size(event.text)
@@ -34,10 +34,10 @@ class EventLog:
     """See `Log`.
 
     Args:
-        bounds: How much is kept.
+        bounds: The limits of what is kept.
 
     Attributes:
-        holding: Whether what is added is not to be read before `told` says so.
+        holding: Whether new events can't be read until `told` is raised.
     """
 
     __slots__ = (
@@ -58,8 +58,8 @@ class EventLog:
     def __init__(self, bounds: LogBounds) -> None:
         self.bounds = bounds
         # The events, each with the bytes of all up to and including it, and its time. There may be
-        # thousands, so they are in no tuples. At index 0 is the one with the number `_start`, and
-        # None in place of those that were dropped and not cut off yet.
+        # thousands, so they are in arrays instead of tuples. Index 0 has event number `_start`;
+        # dropped events are None until they are cut off.
         self._events: list[Event | None] = []
         self._totals = array("q")
         self._times = array("d")
@@ -76,7 +76,7 @@ class EventLog:
         """See `Log.append`.
 
         Raises:
-            ValueError: It does not follow.
+            ValueError: The event's number does not follow the last one.
         """
         last = self.last + 1
         if event.event != last:
@@ -110,7 +110,7 @@ class EventLog:
             self.append(structs.replace(event, event=event.event + by), time)
 
     def begin(self, last: int) -> None:
-        """Hold nothing, and go on after this number."""
+        """Drop everything, and continue after this number."""
         self._events.clear()
         del self._totals[:], self._times[:]
         self.first = self._start = last + 1
@@ -150,7 +150,7 @@ class EventLog:
         self._events[index] = None
         self.held = self._total - self._totals[index]
         self.first += 1
-        if index * 2 > len(self._events) + _SPARE:  # not each time: it moves all that follow
+        if index * 2 > len(self._events) + _SPARE:  # rarely, since it moves all entries that follow
             del self._events[: index + 1]
             del self._totals[: index + 1]
             del self._times[: index + 1]

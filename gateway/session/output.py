@@ -1,4 +1,4 @@
-"""What a session says and asks for while it handles one event."""
+"""The effects that a session produces while it handles one event."""
 
 from msgspec import UNSET
 
@@ -9,13 +9,13 @@ from gateway.session.events import ClientId, Timer
 
 
 class Output:
-    """Collects effects, and keeps what they change: the newest number, and which timers are set.
+    """Collects effects, and tracks what they change: the newest event number and the timers.
 
     Attributes:
-        now: The time of the event that is handled, in seconds of a clock that is never set.
+        now: The time of the current event, in seconds of a monotonic clock.
         wall: The same in seconds since the epoch, for what is shown or stored.
-        last: The newest event's number; 0 where there is none.
-        timers: When each timer is due that is set.
+        last: The newest event's number; 0 if there is none.
+        timers: When each timer that is set fires.
     """
 
     __slots__ = ("_client", "_effects", "last", "now", "timers", "wall")
@@ -30,39 +30,39 @@ class Output:
         self.timers: dict[Timer, float] = {}
 
     def begin(self, now: float, wall: float, client: ClientId | None) -> None:
-        """Collect anew, at this time; refusals are for this client."""
+        """Start collecting, at this time; refusals go to this client."""
         self._effects = []
         self.now = now
         self.wall = wall
         self._client = client
 
     def take(self) -> list[do.Effect]:
-        """What was collected; it is kept here no longer, for it may hold large bodies."""
+        """Return what was collected, and drop it here, since it may hold large bodies."""
         effects = self._effects
         del self._effects
         return effects
 
     def do(self, effect: do.Effect) -> None:
-        """Ask for something."""
+        """Add an effect."""
         self._effects.append(effect)
 
     def emit(self, *events: wire.Event) -> None:
-        """Say something that the client must not miss."""
+        """Append events to the log."""
         self.last = events[-1].event
         self._effects.append(do.Append(events))
 
     def renumber(self, after: int, by: int) -> None:
-        """Move the numbers of what was said since `after`, which nobody has got."""
+        """Increase the numbers of the events after `after`, which no client has received."""
         self.last += by
         self._effects.append(do.Renumber(after, by))
 
     def tell(self, notice: wire.Notice) -> None:
-        """Answer the client whose message is handled, and nobody else."""
+        """Send a notice only to the client whose message is being handled."""
         if self._client is not None:
             self._effects.append(do.Tell(self._client, notice))
 
     def refuse(self, code: ErrorCode, text: str, message_id: str | None = None) -> None:
-        """Tell the client that its message has changed nothing."""
+        """Answer the client's message with an error; it has changed nothing."""
         self.tell(error_message(Failure(code=code, message=text), message_id))
 
     def set_timer(self, timer: Timer, at: float, spread: float = 0.0) -> None:
@@ -83,7 +83,7 @@ class Output:
 
 
 def error_message(failure: Failure, message_id: str | None = None) -> wire.ErrorMessage:
-    """What one client is told went wrong."""
+    """Convert a failure to an ``error`` message for one client."""
     return wire.ErrorMessage(
         code=failure.code,
         message=failure.message,

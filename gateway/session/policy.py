@@ -1,4 +1,4 @@
-"""What a route decides about its sessions: the part of the configuration that the core reads."""
+"""A route's settings for its sessions: the part of the configuration that the core reads."""
 
 from enum import Enum
 from typing import Any, Literal
@@ -8,81 +8,80 @@ from gateway.session.ports import LogBounds
 
 
 class Opening(Enum):
-    """How a session comes into being at the model."""
+    """How a model session is opened."""
 
     NONE = "none"
     """The model has no sessions."""
     CALL = "call"
-    """By a call of its own, before the first turn."""
+    """By a separate call, before the first turn."""
     TURN = "turn"
     """By the first turn itself."""
 
 
 class Recovery(Enum):
-    """What becomes of a conversation whose session at the model is gone."""
+    """What happens to a conversation whose model session is gone."""
 
     NONE = "none"
     """It ends."""
     RENEW = "renew"
-    """It goes on in a new session, which knows nothing of it."""
+    """It continues in a new session, without context."""
     REPLAY = "replay"
-    """It goes on in a new session, which is told again what was said."""
+    """It continues in a new session, to which it is replayed."""
 
 
 Telling = Literal["sent", "replayed"]
-"""How a session learns of a conversation that was held elsewhere: what both have said in it, or the
-user's messages once more, which the model answers anew, perhaps in other words."""
+"""How a session is given an imported conversation: as the texts of both sides, or by sending the
+user's messages again, to which the model may reply differently."""
 
 
 class Policy(Discreet, frozen=True, kw_only=True):
-    """A route's rules and bounds. Times are in seconds, sizes in bytes.
+    """A route's rules and limits. Times are in seconds, sizes in bytes.
 
     Attributes:
         route: The route's name.
-        opening: How a session comes into being at the model.
+        opening: How a model session is opened.
         open_on_connect: Open it as soon as a client connects, not at its first message; only
-            where `opening` is `Opening.CALL`.
-        streams: Ask the model for replies in parts, unless the client does not want them.
-        template: JSON that the model is sent for a message with ``text``, with ``$text``,
-            ``$messages``, ``$transcript`` and ``$stream`` in it; None where the text itself is the
-            body.
+            if `opening` is `Opening.CALL`.
+        streams: Ask the model to stream replies, unless the client declines.
+        template: JSON with the placeholders ``$text``, ``$messages``, ``$transcript`` and
+            ``$stream``, which is the body for a message with ``text``; None if the text itself is
+            the body.
         sends_history: The model keeps no history: ``$messages`` and ``$transcript`` are the whole
-            conversation, as far as it is kept, and not the newest message alone.
-        system: What the model is told ahead of that history; None for nothing.
-        content_type: Sent with a body whose message names none.
-        chat: Whether the model takes and gives OpenAI's chat completions: `template` is one, and
-            says what is sent where a client says nothing.
-        json_only: Refuse ``text`` whose message names no content type: it would be sent as JSON,
-            and there is no template to make JSON of it.
-        json_replies: Give replies to clients as JSON where they parse.
-        client_fields: Names of the optional ``message.send`` fields that this route lets its
-            clients set, of those that need leave.
+            conversation, as far as it is kept, not only the newest message.
+        system: The system prompt, sent before that history; None for none.
+        content_type: The content type of bodies whose message sets none.
+        chat: Whether the model speaks OpenAI's chat completions: `template` is such a request,
+            and has the defaults for what a client leaves out.
+        json_only: Refuse ``text`` without a content type: it would be sent as JSON, and there is
+            no template to make JSON of it.
+        json_replies: Send replies to clients as JSON if they parse.
+        client_fields: The restricted ``message.send`` options that this route lets clients set.
         message_bytes: The largest message.
         queued_messages: How many turns may wait behind the one at the model.
         remembered_messages: How many finished message ids are kept to recognise duplicates.
-        retries: How often a call that the model certainly never saw is made again.
-        retry_seconds: The longest wait before the first of these; it doubles with each.
-        retry_max_seconds: The longest wait before any; a model that asks for more is not waited
-            for.
-        on_expiry: What becomes of the conversation when its session expires.
-        on_lost: The same when the model has lost it.
+        retries: How often a call that the model certainly never saw is retried.
+        retry_seconds: The longest backoff before the first retry; it doubles with each.
+        retry_max_seconds: The longest backoff; if the model asks for more, there is no retry.
+        on_expiry: What happens to the conversation when its session expires.
+        on_lost: What happens to it when the model has lost the session.
         seed: The one message that replays a conversation, a template with ``$transcript`` or
-            ``$messages`` in it; None where the client's turns are sent again.
+            ``$messages``; None if the client's turns are sent again.
         transcript_turns: How many turns are kept to be sent again, as history or as a replay.
-        transcript_bytes: How much they may hold together.
-        body_bytes: The largest body that may be made of them as history: where they make a larger
-            one, the oldest are left out. None for any.
+        transcript_bytes: Their largest total size.
+        body_bytes: The largest body with history; if it would be larger, the oldest turns are
+            left out. None for no limit.
         idle_seconds: A session without a turn for this long is closed at the model.
-        session_seconds: How long a session lasts where the model does not say.
-        expiry_margin_seconds: A session counts as expired this long before it is, for clocks
-            that differ.
-        expiring_notice_seconds: How long before that a client is told.
+        session_seconds: How long a session lasts if the model doesn't say.
+        expiry_margin_seconds: A session counts as expired this long before it is, to allow for
+            clock skew.
+        expiring_notice_seconds: How long before that a client is warned.
         resume_seconds: How long a session without a connection is kept.
         close_seconds: How long to wait for the model to close a session.
         log_events: How many events are kept for a client that has not acknowledged them.
         log_bytes: The same in bytes.
         log_seconds: How long they are kept.
-        heartbeat_seconds: Announced to clients; twice this long without a frame ends a connection.
+        heartbeat_seconds: Announced to clients; a connection without a frame for twice as long is
+            closed.
     """
 
     route: str
@@ -127,18 +126,18 @@ class Policy(Discreet, frozen=True, kw_only=True):
 
     @property
     def telling(self) -> Telling | None:
-        """How a new session can learn of a conversation that was held elsewhere; None for not."""
+        """How a new session is given an imported conversation; None if it can't be."""
         if self.sends_history:
             return "sent"
         if self.opening is Opening.NONE:
-            return None  # nobody would keep what the model is told
+            return None  # the model would not remember it
         if self.seed is not None:
             return "sent"
         return "replayed" if self.replays else None
 
     @property
     def log_bounds(self) -> LogBounds:
-        """How much of what a session says is kept."""
+        """The limits of a session's log."""
         return LogBounds(
             max_events=self.log_events, max_bytes=self.log_bytes, max_age=self.log_seconds
         )

@@ -1,7 +1,7 @@
-"""What the core needs of the outside world, declared beside the core and implemented by adapters.
+"""The interfaces that the core needs, implemented by adapters.
 
-``gateway.sagemaker`` implements `Model`, which speaks in the values defined here, and raises no
-exceptions but those defined here. What ``gateway.stores`` implements is in ``storage.py``.
+``gateway.sagemaker`` implements `Model`, with the values and exceptions defined here. The
+interfaces that ``gateway.stores`` implements are in ``storage.py``.
 """
 
 from collections.abc import Callable, Sequence
@@ -16,12 +16,11 @@ from gateway.protocol.options import CallOptions
 
 
 class ModelSession(Discreet, frozen=True, gc=False):
-    """A session that is open at the model.
+    """A model session.
 
     Attributes:
-        id: The platform's session id. It is a secret of the gateway: no client ever sees it.
-        expires_at: When the model drops it, in seconds since the epoch; None where the model
-            did not say.
+        id: The platform's session id. It is secret: no client ever sees it.
+        expires_at: When the model drops it, in seconds since the epoch; None if unknown.
     """
 
     id: str
@@ -32,14 +31,13 @@ class ModelSession(Discreet, frozen=True, gc=False):
 
 
 class ModelRequest(CallOptions, frozen=True, kw_only=True, gc=False, omit_defaults=True):
-    """One turn as the model is to receive it: a body, and the options of its call.
+    """A turn's request: a body, and the options of the call.
 
     Attributes:
-        sha256: The body's digest, where it is known, so that signing needs no other look at it.
-        stream: Ask for the reply in parts as it is made; a call that has to open its session can't,
-            and gets it in one piece.
-        verbatim: Hand the reply over as the model gives it, each record of a stream a part, also
-            where the route takes its text from it.
+        sha256: The body's digest if known, so that signing need not compute it again.
+        stream: Stream the reply. A call that opens its session can't, and gets a whole reply.
+        verbatim: Pass the reply on unchanged, each record of a stream as a part, even if the route
+            extracts its text.
     """
 
     body: bytes
@@ -50,17 +48,17 @@ class ModelRequest(CallOptions, frozen=True, kw_only=True, gc=False, omit_defaul
 
 
 class ModelReply(Discreet, frozen=True, kw_only=True, gc=False):
-    """What the model answered to one turn.
+    """The model's reply to a turn.
 
     Attributes:
-        body: The reply's body as it came, or its text alone where the route takes that from it and
-            the request does not want it verbatim; None where it was handed over in parts.
-        content_type: Its content type; None where the model gave none.
+        body: The reply's body, or only its text if the route extracts that and the request is not
+            verbatim; None if it was streamed in parts.
+        content_type: Its content type; None if the model gave none.
         variant: ``InvokedProductionVariant``.
         custom_attributes: ``CustomAttributes`` of the reply.
         new_session: The session that this reply opened or replaced (``NewSessionId``).
-        session_closed: Whether the model said that it closed the session (``ClosedSessionId``):
-            the turn's, or `new_session` where there is one.
+        session_closed: Whether the model has closed the session (``ClosedSessionId``): the turn's,
+            or `new_session` if there is one.
     """
 
     body: bytes | None
@@ -72,13 +70,13 @@ class ModelReply(Discreet, frozen=True, kw_only=True, gc=False):
 
 
 class Receipt(Discreet, frozen=True, kw_only=True, gc=False):
-    """What a model gives for a turn that it answers later: any process can wait for the reply.
+    """A submitted turn that is answered asynchronously: any process can await the reply.
 
     Attributes:
-        id: What the platform calls the turn.
-        reply_at: Where its reply will be.
-        failure_at: Where it will be said why there is none; None where that is said nowhere.
-        until: When neither comes any more, in seconds since the epoch.
+        id: The platform's id of the turn.
+        reply_at: Where the reply will be stored.
+        failure_at: Where an error will be stored; None if it won't be.
+        until: When neither can appear any more, in seconds since the epoch.
     """
 
     id: str
@@ -88,7 +86,7 @@ class Receipt(Discreet, frozen=True, kw_only=True, gc=False):
 
 
 class ModelError(Exception):
-    """A call to the model failed; `failure` says how, and whether the model saw it."""
+    """A call to the model failed; `failure` says why, and whether the model received it."""
 
     def __init__(self, failure: Failure) -> None:
         super().__init__(failure.code.value, failure.message)
@@ -96,35 +94,35 @@ class ModelError(Exception):
 
 
 OnParts = Callable[[list[str | bytes]], None]
-"""Takes parts of a streamed reply that have come together: one at least."""
+"""Receives parts of a streamed reply that have arrived together: at least one."""
 
 OnEnd = Callable[[ModelReply | Failure | Receipt], None]
-"""Takes what has become of a turn: its reply, why there is none, or where it will be.
+"""Receives the result of a turn: its reply, why it failed, or where its reply will be.
 
-A receipt comes without any part of a reply, and of models without sessions alone.
+A receipt comes without any part of a reply, and only from models without sessions.
 """
 
 
 class Call(Protocol):
-    """A call that is under way."""
+    """A call in progress."""
 
     def cancel(self) -> object:
-        """Close its request. Nothing more is heard of it.
+        """Cancel the call; no callback runs after this.
 
         Returns:
-            `Outcome.NOT_INVOKED` where the model has certainly seen nothing; else anything.
+            `Outcome.NOT_INVOKED` if the model has certainly not received it; else anything.
         """
         ...
 
 
 class Model(Protocol):
-    """One route's way to its model. `open` and `close` raise `ModelError` and nothing else."""
+    """A route's model. `open` and `close` raise only `ModelError`."""
 
     async def open(self, principal: str) -> ModelSession:
-        """Open a session with a call of its own.
+        """Open a session with a separate call.
 
         Args:
-            principal: Whose it is to be.
+            principal: The session's principal.
         """
         ...
 
@@ -139,46 +137,46 @@ class Model(Protocol):
         on_parts: OnParts,
         on_end: OnEnd,
     ) -> Call:
-        """Send one turn, once. Nothing is heard of it before this has returned.
+        """Send a turn once. No callback runs before this returns.
 
         Args:
-            request: The turn.
-            session: The session to send it in; None where the route's model has none, or opens
-                it with the first turn.
-            affinity: A name for the conversation, at most 64 characters, for models that have no
-                sessions but route by prefix.
-            principal: Whose turn it is.
-            until: When it may no longer be sent, by the loop's clock: its session has expired
-                then. None where it may be at any time.
-            on_parts: Called with the parts of a streamed reply as they come, in order: text, or
-                bytes where the reply is no text.
+            request: The turn's request.
+            session: The session to send it in; None if the model has none, or opens one with the
+                first turn.
+            affinity: A name for the conversation, at most 64 characters, for models without
+                sessions that route by prefix.
+            principal: The turn's principal.
+            until: When its session expires, after which it must not be sent, by the loop's clock;
+                None for no limit.
+            on_parts: Called with the parts of a streamed reply as they arrive, in order: text, or
+                bytes if the reply is not text.
             on_end: Called once, last.
         """
         ...
 
     def wait(self, receipt: Receipt, *, affinity: str, on_end: OnEnd) -> Call:
-        """Wait for the reply to a turn that was sent, by this process or by another. Nothing is
-        heard of it before this has returned.
+        """Await the reply to a turn that this or another process has submitted. No callback runs
+        before this returns.
 
         Args:
-            receipt: The turn's.
+            receipt: The turn's receipt.
             affinity: See `invoke`.
-            on_end: Called once, with the reply or why there is none.
+            on_end: Called once, with the reply or why it failed.
         """
         ...
 
     async def close(self, session: ModelSession) -> None:
-        """Close a session. A session that is gone already counts as closed."""
+        """Close a session. One that is already gone counts as closed."""
         ...
 
 
 class LogBounds(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """How much of what a session says is kept for a client that has not acknowledged it.
+    """The limits of a session's log, which keeps events until the client acknowledges them.
 
     Attributes:
-        max_events: How many events.
-        max_bytes: How much they may hold together. The newest is kept whatever its size.
-        max_age: How long one is kept, in seconds; looked at whenever another one is added.
+        max_events: How many events are kept.
+        max_bytes: Their largest total size. The newest is kept whatever its size.
+        max_age: How long one is kept, in seconds; checked whenever another one is added.
     """
 
     max_events: int
@@ -187,19 +185,18 @@ class LogBounds(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
 
 class Log(Protocol):
-    """What a session has said, numbered from 1 without gaps, until it may be forgotten.
+    """A session's events, numbered from 1 without gaps, kept until they are trimmed or dropped.
 
-    It is read without waiting. A log that lives elsewhere is one whose events are fetched ahead of
-    its readers.
+    Reading never blocks: the events of a log in another process are fetched ahead of its readers.
 
     Attributes:
-        bounds: How much is kept; the oldest events go first.
-        first: The oldest number that can still be had; one past `last` where there is none.
-        last: The newest number; 0 where there is none.
+        bounds: The limits of what is kept; the oldest events are dropped first.
+        first: The oldest number that is kept; one past `last` if there is none.
+        last: The newest number; 0 if there is none.
         told: The newest number that may be read: `last`, unless events are held back.
-        holding: Whether those that are added are.
-        trimmed: The newest number that nobody needs any more.
-        held: How many bytes the kept events have.
+        holding: Whether new events are held back.
+        trimmed: The newest number that no client needs any more.
+        held: The size of the kept events in bytes.
     """
 
     told: int
@@ -220,13 +217,13 @@ class Log(Protocol):
         """Add the event that follows `last`.
 
         Args:
-            event: It has its number.
-            now: The time, in seconds of a clock that is never set.
+            event: The event, with its number set.
+            now: The time, in seconds of a monotonic clock.
         """
         ...
 
     def renumber(self, after: int, by: int) -> None:
-        """Drop everything up to and including `after`, and add to the numbers of what follows."""
+        """Drop events up to and including `after`, and add `by` to the numbers of the others."""
         ...
 
     def trim(self, through: int) -> None:
@@ -234,17 +231,17 @@ class Log(Protocol):
         ...
 
     def shrink(self, max_bytes: int) -> None:
-        """Drop the oldest events until the kept ones hold no more, but never the newest."""
+        """Drop the oldest events until the others fit, but never the newest."""
         ...
 
     def get(self, number: int) -> Event | None:
-        """The event of that number; None where it has been dropped, or may not be read yet."""
+        """Return the event of that number; None if it was dropped, or may not be read yet."""
         ...
 
     def since(self, number: int) -> Sequence[Event]:
-        """The kept events whose numbers are greater, also those that may not be read yet."""
+        """Return the kept events with greater numbers, even those that may not be read yet."""
         ...
 
     def bytes_after(self, position: int) -> int:
-        """How much the kept events hold whose numbers are greater."""
+        """Return the size of the kept events with greater numbers, in bytes."""
         ...

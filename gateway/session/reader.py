@@ -1,7 +1,7 @@
-"""One client's place in a session's log: all that a connection knows of a session.
+"""A client's position in a session's log, which is all that a connection has of a session.
 
-A WebSocket, a stream of server-sent events and a request that waits for its answer are readers
-alike, so a slow one, a new one and one that takes over are the same to the session.
+A WebSocket, a stream of server-sent events and a request that waits for its reply are all readers,
+so the session treats slow, new and resuming clients alike.
 """
 
 from msgspec import structs
@@ -10,22 +10,22 @@ from gateway.protocol.messages import Notice, ServerMessage, SessionOpened, Sess
 from gateway.session.ports import Log
 
 MAX_NOTICES = 64
-"""How many answers may wait for a client that sends and does not read."""
+"""How many notices may wait for a client that sends but doesn't read."""
 
 
 class LogReader:
-    """Takes a session's events in their order, and each notice where it was said.
+    """Takes a session's events in order, and each notice at its place between them.
 
     Args:
-        resume_key: What the client has to show when it comes back. It is put into what it is told;
-            empty where it can't come back, or is told by another reader.
+        resume_key: The client's resume key, added to ``session.opened`` and ``session.resumed``;
+            empty if the client can't resume, or has the key from another reader.
 
     Attributes:
-        position: The newest event that has been taken.
-        owns: Whether the session is the client's, and the log trimmed as it acknowledges; False for
-            one that reads along.
-        lost: The first and the last of the numbers that could no longer be had when it began; None
-            where all could.
+        position: The newest event that was taken.
+        owns: Whether the client owns the session, so that its acknowledgements trim the log;
+            False for a subscriber.
+        lost: The first and last number of the events that were already dropped when it began;
+            None if there were none.
     """
 
     __slots__ = ("_backlog", "_log", "_notices", "lost", "owns", "position", "resume_key")
@@ -41,34 +41,34 @@ class LogReader:
         self._notices: list[tuple[int, Notice]] = []
 
     def begin(self, log: Log, after: int, *, owns: bool) -> None:
-        """Read a log.
+        """Start reading a log.
 
         Args:
-            log: A session's.
+            log: A session's log.
             after: The event to begin with, exclusive.
-            owns: Whether the session is the client's.
+            owns: Whether the client owns the session.
         """
         self._log = log
         self.owns = owns
-        # What is dropped, and was to be held back, is not to be spoken of yet either.
+        # Events that are held back must not be reported yet, even if they were dropped.
         self.position = max(after, min(log.first - 1, log.told))
         self.lost = (after + 1, self.position) if self.position > after else None
         self._backlog = log.last
 
     def resume(self, log: Log, after: int, resumed: SessionResumed) -> None:
-        """Read a log again, and say so first: what is lost of it too.
+        """Start reading a log for a client that resumes; ``session.resumed`` comes first.
 
         Args:
-            log: As for `begin`.
+            log: A session's log.
             after: The newest event that the client has.
-            resumed: What to say, but for the key and the numbers that are gone.
+            resumed: The message, without the resume key and the lost events.
         """
         self.begin(log, after, owns=True)
         resumed = structs.replace(resumed, resume_key=self.resume_key, lost=self.lost)
         self._notices.append((self.position, resumed))
 
     def move(self, log: Log) -> None:
-        """Go on in another copy of the same log."""
+        """Continue in another copy of the same log."""
         self._log = log
         self._backlog = log.last
 
@@ -79,7 +79,7 @@ class LogReader:
 
     @property
     def is_behind(self) -> bool:
-        """Whether the log has what has not been taken."""
+        """Whether the log has events that were not taken."""
         return self._log is not None and self.position != self._log.told
 
     @property
@@ -89,17 +89,17 @@ class LogReader:
 
     @property
     def lags(self) -> bool:
-        """Whether what has not been taken, but for the newest event, fills half of the log.
+        """Whether the events not taken, except the newest, fill half of the log.
 
-        The other half is for what happens before the client comes back.
+        The other half is for what happens until the client resumes.
         """
         log, position = self._log, self.position
         if log is None or (log.told - position <= 1 and self.owns):
             return False
         if position + 1 < log.first and not (self.owns and log.trimmed + 1 >= log.first):
-            return True  # what has been neither taken nor acknowledged is no longer kept
+            return True  # events that were neither taken nor acknowledged were dropped
         if position < self._backlog:
-            return False  # it has come back, and is still taking what it missed
+            return False  # it has resumed, and is still taking what it missed
         bounds = log.bounds
         if (log.told - position) * 2 > bounds.max_events:
             return True
@@ -109,11 +109,11 @@ class LogReader:
         return waiting * 2 > bounds.max_bytes
 
     def tell(self, notice: Notice) -> None:
-        """Say this after the events that are in the log now."""
+        """Add a notice after the events that are in the log now."""
         self._notices.append((self._log.told if self._log else 0, notice))
 
     def take(self) -> ServerMessage | None:
-        """The next message for the client; None where there is none yet."""
+        """Return the next message for the client; None if there is none yet."""
         log, notices = self._log, self._notices
         if log is None:
             return notices.pop(0)[1] if notices else None
@@ -124,7 +124,7 @@ class LogReader:
         number = self.position + 1
         event = log.get(number)
         if event is None:
-            return None  # where it has been dropped, this lags, and is closed for it
+            return None  # if it was dropped, this reader lags, and is closed for it
         self.position = number
         if type(event) is SessionOpened:
             return structs.replace(event, resume_key=self.resume_key)

@@ -1,8 +1,8 @@
-"""What a store has of a session, so that each write carries no more than what has changed.
+"""Tracks what the store has of a session, so that each write contains only what has changed.
 
-The log, the bodies of turns, the ids that are remembered and the transcript grow with a
-conversation; the rest, the head, is small and goes with each write. Everything is JSON, since a
-reply's JSON is kept as it came.
+The log, the bodies of turns, the remembered message ids and the transcript grow with a
+conversation; the rest, the head, is small and part of each write. Everything is JSON, since a
+reply's JSON is kept unchanged.
 """
 
 from collections.abc import Mapping, Sequence
@@ -23,7 +23,7 @@ from gateway.session.upstream_table import Life
 
 
 class _Body(Discreet, frozen=True, gc=False, omit_defaults=True):
-    """What is large of a turn. A body that is made of a template is made anew when it is sent."""
+    """The large part of a turn. A body made from a template is made again when it is sent."""
 
     request: ModelRequest
     said: str | None = None
@@ -40,12 +40,12 @@ _events_of = msgspec.json.Decoder(list[Event]).decode
 
 
 class Recorder:
-    """Knows how much of a session is stored.
+    """Tracks how much of a session is stored.
 
     Args:
         session: The session.
         log: Its log.
-        stored: Whether the store has all of it as it stands now.
+        stored: Whether the store has all of its current state.
     """
 
     __slots__ = ("_ended", "_events", "_log", "_said", "_session", "_turns", "_whole")
@@ -60,11 +60,11 @@ class Recorder:
         self._ended, self._said = queue.ended_count, session.history.transcript.count
 
     def reset(self) -> None:
-        """Nothing is certain of what the store has: the next change is all of it."""
+        """Make the next change the whole session, since it is unknown what the store has."""
         self._whole = True
 
     def take(self, now: float, wall: float) -> Change:
-        """What is to be written now. Unless it is, call `reset`.
+        """Return what to write now. If the write fails, call `reset`.
 
         Args:
             now: The time, by the session's clock.
@@ -103,8 +103,8 @@ class Recorder:
 
 
 def _with_bodies(queue: TurnQueue) -> Sequence[Turn]:
-    """The turns whose bodies are stored: those that wait. One that is at the model is never sent
-    again by another process; of that, the user's words are stored, where they are kept.
+    """Return the turns whose bodies are stored: those that wait. Another process never sends a turn
+    again that is at the model; of that, only the user's text is stored, if it is kept.
     """
     running = queue.running
     if running is None or running.said is None:
@@ -113,8 +113,8 @@ def _with_bodies(queue: TurnQueue) -> Sequence[Turn]:
 
 
 def closing(session: Session, now: float, wall: float) -> Change:
-    """All that is needed to close what a session has open at the model, where nobody can come back
-    to it: it is a session that its client has left for ever.
+    """Return what is needed to close the model session of a session that nobody can resume: an
+    empty session that its client has left.
     """
     bare = structs.replace(
         head(session, now, wall),
@@ -147,10 +147,10 @@ def closing(session: Session, now: float, wall: float) -> Change:
 
 
 def head_of(data: bytes) -> Snapshot:
-    """A session without what grows: its turns have no bodies, and it remembers nothing.
+    """Decode a session's head: its turns have no bodies, and it has no ended turns or transcript.
 
     Raises:
-        Unreadable: It is none, as far as this gateway knows.
+        Unreadable: This version can't decode it.
     """
     try:
         return _head_of(data)
@@ -159,10 +159,10 @@ def head_of(data: bytes) -> Snapshot:
 
 
 def snapshot_of(saved: Saved) -> tuple[Snapshot, Sequence[Event]]:
-    """A session as it was saved, and the events of its log.
+    """Decode a saved session, and the events of its log.
 
     Raises:
-        Unreadable: It is none, or a part of it is missing.
+        Unreadable: This version can't decode it, or a part of it is missing.
     """
     bare = head_of(saved.head)
     try:

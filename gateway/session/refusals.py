@@ -1,4 +1,4 @@
-"""Why a session does not accept a message that is none of the protocol's mistakes."""
+"""Why a session rejects a message that is valid by the protocol."""
 
 from collections.abc import Collection
 
@@ -13,13 +13,13 @@ from gateway.session.policy import Policy
 def refusal(
     message: MessageSend, options: Collection[str], policy: Policy, *, queued: int
 ) -> tuple[ErrorCode, str] | None:
-    """The error to answer a message with, and its text; None where it is to be accepted.
+    """Return the error code and text to reject a message with; None to accept it.
 
     Args:
-        message: The client's.
-        options: What it says beside its body; see `gateway.session.bodies.options_of`.
+        message: The client's message.
+        options: The names of its options; see `gateway.session.bodies.options_of`.
         policy: The route's rules.
-        queued: How many turns wait.
+        queued: How many turns are waiting.
     """
     refused = refused_field(options, policy)
     if refused is not None:

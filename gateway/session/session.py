@@ -1,8 +1,8 @@
 """A session as a state machine without I/O: events and the time go in, effects come out.
 
-The table in ``table.py`` says in which state which event does what; the session's life at the model
-is a machine of its own, in ``upstream.py``. Nothing but the session changes its state, and it never
-waits, so each race of the outside world is an order of events here.
+The table in ``table.py`` says what each event does in each state; the model session has its own
+state machine, in ``upstream.py``. Only the session changes its state, and it never waits, so each
+race of the outside world is an order of events here.
 """
 
 from collections.abc import Callable
@@ -42,10 +42,10 @@ GATEWAY_LOST = Failure(
     message="The gateway that sent this to the model is gone; the model may have answered.",
     outcome=Outcome.UNKNOWN,
 )
-"""What has become of a turn whose process has died."""
+"""The failure of a turn whose process has crashed."""
 
 MAX_UNSTORED = 1_000_000
-"""How many events a process can have told a client before it died and stored none of them."""
+"""How many events a process can have sent to clients, without storing them, before it crashed."""
 
 _AT_REST = (State.READY, State.RETRYING, State.ENDED)
 
@@ -54,9 +54,9 @@ class Session:
     """One client's conversation with a stateful model.
 
     Args:
-        session_id: The gateway's own id.
-        principal: Who it belongs to.
-        policy: Its route's rules.
+        session_id: The gateway's id of the session.
+        principal: The session's owner.
+        policy: The route's rules.
     """
 
     __slots__ = (
@@ -91,15 +91,15 @@ class Session:
         self.clients = Clients(policy, self.out)
         self.announced = False
         self.drained = False
-        """Whether its end is what the gateway waits for before it goes: nobody comes back for the
-        last events."""
+        """Whether it ends because the gateway is draining: nobody can resume it for the last
+        events."""
         self.held = False
-        """Whether it is to move to another process."""
+        """Whether it is about to move to another process."""
         self.inherited = False
-        """Whether it was set up from what a process that has died had stored."""
+        """Whether it was restored from what a crashed process had stored."""
         self.sure_until: int | None = None
-        """The newest event that the process before has certainly told no client more than, where
-        that has died; None where it has told nothing that is not here."""
+        """The newest stored event, if the previous process has crashed and may have sent clients
+        events after it; else None."""
         self.used_at = 0.0
         self.ending: Ending | None = None
 
@@ -110,19 +110,19 @@ class Session:
     def handle(
         self, event: SessionEvent, now: float, wall: float, client: ClientId | None = None
     ) -> list[do.Effect]:
-        """Take an event in.
+        """Handle an event.
 
         Args:
-            event: What has happened.
-            now: When, in seconds of a clock that is never set; timers are due by it.
+            event: The event.
+            now: When it happened, in seconds of a monotonic clock, which timers use too.
             wall: The same in seconds since the epoch, for what is shown or stored.
-            client: Who is told, where it is a client's message that is refused.
+            client: The sender, if the event is a client's message; receives its errors.
 
         Returns:
-            What to do about it, in this order.
+            The effects, to be applied in this order.
 
         Raises:
-            UnexpectedEvent: It can't happen in this state.
+            UnexpectedEvent: The event can't happen in this state.
         """
         out = self.out
         kind: type | Timer = type(event)
@@ -137,7 +137,7 @@ class Session:
         return out.take()
 
     def accepts(self, shown: bytes) -> bool:
-        """Whether a client that shows the key with this digest may come back to the session."""
+        """Whether a client that presents the key with this digest may resume the session."""
         return self.clients.accept(shown)
 
     def knows(self, message_id: str) -> bool:
@@ -145,7 +145,7 @@ class Session:
         return self.turns.queue.find(message_id) is not None
 
     def may_have_told(self, event: int) -> bool:
-        """Whether a client can have the event of this number."""
+        """Whether a client can have received the event of this number."""
         last = self.out.last if self.sure_until is None else self.sure_until + MAX_UNSTORED
         return event <= last
 
@@ -156,17 +156,17 @@ class Session:
 
     @property
     def is_closed_by_client(self) -> bool:
-        """Whether a client has ended it, who may not have seen the last events yet."""
+        """Whether a client has closed it; it may not have received the last events yet."""
         return self.state is State.ENDED and self._ended_by.reason == "client"
 
     @property
     def model(self) -> ModelSession | None:
-        """Its session at the model."""
+        """Its model session."""
         return self.upstream.model
 
     @property
     def at_model(self) -> frozenset[str]:
-        """The ids of what it has open at the model, or has not closed yet."""
+        """The ids of its model sessions that are open or being closed."""
         upstream = self.upstream
         return upstream.closing | ({upstream.model.id} if upstream.model else set())
 
@@ -193,7 +193,7 @@ class Session:
             wire.SessionOpened(
                 event=self.out.last + 1,
                 session_id=self.id,
-                resume_key="",  # its reader puts in its own: the log outlives it
+                resume_key="",  # each reader adds its own: the log outlives a key
                 expires_at=self.upstream.expires_at,
                 route=policy.route,
                 limits=wire.Limits(
@@ -206,7 +206,7 @@ class Session:
         )
 
     def _model_says(self, event: UpstreamEvent) -> None:
-        """Continue as the second machine decides: send queued turns, fail them, or end."""
+        """Pass it to the session at the model; then send queued turns, fail them, or end."""
         self._heed(self.upstream.handle(event))
 
     def _heed(self, signs: tuple[Sign, ...]) -> None:
@@ -246,7 +246,7 @@ class Session:
 
     def _expire_running(self, event: on.TimerFired) -> None:
         """End the session, or renew it after the turn has ended."""
-        if self.policy.on_expiry is Recovery.NONE:  # else `_next` sees that it has expired
+        if self.policy.on_expiry is Recovery.NONE:  # else `_next` notices the expiry
             self._model_says(event)
 
     # Turns
@@ -335,7 +335,7 @@ class Session:
             return
         renew = lost and policy.on_lost is not Recovery.NONE and not turn.renewed
         if renew and resend:
-            turn.renewed = True  # once: a model that loses every session is not to be hammered
+            turn.renewed = True  # once, to not hammer a model that loses every session
             self.turns.queue.put_back(turn)
         else:
             self.turns.fail(turn, failure)
@@ -356,8 +356,8 @@ class Session:
 
     @property
     def can_move(self) -> bool:
-        """Whether nothing is under way at the model but what another process can wait for, so that
-        it may have the session.
+        """Whether it can move to another process: nothing is in progress at the model that only
+        this process can await.
         """
         turn = self.turns.running
         is_awaited = turn is not None and turn.is_awaited and self.state is State.RUNNING
@@ -527,7 +527,7 @@ class Session:
             self._go_on_with(event.client)
 
     def _catch_up(self, last_event: int, *, shared: bool) -> None:
-        """Let what nobody has got yet follow what this client has, or what any can have."""
+        """Renumber events that no client has received to follow those that a client can have."""
         sure = self.sure_until
         if sure is not None:
             by = MAX_UNSTORED if shared else last_event - sure
@@ -582,7 +582,7 @@ class Session:
 
     def _abandoned(self, _event: on.TimerFired) -> None:
         """End the session that its client has left, unless it was used meanwhile."""
-        if not self.turns.queue.waiting:  # as they do where it is to move
+        if not self.turns.queue.waiting:  # they can wait here while it is about to move
             self._end_if_abandoned()
 
     def _abandoned_busy(self, _event: on.TimerFired) -> None:

@@ -1,6 +1,6 @@
-"""How much memory texts are counted as."""
+"""Sizes of texts, for memory limits."""
 
 
 def utf8_size(text: str) -> int:
-    """How many bytes a text has in UTF-8."""
+    """Return the length of a text in UTF-8, in bytes."""
     return len(text) if text.isascii() else len(text.encode(errors="surrogatepass"))

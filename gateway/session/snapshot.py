@@ -1,8 +1,8 @@
-"""A session as a value: all that it is but its event log, to be stored and set up again elsewhere.
+"""A session as a value, without its event log, to be stored and restored in another process.
 
-Times are in seconds since the epoch, since another process has another clock. Clients have the
-numbers that they had, and the turn that was at the model still is: whoever sets a session up says
-by `Adopted` what of that is true.
+Times are in seconds since the epoch, since another process has another clock. The clients and the
+turn at the model are those of the old process: after `restore`, send the session `Adopted` to say
+which clients are still there.
 """
 
 from collections.abc import Mapping, Sequence
@@ -25,12 +25,12 @@ from gateway.session.turn_queue import Turn
 from gateway.session.upstream import Renewal
 from gateway.session.upstream_table import Life
 
-_NAMES = {timer: timer.value for timer in Timer}  # for which Python runs a descriptor each time
+_NAMES = {timer: timer.value for timer in Timer}  # `Enum.value` is a slow descriptor
 _NO_BODY = {is_: ModelRequest(body=b"", content_type="", stream=is_) for is_ in (False, True)}
 
 
 class Snapshot(Discreet, frozen=True, kw_only=True, omit_defaults=True):
-    """A session as it stood: the attributes of `Session` and of what it is made of."""
+    """The state of a session: the attributes of `Session` and its parts."""
 
     id: str
     principal: str
@@ -71,24 +71,26 @@ class Snapshot(Discreet, frozen=True, kw_only=True, omit_defaults=True):
         return self.closing | ({self.model.id} if self.model else set())
 
     def encode(self) -> bytes:
-        """For a store. It holds what was said, and the model's session: both are secret."""
-        return msgspec.json.encode(self)  # JSON, since a reply's JSON is kept as it came
+        """Encode it for a store. It contains the conversation and the model session's id, which are
+        secret.
+        """
+        return msgspec.json.encode(self)  # JSON, since a reply's JSON is kept unchanged
 
     @classmethod
     def decode(cls, data: bytes) -> "Snapshot":
-        """What was encoded.
+        """Decode what `encode` returned.
 
         Raises:
-            msgspec.DecodeError: It was no snapshot.
+            msgspec.DecodeError: The data is not a snapshot.
         """
         return msgspec.json.decode(data, type=cls)
 
 
 def take(session: Session, now: float, wall: float) -> Snapshot:
-    """Take a session down. What it holds is shared until the session handles its next event.
+    """Take a snapshot. It shares values with the session, so use it before the next event.
 
     Args:
-        session: As it stands.
+        session: The session.
         now: The time, by the session's clock.
         wall: The same in seconds since the epoch.
     """
@@ -104,8 +106,8 @@ def take(session: Session, now: float, wall: float) -> Snapshot:
 
 
 def head(session: Session, now: float, wall: float) -> Snapshot:
-    """The same without what grows with a conversation: turns have no bodies, and what has ended is
-    left out.
+    """Take a snapshot without what grows with a conversation: turns have no bodies, and ended turns
+    and the transcript are left out.
     """
     shift = wall - now
     turns, clients, upstream = session.turns.queue, session.clients, session.upstream
@@ -148,11 +150,11 @@ def head(session: Session, now: float, wall: float) -> Snapshot:
 def restore(
     snapshot: Snapshot, policy: Policy, now: float, wall: float
 ) -> tuple[Session, list[do.SetTimer]]:
-    """Set a session up again, and the timers that it had.
+    """Restore a session, and return it with its timers.
 
     Args:
-        snapshot: Decoded, since the session goes on with the values in it.
-        policy: Its route's rules.
+        snapshot: A decoded snapshot, whose values the session reuses.
+        policy: The route's rules.
         now: The time, by the session's clock.
         wall: The same in seconds since the epoch.
     """

@@ -1,8 +1,8 @@
-"""Where sessions are kept so that another process can go on with them: the port, in bytes.
+"""The interface of session stores, which keep sessions so that another process can continue them.
 
-A process that keeps sessions there is a replica. One replica at a time owns a session: who takes it
-over gets a greater token, and nobody writes with a smaller one. What a store is told replaces
-nothing by accident: writes are numbered.
+A process that uses a store is a replica. A session is owned by one replica at a time: taking it
+over yields a greater fencing token, and writes with a smaller token are rejected. Writes are
+numbered, so that none is lost or applied twice.
 """
 
 from collections.abc import Callable, Generator, Mapping, Sequence
@@ -11,38 +11,38 @@ from typing import Any, NamedTuple, Protocol
 from gateway.protocol.discretion import Discreet
 
 BEATS = 3
-"""How many times within its time a lease is renewed."""
+"""How many times a lease is renewed within its duration."""
 
 NOBODY = ""
-"""The owner of a session that waits for one."""
+"""The owner of a session that has been released."""
 
 
 class StoreUnavailable(Exception):
-    """The store does not answer; whether it has done what it was asked is not known."""
+    """The store is unavailable; it is unknown whether it has executed the request."""
 
 
 class Fenced(Exception):
-    """Another replica owns the session, or it is over."""
+    """Another replica owns the session, or the session is over."""
 
 
 class Outdated(Exception):
-    """The store has not got what was written before: send all of it."""
+    """The store lacks the previous write: send everything."""
 
 
 class Unreadable(Exception):
-    """What is kept can't be read here: with another key, of a newer gateway, or damaged."""
+    """Stored data can't be read: another key, a newer gateway's format, or damage."""
 
 
 OVER_SECONDS = 600.0
-"""How long it is remembered that a session is over."""
+"""Seconds for which the store remembers that a session is over."""
 
 
 class Title(NamedTuple):
-    """Who owns a session.
+    """The ownership of a session.
 
     Attributes:
         owner: The name of a replica, or `NOBODY`.
-        token: Greater than that of every owner before.
+        token: The fencing token; greater than that of every previous owner.
     """
 
     owner: str
@@ -50,20 +50,20 @@ class Title(NamedTuple):
 
 
 class Change(Discreet, frozen=True, kw_only=True, gc=False):
-    """What has changed of a session since it was written before, or all of it.
+    """What has changed in a session since the previous write, or the whole session.
 
     Attributes:
-        whole: It replaces what is there.
-        head: The session but for what follows; see `gateway.session.recorder`.
-        turns: Those that were accepted, by message id.
+        whole: Whether it replaces what is stored.
+        head: The session without the parts below; see `gateway.session.recorder`.
+        turns: Newly accepted turns, by message id.
         gone: The ids of turns that have ended.
-        ended: What is remembered of turns that have ended, the newest last.
+        ended: What is remembered of ended turns, the newest last.
         max_ended: How many of these are kept.
         said: Exchanges of the transcript, the newest last.
         max_said: How many of these are kept.
-        events: Of the log, in one piece; None where there are none.
-        last: The number of the newest event there is.
-        first: The oldest that is kept.
+        events: New events of the log, encoded together; None if there are none.
+        last: The number of the newest event.
+        first: The number of the oldest event that is kept.
     """
 
     whole: bool
@@ -80,12 +80,12 @@ class Change(Discreet, frozen=True, kw_only=True, gc=False):
 
 
 class Saved(Discreet, frozen=True, kw_only=True, gc=False):
-    """A session as it is kept; see `Change`.
+    """A stored session; see `Change`.
 
     Attributes:
-        title: Who owns it.
-        number: Of the newest write.
-        events: Pieces, the oldest first.
+        title: Its ownership.
+        number: The number of the newest write.
+        events: The events of each write, the oldest first.
     """
 
     title: Title
@@ -98,20 +98,20 @@ class Saved(Discreet, frozen=True, kw_only=True, gc=False):
 
 
 class Glimpse(Discreet, frozen=True, gc=False):
-    """What can be known of a session without owning it; see `Saved`."""
+    """What can be read of a session without owning it; see `Saved`."""
 
     title: Title
     head: bytes
 
 
 class Beats(NamedTuple):
-    """What is known of all replicas, by the store's clock.
+    """The heartbeats of all replicas, by the store's clock.
 
     Attributes:
         now: The time, in seconds since the epoch.
-        ages: How many seconds ago each has said that it is alive.
-        breaks: How often the connection to the store has broken: another may be there since, which
-            lacks what this one was told last.
+        ages: Seconds since each replica's last heartbeat, by name.
+        breaks: How many connections to the store were lost: after a failover, the new primary may
+            lack the last writes.
     """
 
     now: float
@@ -120,7 +120,7 @@ class Beats(NamedTuple):
 
 
 class Pending(Protocol):
-    """Something that is asked of the store, as `asyncio.Future` has it."""
+    """A request to the store in progress; like `asyncio.Future`."""
 
     def __await__(self) -> Generator[Any, None, Any]: ...
     def add_done_callback(self, call: "Callable[[Pending], object]", /) -> None: ...
@@ -129,7 +129,7 @@ class Pending(Protocol):
 
 
 class SessionStore(Protocol):
-    """Keeps sessions. Everything here can raise `StoreUnavailable`."""
+    """Stores sessions. All methods can raise `StoreUnavailable`."""
 
     def save(
         self,
@@ -141,28 +141,28 @@ class SessionStore(Protocol):
         seconds: float,
         release: bool = False,
     ) -> Pending:
-        """Write a session. Nothing has to be waited for until that is done.
+        """Write a session. Writes can be pipelined: it is sent even if the result is not awaited.
 
         Args:
-            session_id: The gateway's own id.
-            title: The writer's.
-            number: Of this write: one more than that of the write before, by whomever.
+            session_id: The gateway's id of the session.
+            title: The writer's ownership.
+            number: The number of this write: one more than the previous one's, by any replica.
             change: What to write.
-            seconds: How long it is kept when nothing more is heard of it.
-            release: It has no owner then, and waits for one.
+            seconds: How long to keep it without another write.
+            release: Whether to release the session, so that it has no owner.
 
         Raises:
-            Fenced: The title is no longer good; nothing is written.
-            Outdated: The write before is missing; nothing is written. All of it has to be, with
-                a greater number.
+            Fenced: The ownership has ended; nothing is written.
+            Outdated: The previous write is missing; nothing is written. Write the whole session,
+                with a greater number.
         """
         ...
 
     async def glimpse(self, session_id: str) -> Glimpse | None:
-        """What is known of a session; None where it is not there, or over.
+        """Return what can be read without owning it; None if the session doesn't exist or is over.
 
         Raises:
-            Unreadable: It can't be known here.
+            Unreadable: It can't be decoded.
         """
         ...
 
@@ -170,99 +170,99 @@ class SessionStore(Protocol):
         """Become the owner of a session.
 
         Args:
-            session_id: The gateway's own id.
-            before: Whose it was when that was looked at.
-            replica: Whose it is to be.
+            session_id: The gateway's id of the session.
+            before: The expected current ownership.
+            replica: The new owner.
 
         Returns:
-            All of it, under its new title; None where it was not `before`'s any more.
+            The whole session, with its new ownership; None if `before` was out of date.
 
         Raises:
-            Unreadable: It is the new owner's, and of no use.
+            Unreadable: It is claimed, but can't be decoded.
         """
         ...
 
     async def delete(self, session_id: str, title: Title) -> None:
-        """A session is over: nobody can claim it, or write it with this token or a smaller one.
+        """Delete a session: it can't be claimed, or written with this token or a smaller one.
 
-        Nothing happens where it has an owner with a greater one.
+        Does nothing if its owner has a greater token.
         """
         ...
 
     async def owned(self, replica: str, count: int) -> Sequence[str]:
-        """Some sessions, at random, that the replica owns, or may have owned until a moment ago.
+        """Return some random sessions that the replica owns, or owned a moment ago.
 
         Args:
-            replica: Whose.
+            replica: The owner.
             count: How many at most.
         """
         ...
 
     async def disown(self, replica: str, session_ids: Sequence[str]) -> None:
-        """These are not that replica's any more."""
+        """Remove sessions from those that `owned` returns."""
         ...
 
 
 class ReplicaStore(Protocol):
-    """How replicas know of each other. Everything here can raise `StoreUnavailable`."""
+    """Lets replicas discover and message each other. All methods can raise `StoreUnavailable`."""
 
     async def beat(self, replica: str) -> Beats:
-        """Say that the replica is alive."""
+        """Send a heartbeat for the replica."""
         ...
 
     async def resign(self, replica: str) -> None:
-        """The replica ends: its last beat counts as very long ago."""
+        """Announce that the replica is shutting down: its last heartbeat counts as very old."""
         ...
 
     async def bury(self, replica: str) -> None:
-        """Nothing is left of that replica: `beat` does not tell of it any more."""
+        """Remove a replica that owns nothing any more from what `beat` returns."""
         ...
 
     async def post(self, replica: str, letters: Sequence[bytes]) -> int:
-        """Put letters into a replica's inbox.
+        """Put messages into a replica's inbox.
 
         Returns:
-            How many are in it now.
+            How many are in the inbox now.
         """
         ...
 
     async def collect(self, replica: str, seconds: float) -> Sequence[bytes]:
-        """Take what has come, in the order posted; where there is nothing, wait for it. What can't
-        be read is passed over.
+        """Take the messages of an inbox, in the order posted, or wait if it is empty. Unreadable
+        messages are skipped.
 
         Args:
-            replica: Whose inbox.
+            replica: The owner of the inbox.
             seconds: How long to wait at most.
         """
         ...
 
 
 class TicketStore(Protocol):
-    """Where tickets are until they are used. What is kept recognises a ticket, and is none."""
+    """Stores tickets until they are used, by their digests only."""
 
     async def add_ticket(self, digest: str, holder: bytes, expires_at: float) -> None:
-        """Keep whose ticket it is.
+        """Store a ticket.
 
         Args:
-            digest: Of the ticket.
-            holder: What is given to whoever shows it.
-            expires_at: When it is void, in seconds since the epoch.
+            digest: The ticket's digest.
+            holder: Whom the ticket authenticates.
+            expires_at: When it expires, in seconds since the epoch.
         """
         ...
 
     async def take_ticket(self, digest: str) -> bytes | None:
-        """Whose ticket it is, once; None where there is none, or it is used, void or unreadable."""
+        """Use a ticket, and return its holder; None if unknown, used, expired or unreadable."""
         ...
 
 
 class Count(NamedTuple):
-    """How many of something a replica has.
+    """How many of a limited resource a replica uses.
 
     Attributes:
-        what: Of what.
-        here: So many.
-        wanted: How many more it asks for.
-        most: How many all replicas may have together.
+        what: The name of the resource.
+        here: How many the replica uses.
+        wanted: How many more it requests.
+        most: The limit for all replicas together.
     """
 
     what: str
@@ -272,10 +272,10 @@ class Count(NamedTuple):
 
 
 class Use(NamedTuple):
-    """How much was used of something that comes back.
+    """How much was used of a rate limit.
 
     Attributes:
-        rate: How much comes back in a second.
+        rate: How much is replenished per second.
         amount: How much was used.
     """
 
@@ -284,81 +284,79 @@ class Use(NamedTuple):
 
 
 class CountStore(Protocol):
-    """What is limited over all replicas. Everything here can raise `StoreUnavailable`."""
+    """Limits shared by all replicas. All methods can raise `StoreUnavailable`."""
 
     async def count(
         self, replica: str, counts: Sequence[Count], *, whole: bool, seconds: float
     ) -> Sequence[int]:
-        """Say how many of some things a replica has, and ask for more.
+        """Report how much a replica uses, and request more.
 
         Args:
-            replica: Which.
-            counts: Those that have changed, or all.
-            whole: It has nothing else.
-            seconds: How long what it has counts when nothing more is heard of it.
+            replica: The replica.
+            counts: The counts that have changed, or all of them.
+            whole: Whether these are all of its counts.
+            seconds: How long its counts are valid without another report.
 
         Returns:
-            How many more it has of each from now on: as many as there is room for.
+            How many more of each are granted, as far as the limits allow.
 
         Raises:
-            Outdated: What it had does not count any more; nothing is counted. All has to be said.
+            Outdated: Its earlier counts have expired; nothing is counted. Report all of them.
         """
         ...
 
     def use(self, name: str, uses: Sequence[Use]) -> Pending:
-        """Say how much was used since that was said before, of some things in the same order.
+        """Report how much was used of some rate limits since the last report.
 
         Args:
-            name: Of those things.
-            uses: Of each.
+            name: The name of these limits.
+            uses: The use of each, always in the same order.
 
         Returns:
-            In how many seconds each has come back, if nobody uses more.
+            In how many seconds each is fully replenished, if nothing more is used.
         """
         ...
 
 
 class RecordStore(Protocol):
-    """What is kept for a time by name, beside sessions. Everything here can raise
-    `StoreUnavailable`.
+    """Stores named records for a time, beside sessions. All methods can raise `StoreUnavailable`.
 
-    A record is somebody's words: names are no secrets, or digests of what is one.
+    Records contain users' texts. Names are not secret: use the digest of a secret.
     """
 
     async def put_record(self, name: str, record: bytes, seconds: float) -> None:
-        """Keep a record, in place of what has that name.
+        """Store a record, replacing one of that name.
 
         Args:
             name: Unique among all records.
-            record: What to keep. In the memory of one process, those that were not read for longest
-                make room for it.
-            seconds: How long.
+            record: The record. The store in memory evicts the least recently read ones for it.
+            seconds: How long to keep it.
         """
         ...
 
     async def add_record(self, name: str, record: bytes, seconds: float) -> bool:
-        """The same where nothing has that name; whether that is so. Of two at once, one adds."""
+        """Store a record if there is none of that name; return whether it did. Atomic."""
         ...
 
     async def replace_record(self, name: str, record: bytes, seconds: float) -> bool:
-        """The same where something has that name; whether that is so."""
+        """Store a record if there is one of that name; return whether it did."""
         ...
 
     async def get_record(self, name: str, seconds: float | None = None) -> bytes | None:
-        """The record of that name; None where there is none any more, or it is unreadable.
+        """Return the record of that name; None if it doesn't exist, has expired or is unreadable.
 
         Args:
             name: Its name.
-            seconds: How long to keep it from now on; None for as long as it was to be kept.
+            seconds: How long to keep it from now on; None to not change that.
         """
         ...
 
     async def take_record(self, name: str) -> bytes | None:
-        """The same, and nobody gets it after this: of two who ask at once, one does."""
+        """Return and delete a record, atomically."""
         ...
 
     async def delete_record(self, name: str) -> bool:
-        """Keep a record no longer; whether there was one."""
+        """Delete a record; return whether there was one."""
         ...
 
 

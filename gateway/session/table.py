@@ -1,4 +1,4 @@
-"""The session's states, and its table: in which state which event does what, and what follows."""
+"""The session's states, and the table of what each event does in each state."""
 
 from enum import Enum
 
@@ -9,25 +9,25 @@ from gateway.session.transitions import Table, table
 
 
 class State(Enum):
-    """Where a session stands."""
+    """A session's state."""
 
-    __hash__ = object.__hash__  # each is what it is; an Enum's own is much slower
+    __hash__ = object.__hash__  # by identity: Enum's own is much slower
 
     OPENING = "opening"
-    """The model is being asked for a session; messages wait."""
+    """A model session is being opened; messages wait."""
     READY = "ready"
     """No turn is at the model."""
     RUNNING = "running"
     """One turn is at the model; others may wait."""
     RETRYING = "retrying"
-    """The model has turned a turn away without seeing it; it is sent again in a while."""
+    """A turn was rejected before the model received it; it is retried after a backoff."""
     RENEWING = "renewing"
-    """Another session at the model is to take the place of one that is gone, or the first one is to
-    be told what was said elsewhere; messages wait."""
+    """A model session that is gone is being replaced, or an imported conversation is being replayed
+    to the first one; messages wait."""
     CLOSING = "closing"
-    """Something has ended the session; what is at the model is being brought to an end."""
+    """The session has ended; its turn is being cancelled and its model session closed."""
     ENDED = "ended"
-    """Over at the model; a client that comes back can still have the last events."""
+    """Closed at the model; a client that resumes still receives the last events."""
     CLOSED = "closed"
     """Over."""
 

@@ -1,7 +1,7 @@
-"""What has been said in a session, as far as it is kept to be said again.
+"""The transcript of a session, as far as it is kept to be sent again.
 
-A model that keeps no history is sent it with each turn; another only when a new session takes the
-place of one that is gone.
+A model that keeps no history is sent it with each turn; others only when a new model session
+replaces one that is gone.
 """
 
 from collections.abc import Iterable, Sequence
@@ -17,16 +17,16 @@ from gateway.session.ports import ModelRequest
 from gateway.session.sizes import utf8_size
 
 Line = tuple[Literal["system", "user", "assistant"], str]
-"""Who says something, and what."""
+"""A role, and its text."""
 
 
 class Exchange(Discreet, frozen=True, gc=False):
-    """A turn that the model has answered: the request to send again, or what was said in it.
+    """An answered turn: the request to send again, or the texts of both sides.
 
     Attributes:
-        request: As it was sent; without its body where that is not sent again.
-        said: The user's words; empty where the request is what is kept.
-        answered: The model's words, as far as the client has heard them.
+        request: The request that was sent; without its body if that is not sent again.
+        said: The user's text; empty if the request is kept instead.
+        answered: The model's text, as far as the client has received it.
     """
 
     request: ModelRequest
@@ -35,7 +35,7 @@ class Exchange(Discreet, frozen=True, gc=False):
 
     @property
     def size(self) -> int:
-        """How many bytes it holds, but for the request's parameters."""
+        """Its size in bytes, without the request's options."""
         return len(self.request.body) + utf8_size(self.said) + utf8_size(self.answered)
 
 
@@ -44,8 +44,8 @@ class Transcript:
 
     Args:
         max_turns: How many are kept.
-        max_bytes: How much they may hold together; one that is larger by itself is not kept, nor is
-            what was before it.
+        max_bytes: Their largest total size; if one alone is larger, neither it nor those before it
+            are kept.
     """
 
     __slots__ = ("_exchanges", "_max_bytes", "_max_turns", "bytes", "dropped", "whole")
@@ -55,14 +55,14 @@ class Transcript:
         self._max_bytes = max_bytes
         self._exchanges: list[Exchange] = []
         self.bytes = 0
-        """How many are held."""
+        """The size of the kept exchanges."""
         self.dropped = 0
-        """How many exchanges there was no room for: the oldest."""
+        """How many of the oldest exchanges were dropped."""
         self.whole = True
-        """Whether all of the conversation is here."""
+        """Whether the whole conversation is kept."""
 
     def add(self, exchange: Exchange) -> None:
-        """Keep an exchange, and drop the oldest that there is no room for."""
+        """Add an exchange, and drop the oldest ones that exceed the limits."""
         self._exchanges.append(exchange)
         self.bytes += exchange.size
         while len(self._exchanges) > self._max_turns or self.bytes > self._max_bytes:
@@ -72,33 +72,33 @@ class Transcript:
 
     @property
     def exchanges(self) -> tuple[Exchange, ...]:
-        """Those that are kept, the oldest first."""
+        """The kept exchanges, the oldest first."""
         return tuple(self._exchanges)
 
     @property
     def count(self) -> int:
-        """How many there have been."""
+        """How many exchanges were added."""
         return self.dropped + len(self._exchanges)
 
     def newest(self, count: int) -> Sequence[Exchange]:
-        """The newest of those that are kept, as many as there are."""
+        """Return the newest kept exchanges, at most `count`."""
         return self._exchanges[max(0, len(self._exchanges) - count) :]
 
     @property
     def kept(self) -> int:
-        """How many are kept."""
+        """How many exchanges are kept."""
         return len(self._exchanges)
 
     def leave_out(self) -> None:
-        """There was an exchange that can't be told again."""
+        """Note that an exchange was left out, since it can't be sent again."""
         self.whole = False
 
     def turns(self) -> list[ModelRequest]:
-        """The client's turns again, to be answered in one piece."""
+        """Return the client's requests, to be sent again without streaming."""
         return [structs.replace(exchange.request, stream=False) for exchange in self._exchanges]
 
     def oldest(self, size: int) -> int:
-        """How many of the oldest hold so many bytes; all, where those do not."""
+        """Return how many of the oldest exchanges have this size together, at most all."""
         for number, exchange in enumerate(self._exchanges, 1):
             size -= exchange.size
             if size <= 0:
@@ -106,10 +106,10 @@ class Transcript:
         return self.kept
 
     def lines(self, after: int = 0) -> list[Line]:
-        """What was said, the oldest first.
+        """Return the texts of both sides, the oldest first.
 
         Args:
-            after: How many of the oldest exchanges are left out.
+            after: How many of the oldest exchanges to leave out.
         """
         lines: list[Line] = []
         for exchange in self._exchanges[after:]:
@@ -117,7 +117,7 @@ class Transcript:
         return lines
 
     def seed(self, template: Any) -> list[ModelRequest]:
-        """One message that tells a new session of all; none where nothing was said.
+        """Return one request that gives a new session the conversation; none if it is empty.
 
         Args:
             template: A string, or JSON, with placeholders; see `told`.
@@ -133,11 +133,11 @@ class Transcript:
 
 
 def told(lines: Iterable[Line], template: Any) -> dict[str, Any]:
-    """What a template's placeholders for a conversation stand for.
+    """Return the values of a template's placeholders for a conversation.
 
     Returns:
         ``messages``, a list of ``{"role": …, "content": …}``, and ``transcript``, the same as text,
-        as far as the template has a place for them.
+        if the template contains them.
     """
     names, values = placeholders(template), dict[str, Any]()
     if "messages" in names:

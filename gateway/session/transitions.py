@@ -1,7 +1,7 @@
-"""State machines as tables: in which state which event does what, and what follows.
+"""State machines as tables of what each event does in each state.
 
-A session is two of them: ``table.py`` has what it is to its client, ``upstream_table.py`` its life
-at the model. A pair that is not in a table can't happen.
+A session is two of them: ``table.py`` is the client's side, ``upstream_table.py`` the model
+session. A pair of state and event that is not in a table can't happen.
 """
 
 from collections.abc import Iterable, Mapping
@@ -16,20 +16,20 @@ from gateway.session.events import Timer, TimerFired
 S = TypeVar("S", bound=Enum)
 
 Cause = type | Timer
-"""What happens: a type of event, or the timer whose time has come."""
+"""A type of event, or a timer that fires."""
 
 
 class UnexpectedEvent(Exception):
-    """An event that can't happen in this state: a fault of whoever runs the session."""
+    """An event that can't happen in this state: a bug in the code that runs the session."""
 
 
 class Transition(Struct, Generic[S], frozen=True):
     """What an event does in a state.
 
     Attributes:
-        action: The method of the machine, without its leading underscore; its docstring says what
-            it does.
-        to: The states that may follow.
+        action: The machine's method, without its leading underscore; its docstring says what it
+            does.
+        to: The possible next states.
     """
 
     action: str
@@ -38,14 +38,14 @@ class Transition(Struct, Generic[S], frozen=True):
 
 Table = Mapping[tuple[S, Cause], Transition[S]]
 Row = tuple[tuple[S, ...], Cause, str, tuple[S, ...]]
-"""While, event, action, then; nothing to follow stands for the state that it was in."""
+"""States, event, action, next states; no next states mean that the state doesn't change."""
 
 
 def table(rows: Iterable[Row[S]]) -> Table[S]:
-    """A table from its rows.
+    """Build a table from its rows.
 
     Raises:
-        ValueError: A pair is in two rows.
+        ValueError: A pair of state and event is in two rows.
     """
     found: dict[tuple[S, Cause], Transition[S]] = {}
     for states, event, action, then in rows:
@@ -57,5 +57,5 @@ def table(rows: Iterable[Row[S]]) -> Table[S]:
 
 
 def cause_of(event: object) -> Cause:
-    """What stands for an event in a table."""
+    """Return an event's key in a table."""
     return event.timer if type(event) is TimerFired else type(event)

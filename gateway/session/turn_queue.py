@@ -1,4 +1,4 @@
-"""The turns of a session: those that wait, the one at the model, the ids of those that ended."""
+"""The turns of a session: those waiting, the one at the model, and the ids of ended ones."""
 
 from collections.abc import Iterable
 from hashlib import sha256
@@ -12,41 +12,41 @@ from gateway.session.ports import ModelRequest, Receipt
 from gateway.session.sizes import utf8_size
 
 REMEMBERED_BYTES = 200
-"""About how much memory it takes to remember a turn that has ended."""
+"""About how much memory it takes to remember an ended turn."""
 
-_KEPT_BYTES = 14  # with one for the status, as much as Python puts into 48 bytes of memory
+_KEPT_BYTES = 14  # with one for the status, as many as fit into a Python object of 48 bytes
 _STATUSES: tuple[Status, ...] = ("completed", "cancelled", "failed")
 _MARKS = {status: bytes((number,)) for number, status in enumerate(_STATUSES)}
 
 
 def digest(body: bytes) -> bytes:
-    """What tells two bodies apart without keeping either."""
+    """Return a body's digest, to compare bodies without keeping them."""
     return sha256(body).digest()
 
 
 class Turn(Struct, gc=False, omit_defaults=True):
-    """An accepted message on its way to exactly one end.
+    """An accepted message, which ends exactly once.
 
     Attributes:
-        number: Counts the session's turns from 1; completions name it, so that one which comes
+        number: Counts the session's calls from 1. Completions carry it, so that one that arrives
             after its turn has ended is recognised.
         id: The client's message id.
-        digest: Of its body as the client sent it, see `digest`.
-        said: The user's words; None where they are no text, or nobody needs them again.
-        status: How far it has come.
-        request: What to send; where a template makes its body of `said`, that is in it from when
-            it is first sent. Without its body once there is a receipt.
+        digest: The digest of its body as the client sent it; see `digest`.
+        said: The user's text; None if the body is not text, or it isn't needed again.
+        status: Its status.
+        request: The request. If a template makes its body of `said`, it has the body once it is
+            first sent. Without a body once there is a receipt.
         started: When it was first sent, in seconds of the session's clock.
-        retries: How often it has been sent again, since the model never saw it.
-        renewed: Whether a session has been renewed for it.
-        deltas: How many parts of its reply have come.
-        cancelling: Whether the client has asked to stop it while it was at the model.
-        stopping: Whether `CancelInvoke` has been asked for it, by whatever.
-        receipt: What the model has given for it, where that answers later.
-        dropped: How many of the oldest turns were missing in the history that it was sent with.
-        heard: The parts of its reply's text so far, where that is kept to be sent again.
-        heard_size: How many characters these are.
-        size: How many bytes its request and the user's words have.
+        retries: How often it was retried, since the model never saw it.
+        renewed: Whether a model session was renewed for it.
+        deltas: How many parts of its reply have arrived.
+        cancelling: Whether the client has cancelled it while it was at the model.
+        stopping: Whether `CancelInvoke` was requested for it, for any reason.
+        receipt: The model's receipt, if it replies asynchronously.
+        dropped: How many of the oldest turns were left out of the history sent with it.
+        heard: The parts of its reply's text so far, if they are kept to be sent again.
+        heard_size: How many characters these have.
+        size: The size of its request and the user's text in bytes.
     """
 
     number: int
@@ -72,16 +72,16 @@ class Turn(Struct, gc=False, omit_defaults=True):
 
     @property
     def outcome_if_cut(self) -> Outcome:
-        """What is known where its request is closed: a part of its reply proves that it arrived."""
+        """Its outcome if its request is cancelled: a part of its reply proves that it arrived."""
         return Outcome.INVOKED if self.deltas else Outcome.UNKNOWN
 
     @property
     def is_awaited(self) -> bool:
-        """Whether nothing but its reply is missing, which any process can wait for."""
+        """Whether only its asynchronous reply is missing, which any process can await."""
         return self.receipt is not None and not self.stopping
 
     def hear(self, text: str, limit: int) -> None:
-        """Keep a part of the reply, unless it is past the limit: too long to be kept at all."""
+        """Keep a part of the reply, unless the limit was exceeded: then none of it will be kept."""
         if self.heard_size <= limit:
             self.heard_size += len(text)
             if self.heard is None:
@@ -90,7 +90,7 @@ class Turn(Struct, gc=False, omit_defaults=True):
 
 
 class EndedTurn(NamedTuple):
-    """What is remembered of a turn that has ended; see `Turn`."""
+    """What is remembered of an ended turn; see `Turn`."""
 
     id: str
     digest: bytes
@@ -101,7 +101,7 @@ class TurnQueue:
     """All turns of a session, in the order accepted.
 
     Args:
-        remembered: How many are kept by id after they have ended; the oldest is forgotten first.
+        remembered: How many ended turns are remembered by id; the oldest is forgotten first.
     """
 
     __slots__ = (
@@ -119,36 +119,36 @@ class TurnQueue:
 
     def __init__(self, *, remembered: int) -> None:
         self.remembered = remembered
-        """How many that have ended are kept by id."""
+        """How many ended turns are remembered by id."""
         self.ended_count = 0
-        """How many have been kept in all."""
+        """How many turns have ended."""
         self._live: dict[str, Turn] = {}
         # By id, a digest and the number of a status: a long conversation has many of them, so they
-        # are kept small, and of types that the collector of cyclic garbage does not look at.
+        # are kept small, and of types that the cyclic garbage collector doesn't track.
         self._ended: dict[str, bytes] = {}
         self._order: list[str] = []  # their ids; once full, the oldest is at `_oldest`
         self._oldest = 0
         self.bytes = 0
-        """How many the messages have that have not ended, with what is remembered of the others."""
+        """Memory of the pending turns, and of what is remembered of ended ones."""
         self.count = 0
-        """How many calls have had a number."""
+        """How many call numbers were assigned."""
         self.waiting: list[Turn] = []
-        """Those that wait, the next one first."""
+        """The turns that wait, the next one first."""
         self.running: Turn | None = None
-        """The one at the model."""
+        """The turn at the model."""
 
     @property
     def next_up(self) -> Turn | None:
-        """The one that has waited longest."""
+        """The turn that has waited longest."""
         return self.waiting[0] if self.waiting else None
 
     @property
     def pending(self) -> int:
-        """How many have not ended."""
+        """How many turns have not ended."""
         return len(self.waiting) + (self.running is not None)
 
     def find(self, message_id: str) -> Turn | EndedTurn | None:
-        """The turn of that id, also one that has ended and is remembered."""
+        """Return the turn of that id, even if it has ended and is remembered."""
         live = self._live.get(message_id)
         if live is not None:
             return live
@@ -158,14 +158,14 @@ class TurnQueue:
         return EndedTurn(message_id, ended[:-1], _STATUSES[ended[-1]])
 
     def number(self) -> int:
-        """A number for one more call in the session."""
+        """Assign the number of the session's next call."""
         self.count += 1
         return self.count
 
     def add(
         self, message_id: str, said: str | None, body_digest: bytes, request: ModelRequest
     ) -> None:
-        """Let a new turn wait."""
+        """Add a new turn to those that wait."""
         size = _size(request, said)
         turn = Turn(self.number(), message_id, body_digest, said, request, size=size)
         self.bytes += size
@@ -173,7 +173,7 @@ class TurnQueue:
         self.waiting.append(turn)
 
     def begin(self, now: float) -> Turn:
-        """Take the turn that has waited longest as the running one."""
+        """Make the turn that has waited longest the running one, and return it."""
         turn = self.running = self.waiting.pop(0)
         turn.status = "running"
         if turn.started is None:
@@ -181,20 +181,20 @@ class TurnQueue:
         return turn
 
     def resize(self, turn: Turn) -> None:
-        """Count anew what a turn holds: its request has been made of its words, or dropped."""
+        """Update the size of a turn whose request's body was made or dropped."""
         size = _size(turn.request, turn.said)
         self.bytes += size - turn.size
         turn.size = size
 
     def put_back(self, turn: Turn) -> None:
-        """Let the running turn wait again, ahead of the others; its next call has a new number."""
+        """Move the running turn to the head of the queue; its next call has a new number."""
         self.running = None
         turn.number = self.number()
         turn.status = "queued"
         self.waiting.insert(0, turn)
 
     def end(self, turn: Turn, status: Status) -> None:
-        """Drop a turn that waits or runs, and remember how it ended."""
+        """Remove a pending turn, and remember how it ended."""
         if turn is self.running:
             self.running = None
         else:
@@ -218,13 +218,13 @@ class TurnQueue:
 
     @property
     def ended(self) -> list[tuple[str, bytes]]:
-        """What is remembered of turns that have ended, the oldest first: ids, and what tells them
-        and their ends apart.
+        """What is remembered of ended turns, the oldest first: ids, each with a digest and a status
+        as bytes.
         """
         return self.newest_ended(len(self._order))
 
     def newest_ended(self, count: int) -> list[tuple[str, bytes]]:
-        """The newest of `ended`, as many as there are."""
+        """Return the newest of `ended`, at most `count`."""
         if not count:
             return []
         order, newest = self._order, self._oldest - 1
@@ -233,7 +233,7 @@ class TurnQueue:
         return [(message_id, self._ended[message_id]) for message_id in ids]
 
     def latest(self, count: int) -> list[tuple[str, Status]]:
-        """The same with how each has ended."""
+        """Return the ids and statuses of the newest ended turns, at most `count`."""
         return [(message_id, _STATUSES[kept[-1]]) for message_id, kept in self.newest_ended(count)]
 
     def restore(
@@ -244,7 +244,7 @@ class TurnQueue:
         running: Turn | None,
         ended: Iterable[tuple[str, bytes]],
     ) -> None:
-        """Set up turns that were taken down; see the attributes of these names."""
+        """Restore the turns of a snapshot; see the attributes of these names."""
         self.count, self.waiting, self.running = count, list(waiting), running
         live = self.waiting if running is None else [running, *self.waiting]
         self._live = {turn.id: turn for turn in live}

@@ -1,4 +1,4 @@
-"""The turns of a session as its client is told of them: each that is accepted ends exactly once."""
+"""The turns of a session: accepts messages, and ends each accepted one exactly once."""
 
 from msgspec import UNSET, structs
 
@@ -17,13 +17,13 @@ from gateway.session.turn_queue import Turn, TurnQueue, digest
 
 
 class Turns:
-    """Accepts messages, and says what becomes of them.
+    """Accepts messages, and emits their events.
 
     Args:
         policy: The route's rules.
-        history: Keeps what was said.
+        history: Keeps the conversation.
         queue: The turns.
-        out: Takes what is said.
+        out: Collects effects.
     """
 
     __slots__ = ("_history", "_out", "_policy", "queue")
@@ -36,13 +36,13 @@ class Turns:
 
     @property
     def running(self) -> Turn | None:
-        """The one at the model."""
+        """The turn at the model."""
         return self.queue.running
 
     # From the client
 
     def accept(self, message: wire.MessageSend) -> None:
-        """Let a turn wait for a message, or say why not."""
+        """Queue a turn for a message, or reject it with an error."""
         if self.is_known(message):
             return
         queue = self.queue
@@ -65,7 +65,7 @@ class Turns:
         out.emit(wire.MessageAccepted(event=out.last + 1, id=message.id, queued=ahead))
 
     def is_known(self, message: wire.MessageSend) -> bool:
-        """Whether the id was accepted before; the client is then told what became of it."""
+        """Whether the id was accepted before; if so, report its status to the client."""
         known = self.queue.find(message.id)
         if known is None:
             return False
@@ -77,7 +77,7 @@ class Turns:
         return True
 
     def cancel(self, message: wire.MessageCancel) -> None:
-        """Remove a turn that waits, close the request of one that runs."""
+        """Remove a waiting turn, or cancel the request of the running one."""
         turn = self.queue.find(message.id)
         if turn is None:
             self._out.refuse(ErrorCode.UNKNOWN_MESSAGE, "No message has this `id`.", message.id)
@@ -90,7 +90,7 @@ class Turns:
             self._out.tell(wire.MessageDuplicate(id=turn.id, status=turn.status))
 
     def stop(self, turn: Turn) -> None:
-        """Close the request of a turn that runs."""
+        """Cancel the request of the running turn."""
         turn.stopping = True
         self._out.do(do.CancelInvoke(turn.number))
 
@@ -104,10 +104,10 @@ class Turns:
         self._out.do(do.Invoke(turn.number, turn.request, model, until))
 
     def at_model(self, number: int) -> Turn:
-        """The turn that is at the model, which has that number.
+        """Return the turn at the model.
 
         Raises:
-            UnexpectedEvent: It has another, or there is none.
+            UnexpectedEvent: It has another number, or there is none.
         """
         turn = self.queue.running
         if turn is None or turn.number != number:
@@ -115,9 +115,9 @@ class Turns:
         return turn
 
     def submit(self, turn: Turn, receipt: Receipt) -> None:
-        """The model answers a turn later: wait for that, unless it is to be stopped."""
+        """Await the asynchronous reply to a turn, unless it was cancelled."""
         turn.receipt = receipt
-        # It is never sent again, and may be waited for for hours.
+        # It is never sent again, and may take hours.
         turn.request = structs.replace(turn.request, body=b"", sha256=None)
         if not self._history.keeps_words:
             turn.said = None
@@ -126,7 +126,7 @@ class Turns:
             self._out.do(do.Await(turn.number, receipt))
 
     def take_parts(self, number: int, parts: list[str | bytes]) -> None:
-        """Pass parts of the reply to the running turn on; those to no turn are a replay's."""
+        """Pass on parts of the running turn's reply; others belong to a replay and are dropped."""
         turn = self.queue.running
         if turn is None or turn.number != number:
             return
@@ -147,13 +147,13 @@ class Turns:
     # Ends
 
     def complete(self, turn: Turn, reply: ModelReply) -> None:
-        """The model has answered."""
+        """End a turn with its reply."""
         fields = reply_fields(reply, self._policy)
         self._end(turn, "completed", reply=fields)
         self._history.keep(turn, fields.get("text"))
 
     def fail(self, turn: Turn, failure: Failure) -> None:
-        """The model has not answered; a turn that was to be cancelled is."""
+        """End a turn that failed; if the client has cancelled it, it ends as cancelled."""
         if turn.cancelling:
             self._end(turn, "cancelled", outcome=failure.outcome)
             if turn.deltas:
@@ -162,24 +162,24 @@ class Turns:
             self._end(turn, "failed", failure=failure)
 
     def cancelled(self, turn: Turn, outcome: Outcome | None) -> None:
-        """Its request is closed; see `InvokeCancelled`."""
+        """End a turn whose request was cancelled; see `InvokeCancelled`."""
         self._end(turn, "cancelled", outcome=outcome or turn.outcome_if_cut)
         if outcome is None:
             self._history.keep_stopped(turn)
 
     def fail_waiting(self, failure: Failure) -> None:
-        """Fail what waits for a session; the model has seen the opening at most, none of these."""
+        """Fail the waiting turns; the model has seen the opening at most, none of these."""
         not_sent = structs.replace(failure, outcome=Outcome.NOT_INVOKED)
         for turn in [*self.queue.waiting]:
             self._end(turn, "failed", failure=not_sent)
 
     def end_waiting(self, ending: Ending) -> None:
-        """The session ends, and what waits with it."""
+        """End the waiting turns with the session."""
         for turn in [*self.queue.waiting]:
             self._end_with(turn, ending, Outcome.NOT_INVOKED)
 
     def cut(self, turn: Turn, ending: Ending, outcome: Outcome | None = None) -> None:
-        """The session ends while the turn is at the model; see `InvokeCancelled`."""
+        """End the turn at the model with the session; see `InvokeCancelled`."""
         self._end_with(turn, ending, outcome or turn.outcome_if_cut)
 
     def _end_with(self, turn: Turn, ending: Ending, outcome: Outcome) -> None:

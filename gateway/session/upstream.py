@@ -1,7 +1,7 @@
-"""The life of a session at the model: opening, expiry, renewal, trying again, closing.
+"""The model session as a state machine: opening, expiry, renewal, retries, closing.
 
-The second state machine of a session, within the first: events go in, effects come out together
-with the session's, and signs say what it means for the turns.
+It runs within the session's state machine: events go in, effects come out with the session's, and
+signs say what they mean for its turns.
 """
 
 from collections.abc import Callable
@@ -60,15 +60,15 @@ UpstreamEvent = (
 
 
 class Renewal(Struct):
-    """A session that is gone, until the client is told of the one in its place.
+    """The replacement of a model session, until the client is told about the new one.
 
     Attributes:
-        recovery: What the route asks for.
-        expires_at: When the old session expires, by the session's clock; None where it was lost, or
-            was another conversation's.
-        branches: Whether there was none: what was said elsewhere is told to the first one.
-        steps: What is still to be told to the new session; None until it is there.
-        step: The number of the step that is at the model, or was the last there.
+        recovery: The route's setting.
+        expires_at: When the old session expires, by the session's clock; None if it was lost, or
+            there was none.
+        branches: Whether there was none: an imported conversation is replayed to the first one.
+        steps: What remains to be replayed to the new session; None until that is open.
+        step: The number of the newest replay step that was sent.
     """
 
     recovery: Recovery
@@ -78,24 +78,24 @@ class Renewal(Struct):
     step: int | None = None
 
     def reason(self, now: float) -> wire.RenewedReason:
-        """Why the old session is gone."""
+        """Return why the old session is gone."""
         if self.expires_at is None:
             return "lost"
         return "expiring" if now < self.expires_at else "expired"
 
 
 class Upstream:
-    """A session at the model.
+    """A session's model session, or the attempts to get one.
 
     Args:
         policy: The route's rules.
-        history: What a new session is told of the conversation.
-        turns: Number the steps of a replay.
-        out: Takes effects.
+        history: What is replayed to a new session.
+        turns: Numbers the steps of a replay.
+        out: Collects effects.
 
     Attributes:
-        state: Where it stands.
-        model: The model's session; None where there is none, or none that may be used.
+        state: Its state.
+        model: The model session; None if there is none that may be used.
     """
 
     __slots__ = (
@@ -122,26 +122,26 @@ class Upstream:
         self.ends_at = 0.0
         """When the model drops it, in seconds since the epoch."""
         self.use_until = 0.0
-        """When it is no longer to be used, by the session's clock."""
+        """When it must no longer be used, by the session's clock."""
         self.renewal: Renewal | None = None
-        """Of the session before, where `model` is to take its place."""
+        """The renewal in progress."""
         self.retries = 0
-        """How often the call that is under way has been made before, since the model refused it."""
+        """How often the current call was retried."""
         self.closing: frozenset[str] = frozenset()
-        """The model's ids of sessions that are being closed."""
+        """The ids of model sessions that are being closed."""
 
     @property
     def is_usable(self) -> bool:
-        """Whether there is one that carries turns, and has not expired."""
+        """Whether it is open and has not expired."""
         return self.state is Life.OPEN and self._out.now < self.use_until
 
     @property
     def usable_until(self) -> float | None:
-        """When no turn may be sent any more, by the session's clock; None where it is not open."""
+        """When turns may no longer be sent, by the session's clock; None if it is not open."""
         return None if self.model is None else self.use_until
 
     def is_changed_by(self, reply: ModelReply) -> bool:
-        """Whether a reply to a turn says anything of it: most do not."""
+        """Whether a reply to a turn affects the model session: most don't."""
         return (
             reply.new_session is not None
             or reply.session_closed
@@ -150,19 +150,19 @@ class Upstream:
 
     @property
     def expires_at(self) -> str | None:
-        """What a client is told of the expiry; None where the model gave none."""
+        """When it expires, as clients are told; None if the model gave no time."""
         if self.model is None or self.model.expires_at is None:
             return None
         return rfc3339(self.model.expires_at)
 
     def handle(self, event: UpstreamEvent) -> Signs:
-        """Take an event in.
+        """Handle an event.
 
         Returns:
-            What it means for the session, in this order.
+            What it means for the session, in order.
 
         Raises:
-            UnexpectedEvent: It can't happen in this state.
+            UnexpectedEvent: The event can't happen in this state.
         """
         cause = event.timer if type(event) is on.TimerFired else type(event)
         action = _action_of((self.state, cause))
@@ -173,11 +173,11 @@ class Upstream:
     # Opening
 
     def branch(self) -> None:
-        """Tell the session that is to be opened what was said elsewhere."""
+        """Replay an imported conversation to the model session once it is open."""
         self.renewal = Renewal(Recovery.REPLAY, None, branches=True)
 
     def _acquire(self, event: Prepare) -> Signs:
-        """Ask the model for a session if the queued turn needs one, else let the turn go."""
+        """Open a model session if the queued turn needs one, else let the turn be sent."""
         if not event.wanted:
             return USABLE
         if self._policy.opening is Opening.CALL:
@@ -187,11 +187,11 @@ class Upstream:
         return USABLE
 
     def _replace(self, event: Prepare) -> Signs:
-        """It has expired: get another one, or end the conversation."""
+        """Replace a session that has expired, or end the conversation."""
         return self._expire() or self._acquire(event)
 
     def _open(self, _event: object = None) -> Signs:
-        """Ask the model for a session."""
+        """Open a model session."""
         self.state = Life.OPENING
         self._out.do(do.OpenSession())
         return ()
@@ -201,7 +201,10 @@ class Upstream:
         self.retries = 0
         acquired = self._use(event.model)
         if self._out.now >= self.use_until:
-            return (acquired, Gone("expired"))  # before it could be used: the next were no better
+            return (
+                acquired,
+                Gone("expired"),
+            )  # before it could be used, and the next one would too
         if self.renewal is None:
             return (acquired, Usable())
         return (acquired, *self._replay())
@@ -248,7 +251,7 @@ class Upstream:
             return (self._use(reply.new_session),)
         if self.model is None and self._policy.opening is Opening.TURN:
             self.state = Life.ABSENT
-            return (Gone("lost"),)  # it was to open a session, and has not
+            return (Gone("lost"),)  # the turn should have opened a session, and has not
         return ()
 
     def _lost(self, event: Lost) -> Signs:
@@ -345,7 +348,7 @@ class Upstream:
         return (Gone("lost"),)
 
     def _drop_replay(self) -> None:
-        """Half a context is none: the next session is told all of it."""
+        """Close the session: half a context is useless, so the next one gets all of it."""
         assert self.renewal is not None  # noqa: S101 - it is what is replayed
         self.renewal.steps = self.renewal.step = None
         self.retries = 0
@@ -436,7 +439,7 @@ class Upstream:
         return ()
 
     def _open_again(self, event: on.Adopted) -> Signs:
-        """Ask the model for a session again."""
+        """Open a model session again."""
         self._close_again(event)
         return self._open()
 
@@ -482,14 +485,17 @@ class Upstream:
 
 
 def retry_later(out: Output, policy: Policy, timer: Timer, failure: Failure, retries: int) -> bool:
-    """Set a timer for another try, where the call is safe to make again and may succeed.
+    """Set a timer for a retry, if the call is safe to retry and may succeed.
 
     Args:
-        out: Takes the timer.
-        policy: Says how often, and how long to wait.
-        timer: Which.
-        failure: Of the call.
-        retries: How often it has been made again already.
+        out: Collects the timer.
+        policy: The number of retries, and the backoff.
+        timer: The timer.
+        failure: Why the call failed.
+        retries: How often it was retried already.
+
+    Returns:
+        Whether it will be retried.
     """
     wait = failure.retry_after or 0.0
     if not failure.may_retry or retries >= policy.retries or wait > policy.retry_max_seconds:

@@ -1,4 +1,4 @@
-"""The life of a session at the model: its states, what happens to it, and what that means."""
+"""The model session's states, events and signs, and the table of its transitions."""
 
 from enum import Enum
 
@@ -14,73 +14,73 @@ from gateway.session.transitions import Table, table
 
 
 class Life(Enum):
-    """Where the session at the model stands."""
+    """The state of the model session."""
 
-    __hash__ = object.__hash__  # each is what it is; an Enum's own is much slower
+    __hash__ = object.__hash__  # by identity: Enum's own is much slower
 
     ABSENT = "absent"
-    """There is none; one is asked for when a turn needs it, or comes of the turn itself."""
+    """There is none; it is opened when a turn needs it, or by the turn itself."""
     OPENING = "opening"
-    """The model is being asked for one."""
+    """It is being opened."""
     WAITING = "waiting"
-    """The model has refused a call without seeing it; it is made again in a while."""
+    """A call was rejected before the model received it; it is retried after a backoff."""
     REPLAYING = "replaying"
-    """A new one is being told what one that is gone knew."""
+    """The conversation is being replayed to a new one."""
     OPEN = "open"
-    """It carries turns."""
+    """It can be used for turns."""
     STOPPING = "stopping"
-    """It is to be closed; a call that is under way is being brought to an end."""
+    """It will be closed once the call in progress has ended or is cancelled."""
     CLOSING = "closing"
     """It is being closed."""
     CLOSED = "closed"
-    """Nothing is open, and nothing will be."""
+    """It is closed, and none will be opened."""
 
 
 class Prepare(Struct, frozen=True, gc=False):
-    """No turn is at the model, and it is not open, or has expired.
+    """No turn is at the model, and the model session is not open, or has expired.
 
     Attributes:
-        wanted: Whether one waits.
+        wanted: Whether a turn waits.
     """
 
     wanted: bool
 
 
 class Replied(Struct, frozen=True, gc=False):
-    """The model has answered a turn, and has said something of its session."""
+    """A reply to a turn affects the model session."""
 
     reply: ModelReply
 
 
 class Lost(Struct, frozen=True, gc=False):
-    """The model does not know the session any more.
+    """The model no longer knows the session.
 
     Attributes:
-        recovery: What is to become of the conversation.
+        recovery: What happens to the conversation.
     """
 
     recovery: Recovery
 
 
 class Release(Struct, frozen=True, gc=False):
-    """Close the session at the model.
+    """Close the model session.
 
     Attributes:
-        busy: Whether a turn is at the model, whose end comes first.
+        busy: Whether a turn is at the model, which has to end first.
     """
 
     busy: bool
 
 
 class GiveUp(Struct, frozen=True, gc=False):
-    """Wait no longer for anything."""
+    """Stop waiting for calls in progress."""
 
 
 class Acquired(Struct, frozen=True, gc=False):
-    """The model has given a session.
+    """A model session was opened.
 
     Attributes:
-        renewed: Whether it is part of a renewal, of whose end the client is told.
+        renewed: Whether it is part of a renewal, whose end is reported to the client.
     """
 
     renewed: bool
@@ -91,23 +91,23 @@ class Usable(Struct, frozen=True, gc=False):
 
 
 class Unavailable(Struct, frozen=True, gc=False):
-    """The model has given no session, and is not asked again for what waits now."""
+    """No model session could be opened, and the turns that wait now won't get another attempt."""
 
     failure: Failure
 
 
 class Gone(Struct, frozen=True, gc=False):
-    """The session is over at the model, and nothing takes its place."""
+    """The model session is gone, and won't be replaced."""
 
     reason: ClosedReason
 
 
 class Quiet(Struct, frozen=True, gc=False):
-    """Nothing is under way at the model any more."""
+    """Nothing is in progress at the model any more."""
 
 
 Sign = Acquired | Usable | Unavailable | Gone | Quiet
-"""What the life at the model means for the session."""
+"""What an event of the model session means for the session."""
 
 _absent, _opening, _waiting, _replaying, _open, _stopping, _closing, _closed = Life
 _acquired = (_absent, _opening, _waiting, _replaying, _open)
@@ -153,4 +153,4 @@ UPSTREAM: Table[Life] = table(
         ((_closed,), on.InvokeCancelled, "ignore", ()),
     )
 )
-"""Every pair of state and event that can happen at the model's side."""
+"""Every pair of state and event that can happen to a model session."""
