@@ -1,1 +1,1 @@
-"""The model's side: how containers keep sessions, and calls to SageMaker Runtime."""
+"""Calls to SageMaker Runtime, and how containers keep sessions."""

@@ -1,4 +1,4 @@
-"""Calls through aiobotocore, which pays for everything that an AWS client can do."""
+"""A transport that calls through aiobotocore, which works everywhere but is slower than `lean`."""
 
 import asyncio
 from collections.abc import Callable, Coroutine
@@ -30,8 +30,9 @@ class AioTransport:
     """See `gateway.sagemaker.transport.Transport`.
 
     Args:
-        client: aiobotocore's, for ``sagemaker-runtime``, made with these limits and `HttpSession`.
-        limits: How long calls may take, and how much they may bring.
+        client: An aiobotocore client for ``sagemaker-runtime``, with `HttpSession` and these
+            timeouts.
+        limits: Limits of time and size.
     """
 
     def __init__(self, client: Any, limits: CallLimits) -> None:
@@ -45,7 +46,7 @@ class AioTransport:
         parameters: dict[str, Any],
         on_end: OnEnd[dict[str, Any]],
         *,
-        sha256: bytes | None = None,  # noqa: ARG002 - botocore takes it itself
+        sha256: bytes | None = None,  # noqa: ARG002 - botocore computes it itself
     ) -> Call:
         """See `Transport.invoke_endpoint`."""
         return self._run(self._invoke(parameters), on_end)
@@ -53,10 +54,10 @@ class AioTransport:
     def invoke_endpoint_async(
         self, parameters: dict[str, Any], on_end: OnEnd[dict[str, Any]]
     ) -> Call:
-        """InvokeEndpointAsync.
+        """Call InvokeEndpointAsync.
 
         Args:
-            parameters: As in the API model.
+            parameters: The API model's parameters.
             on_end: Called with the members of its output.
         """
         return self._run(self._submit(parameters), on_end)
@@ -83,7 +84,7 @@ class AioTransport:
 
     def _run(self, call: Coroutine[Any, Any, T], on_end: OnEnd[T]) -> asyncio.Task[T]:
         task = asyncio.get_running_loop().create_task(call)
-        self._tasks.add(task)  # the loop itself may forget it
+        self._tasks.add(task)  # the loop keeps only a weak reference
         task.add_done_callback(partial(self._ended, on_end))
         return task
 
@@ -93,10 +94,10 @@ class AioTransport:
             return
         error = task.exception()
         if task.cancelling():
-            return  # it came to an end of its own when it was to be cancelled
+            return  # it ended by itself while it was being cancelled
         if error is None:
             on_end(task.result())
-        elif isinstance(error, Exception):  # others have gone to the loop, which they end
+        elif isinstance(error, Exception):  # others propagate to the loop, and end it
             on_end(error)
 
     async def _invoke(self, parameters: dict[str, Any]) -> dict[str, Any]:
@@ -107,7 +108,7 @@ class AioTransport:
                 response["Body"] = await self._read(response["Body"])
         except ModelError:
             raise
-        except Exception as error:  # noqa: BLE001 - whatever it is, it means that
+        except Exception as error:  # noqa: BLE001 - any error here means that
             raise ReplyFailed(error) from None
         return response
 
@@ -129,16 +130,16 @@ class AioTransport:
                 while data := await self._next(content):
                     reader.feed(data)
                     await source.resumed.wait()
-        except Exception as error:  # noqa: BLE001 - whatever it is, it means that
+        except Exception as error:  # noqa: BLE001 - any error here means that
             raise ReplyFailed(error) from None
         finally:
-            # Nothing else does it in time: the connection would stay open, and the model at work.
+            # Nothing else closes it in time: the connection would stay open, and the model busy.
             body.close()
 
     async def _send(
         self, method: Callable[..., Any], parameters: dict[str, Any], deadline: float
     ) -> dict[str, Any]:
-        """Make a call, up to the head of a good reply."""
+        """Make a call, up to the head of a successful reply."""
         sending = _Sending()
         _SENDING.set(sending)  # the context is this task's own
         try:
@@ -151,8 +152,8 @@ class AioTransport:
         return response
 
     async def _next(self, content: aiohttp.StreamReader) -> bytes:
-        # aiohttp has this timeout too, but drops it where what follows is no chunk: its C parser
-        # then tells nobody, and the reader would wait for ever.
+        # aiohttp has this timeout too, but drops it if what follows is not a chunk: its C parser
+        # then reports nothing, and the reader would wait forever.
         async with asyncio.timeout(self.limits.read_timeout):
             return await content.readany()
 
@@ -167,22 +168,22 @@ class AioTransport:
 
 
 class _ErrorBody:
-    """Stands for the body of an answer that is an error, and reads its beginning only.
+    """Wraps the body of an error response, and reads only its beginning.
 
-    What is cut off no longer parses, and the error then counts by its headers alone.
+    A truncated body doesn't parse, so the error is then classified by its headers alone.
     """
 
     def __init__(self, answer: Any) -> None:
         self._answer = answer
 
     async def read(self) -> bytes:
-        """As aiohttp's, which would read however much there is."""
+        """Like aiohttp's, which would read a body of any size."""
         try:
             beginning: bytes = await self._answer.content.readexactly(ERROR_BYTES)
         except asyncio.IncompleteReadError as all_there_is:
             return all_there_is.partial
         finally:
-            self._answer.close()  # no matter to the connection of one that has been read whole
+            self._answer.close()  # doesn't affect the connection if the body was read completely
         return beginning
 
 
@@ -205,7 +206,7 @@ class _Source:
 
 
 class _Sending:
-    """Whether a request may have been sent, in part at least; until then it waits."""
+    """Whether any of a request may have been sent; until then it waits for a connection."""
 
     begun = False
 
@@ -214,13 +215,13 @@ _SENDING: ContextVar[_Sending] = ContextVar("_SENDING")
 
 
 async def _connected(_session: object, context: Any, _parameters: object) -> None:
-    """Called by aiohttp once a request has a connection, before any of it is written."""
+    """Called by aiohttp once a request has a connection, before it is written."""
     if context.trace_request_ctx is not None:
         context.trace_request_ctx.begun = True
 
 
 def _watch(session: aiohttp.ClientSession) -> None:
-    """Have aiohttp tell when requests are given a connection."""
+    """Have aiohttp report when requests get a connection."""
     trace = aiohttp.TraceConfig()
     trace.on_connection_create_end.append(_connected)
     trace.on_connection_reuseconn.append(_connected)
@@ -229,8 +230,8 @@ def _watch(session: aiohttp.ClientSession) -> None:
 
 
 class _Direct:
-    """aiohttp's session, without following redirects: the one call would be made twice, and its
-    security token given to another host.
+    """aiohttp's session, without redirects, which would repeat a call and send its security token
+    to another host.
     """
 
     def __init__(self, session: Any) -> None:
@@ -242,10 +243,10 @@ class _Direct:
 
 
 class HttpSession(AIOHTTPSession):
-    """aiobotocore's, that follows no redirect and reads no error's body without end.
+    """aiobotocore's HTTP session, without redirects and with a limit for the bodies of errors.
 
     Args:
-        on_options: Called with the rest.
+        on_options: Called with `options`.
         options: ``verify``, ``client_cert``, ``proxies`` and the like.
     """
 
@@ -262,6 +263,6 @@ class HttpSession(AIOHTTPSession):
     async def send(self, request: Any) -> Any:
         """See `AIOHTTPSession.send`."""
         response = await super().send(request)  # type: ignore[no-untyped-call]
-        if response.status_code >= 300:  # where botocore reads the whole body by itself
+        if response.status_code >= 300:  # botocore reads the whole body of these
             response.raw = _ErrorBody(response.raw)
         return response

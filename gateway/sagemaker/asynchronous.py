@@ -1,8 +1,8 @@
-"""A route's model that answers later: ``InvokeEndpointAsync``, and the wait for what it makes.
+"""Asynchronous endpoints: ``InvokeEndpointAsync``, and polling for its output.
 
-The call is answered at once with where the reply will be, as an object of S3. It is looked for
-there, less and less often; or, where a queue tells of it, when it is told. Nothing of this has
-sessions, and nothing of it can be cancelled at the platform.
+The call returns the S3 location where the reply will be. It is polled with growing intervals, or
+read when the endpoint's notification arrives on a queue. There are no sessions, and a call can't
+be cancelled at the platform.
 """
 
 import asyncio
@@ -79,13 +79,13 @@ _STATUS = re.compile(r"error \((\d{3})\)")
 
 
 class AsyncModel(SageMakerModel):
-    """A route's way to an asynchronous endpoint; see `gateway.session.ports.Model`.
+    """A route's asynchronous endpoint; see `gateway.session.ports.Model`.
 
     Args:
-        services: What it is called, looked for and told by.
-        endpoint_name: Which endpoint to call.
+        services: The AWS clients.
+        endpoint_name: The endpoint.
         defaults: See `SageMakerModel`.
-        options: The route's.
+        options: The route's options.
         body_format: Where the text is in its replies.
         route: The route's name, for the log.
     """
@@ -116,8 +116,8 @@ class AsyncModel(SageMakerModel):
         self._notices = None if url is None else services.notices(url)
         self._awaited = 0
         self._unread = LogLimit(LINES_A_MINUTE)
-        self._denied = False  # whether it was said
-        self._unheard = False  # the same of failures that nobody tells of
+        self._denied = False  # whether it was logged
+        self._unheard = False  # the same for failures without a location
 
     def invoke(
         self,
@@ -125,7 +125,7 @@ class AsyncModel(SageMakerModel):
         session: ModelSession | None,  # noqa: ARG002 - there is none
         *,
         affinity: str,
-        principal: str,  # noqa: ARG002 - the platform knows the gateway alone
+        principal: str,  # noqa: ARG002 - the platform only knows the gateway
         until: float | None,  # noqa: ARG002 - nothing expires
         on_parts: OnParts,  # noqa: ARG002 - there are none
         on_end: OnEnd,
@@ -150,8 +150,8 @@ class AsyncModel(SageMakerModel):
         self, call: "_Submission", parameters: dict[str, Any], request: ModelRequest, affinity: str
     ) -> Receipt:
         options, name = self._options, secrets.token_hex(16)
-        # Objects and notices are called by it, and one that is given may be given twice: one turn's
-        # end would be taken for another's.
+        # Objects and notices are named by it. A client may use an id twice, and the result of one
+        # turn would be taken for the other's, so it is made unique.
         given = parameters.get("InferenceId")
         parameters["InferenceId"] = name if given is None else f"{given}-{name}"
         if options.filename is not None:
@@ -171,7 +171,7 @@ class AsyncModel(SageMakerModel):
         call.sent = True
         try:
             answer = await result_of(partial(self._submitter.invoke_endpoint_async, parameters))
-        except Exception as error:  # noqa: BLE001 - whatever it is, it stops here
+        except Exception as error:  # noqa: BLE001 - all errors are mapped here
             own = (self._endpoint_name, *self._defaults.values())
             failure = failure_of(error, self._profile, in_session=False, sent=said, own=own)
             facts = {**failure.facts, "body_bytes": len(request.body)}
@@ -228,7 +228,9 @@ class AsyncModel(SageMakerModel):
             if left <= 0:
                 raise ModelError(self._named(with_facts(_EXPIRED, s3=why), Symptom.NO_REPLY))
             if notice is not None or (was_told and not is_told):
-                pause = options.poll_seconds  # it should be there; or may be, and nobody tells
+                pause = (
+                    options.poll_seconds
+                )  # the reply should be there, or may be, without a notice
             elif is_told:
                 pause = options.poll_max_seconds
             wait = pause * random.uniform(0.5, 1)  # noqa: S311 - no secret
@@ -236,10 +238,10 @@ class AsyncModel(SageMakerModel):
             await heard.wait(min(wait, left))
 
     async def _look(self, receipt: Receipt, affinity: str) -> ModelReply | str | None:
-        """The reply; where there is none yet, what keeps it from being read, if anything does.
+        """Return the reply; if there is none yet, why it can't be read, or None.
 
         Raises:
-            ModelError: None will come.
+            ModelError: The turn has failed.
         """
         why = None
         for location in (receipt.reply_at, receipt.failure_at):
@@ -263,14 +265,14 @@ class AsyncModel(SageMakerModel):
     def _read(self, found: Found) -> ModelReply:
         try:
             text = None if self._text is None else self._text.of_body(found.body)
-        except Exception as error:  # noqa: BLE001 - whatever it is, it stops here
+        except Exception as error:  # noqa: BLE001 - all errors are mapped here
             raise ModelError(self._named(failure_of_reply(error))) from None
         if text is None:
             return ModelReply(body=found.body, content_type=found.content_type)
         return ModelReply(body=text.encode(), content_type=TEXT)
 
     def _failed(self, text: str) -> Failure:
-        """A failure of the model, of which AWS says this: its container may be quoted in it."""
+        """Convert AWS's text about a failure, unquoted: it may contain the container's."""
         status = _STATUS.search(text)
         if status is None:
             return self._named(_FAILED)
@@ -284,7 +286,7 @@ class AsyncModel(SageMakerModel):
     def _log_unread(self, why: str, affinity: str) -> None:
         about: dict[str, object] = {"route": self._route, "endpoint": self._endpoint_name}
         if why == DENIED:
-            # What S3 says of an object that is not there yet, too.
+            # S3 may also respond with this if the object is not there yet; see `DENIED`.
             if not self._denied:
                 self._denied = True
                 log.warning("S3 denies access to replies", **about)
@@ -306,11 +308,11 @@ class AsyncModel(SageMakerModel):
         try:
             _tell(on_end, task)
         finally:
-            self._awaited -= 1  # last: a call that ends may begin its wait
+            self._awaited -= 1  # last, since a call that ends may start its wait
 
 
 class _Submission:
-    """A call on its way."""
+    """A submission in progress."""
 
     task: "asyncio.Task[Any]"
     sent = False
@@ -322,7 +324,7 @@ class _Submission:
 
 
 class _Heard:
-    """What was told of a call while it is waited for."""
+    """The notice of an awaited call, if one has arrived."""
 
     def __init__(self) -> None:
         self._notice: Notice | None = None
@@ -339,7 +341,7 @@ class _Heard:
         return notice
 
     async def wait(self, seconds: float) -> None:
-        """Until there is something, or so many seconds have passed."""
+        """Wait for a notice, at most so many seconds."""
         try:
             async with asyncio.timeout(seconds):
                 await self._event.wait()

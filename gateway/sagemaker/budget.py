@@ -1,10 +1,8 @@
-"""How much of streamed replies is read in one turn of the event loop.
+"""Limits how much of streamed replies is processed in one iteration of the event loop.
 
-They are read in small pieces, so that no other route feels one that is hostile. A
-container may write a million empty lines, or a byte at a time, and all of it is there at once.
-However much has come, only so much of it is worked on in one turn of the event loop, over all
-replies and with each in its turn. The rest is kept, and once there is enough of that, nothing more
-is read from the connection.
+A hostile container may write a million empty lines, or single bytes, which all arrive together. So
+that this doesn't delay other routes, each iteration processes a limited amount over all replies,
+round-robin. The rest is buffered, and once the buffer is full the connection is paused.
 """
 
 import asyncio
@@ -12,39 +10,39 @@ from collections import deque
 from typing import Protocol
 
 TURN_COST = 256
-"""How much is read in one turn of the event loop, over all replies.
+"""How much is read in one iteration of the event loop, over all replies.
 
 An event of a stream costs 1, and so do a line and each 256 bytes.
 """
 SHARE_COST = 64
-"""How much of that one reply has before the next has its share."""
+"""How much of that one reply may use before the next one's turn."""
 
 
 class Readable(Protocol):
-    """What has something to be read in pieces."""
+    """Something that can be read in pieces."""
 
     def read(self, most: int) -> int:
-        """Read on.
+        """Read more.
 
         Args:
-            most: How much may be read, about.
+            most: The approximate limit of the cost.
 
         Returns:
-            What it has cost.
+            The actual cost.
         """
         ...
 
     @property
     def unread(self) -> bool:
-        """Whether there is more."""
+        """Whether there is more to read."""
         ...
 
 
 class ReadBudget:
-    """How much is read in one turn of the event loop, by all who share it.
+    """The budget of one iteration of the event loop, shared by all readers.
 
     Attributes:
-        waiting: Whether there is more to be read in the next one.
+        waiting: Whether more is scheduled for the next iteration.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -54,7 +52,7 @@ class ReadBudget:
         self.waiting = False
 
     def read(self, reader: Readable) -> None:
-        """Read on, now or in one of the next turns; once for each time that there is more."""
+        """Let a reader read, now or in a later iteration; call it once whenever there is more."""
         self._queue.append(reader)
         if not self.waiting:
             self._run()
@@ -66,7 +64,7 @@ class ReadBudget:
                 self._left -= reader.read(min(SHARE_COST, self._left))
                 if reader.unread:
                     self._queue.append(reader)
-        finally:  # one whose end goes wrong holds up no other
+        finally:  # an error in one must not stop the others
             if self._queue:
                 self.waiting = True
                 self._loop.call_soon(self._next_turn)

@@ -1,7 +1,7 @@
-"""Whether the platform can be called from this machine: its region, profile and credentials.
+"""Checks whether AWS can be called from this machine: region, profile and credentials.
 
-AWS's SDK finds these out when a call is made, and says little. Looking for credentials may ask the
-instance's or container's metadata service, AWS's STS or a program, so it has a time limit.
+AWS's SDK resolves these when a call is made, and its errors say little. Resolving credentials may
+call the instance's or container's metadata service, AWS STS or a program, so it has a time limit.
 """
 
 import asyncio
@@ -18,10 +18,10 @@ from aiobotocore.session import AioSession
 from botocore.loaders import create_loader
 
 CREDENTIALS_SECONDS = 5.0
-"""How long looking for credentials may take."""
+"""Time limit for resolving credentials."""
 
 _SHOWN = re.compile(r"[a-z]{2,8}(-[a-z0-9]{1,12}){1,4}")
-"""A region as it may be repeated; anything else could be a key in the wrong place."""
+"""A region that is safe to print; anything else could be a misplaced secret."""
 
 _OWN_WORDS = tuple(
     getattr(boto, name)
@@ -36,22 +36,22 @@ _OWN_WORDS = tuple(
     )
     if hasattr(boto, name)
 )
-"""What the SDK says in its own words, with names of profiles, variables and addresses."""
+"""Errors whose text is the SDK's own, with names of profiles, variables and addresses."""
 
 _PROFILE_VARIABLES = ("AWS_DEFAULT_PROFILE", "AWS_PROFILE")
-"""In the order in which the SDK reads them."""
+"""The variables, in the order in which the SDK reads them."""
 
 _CODE = re.compile(r"[A-Za-z.]{1,64}")
 
 
 class PlatformProblem(msgspec.Struct, frozen=True):
-    """Why calls to the platform fail, or may.
+    """Why calls to the platform fail, or may fail.
 
     Attributes:
-        about: What it is about; a key of ``[aws]``, the credentials, or what is set for all of
-            AWS's tools: then the text begins with the variable, or the file.
-        text: What is wrong, and what to do. No secret is in it.
-        certain: Whether calls can't work; otherwise it may be as it is meant to be.
+        about: The subject: a key of ``[aws]``, the credentials, or a setting for all AWS tools, in
+            which case the text begins with the variable or the file.
+        text: What is wrong, and what to do. Contains no secret.
+        certain: Whether calls can't work; otherwise it may be intended.
     """
 
     about: Literal["region", "profile", "credentials", "environment"]
@@ -59,7 +59,7 @@ class PlatformProblem(msgspec.Struct, frozen=True):
     certain: bool = True
 
     def __str__(self) -> str:
-        """The text, and the key that it is about."""
+        """The subject and the text."""
         is_key = self.about in {"region", "profile"}
         return f"aws.{self.about}: {self.text}" if is_key else self.text
 
@@ -72,14 +72,14 @@ async def platform_problems(
     credentials: bool = True,
     seconds: float = CREDENTIALS_SECONDS,
 ) -> list[PlatformProblem]:
-    """What stands in the way of calls, as far as this machine can tell; no endpoint is called.
+    """Return what prevents calls, as far as it can be found out without calling an endpoint.
 
     Args:
-        region: None for that of the environment or the profile.
-        profile: Of the shared configuration files; None for the default one.
-        endpoint_url: Where to call in place of AWS, which may have regions of its own.
-        credentials: Look for credentials too.
-        seconds: How long that may take.
+        region: The region; None for that of the environment or the profile.
+        profile: A profile in the shared configuration files; None for the default one.
+        endpoint_url: An endpoint to call instead of AWS; it may have other region names.
+        credentials: Whether to resolve credentials too.
+        seconds: The time limit for that.
     """
     session: Any = AioSession(profile=profile)
     try:
@@ -97,10 +97,10 @@ async def platform_problems(
 
 
 def default_region(profile: str | None) -> str | None:
-    """The region that this machine's AWS tools use; None where they have none.
+    """Return the region that AWS tools use on this machine; None if there is none.
 
     Args:
-        profile: Of the shared configuration files; None for the default one.
+        profile: A profile in the shared configuration files; None for the default one.
     """
     session: Any = AioSession(profile=profile)
     try:
@@ -111,7 +111,7 @@ def default_region(profile: str | None) -> str | None:
 
 
 def region_problem(name: str) -> PlatformProblem | None:
-    """What is wrong with a region, if anything is."""
+    """Check a region; return None if it is valid."""
     return _region(AioSession(), name, elsewhere=False)
 
 
@@ -124,7 +124,7 @@ def _unknown_profile(session: Any, *, given: bool) -> PlatformProblem:
         there_is = f"the profiles are {', '.join(known)}"
     else:
         there_is = "they contain no profiles"
-    # The name is the user's own, but could be a key in the wrong place.
+    # The name is not printed, since it could be a misplaced secret.
     text = f"there is no profile with this name in {_files(session)}; {there_is}"
     if given:
         return PlatformProblem("profile", text)
@@ -159,7 +159,7 @@ def _region(session: Any, given: str | None, *, elsewhere: bool) -> PlatformProb
 
 
 def _closest(name: str, known: set[str]) -> list[str]:
-    """Those that resemble it most; us-est-1 is as close to one coast as to the other."""
+    """Return the most similar names; ``us-est-1`` is as close to us-east-1 as to us-west-1."""
     close = difflib.get_close_matches(name, sorted(known))
     likeness = [difflib.SequenceMatcher(None, region, name).ratio() for region in close]
     return sorted(
@@ -177,13 +177,13 @@ async def _credentials(session: Any, seconds: float) -> PlatformProblem | None:
     except TimeoutError:
         text = f"looking for AWS credentials took longer than {seconds:g} s"
         return PlatformProblem("credentials", text, certain=False)
-    except Exception as error:  # noqa: BLE001 - of what a program gives, the SDK raises anything
+    except Exception as error:  # noqa: BLE001 - the SDK raises anything for a program's output
         return PlatformProblem("credentials", no_credentials(error))
     return None
 
 
 def no_credentials(error: Exception) -> str:
-    """Why there are none; without what a program or a server has said, which may hold a secret."""
+    """Return why there are none, without a program's or server's output: it may contain secrets."""
     kind = type(error).__name__
     match error:
         case OSError(strerror=str(text), filename=str(name)):

@@ -1,6 +1,6 @@
-"""One HTTP/1.1 connection to a server, which carries one request at a time.
+"""An HTTP/1.1 client connection, which carries one request at a time.
 
-It does no more of HTTP than the calls need, and raises nothing but `gateway.sagemaker.exceptions`.
+It implements only what the calls need, and raises only `gateway.sagemaker.exceptions`.
 """
 
 import asyncio
@@ -21,24 +21,25 @@ from gateway.sagemaker.exceptions import (
 from gateway.sagemaker.transport import ERROR_BYTES, OnBytes, OnEnd
 
 HEAD_BYTES = 65_536
-"""The largest head of a reply, and the most that may come between two pieces of its body."""
+"""The largest head of a reply, and the most bytes of framing between two pieces of its body."""
 JOINED_BYTES = 65_536
-"""The largest body that is copied to be written together with its head."""
+"""The largest body that is copied to be written together with the head."""
 
 Headers = Mapping[str, str]
-"""A reply's, by their names in lower case; of several with one name the last."""
+"""A reply's headers, by name in lower case; if a name is repeated, the last one."""
 
 OnGoodHead = Callable[[Headers], OnBytes]
-"""Takes the headers of a good reply, and gives what takes its body, which comes in any slices."""
+"""Called with the headers of a successful reply; returns the receiver of its body, in slices."""
 
 
 class Reply(Discreet, frozen=True, gc=False):
-    """An answer, whatever its status.
+    """A response, whatever its status.
 
     Attributes:
         status: Its status.
         headers: Its headers.
-        body: An error's, or its beginning where it is very large; a good reply's has been taken.
+        body: The body of an error, truncated if it is very large; that of a successful reply is
+            passed on as it arrives.
     """
 
     status: int
@@ -47,16 +48,16 @@ class Reply(Discreet, frozen=True, gc=False):
 
 
 class Request:
-    """A request, and who hears of its reply.
+    """A request, and the callbacks for its reply.
 
     Args:
         body: Its body.
-        on_head: Called when a good reply begins. What it raises, or what it gives, ends the
-            request.
-        on_end: Called once, last, with the answer or with what went wrong: a `CallError`, or what
-            a callback has raised.
-        deadline: When to give up, by the loop's clock.
-        then: In place of that, how long a good reply may take once it has begun, in seconds.
+        on_head: Called when a successful reply begins. An exception that it or its receiver raises
+            ends the request.
+        on_end: Called once, last, with the reply or an error: a `CallError`, or what a callback has
+            raised.
+        deadline: When it times out, by the loop's clock.
+        then: How long a successful reply may take once it has begun, in seconds, instead of that.
     """
 
     __slots__ = (
@@ -82,19 +83,19 @@ class Request:
     ) -> None:
         self.body = body
         self.head = b""
-        """The request's, by the time that it is sent."""
+        """The request's head, set before it is sent."""
         self.on_head = on_head
         self.deadline = deadline
         self.then = then
         self.starting: asyncio.Task[None] | None = None
-        """What it waits for before it can be sent."""
+        """The task that it waits for before it can be sent."""
         self.connection: HttpConnection | None = None
-        """What it was sent over."""
+        """The connection that it was sent over."""
         self.over = False
         self._on_end = on_end
 
     def cancel(self) -> None:
-        """Close its connection; nothing more is heard of it."""
+        """Close its connection; no callback runs after this."""
         if self.over:
             return
         self.over = True
@@ -104,17 +105,17 @@ class Request:
             self.starting.cancel()
 
     def pause_reading(self) -> None:
-        """Let no more of the reply come."""
+        """Pause receiving the reply."""
         if self.connection is not None and not self.over:
             self.connection.pause_reading()
 
     def resume_reading(self) -> None:
-        """Let it come again."""
+        """Resume receiving the reply."""
         if self.connection is not None and not self.over:
             self.connection.resume_reading()
 
     def end(self, result: Reply | Exception) -> None:
-        """Tell of the end, unless it has been cancelled."""
+        """Call `on_end`, unless it was cancelled."""
         if not self.over:
             self.over = True
             self._on_end(result)
@@ -124,13 +125,13 @@ class HttpConnection(asyncio.Protocol):
     """See the module.
 
     Args:
-        on_free: Called whenever a request has ended, before whoever made it hears of that.
-        loop: That it belongs to.
-        read_timeout: How long a server may be silent in the middle of a request, in seconds.
+        on_free: Called whenever a request has ended, before its `on_end`.
+        loop: The event loop.
+        read_timeout: How long a server may send nothing during a request, in seconds.
 
     Attributes:
-        reusable: Whether the last request left it good for another.
-        used_at: When it was last heard from, by the loop's clock.
+        reusable: Whether it can be used for another request.
+        used_at: When data was last received, by the loop's clock.
     """
 
     def __init__(
@@ -156,8 +157,8 @@ class HttpConnection(asyncio.Protocol):
         self._lowered: list[str] = []
         self._request: Request | None = None
         self._take: OnBytes | None = None
-        self._body: list[bytes] = []  # of an error
-        self._slices: list[bytes] = []  # of a good reply, as they come in one read
+        self._body: list[bytes] = []  # an error's
+        self._slices: list[bytes] = []  # of a successful reply, from one read
 
     def begin(self, request: Request) -> None:
         """Send a request."""
@@ -165,8 +166,8 @@ class HttpConnection(asyncio.Protocol):
         self._request = request
         self._size = self._status = 0
         self._headers: Headers = {}
-        self._until_end = False  # the body is over when the connection is
-        self._fruitless = 0  # bytes that came without bringing any of the body
+        self._until_end = False  # the body ends with the connection
+        self._fruitless = 0  # bytes received since the last piece of the body
         self._whole = False
         self.reusable = False
         self.used_at = self._loop.time()
@@ -178,7 +179,7 @@ class HttpConnection(asyncio.Protocol):
             self._transport.write(request.body)
 
     def drop(self) -> None:
-        """Forget the request, and the connection with it."""
+        """Close the connection, and drop its request."""
         self._request = self._take = None
         self.reusable = False
         self._on_free(self)
@@ -186,24 +187,24 @@ class HttpConnection(asyncio.Protocol):
     def quiet(self) -> bool:
         """Whether the server has neither closed it nor sent anything since the last request.
 
-        The event loop may not have told of it yet.
+        Asks the socket, since the event loop may not have reported it yet.
         """
         return self.reusable and not self._transport.is_closing() and not self._poll.poll(0)
 
     def pause_reading(self) -> None:
-        """Let nothing more come for now; the server is not silent meanwhile."""
+        """Pause receiving; the read timeout is suspended meanwhile."""
         self._paused = True
         self._transport.pause_reading()
 
     def resume_reading(self) -> None:
-        """Let it come again."""
+        """Resume receiving."""
         if self._paused:
             self._paused = False
             self.used_at = self._loop.time()
             self._transport.resume_reading()
 
     def abort(self) -> None:
-        """Close it at once."""
+        """Close it immediately."""
         self.reusable = False
         self._transport.abort()
 
@@ -213,7 +214,7 @@ class HttpConnection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         if self._request is None:
-            self.abort()  # nobody asked
+            self.abort()  # unsolicited data
             return
         self.used_at = self._loop.time()
         self._fruitless += len(data)
@@ -222,7 +223,7 @@ class HttpConnection(asyncio.Protocol):
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
             wrong = error
-        # Not while it is parsed: the next request may begin now, and over this connection.
+        # Not while parsing: a callback may begin the next request over this connection.
         if self._slices and self._take is not None:
             slices, self._slices = self._slices, []
             try:
@@ -245,10 +246,10 @@ class HttpConnection(asyncio.Protocol):
         self._ended(exc)
         if self._timer is not None:
             self._timer.cancel()
-        del self._parser, self.on_header  # which refer back to this
+        del self._parser, self.on_header  # which form reference cycles
 
     def on_message_begin(self) -> None:
-        self.reusable = False  # where it is more than was asked for
+        self.reusable = False  # in case it is an unsolicited reply
         self._received.clear()
 
     def on_headers_complete(self) -> None:
@@ -260,7 +261,7 @@ class HttpConnection(asyncio.Protocol):
             self._break(MalformedReply(ValueError("a head too large")))
             return
         names = tuple(self._received)
-        if names != self._names:  # one server writes them as the last time
+        if names != self._names:  # a server usually sends the same ones each time
             self._names, self._lowered = names, [name.decode("ascii").lower() for name in names]
         try:
             # A value has no line feed in it.
@@ -311,7 +312,7 @@ class HttpConnection(asyncio.Protocol):
         request, self._request = self._request, None
         self._take, self._body = None, []  # an idle connection holds no reply
         if request is not None:
-            self.resume_reading()  # the next request's reply, or the server's end
+            self.resume_reading()  # for the next request's reply, or the server's close
             self._on_free(self)
             request.end(result)
 
@@ -320,7 +321,7 @@ class HttpConnection(asyncio.Protocol):
         self._end(error)
 
     def _break(self, error: CallError) -> None:
-        """Fail for a reason that means something else once a good reply has begun."""
+        """Fail a request; once a successful reply has begun, the error is a `ReplyFailed`."""
         self._fail(error if self._take is None else ReplyFailed(error))
 
     def _ended(self, error: Exception | None) -> None:
@@ -335,9 +336,9 @@ class HttpConnection(asyncio.Protocol):
             self._break(ConnectionLost())
 
     def _watch_until_due(self, request: Request) -> None:
-        """See that `_watch` is called in time; often it is set to be called early enough already.
+        """Ensure that `_watch` is called in time; often it already is.
 
-        So there is one timer for many requests, and none is stopped with each.
+        So one timer serves many requests, instead of being cancelled with each.
         """
         at = min(self.used_at + self._read_timeout, request.deadline)
         if self._timer is not None:
@@ -348,7 +349,7 @@ class HttpConnection(asyncio.Protocol):
         self._timer_at = at
 
     def _watch(self) -> None:
-        """Tell of what takes too long."""
+        """Fail a request that has timed out."""
         self._timer = None
         request = self._request
         if request is None:

@@ -1,9 +1,9 @@
-"""What botocore raises, as the gateway's failures: foreign errors stop here.
+"""Maps botocore's exceptions to the gateway's failures.
 
-A failure's outcome is `NOT_INVOKED` only where that is certain. Its message is for the client and
-says nothing of endpoints, accounts, hosts or bodies. Its facts are for the operator's log: codes,
+A failure's outcome is `NOT_INVOKED` only if that is certain. Its message is for the client and
+doesn't mention endpoints, accounts, hosts or bodies. Its facts are for the operator's log: codes,
 the request id, and AWS's own message without what it quotes of the call. A container's message is
-left out, since it may quote what a user wrote, and so is that of whatever answers in AWS's place.
+left out, since it may quote a user's text, and so is that of any other server.
 """
 
 import re
@@ -41,10 +41,10 @@ OPERATOR = "The gateway can't use the endpoint, or it does not exist; ask the ga
 NOTHING: Mapping[str, str] = MappingProxyType({})
 
 MAX_RETRY_AFTER = 60.0
-"""No client is told to wait longer, whatever answers: who asks sooner is turned away once more."""
+"""The largest ``retry_after`` for clients, whatever the server says."""
 
 _NAME = 300
-"""How much is logged of what AWS calls things by."""
+"""The longest name from AWS that is logged."""
 
 TIMED_OUT = Failure(
     code=ErrorCode.TIMEOUT,
@@ -104,7 +104,7 @@ _NO_ANSWER = Failure(
 _HEALTH: Mapping[object, Health] = MappingProxyType(
     {429: Health.BUSY, **dict.fromkeys((502, 503, 504, 507), Health.SICK)}
 )
-"""What a container's status says of it. Any other, 500 too, may be for what it was asked."""
+"""What a container's status says about its health. Others, 500 too, may be due to the request."""
 
 _BY_CODE: Mapping[str, Failure] = MappingProxyType(
     {
@@ -157,7 +157,7 @@ _PLATFORMS = _BY_CODE.keys() | {
     "InternalServerError",
     "NotAuthorized",
 }
-"""Codes that are AWS's; what answers with another may be anything, and quote the body."""
+"""AWS's error codes; a response with another may come from anything, and quote the body."""
 
 _BY_STATUS: Mapping[int, Failure] = MappingProxyType(
     {
@@ -174,13 +174,13 @@ _OTHER = Failure(
 
 
 _DISABLED_STATUS, _DISABLED = 400, "stateful sessions not enabled"
-"""How containers on AWS's ``model-hosting-container-standards`` refuse a call about a session."""
+"""How containers on AWS's ``model-hosting-container-standards`` reject session calls."""
 
 _Kinds = tuple[type[Exception], ...]
 
 
 def _raised_by_botocore(*names: str) -> _Kinds:
-    """Those of its exceptions that this version has; the others it can't raise."""
+    """Return those of botocore's exceptions that this version has."""
     return tuple(getattr(boto, name) for name in names if hasattr(boto, name))
 
 
@@ -188,8 +188,8 @@ _UNREACHED: _Kinds = (
     ConnectError,
     *_raised_by_botocore("ConnectTimeoutError", "ProxyConnectionError", "SSLError"),
 )
-# What botocore raises while it looks for credentials, the region or the address, and while it
-# signs: all of it comes before the request is sent.
+# What botocore raises while it resolves credentials, region or endpoint, and while it signs: all
+# before the request is sent.
 _NOT_CALLED: _Kinds = (
     NoCredentials,
     *_raised_by_botocore(
@@ -227,7 +227,7 @@ _MEANINGS: tuple[tuple[_Kinds, Failure], ...] = (
     (_NOT_CALLED, _NOT_CONFIGURED),
     (_BROKEN, _CUT),
 )
-"""The first that fits."""
+"""The first match applies."""
 
 
 def failure_of(
@@ -238,14 +238,14 @@ def failure_of(
     sent: Mapping[str, str] = NOTHING,
     own: Collection[str] = (),
 ) -> Failure:
-    """What an exception of a call means to the client, with facts for the operator.
+    """Convert an exception of a call to a failure, with facts for the operator.
 
     Args:
-        error: Any that a `Transport` gives.
+        error: An exception from a `Transport`.
         profile: How the container words its errors.
-        in_session: Whether the call named a session that is open; no other can lose one.
-        sent: The call's parameters, but for its body, which AWS's message may quote.
-        own: Values among them that are the route's.
+        in_session: Whether the call was in an open session; no other call can lose one.
+        sent: The call's parameters without its body, which AWS's message may quote.
+        own: Values among them that come from the route.
     """
     if isinstance(error, ReplyFailed):
         return failure_of_reply(error.error)
@@ -253,7 +253,7 @@ def failure_of(
         return error.failure
     if isinstance(error, boto.ClientError):
         if error.operation_name not in OPERATIONS:
-            # From the service that gives out credentials, which come first.
+            # From the service that issues credentials, before the call itself.
             facts = {"operation": error.operation_name, **_facts(error.response)}
             message = str(error.response.get("Error", {}).get("Message", ""))
             return with_facts(_NOT_CONFIGURED, **facts, message=loggable(message, NOTHING))
@@ -267,7 +267,7 @@ def failure_of(
 
 
 def failure_of_reply(error: Exception) -> Failure:
-    """The same of an exception after the head of a good reply, when the model has seen the call."""
+    """Convert an exception after the head of a successful reply: the model has seen the call."""
     if isinstance(error, ModelError | StreamError):
         return error.failure
     raised = {"raised": type(error).__name__}
@@ -279,13 +279,13 @@ def failure_of_reply(error: Exception) -> Failure:
 
 
 def with_facts(failure: Failure, **facts: object) -> Failure:
-    """The same failure, with what is known of it."""
+    """Return the failure with more facts."""
     given = {name: value for name, value in facts.items() if value not in {None, ""}}
     return structs.replace(failure, facts=given)
 
 
 def _cause(error: Exception) -> dict[str, object]:
-    """The type of what was raised first."""
+    """Return the type of the original exception."""
     cause = (
         error.cause if isinstance(error, CallError) else getattr(error, "kwargs", {}).get("error")
     )
@@ -293,15 +293,15 @@ def _cause(error: Exception) -> dict[str, object]:
 
 
 def _stack(error: Exception) -> dict[str, object]:
-    """Where it was raised, but not its message, which may quote what was sent or received."""
+    """Return where it was raised, without its message, which may quote what was sent."""
     return {"stack": "".join(traceback.format_tb(error.__traceback__))}
 
 
 def _never_connected(error: Exception) -> bool:
     """Whether no connection was made.
 
-    aiobotocore says ``EndpointConnectionError`` for every ``ClientConnectionError`` of aiohttp, a
-    connection reset after the request was sent among them; only what it wraps tells them apart.
+    aiobotocore raises ``EndpointConnectionError`` for every ``ClientConnectionError`` of aiohttp,
+    even for a connection reset after the request was sent; only the wrapped error tells.
     """
     if not isinstance(error, _raised_by_botocore("EndpointConnectionError")):
         return False
@@ -310,7 +310,7 @@ def _never_connected(error: Exception) -> bool:
 
 
 def _facts(response: Mapping[str, Any]) -> dict[str, object]:
-    """What an answer says of itself."""
+    """Return the facts in an error response."""
     metadata = response.get("ResponseMetadata", {})
     return {
         "code": error_name(str(response.get("Error", {}).get("Code", ""))),
@@ -339,11 +339,11 @@ def _of_response(
     if failure is None:
         failure = _NOT_CONFIGURED if status in (401, 403) else _OTHER
     if code == "ValidationError":
-        # The message names the account and the endpoint, so it is read but not passed on.
+        # The message names the account and the endpoint, so it isn't passed on.
         message = message.lower()
         subject = facts["subject"] = _subject(message)
-        # No document says what the router answers for a session that it does not know. The API
-        # lists no other error that would fit, so one of these that speaks of it is taken for it.
+        # It is undocumented how the router responds to an unknown session. The API lists no other
+        # error that would fit, so one of these that mentions a session is taken for it.
         if subject == "session" and in_session:
             failure = LOST
         elif subject != "parameter" and "endpoint" in message and "not found" in message:
@@ -374,7 +374,7 @@ def _of_container(
         failure = _FULL
     elif in_session and says(profile.perhaps_lost):
         failure = structs.replace(LOST, outcome=Outcome.UNKNOWN)
-    elif not status:  # the platform says 0 where the container has not answered
+    elif not status:  # the platform's status is 0 if the container has not responded
         failure = _NO_ANSWER
     else:
         text = f"The model answered with an error (status {status})."
@@ -386,7 +386,7 @@ def _of_container(
 
 
 def _of_one(failure: Failure, sent: Mapping[str, str], own: Collection[str]) -> Failure:
-    """What a model's failure is where a client has chosen it: one of many, which may be well."""
+    """Adjust a failure if the client has chosen the model: the endpoint's others may be healthy."""
     chosen = sent.get("TargetModel")
     if failure.health is Health.WELL or chosen is None or chosen in own:
         return failure
@@ -394,10 +394,10 @@ def _of_one(failure: Failure, sent: Mapping[str, str], own: Collection[str]) -> 
 
 
 def _subject(message: str) -> str | None:
-    """What a ``ValidationError`` is about; its message is in lower case.
+    """Return the subject of a ``ValidationError``, from its message in lower case.
 
-    ``parameter`` where a value does not fit the API model: the message then names a field, and
-    may quote what a client wrote into it. Else whichever of these it names first, if any.
+    ``parameter`` if a value violates the API model: the message then names a field, and may quote
+    the client's value. Else the first of the known subjects that it mentions, if any.
     """
     if "failed to satisfy constraint" in message:
         return "parameter"
@@ -406,7 +406,7 @@ def _subject(message: str) -> str | None:
 
 
 def _with_retry_after(failure: Failure, headers: Mapping[str, str]) -> Failure:
-    """The same with the seconds that the answer asks for; a date is left to the table's rule."""
+    """Return the failure with the response's ``Retry-After`` in seconds; a date is ignored."""
     try:
         seconds = float(headers["retry-after"])
     except (KeyError, ValueError):

@@ -1,8 +1,8 @@
-"""``application/vnd.amazon.eventstream``, taken apart as it comes. It does no I/O.
+"""An incremental parser for ``application/vnd.amazon.eventstream``, without I/O.
 
-An event is a prelude (the length of it all, the length of its headers, a checksum of the two),
-headers, a payload, and a checksum of everything before it; numbers are big-endian, checksums
-CRC-32. The parts of a reply have the same headers over and over, so those are read once.
+An event is a prelude (total length, length of the headers, a checksum of both), headers, a payload,
+and a checksum of everything before it; numbers are big-endian, checksums CRC-32. The parts of a
+reply repeat the same headers, so these are parsed once.
 """
 
 from collections.abc import Iterator, Mapping
@@ -12,16 +12,16 @@ from typing import Any
 from zlib import crc32
 
 HEADER_BYTES = 131_072
-"""The largest headers of an event, as botocore has it."""
+"""The largest headers of an event, as in botocore."""
 PAYLOAD_BYTES = 25_165_824
-"""The largest payload of an event, likewise."""
+"""The largest payload of an event, as in botocore."""
 
 _PRELUDE = Struct("!III")
 _CHECKSUM = Struct("!I")
 _LEAST = _PRELUDE.size + _CHECKSUM.size
 
-# By the number of a header's type; 0 and 1 are true and false, 6 and 7 bytes and text that say how
-# long they are, 9 is a UUID.
+# By a header's type number; 0 and 1 are true and false, 6 and 7 are bytes and text with a length
+# prefix, 9 is a UUID.
 _FIXED: Mapping[int, Struct] = {
     2: Struct("!b"),
     3: Struct("!h"),
@@ -33,16 +33,16 @@ _LENGTH = Struct("!H")
 
 
 class Malformed(Exception):
-    """The bytes are no event stream, or not what was sent."""
+    """The bytes are not an event stream, or are corrupted."""
 
 
 class EventStream:
-    """Takes bytes and gives events."""
+    """Parses bytes into events."""
 
     def __init__(self) -> None:
         self._held: list[bytes] = []  # the beginning of an event
         self._size = 0
-        self._wanted = 0  # how much has to be held before there is more to be seen
+        self._wanted = 0  # how much has to be held before parsing can continue
         self._block = b""
         self._headers: Mapping[str, Any] = {}
 
@@ -52,14 +52,14 @@ class EventStream:
         return bool(self._held)
 
     def feed(self, data: bytes) -> Iterator[tuple[Mapping[str, Any], bytes]]:
-        """Take the next bytes, however they are cut; to be iterated to its end.
+        """Parse the next bytes, in slices of any size; iterate the result to its end.
 
         Yields:
-            The headers, which are to be left as they are, and the payload of each event that is
-            whole with these bytes.
+            The headers, which must not be changed, and the payload of each event that these bytes
+            complete.
 
         Raises:
-            Malformed: After the events before the fault; there is nothing more to be had then.
+            Malformed: Raised after the events before the fault; the stream can't be continued.
         """
         if self._held:
             self._held.append(data)
@@ -81,7 +81,7 @@ class EventStream:
                 wanted = total
                 break
             last = at + total - 4
-            # The prelude's checksum is the checksum of what is in front of it.
+            # The message's checksum covers the prelude, so it continues from the prelude's.
             if crc32(data[at + 8 : last], checksum) != _CHECKSUM.unpack_from(data, last)[0]:
                 raise Malformed("checksum of an event")
             payload = last - size
@@ -98,7 +98,7 @@ class EventStream:
 
 
 def _headers(block: bytes) -> dict[str, Any]:
-    """An event's headers. Like botocore's, a value that is too short is what there is of it."""
+    """Parse an event's headers. As in botocore, a value that is too short is truncated."""
     headers: dict[str, Any] = {}
     at, end = 0, len(block)
     try:

@@ -1,22 +1,22 @@
-"""What goes wrong with a call on its way to the platform and back.
+"""The exceptions of calls to the platform.
 
 .. code-block:: text
 
     CallError
-    ├── NotSent                the server has seen nothing of the request
-    │   ├── InvalidParameters  they can't be sent as they are
-    │   ├── NoCredentials      there are none to sign it with
-    │   ├── NotSentInTime      the call's time was over before
-    │   └── ConnectError       no connection can be made
+    ├── NotSent                nothing of the request was sent
+    │   ├── InvalidParameters  parameters that can't be sent
+    │   ├── NoCredentials      no credentials to sign it with
+    │   ├── NotSentInTime      the call timed out before it was sent
+    │   └── ConnectError       no connection could be made
     │       ├── ConnectTimeout
     │       └── TlsError
-    ├── ReplyTimeout           no reply in time, or it fell silent
+    ├── ReplyTimeout           no reply in time, or it stalled
     ├── ConnectionLost         the connection broke
-    ├── MalformedReply         what came is no HTTP, or larger than it may be
-    └── ReplyFailed            any of these, or another, after the head of a good reply
+    ├── MalformedReply         the reply is not HTTP, or too large
+    └── ReplyFailed            any error after the head of a successful reply
 
-Only `NotSent` is certain not to have reached the model, and only `ReplyFailed` is certain to have.
-`gateway.sagemaker.errors` says what each means to a client.
+With `NotSent` the model has certainly not seen the call, with `ReplyFailed` it certainly has.
+`gateway.sagemaker.errors` maps them to failures.
 """
 
 
@@ -24,7 +24,7 @@ class CallError(Exception):
     """A call has failed.
 
     Args:
-        cause: What the operating system or a library has raised.
+        cause: The exception of the operating system or a library.
     """
 
     def __init__(self, cause: Exception | None = None) -> None:
@@ -37,7 +37,7 @@ class NotSent(CallError):
 
 
 class InvalidParameters(NotSent):
-    """A header can't carry them: it holds nothing but printable ASCII; or the body is no bytes."""
+    """A value is not printable ASCII, which a header requires, or the body is not bytes."""
 
 
 class NoCredentials(NotSent):
@@ -45,14 +45,14 @@ class NoCredentials(NotSent):
 
 
 class NotSentInTime(NotSent):
-    """The call's time was over before the request was sent.
+    """The call timed out before the request was sent.
 
-    It may have waited for credentials, for a place in the pool, or for a connection.
+    It may have waited for credentials, the pool, or a connection.
     """
 
 
 class ConnectError(NotSent):
-    """No connection can be made: the name is unknown, or the host refuses or is not there."""
+    """No connection can be made: the name is unknown, or the host unreachable or refusing."""
 
 
 class ConnectTimeout(ConnectError):
@@ -60,26 +60,26 @@ class ConnectTimeout(ConnectError):
 
 
 class TlsError(ConnectError):
-    """TLS can't be agreed on: the certificate is not trusted, or is another host's."""
+    """The TLS handshake failed: the certificate is not trusted, or another host's."""
 
 
 class ReplyTimeout(CallError):
-    """The reply has not come in time, or fell silent."""
+    """The reply was not received in time, or stalled."""
 
 
 class ConnectionLost(CallError):
-    """The connection was reset, or closed before the reply was whole."""
+    """The connection was reset, or closed before the reply was complete."""
 
 
 class MalformedReply(CallError):
-    """What the server has sent is no HTTP/1.1, or its head is larger than it may be."""
+    """The server's reply is not HTTP/1.1, or its head is too large."""
 
 
 class ReplyFailed(CallError):
-    """A call failed after the head of a good reply, when the model had seen it.
+    """A call failed after the head of a successful reply, so the model has seen it.
 
     Attributes:
-        error: What happened.
+        error: The underlying error.
     """
 
     def __init__(self, error: Exception) -> None:

@@ -1,8 +1,8 @@
-"""Calls that cost little: what does not change from one to the next is found out once.
+"""A fast transport, which works out once what doesn't change between calls.
 
-aiobotocore stays in charge of what it is good at: where to call, who signs, what the API is like,
-and what an error means. `gateway.sagemaker.sdk` asks it how it would make a call, and from then on
-the same bytes are put together here.
+aiobotocore still resolves endpoints and credentials, knows the API model, and parses errors.
+`gateway.sagemaker.sdk` asks it how it would make a call, and from then on the same bytes are built
+here.
 """
 
 import asyncio
@@ -29,12 +29,10 @@ from gateway.sagemaker.transport import (
 from gateway.session.ports import Call, OnParts
 
 KEYS_SECONDS = 1.0
-"""How long credentials are used before they are asked for again: those of a role are replaced, and
-are so minutes before they expire.
-"""
+"""How long credentials are cached: a role's are refreshed, some minutes before they expire."""
 
 Clock = Callable[[], float]
-"""Gives the time in seconds since the epoch."""
+"""Returns the time in seconds since the epoch."""
 
 
 class LeanTransport:
@@ -151,13 +149,13 @@ class LeanTransport:
         return request
 
     def _keys_at_hand(self, now: float) -> Any:
-        """Credentials, frozen; None where they can't be had without waiting."""
+        """Return frozen credentials; None if they can't be had without waiting."""
         if now < self._frozen_until:
             return self._frozen
         credentials = self._credentials
         if credentials is None:
             return None
-        # Those that are never replaced can't be asked.
+        # Static credentials don't have this method.
         stale = getattr(credentials, "refresh_needed", None)
         if stale is not None and stale():
             return None
@@ -177,7 +175,7 @@ class LeanTransport:
         sha256: bytes | None,
         request: Request,
     ) -> None:
-        """Send it once there are credentials."""
+        """Send a request once there are credentials."""
         try:
             async with asyncio.timeout_at(request.deadline):
                 keys = await self._keys()
@@ -195,12 +193,12 @@ class LeanTransport:
         return await self._credentials.get_frozen_credentials()
 
     def _error(self, operation: Operation, reply: Reply | Exception) -> Exception:
-        """What a call failed with; of an answer, the exception that botocore makes of it."""
+        """Return a call's exception; for an error response, the one that botocore makes of it."""
         if isinstance(reply, Exception):
             return reply
         try:
             return self._sdk.error_of(operation, reply)
-        except Exception as error:  # noqa: BLE001 - an answer that botocore can't read
+        except Exception as error:  # noqa: BLE001 - a response that botocore can't parse
             return error
 
 
@@ -208,14 +206,14 @@ class LeanTransport:
 async def lean_transport(
     client: Any, credentials: Any, options: Mapping[str, Any], limits: CallLimits, clock: Clock
 ) -> AsyncIterator[LeanTransport]:
-    """A transport whose connections are closed with this context.
+    """Make a transport whose connections are closed with this context.
 
     Args:
-        client: aiobotocore's, for ``sagemaker-runtime``.
-        credentials: aiobotocore's, that it signs with; None where there are none.
-        options: How its HTTP session was made.
-        limits: How long calls may take, and how much they may bring.
-        clock: Tells when a request is signed.
+        client: An aiobotocore client for ``sagemaker-runtime``.
+        credentials: The aiobotocore credentials that it signs with; None if there are none.
+        options: The options of its HTTP session.
+        limits: Limits of time and size.
+        clock: The clock for signatures.
 
     Raises:
         NotLean: See `discover`.

@@ -1,4 +1,4 @@
-"""One route's model: turns, and the opening and closing of sessions, as calls of the platform."""
+"""A route's model: turns, and opening and closing sessions, as calls to the platform."""
 
 import asyncio
 from functools import partial
@@ -59,7 +59,7 @@ log = structlog.stdlib.get_logger("gateway.sagemaker")
 AS_IT_IS = Format()
 
 LINES_A_MINUTE = 10
-"""How often a route's model may be complained about in the log, for each reason."""
+"""The rate limit for log lines about a route's model, per reason."""
 
 OPENED_NONE = Failure(
     code=ErrorCode.MODEL_ERROR,
@@ -81,15 +81,15 @@ NOT_AWAITED = Failure(
 
 
 class SageMakerModel:
-    """A route's way to its model; see `gateway.session.ports.Model`.
+    """A route's model; see `gateway.session.ports.Model`.
 
     Args:
         transport: Makes the calls.
-        endpoint_name: Which endpoint to call.
+        endpoint_name: The endpoint.
         profile: How its container keeps sessions.
-        defaults: Options for what a message leaves out, but for the content type, which every
-            request has. Those that say where a call goes are those of the calls that open and
-            close a session too: it is where its turns are.
+        defaults: Options that a message leaves out, without the content type, which every request
+            has. Those that determine where a call goes also apply to the calls that open and close
+            a session, which has to be where its turns are.
         body_format: How the model streams, and where the text is in its replies.
         line_bytes: The longest line or event of a stream.
         route: The route's name, for the log.
@@ -148,8 +148,8 @@ class SageMakerModel:
         session: ModelSession | None,
         *,
         affinity: str,
-        principal: str,  # noqa: ARG002 - the platform knows the gateway alone
-        until: float | None,  # noqa: ARG002 - it is sent at once
+        principal: str,  # noqa: ARG002 - the platform only knows the gateway
+        until: float | None,  # noqa: ARG002 - it is sent immediately
         on_parts: OnParts,
         on_end: OnEnd,
     ) -> Call:
@@ -199,7 +199,7 @@ class SageMakerModel:
         *,
         in_session: bool,
     ) -> Call:
-        """A turn whose reply comes in one piece."""
+        """Send a turn without streaming."""
 
         def ended(response: dict[str, Any] | Exception) -> None:
             if isinstance(response, Exception):
@@ -208,7 +208,7 @@ class SageMakerModel:
             try:
                 text = None if taken is None else taken.of_body(response["Body"])
                 reply = self._reply(response, text, affinity, in_session)
-            except Exception as error:  # noqa: BLE001 - whatever it is, it stops here
+            except Exception as error:  # noqa: BLE001 - all errors are mapped here
                 on_end(self._named(failure_of_reply(error)))
             else:
                 on_end(reply)
@@ -226,10 +226,10 @@ class SageMakerModel:
         on_parts: OnParts,
         in_session: bool,
     ) -> Call:
-        """The same where a stream was asked for.
+        """Send a turn without streaming whose request asks the model for a stream.
 
-        The body may be the lines or events of one, all at once; their text is that of the reply,
-        or, where it is wanted verbatim, these are its parts.
+        The body may be a stream's lines or events, all at once. Their text is the reply's text, or
+        if it is wanted verbatim, they are its parts.
         """
         turn = _Turn()
 
@@ -279,7 +279,7 @@ class SageMakerModel:
     def _parameters(
         self, request: ModelRequest, session: ModelSession | None, affinity: str
     ) -> dict[str, Any]:
-        """Those of the call, but for its body."""
+        """Return the call's parameters, without its body."""
         parameters = {
             "EndpointName": self._endpoint_name,
             "ContentType": request.content_type,
@@ -336,7 +336,7 @@ class SageMakerModel:
         return self._named(with_facts(failure, body_bytes=len(parameters["Body"]), **failure.facts))
 
     def _named(self, failure: Failure, symptom: Symptom | None = None) -> Failure:
-        """A failure whose facts name the endpoint, and say what to do."""
+        """Add the endpoint and a hint to a failure's facts."""
         named = with_facts(failure, endpoint=self._endpoint_name, **failure.facts)
         return explained(named, symptom)
 
@@ -365,7 +365,7 @@ class SageMakerModel:
         on_end: OnEnd,
     ) -> Call:
         def ended(reply: StreamedReply | Exception) -> None:
-            in_session = "SessionId" in parameters  # it opens none
+            in_session = "SessionId" in parameters  # it doesn't open one
             if isinstance(reply, Exception):
                 on_end(self._failure(reply, parameters, in_session=in_session))
                 return
@@ -391,9 +391,7 @@ class SageMakerModel:
         )
 
     def _suspect(self, what: str, affinity: str) -> dict[str, object] | None:
-        """What the log says of a reply that is not as it should be; None where it has said so of
-        others often enough.
-        """
+        """Return the log fields about an invalid reply; None if the rate limit is exceeded."""
         suppressed = self._logged.suppressed(what)
         if suppressed is None:
             return None
@@ -405,7 +403,7 @@ class SageMakerModel:
         }
 
     async def _call(self, body: JsonObject, session_id: str) -> dict[str, Any]:
-        """A call that is no turn."""
+        """Make a call that is not a turn."""
         parameters = {
             "EndpointName": self._endpoint_name,
             "Body": msgspec.json.encode(body),
@@ -415,13 +413,13 @@ class SageMakerModel:
         }
         try:
             return await result_of(partial(self._transport.invoke_endpoint, parameters))
-        except Exception as error:  # noqa: BLE001 - whatever it is, it stops here
+        except Exception as error:  # noqa: BLE001 - all errors are mapped here
             in_session = session_id != NEW_SESSION
             raise ModelError(self._failure(error, parameters, in_session=in_session)) from None
 
 
 class _Turn:
-    """A call, and what is done with its reply."""
+    """A turn's call, and the handling of its reply."""
 
     __slots__ = ("call",)
 
@@ -432,11 +430,11 @@ class _Turn:
 
 
 def _whole_of(body: bytes, taken: Text | None) -> tuple[bool, str | None]:
-    """Whether a body is a reply in one piece, and not the events of a stream; and its text.
+    """Return whether a body is a whole reply instead of a stream's events, and its text.
 
     Args:
-        body: The reply's.
-        taken: Where its text is; None where it is wanted as it is.
+        body: The reply's body.
+        taken: Where its text is; None if it is wanted unchanged.
     """
     if taken is not None:
         text = taken.of_body(body)
@@ -449,7 +447,7 @@ def _whole_of(body: bytes, taken: Text | None) -> tuple[bool, str | None]:
 
 
 def _new_session(value: str | None) -> ModelSession | None:
-    """The session that a reply opens, if it opens one that can be used."""
+    """Return the session that a reply opens, if it opens a valid one."""
     if value is None:
         return None
     try:

@@ -1,8 +1,8 @@
-"""Notices of asynchronous calls that have ended: published by the endpoint, received from a queue.
+"""Notices of completed asynchronous calls: published by the endpoint, received from a queue.
 
-A notice is a hint to look now; none is relied on. Where several replicas receive from one queue,
-most notices come to one that does not wait for them: it passes them on a few times by letting them
-be received again soon, and whoever waits looks by itself once in a while anyway.
+A notice is a hint to poll now, and never relied on. If several replicas receive from one queue,
+most notices reach a replica that doesn't await them: it passes them on a few times by making them
+visible again soon, and the awaiting replica keeps polling anyway.
 """
 
 import asyncio
@@ -22,23 +22,23 @@ from gateway.sagemaker.said import error_name
 from gateway.session.ports import Receipt
 
 WAIT_SECONDS = 20
-"""How long a queue is asked to wait for a message: the longest that SQS allows."""
+"""Duration of a long poll: the longest that SQS allows."""
 
 HIDDEN_SECONDS = 30
-"""How long a message is hidden from others while it is looked at here."""
+"""How long a message is hidden from other receivers while it is processed."""
 
 PASSED_ON = 10
-"""How often a message may be received before one that nobody here waits for is deleted."""
+"""How often a message may be received before it is deleted, if nobody here awaits it."""
 
 FAILED_SECONDS = 60
-"""For how long the notice of a failure is passed on: it may be all that there is of it, and whoever
-takes a session over that waits for it needs some time."""
+"""How long the notice of a failure is passed on: it may be the only record of it, and a replica
+that takes the awaiting session over needs some time."""
 
 PASS_SECONDS = 1
-"""How soon it is received again."""
+"""How soon a message that is passed on is visible again."""
 
 AGAIN_SECONDS = 30.0
-"""How soon at the latest a queue is asked again that could not be."""
+"""The longest pause before a queue that failed is polled again."""
 
 LINES_A_MINUTE = 1
 
@@ -50,12 +50,12 @@ class _Response(Discreet, frozen=True, rename="camel"):
 
 
 class Notice(Discreet, frozen=True, rename="camel"):
-    """What the endpoint says of a call.
+    """The endpoint's notice about a call.
 
     Attributes:
-        inference_id: Which.
+        inference_id: The call.
         invocation_status: ``Completed`` or ``Failed``.
-        failure_reason: Why, in AWS's words.
+        failure_reason: AWS's text about a failure.
         response_parameters: Where its output is.
     """
 
@@ -66,38 +66,38 @@ class Notice(Discreet, frozen=True, rename="camel"):
 
     @property
     def has_failed(self) -> bool:
-        """Whether no reply comes."""
+        """Whether there will be no reply."""
         return self.invocation_status == "Failed"
 
 
 class _Envelope(Discreet, frozen=True):
-    """What SNS puts a message in, unless it is told to deliver it raw."""
+    """SNS's envelope of a message, unless raw delivery is on."""
 
     Message: str
 
 
 OnNotice = Callable[[Notice | None], None]
-"""Takes a notice; or None, when the queue can't be read any more."""
+"""Called with a notice; or with None, when the queue can't be read any more."""
 
 
 class Notices:
     """Receives from one queue.
 
     Args:
-        client: aiobotocore's, for ``sqs``.
-        url: The queue's.
+        client: An aiobotocore client for ``sqs``.
+        url: The queue's URL.
     """
 
     def __init__(self, client: Any, url: str) -> None:
         self.is_up = False
-        """Whether the queue could be asked last: notices come as soon as there are any."""
+        """Whether the last poll has succeeded, so that notices arrive without delay."""
         self._client = client
         self._url = url
         self._waiting: defaultdict[str, list[OnNotice]] = defaultdict(list)
         self._logged = LogLimit(LINES_A_MINUTE)
 
     def expect(self, receipt: Receipt, on_notice: OnNotice) -> Callable[[], None]:
-        """Call this with each notice of a call; returns what ends that."""
+        """Call `on_notice` with each notice of a call; returns a function that stops this."""
         keys = (receipt.id, receipt.reply_at)
         for key in keys:
             self._waiting[key].append(on_notice)
@@ -116,7 +116,7 @@ class Notices:
         while True:
             try:
                 await self._receive()
-            except Exception as error:  # noqa: BLE001 - whatever it is, it may pass
+            except Exception as error:  # noqa: BLE001 - any error may be temporary
                 if self.is_up:
                     self.is_up = False
                     self._tell_all()
@@ -130,7 +130,7 @@ class Notices:
         answer = await self._client.receive_message(
             QueueUrl=self._url,
             MaxNumberOfMessages=10,
-            WaitTimeSeconds=WAIT_SECONDS if self.is_up else 0,  # to know soon whether it works
+            WaitTimeSeconds=WAIT_SECONDS if self.is_up else 0,  # to find out soon whether it works
             VisibilityTimeout=HIDDEN_SECONDS,
             MessageSystemAttributeNames=["ApproximateReceiveCount", "SentTimestamp"],
         )
@@ -149,14 +149,14 @@ class Notices:
             await self._client.change_message_visibility_batch(QueueUrl=self._url, Entries=others)
 
     def _tell_all(self) -> None:
-        """Nobody is told of anything any more, and each has to look."""
+        """Tell all that await a notice to poll, since none will arrive."""
         for on_notice in {
             id(each): each for found in self._waiting.values() for each in found
         }.values():
             on_notice(None)
 
     def _take(self, notice: Notice) -> bool:
-        """Tell whoever waits for it; whether anybody does."""
+        """Pass a notice on; returns whether anything here awaits it."""
         found = {id(each): each for key in _keys(notice) for each in self._waiting.get(key, ())}
         for on_notice in found.values():
             on_notice(notice)
@@ -172,9 +172,9 @@ class Notices:
 
 
 def notice_of(body: str) -> Notice | None:
-    """What a message says; None where it is none."""
+    """Parse a message; None if it is not a notice."""
     try:
-        with contextlib.suppress(msgspec.ValidationError):  # where it has been delivered raw
+        with contextlib.suppress(msgspec.ValidationError):  # raw delivery
             body = msgspec.json.decode(body, type=_Envelope).Message
         return msgspec.json.decode(body, type=Notice)
     except (msgspec.DecodeError, UnicodeError, RecursionError):
@@ -182,7 +182,7 @@ def notice_of(body: str) -> Notice | None:
 
 
 def _is_old(notice: Notice, message: Mapping[str, Any]) -> bool:
-    """Whether it has been passed on for long enough."""
+    """Whether it was passed on for long enough."""
     attributes = message.get("Attributes", {})
     if int(attributes.get("ApproximateReceiveCount", PASSED_ON)) < PASSED_ON:
         return False

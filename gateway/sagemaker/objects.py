@@ -1,4 +1,4 @@
-"""Objects of S3: the inputs of asynchronous calls, their outputs and failures."""
+"""S3 objects: the inputs of asynchronous calls, their outputs and failures."""
 
 import asyncio
 from typing import Any
@@ -13,10 +13,10 @@ from gateway.sagemaker.transport import too_large
 from gateway.session.ports import ModelError
 
 AT_ONCE = 50
-"""How many objects are read at once, and how many put; the others wait."""
+"""How many objects are read concurrently, and how many are put; others wait."""
 
 DENIED = "AccessDenied"
-"""Where the gateway may not list a bucket, S3 says so too of an object that is not there."""
+"""S3's error code, also for an object that doesn't exist if the gateway may not list the bucket."""
 
 _ABSENT = frozenset({"NoSuchKey", "404"})
 _BUSY = frozenset({"SlowDown", "Throttling", "RequestLimitExceeded", "ServiceUnavailable"})
@@ -35,8 +35,8 @@ class Found(Discreet, frozen=True):
     """An object.
 
     Attributes:
-        body: All of it.
-        content_type: As whoever wrote it has said.
+        body: Its content.
+        content_type: Its content type, as set by its writer.
     """
 
     body: bytes
@@ -44,15 +44,15 @@ class Found(Discreet, frozen=True):
 
 
 class NotRead(Exception):
-    """Whether an object is there can't be told; the text is what S3, or the way to it, says."""
+    """It is unknown whether an object exists; the text is the error of S3 or the connection."""
 
 
 class Objects:
-    """Puts and gets. A location is ``s3://BUCKET/KEY``.
+    """Reads and writes objects. A location is ``s3://BUCKET/KEY``.
 
     Args:
-        client: aiobotocore's, for ``s3``.
-        seconds: How long a call may take; of one that puts, with the wait for its turn.
+        client: An aiobotocore client for ``s3``.
+        seconds: How long a call may take; for a put, with the wait for its turn.
         most: The largest object that is read.
     """
 
@@ -61,13 +61,13 @@ class Objects:
         self._seconds = seconds
         self._most = most
         self._reading = asyncio.Semaphore(AT_ONCE)
-        self._putting = asyncio.Semaphore(AT_ONCE)  # turns do not wait for those that look
+        self._putting = asyncio.Semaphore(AT_ONCE)  # so that new turns don't wait for polls
 
     async def put(self, location: str, body: bytes, content_type: str) -> None:
         """Write an object.
 
         Raises:
-            ModelError: It may not be there.
+            ModelError: It may not have been written.
         """
         bucket, key = _parts(location)
         try:
@@ -85,11 +85,11 @@ class Objects:
             raise ModelError(with_facts(_NOT_PUT, **facts)) from None
 
     async def get(self, location: str) -> Found | None:
-        """Read an object; None where it is not there.
+        """Read an object; return None if it does not exist.
 
         Raises:
-            NotRead: That can't be told.
-            ModelError: It is larger than it may be.
+            NotRead: It is unknown whether it exists.
+            ModelError: It is too large.
         """
         bucket, key = _parts(location)
         try:
@@ -104,7 +104,7 @@ class Objects:
             raise NotRead(error_name(code)) from None
         except ModelError:
             raise
-        except Exception as error:  # noqa: BLE001 - as above; a wait outlasts what may pass
+        except Exception as error:  # noqa: BLE001 - as above; the poll outlasts temporary errors
             raise NotRead(type(error).__name__) from None
         return Found(body, answer.get("ContentType"))
 
@@ -125,6 +125,6 @@ def _parts(location: str) -> tuple[str, str]:
 
 
 def _said(error: boto.ClientError) -> tuple[str, int]:
-    """The code and the status of an answer."""
+    """Return the code and the status of an error."""
     status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
     return str(error.response.get("Error", {}).get("Code", "")), status

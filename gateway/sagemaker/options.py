@@ -1,36 +1,34 @@
-"""What a route says of its asynchronous calls: a module of its own, which is quick to import."""
+"""A route's options for asynchronous calls; a separate module, since it is quick to import."""
 
 from gateway.protocol.discretion import Discreet
 
 ID_CHARACTERS = 31
-"""The longest inference id that may be given: of the platform's 64, 33 are the gateway's."""
+"""The longest inference id that may be set: of the platform's 64 characters, 33 are added here."""
 
 
 INLINE_BYTES = 128_000
-"""The largest input that a call itself can carry."""
+"""The largest input in a call's body."""
 
 
 LATE_SECONDS = 60.0
-"""How much later than it may a reply is still waited for: clocks differ, and it has to be written.
-"""
+"""How long after its deadline a reply is still awaited, for clock skew and the time to write it."""
 
 
 class AsyncOptions(Discreet, frozen=True, kw_only=True):
-    """What a route says of its asynchronous calls. Times are in seconds.
+    """A route's options for asynchronous calls. Times are in seconds.
 
     Attributes:
         request_ttl_seconds: How long a call may wait for an instance.
         invocation_timeout_seconds: How long the model may then work on it.
         input_location: Where inputs are put, ``s3://BUCKET/PREFIX/``; None for inline ones.
-        s3_output_path_extension: Where below its own path the endpoint puts outputs, with ``$id``
-            and ``$session`` in it; None for nowhere else.
-        filename: What outputs are called, with ``$id`` in it; None for what the platform calls
-            them.
+        s3_output_path_extension: A path below the endpoint's output path, which can contain
+            ``$id`` and ``$session``; None for no further path.
+        filename: The name of outputs, which can contain ``$id``; None for the platform's default.
         notification_queue_url: The queue of the endpoint's notices; None for none.
-        poll_seconds: How long after the first look for a reply the second is; it doubles.
-        poll_max_seconds: The longest time between two.
-        max_turns_awaited: How many turns may be submitted or waited for; further ones are turned
-            away, but for those of other processes.
+        poll_seconds: The interval from the first poll for a reply to the second; it doubles.
+        poll_max_seconds: The longest interval.
+        max_turns_awaited: How many turns may be submitted or awaited; further ones are rejected,
+            except those that another process has submitted.
     """
 
     request_ttl_seconds: int = 21_600

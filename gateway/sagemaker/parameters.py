@@ -1,4 +1,4 @@
-"""The parameters of a call, as the API model names them, for what a message or a route names."""
+"""The API model's parameters of a call, for the options of messages and routes."""
 
 from collections.abc import Mapping
 
@@ -8,26 +8,26 @@ from gateway.errors import ErrorCode, Failure
 from gateway.protocol.options import PARAMETERS
 
 NOT_STREAMED = frozenset({"TargetModel", "EnableExplanations"})
-"""Parameters that InvokeEndpointWithResponseStream does not have."""
+"""Parameters that InvokeEndpointWithResponseStream doesn't have."""
 
 _FIELDS = {parameter: name for name, parameter in PARAMETERS.items()} | {
     "EndpointName": "endpoint_name"
 }
 _, *OPTIONAL = PARAMETERS.values()
-"""All but the content type, which every request has; the fields of a `ModelRequest` begin so."""
+"""All but the content type, which every request has; a `ModelRequest`'s fields begin with them."""
 GIVEN = slice(1, 1 + len(OPTIONAL))
 NONE_GIVEN = (UNSET,) * len(OPTIONAL)
 TARGETING = frozenset(
     {"TargetModel", "TargetVariant", "TargetContainerHostname", "InferenceComponentName"}
 )
-"""What says where a call goes, and so goes with every call of a session.
+"""Parameters that determine where a call goes, and so apply to every call of a session.
 
-The others are about one reply or its record, and say nothing to a call that opens or closes.
+The others are about one reply or its record, and don't apply to calls that open or close.
 """
 
 
 def wrong_field(parameters: Mapping[str, str]) -> Failure:
-    """Why a call can't be made: what no header can carry, named as the protocol names it."""
+    """Return the failure for a value that no header can contain, with its name in the protocol."""
     wrong = next(
         _FIELDS[parameter]
         for parameter, value in parameters.items()

@@ -1,8 +1,7 @@
-"""The payload of a streamed reply, out of the event stream that its body is.
+"""The payload of a streamed reply, extracted from its event stream.
 
-The events are not read through botocore's ``EventStream``, which keeps the ``ErrorCode`` of a
-``ModelStreamError`` to itself, and takes a stream that ends in the middle of an event for a whole
-one.
+botocore's ``EventStream`` is not used: it hides the ``ErrorCode`` of a ``ModelStreamError``, and
+doesn't detect a stream that ends in the middle of an event.
 """
 
 from collections.abc import Iterator, Mapping
@@ -18,22 +17,22 @@ from gateway.sagemaker.said import error_name
 from gateway.session.ports import ModelError
 
 _FAULT_BYTES = 65_536
-"""The largest payload of an error that is read; the platform's own are far smaller."""
+"""The largest payload of an error that is parsed; the platform's own are far smaller."""
 
 
 class Payloads:
-    """The bytes of each ``PayloadPart``, out of a body that is fed to it."""
+    """Extracts the bytes of each ``PayloadPart`` from a body."""
 
     def __init__(self) -> None:
         self._events = EventStream()
 
     def feed(self, data: bytes) -> Iterator[bytes]:
-        """Take the next bytes of the body, and give what each event in them holds.
+        """Parse the next bytes of the body, and lazily yield the payload of each event in them.
 
-        That is nothing for an event that the API does not know. Each is made when it is asked for.
+        Unknown events have none.
 
         Raises:
-            ModelError: The stream broke, or the platform ended it with an exception.
+            ModelError: The stream is malformed, or the platform ended it with an exception.
         """
         try:
             for headers, payload in self._events.feed(data):
@@ -44,10 +43,10 @@ class Payloads:
             raise ModelError(with_facts(BROKEN_OFF, cause=str(error))) from None
 
     def end(self) -> None:
-        """The body is over.
+        """End the body.
 
         Raises:
-            ModelError: The stream was not.
+            ModelError: It ended in the middle of an event.
         """
         if self._events.pending:
             cause = "the stream ends in the middle of an event"
@@ -55,7 +54,7 @@ class Payloads:
 
 
 class _StreamError(msgspec.Struct, rename="pascal"):
-    """The member of ``ModelStreamError`` that tells one from another."""
+    """The member of ``ModelStreamError`` that identifies the error."""
 
     error_code: str = ""
 

@@ -1,7 +1,7 @@
 """A pool of HTTP/1.1 connections to one server.
 
-A request is written once. What goes wrong before that is told apart from what goes wrong after it,
-when the server may have seen it: see `gateway.sagemaker.exceptions`.
+A request is written once. Errors before that are distinguished from errors after it, when the
+server may have seen the request: see `gateway.sagemaker.exceptions`.
 """
 
 import asyncio
@@ -17,9 +17,9 @@ from gateway.sagemaker.exceptions import ConnectError, ConnectTimeout, NotSentIn
 from gateway.sagemaker.transport import CallLimits
 
 IDLE_SECONDS = 12.0
-"""How long a connection is kept without a call; AWS closes them after 20."""
+"""How long an idle connection is kept; AWS closes them after 20 seconds."""
 NEXT_ADDRESS_SECONDS = 0.25
-"""How long one of a host's addresses may take before the next one is tried too."""
+"""How long to wait for one of a host's addresses before the next one is tried too."""
 
 
 class Origin(msgspec.Struct, frozen=True):
@@ -28,7 +28,7 @@ class Origin(msgspec.Struct, frozen=True):
     Attributes:
         host: A name or an address.
         port: Its port.
-        tls: None to speak in the clear.
+        tls: None for no TLS.
     """
 
     host: str
@@ -37,11 +37,11 @@ class Origin(msgspec.Struct, frozen=True):
 
 
 class ConnectionPool:
-    """A pool of connections. It is used by one event loop.
+    """A pool of connections, for one event loop.
 
     Args:
-        origin: Where they go.
-        limits: How many there can be, and how long they may take.
+        origin: Where to connect.
+        limits: The number of connections, and timeouts.
     """
 
     def __init__(self, origin: Origin, limits: CallLimits) -> None:
@@ -51,15 +51,15 @@ class ConnectionPool:
         self._free = limits.connections
         self._waiting: deque[asyncio.Future[None]] = deque()
         self._unsent: list[Request] = []
-        self._idle: deque[HttpConnection] = deque()  # the one used last is the last
+        self._idle: deque[HttpConnection] = deque()  # the most recently used is the last
         self._sweeper: asyncio.TimerHandle | None = None
         self._closed = False
 
     def send(self, request: Request) -> None:
-        """Send a request together with the others of this turn of the event loop.
+        """Send a request together with the others of this iteration of the event loop.
 
-        To write to a server that waits is to wake it, which costs a fifth of a message; the first
-        wakes it for all of them.
+        A write wakes a server that waits, which costs a fifth of a message; this way the first
+        request wakes it for all of them.
         """
         if not self._unsent:
             self._loop.call_soon(self._send_all)
@@ -77,7 +77,7 @@ class ConnectionPool:
                 request.starting = self._loop.create_task(self._start(request))
 
     def close(self) -> None:
-        """Close what is idle now, and the others when they become so."""
+        """Close idle connections now, and the others once they are idle."""
         self._closed = True
         while self._idle:
             self._idle.pop().abort()
@@ -85,11 +85,11 @@ class ConnectionPool:
             self._sweeper.cancel()
 
     def ended(self, connection: HttpConnection | None) -> None:
-        """Take back a place, and the connection that had it."""
+        """Return a slot to the pool, with its connection."""
         while self._waiting:
             waiter = self._waiting.popleft()
             if not waiter.done():
-                waiter.set_result(None)  # the place is handed on
+                waiter.set_result(None)  # the slot is passed on
                 break
         else:
             self._free += 1
@@ -101,7 +101,7 @@ class ConnectionPool:
             connection.abort()
 
     async def _start(self, request: Request) -> None:
-        """Send a request once there is a place, and a connection in it."""
+        """Send a request once there is a free slot, and a connection."""
         connection = None
         try:
             async with asyncio.timeout_at(request.deadline):
@@ -127,7 +127,7 @@ class ConnectionPool:
         try:
             await waiter
         except asyncio.CancelledError:
-            if not waiter.cancelled():  # it has been handed a place in this very moment
+            if not waiter.cancelled():  # it was given a slot at the same moment
                 self.ended(None)
             raise
 
@@ -145,7 +145,7 @@ class ConnectionPool:
             self._sweeper = self._loop.call_later(IDLE_SECONDS, self._sweep)
 
     def _sweep(self) -> None:
-        """Close what has been idle for long; the first of them has been for longest."""
+        """Close connections that were idle for too long; the first was idle for longest."""
         now = self._loop.time()
         self._sweeper = None
         while self._idle:
@@ -161,7 +161,7 @@ class ConnectionPool:
                 return await self._connected()
         except TimeoutError as error:
             raise ConnectTimeout(error) from None
-        except ssl.SSLError as error:  # a certificate that does not fit is one too
+        except ssl.SSLError as error:  # a certificate error is one too
             raise TlsError(error) from None
         except (OSError, UnicodeError) as error:
             raise ConnectError(error) from None

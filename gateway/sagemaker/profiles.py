@@ -22,21 +22,21 @@ class Profile(Discreet, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How a container keeps sessions.
 
     Attributes:
-        opening: ``call`` where a call of its own opens the session, ``turn`` where the first turn
-            does, ``none`` where there are no sessions.
-        open_body: The JSON body of the call that opens; with `opening` ``call`` only.
-        close_body: The JSON body of the call that closes; None where the container knows none, and
-            the session is left to expire.
-        session_id_key: The key under which JSON bodies carry the session id as well, where the
-            header is not enough.
-        prefix_aware: Send ``PrefixAwareId`` in place of a session: where the endpoint's variants
+        opening: ``call`` if a separate call opens the session, ``turn`` if the first turn does,
+            ``none`` if there are no sessions.
+        open_body: The JSON body of the call that opens; only with `opening` ``call``.
+        close_body: The JSON body of the call that closes; None if the container has no such call,
+            and sessions are left to expire.
+        session_id_key: The key under which JSON bodies contain the session id too, if the header
+            is not enough.
+        prefix_aware: Send ``PrefixAwareId`` instead of a session id: if the endpoint's variants
             route by ``PREFIX_AWARE``, the platform then prefers the instance that has seen the
-            conversation, without a promise.
-        lost: What an error of the container says, in any case, when it does not know the session.
-        perhaps_lost: What it says then, but also when it fails in another way: the session counts
-            as lost, and whether the model saw the turn as not known.
-        full: What it says when it has no room for another.
-        statuses: The statuses of errors that are read for these. Others may quote a user.
+            conversation, without a guarantee.
+        lost: Texts in the container's error for an unknown session, in any case.
+        perhaps_lost: Texts in its error for an unknown session, but in others too: the session
+            counts as lost, and it is unknown whether the model saw the turn.
+        full: Texts in its error when it has no room for another session.
+        statuses: The statuses of errors that are searched for these. Others may quote a user.
     """
 
     opening: Opening = Opening.CALL
@@ -47,12 +47,12 @@ class Profile(Discreet, frozen=True, kw_only=True, forbid_unknown_fields=True):
     lost: tuple[str, ...] = ()
     perhaps_lost: tuple[str, ...] = ()
     full: tuple[str, ...] = ()
-    # Where a container's ways are not known: what HTTP has for what is not there or has no room,
-    # and what the known ones say. Not 422, which quotes what it does not accept, and not 500.
+    # For unknown containers: HTTP's statuses for what doesn't exist or has no room, and those of
+    # known containers. Not 422, which quotes what is invalid, and not 500.
     statuses: tuple[Status, ...] = (400, 404, 410, 424, 503)
 
     def __post_init__(self) -> None:
-        """Refuse what contradicts itself; msgspec reports a ValueError as its own."""
+        """Reject contradictions; msgspec reports a ValueError as its own."""
         if (self.open_body is not None) is not (self.opening is Opening.CALL):
             raise ValueError('`open_body` goes with `opening = "call"`, and is needed there')
         if self.opening is Opening.NONE and (self.close_body or self.session_id_key):
@@ -62,13 +62,13 @@ class Profile(Discreet, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     @property
     def opens_with_turn(self) -> bool:
-        """Whether a turn outside of a session is to open one."""
+        """Whether a turn outside of a session opens one."""
         return self.opening is Opening.TURN
 
 
 HANDLER_RAISED = "prediction failed"
-"""TorchServe says no more than this, with status 503, when its handler raises: for an unknown
-session, in the middle of a turn, for a body that it does not like."""
+"""TorchServe's only text, with status 503, when its handler raises: for an unknown session, during
+a turn, or for an invalid body."""
 
 _LOST = ("session not found", "closed, or expired", "not received sequence_start")
 
@@ -78,7 +78,7 @@ PROFILES: Mapping[str, Profile] = MappingProxyType(
             open_body={"requestType": "NEW_SESSION"},
             close_body={"requestType": "CLOSE"},
             lost=_LOST,
-            # 400 to a turn and 424 to a close; LMI says 424 to both.
+            # 400 for a turn and 424 for a close; LMI responds 424 to both.
             statuses=(400, 424),
         ),
         "torchserve": Profile(

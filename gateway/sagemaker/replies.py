@@ -1,4 +1,4 @@
-"""Streamed replies, from the bytes of a body to the parts that a client is sent."""
+"""Streamed replies, from the bytes of a body to the parts that a client receives."""
 
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -15,38 +15,38 @@ from gateway.session.ports import OnParts
 SLICE_BYTES = 65_536
 """How much of an event is split at a time."""
 UNREAD_BYTES = 65_536
-"""How much of a body may be unread before its connection is paused, until half of it is left."""
+"""How much of a body may be unread before its connection is paused, until half of that is left."""
 PARTS_APART = 16
-"""So many parts that have come together are passed on one by one; more are joined."""
+"""Up to this many parts that arrive together are passed on one by one; more are joined."""
 
 _COST_BYTES = 256
 
 
 class Source(Protocol):
-    """What a body comes from."""
+    """The source of a body."""
 
     def pause_reading(self) -> None:
-        """Let nothing more come."""
+        """Pause receiving."""
         ...
 
     def resume_reading(self) -> None:
-        """Let it come again."""
+        """Resume receiving."""
         ...
 
     def cancel(self) -> object:
-        """Close it; nothing more comes."""
+        """Close it; no data arrives after this."""
         ...
 
 
 class Framing(Protocol):
-    """What the payload of a body is in."""
+    """The framing of a body's payload."""
 
     def feed(self, data: bytes) -> Iterable[bytes]:
-        """The payloads that are whole with these bytes, each made when it is asked for."""
+        """Lazily yield the payloads that these bytes complete."""
         ...
 
     def end(self) -> None:
-        """The body is over."""
+        """End the body."""
         ...
 
 
@@ -62,20 +62,20 @@ class WholeBody:
 
 
 class ReplyReader:
-    """Reads one streamed reply, as much at a time as its budget allows.
+    """Reads a streamed reply, as much at a time as its budget allows.
 
-    What goes wrong ends the call with `ReplyFailed`, after the parts that came before it.
+    An error ends the call with `ReplyFailed`, after the parts before it.
 
     Args:
         budget: Shared by all replies.
         on_head: See `Transport.invoke_endpoint_with_response_stream`.
         on_parts: Likewise.
         on_end: Likewise. Called once, unless the call is cancelled.
-        framing: Of the body; an event stream unless told otherwise.
+        framing: The body's framing; an event stream by default.
 
     Attributes:
-        source: Set before anything is fed; None where nothing can be paused.
-        unread: Whether there is more to be read of what has been fed.
+        source: Set before data is fed; None if it can't be paused.
+        unread: Whether there is fed data that was not read.
     """
 
     def __init__(
@@ -104,12 +104,12 @@ class ReplyReader:
         self._over = False
 
     def begin(self, reply: StreamedReply) -> None:
-        """Take the head."""
+        """Process the head."""
         self._result = reply
         self._splitter = self._on_head(reply)
 
     def feed(self, data: bytes) -> None:
-        """Take the next bytes of the body."""
+        """Add the next bytes of the body."""
         if self._over:
             return
         self._body.append(data)
@@ -122,7 +122,7 @@ class ReplyReader:
             self.source.pause_reading()
 
     def end(self, error: Exception | None = None) -> None:
-        """The body is over, or the call has failed; what is unread is read first."""
+        """End the body, or fail the call, once unread data was read."""
         self._whole = True
         if error is not None:
             self._result = error
@@ -130,7 +130,7 @@ class ReplyReader:
             self._finish()
 
     def cancel(self) -> None:
-        """Close the source; nothing more is heard of the call."""
+        """Close the source; no callback runs after this."""
         self._over, self.unread = True, False
         self._body.clear()
         self._steps = None
@@ -148,7 +148,7 @@ class ReplyReader:
             try:
                 self._read(parts, most)
             finally:
-                self._pass_on(parts)  # what came before a fault counts
+                self._pass_on(parts)  # also the parts before an error
         except Exception as error:  # noqa: BLE001 - the caller's
             self._fail(error)
             return self._cost
@@ -172,7 +172,7 @@ class ReplyReader:
         self.unread = False
 
     def _all(self) -> Iterator[Part | None]:
-        """What there is to be read, step by step."""
+        """Yield the parts of the unread data, step by step."""
         while self._body:
             for payload in self._framing.feed(self._body[0]):
                 for start in range(0, len(payload) or 1, SLICE_BYTES):
@@ -205,7 +205,7 @@ class ReplyReader:
             source.cancel()
 
     def _close(self, result: StreamedReply | Exception | None) -> None:
-        """Tell of the end, holding nothing that refers back to this."""
+        """Call `on_end`, and break reference cycles."""
         if self._over:
             return
         self._over, self.unread = True, False
@@ -216,7 +216,7 @@ class ReplyReader:
 
 
 def _joined(parts: list[Part]) -> list[Part]:
-    """The same with neighbours of one type as one."""
+    """Join adjacent parts of the same type."""
     joined: list[Part] = []
     for kind, group in groupby(parts, type):
         nothing = kind()

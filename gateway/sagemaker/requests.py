@@ -1,6 +1,6 @@
-"""The heads of requests, put together as aiobotocore would.
+"""The heads of requests, built as aiobotocore would.
 
-What does not change from one call to the next is found out once, in a plan for each kind of call.
+What doesn't change between calls is computed once, in a plan for each kind of call.
 """
 
 import hashlib
@@ -18,21 +18,21 @@ from gateway.sagemaker.exceptions import InvalidParameters
 from gateway.sagemaker.signing import Signer
 
 Values = Callable[[dict[str, Any]], tuple[Any, ...]]
-"""Gives some of the parameters' values."""
+"""Returns the values of some parameters."""
 
-_KEPT = 1_000  # plans, of which there are as many as kinds of calls to each endpoint
+_KEPT = 1_000  # plans: one for each kind of call to each endpoint
 
 
 class Plan(msgspec.Struct, frozen=True):
-    """How a request to one endpoint is written that has certain parameters.
+    """The format of requests to one endpoint with certain parameters.
 
     Attributes:
-        before: Gives the values of the headers that come before those of the time and the token
-            where they are signed, in alphabetical order.
-        after: Gives the others.
-        least: How long some of them have to be.
-        canonical: What is signed: a format for those values, and a hash of the body.
-        signed: The names of the headers that are signed.
+        before: Returns the values of the headers that are signed before the time and the token, in
+            alphabetical order.
+        after: Returns the values of the others.
+        least: Minimum lengths of some of them.
+        canonical: The canonical request: a format for those values, and a hash of the body.
+        signed: The names of the signed headers.
         head: The request's head: a format for the same values, the authorization, a UUID and the
             body's length.
     """
@@ -49,12 +49,12 @@ class Operation:
     """One operation of the API, as aiobotocore calls it.
 
     Args:
-        model: Its model.
-        prefix: The path that everything is under.
+        model: The operation's model.
+        prefix: The prefix of all paths.
         host: ``Host``.
         constant: Further headers, the same in each call, that are not signed.
-        validate: Raises what is wrong with parameters, given the shape of the input.
-        normalize: Gives a path as it is signed.
+        validate: Validates parameters against the shape of the input, or raises.
+        normalize: Normalizes a path for its signature.
     """
 
     def __init__(
@@ -91,17 +91,17 @@ class Operation:
         signer: Signer,
         now: float,
     ) -> bytes:
-        """The head of a request, signed.
+        """Return the head of a signed request.
 
         Args:
-            parameters: As in the API model.
-            sha256: The body's digest, where it is known.
+            parameters: The API model's parameters.
+            sha256: The body's digest, if known.
             keys: The credentials, frozen.
-            signer: Of the region and service.
-            now: In seconds since the epoch.
+            signer: Signs for the region and service.
+            now: The time in seconds since the epoch.
 
         Raises:
-            Exception: botocore's for parameters that the API model does not have, or
+            Exception: botocore's for parameters that the API model doesn't allow, or
                 `InvalidParameters`.
         """
         token = (keys.token,) if keys.token else ()
@@ -123,11 +123,11 @@ class Operation:
         return (plan.head % (*values, authorization, next(self._uuids), len(body))).encode()
 
     def output(self, headers: Headers) -> dict[str, Any]:
-        """The members of the output that the headers of a reply hold."""
+        """Return the members of the output that are in a reply's headers."""
         return {member: headers[name] for member, name in self._received if name in headers}
 
     def _checked(self, parameters: dict[str, Any], plan: Plan, values: tuple[Any, ...]) -> str:
-        """All values in a row, if they are what the API model has."""
+        """Validate the values against the API model, and return them joined."""
         try:
             text = "".join(values)
             fits = type(parameters["Body"]) is bytes
@@ -184,7 +184,7 @@ class Operation:
 
 
 def _values(names: list[str]) -> Values:
-    """What gives the values of these keys."""
+    """Return a function for the values of these keys."""
     if not names:
         return lambda _given: ()
     if len(names) == 1:
@@ -194,12 +194,12 @@ def _values(names: list[str]) -> Values:
 
 
 def _literal(text: str) -> str:
-    """Text that a format leaves as it is."""
+    """Escape text for a format."""
     return text.replace("%", "%%")
 
 
 def _uuids() -> Iterator[str]:
-    """UUIDs, of one operation's calls; making each at random costs more."""
+    """Generate UUIDs for an operation's calls, cheaper than one at random for each."""
     first = str(uuid4())[:-12]
     for number in count():
         yield f"{first}{number:012x}"

@@ -1,4 +1,4 @@
-"""SageMaker Runtime: one client for all routes of a gateway."""
+"""SageMaker Runtime: the client of all routes of a gateway."""
 
 import asyncio
 import time
@@ -27,24 +27,24 @@ log = structlog.stdlib.get_logger("gateway.sagemaker")
 USER_AGENT = f"session-gateway/{gateway.__version__}"
 
 START_SECONDS = 30.0
-"""How long looking for credentials may take before the gateway starts; calls need them anyway."""
+"""Time limit for resolving credentials before the gateway starts; calls need them anyway."""
 
 
 class NotConfigured(Exception):
-    """No client can be made: there is no region, no such profile, or the like."""
+    """No client can be made: for example, there is no region, or the profile does not exist."""
 
 
 def _is_on_this_machine(url: str | None) -> bool:
     """Whether an address is on this machine."""
     try:
         return is_loopback(urlsplit(url or "").hostname or "")
-    except ValueError:  # no address
+    except ValueError:  # not a valid address
         return False
 
 
 def without_proxies(url: str | None) -> dict[str, str] | None:
-    """The proxies on the way to an address: none to this machine; None leaves it to the
-    environment, which may name one for this machine's own servers.
+    """Return the proxies for an address: none for this machine, for which the environment may name
+    one by mistake; None to use the environment.
     """
     return {} if _is_on_this_machine(url) else None
 
@@ -52,10 +52,10 @@ def without_proxies(url: str | None) -> dict[str, str] | None:
 def runtime_config(
     limits: CallLimits, endpoint_url: str | None, http_session: Callable[..., HttpSession]
 ) -> AioConfig:
-    """How a client for ``sagemaker-runtime`` is configured."""
+    """Return the configuration of a client for ``sagemaker-runtime``."""
     return AioConfig(
-        # One attempt. botocore's default of five sends a turn again after a read timeout or a 5xx,
-        # and a stateful model would see it twice. Given here, it wins over AWS_MAX_ATTEMPTS.
+        # One attempt. botocore's default of five would send a turn again after a read timeout or a
+        # 5xx, and a stateful model would see it twice. This overrides AWS_MAX_ATTEMPTS.
         retries={"total_max_attempts": 1, "mode": "standard"},
         connect_timeout=limits.connect_timeout,
         read_timeout=limits.read_timeout,
@@ -77,22 +77,22 @@ async def runtime_client(
     transport: Literal["auto", "lean", "aiobotocore"] = "auto",
     clock: Clock = time.time,
 ) -> AsyncIterator[Transport]:
-    """A client that is closed with this context. Credentials come from AWS's usual chain.
+    """Make a client that is closed with this context. Credentials come from AWS's default chain.
 
     Args:
-        region: None for that of the environment or the profile.
-        profile: Of the shared configuration files; None for the default one.
-        endpoint_url: Where to call in place of AWS; on this machine, past any proxy.
-        limits: How long calls may take, and how much they may bring.
-        transport: How the calls are made: ``lean``, through ``aiobotocore``, or ``auto``, which is
-            lean where that can be done.
-        clock: Tells when a lean call is signed.
+        region: The region; None for that of the environment or the profile.
+        profile: A profile in the shared configuration files; None for the default one.
+        endpoint_url: An endpoint to call instead of AWS; on this machine, without any proxy.
+        limits: Limits of time and size.
+        transport: The transport: ``lean``, ``aiobotocore``, or ``auto``, which is lean if that
+            works with the installed SDK.
+        clock: The clock for signatures of the lean transport.
 
     Raises:
-        NotConfigured: It can't be made.
+        NotConfigured: No client can be made.
     """
     session: Any = AioSession(profile=profile)
-    http_options: dict[str, Any] = {}  # as botocore decides on them
+    http_options: dict[str, Any] = {}  # as resolved by botocore
     http_session = partial(HttpSession, on_options=http_options.update)
     config = runtime_config(limits, endpoint_url, http_session)
 
@@ -109,7 +109,7 @@ async def runtime_client(
         except TimeoutError:
             text = f"looking for AWS credentials took longer than {START_SECONDS:g} s"
             raise await refusal(text) from None
-        except Exception as error:  # noqa: BLE001 - of what a program gives, the SDK raises anything
+        except Exception as error:  # noqa: BLE001 - the SDK raises anything for a program's output
             raise await refusal(no_credentials(error)) from None
         try:
             client = await stack.enter_async_context(

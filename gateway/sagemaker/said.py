@@ -1,8 +1,8 @@
-"""AWS's own messages, as far as a log may have them.
+"""Redacts AWS's error messages for the log.
 
-They say what an operator has to know: which endpoint is not found, who may not do what. But some
-quote the call, and so what a client wrote, the session's id or a token: a value that is not what
-the API model has, a name that there is none of, all headers where the signature is wrong.
+They contain what an operator needs: which endpoint was not found, which permission is missing. But
+some quote the call, and so a client's text, the session's id or a token: an invalid value, an
+unknown name, or all headers if the signature is wrong.
 """
 
 import html
@@ -14,13 +14,13 @@ from urllib.parse import unquote
 from gateway.logs import printable
 
 MOST = 500
-"""How many characters are kept."""
+"""The longest message that is kept, in characters."""
 
 _LEAST, _HEAD = 8, 32
-"""So much of a value, if it is longer, is taken for it; no more than that is looked for."""
+"""The least and the most characters of a value's beginning that are searched for."""
 
 _ROUNDS = 4
-"""How often escapes may have been escaped themselves."""
+"""How many levels of escaping are undone."""
 
 _ENTITY = re.compile(r"&(#[0-9]{1,7}|#[xX][0-9a-fA-F]{1,6}|amp|lt|gt|quot|apos);")
 _ESCAPE = re.compile(r"\\(?:u([0-9a-fA-F]{4})|(.))", re.DOTALL)
@@ -28,23 +28,23 @@ _ESCAPE = re.compile(r"\\(?:u([0-9a-fA-F]{4})|(.))", re.DOTALL)
 _CONSTRAINT = "failed to satisfy constraint"
 _FIELD = re.compile(rf"at '(\w+)' {_CONSTRAINT}")
 
-# The paragraphs that follow "The request signature we calculated does not match" hold all that was
-# signed; other messages about signatures quote the header.
+# The paragraphs after "The request signature we calculated does not match" quote everything that
+# was signed; other messages about signatures quote the header.
 _SIGNED = re.compile(r"\r|\n|the canonical string|the string-to-sign|authorization=", re.IGNORECASE)
 _NAME = re.compile(r"[A-Za-z.]{0,64}|[1-5][0-9]{2}")
 _KEY_ID = re.compile(r"\bA[KS]IA[A-Z0-9]{12,}")
 
 
 def loggable(message: str, sent: Mapping[str, str], own: Iterable[str] = ()) -> str:
-    """What is left of a message.
+    """Return a message without what it quotes of the call.
 
     Args:
-        message: AWS's.
-        sent: The call's parameters, but for its body.
-        own: Values among them that are the route's.
+        message: AWS's message.
+        sent: The call's parameters, without its body.
+        own: Values among them that come from the route, and need no redaction.
     """
     if _CONSTRAINT in message:
-        # Any of the rest may be a value, in whatever it has been wrapped. The names are the API's.
+        # Any other part may be a value, in any escaping. The names are the API's.
         named = {field[0].upper() + field[1:]: field for field in _FIELD.findall(_plain(message))}
         fields = [field for name, field in sorted(named.items()) if name in sent]
         return f"Value at {', '.join(fields) or '…'} {_CONSTRAINT}"
@@ -56,7 +56,7 @@ def loggable(message: str, sent: Mapping[str, str], own: Iterable[str] = ()) -> 
 
 
 def error_name(text: str) -> str:
-    """What AWS calls an error. What answers in its place may quote a call there."""
+    """Return AWS's error code, redacted: another server may quote the call in it."""
     return text if _NAME.fullmatch(text) else "…"
 
 
@@ -65,7 +65,7 @@ def _unsigned(text: str) -> str:
 
 
 def _plain(text: str) -> str:
-    """A text in one line, without the escapes of addresses, HTML and JSON."""
+    """Join lines, and undo the escapes of URLs, HTML and JSON."""
     for _ in range(_ROUNDS):
         before = text
         text = _ENTITY.sub(lambda entity: html.unescape(entity[0]), unquote(text))
@@ -82,12 +82,12 @@ def _of(letter: str) -> str:
 
 
 def _spaced(text: str) -> str:
-    """A text in which the ``+`` of a form is a space, as it may be."""
+    """Replace ``+`` by a space, which it may be in a form."""
     return re.sub(r"[ +]+", " ", text).strip()
 
 
 def _without(text: str, value: str) -> str:
-    """A text that does not quote that value, nor 8 characters of it that it begins with."""
+    """Remove quotations of a value, also of only its first 8 characters or more."""
     spaced, head = _spaced(text), value[:_HEAD]
     least = head[:_LEAST]
     if not least or least.lower() not in spaced.lower():
@@ -98,7 +98,7 @@ def _without(text: str, value: str) -> str:
         end = start + _alike(spaced[start:], head)
         if end - start == _HEAD < len(value):
             return f"{kept}{spaced[at:start]}…"
-        # One letter is no quotation in the middle of a word.
+        # A single letter within a word is not part of the quotation.
         while end >= found.end() and _in_a_word(spaced, end):
             end -= 1
         if start >= at and end >= found.end() and not _in_a_word(spaced, start):
@@ -107,7 +107,7 @@ def _without(text: str, value: str) -> str:
 
 
 def _alike(text: str, head: str) -> int:
-    """How many characters a text begins with that another does."""
+    """Return the length of the common prefix."""
     pairs = zip(text.lower(), head.lower(), strict=False)
     return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
 

@@ -1,8 +1,7 @@
-"""What is used of botocore and aiobotocore beyond what they document, found here and nowhere else.
+"""All uses of undocumented parts of botocore and aiobotocore.
 
-Any version of theirs may lack any of it. The package can be imported all the same, and where
-something is missing, or is not what it was, `discover` says so: the calls are then made through
-aiobotocore, which needs none of it.
+Any version may lack any of them. This module can be imported anyway, and if something is missing or
+has changed, `discover` raises: calls are then made through aiobotocore, which needs none of this.
 """
 
 import asyncio
@@ -28,32 +27,32 @@ MODULES: Mapping[str, tuple[str, ...]] = {
     "botocore.utils": ("normalize_url_path",),
     "botocore.validate": ("validate_parameters",),
 }
-"""The names that are taken from its modules."""
+"""The names that are imported, by module."""
 
 OPERATIONS: Mapping[str, str] = {
     "InvokeEndpoint": "invoke_endpoint",
     "InvokeEndpointWithResponseStream": "invoke_endpoint_with_response_stream",
 }
-"""The client's methods by the API's names."""
+"""The client's methods, by the API's names."""
 
-_OURS = {"amz-sdk-invocation-id", "content-length"}  # made for each call
+_OURS = {"amz-sdk-invocation-id", "content-length"}  # differ for each call
 _UNSIGNED = {"amz-sdk-request", "user-agent", "x-amzn-trace-id"}
 _PORTS = {"http": 80, "https": 443}
 
 
 class NotLean(Exception):
-    """The calls can't be made by the lean transport; the text says why, and holds no secret."""
+    """The lean transport can't be used; the text says why, and contains no secret."""
 
 
 class Sdk(msgspec.Struct, frozen=True):
     """How the calls are made, as aiobotocore would make them.
 
     Attributes:
-        origin: Where they go.
+        origin: Where to connect.
         signer: Signs them.
         whole: InvokeEndpoint.
         streamed: InvokeEndpointWithResponseStream.
-        error_of: Makes of an answer the exception that botocore makes of it.
+        error_of: Converts an error response to botocore's exception.
     """
 
     origin: Origin
@@ -64,15 +63,15 @@ class Sdk(msgspec.Struct, frozen=True):
 
 
 async def discover(client: Any, credentials: Any, options: Mapping[str, Any]) -> Sdk:
-    """Find out how a client makes its calls, and try each piece of it.
+    """Find out how a client makes its calls, and test each piece of it.
 
     Args:
-        client: aiobotocore's, for ``sagemaker-runtime``.
-        credentials: aiobotocore's, that it signs with; None where there are none.
-        options: How its HTTP session was made.
+        client: An aiobotocore client for ``sagemaker-runtime``.
+        credentials: The aiobotocore credentials that it signs with; None if there are none.
+        options: The options of its HTTP session.
 
     Raises:
-        NotLean: The client does what the lean transport does not, or a piece is missing.
+        NotLean: The client does something that the lean transport can't, or a piece is missing.
     """
     names = _names()
     try:
@@ -81,12 +80,12 @@ async def discover(client: Any, credentials: Any, options: Mapping[str, Any]) ->
         raise
     except (AttributeError, KeyError, TypeError, ImportError) as error:
         raise NotLean(f"the AWS SDK is another than is known: {error}") from None
-    except Exception as error:  # noqa: BLE001 - whatever it is, there is another way
+    except Exception as error:  # noqa: BLE001 - after any error, aiobotocore is used instead
         raise NotLean(f"the AWS SDK raises {type(error).__name__}") from None
 
 
 def _names() -> dict[str, Any]:
-    """The names of `MODULES`."""
+    """Import the names of `MODULES`."""
     found = {}
     for module, names in MODULES.items():
         for name in names:
@@ -151,7 +150,7 @@ async def _discover(
 
 
 def _try(sdk: Sdk) -> None:
-    """Put a request together, and read an error, of each operation."""
+    """Build a request and parse an error of each operation."""
     for operation in (sdk.whole, sdk.streamed):
         operation.head(_PARAMETERS, None, _NoKeys(), sdk.signer, 0.0)
         error = sdk.error_of(operation, _REFUSAL)
@@ -164,7 +163,7 @@ _REFUSAL = Reply(424, {"x-amzn-errortype": "ModelError"}, b'{"OriginalStatusCode
 
 
 class _NoKeys(NamedTuple):
-    """Credentials to try a signature with."""
+    """Credentials for a test signature."""
 
     access_key: str = ""
     secret_key: str = ""
@@ -172,7 +171,7 @@ class _NoKeys(NamedTuple):
 
 
 class _Rehearsed(Exception):
-    """Ends a call of aiobotocore in place of sending it."""
+    """Ends a call of aiobotocore before it is sent."""
 
     def __init__(self, request: Any) -> None:
         super().__init__()
@@ -183,9 +182,9 @@ class _Rehearsal(NamedTuple):
     """How aiobotocore calls an operation.
 
     Attributes:
-        url: Its address, without the path that the API model has.
-        region: Signed for.
-        service: Likewise.
+        url: Its URL, without the API model's path.
+        region: The region of the signature.
+        service: The service of the signature.
         operation: The operation's model.
         constant: Headers that are the same in each call.
     """
@@ -199,9 +198,9 @@ class _Rehearsal(NamedTuple):
 
 @contextmanager
 def _rehearsing(events: Any, unsigned: Any) -> Iterator[Mapping[str, Any]]:
-    """Have a client's calls end in `_Rehearsed`, and tell how they would have been signed."""
+    """Let a client's calls end with `_Rehearsed`, and yield how they would have been signed."""
     signing: dict[str, Any] = {}
-    rehearsing = True  # calls are made again afterwards, even if nothing can be unregistered
+    rehearsing = True  # so that later calls work, even if handlers can't be unregistered
 
     def choose_signer(**how: Any) -> Any:
         signing.update(how)
@@ -212,7 +211,7 @@ def _rehearsing(events: Any, unsigned: Any) -> Iterator[Mapping[str, Any]]:
             raise _Rehearsed(request)
 
     try:
-        # The last to be asked, so that anyone who has a say in it comes first, and is found out.
+        # The last handler, so that others that choose a signer come first, and are detected.
         events.register_last("choose-signer", choose_signer)
         events.register_first("before-send", before_send)
         yield signing
@@ -223,14 +222,14 @@ def _rehearsing(events: Any, unsigned: Any) -> Iterator[Mapping[str, Any]]:
 
 
 async def _rehearse(client: Any, name: str, unsigned: Any) -> _Rehearsal:
-    """Let the client make a call up to where it would be signed and sent, which needs no keys."""
+    """Let the client make a call up to signing and sending, which needs no credentials."""
     with _rehearsing(client.meta.events, unsigned) as signing:
         method = getattr(client, OPERATIONS[name])
         try:
             await method(**_PARAMETERS)
         except _Rehearsed as call:
             request = call.request
-        except Exception as error:  # noqa: BLE001 - each call would fail as this one
+        except Exception as error:  # noqa: BLE001 - each call would fail like this one
             raise NotLean(f"no call can be made: {type(error).__name__}") from None
         else:
             raise NotLean("the client does not send its calls")
@@ -280,13 +279,13 @@ def _error_of(
 def _tls(
     new_context: Any, certificates_of: Any, verify: bool | str, certificate: Any
 ) -> ssl.SSLContext:
-    """A context as aiobotocore makes it.
+    """Make a TLS context as aiobotocore does.
 
     Args:
-        new_context: botocore's.
-        certificates_of: botocore's.
-        verify: Whether to, or the certificates to trust.
-        certificate: The client's own: a path, or one of it and one of its key.
+        new_context: botocore's function for contexts.
+        certificates_of: botocore's function for the certificates to trust.
+        verify: Whether to verify certificates, or the certificates to trust.
+        certificate: The client certificate: its path, or its path and its key's.
     """
     context: ssl.SSLContext = new_context()
     if verify:

@@ -1,4 +1,4 @@
-"""What asynchronous routes need of AWS: SageMaker Runtime, S3 and SQS, through aiobotocore."""
+"""The AWS clients of asynchronous routes: SageMaker Runtime, S3 and SQS, through aiobotocore."""
 
 import asyncio
 from collections.abc import AsyncIterator, Coroutine
@@ -19,11 +19,11 @@ from gateway.sagemaker.transport import CallLimits
 T = TypeVar("T")
 
 ATTEMPTS = 3
-"""How often a call to S3 or SQS is made: each may be made twice."""
+"""Attempts of a call to S3 or SQS, which are safe to repeat."""
 
 
 class Services:
-    """The clients, and the work that ends with them; made by `async_services`."""
+    """The clients, and the tasks that use them; made by `async_services`."""
 
     def __init__(self, transport: AioTransport, objects: Objects, sqs: Any) -> None:
         self.transport = transport
@@ -33,7 +33,7 @@ class Services:
         self._tasks: set[asyncio.Task[Any]] = set()
 
     def notices(self, queue_url: str) -> Notices:
-        """What receives from a queue: one, however many routes ask for it."""
+        """Return the receiver of a queue, shared by all routes with that queue."""
         found = self._notices.get(queue_url)
         if found is None:
             found = self._notices[queue_url] = Notices(self._sqs, queue_url)
@@ -41,14 +41,14 @@ class Services:
         return found
 
     def spawn(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
-        """Run work until it ends, or this does."""
+        """Run work as a task, until this is closed."""
         task = asyncio.get_running_loop().create_task(work)
-        self._tasks.add(task)  # the loop itself may forget it
+        self._tasks.add(task)  # the loop keeps only a weak reference
         task.add_done_callback(self._tasks.discard)
         return task
 
     async def close(self) -> None:
-        """Stop what is under way."""
+        """Cancel what is in progress."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -64,18 +64,18 @@ async def async_services(
     sqs_endpoint_url: str | None,
     limits: CallLimits,
 ) -> AsyncIterator[Services]:
-    """Clients that are closed with this context. Credentials come from AWS's usual chain.
+    """Make clients that are closed with this context. Credentials come from AWS's default chain.
 
     Args:
-        region: None for that of the environment or the profile.
-        profile: Of the shared configuration files; None for the default one.
-        endpoint_url: Where to call SageMaker Runtime in place of AWS.
-        s3_endpoint_url: The same of S3.
-        sqs_endpoint_url: The same of SQS.
-        limits: How long calls may take, and how much they may bring.
+        region: The region; None for that of the environment or the profile.
+        profile: A profile in the shared configuration files; None for the default one.
+        endpoint_url: An endpoint to call instead of SageMaker Runtime's.
+        s3_endpoint_url: The same for S3.
+        sqs_endpoint_url: The same for SQS.
+        limits: Limits of time and size.
 
     Raises:
-        NotConfigured: They can't be made.
+        NotConfigured: No clients can be made.
     """
     session: Any = AioSession(profile=profile)
 
@@ -90,7 +90,7 @@ async def async_services(
             http_session_cls=http,
             proxies=without_proxies(url),
             user_agent_extra=USER_AGENT,
-            # Servers that stand in for AWS know no names of buckets as hosts.
+            # Servers that emulate AWS don't support bucket names as hosts.
             s3=None if url is None else {"addressing_style": "path"},
         )
 

@@ -1,7 +1,7 @@
-"""``NewSessionId``, read as leniently as containers write it, and ids put into bodies.
+"""Parses ``NewSessionId`` leniently, and adds session ids to bodies.
 
 The API model's pattern is ``ID; Expires=YYYY-MM-DDThh:mm:ssZ``; some containers leave ``Expires``
-out or send a time without a zone. botocore checks neither pattern nor length, so it is done here.
+out or send a time without a zone. botocore checks neither pattern nor length, so this does.
 """
 
 import re
@@ -13,27 +13,27 @@ from gateway.formats.text import from_json
 from gateway.session.ports import ModelSession
 
 NEW_SESSION = "NEW_SESSION"
-"""In place of a session id: the call is to open one."""
+"""Instead of a session id, in a call that opens a session."""
 
-# The API model's ``^[a-zA-Z0-9](-*[a-zA-Z0-9])*$``, written so that it can't backtrack: no hyphen
-# at either end is the same language.
+# Equivalent to the API model's ``^[a-zA-Z0-9](-*[a-zA-Z0-9])*$``, but without backtracking: no
+# hyphen at either end.
 _ID = re.compile(r"(?!-)[a-zA-Z0-9-]{1,256}(?<!-)")
-_YEAR_10000 = 253_402_300_800  # in seconds since the epoch; no date can be written from then on
+_YEAR_10000 = 253_402_300_800  # in seconds since the epoch; later dates can't be formatted
 _members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _EXPIRES = re.compile(r"\s*expires\s*=\s*(.*?)\s*", re.IGNORECASE | re.DOTALL)
 
 
 class MalformedSessionId(Exception):
-    """A ``NewSessionId`` holds no session id."""
+    """A ``NewSessionId`` contains no valid session id."""
 
 
 def parse_new_session_id(value: str) -> ModelSession:
-    """The session that a reply's ``NewSessionId`` speaks of.
+    """Parse a reply's ``NewSessionId``.
 
-    An expiry that can't be read is no expiry; a time without a zone is UTC.
+    An invalid expiry is ignored; a time without a zone is UTC.
 
     Raises:
-        MalformedSessionId: There is no id that the platform could have given.
+        MalformedSessionId: The id is missing or invalid.
     """
     session_id, _, rest = value.partition(";")
     session_id = session_id.strip()
@@ -58,17 +58,17 @@ def _seconds(text: str) -> float | None:
 
 
 class NotOneObject(Exception):
-    """A body begins like a JSON object and is none, or has something after it."""
+    """A body begins like a JSON object but isn't one, or has trailing data."""
 
 
 def with_session_id(body: bytes, key: str, session_id: str) -> bytes:
-    """A JSON object's bytes with the session id as a further member.
+    """Add the session id to a JSON object's bytes as its last member.
 
-    The rest stays as it was written. The id comes last, so that it wins over one that a client may
-    have put there. A body of another kind is returned as it is.
+    The rest is unchanged. The id comes last, so that it overrides one that a client may have added.
+    A body that is not an object is returned unchanged.
 
     Raises:
-        NotOneObject: A lenient container might read an id out of it that a client has put there.
+        NotOneObject: A lenient container might read a client's own id from it.
     """
     text = body.strip()
     if not text.startswith(b"{"):
@@ -84,7 +84,7 @@ def with_session_id(body: bytes, key: str, session_id: str) -> bytes:
 def _is_object(text: bytes) -> bool:
     try:
         _members(text)
-    except (ValueError, RecursionError):  # strict; Python's servers read `NaN` too
+    except (ValueError, RecursionError):  # msgspec is strict; servers in Python also accept `NaN`
         try:
             return isinstance(from_json(text), dict)
         except ValueError:

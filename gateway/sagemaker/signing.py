@@ -1,6 +1,6 @@
-"""Signature Version 4, for requests that are all alike: a POST without a query.
+"""Signature Version 4, only for a POST without a query.
 
-Sources: AWS's "Create a signed AWS API request"; botocore signs the same bytes the same way.
+Source: AWS's "Create a signed AWS API request"; the signatures are the same as botocore's.
 """
 
 import hmac
@@ -15,7 +15,7 @@ _OUTER = bytes(byte ^ 0x5C for byte in range(256))
 
 
 class Keys(Protocol):
-    """Credentials as botocore freezes them."""
+    """Credentials; botocore's frozen credentials."""
 
     @property
     def access_key(self) -> str: ...
@@ -24,11 +24,11 @@ class Keys(Protocol):
 
 
 class Signer:
-    """Signs for one region and service. The key that it derives is good for a day, and kept.
+    """Signs for one region and service. The derived key is valid for a day, and cached.
 
     Args:
         region: The region of the scope.
-        service: Its service.
+        service: The service of the scope.
     """
 
     def __init__(self, region: str, service: str) -> None:
@@ -41,10 +41,10 @@ class Signer:
         self._time = ""
 
     def time(self, now: float) -> str:
-        """``X-Amz-Date``.
+        """Return ``X-Amz-Date``.
 
         Args:
-            now: In seconds since the epoch.
+            now: The time in seconds since the epoch.
         """
         second = int(now)
         if second != self._second:
@@ -53,20 +53,20 @@ class Signer:
         return self._time
 
     def authorization(self, keys: Keys, time: str, names: str, canonical_request: str) -> str:
-        """``Authorization``.
+        """Return ``Authorization``.
 
         Args:
-            keys: Whose signature it is.
+            keys: The credentials.
             time: ``X-Amz-Date``.
-            names: The names of the signed headers as they are in the request below.
-            canonical_request: What is signed, as the specification has it.
+            names: The names of the signed headers, as in the canonical request.
+            canonical_request: The canonical request of the specification.
         """
         day = time[:8]
         secret = keys.secret_key
         if self._made_of != (secret, day):
             self._scope = f"{day}/{self._region}/{self._service}/aws4_request"
             key = _derived(secret, day, self._region, self._service).ljust(64, b"\0")
-            # HMAC (RFC 2104) up to where the message comes in, which is expensive to do each time.
+            # The part of HMAC (RFC 2104) that doesn't depend on the message, since it is expensive.
             self._inner = sha256(key.translate(_INNER))
             self._outer = sha256(key.translate(_OUTER))
             self._made_of = (secret, day)

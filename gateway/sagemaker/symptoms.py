@@ -1,8 +1,8 @@
-"""What goes wrong between a gateway and its endpoints, what it means, and what to do: one table.
+"""A table of known problems between a gateway and its endpoints, with what to do about each.
 
-The log has the symptom and the hint of each call that fails, and ``session-gateway check --live``
-prints them. Each symptom has a section in ``docs/troubleshooting.md``. All of it is derived from
-the facts of a failure, so nothing here contains what must not be logged: bodies, session ids, keys.
+The symptom and hint of each failed call are logged, and printed by ``session-gateway check
+--live``. Each symptom has a section in ``docs/troubleshooting.md``. They are derived from a
+failure's facts, so they contain nothing that must not be logged: bodies, session ids, keys.
 """
 
 import re
@@ -17,7 +17,7 @@ from gateway.errors import ErrorCode, Failure
 
 
 class Symptom(StrEnum):
-    """The failures that can be told apart; values are the names in the log and ``check --json``."""
+    """The problems that can be recognised; values are the names in the log and ``check --json``."""
 
     NO_CREDENTIALS = "no_credentials"
     CREDENTIALS_REFUSED = "credentials_refused"
@@ -54,11 +54,11 @@ class Symptom(StrEnum):
 
 
 class Advice(Struct, frozen=True):
-    """What is said about a symptom.
+    """The texts about a symptom.
 
     Attributes:
-        hint: What it means and what to do, for the operator. ``{name}`` is filled in per case.
-        told: What a client is told in place of the failure's own message; None keeps that.
+        hint: What it means and what to do, for the operator, with placeholders as ``{name}``.
+        told: The message for clients, instead of the failure's own; None to keep that.
     """
 
     hint: str
@@ -66,7 +66,7 @@ class Advice(Struct, frozen=True):
 
 
 SEE_LOG = "The gateway's log says how to fix this."
-"""Ends what clients are told in place of a hint, which is for the operator."""
+"""Ends messages for clients, instead of the hint, which is for the operator."""
 
 ADVICE: Mapping[Symptom, Advice] = MappingProxyType(
     {
@@ -241,7 +241,7 @@ ADVICE: Mapping[Symptom, Advice] = MappingProxyType(
         ),
     }
 )
-"""By symptom."""
+"""The texts, by symptom."""
 
 _BY_CODE: Mapping[object, Symptom] = MappingProxyType(
     {
@@ -287,10 +287,10 @@ _BY_ERROR: Mapping[ErrorCode, Symptom] = MappingProxyType(
     {ErrorCode.SESSION_LOST: Symptom.SESSION_LOST, ErrorCode.THROTTLED: Symptom.THROTTLED}
 )
 _NO_NAME = frozenset({"gaierror", "ClientConnectorDNSError"})
-"""What is raised when a host name can't be resolved."""
+"""Exceptions for a host name that can't be resolved."""
 
 SESSIONS_OFF = "sessions"
-"""The subject of a container's error which says that its sessions are switched off."""
+"""The subject of a container's error about sessions that are not enabled."""
 
 _ACTION = re.compile(r"not authorized to perform: (\w+:\w+)")
 _ACTIONS = "sagemaker:InvokeEndpoint and sagemaker:InvokeEndpointWithResponseStream"
@@ -298,20 +298,20 @@ _MOMENT = re.compile(r"\d{8}T\d{6}Z")
 
 
 def hint_of(symptom: Symptom, **values: object) -> str:
-    """What a symptom means and what to do.
+    """Return a symptom's hint.
 
     Args:
-        symptom: Which one.
-        values: For the placeholders in its hint.
+        symptom: The symptom.
+        values: Values of the hint's placeholders.
     """
     return ADVICE[symptom].hint.format(**values)
 
 
 def explained(failure: Failure, symptom: Symptom | None = None) -> Failure:
-    """The failure with its symptom and a hint among its facts; unchanged if it fits no symptom.
+    """Add a symptom and its hint to a failure's facts, if it has a known symptom.
 
     Args:
-        failure: With its facts.
+        failure: The failure, with its facts.
         symptom: Its symptom, if that is known already.
     """
     facts = failure.facts
@@ -353,7 +353,7 @@ def _symptom(failure: Failure) -> Symptom | None:
 
 
 def _of_another_service(operation: object, code: object) -> Symptom:
-    """The symptom of a failed call to another service: S3, or one that gives credentials."""
+    """Return the symptom of a failed call to S3, or to a service that issues credentials."""
     if operation == "PutObject":
         return Symptom.INPUT_REFUSED
     expired = _BY_CODE.get(code) is Symptom.CREDENTIALS_EXPIRED
@@ -384,15 +384,15 @@ def _of_validation(facts: Mapping[str, object], message: str) -> Symptom | None:
 
 
 def _skew(message: str) -> str:
-    """How far this machine's clock is off: AWS's message has the signature's time first, and its
-    own last.
+    """Return how far this machine's clock is off: AWS's message has the signature's time first, and
+    its own last.
     """
     moments = _MOMENT.findall(message)
     try:
         signed, *_, now = (
             datetime.strptime(moment, "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC) for moment in moments
         )
-    except ValueError:  # one of them at most, or none that is one
+    except ValueError:  # a time is missing or invalid
         return "off"
     seconds = (signed - now).total_seconds()
     return f"{abs(seconds):.0f} s {'behind' if seconds < 0 else 'ahead of'} AWS's"

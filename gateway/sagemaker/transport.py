@@ -1,6 +1,6 @@
-"""What makes the calls: `gateway.sagemaker.aio` or, cheaply, `gateway.sagemaker.lean`.
+"""The interface of transports: `gateway.sagemaker.lean`, or the slower `gateway.sagemaker.aio`.
 
-`gateway.sagemaker.errors` says what the exceptions mean that a call ends with.
+`gateway.sagemaker.errors` maps the exceptions of calls to failures.
 """
 
 import asyncio
@@ -18,23 +18,23 @@ from gateway.session.ports import Call, ModelError, OnParts
 T = TypeVar("T")
 
 ERROR_BYTES = 1_048_576
-"""How much of an error's body is read; the platform's own are far smaller."""
+"""How much of an error's body is read; the platform's errors are far smaller."""
 
 OnBytes = Callable[[bytes], None]
-"""Takes bytes as they come."""
+"""Called with bytes as they arrive."""
 
 
 class CallLimits(msgspec.Struct, frozen=True, kw_only=True):
-    """How long calls may take, and how much they may bring. Times are in seconds.
+    """Limits of calls. Times are in seconds.
 
     Attributes:
-        connections: How many calls can be under way at once; the others wait.
-        connect_timeout: To connect.
-        read_timeout: Between one piece of an answer and the next; a model may take 60 to begin, and
-            AWS advises 70.
-        call_timeout: For a call as a whole, from waiting for a connection to the last byte of the
-            reply; or to the first, where it is streamed.
-        stream_timeout: For a streamed reply from then on; SageMaker ends one after 480.
+        connections: The largest number of concurrent calls; others wait.
+        connect_timeout: The time to connect.
+        read_timeout: The time without data while waiting for a reply or its next piece; a model may
+            take 60 to begin, and AWS advises 70.
+        call_timeout: The time of a whole call, from waiting for a connection to the last byte of
+            the reply; or to the first, if it is streamed.
+        stream_timeout: The time of a streamed reply from then on; SageMaker ends one after 480.
         reply_bytes: The largest body of a reply.
     """
 
@@ -50,7 +50,7 @@ class StreamedReply(Discreet, frozen=True, kw_only=True):
     """The head of a streamed reply.
 
     Attributes:
-        content_type: ``ContentType``: what the container says; it can be wrong.
+        content_type: ``ContentType``, as set by the container; it can be wrong.
         variant: ``InvokedProductionVariant``.
         custom_attributes: ``CustomAttributes``.
     """
@@ -61,17 +61,17 @@ class StreamedReply(Discreet, frozen=True, kw_only=True):
 
 
 OnHead = Callable[[StreamedReply], Splitter]
-"""Takes the head of a streamed reply, and gives what makes parts of its bytes."""
+"""Called with the head of a streamed reply; returns what splits its bytes into parts."""
 
 
 def too_large(reply_bytes: int) -> ModelError:
-    """The failure of a reply that is larger than it may be."""
+    """Return the error of a reply that is too large."""
     text = f"The model's reply is larger than {reply_bytes} bytes."
     return ModelError(Failure(code=ErrorCode.TOO_LARGE, message=text, outcome=Outcome.INVOKED))
 
 
 def streamed_reply(response: Mapping[str, Any]) -> StreamedReply:
-    """The head of a streamed reply, from the members of the API model's output."""
+    """Convert the members of the API model's output to the head of a streamed reply."""
     return StreamedReply(
         content_type=response.get("ContentType"),
         variant=response.get("InvokedProductionVariant"),
@@ -80,18 +80,17 @@ def streamed_reply(response: Mapping[str, Any]) -> StreamedReply:
 
 
 OnEnd = Callable[[T | Exception], None]
-"""Takes what has become of a call."""
+"""Called with a call's result or error."""
 
 
 class Transport(Protocol):
-    """Makes calls, each once. Nothing is heard of one before the method has returned.
+    """Makes calls, each once. No callback runs before the method has returned.
 
-    What goes wrong after the head of a good reply, in a callback too, ends a call with
-    `ReplyFailed` or `ModelError`, and what goes wrong before that with another `CallError` or with
-    an exception of botocore's.
+    An error after the head of a successful reply, or in a callback, ends a call with `ReplyFailed`
+    or `ModelError`; an earlier error with another `CallError` or an exception of botocore's.
 
     Attributes:
-        budget: For the work on replies of all its calls.
+        budget: The budget for reading the replies of all its calls.
     """
 
     @property
@@ -104,12 +103,12 @@ class Transport(Protocol):
         *,
         sha256: bytes | None = None,
     ) -> Call:
-        """InvokeEndpoint.
+        """Call InvokeEndpoint.
 
         Args:
-            parameters: As in the API model.
-            on_end: Called with the members of its output, its ``Body`` as bytes.
-            sha256: The body's digest, where it is known.
+            parameters: The API model's parameters.
+            on_end: Called with the members of its output, with ``Body`` as bytes.
+            sha256: The body's digest, if known.
         """
         ...
 
@@ -122,31 +121,32 @@ class Transport(Protocol):
         *,
         sha256: bytes | None = None,
     ) -> Call:
-        """InvokeEndpointWithResponseStream, until its stream ends.
+        """Call InvokeEndpointWithResponseStream, and read its stream to the end.
 
         Args:
-            parameters: As in the API model.
+            parameters: The API model's parameters.
             on_head: Called when the reply begins.
-            on_parts: Called with the parts that its splitter makes. What it raises ends the call.
-            on_end: Called with the reply's head once more.
-            sha256: As above.
+            on_parts: Called with the parts from its splitter. An exception that it raises ends the
+                call.
+            on_end: Called with the reply's head, once the stream has ended.
+            sha256: The body's digest, if known.
         """
         ...
 
 
 async def result_of(start: Callable[[OnEnd[T]], Call]) -> T:
-    """Make a call and wait for its end; cancelling that cancels the call.
+    """Make a call and await its result; cancelling this cancels the call.
 
     Args:
-        start: Makes it, given what is to be called at its end.
+        start: Starts the call, given its `on_end`.
 
     Raises:
-        Exception: The call's.
+        Exception: The call's exception.
     """
     future: asyncio.Future[T | Exception] = asyncio.get_running_loop().create_future()
 
     def ended(result: T | Exception) -> None:
-        if not future.done():  # it may be cancelled, and this not know of it yet
+        if not future.done():  # it may be cancelled, but the call not yet
             future.set_result(result)
 
     call = start(ended)

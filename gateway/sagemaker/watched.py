@@ -1,4 +1,4 @@
-"""A transport that remembers how its newest call has ended, for whoever looks for the cause."""
+"""A transport that remembers how its newest call has ended, for diagnosis."""
 
 from functools import partial
 from typing import Any
@@ -11,7 +11,7 @@ from gateway.sagemaker.transport import OnEnd, OnHead, StreamedReply, T, Transpo
 from gateway.session.ports import Call, OnParts
 
 MOST = 300
-"""How much is kept of what a container says."""
+"""The longest message of a container that is kept."""
 
 
 class Watched:
@@ -21,9 +21,9 @@ class Watched:
         transport: Makes the calls.
 
     Attributes:
-        closed: Whether the newest reply says that it has closed a session.
-        said: What the container has said in the newest call, where that was an error. It may quote
-            what it was sent, and so is for nobody but whoever has sent it.
+        closed: Whether the newest reply has closed a session.
+        said: The container's message, if the newest call failed. It may quote the request, so show
+            it only to its sender.
     """
 
     def __init__(self, transport: Transport) -> None:
