@@ -1,7 +1,8 @@
-"""Runs a session: feeds events to its state machine and does what that asks for.
+"""Runs a session: feeds events to its state machine, and performs the resulting effects.
 
-All I/O of a session begins here and ends here as an event. The state machine is called from the
-event loop's thread only and never waits, so its events are in one order and need no lock.
+All I/O of a session is started here, and its result comes back here as an event. The state machine
+is only called from the event loop's thread and never waits, so its events are ordered without a
+lock.
 """
 
 import asyncio
@@ -44,21 +45,21 @@ NO_ROOM = Failure(
     code=ErrorCode.QUEUE_FULL,
     message="The gateway's buffers are full, and much of it is yours; send it again later.",
 )
-"""What a message is answered with where it would be more than an equal share of what is held."""
+"""The error for a message that would exceed the session's equal share of memory."""
 
 NO_STORE = Failure(
     code=ErrorCode.UNAVAILABLE,
     message="The gateway can't store messages at the moment; send it again later.",
     retry_after=WAIT_SECONDS,
 )
-"""The same where the store does not answer."""
+"""The error for a message while the store is unavailable."""
 
 log = structlog.stdlib.get_logger("gateway.sessions")
-_log = logging.getLogger("gateway.sessions")  # which knows its level without being asked for it
+_log = logging.getLogger("gateway.sessions")  # caches whether a level is enabled
 
 
 class Host(Tasks, Protocol):
-    """What a session's runner needs of whoever has all of them."""
+    """What a session's runner needs from the owner of all sessions."""
 
     @property
     def budget(self) -> ByteBudget: ...
@@ -68,12 +69,12 @@ class Host(Tasks, Protocol):
         ...
 
     def ended(self, runner: "SessionRunner") -> bool:
-        """Drop a session that has ended; False where that has been done."""
+        """Remove a session that has ended; return False if it was already removed."""
         ...
 
 
 class Shared(Protocol):
-    """What a session's runner needs of the store that replicas share."""
+    """What a session's runner needs from the shared store."""
 
     @property
     def store(self) -> SessionStore: ...
@@ -82,13 +83,13 @@ class Shared(Protocol):
 
 
 class SessionRunner:
-    """Runs one session until it is closed and nothing of it is under way.
+    """Runs one session until it is closed and none of its calls are in progress.
 
     Args:
-        session: As it is to go on.
+        session: A new or restored session.
         events: Its log.
         route: Its route.
-        host: Has all sessions.
+        host: The owner of all sessions.
     """
 
     def __init__(
@@ -114,31 +115,31 @@ class SessionRunner:
         self._handling = False
         self._later: list[tuple[SessionEvent, ClientId | None]] = []
         self._tally = Tally(session.id, route.measures, route.tracer)
-        self._at = 0.0  # when what is handled has come in, by the clock that `Tally` goes by
+        self._at = 0.0  # when the current event arrived, by the clock of `Tally`
         self._keeper: Keeper | None = None
         self._health: Health | None = None
         self._crashed = False
         self._over = False
         self._gone = False
         self.attached_at = float("-inf")
-        """When a client has come back last, by the loop's clock."""
+        """When a client has last resumed, by the loop's clock."""
         self._wanted = 0  # how many wait for it to leave
         self._when_moved: list[Callable[[], None]] = []
 
     @property
     def id(self) -> str:
-        """The gateway's own id of the session."""
+        """The gateway's id of the session."""
         return self.session.id
 
     def begin_again(
         self, timers: Sequence[do.SetTimer], event: on.Adopted, keep: Mapping[ClientId, Subscriber]
     ) -> None:
-        """Go on with a session that another process had.
+        """Continue a session that another process has run.
 
         Args:
-            timers: Those that it had set.
-            event: What it is told of that.
-            keep: Its clients that are here by now.
+            timers: Its timers.
+            event: The event that tells it.
+            keep: Its clients that are already connected here.
         """
         for client, subscriber in keep.items():
             self._subscribers.put(client, subscriber)
@@ -149,8 +150,8 @@ class SessionRunner:
             self._keeper.rest()
 
     def accepted_at(self, message_id: str) -> float | None:
-        """When a turn that has not ended was accepted, by `time.monotonic`; None where another
-        process has accepted it.
+        """Return when a pending turn was accepted, by `time.monotonic`; None if another process has
+        accepted it.
         """
         return self._tally.accepted_at(message_id)
 
@@ -160,13 +161,13 @@ class SessionRunner:
             self._keeper.touch(whole=whole)
 
     def abandon(self) -> None:
-        """Stop here and now; the others find the session as a dead process leaves it."""
+        """Stop immediately, and leave the session to other replicas as after a crash."""
         if self._keeper is not None:
             self._keeper.stop()
         self._drop()
 
     def keep(self, shared: Shared, title: Title, number: int = 0) -> None:
-        """Keep the session in a store from now on; see `Keeper`."""
+        """Store the session from now on; see `Keeper`."""
         self._health = shared.health
         self._keeper = Keeper(
             self, shared.store, shared.health, spawn=self._host.spawn, title=title, number=number
@@ -177,25 +178,25 @@ class SessionRunner:
     def start(
         self, key: bytes, subscriber: Subscriber | None = None, told: tuple[on.Words, ...] = ()
     ) -> ClientId | None:
-        """Open the session; returns the number of who reads it, if somebody does.
+        """Open the session; return the client's number, if it has a connection.
 
         Args:
-            key: The digest of what a client has to show when it comes back.
-            subscriber: The connection that it is asked for over.
-            told: What was said before; see `on.Start`.
+            key: The digest of the resume key.
+            subscriber: The client's connection, if any.
+            told: An imported conversation; see `on.Start`.
         """
         client = None if subscriber is None else self._subscribers.add(subscriber)
         self.handle(on.Start(key, client, told))
         return client
 
     def attach(self, subscriber: Subscriber, shown: bytes, new: bytes, last_event: int) -> ClientId:
-        """Let a client that has come back take the session over; returns its number.
+        """Let a client resume the session, and take it over; return its number.
 
         Args:
             subscriber: Its connection.
-            shown: The digest of the key that it has shown, and the session accepts.
-            new: That of the key that it is told.
-            last_event: The newest event that it has; no greater than the log's.
+            shown: The digest of the resume key that was presented, which the session accepts.
+            new: The digest of its next resume key.
+            last_event: The newest event that it has; at most the log's newest.
         """
         client = self._subscribers.add(subscriber)
         self.attached_at = self._loop.time()
@@ -203,12 +204,12 @@ class SessionRunner:
         return client
 
     def subscribe(self, subscriber: Subscriber, last_event: int | None) -> ClientId:
-        """Let a client read along, which takes nothing over; returns its number.
+        """Let a client subscribe, without taking the session over; return its number.
 
         Args:
-            subscriber: Its connection. It has shown a key that the session accepts.
-            last_event: The newest event that it has; no greater than the log's. None where it
-                wants those alone that are still to come.
+            subscriber: Its connection. It has presented a key that the session accepts.
+            last_event: The newest event that it has; at most the log's newest. None to read future
+                events only.
         """
         client = self._subscribers.add(subscriber)
         self.handle(on.Subscribed(client, last_event))
@@ -217,13 +218,13 @@ class SessionRunner:
     def let_in(
         self, subscriber: Subscriber, shown: bytes, new: bytes | None, last_event: int | None
     ) -> ClientId:
-        """Let a client take the session over, or read along; see `Resuming` for the arguments."""
+        """Let a client resume or subscribe; see `Resuming` for the arguments."""
         if new is None or last_event is None:
             return self.subscribe(subscriber, last_event)
         return self.attach(subscriber, shown, new, last_event)
 
     def detach(self, client: ClientId) -> None:
-        """A client is gone; one that the session has closed itself changes nothing."""
+        """Remove a client that has disconnected; does nothing if the session has closed it."""
         if self._subscribers.has_left(client):
             self._count()
         elif self._subscribers.remove(client) is not None:
@@ -234,8 +235,10 @@ class SessionRunner:
             self.handle(on.Detached(client))
 
     def read_by(self, reader: LogReader) -> None:
-        """A client has received all that its reader has taken: a session that it has closed, and
-        all of whose events it has, is kept for nobody. One that reads along does not decide that.
+        """Note that a client has received all events that its reader has taken.
+
+        A session that its client has closed is dropped once the owner has all events; a subscriber
+        doesn't count.
         """
         has_all = reader.owns and reader.position == self.log.last
         if has_all and self.session.is_closed_by_client:
@@ -244,12 +247,12 @@ class SessionRunner:
     # Events in, effects out
 
     def receive(self, message: MessageSend, client: ClientId, size: int) -> None:
-        """Take a client's turn in, unless there is no room for it.
+        """Handle a client's message, unless there is no room for it.
 
         Args:
-            message: The client's.
-            client: Is told what is wrong with it, and nobody else.
-            size: About how many bytes it has.
+            message: The message.
+            client: Its sender, which alone receives its errors.
+            size: Its approximate size in bytes.
         """
         budget = self._host.budget
         refusal = None
@@ -257,21 +260,21 @@ class SessionRunner:
             refusal = NO_ROOM
         elif self._health is not None and self._health.is_doubtful:
             refusal = NO_STORE
-        # A message that was accepted before is one more only for its client, which asks about it.
+        # A message that was accepted before takes no room: its client asks for its status.
         if refusal is not None and not self.session.knows(message.id):
             self._tell(client, error_message(refusal, message.id))
         else:
             self.handle(message, client)
 
     def handle(self, event: SessionEvent, client: ClientId | None = None) -> None:
-        """Let an event in, and do what follows from it.
+        """Handle an event, and perform its effects.
 
         Args:
-            event: What has happened.
-            client: Who is told what is wrong with it, where it is a client's message.
+            event: The event.
+            client: The sender, if it is a client's message; receives its errors.
         """
         if self._handling:
-            self._later.append((event, client))  # what follows from the one before comes first
+            self._later.append((event, client))  # after the effects of the previous event
             return
         self._handling = True
         try:
@@ -282,10 +285,10 @@ class SessionRunner:
             self._handling = False
 
     def _count(self, grain: int = 0) -> None:
-        """Tell the budget what is held now.
+        """Report the memory in use to the budget.
 
         Args:
-            grain: By how many bytes it has to differ from what the budget knows.
+            grain: The smallest change in bytes that is reported.
         """
         held = self.log.held + self._queue.bytes + self._transcript.bytes
         if self._over and not self._subscribers.are_leaving:
@@ -294,8 +297,8 @@ class SessionRunner:
             self._host.budget.change(self, held)
 
     def give_back(self) -> None:
-        """Drop the older half of the log. Who comes back for it is told what is lost; who reads
-        it, and is so far behind, is too slow.
+        """Drop the older half of the log. Clients that resume are told which events are lost;
+        readers that far behind are too slow, and closed.
         """
         self._subscribers.flush()
         self.log.shrink(self.log.held // 2)
@@ -324,7 +327,7 @@ class SessionRunner:
         except Exception as error:  # noqa: BLE001 - it is logged
             self._crash(error)
 
-    # What is kept
+    # The store
 
     def add(self, effect: do.Append, now: float) -> None:
         """See `Kept.add`."""
@@ -357,42 +360,40 @@ class SessionRunner:
 
     @property
     def is_gone(self) -> bool:
-        """Whether it takes nothing in any more: another replica has the session, or may have it."""
+        """Whether it no longer accepts events: another replica owns the session, or may own it."""
         return self._gone
 
     def leave(self) -> None:
-        """Let another replica have the session, as soon as no turn is at the model."""
+        """Release the session to another replica, as soon as no turn is at the model."""
         self._wanted += 1
         self.handle(on.Hold(on=True))
 
     @property
     def may_move(self) -> bool:
-        """Whether it is kept, and a client can come back for it."""
+        """Whether it is stored, and a client can resume it."""
         return self._keeper is not None and self.session.policy.resume_seconds > 0
 
     def displace(self) -> None:
-        """Close the connection of the session's owner: it has come back elsewhere."""
+        """Close the connection of the session's owner, which has resumed elsewhere."""
         owner = self.session.clients.owner
         if owner is not None:
             self._subscribers.abort(owner, CloseCode.TAKEN_OVER, "taken over")
 
     def when_moved(self, call: Callable[[], None]) -> None:
-        """Call this when another replica can have the session."""
+        """Call this once another replica can claim the session."""
         self._when_moved.append(call)
 
     def stay(self) -> None:
-        """One of those for whom it was to leave has none of it: go on with it here, if it is here
-        and nobody else waits.
-        """
+        """Undo one `leave`: continue here, unless the session has left or others wait for it."""
         self._wanted -= 1
         if not self._wanted:
             self.handle(on.Hold(on=False))
 
     def _move(self, keeper: Keeper) -> None:
-        """Let it go. Whatever is still said to it is not heard; clients say it elsewhere again."""
+        """Release the session. Later messages are dropped; clients send them again elsewhere."""
         self._gone = True
         self.stop()
-        self._calls.stop()  # those that wait for a reply; no others are under way
+        self._calls.stop()  # only waits for asynchronous replies; no other calls are in progress
         keeper.move(self._moved)
 
     def _moved(self) -> None:
@@ -402,7 +403,7 @@ class SessionRunner:
         self._end()
 
     def _drop(self) -> None:
-        """Have nothing to do with it any more: it is another's, or nobody's."""
+        """Drop the session, which another replica owns, or nobody."""
         self._gone = True
         self.stop()
         self._calls.stop()
@@ -410,12 +411,14 @@ class SessionRunner:
         self._end()
 
     def _handle_late(self, event: SessionEvent) -> None:
-        """The session is over here: of what it has opened at the model, nobody else knows."""
+        """Handle an event after the session's end here: close a model session that it has opened,
+        which nothing else knows.
+        """
         if isinstance(event, on.Opened):
             self._calls.close(do.CloseSession(event.model), self.handle)
 
     def _crash(self, error: Exception) -> None:
-        """End a session whose state can't be trusted; the others live on."""
+        """End a session whose state is inconsistent; others continue."""
         session = self.session
         log.error("a session failed", session=session.id, state=str(session), exc_info=error)
         if not self._crashed:
@@ -433,16 +436,16 @@ class SessionRunner:
                 self._calls.close(do.CloseSession(model), self.handle)
 
     def stop(self) -> None:
-        """Let no timer fire any more."""
+        """Cancel all timers."""
         for timer in self._timers.values():
             timer.cancel()
         self._timers.clear()
 
     def _end(self) -> bool:
-        """Leave the host, and hold nothing any more; False where that has been done."""
+        """Remove it from the host, and free its memory; return False if that was already done."""
         self._over = True
         self._tally.leave()
-        self._keeper = None  # which knows this: the two would keep each other in memory
+        self._keeper = None  # breaks a reference cycle
         self._count()
         return self._host.ended(self)
 
@@ -466,7 +469,7 @@ class SessionRunner:
             case do.CancelInvoke():
                 self._calls.cancel(effect.turn, self.handle)
             case do.Await():
-                if not self._gone:  # else it is for whoever has it now
+                if not self._gone:  # else the new owner awaits it
                     self._calls.wait(effect, self.handle)
             case do.SetTimer():
                 self._set_timer(effect)
@@ -480,7 +483,7 @@ class SessionRunner:
 
     def _invoke(self, effect: do.Invoke) -> None:
         turn = self._queue.running
-        if turn is not None and turn.number == effect.turn:  # else it is a step of a replay
+        if turn is not None and turn.number == effect.turn:  # else it is a replay step
             effect = self._tally.sent(turn, effect)
         self._calls.invoke(effect, self.handle)
 
@@ -489,7 +492,7 @@ class SessionRunner:
             self._keeper.forget()
 
     def _show(self, effect: do.Append) -> None:
-        """Events may be read."""
+        """Notify readers of new events."""
         newest = effect.events[-1]
         kind = type(newest)
         times = self._tally.told(newest) if kind in COUNTED else None
@@ -510,20 +513,20 @@ class SessionRunner:
     def _attach(self, effect: do.Attach) -> None:
         subscriber = self._subscribers.get(effect.client)
         if subscriber is None:
-            return  # it has gone meanwhile
+            return  # it has disconnected meanwhile
         if not effect.resumes:
             subscriber.reader.begin(self.log, effect.after, owns=effect.opens)
             subscriber.wake(soon=False)
             return
         resumed = SessionResumed(
             session_id=self.session.id,
-            resume_key="",  # its reader puts in its own
+            resume_key="",  # its reader adds it
             expires_at=effect.expires_at,
             last_event=self.log.told,
             lost=None,
         )
         subscriber.reader.resume(self.log, effect.after, resumed)
-        subscriber.flush()  # at once: it is to come forward, however fast the log goes on
+        subscriber.flush()  # immediately, so that it makes progress however fast the log grows
 
     def _set_timer(self, effect: do.SetTimer) -> None:
         handle = self._timers.pop(effect.timer, None)

@@ -1,4 +1,4 @@
-"""All sessions of a gateway: opening, finding and ending them."""
+"""All sessions of a gateway: opens, finds and ends them."""
 
 import asyncio
 import contextlib
@@ -33,24 +33,24 @@ from gateway.turnstile import Turnstile
 log = structlog.stdlib.get_logger("gateway.sessions")
 
 SPREAD_SECONDS = 0.1
-"""The longest pause between the ends of two sessions when the gateway shuts down."""
+"""The longest pause between ending two sessions while draining."""
 
 NOBODYS = ResumeKeys([digest(secrets.token_urlsafe())])
-"""The keys that are compared where there is no session: none that anybody has."""
+"""Keys to compare with if there is no session; no client has one of them."""
 
 LAST_SECONDS = 5.0
-"""How long work that outlives its session may take when the gateway ends."""
+"""How long work that outlives its session may take at shutdown."""
 
 
 class TooManySessions(Exception):
-    """There are as many as there may be."""
+    """The limit of sessions is reached."""
 
 
 class PastNewest(Exception):
-    """A client says that it has events which it can't have.
+    """A client claims to have events that it can't have.
 
     Attributes:
-        newest: The newest that it can have.
+        newest: The newest event that it can have.
     """
 
     def __init__(self, newest: int) -> None:
@@ -59,15 +59,15 @@ class PastNewest(Exception):
 
 
 class ClientGone(Exception):
-    """A client has left while its session was looked for; it may have come back by another way."""
+    """A client has disconnected during the search for its session; it may have connected again."""
 
 
 class Elsewhere(Shared, Protocol):
-    """Where sessions are that are not here: at other replicas."""
+    """Access to sessions of other replicas."""
 
     @property
     def name(self) -> str:
-        """This replica's own name."""
+        """This replica's name."""
         ...
 
     async def resume(self, client: Resuming) -> tuple[Conversation, ClientId] | None:
@@ -79,24 +79,23 @@ class Elsewhere(Shared, Protocol):
         ...
 
     def released(self, session_id: str) -> None:
-        """A session has been let go, and waits for another replica."""
+        """Note that a session was released to another replica."""
         ...
 
 
 class Sessions:
-    """All sessions of this gateway. An asynchronous context: leaving it ends them.
+    """All sessions of this gateway. An asynchronous context manager: leaving it ends them.
 
     Args:
-        routes: By name; the first is the default one.
-        max_sessions: How many there may be at once.
-        budget: How much they may hold together.
-        quota: How many a principal may have; None where nobody has to say who they are.
-        drain_seconds: How long the turns at the model may take to finish when the gateway shuts
-            down.
-        log_turns: Log a line for each turn that ends at the level INFO; otherwise it is DEBUG.
+        routes: The routes by name; the first is the default.
+        max_sessions: The largest number of sessions.
+        budget: The memory for all of them.
+        quota: The limits per principal; None without authentication.
+        drain_seconds: How long turns at the model may take to finish at shutdown.
+        log_turns: Log each turn that ends at INFO instead of DEBUG.
 
     Attributes:
-        limits_hit: How often a setting was in the way of another session, by its name.
+        limits_hit: How often a limit has prevented another session, by the setting's name.
     """
 
     def __init__(
@@ -127,17 +126,17 @@ class Sessions:
         self._empty.set()
 
     def share(self, elsewhere: "Elsewhere") -> None:
-        """Keep sessions from now on where other replicas can have them."""
+        """Share sessions with other replicas from now on."""
         self._elsewhere = elsewhere
 
     @property
     def message_bytes(self) -> int:
-        """The largest message that any route takes."""
+        """The largest message that any route accepts."""
         return max(route.policy.message_bytes for route in self.routes.values())
 
     @property
     def can_keep(self) -> bool:
-        """Whether what is begun now can be kept: the store answers, or there is none."""
+        """Whether new sessions and turns can be stored: the store is available, or not used."""
         return self._elsewhere is None or self._elsewhere.health.is_up
 
     async def __aenter__(self) -> Self:
@@ -152,7 +151,7 @@ class Sessions:
     ) -> None:
         self.draining = True
         self._end_all()
-        # What is left is the last word to the store and to models that are slow to close.
+        # What remains are the last writes to the store, and models that are slow to close.
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(LAST_SECONDS):
                 if self._elsewhere is not None:
@@ -170,11 +169,11 @@ class Sessions:
         return len(self._runners)
 
     async def open(self, route: Route, principal: str) -> SessionRunner:
-        """A session that is to be started.
+        """Create a session, to be started.
 
         Raises:
-            TooManySessions: There are as many as there may be, or the gateway is shutting down.
-            Refused: Its principal has as many as it may.
+            TooManySessions: The limit is reached, or the gateway is shutting down.
+            Refused: The principal's limit is reached.
         """
         if self._elsewhere is not None and self._elsewhere.health.is_doubtful:
             text = "Sessions can't be stored at the moment."
@@ -212,28 +211,28 @@ class Sessions:
 
     @property
     def runners(self) -> Sequence[SessionRunner]:
-        """Those of all sessions that are here now."""
+        """The runners of all sessions that are here now."""
         return [*self._runners.values()]
 
     def has(self, session_id: str) -> bool:
-        """Whether a session is here, and stays for now."""
+        """Whether a session is here, and not moving to another replica."""
         runner = self._runners.get(session_id)
         return runner is not None and not runner.is_gone
 
     def runner(self, session_id: str) -> SessionRunner | None:
-        """That of a session that is here, and stays for now, for who may have any."""
+        """Return the runner of a session for which `has` is true, without checking a key."""
         return self._runners[session_id] if self.has(session_id) else None
 
     def knows(self, session_id: str) -> bool:
-        """Whether a session is here, be it on its way elsewhere."""
+        """Whether a session is here, even if it is moving to another replica."""
         return session_id in self._runners
 
     def may_know(self, runner: SessionRunner, last_event: int | None, *, owns: bool) -> bool:
         """Whether a client can have the event of that number.
 
-        Where the session has come from a dead replica, and its client has more than there is, the
-        store has lost what was acknowledged. Nobody knows then what the model was sent: the
-        session is over.
+        If the session was taken over from a dead replica, and its owner has newer events than the
+        log, the store has lost acknowledged writes. It is then unknown what the model was sent, so
+        the session ends.
         """
         if last_event is None or runner.session.may_have_told(last_event):
             return True
@@ -243,13 +242,13 @@ class Sessions:
         return False
 
     def touch(self, session_id: str) -> None:
-        """Have a session find out whether it is still this replica's, if it is here."""
+        """Let a session that is here check whether this replica still owns it."""
         runner = self._runners.get(session_id)
         if runner is not None:
             runner.touch()
 
     def can_run(self, glimpse: Glimpse) -> bool:
-        """Whether this gateway knows how to go on with a session: it may be of a newer one."""
+        """Whether this version can continue a session, which may come from a newer one."""
         try:
             return head_of(glimpse.head).route in self.routes
         except Unreadable:
@@ -262,17 +261,17 @@ class Sessions:
         crashed: bool = False,
         keep: tuple[Traveller, ClientId] | None = None,
     ) -> SessionRunner:
-        """Go on with a session that another replica had.
+        """Continue a session of another replica.
 
         Args:
-            saved: All of it, under this replica's title.
-            crashed: Whether that replica has died.
-            keep: The connection that has followed it here, and what the session knows it as.
+            saved: The whole session, now owned by this replica.
+            crashed: Whether the other replica has crashed.
+            keep: A follower's connection here, and its client number in the session.
 
         Raises:
-            Unreadable: It can't be set up.
+            Unreadable: It can't be restored.
         """
-        assert self._elsewhere is not None  # noqa: S101 - where it has come from
+        assert self._elsewhere is not None  # noqa: S101 - the session comes from there
         snapshot, events = snapshot_of(saved)
         route, now = self.routes[snapshot.route], asyncio.get_running_loop().time()
         log = EventLog(route.policy.log_bounds)
@@ -293,24 +292,24 @@ class Sessions:
             subscriber.go_on(runner, client)
             there[client] = subscriber
         runner.begin_again(timers, on.Adopted((*there,), crashed), there)
-        if self.draining and self.has(session.id):  # it has come on its way out
+        if self.draining and self.has(session.id):  # it has arrived during the drain
             runner.leave()
         return runner
 
     def find(
         self, session_id: str, shown: bytes, *, route: Route | None, principal: str
     ) -> SessionRunner | None:
-        """The session that a client may take over; None where there is none for it.
+        """Return the session that a client may resume; None if there is none.
 
         Args:
-            session_id: The gateway's own id.
-            shown: The digest of the key that the client shows.
-            route: Where it has connected; None where a session of any will do.
-            principal: Who it is.
+            session_id: The gateway's id of the session.
+            shown: The digest of the resume key that was presented.
+            route: The route of its connection; None for any.
+            principal: Its principal.
         """
         runner = self._runners.get(session_id)
         if runner is None:
-            NOBODYS.accepts(shown)  # takes as long as to look at another's
+            NOBODYS.accepts(shown)  # takes as long as for an existing session
             return None
         session = runner.session
         there = route is None or session.policy is route.policy
@@ -318,32 +317,32 @@ class Sessions:
         return runner if session.accepts(shown) and theirs else None
 
     async def resume(self, client: Resuming) -> tuple[Conversation, ClientId] | None:
-        """Let a client that has come back take its session over, wherever that is.
+        """Let a client resume its session, on any replica.
 
         Returns:
-            The session, and what it knows the client as; None where there is none for it.
+            The session, and the client's number in it; None if there is no session for it.
 
         Raises:
-            ClientGone: It has left meanwhile.
-            PastNewest: It says that it has events which it can't have.
-            Refused: It can't be found out at the moment.
+            ClientGone: It has disconnected meanwhile.
+            PastNewest: It claims to have events that it can't have.
+            Refused: The store or the session's owner is unavailable.
         """
         found = self.attach(client) if self.has(client.session_id) else None
         if found is None and self._elsewhere is not None:
-            # Also where it is here and does not know the key: another may have taken it over.
+            # Also if it is here but rejects the key: another replica may have taken it over.
             return await self._elsewhere.resume(client)
         return found
 
     async def look(self, session_id: str, shown: bytes, principal: str) -> Snapshot | None:
-        """A session as it stands, without bodies; None where there is none for who asks.
+        """Return a session's state, without bodies; None if there is no session for the client.
 
         Args:
-            session_id: The gateway's own id.
-            shown: The digest of the key that was shown.
-            principal: Who asks.
+            session_id: The gateway's id of the session.
+            shown: The digest of the resume key that was presented.
+            principal: The client's principal.
 
         Raises:
-            Refused: It can't be found out at the moment.
+            Refused: The store is unavailable.
         """
         runner = None
         if self.has(session_id) or self._elsewhere is None:
@@ -355,7 +354,7 @@ class Sessions:
         return await self._elsewhere.look(session_id, shown, principal)
 
     def attach(self, client: Resuming) -> tuple[Conversation, ClientId] | None:
-        """The same for a session that is here."""
+        """Let a client resume a session that is here; see `resume`."""
         runner = self.find(
             client.session_id, client.shown, route=client.route, principal=client.principal
         )
@@ -371,7 +370,10 @@ class Sessions:
         return runner, number
 
     def spawn(self, work: Coroutine[Any, Any, object]) -> asyncio.Task[None]:
-        """Run work that ends with the gateway, and does not end it; after that, none."""
+        """Run background work, which ends with the gateway; its errors are only logged.
+
+        Does nothing after shutdown.
+        """
         if self._is_over:
             work.close()
             return asyncio.get_running_loop().create_task(_nothing())
@@ -381,7 +383,7 @@ class Sessions:
         return task
 
     def ended(self, runner: SessionRunner) -> bool:
-        """Drop a session that has ended; False where that has been done."""
+        """Remove a session that has ended; return False if it was already removed."""
         known = self._runners.get(runner.id) is runner
         if known:
             del self._runners[runner.id]
@@ -394,9 +396,9 @@ class Sessions:
         return known
 
     async def drain(self) -> None:
-        """Take no new session, and end all, letting running turns finish within the drain time.
+        """Accept no new sessions, and end all, letting running turns finish within the drain time.
 
-        Clients come back at once, so sessions end one after the other, not all in one moment.
+        Clients reconnect immediately, so the ends of sessions are spread over time.
         """
         self.draining = True
         runners = self.runners
@@ -426,7 +428,7 @@ class Sessions:
                 runner.handle(on.Drain(force=True))
 
     def stop_draining(self) -> None:
-        """Let the drain time be over now."""
+        """End the drain time now."""
         if self._time_left is not None:
             self._time_left.reschedule(0)
 

@@ -1,4 +1,4 @@
-"""Questions that replicas ask each other, each answered once or not at all."""
+"""Requests between replicas on behalf of operators, each answered at most once."""
 
 import asyncio
 import contextlib
@@ -14,10 +14,10 @@ from gateway.replicas.peers import Peers
 from gateway.session.storage import SessionStore, StoreUnavailable, Unreadable
 
 MOST_ASKED = 32
-"""How many questions of others are answered at once; those beyond are not."""
+"""How many questions are answered concurrently; further ones are dropped."""
 
 LOOK_SECONDS = 0.5
-"""How long the store may take to say which replicas there are."""
+"""How long the store may take to list the replicas."""
 
 Answerer = Callable[[bytes], Awaitable[bytes]]
 """Answers a question; both are JSON."""
@@ -26,15 +26,15 @@ log = structlog.stdlib.get_logger("gateway.replicas")
 
 
 class Asking:
-    """Asks other replicas, and answers them; `gateway.admin.fleet.Others`.
+    """Asks other replicas, and answers them; implements `gateway.admin.fleet.Others`.
 
     Args:
-        name: This replica's own.
-        peers: Who else there is.
-        store: Has the sessions of all.
+        name: This replica's name.
+        peers: The other replicas.
+        store: The shared store.
         post: Sends a letter; see `gateway.replicas.following.Links`.
         spawn: Runs work in the background.
-        answerer: Answers the others.
+        answerer: Answers questions of the others.
     """
 
     def __init__(
@@ -58,14 +58,14 @@ class Asking:
         self._asked = 0
 
     async def others(self) -> Mapping[str, Callable[[bytes, float], Awaitable[bytes | None]]]:
-        """How to ask each of the others that live, as far as is known, by their names."""
+        """Return a function to ask each of the other live replicas, by name."""
         with contextlib.suppress(StoreUnavailable, TimeoutError):
             async with asyncio.timeout(LOOK_SECONDS):
-                await self._peers.beat()  # else one that has come since the last is not known yet
+                await self._peers.beat()  # to include replicas that have started since the last one
         return {name: partial(self.ask, name) for name in self._peers.others()}
 
     async def knows(self, session_id: str) -> bool:
-        """Whether the store has such a session, or can't say."""
+        """Whether the store has such a session, or can't tell."""
         try:
             with self._peers.health.call():
                 return await self._store.glimpse(session_id) is not None
@@ -73,7 +73,7 @@ class Asking:
             return True
 
     async def ask(self, replica: str, question: bytes, seconds: float) -> bytes | None:
-        """What another replica answers; None where it does not, in that time."""
+        """Ask another replica; return None if it doesn't answer in time."""
         self._number += 1
         link = f"{self._name}?{self._number}"
         answer: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
@@ -90,7 +90,7 @@ class Asking:
             del self._waiting[link]
 
     def take(self, letter: letters.Ask | letters.Answer) -> None:
-        """Somebody asks, or has answered."""
+        """Handle a question or an answer."""
         if isinstance(letter, letters.Answer):
             waiting = self._waiting.get(letter.link)
             if waiting is not None and not waiting.done():
@@ -100,7 +100,7 @@ class Asking:
             self._spawn(self._answer(letter))
 
     def _now(self) -> float:
-        """The time by the store's clock, as far as that is known."""
+        """The estimated time of the store's clock."""
         return asyncio.get_running_loop().time() + self._peers.ahead
 
     async def _answer(self, letter: letters.Ask) -> None:

@@ -1,8 +1,8 @@
-"""A client that is at one replica, of a session that is at another until its turn has ended.
+"""Relays a session between the replica that owns it and the replica of its client, until the turn
+at the model has ended and the session can move.
 
-At the session's owner stands a `Remote`, which reads the log as any connection does. Where the
-client is, a `Follower` has what the remote has read, and is to the connection what the session's
-runner would be.
+On the owner, a `Remote` reads the log as any connection does. On the client's replica, a `Follower`
+receives what the remote has read, and takes the place of the session's runner for the connection.
 """
 
 import asyncio
@@ -30,43 +30,43 @@ from gateway.session.output import error_message
 from gateway.session.reader import LogReader
 
 MAX_LETTER = 64
-"""How many messages go into one letter."""
+"""The most messages in one letter."""
 
 MAX_UNHEARD = 1000
-"""How many messages of a client the session's owner may not have heard yet."""
+"""The most client messages that the session's owner has not confirmed."""
 
 FOLLOWED: ClientId = 0
-"""What a follower's client is called while the session is elsewhere."""
+"""The number of a follower's client while the session is on another replica."""
 
 _Message = MessageSend | MessageCancel | EventAck | SessionClose
 
 
 class Links(Protocol):
-    """What both ends of a link need of the replica that they are at."""
+    """What both ends of a link need from their replica."""
 
     @property
     def health(self) -> Health: ...
     def post(self, replica: str, letter: letters.Letter) -> None:
-        """Send a letter, after those before it."""
+        """Send a letter, in order."""
         ...
 
     def forget(self, link: str) -> None:
-        """Nothing is to be said over that link any more."""
+        """Remove a link that is no longer used."""
         ...
 
     def take_back(self, follower: "Follower", client: ClientId | None) -> None:
-        """The owner has let the session go: take it over here, or else cut the link."""
+        """Take over a session that its owner has released, or else cut the link."""
         ...
 
 
 class Remote:
-    """A client of a session that is here, whose connection is elsewhere; a `Subscriber`.
+    """A client of a session here that is connected to another replica; a `Subscriber`.
 
     Args:
-        letter: What the client asks for.
-        runner: The session's.
-        links: Of this replica.
-        follows: Whether the session is to leave for there.
+        letter: The client's request.
+        runner: The session's runner.
+        links: This replica's links.
+        follows: Whether the session should move to that replica.
     """
 
     def __init__(
@@ -85,14 +85,14 @@ class Remote:
         self._flushing = self._over = False
 
     def begin(self, letter: letters.Join) -> None:
-        """Let the client in; see `SessionRunner.let_in`."""
+        """Attach the client; see `SessionRunner.let_in`."""
         self._client = self._runner.let_in(self, letter.shown, letter.new, letter.last_event)
 
     def take(self, letter: letters.Said | letters.Left) -> None:
-        """The client has said something, or has left."""
+        """Handle the client's message, or its disconnection."""
         client = self._client
         if client is None or self._over or self._runner.is_gone:
-            return  # it is said again where the session goes
+            return  # it is repeated where the session moves to
         if isinstance(letter, letters.Left):
             self._end()
             return
@@ -105,7 +105,7 @@ class Remote:
         _pass_on(letter.message, letter.size, self._runner, client)
 
     def cut(self) -> None:
-        """Letters may be missing: let the client come back."""
+        """Cut the link, since letters may be missing; the client has to resume."""
         self.abort(CloseCode.RESTARTING, "")
 
     def _end(self) -> None:
@@ -182,14 +182,14 @@ class Remote:
 
 
 class Follower:
-    """The session of a client that is here, while the session is elsewhere; a `Conversation`.
+    """Stands for a session on another replica, for a client connected here; a `Conversation`.
 
     Args:
-        link: To there.
-        owner: The replica where that is.
-        client: Who has come back.
-        route: The session's.
-        links: Of this replica.
+        link: The link to the owner.
+        owner: The replica that owns the session.
+        client: The client that resumes.
+        route: The session's route.
+        links: This replica's links.
     """
 
     def __init__(self, link: str, owner: str, client: Resuming, route: Route, links: Links) -> None:
@@ -199,21 +199,21 @@ class Follower:
         self.owner = owner
         self.subscriber = client.subscriber
         self.answer: asyncio.Future[int | None] = asyncio.get_running_loop().create_future()
-        """None once the log is followed; else the code with which that was refused."""
+        """None once the log is being relayed; else the close code of the rejection."""
         self.newest: int | None = None
-        """The newest event that the client can have, where it says that it has others."""
+        """The newest event that the client can have, if it claims to have newer ones."""
         self.link = link
         self._last_event = client.last_event
         self._links = links
         self._number = self._told = 0
         self._unheard: deque[tuple[int, _Message | None, int]] = deque()
         self._room = route.policy.message_bytes * (route.policy.queued_messages + 1)
-        """How many bytes more there may be of what is not heard."""
-        self._ack = 0  # the number of what has said it last
+        """How many more bytes of unconfirmed messages are allowed."""
+        self._ack = 0  # the number of the last acknowledgement sent
         self._newer_ack: EventAck | None = None
         self._over = self._has_left = False
 
-    # What its connection asks for
+    # From the connection
 
     def receive(self, message: MessageSend, client: ClientId, size: int) -> None:  # noqa: ARG002
         """See `Conversation.receive`."""
@@ -241,10 +241,10 @@ class Follower:
             self._links.post(self.owner, letters.Left(link=self.link))
 
     def read_by(self, reader: LogReader) -> None:
-        """See `Conversation.read_by`: the session finds out by itself that nobody comes back."""
+        """See `Conversation.read_by`: the session notices by itself that no client resumes."""
 
     def _acknowledge(self, event: EventAck) -> None:
-        """Only the newest counts, so there is one on its way at most."""
+        """Send an acknowledgement; only the newest counts, so at most one is unconfirmed."""
         if self._unheard and self._ack >= self._unheard[0][0]:
             self._newer_ack = event
         else:
@@ -262,12 +262,12 @@ class Follower:
             said = letters.Said(link=self.link, number=self._number, message=message, size=size)
             self._links.post(self.owner, said)
 
-    # What the owner says
+    # From the owner
 
     def take(self, letter: letters.Told | letters.Shut) -> None:
-        """Something is told, or there is nothing more."""
+        """Handle relayed messages, or the end of the link."""
         if letter.number <= self._told or self.answer.cancelled():
-            return  # it came twice; or nobody waits for it any more
+            return  # a duplicate, or no longer awaited
         self._told += 1
         if letter.number > self._told:
             self.cut()
@@ -299,7 +299,7 @@ class Follower:
             self._close(CloseCode.TOO_SLOW, "too slow", last=False)
 
     def _begin(self, after: int) -> None:
-        """Read along, from the event after that."""
+        """Start relaying the log, after this event."""
         self.log.begin(after)
         last = after if self._last_event is None else self._last_event
         self.subscriber.reader.begin(self.log, last, owns=False)
@@ -325,7 +325,7 @@ class Follower:
         (self.subscriber.close if last else self.subscriber.abort)(code, reason)
 
     def cut(self) -> None:
-        """The link is no more: the client is to come back."""
+        """Close the client's connection, since the link is cut; it has to resume."""
         if not self.answer.done():
             self.answer.set_result(CloseCode.RESTARTING)
         else:
@@ -333,11 +333,11 @@ class Follower:
         self.detach(FOLLOWED)
 
     def repeat(self, runner: SessionRunner, client: ClientId) -> None:
-        """Say again what was not heard: the session is here now.
+        """Repeat the unconfirmed messages to the session, which is here now.
 
         Args:
-            runner: The session's.
-            client: What it knows the client as.
+            runner: The session's runner.
+            client: The client's number in the session.
         """
         if self._has_left:
             runner.detach(client)
@@ -348,7 +348,7 @@ class Follower:
 
 
 def _pass_on(message: _Message | None, size: int, runner: SessionRunner, client: ClientId) -> None:
-    """Let a session hear what a client has said; see `letters.Said`."""
+    """Pass a client's message to a session; see `letters.Said`."""
     if message is None:
         runner.handle(Confirmed())
     elif isinstance(message, MessageSend):

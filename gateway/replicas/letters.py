@@ -1,8 +1,8 @@
-"""What replicas say to each other: a client's connection is at one, its session at another.
+"""Letters: the messages between replicas, for clients whose session is on another replica.
 
-A link is one such connection. Its letters are numbered in each direction: one that comes again is
-passed over, and where one is missing the link is cut. They are JSON, since a message's JSON is kept
-as it is. A question of one replica to another has a link too, and one letter in each direction.
+There is a link for each such connection. Its letters are numbered in each direction: duplicates are
+ignored, and the link is cut if one is missing. They are JSON, since a client message's JSON is kept
+unchanged. A question of one replica to another has its own link, with a letter in each direction.
 """
 
 import msgspec
@@ -19,28 +19,28 @@ from gateway.session.events import ClientId
 
 
 class _Letter(Discreet, frozen=True, kw_only=True, gc=False, omit_defaults=True):
-    """Belongs to a link.
+    """A letter of a link.
 
     Attributes:
-        link: Its name, unique among all replicas.
+        link: The link's name, unique among all replicas.
     """
 
     link: str
 
 
 class Join(_Letter, frozen=True, kw_only=True, tag="join"):
-    """To a session's owner: a client has come back for it, here.
+    """To a session's owner: a client resumes it on another replica.
 
     Attributes:
-        replica: Where the client is.
+        replica: The client's replica.
         session_id: The session.
-        route: Where it has connected; None where a session of any will do.
-        principal: Who it is.
-        shown: The digest of the key that it has shown.
-        new: That of the key that it is told there; None where it reads along.
+        route: The route of its connection; None for any.
+        principal: Its principal.
+        shown: The digest of the resume key that was presented.
+        new: The digest of its next resume key; None if it only subscribes.
         last_event: The newest event that it has; see `gateway.conversation.Resuming`.
-        sent_at: When this was sent, by the store's clock: it is void when nobody waits for the
-            answer, who may have come back by another way.
+        sent_at: When this was sent, by the store's clock. It is ignored once the sender has stopped
+            waiting for an answer, since the client may have resumed another way.
     """
 
     replica: str
@@ -54,13 +54,13 @@ class Join(_Letter, frozen=True, kw_only=True, tag="join"):
 
 
 class Said(_Letter, frozen=True, kw_only=True, tag="said"):
-    """To a session's owner: the client has said something.
+    """To a session's owner: the client has sent a message.
 
     Attributes:
-        number: Counts what it says, from 1.
-        message: What; None where it is something about which only its connection knows more: it
-            has got the key that it was given.
-        size: About how many bytes it has.
+        number: Counts the client's messages from 1.
+        message: The message; None for one that only matters to its connection, but proves that the
+            client has received its resume key.
+        size: Its approximate size in bytes.
     """
 
     number: int
@@ -69,17 +69,18 @@ class Said(_Letter, frozen=True, kw_only=True, tag="said"):
 
 
 class Left(_Letter, frozen=True, kw_only=True, tag="left"):
-    """To a session's owner: the client is gone."""
+    """To a session's owner: the client has disconnected."""
 
 
 class Told(_Letter, frozen=True, kw_only=True, tag="told"):
     """From a session's owner: messages for the client.
 
     Attributes:
-        number: Counts what is told, from 1.
-        messages: In their order, without the client's key.
-        heard: The number of the newest of what the client has said that was taken in.
-        begun: After which event one reads along that has just begun; with no messages.
+        number: Counts these letters from 1.
+        messages: The messages in order, without the client's resume key.
+        heard: The number of the newest client message that was processed.
+        begun: In the first letter to a new subscriber, without messages: the event after which it
+            reads.
     """
 
     number: int
@@ -89,16 +90,16 @@ class Told(_Letter, frozen=True, kw_only=True, tag="told"):
 
 
 class Shut(_Letter, frozen=True, kw_only=True, tag="shut"):
-    """From a session's owner: there is nothing more to tell.
+    """From a session's owner: the link has ended.
 
     Attributes:
         number: As in `Told`.
-        code: What to close the client's connection with, unless its session can be had now.
-        reason: The same in words.
+        code: The close code for the client's connection, unless the session can be taken over now.
+        reason: The reason to close it with.
         heard: As in `Told`.
-        client: What the session knows the client as; None where it does not.
-        last: Whether what was told before is to reach the client.
-        newest: Where it says that it has events which it can't have, the newest that it can.
+        client: The client's number in the session; None if it has none.
+        last: Whether to deliver earlier messages to the client first.
+        newest: The newest event that the client can have, if it claims to have newer ones.
     """
 
     number: int
@@ -111,12 +112,12 @@ class Shut(_Letter, frozen=True, kw_only=True, tag="shut"):
 
 
 class Ask(_Letter, frozen=True, kw_only=True, tag="ask"):
-    """A question, which belongs to no client: its link is its own.
+    """A question to another replica, on a link of its own.
 
     Attributes:
-        replica: Who asks.
-        question: As JSON, for whoever answers it there.
-        until: When nobody waits for the answer any more, by the store's clock: then it is void.
+        replica: The replica that asks.
+        question: The question as JSON.
+        until: When the answer is no longer awaited, by the store's clock; it is ignored then.
     """
 
     replica: str
@@ -125,10 +126,10 @@ class Ask(_Letter, frozen=True, kw_only=True, tag="ask"):
 
 
 class Answer(_Letter, frozen=True, kw_only=True, tag="answer"):
-    """What is answered.
+    """The answer to a question.
 
     Attributes:
-        answer: As JSON.
+        answer: The answer as JSON.
     """
 
     answer: msgspec.Raw

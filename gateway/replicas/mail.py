@@ -1,4 +1,4 @@
-"""The letters of a replica: each goes into the inbox of another, in the store."""
+"""Sends and receives letters, through inboxes in the store."""
 
 import asyncio
 from collections.abc import Callable, Coroutine
@@ -11,27 +11,27 @@ from gateway.replicas import letters
 from gateway.session.storage import ReplicaStore, StoreUnavailable
 
 COLLECT_SECONDS = 1.0
-"""How long letters are waited for before it is asked again."""
+"""How long one request to the store waits for letters."""
 
 AGAIN_SECONDS = 0.2
-"""How soon a store that does not answer is asked for letters again."""
+"""The pause before an unavailable store is asked for letters again."""
 
 MAX_INBOX = 100_000
-"""A replica with more letters than this does not read them."""
+"""A replica with more letters than this is taken not to read them."""
 
 log = structlog.stdlib.get_logger("gateway.replicas")
 
 
 class Mail:
-    """Sends letters, and takes those in that come.
+    """Sends and receives a replica's letters.
 
     Args:
-        name: The replica's own.
-        store: Has the inboxes.
-        health: Of the store.
+        name: The replica's name.
+        store: The store with the inboxes.
+        health: The store's health.
         spawn: Runs work in the background.
-        take: Takes a letter in.
-        unheard: Called with a replica that does not hear; with None where this one hears nobody.
+        take: Called with each letter received.
+        unheard: Called with a replica that doesn't receive; with None if this one can't receive.
     """
 
     def __init__(
@@ -54,11 +54,11 @@ class Mail:
         self._is_over = False
 
     def stop(self) -> None:
-        """Send nothing more."""
+        """Stop sending."""
         self._is_over = True
 
     def post(self, replica: str, letter: letters.Letter) -> None:
-        """Send a letter, after those before it."""
+        """Send a letter, in order."""
         if self._is_over:
             return
         if replica not in self._out:
@@ -74,14 +74,14 @@ class Mail:
                 with self._health.call():
                     waiting = await self._store.post(replica, batch)
         except StoreUnavailable:
-            waiting = MAX_INBOX + 1  # nobody knows whether it is there
+            waiting = MAX_INBOX + 1  # it is unknown whether they were posted
         finally:
             del self._out[replica]
         if waiting > MAX_INBOX:
             self._unheard(replica)
 
     async def collect(self) -> None:
-        """Take letters in until this is cancelled."""
+        """Receive letters until this is cancelled."""
         while True:
             try:
                 batch = await self._store.collect(self._name, COLLECT_SECONDS)

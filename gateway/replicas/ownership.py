@@ -1,4 +1,4 @@
-"""Which sessions a replica owns: it takes over those that others leave, or have left by dying."""
+"""The sessions that a replica owns: claims those that others have released, or left by crashing."""
 
 import asyncio
 from collections.abc import Callable, Sequence
@@ -13,24 +13,24 @@ from gateway.session.storage import NOBODY, Glimpse, Store, Title, Unreadable
 from gateway.sessions import Sessions
 
 AT_ONCE = 32
-"""How many sessions are seen to before it is others' turn, and are taken over together."""
+"""How many sessions are processed before yielding to the event loop, or claimed concurrently."""
 
 LOOKED_AT = 256
-"""How many of its own sessions a replica looks at with each beat, whether they are here."""
+"""How many of the sessions that it owns a replica checks per heartbeat, whether they are here."""
 
 log = structlog.stdlib.get_logger("gateway.replicas")
 
 
 class Ownership:
-    """What a replica owns of the sessions in a store.
+    """A replica's ownership of sessions in the store.
 
     Args:
-        name: The replica's own.
-        store: Says whose each is.
-        sessions: Those that are here.
-        peers: Who else there is.
-        lease_seconds: How long a session that is released may be nobody's.
-        followed: The sessions elsewhere whose clients are here.
+        name: The replica's name.
+        store: The shared store.
+        sessions: The sessions that are here.
+        peers: The other replicas.
+        lease_seconds: How long a released session may have no owner.
+        followed: The sessions on other replicas whose clients are here.
     """
 
     def __init__(
@@ -56,12 +56,12 @@ class Ownership:
         self._is_to_touch = self._all_of_it = False
 
     def missed(self, *, whole: bool) -> None:
-        """The store may have missed something of each session, or all of it."""
+        """Let each session write again what the store may have missed, or the whole session."""
         self._all_of_it = self._all_of_it or whole
         self._is_to_touch = True
 
     async def write_again(self) -> None:
-        """Have all sessions see to what the store may have missed, or lost, while it was away."""
+        """Let all sessions write again what the store may have missed or lost while unavailable."""
         if self._is_to_touch:
             whole = self._all_of_it
             self._is_to_touch = self._all_of_it = False
@@ -71,7 +71,7 @@ class Ownership:
                     await asyncio.sleep(0)
 
     async def inherit(self, dead: str) -> None:
-        """Take over what a dead replica has left, until nothing is left but what is for others."""
+        """Take over the sessions of a dead replica, until only those for other replicas remain."""
         taken = 0
         while not self._sessions.draining:
             ids = await self._store.owned(dead, AT_ONCE)
@@ -81,7 +81,7 @@ class Ownership:
             taken += sum(map(self._sessions.knows, settled))
             await self._peers.beat()
             if not self._peers.is_silent(dead):
-                break  # another has seen to it; or it was not dead, and has some of them again
+                break  # another replica has done it; or it was not dead, and owns some again
             if not ids:
                 await self._store.bury(dead)
                 break
@@ -92,8 +92,8 @@ class Ownership:
             log.warning("sessions of a dead replica taken over", replica=dead, sessions=taken)
 
     async def _adopt(self, session_id: str, owners: set[str]) -> bool:
-        """Take a session over if it has one of these owners; returns whether it has none of them
-        now, that is whether nothing is left to do.
+        """Take a session over if it has one of these owners; return whether nothing is left to do,
+        since it now has none of them.
         """
         try:
             glimpse = await self._store.glimpse(session_id)
@@ -112,8 +112,8 @@ class Ownership:
         *,
         asked: bool = False,
     ) -> SessionRunner | None:
-        """Become a session's owner, which has perhaps been asked to let it go just now; None where
-        that can't be, or another has been faster.
+        """Claim a session, whose owner may just have been asked to release it; return None if that
+        is not possible, or another replica was faster.
         """
         async with self._room:
             if session_id in self._claiming or self._sessions.knows(session_id):
@@ -122,7 +122,7 @@ class Ownership:
                 return None
             let_go = asked and glimpse.title.owner == NOBODY
             if not let_go and not self._peers.are_certain:
-                return None  # the store may have lost whose it is: who has it will write it again
+                return None  # the store may have lost its ownership: its owner will write it again
             return await self._claim_now(session_id, glimpse.title, keep)
 
     async def _claim_now(
@@ -144,15 +144,15 @@ class Ownership:
         return runner
 
     def released(self, session_id: str) -> None:
-        """A session waits for another replica; if none takes it over, this takes it back."""
+        """Note that a session was released; if no other replica claims it, this one reclaims it."""
         self._released[session_id] = self._loop.time() + self._lease_seconds
 
     async def see_to_own(self) -> None:
-        """Take in what is this replica's, and not here: let go for another, which has not come, or
-        claimed without hearing of it.
+        """Reclaim sessions that this replica owns but doesn't run: released, but not claimed by
+        another, or claimed without receiving the store's reply.
         """
         if self._sessions.draining:
-            return  # all of it is for the others
+            return  # all sessions are for the others
         now, gone = self._loop.time(), list[str]()
         self._released = {each: until for each, until in self._released.items() if until > now}
         for session_id in await self._store.owned(self._name, LOOKED_AT):
@@ -163,8 +163,8 @@ class Ownership:
         await self._disown(gone)
 
     async def _disown(self, session_ids: Sequence[str]) -> None:
-        """These have gone elsewhere, but for those that have come back since. No other comes back
-        until that is done: its claim would be undone.
+        """Disown sessions that have moved, except those that are here again. Meanwhile none can be
+        claimed here: its claim would be undone.
         """
         back = self._followed() | self._claiming
         gone = {each for each in session_ids if not self._sessions.knows(each)} - back

@@ -1,4 +1,4 @@
-"""Which replicas are alive, as far as one of them can know."""
+"""Detects which replicas are alive, by their heartbeats in the store."""
 
 import asyncio
 import math
@@ -10,29 +10,29 @@ from gateway.health import Health
 from gateway.session.storage import BEATS, ReplicaStore, StoreUnavailable
 
 SAME_SECONDS = 0.01
-"""What differs by less is the same time, which was rounded."""
+"""Times that differ by less are equal, but rounded."""
 
 AGAIN_SECONDS = 0.2
-"""The longest pause before a store that does not answer is asked again."""
+"""The longest pause before an unavailable store is retried."""
 
 
 log = structlog.stdlib.get_logger("gateway.replicas")
 
 
 class Peers:
-    """The replicas that share a store, this one among them.
+    """The replicas that share a store, including this one.
 
-    How old another's last beat is by the store's clock does not tell whether it is alive: a store
-    that has failed over may have lost the newest. What counts is for how long no newer one was
-    seen, while the store was there to have it.
+    The age of a replica's last heartbeat by the store's clock doesn't show whether it is alive: a
+    store that has failed over may have lost newer ones. What counts is for how long no newer one
+    was seen while the store was available.
 
     Args:
-        name: This replica's own.
-        store: Where each says that it is alive.
-        lease_seconds: How long one may be silent and is alive still.
-        missed: Called when the store has answered again that had not, or its connection has broken
-            meanwhile; with True when this replica was silent for so long that the others may have
-            taken it for dead.
+        name: This replica's name.
+        store: The store with the heartbeats.
+        lease_seconds: How long a live replica may go without a heartbeat.
+        missed: Called when the store is available again, or its connection was lost meanwhile; with
+            True if this replica's heartbeats were missing for so long that the others may consider
+            it dead.
     """
 
     def __init__(
@@ -46,18 +46,18 @@ class Peers:
         self._loop = asyncio.get_running_loop()
         self.health = Health(self._loop.time)
         self.pause = lease_seconds / BEATS
-        """How long it is from one beat to the next."""
+        """The interval between heartbeats."""
         self.ahead = 0.0
-        """By how much the store's clock is ahead of the loop's."""
+        """How far the store's clock is ahead of the loop's."""
         self._name = name
         self._store = store
         self._lease_seconds = lease_seconds
         self._missed = missed
         self._seen: dict[str, tuple[float, float]] = {}
-        """When each replica has beaten last, by the store's clock, and since when that is known."""
+        """Each replica's last heartbeat, by the store's clock, and since when it is known."""
         self._beaten_at = self._loop.time()
         self._back_since = float("-inf")
-        """When the store has answered again that had not."""
+        """When the store became available again."""
         self._breaks = 0
         self._awaited: dict[str, asyncio.Event] = {}
 
@@ -65,16 +65,16 @@ class Peers:
         return replica in self._seen
 
     async def beat(self) -> None:
-        """Say that this is alive, and learn who else is.
+        """Send a heartbeat, and read those of the others.
 
         Raises:
-            StoreUnavailable: It could not be said.
+            StoreUnavailable: The heartbeat may not have been stored.
         """
         asked = self._loop.time()
         with self.health.call():
             clock, ages, breaks = await self._store.beat(self._name)
         now = self._loop.time()
-        # The clock was read between the two, which are far apart where this process was stopped.
+        # The store's clock was read between the two, which are far apart if this process stalled.
         self.ahead = min(max(self.ahead, clock - now), clock - asked)
         last, self._beaten_at = self._beaten_at, now
         if now - last > self._lease_seconds:
@@ -101,7 +101,7 @@ class Peers:
                 self._awaited.pop(replica).set()
 
     async def live(self) -> None:
-        """Beat until this is cancelled."""
+        """Send heartbeats until this is cancelled."""
         while True:
             try:
                 async with asyncio.timeout(self.pause):
@@ -116,7 +116,7 @@ class Peers:
                 await asyncio.sleep(min(self.pause, AGAIN_SECONDS))
 
     def _rest(self) -> float:
-        """How long it is until the next beat: no longer than until another is silent."""
+        """Return the time to the next heartbeat, at most until another replica's lease ends."""
         now, certain = self._loop.time(), self._back_since + self._lease_seconds
         ends = [
             max(since + self._lease_seconds, certain) + SAME_SECONDS - now
@@ -126,41 +126,41 @@ class Peers:
         return min([self.pause, *ends])
 
     async def word_of(self, replica: str) -> None:
-        """Wait until a replica has beaten again, or is found dead."""
+        """Wait for a replica's next heartbeat, or until it is found dead."""
         await self._awaited.setdefault(replica, asyncio.Event()).wait()
 
     @property
     def are_certain(self) -> bool:
-        """Whether the store has been there for so long that no other can have missed it, and that
-        what others have is in it, even if it had lost everything.
+        """Whether the store was available for so long that all live replicas have sent heartbeats
+        and written their sessions again, even if it had lost everything.
         """
         return self.health.is_up and self._loop.time() - self._back_since >= self._lease_seconds
 
     async def vouch(self) -> bool:
-        """Whether what was read of the store just now is all there is.
+        """Whether what was just read from the store is complete.
 
-        A beat later than that has to find the store as it was: another may be there since the last
-        one, above all where this process was stopped for a while.
+        A later heartbeat has to find the same store: it may have failed over since the last one,
+        especially if this process stalled.
 
         Raises:
-            StoreUnavailable: It could not be found out.
+            StoreUnavailable: The heartbeat failed.
         """
         if self.are_certain:
             await self.beat()
         return self.are_certain
 
     def others(self) -> list[str]:
-        """The others that live, as far as is known."""
+        """Return the other replicas that are alive, as far as is known."""
         return [each for each in self._seen if each != self._name and not self.is_silent(each)]
 
     def silent(self) -> Iterator[str]:
-        """The others that are dead, as long as they are."""
-        for replica in self._seen:  # which a beat replaces, and does not change
+        """Yield the other replicas that are dead."""
+        for replica in self._seen:  # a heartbeat replaces the dict, and doesn't change it
             if replica != self._name and self.is_silent(replica):
                 yield replica
 
     def is_silent(self, replica: str) -> bool:
-        """Whether a replica that is seen has resigned, or has been silent for too long."""
+        """Whether a known replica has resigned, or its lease has ended without a heartbeat."""
         seen = self._seen.get(replica)
         if seen is None:
             return False
@@ -170,18 +170,18 @@ class Peers:
         return self.are_certain and self._loop.time() - since > self._lease_seconds
 
     def is_late(self, replica: str) -> bool:
-        """Whether a replica may be dead: it has missed a beat, or has not answered since."""
+        """Whether a replica may be dead: a heartbeat is overdue, or it hasn't answered since."""
         if self.is_silent(replica):
             return False
         _, since = self._seen.get(replica, (0.0, math.inf))
         return replica in self._awaited or self._loop.time() - since > 2.5 * self.pause
 
     async def is_dead(self, replica: str) -> bool:
-        """Whether a replica is silent, or is not there any more.
+        """Whether a replica is dead, or no longer known.
 
         Raises:
-            StoreUnavailable: It could not be found out.
+            StoreUnavailable: It is unknown.
         """
-        if replica not in self._seen:  # it may have come since
+        if replica not in self._seen:  # it may be new
             await self.beat()
         return self.is_silent(replica) if replica in self._seen else self.are_certain

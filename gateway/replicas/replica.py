@@ -1,8 +1,8 @@
-"""One of the gateways that share a store: it takes sessions over, hands them over, follows them.
+"""A gateway that shares a store with others: claims, releases and relays sessions.
 
-A session is where its client is. Where a client comes back at another replica, that one becomes the
-session's owner; while a turn is at the model it follows the log instead, and passes on what the
-client says. The sessions of a replica that has died are shared out among the others.
+A session moves to its client's replica. When a client resumes on another replica, that one claims
+the session; while a turn is at the model, it relays the log and the client's messages instead. The
+sessions of a replica that has crashed are distributed among the others.
 """
 
 import asyncio
@@ -31,26 +31,26 @@ from gateway.session.storage import NOBODY, Store, StoreUnavailable, Unreadable
 from gateway.sessions import ClientGone, PastNewest, Sessions
 
 RESUME_SECONDS = 30.0
-"""How long it may take until a session is here; its client waits meanwhile."""
+"""How long claiming or joining a session may take; its client waits meanwhile."""
 
 AGAIN_SECONDS = 0.05
-"""How soon it is looked for again while it is on its way from one replica to another."""
+"""The pause before a session that is moving between replicas is looked up again."""
 
 JOIN_SECONDS = 1.0
-"""How long a session's owner may take to answer; a letter that is older is void."""
+"""How long a session's owner may take to answer; older letters are ignored."""
 
 log = structlog.stdlib.get_logger("gateway.replicas")
 
 
 class Replica:
-    """This process among those that share a store.
+    """This process, as one of those that share a store.
 
     Args:
-        name: Among the others; no two processes ever have the same.
-        store: What they share.
-        sessions: Those that are here.
-        lease_seconds: How long it may be silent before the others take its sessions over.
-        answerer: Answers what the others ask on behalf of operators.
+        name: Its name, unique among all processes at any time.
+        store: The shared store.
+        sessions: The sessions that are here.
+        lease_seconds: How long its heartbeats may be missing before others take its sessions over.
+        answerer: Answers questions of other replicas on behalf of operators.
     """
 
     def __init__(
@@ -79,13 +79,13 @@ class Replica:
         self.asking = Asking(name, self._peers, store, self.post, sessions.spawn, answerer=answerer)
 
     async def run(self) -> None:
-        """Take part until this is cancelled."""
+        """Run until this is cancelled."""
         async with asyncio.TaskGroup() as tasks:
             for work in (self._peers.live(), self._tend(), self._mail.collect()):
                 tasks.create_task(work)
 
     async def resign(self) -> None:
-        """End: the others take over at once what is left."""
+        """Leave the others, which take over the remaining sessions immediately."""
         self._cut(None)
         self._mail.stop()
         try:
@@ -93,10 +93,10 @@ class Replica:
         except StoreUnavailable:
             log.warning("other replicas could not be told of the shutdown")
 
-    # Sessions that are here, and those of the dead
+    # Sessions that are here, and those of dead replicas
 
     async def _tend(self) -> None:
-        """See to them until this is cancelled."""
+        """Maintain them until this is cancelled."""
         while True:
             await self._peers.word_of(self.name)
             try:
@@ -112,8 +112,8 @@ class Replica:
                 log.exception("session maintenance failed")
 
     def _missed(self, was_silent: bool) -> None:
-        """The store may have missed something, or the others may have taken this for dead, and its
-        letters and sessions with it.
+        """Recover after the store may have missed writes, or the others may have considered this
+        replica dead, and taken its sessions and dropped its letters.
         """
         if was_silent:
             self._cut(None)
@@ -124,10 +124,10 @@ class Replica:
         self._ownership.released(session_id)
 
     def _followed(self) -> set[str]:
-        """The sessions elsewhere whose clients are here."""
+        """Return the sessions on other replicas whose clients are here."""
         return {follower.id for follower in self._followers.values()}
 
-    # Clients that come back
+    # Clients that resume
 
     async def resume(self, client: Resuming) -> tuple[Conversation, ClientId] | None:
         """See `Sessions.resume`."""
@@ -158,7 +158,7 @@ class Replica:
             return None
         owner = glimpse.title.owner
         if owner != self.name and self._sessions.knows(client.session_id):
-            self._sessions.touch(client.session_id)  # it finds out that it is another's
+            self._sessions.touch(client.session_id)  # it will find out that it has another owner
             raise _NotYetError
         if owner not in {self.name, NOBODY}:
             if self._peers.is_late(owner):
@@ -181,7 +181,7 @@ class Replica:
         return head if head is not None and self._fits(head, shown, None, principal) else None
 
     def _fits(self, head: Snapshot, shown: bytes, route: Route | None, principal: str) -> bool:
-        """Whether a client may have the session; see `Resuming`."""
+        """Whether a client may resume the session; see `Resuming`."""
         keys, there = ResumeKeys(head.keys or ()), self._sessions.routes.get(head.route)
         theirs = there is not None and route in {None, there} and head.principal == principal
         return keys.accepts(shown) and theirs
@@ -189,7 +189,7 @@ class Replica:
     async def _join(
         self, owner: str, client: Resuming, route: Route
     ) -> tuple[Conversation, ClientId] | None:
-        """Ask the owner for the session; follow it where that has a turn at the model."""
+        """Ask the owner for the session; follow it there while a turn is at the model."""
         if not client.subscriber.is_open:
             raise ClientGone
         link = next(self._links)
@@ -217,7 +217,7 @@ class Replica:
                 follower.detach(FOLLOWED)
                 await self._peers.word_of(owner)
                 raise _NotYetError(asked=True) from None
-            answer = follower.answer.result()  # it came in the same moment, and was passed on
+            answer = follower.answer.result()  # it arrived at the same moment, and was processed
         except BaseException:
             follower.detach(FOLLOWED)
             raise
@@ -269,7 +269,7 @@ class Replica:
                 self.asking.take(letter)
 
     def _admit(self, letter: letters.Join) -> None:
-        """A client has come back at another replica."""
+        """Handle a client that resumes on another replica."""
         if self._loop.time() + self._peers.ahead - letter.sent_at > JOIN_SECONDS:
             return
         route = None if letter.route is None else self._sessions.routes.get(letter.route)
@@ -280,7 +280,7 @@ class Replica:
         if (
             runner is None
             or letter.sent_at - self._peers.ahead
-            < runner.attached_at  # it has come another way since
+            < runner.attached_at  # it has resumed another way since
         ):
             self._refuse(letter, CloseCode.RESTARTING)
             return
@@ -288,7 +288,7 @@ class Replica:
             newest = None if runner.session.is_over else runner.log.told
             self._refuse(letter, CloseCode.RESTARTING, newest)
             return
-        # Who reads along does not take the session away from those who are here.
+        # A subscriber doesn't take the session away from clients that are connected here.
         follows = letter.new is not None or not runner.session.clients.readers
         if follows:
             runner.leave()
@@ -311,12 +311,12 @@ class Replica:
         self.post(letter.replica, shut)
 
     def forget(self, link: str) -> None:
-        """Nothing is to be said over that link any more."""
+        """Remove a link that is no longer used."""
         self._followers.pop(link, None)
         self._remotes.pop(link, None)
 
     def _cut_forgotten(self) -> None:
-        """Cut the links to replicas that others have found dead, and have seen to."""
+        """Cut the links to replicas that others have found dead and taken over."""
         if self._peers.are_certain:
             there = {follower.owner for follower in self._followers.values()}
             there |= {remote.replica for remote in self._remotes.values()}
@@ -325,7 +325,7 @@ class Replica:
                     self._cut(replica)
 
     def _cut(self, replica: str | None) -> None:
-        """A replica does not hear, or is not heard; None for all of them."""
+        """Cut the links to a replica that can't be reached; None for all links."""
         for follower in [*self._followers.values()]:
             if replica in {None, follower.owner}:
                 follower.cut()
@@ -335,10 +335,10 @@ class Replica:
 
 
 class _NotYetError(Exception):
-    """Where a session is can't be said yet: it is on its way, or its owner may be dead.
+    """The session's place is not known yet: it is moving, or its owner may be dead.
 
     Args:
-        asked: Whether its owner was there, and has been asked to let it go.
+        asked: Whether its owner has been asked to release it.
     """
 
     def __init__(self, *, asked: bool = False) -> None:
@@ -346,6 +346,6 @@ class _NotYetError(Exception):
 
 
 def unavailable() -> Refused:
-    """What a client is told while the store does not answer."""
+    """Return the error for clients while the store is unavailable."""
     text = "Sessions can't be reached at the moment."
     return Refused(ErrorCode.UNAVAILABLE, text, WAIT_SECONDS)

@@ -264,7 +264,7 @@ class HttpConnection(asyncio.Protocol):
         if names != self._names:  # a server usually sends the same ones each time
             self._names, self._lowered = names, [name.decode("ascii").lower() for name in names]
         try:
-            # A value has no line feed in it.
+            # A value can't contain a line feed.
             values = b"\n".join(self._received.values()).decode()
             if " \n" in values or "\t\n" in values or values.endswith((" ", "\t")):
                 values = "\n".join(value.rstrip(" \t") for value in values.split("\n"))

@@ -341,7 +341,7 @@ class SageMakerModel:
         return explained(named, symptom)
 
     def wait(self, receipt: Receipt, *, affinity: str, on_end: OnEnd) -> Call:  # noqa: ARG002
-        """See `Model.wait`: a turn that was submitted when its route was configured so."""
+        """See `Model.wait`: fails, since the turn was submitted under an earlier configuration."""
         return asyncio.get_running_loop().call_soon(on_end, NOT_AWAITED)
 
     async def close(self, session: ModelSession) -> None:

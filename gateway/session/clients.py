@@ -126,7 +126,7 @@ class Clients:
 
     @property
     def have_left(self) -> bool:
-        """Whether no client has come back within the time allowed."""
+        """Whether no client has resumed within the time allowed."""
         absent = self.absent_since
         return absent is not None and self._out.now >= absent + self._patience
 

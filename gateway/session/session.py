@@ -500,7 +500,7 @@ class Session:
         self._forget(None)
 
     def _forget(self, _event: object) -> None:
-        """Forget the session: no client has come back for the last events."""
+        """Forget the session: no client has resumed it for the last events."""
         self.state = State.CLOSED
         self.out.clear_timers()
         self.out.do(do.Forget())
@@ -557,21 +557,21 @@ class Session:
             self._forget(None)
 
     def _written(self, event: on.Written) -> None:
-        """Forget events that were written, if no client can come back for them."""
+        """Forget events that were written, if no client can resume to read them."""
         self.clients.written(event)
 
     def _detached(self, event: on.Detached) -> None:
-        """Continue without a client while one may come back."""
+        """Continue without a client while one may resume."""
         self.clients.leave(event.client)
         self.clients.await_one()
 
     def _detached_ready(self, event: on.Detached) -> None:
-        """The same, or end the session if no client can come back."""
+        """The same, or end the session if no client can resume."""
         self.clients.leave(event.client)
         self._end_if_abandoned()
 
     def _detached_late(self, event: on.Detached) -> None:
-        """Keep the last events for a client that comes back."""
+        """Keep the last events for a client that resumes."""
         self.clients.leave(event.client)
 
     def _end_if_abandoned(self) -> None:
