@@ -123,15 +123,18 @@ class Talk:
         self.page = shot.page
         self.wire = wire
 
-    async def connected(self) -> None:
-        await expect(self.page.locator("#state")).to_have_text("Connected")
+    async def ready(self) -> None:
+        """Wait until there is something to write into."""
+        await expect(self.page.locator("#state")).to_have_text(re.compile("Ready|Connected"))
 
     async def begin(self) -> None:
-        """Have a new conversation."""
+        """Have a new conversation, with a session: somebody has begun to write."""
         sessions = self.wire.sessions
         await self.page.evaluate("document.getElementById('fresh').click()")
+        await self.page.get_by_label("Message").press("x")
+        await self.page.keyboard.press("Backspace")
         await until(lambda: self.wire.sessions > sessions)
-        await self.connected()
+        await expect(self.page.locator("#state")).to_have_text("Connected")
 
     async def say(self, text: str) -> str:
         """Send a message; its id."""
@@ -166,7 +169,7 @@ async def chat(camera: Camera) -> None:
             wire.reply = None
             talk = Talk(shot, wire)
             await shot.page.goto(process.url)
-            await talk.connected()
+            await talk.ready()
             await shot.take("welcome")
             for question, answer in EARLIER.items():
                 await talk.tell(question, answer)
@@ -275,7 +278,7 @@ async def _troubles(talk: Talk) -> None:
 async def _long(talk: Talk) -> None:
     shot, page, wire = talk.shot, talk.page, talk.wire
     await page.reload()
-    await talk.connected()
+    await talk.ready()
     wire.reply = ["One ", "**more** ", "line."]
     await page.evaluate(
         """async () => {
