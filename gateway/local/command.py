@@ -170,7 +170,7 @@ KEYS = {"access_key": "local", "secret_key": "local-secret", "region": "us-east-
     "--delay-work",
     default=0.0,
     type=PAUSE,
-    help="With --asynchronous: how long the model works on a call, in seconds.",
+    help="With --asynchronous: how much longer the model works on a call, in seconds.",
 )
 @click.option(
     "--break-after-parts", type=Whole(0), help="Break the next streams after this many parts."
@@ -197,7 +197,7 @@ KEYS = {"access_key": "local", "secret_key": "local-secret", "region": "us-east-
     "--clock",
     default=0,
     type=Whole(-86_400, 86_400),
-    help="Shift of the clock that signatures are checked against, in seconds.",
+    help="How far ahead the clock is that signatures are checked against, in seconds.",
 )
 @click.option("--lose", multiple=True, help="Start with this instance lost, such as i-1.")
 @click.pass_context
