@@ -61,8 +61,6 @@ export class Conversation {
   #hold;
   /** Up to which event the connection has to catch up before messages are written. */
   #newest = 0;
-  /** Whether events were lost. */
-  #gap = false;
   #acknowledged = 0;
   /** Whether that may have gone with a connection before it was sent. */
   #unsure = false;
@@ -228,7 +226,7 @@ export class Conversation {
     this.#attach(session);
     if (known) this.#learn(kept);
     else if (message.lost) {
-      this.#gap = true;
+      this.history.lost();
       this.lastEvent = Math.max(this.lastEvent, last);
       this.history.note("gap", { lost: message.lost });
     }
@@ -251,7 +249,7 @@ export class Conversation {
   #closed(message) {
     // Every event of the session is here. A message that none of them accepts was not accepted.
     for (const turn of this.history.pending()) {
-      if (turn.delivery !== "written" || this.#gap) continue;
+      if (turn.delivery !== "written") continue;
       turn.delivery = "stored";
       this.history.changed.add(turn);
     }
@@ -266,7 +264,8 @@ export class Conversation {
     if (turn?.ended) return; // it was asked to stop, and had ended
     if (turn && turn.delivery !== "accepted") {
       const { code, message, retryable, retry_after } = error;
-      this.history.end(turn, failed({ code, message, retryable, retry_after, outcome: "not_invoked" }));
+      const outcome = turn.delivery === "unknown" ? "unknown" : "not_invoked";
+      this.history.end(turn, failed({ code, message, retryable, retry_after, outcome }));
       return;
     }
     if (!turn) this.retryAfter = error.retry_after ?? 0;
@@ -274,8 +273,7 @@ export class Conversation {
   }
 
   #caughtUp() {
-    this.outbox.flush(this.#gap);
-    this.#gap = false;
+    this.outbox.flush();
     if (this.#unsure) this.#acknowledge(true);
     this.#unsure = false;
   }
@@ -312,7 +310,7 @@ export class Conversation {
    */
   #forget(unsent, sent) {
     this.session = this.#sentHistory = null;
-    this.attached = this.outbox.ready = this.#gap = false;
+    this.attached = this.outbox.ready = false;
     this.lastEvent = this.#acknowledged = 0;
     this.#skippedAfter = -1;
     this.history.endAll(unsent, sent);

@@ -107,6 +107,15 @@ export class History {
     this.touch(turn);
   }
 
+  /** Events were lost: any turn that was sent may have been accepted, or have ended, with one of them. */
+  lost() {
+    for (const turn of this.#pending) {
+      if (turn.delivery === "stored") continue;
+      turn.delivery = "unknown";
+      this.touch(turn);
+    }
+  }
+
   /** @param {{ id: string, status: string }} message */
   duplicate({ id, status }) {
     const turn = this.find(id);

@@ -78,15 +78,14 @@ export class Outbox {
   }
 
   /**
-   * The connection has caught up with its session: write what the gateway has not seen.
-   * @param {boolean} gap Whether events were lost, so that any of the turns may have ended with one
-   *   of them: writing its message again asks for that.
+   * The connection has caught up with its session: write what the gateway may not have seen, and
+   * what may have ended with an event that was lost: writing its message again asks for that.
    */
-  flush(gap) {
+  flush() {
     this.ready = true;
     for (const turn of this.#history.pending()) {
       if (turn.held) continue;
-      if (turn.delivery !== "accepted" || gap) this.#write(turn);
+      if (turn.delivery !== "accepted") this.#write(turn);
       if (turn.cancelling && !turn.ended) {
         this.#client.write({ type: "message.cancel", id: turn.id });
       }

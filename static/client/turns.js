@@ -51,8 +51,9 @@ export class Turn {
   /** @type {"waiting" | "running" | Done["status"]} */
   status = "waiting";
   /**
-   * How far the message has come: one that is only `stored` was never sent to the gateway.
-   * @type {"stored" | "written" | "accepted"}
+   * How far the message has come: one that is only `stored` was never sent to the gateway. `unknown`:
+   * events were lost that may have been about it, so the gateway is asked.
+   * @type {"stored" | "written" | "accepted" | "unknown"}
    */
   delivery = "stored";
   /** Whether it waits for `release()`, since the session that it was written for is gone. */

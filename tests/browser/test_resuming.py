@@ -603,3 +603,56 @@ async def test_an_address_that_is_none_is_said(idle: App) -> None:
         return await client.send("hi").catch(({ failure }) => [failure.outcome, client.state]);
     """
     assert await idle.run(said) == ["not_invoked", "closed"]
+
+
+class TestAMessageWhoseAcceptanceIsLost:
+    """The gateway has it; the event that says so could not be kept for the client."""
+
+    @pytest_asyncio.fixture(loop_scope="session")
+    async def lost(self, app: App) -> App:
+        """The client has come back, and has asked again, which nobody answers."""
+        app.wire.reply = None
+        app.wire.breaks["accepting"] = 1011
+        await app.wait("client.state === 'open'")
+        await app.page.evaluate(SEND)
+        await until(lambda: app.wire.invoked == ["m1"])
+        app.wire.forgotten = len(app.wire.log)
+        app.wire.deaf = True
+        await until(lambda: len(app.wire.of_type("message.send")) == 2)
+        return app
+
+    @pytest.mark.parametrize("loads", [False, True])
+    async def test_it_is_not_sent_to_another_session(self, lost: App, loads: bool) -> None:
+        if loads:
+            await lost.load()
+            await until(lambda: len(lost.wire.of_type("message.send")) == 3)
+        sent = len(lost.wire.of_type("message.send"))
+        lost.wire.emit("session.closed", reason="expired")
+        lost.wire.close(1000)
+        assert (await lost.ended("failed"))["error"]["outcome"] == "unknown"
+        await lost.run("client.connect(); return 1")
+        await lost.wait("client.state === 'open'")
+        assert len(lost.wire.of_type("message.send")) == sent
+
+    async def test_it_is_asked_for_after_another_load_of_the_page(self, lost: App) -> None:
+        await lost.load()
+        lost.wire.deaf = False
+        await lost.wait("client.state === 'open'")
+        lost.wire.done("m1", 0, text="Here.")
+        assert (await lost.ended())["text"] == "Here."
+
+
+async def test_a_turn_whose_end_is_lost_ends_after_another_load_of_the_page(app: App) -> None:
+    app.wire.reply = None
+    await app.wait("client.state === 'open'")
+    await app.page.evaluate(SEND)
+    await app.wait("client.lastEvent === 2")
+    await app.wire.socket.close(1011)
+    app.wire.done("m1", 0)
+    app.wire.forgotten = len(app.wire.log)
+    app.wire.deaf = True
+    await until(lambda: len(app.wire.of_type("message.send")) == 2)
+    app.wire.deaf = False
+    await app.load()
+    assert (await app.ended("failed"))["error"]["outcome"] == "invoked"
+    assert app.wire.invoked == ["m1"]
