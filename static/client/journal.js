@@ -72,13 +72,14 @@ export class Journaling {
 
   /** Claim the conversation, and read it. Nothing is written before this. */
   restore() {
-    if (this.#failed) return null;
     if (this.#releasing) return this.#restoreAfter(this.#releasing);
+    if (this.#restoring) return this.#restoring;
+    if (this.#failed) return null;
     if (this.#claimed) {
       if (this.#unproven) this.store(); // no message is written before that
       return null;
     }
-    this.#restoring ??= this.#claim().finally(() => {
+    this.#restoring = this.#claim().finally(() => {
       this.#restoring = null;
     });
     return this.#restoring;

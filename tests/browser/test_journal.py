@@ -28,6 +28,7 @@ CLIENT = """async (journal, { connects = true, ...options } = {}) => {
   const fails = (words) => () => { throw new Error(words); };
   const full = { ...database, claim: async () => { claims += 1; fails("full")(); } };
   const none = { ...full, read: fails("closed") };
+  const late = { ...full, read: () => new Promise((read) => { window.reads = read; }) };
   const closing = {
     ...database,
     write: (...all) => window.broken ? fails("closed")() : database.write(...all),
@@ -44,7 +45,7 @@ CLIENT = """async (journal, { connects = true, ...options } = {}) => {
       memory = { kept, items: new Map([...(memory?.items ?? []), ...items]) };
     },
   };
-  const storage = { slow, none, full, closing, deleted }[journal] ?? database;
+  const storage = { slow, none, full, late, closing, deleted }[journal] ?? database;
   window.client = new SessionClient(url, { storage, ...options });
   window.told = [];
   for (const type of ["opened", "gap", "restored", "unsaved"]) {
@@ -430,6 +431,18 @@ class TestAClaimThatFails:
         assert full.wire.invoked == ["m1", "m2", "m3"], "nor is what was under way sent again"
         again = await full.run("again.catch(({ failure }) => failure)")
         assert again["outcome"] == "unknown"
+
+    async def test_a_connection_waits_until_it_is_read(self, full: Kept) -> None:
+        await full.page.evaluate(f"() => ({CLIENT})('late', {{ connects: false }})")
+        await full.run("client.restore(); return 1")
+        await full.wait("window.reads")
+        await full.run("client.connect(); client.send('Well?', 'm3'); return 1")
+        await full.page.wait_for_timeout(50 * UNIT)
+        assert len(full.wire.sockets) == 1
+        await full.run("reads(await conversations.journal('one', 'chat').read()); return 1")
+        await full.wait("turns().length === 3 && turns()[2].ended")
+        assert await full.run("turns()[2].text") == "Four."
+        assert await full.run("client.resumable")
 
     async def test_what_can_not_be_read_either_is_left(self, full: Kept) -> None:
         full.journal = "none"
