@@ -157,6 +157,7 @@ export class History {
     const over = this.items.filter((item) => !(item instanceof Turn) || item.ended);
     const old = new Set(over.slice(0, Math.ceil(over.length / 2)));
     this.items = this.items.filter((item) => !old.has(item));
+    for (const item of old) this.changed.delete(item);
     return old.size > 0;
   }
 

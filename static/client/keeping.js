@@ -43,8 +43,9 @@ import { Saved } from "./saved.js";
  */
 export function keep(storage, key, conversation, keeper) {
   if (!storage) return new Nowhere(keeper);
-  if ("claim" in storage) return new Journaling(storage, conversation, keeper);
-  return new Saved(storage, key, conversation, keeper);
+  // Not "claim": a page may have an item of this name in its sessionStorage.
+  if ("getItem" in storage) return new Saved(storage, key, conversation, keeper);
+  return new Journaling(storage, conversation, keeper);
 }
 
 /** @implements {Keeping} */

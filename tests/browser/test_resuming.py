@@ -656,3 +656,25 @@ async def test_a_turn_whose_end_is_lost_ends_after_another_load_of_the_page(app:
     await app.load()
     assert (await app.ended("failed"))["error"]["outcome"] == "invoked"
     assert app.wire.invoked == ["m1"]
+
+
+async def test_a_storage_may_have_an_item_of_any_name(idle: App) -> None:
+    await idle.run("sessionStorage.claim = 'of damage'; return 1")
+    await idle.begin()
+    await idle.page.evaluate(SEND)
+    await idle.ended()
+    await until(lambda: idle.wire.forgotten == 6)
+    await idle.load()
+    assert (await idle.ended())["text"] == "One two three."
+
+
+async def test_of_what_is_forgotten_nothing_stays(idle: App) -> None:
+    script = """
+      const { History } = await import("/static/client/history.js");
+      const history = new History({}, () => {});
+      for (let i = 0; i < 3000; i += 1) {
+        history.end(history.add(String(i), { text: "Count." }), { status: "completed" });
+      }
+      return [history.items.length <= history.most, history.changed.size <= history.most];
+    """
+    assert await idle.run(script) == [True, True]
