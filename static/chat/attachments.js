@@ -7,8 +7,9 @@
 import { make } from "../dom.js";
 
 /** What a browser shows that can't run anything. */
-const PICTURE = /^image\/(?:png|jpeg|gif|webp|avif|bmp)\b/i;
-const SOUND = /^audio\//i;
+const PICTURE = /^image\/(?:png|jpeg|gif|webp|avif|bmp)\s*(?:;|$)/i;
+/** A type that ends in "+xml" is a document, whatever it begins with. */
+const SOUND = /^audio\/[\w.-]+\s*(?:;|$)/i;
 
 /** @type {Record<string, string>} */
 const EXTENSIONS = { mpeg: "mp3", jpeg: "jpg", "x-wav": "wav", "octet-stream": "bin" };

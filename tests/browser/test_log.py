@@ -379,6 +379,21 @@ class TestEntries:
         assert (await download.path()).read_bytes() == b"<svg/>"
         await expect(sheet.locator(".you .code")).to_contain_text('"a"')
 
+    @pytest.mark.parametrize("kind", ["image/png+xml", "image/png-x+xml; a=b", "audio/x+xml"])
+    async def test_no_attachment_is_a_document(self, sheet: Page, kind: str) -> None:
+        """A browser that opens one in a window of its own would run what is in it."""
+        script = """
+            const create = URL.createObjectURL;
+            const types = [];
+            URL.createObjectURL = (blob) => create.call(URL, blob, types.push(blob.type));
+            said("Draw", { base64: btoa("<html/>"), content_type: given[0] });
+            log.use(client);
+            await settle();
+            URL.createObjectURL = create;
+            return types.at(-1);
+        """
+        assert await run(sheet, script, kind) == "application/octet-stream"
+
     async def test_a_sound_that_plays_stays(self, sheet: Page) -> None:
         script = """
             said("Sing", { base64: given[0], content_type: "audio/wav" });
