@@ -240,7 +240,7 @@ export class Composer {
       return true;
     }
     const text = pasted.getData("text/plain");
-    if (text.length < LONG_PASTE) return false;
+    if (text.length < LONG_PASTE || !this.#limits.text) return false;
     const limit = this.#limits.message_bytes - ENVELOPE;
     this.#add({ name: PASTED, bytes: bytesOf({ text }), body: { text } }, limit);
     return true;

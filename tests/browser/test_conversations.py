@@ -407,6 +407,23 @@ async def test_a_large_paste(chat: Chat) -> None:
     await expect(chat.page.get_by_label("Message")).to_have_value("")
 
 
+async def test_a_large_paste_of_json_is_json(
+    new_chat: Callable[..., Any], start_gateway: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GATEWAY_ROUTES__CHAT__CONTENT_TYPE", "application/json")
+    monkeypatch.setenv("GATEWAY_ROUTES__CHAT__BODY", "json")
+    chat: Chat = await new_chat()
+    await chat.open(start_gateway().url)
+    prevented = """() => {
+      const clipboardData = new DataTransfer();
+      clipboardData.setData("text/plain", JSON.stringify({ a: "x".repeat(60_000) }));
+      const event = new ClipboardEvent("paste", { clipboardData, cancelable: true, bubbles: true });
+      return !document.getElementById("text").dispatchEvent(event);
+    }"""
+    assert await chat.page.evaluate(prevented) is False, "it goes into the field"
+    await expect(chat.page.locator("#attached")).to_be_hidden()
+
+
 async def test_a_browser_that_keeps_nothing(
     new_chat: Callable[..., Any], start_gateway: Start
 ) -> None:
