@@ -1,1 +1,1 @@
-"""The client's side: WebSocket connections, the server that carries them, the pages."""
+"""The client side: WebSocket connections, the HTTP API, the server that runs them, the pages."""

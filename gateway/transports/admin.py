@@ -1,4 +1,4 @@
-"""The paths under ``/v1/admin``: what operators see and do, and nobody else."""
+"""The operators' HTTP API, under ``/v1/admin``."""
 
 import time
 from collections import Counter
@@ -25,39 +25,40 @@ from gateway.transports.proxies import Proxies
 STATES: Mapping[str, State] = {state.value: state for state in State}
 
 USUAL_SESSIONS = 50
-"""How many sessions a page has where nobody says."""
+"""Default number of sessions on a page."""
 
 MOST_CHARACTERS = 256
-"""Of what is looked for."""
+"""Maximum length of a query parameter."""
 
 PROXIED = (
     *(b"forwarded", b"via", b"x-real-ip"),
     *(b"x-forwarded-for", b"x-forwarded-host", b"x-forwarded-proto"),
 )
-"""What tells that a proxy has passed a request on. So does HTTP/1.0, in which nginx does so with
-nothing of these, and with ``Host`` as this machine's, unless it is told otherwise.
+"""Headers that show that a proxy forwarded a request. HTTP/1.0 shows it as well: by default nginx
+forwards with it, adds none of these headers, and sets ``Host`` to this machine's name.
 """
 
 OWN = ("", "none", "same-origin")
-"""What a browser says of a request that no other site's page has made (Fetch Metadata), which may
-have no ``Origin``; other programs say nothing.
+"""Values of ``Sec-Fetch-Site`` (Fetch Metadata) in requests that no other site's page has made.
+These may have no ``Origin``. Other programs than browsers don't send the header.
 """
 
 log = structlog.stdlib.get_logger("gateway.admin")
 
 
 class AdminGate(Gate):
-    """Lets operators through.
+    """Admits operators only.
 
-    Where nobody has to say who they are, these are this machine's programs, and the gateway's own
-    page at one of its names: neither what a proxy passes on, nor a page that an attacker has
-    pointed at this machine, nor one of another origin, whichever routes it may use.
+    Without authentication, operators are programs on this machine, and the gateway's own page
+    under one of the machine's names. Requests that a proxy forwarded are refused, as are those of
+    pages at a name that an attacker has pointed at this machine (DNS rebinding), and those of
+    other origins, whichever routes these may use.
 
     Args:
-        admission: Knows who may come in.
-        proxies: Finds out who asks.
+        admission: Authenticates clients.
+        proxies: Determines a request's client.
         public: See `Origins`.
-        authenticated: Whether everybody has to say who they are.
+        authenticated: Whether clients have to authenticate.
         answered: See `Gate`.
     """
 
@@ -106,12 +107,12 @@ class AdminGate(Gate):
 
 
 class Admin:
-    """The paths.
+    """The paths under ``/v1/admin``.
 
     Args:
         fleet: All replicas.
-        watch: Lets operators watch them.
-        gate: In front.
+        watch: Streams their state to operators.
+        gate: Authorizes each request.
     """
 
     def __init__(self, fleet: Fleet, watch: Watch, gate: AdminGate) -> None:
@@ -120,7 +121,7 @@ class Admin:
         self._gate = gate
 
     def routes(self) -> list[HttpRoute]:
-        """The paths."""
+        """Return the routes of all paths."""
         path = self._gate.path
         return [
             path("/v1/admin/sessions", GET=self.sessions),
@@ -132,11 +133,11 @@ class Admin:
         ]
 
     async def sessions(self, request: ApiRequest, _visitor: Visitor) -> Response:
-        """Some sessions of all replicas."""
+        """List sessions of all replicas."""
         return json_of(await self._fleet.sessions(_asked_for(request, self._fleet.endpoints)))
 
     async def session(self, request: ApiRequest, _visitor: Visitor) -> Response:
-        """One session."""
+        """Describe one session."""
         try:
             return json_of(await self._fleet.look(request.path_params["session_id"]))
         except NotFound:
@@ -162,11 +163,11 @@ class Admin:
         return Response(status_code=204)
 
     async def replicas(self, _request: ApiRequest, _visitor: Visitor) -> Response:
-        """All replicas."""
+        """List all replicas."""
         return json_of(await self._fleet.replicas())
 
     async def drain(self, request: ApiRequest, visitor: Visitor) -> Response:
-        """Have a replica drain, and end."""
+        """Drain a replica and stop it."""
         replica = request.path_params["name"]
         try:
             can = await self._fleet.drain(replica)
@@ -181,11 +182,11 @@ class Admin:
         return Response(status_code=202)
 
     async def all_routes(self, _request: ApiRequest, _visitor: Visitor) -> Response:
-        """All routes."""
+        """List all routes."""
         return json_of(await self._fleet.routes())
 
     async def events(self, _request: ApiRequest, visitor: Visitor) -> Response:
-        """Stream what goes on."""
+        """Stream the current state."""
         try:
             self._watch.check()
         except TooManyWatch:
@@ -194,7 +195,7 @@ class Admin:
         return sse.EventStream(self._stream(visitor), lambda: None)
 
     async def _stream(self, visitor: Visitor) -> AsyncGenerator[bytes]:
-        """What goes on, for as long as who watches may."""
+        """Yield events until the operator's credential expires or is withdrawn."""
         withdrawn: list[None] = []
         visitor.on_withdrawn = lambda: withdrawn.append(None)
         async with aclosing(self._watch.watch()) as seen:
@@ -207,10 +208,10 @@ class Admin:
 
 
 def _asked_for(request: ApiRequest, routes: Collection[str]) -> ask.ListSessions:
-    """What a request looks for.
+    """Parse the query parameters of a list of sessions.
 
     Raises:
-        Refused: It is none of what there is.
+        Refused: A parameter is unknown or not valid.
     """
     given = request.query_params
     for name in given:

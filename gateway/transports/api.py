@@ -1,7 +1,7 @@
-"""Sessions over HTTP: each message is a request, its answer the response or a stream of events.
+"""Sessions over HTTP: a message is a request; its reply is the response, or a stream of events.
 
-A request reads the session's log as a connection does, and takes nothing over: the session is as
-well one that a browser has opened. Whatever becomes of the request, the turn goes on.
+A request reads the session's log as a connection does, without taking the session over, so it also
+works with sessions that a browser has opened. The turn continues even if the request is aborted.
 """
 
 import contextlib
@@ -50,10 +50,10 @@ from gateway.transports.listener import Ended, Listener, until_opened
 from gateway.transports.told import cannot_be_told, most_bytes, told_of
 
 MAX_DIGITS = 15
-"""Of an event's number."""
+"""Maximum digits of an event's number."""
 
 FULL_SECONDS = 5.0
-"""What is told to wait who finds as many sessions as there may be."""
+"""``Retry-After`` when the gateway has reached its limit of sessions."""
 
 
 class Opened(msgspec.Struct, frozen=True):
@@ -99,12 +99,12 @@ class SessionState(Discreet, frozen=True, kw_only=True):
 
 
 class Api:
-    """The paths under ``/v1`` that are about sessions.
+    """The paths under ``/v1`` that serve sessions.
 
     Args:
-        sessions: All of them.
-        gate: In front of them.
-        heartbeat_seconds: How long a stream may be silent.
+        sessions: All sessions.
+        gate: Authorizes each request.
+        heartbeat_seconds: Maximum time without data on a stream.
     """
 
     def __init__(self, sessions: Sessions, gate: Gate, heartbeat_seconds: float) -> None:
@@ -115,7 +115,7 @@ class Api:
         self._most_bytes = sessions.message_bytes
 
     def routes(self) -> list[HttpRoute]:
-        """The paths."""
+        """Return the routes of all paths."""
         session = "/v1/sessions/{session_id}"
         return [
             self._gate.path(f"{session}/messages", POST=self.send),
@@ -163,7 +163,7 @@ class Api:
         return json_of(content, 201, Location=location)
 
     async def look(self, request: ApiRequest, visitor: Visitor) -> Response:
-        """Say what state a session is in."""
+        """Return a session's state."""
         _count(visitor)
         asker = _asker(request, visitor)
         found = await self._sessions.look(asker.session_id, asker.shown, asker.principal)
@@ -200,7 +200,7 @@ class Api:
         return Response(status_code=204)
 
     async def events(self, request: ApiRequest, visitor: Visitor) -> Response:
-        """Stream what a session says."""
+        """Stream a session's events."""
         _count(visitor)
         self._check_is_serving()
         newest = request.named.get(b"last-event-id", b"0")
@@ -212,7 +212,7 @@ class Api:
         return sse.EventStream(self._stream(listener, visitor), listener.leave)
 
     async def _stream(self, listener: Listener, visitor: Visitor) -> AsyncGenerator[bytes]:
-        """What a session says, until it is over, or who listens has to show something new."""
+        """Yield a session's events until it ends or the client's credential expires."""
         with contextlib.suppress(Ended):
             while (left := _time_left(visitor)) > 0:
                 try:
@@ -225,7 +225,7 @@ class Api:
     # A message
 
     async def send(self, request: ApiRequest, visitor: Visitor) -> Response:
-        """Send a message, and answer with its reply, or stream it."""
+        """Send a message, and return its reply or stream it."""
         self._check_is_serving()
         asker = _asker(request, visitor)
         body = await body_of(request, self._most_bytes)
@@ -257,10 +257,10 @@ class Api:
 
 
 def _count(visitor: Visitor, size: int = 0) -> None:
-    """Let somebody make as many requests as it may send messages, of so many bytes.
+    """Count a request of this many bytes against the rate limit of messages.
 
     Raises:
-        Refused: There were too many.
+        Refused: The limit is exceeded.
     """
     if wait := visitor.take(size):
         text = "Rate limit exceeded; try again later."
@@ -276,12 +276,12 @@ def _key(request: ApiRequest) -> str:
 
 
 def _time_left(visitor: Visitor) -> float:
-    """How long what somebody has shown still holds."""
+    """Seconds until the client's credential expires."""
     return math.inf if visitor.expires_at is None else visitor.expires_at - time.time()
 
 
 def _moved(*, may_retry: bool) -> Response:
-    """The session was here when the request came, and is where nobody knows yet."""
+    """The response for a session that moved away while its request was running."""
     return problems.response(
         503,
         ErrorCode.UNAVAILABLE,
@@ -294,7 +294,7 @@ def _moved(*, may_retry: bool) -> Response:
 
 
 async def _answer(exchange: Exchange, draft: Draft) -> Response:
-    """The response to a message, as soon as it is known which it is."""
+    """Return the response to a message, as soon as its kind is known."""
     parts = list[MessageDelta]()
     while True:
         messages = await exchange.next()
@@ -314,11 +314,11 @@ async def _answer(exchange: Exchange, draft: Draft) -> Response:
 
 
 async def _events(exchange: Exchange, messages: list[ServerMessage]) -> AsyncGenerator[bytes]:
-    """What is told of a message as server-sent events, from what was told first."""
+    """Yield a message's server-sent events, starting with those that have already arrived."""
     yield sse.encode(messages)
     with contextlib.suppress(
         AlreadyAnswered, Crashed, Moved, Refused
-    ):  # it can be gone on with elsewhere
+    ):  # the client can continue with the session's events
         while not (messages and isinstance(messages[-1], MessageDone | ErrorMessage)):
             messages = await exchange.next()
             yield sse.encode(messages) if messages else sse.KEEP_ALIVE

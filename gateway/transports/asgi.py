@@ -1,9 +1,8 @@
-"""A `Link` over plain ASGI, for servers that do not offer one of their own.
+"""A `Link` over plain ASGI, for servers that don't provide one of their own.
 
-With ASGI a connection ends when the application's call returns, an application sees no pings, and
-it sends one message at a time, each as slowly as the client reads. So here the call lasts as long
-as the connection, it is for the server to find out whether the client is still there, and what
-waits to be sent is bounded.
+With ASGI, a connection ends when the application's call returns; the application sees no pings, and
+sends one message at a time, as slowly as the client reads. So the call lasts as long as the
+connection, the server has to detect lost clients, and the buffer of unsent messages is bounded.
 """
 
 import asyncio
@@ -19,25 +18,25 @@ from gateway.transports.link import LINK
 T = TypeVar("T")
 
 DENIAL = "websocket.http.response"
-"""The ASGI extension for refusing a handshake with a response of the application's."""
+"""The ASGI extension for refusing a handshake with a response."""
 
 UNSENT_BYTES = 65_536
-"""How much may wait to be sent before `AsgiLink.can_write` is false."""
+"""Size of the send buffer from which `AsgiLink.can_write` is false."""
 
 CLOSE_SECONDS = 10.0
-"""How long what is unsent and the close may take to be sent."""
+"""Seconds allowed for sending the unsent messages and the close."""
 
 ANSWER_SECONDS = 1.0
-"""How long the client may take to answer a close.
+"""Seconds that the client has to answer a close.
 
-A connection that is closed with its answer unread is reset, and what was sent last may be lost.
+A connection that is closed with unread data is reset, and what was sent last may be lost.
 """
 
 FRAMES_AT_ONCE = 64
-"""How many frames are taken before other connections have their turn."""
+"""Frames that are read before other connections have their turn."""
 
 NO_CODE, ABNORMAL = 1005, 1006
-"""Codes of connections that were closed with none, or not closed at all (RFC 6455, 7.4.1)."""
+"""Codes of connections closed without a code, or without a close (RFC 6455, 7.4.1)."""
 
 
 def _nothing() -> None:
@@ -45,13 +44,13 @@ def _nothing() -> None:
 
 
 class AsgiLink:
-    """One WebSocket of an ASGI server; see `gateway.transports.link.Link`.
+    """A WebSocket of an ASGI server; see `gateway.transports.link.Link`.
 
-    The application's call has to await `run` at its end, and then `finish`, however it ends.
+    The application's call has to await `run` last, and `aclose` however it ends.
 
     Args:
-        receive: The server's.
-        send: The server's.
+        receive: The server's ``receive``.
+        send: The server's ``send``.
     """
 
     def __init__(self, receive: Receive, send: Send) -> None:
@@ -85,7 +84,7 @@ class AsgiLink:
         on_writable: Callable[[], None],
         on_end: Callable[[int], None],
     ) -> None:
-        """See `Link.take_frames`; but they come when the call awaits `run`."""
+        """See `Link.take_frames`; frames arrive only while the call awaits `run`."""
         self._on_end = on_end
         if self._is_open:
             self._on_frame, self._on_writable = on_frame, on_writable
@@ -110,10 +109,10 @@ class AsgiLink:
             self._writer = self._loop.create_task(self._write())
 
     def admit(self) -> None:
-        """See `Link.admit`; what is not read yet is the server's."""
+        """See `Link.admit`; unread data is buffered by the server."""
 
     def finish(self) -> None:
-        """See `Link.finish`; here that is the server's affair."""
+        """See `Link.finish`; left to the server."""
 
     def close(self, code: int, reason: str, on_answer: Callable[[], None] | None = None) -> None:
         """See `Link.close`."""
@@ -124,18 +123,18 @@ class AsgiLink:
             self._stop_reading(0)
 
     def abandon(self, code: int, reason: str) -> None:
-        """See `Link.abandon`. A frame that is being sent goes ahead of the close, if it goes."""
+        """See `Link.abandon`. A frame that is being sent may still precede the close."""
         if self._is_open:
             self._unsent.clear()
             self.close(code, reason)
 
     def _end(self, code: int) -> None:
-        """Take nothing more in either way, and say so once."""
+        """Stop reading and writing, and call `on_end` once."""
         self._is_open, self._code = False, code
         self._on_frame, self._on_writable = None, _nothing
         on_end, self._on_end = self._on_end, None
         if on_end is not None:
-            # Not at once: it may come of what its connection is doing at this moment.
+            # Deferred: the connection itself may be what called this.
             self._loop.call_soon(on_end, code)
 
     def _stop_reading(self, seconds: float) -> None:
@@ -143,7 +142,7 @@ class AsgiLink:
             self._reading.reschedule(self._loop.time() + seconds)
 
     async def _write(self) -> None:
-        """Send what waits."""
+        """Send the unsent messages."""
         try:
             while self._unsent:
                 message, size = self._unsent.popleft()
@@ -152,21 +151,21 @@ class AsgiLink:
                 self._unsent_bytes = left = unsent - size
                 if left < UNSENT_BYTES <= unsent:
                     self._on_writable()
-        except Exception:  # noqa: BLE001 - of any server; ASGI asks for an OSError
+        except Exception:  # noqa: BLE001 - differs among servers; ASGI asks for an OSError
             self._unsent.clear()
             if self._is_open:
-                # The connection is gone. What `receive` says of that is the code that counts.
+                # The connection is gone. Its close code is the one that `receive` returns.
                 self._is_open = False
                 self._stop_reading(ANSWER_SECONDS)
         self._writer = None
 
     async def receive(self) -> Message:
-        """What the server receives, until the frames are taken or the connection is closed."""
+        """Receive a message, until frames are taken or the connection is closed."""
         message = await self._until_closed(self._receive()) if self._is_open else None
         return message or {"type": "websocket.disconnect", "code": self._code}
 
     async def run(self) -> None:
-        """Hand frames over until the connection ends, and close it if it is to be closed."""
+        """Pass frames on until the connection ends, and complete its close."""
         if self._on_frame is not None:
             code = await self._until_closed(self._read())
             if code is not None:
@@ -177,7 +176,7 @@ class AsgiLink:
                     await self._close(self._closing)
 
     async def _until_closed(self, receiving: Awaitable[T]) -> T | None:
-        """What comes of it; None where `_stop_reading` has ended it."""
+        """Await a result; None if `_stop_reading` interrupted it."""
         try:
             async with asyncio.timeout(None) as self._reading:
                 return await receiving
@@ -187,7 +186,7 @@ class AsgiLink:
             self._reading = None
 
     async def _read(self) -> int:
-        """Hand frames over; returns the code with which the connection has ended."""
+        """Pass frames on; return the code that the connection was closed with."""
         receive = self._receive
         while True:
             for _ in range(FRAMES_AT_ONCE):
@@ -200,20 +199,20 @@ class AsgiLink:
             await asyncio.sleep(0)
 
     async def _close(self, closing: Message) -> None:
-        """Send what is unsent and the close, and wait for its answer.
+        """Send the unsent messages and the close, and wait for the answer.
 
-        Nothing is being received meanwhile: granian does not close before that has ended.
+        Nothing else may be receiving: granian doesn't close before that has ended.
         """
         if self._writer is not None:
             await asyncio.wait([self._writer])
-        with contextlib.suppress(Exception):  # it is gone; see above
+        with contextlib.suppress(Exception):  # the connection is gone; see `_write`
             await self._send(closing)
             async with asyncio.timeout(ANSWER_SECONDS):
                 if await self._read() == closing["code"]:
                     self._on_answer()
 
     async def aclose(self) -> None:
-        """Stop writing, and say that this is the end where nothing else has."""
+        """Stop writing, and call `on_end` if that hasn't happened."""
         self._end(self._code)
         if self._writer is not None:
             self._writer.cancel()
@@ -221,7 +220,7 @@ class AsgiLink:
 
 
 class PlainAsgi:
-    """Gives WebSockets of any ASGI server what the application asks of them: a link, and denials.
+    """Gives WebSockets of any ASGI server the extensions that the application needs: link, denial.
 
     Args:
         app: The application.
@@ -247,7 +246,7 @@ class PlainAsgi:
 
 
 def _closing(send: Send) -> Send:
-    """Refuse handshakes where the server takes no response for that: it answers with a bare 403."""
+    """Refuse with a plain close, which servers without the extension answer with a bare 403."""
 
     async def send_or_close(message: Message) -> None:
         if message["type"] == f"{DENIAL}.start":

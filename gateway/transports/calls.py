@@ -1,6 +1,6 @@
-"""The ASGI side of connections: the application's call for an HTTP request, or for a WebSocket.
+"""The ASGI side of connections: the application's call for an HTTP request or a WebSocket.
 
-The latter is the handshake, and all of a WebSocket whose frames are not taken by its `Link`.
+A WebSocket's call handles its handshake, and its frames unless the application takes its `Link`.
 """
 
 import asyncio
@@ -29,18 +29,18 @@ if TYPE_CHECKING:
 Message = MutableMapping[str, Any]
 
 MAX_LINE_BYTES = 8192
-"""The longest line of a request's head that websockets takes."""
+"""Maximum length of a header line in websockets."""
 
 log = structlog.stdlib.get_logger("gateway.connections")
 
 BODY_SECONDS = 30.0
-"""How long the body of an HTTP request may pause."""
+"""Maximum pause within the body of an HTTP request."""
 
 BODY_BYTES = 65_536
-"""How much of one waits for the application."""
+"""Maximum size of the buffer for a request's body."""
 
 _OF_REFUSALS = frozenset({"Allow", "Upgrade"})
-"""Headers that say what would be taken instead (RFC 9110, 15.5.6 and 15.5.22)."""
+"""Headers that say what would be accepted instead (RFC 9110, 15.5.6 and 15.5.22)."""
 
 _BODILESS = frozenset({204, 304})
 """Statuses of responses that have no body (RFC 9110, 6.4.1)."""
@@ -49,11 +49,11 @@ _PHRASES = {status.value: status.phrase.encode() for status in HTTPStatus}
 
 
 class ClientDisconnected(OSError):
-    """The connection was gone when the application wrote to it; ASGI asks for an `OSError`."""
+    """The application wrote to a closed connection; ASGI asks for an `OSError`."""
 
 
 def connection_scope(transport: asyncio.Transport, config: uvicorn.Config) -> dict[str, Any]:
-    """What an ASGI scope says of a connection."""
+    """Return the part of an ASGI scope that describes the connection."""
     peer, own = transport.get_extra_info("peername"), transport.get_extra_info("sockname")
     return {
         "asgi": {"version": config.asgi_version, "spec_version": "2.4"},
@@ -64,7 +64,7 @@ def connection_scope(transport: asyncio.Transport, config: uvicorn.Config) -> di
 
 
 def target_scope(target: bytes, root_path: str) -> dict[str, Any]:
-    """What it says of what a request asks for."""
+    """Return the part of an ASGI scope that describes the request's target."""
     raw_path, _, query_string = target.partition(b"?")
     return {
         "path": root_path + unquote(raw_path.decode("ascii")),
@@ -74,7 +74,7 @@ def target_scope(target: bytes, root_path: str) -> dict[str, Any]:
 
 
 def plain_response(status: int, text: str, *headers: tuple[str, str]) -> bytes:
-    """An HTTP response after which the connection is closed."""
+    """Encode an HTTP response that closes the connection."""
     body = text.encode()
     lines = [
         f"HTTP/1.1 {status} {HTTPStatus(status).phrase}",
@@ -87,12 +87,12 @@ def plain_response(status: int, text: str, *headers: tuple[str, str]) -> bytes:
 
 
 class WebSocketCall:
-    """One WebSocket, and the application's call for it.
+    """A WebSocket, and the application's call for it.
 
     Args:
-        protocol: The connection's.
-        config: uvicorn's.
-        scope: As far as it is the connection's.
+        protocol: Protocol of the connection.
+        config: uvicorn's configuration.
+        scope: The connection's part of the ASGI scope.
     """
 
     def __init__(
@@ -109,7 +109,7 @@ class WebSocketCall:
         self.disconnected = False
 
     def _begin(self, head: bytes) -> bool:
-        """Take a request; False where it is no handshake, and has been answered so."""
+        """Handle a request; return False if it is no handshake and was refused."""
         if self.disconnected:
             return False
         self._conn.receive_data(head)
@@ -122,7 +122,7 @@ class WebSocketCall:
             return False
         response = self._conn.accept(request)
         if response.status_code != HTTPStatus.SWITCHING_PROTOCOLS:
-            # Not in websockets' words, which quote headers: one of them may hold a token.
+            # websockets' own text quotes headers, which may contain a token.
             also = [pair for pair in response.headers.raw_items() if pair[0] in _OF_REFUSALS]
             text = "Not a valid WebSocket handshake.\n"
             self._refuse(plain_response(response.status_code, text, *also))
@@ -156,16 +156,16 @@ class WebSocketCall:
         self._protocol.refuse(answer)
 
     def refuse(self, status: HTTPStatus, text: str) -> None:
-        """Answer the handshake so, unless it has been answered."""
+        """Refuse the handshake, unless it has been answered."""
         if self._response is not None:
             self._conn.send_response(self._conn.reject(status, text))
             self._refuse(self._to_send())
 
     async def run(self, head: bytes) -> None:
-        """Take a request, call the application, and close unless that has taken the frames.
+        """Handle a request, call the application, and close unless it has taken the frames.
 
         Args:
-            head: The request's.
+            head: The request's head.
         """
         code = CloseCode.INTERNAL
         try:
@@ -181,11 +181,11 @@ class WebSocketCall:
             self._protocol.end_call(code)
 
     def deliver(self, message: Message) -> None:
-        """Give the application a message."""
+        """Queue a message for the application."""
         self._received.put_nowait(message)
 
     def take(self) -> list[Message]:
-        """What the application has not received."""
+        """Remove and return the messages that the application hasn't received."""
         messages = []
         while not self._received.empty():
             messages.append(self._received.get_nowait())
@@ -199,7 +199,7 @@ class WebSocketCall:
         self.deliver({"type": "websocket.disconnect", "code": code, "reason": reason})
 
     def resume_writing(self) -> None:
-        """There is room again."""
+        """Resume sending: the transport's buffer has room."""
         self._writable.set()
 
     async def _receive(self) -> Message:
@@ -259,7 +259,7 @@ class WebSocketCall:
 
 
 def _encoded(value: str) -> bytes:
-    """A header's value as it came: websockets decoded it as ASCII, before version 17."""
+    """Encode a header's value as received: websockets before version 17 decoded it as ASCII."""
     try:
         return value.encode("latin-1")
     except UnicodeEncodeError:
@@ -267,18 +267,18 @@ def _encoded(value: str) -> bytes:
 
 
 class HttpCall:
-    """One request, and the application's call for it.
+    """A request, and the application's call for it.
 
     Args:
-        protocol: Its connection's.
-        transport: What is written to.
-        head: The request's.
-        scope: Whole.
+        protocol: Protocol of the connection.
+        transport: Transport of the connection.
+        head: The request's head.
+        scope: The complete ASGI scope.
 
     Attributes:
         keep_alive: Whether another request may follow this one.
         started: Whether the response has begun.
-        complete: Whether it is whole.
+        complete: Whether the response is complete.
     """
 
     __slots__ = (
@@ -320,26 +320,26 @@ class HttpCall:
         self._body_received = self._disconnected = False
         self._writes_chunks = False
         self._unsent = b""
-        self._left: int | None = None  # of the response's body; None where it ends otherwise
+        self._left: int | None = None  # bytes of the response's body; None if its length is unknown
         self.started = self.complete = False
 
     @property
     def chunked(self) -> bool:
-        """Whether the request's body is in chunks."""
+        """Whether the request's body is chunked."""
         return self._request.chunked
 
     @property
     def body_ended(self) -> bool:
-        """Whether all of the request's body has come."""
+        """Whether the request's body is complete."""
         return self._request.ended
 
     @property
     def takes_body(self) -> bool:
-        """Whether there is more of the request's body, and room for it."""
+        """Whether more of the request's body is expected, and fits into the buffer."""
         return not self._request.ended and len(self._body) < BODY_BYTES
 
     def take_body(self, data: bytes) -> bytes:
-        """Take more of it; returns what follows it.
+        """Read more of the body; return the data after it.
 
         Raises:
             BadRequest: It is malformed.
@@ -359,7 +359,7 @@ class HttpCall:
             call()
 
     def disconnect(self) -> None:
-        """The connection is no longer this request's."""
+        """Detach the request from the connection."""
         self._disconnected = True
         self._change()
         if self._on_leaving is not None:
@@ -378,7 +378,7 @@ class HttpCall:
             if not self.started:
                 await self._fail()
         finally:
-            del self._scope["extensions"]  # else the two keep each other in memory
+            del self._scope["extensions"]  # breaks a reference cycle
             self._protocol.end_call(self)
 
     async def _fail(self) -> None:
@@ -417,7 +417,7 @@ class HttpCall:
 
     @property
     def _is_due(self) -> bool:
-        """Whether there is something to receive."""
+        """Whether `_receive` has something to return."""
         if self._body_received:
             return self.complete
         return bool(self._body) or self._request.ended
@@ -431,7 +431,7 @@ class HttpCall:
             case "http.response.start" if not (self._unsent or self.started):
                 head = self._head(message["status"], message.get("headers", ()))
                 if self._left:
-                    self._unsent = head  # it goes with what follows, in one call of the system
+                    self._unsent = head  # sent together with the body, in one system call
                 else:
                     self.started = True
                     self._transport.write(head)
@@ -447,7 +447,7 @@ class HttpCall:
                 raise RuntimeError(f"unexpected ASGI message {other!r}")
 
     def _head(self, status: int, headers: Collection[tuple[bytes, bytes]]) -> bytes:
-        """The response's head, which also says how its body ends."""
+        """Encode the response's head, and determine how its body is delimited."""
         lines = [b"HTTP/1.1 %d %b" % (status, _PHRASES.get(status, b""))]
         lines += [name + b": " + value for name, value in headers]
         length = dict(headers).get(b"content-length")

@@ -1,4 +1,4 @@
-"""What is left to websockets' sans-I/O core: messages in fragments, and how connections close."""
+"""What websockets' sans-I/O core is used for: fragmented messages, and how connections close."""
 
 import codecs
 import contextlib
@@ -16,31 +16,31 @@ websockets_log.setLevel(logging.WARNING)
 
 
 def forget(conn: ServerProtocol) -> None:
-    """Free what websockets keeps of a connection at once.
+    """Free websockets' state of a connection immediately.
 
-    Its parser refers back to it, so that it would wait for Python's collector of cyclic garbage.
+    Its parser holds a reference cycle, so it would stay until garbage collection.
     """
-    with contextlib.suppress(TypeError):  # where it has slots, there is no such dictionary
+    with contextlib.suppress(TypeError):  # objects with slots have no such dictionary
         vars(conn).clear()
 
 
 def _check(decoder: codecs.IncrementalDecoder, data: bytes, *, final: bool = False) -> None:
-    """Check the next piece of a text.
+    """Check the next part of a text.
 
     Raises:
-        UnicodeDecodeError: It is not UTF-8 so far.
+        UnicodeDecodeError: The text is not UTF-8 up to here.
     """
     decoder.decode(data, final=final)
     pending = decoder.getstate()[0]
-    if pending[:1] == b"\xed" and pending[1:] >= b"\xa0":  # which Python sees a byte later
+    if pending[:1] == b"\xed" and pending[1:] >= b"\xa0":  # which Python detects a byte later
         raise UnicodeDecodeError("utf-8", pending, 0, 2, "half of a surrogate pair")
 
 
 class PartialText:
-    """The text of a frame that has come in part, checked as it comes (RFC 6455, section 8.1).
+    """The text of a partially received frame, checked as it arrives (RFC 6455, section 8.1).
 
     Args:
-        state: Of the decoder of the fragments before it.
+        state: State of the decoder after the preceding fragments.
     """
 
     __slots__ = ("_decoder", "_seen")
@@ -51,14 +51,14 @@ class PartialText:
         self._seen = 0
 
     def check(self, data: bytes | bytearray, begin: int) -> None:
-        """Check what has come since the last time.
+        """Check the data that has arrived since the last call.
 
         Args:
-            data: Ends with what has come of the frame.
-            begin: Where its payload begins.
+            data: The buffer; ends with the received part of the frame.
+            begin: Index of the frame's payload.
 
         Raises:
-            UnicodeDecodeError: It is not UTF-8 so far.
+            UnicodeDecodeError: The text is not UTF-8 up to here.
         """
         turn = self._seen % 4
         mask = data[begin - 4 + turn : begin] + data[begin - 4 : begin - 4 + turn]
@@ -67,12 +67,12 @@ class PartialText:
 
 
 class Checker:
-    """An open connection in the middle of a message, or about to close.
+    """A connection within a fragmented message, or about to close.
 
-    It is given whole frames with valid headers.
+    It receives complete frames with valid headers.
 
     Args:
-        max_size: The largest message.
+        max_size: Maximum size of a message.
     """
 
     __slots__ = ("_conn", "_decoder", "_joined", "_text")
@@ -85,23 +85,23 @@ class Checker:
 
     @property
     def has_fragments(self) -> bool:
-        """Whether a message has begun and not ended."""
+        """Whether a fragmented message is incomplete."""
         return self._joined is not None
 
     @property
     def held(self) -> int:
-        """How many bytes the fragments of a message have that has not ended."""
+        """Bytes of the fragments of an incomplete message."""
         return 0 if self._joined is None else len(self._joined)
 
     def next_part(self) -> PartialText | None:
-        """For a fragment that has come in part; None where its message is no text."""
+        """Return a check for a partially received fragment; None if the message is binary."""
         return None if self._decoder is None else PartialText(self._decoder.getstate())
 
     def receive(self, data: bytes) -> tuple[bytes, bool] | None:
-        """Take a frame; the message that it completes, and whether that is text.
+        """Process a frame; return the message that it completes, and whether that is text.
 
         Raises:
-            UnicodeDecodeError: The text is not UTF-8 so far.
+            UnicodeDecodeError: The text is not UTF-8 up to here.
         """
         self._conn.receive_data(data)
         message = None
@@ -112,11 +112,11 @@ class Checker:
         return message
 
     def _add(self, frame: Frame) -> bool:
-        """Add a fragment to its message; True where it is the last one."""
+        """Add a fragment to its message; return True if it is the last one."""
         if frame.opcode is Opcode.TEXT or frame.opcode is Opcode.BINARY:
             self._text = frame.opcode is Opcode.TEXT
             self._decoder = codecs.getincrementaldecoder("utf-8")() if self._text else None
-            self._joined = bytearray()  # kept apart, frames of a byte take many times their size
+            self._joined = bytearray()  # a list of one-byte fragments would take many times as much
         if self._joined is None or frame.opcode >= Opcode.CLOSE:
             return False
         if self._decoder is not None:
@@ -125,7 +125,7 @@ class Checker:
         return frame.fin
 
     def send_close(self, code: int, reason: str) -> None:
-        """Begin the closing handshake."""
+        """Start the closing handshake."""
         self._conn.send_close(code, reason)
 
     def fail(self, code: int, reason: str) -> None:
@@ -133,10 +133,10 @@ class Checker:
         self._conn.fail(code, reason)
 
     def to_send(self) -> tuple[bytes, bool]:
-        """A close frame or a pong, if any, and whether nothing may be sent after it."""
+        """Return data to send, if any, and whether nothing may be sent after it."""
         chunks = self._conn.data_to_send()
         return b"".join(chunks), SEND_EOF in chunks
 
     def stop(self) -> None:
-        """Free it at once."""
+        """Free its state immediately."""
         forget(self._conn)

@@ -1,10 +1,10 @@
-"""How code that serves a connection ends it."""
+"""The exception with which code that serves a connection closes it."""
 
 from gateway.errors import CloseCode
 
 
 class CloseWith(Exception):
-    """The connection is to be closed, once what waits for it has been sent."""
+    """Close the connection once its unsent data has been sent."""
 
     def __init__(self, code: CloseCode, reason: str) -> None:
         super().__init__(code, reason)

@@ -1,25 +1,26 @@
-"""Wakes connections for what nobody waits for, together."""
+"""Coalesces wake-ups of connections for messages that aren't urgent."""
 
 import asyncio
 from typing import Protocol
 
 COALESCE_SECONDS = 0.005
-"""How long what nobody waits for, as an acceptance, may wait to be written with what follows."""
+"""Seconds that messages which aren't urgent, such as ``message.accepted``, may be delayed to be
+written together with what follows."""
 
 
 class Wakeable(Protocol):
-    """A connection."""
+    """A connection that can be woken."""
 
     def wake_if_behind(self) -> None:
-        """Write what is unwritten."""
+        """Schedule writing, if there is anything unwritten."""
         ...
 
 
 class Coalescer:
-    """Wakes connections in a moment, with one timer for all.
+    """Wakes connections after a short delay, with one timer for all of them.
 
     Args:
-        loop: Has the timer.
+        loop: The event loop.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -27,7 +28,7 @@ class Coalescer:
         self._waiting: list[Wakeable] = []
 
     def add(self, connection: Wakeable) -> None:
-        """Have it woken within `COALESCE_SECONDS`."""
+        """Wake a connection within `COALESCE_SECONDS`."""
         if not self._waiting:
             self._loop.call_later(COALESCE_SECONDS, self._wake)
         self._waiting.append(connection)

@@ -1,4 +1,4 @@
-"""A client's WebSocket, from its first frame to the end: messages in, the session's log out."""
+"""A client's WebSocket after its handshake: messages in, the session's log out."""
 
 import asyncio
 import secrets
@@ -41,43 +41,44 @@ from gateway.transports.raw import RawCodec
 log = structlog.stdlib.get_logger("gateway.connections")
 
 MAX_BAD_MESSAGES = 20
-"""The bad message with this number closes its connection."""
+"""Number of bad messages that closes a connection."""
 
 MAX_REFUSED = 1000
-"""So does this many that are refused for whatever reason, one after the other."""
+"""Number of consecutive refusals, for whatever reason, that closes a connection."""
 
 MAX_OPEN_BYTES = 16_384
-"""The largest ``session.open``: a token is the longest that it has to say."""
+"""Maximum size of ``session.open``; the longest of its fields is a token."""
 
 WRITE_BYTES = 65_536
-"""About how much is written before it is asked whether there is room for more."""
+"""Approximate size of a batch, after which the link is checked for room."""
 
 MESSAGE_COST = 1024
-"""What a message takes besides its bytes: as long as so many of them."""
+"""Cost of writing a message besides its bytes, as a number of bytes."""
 
 REPORT_EVENTS = 16
-"""How many events are written before the session hears of it, where it keeps none that are."""
+"""Written events after which the session is told, if its log doesn't keep written events."""
 
 REPORT_BYTES = 65_536
-"""Or how many bytes the log holds."""
+"""Size of the log from which it is told sooner."""
 
 FULL_SECONDS = 5.0
-"""How soon a client may ask for a session again where there are too many."""
+"""``retry_after`` when the gateway has reached its limit of sessions."""
 
 LEAVE_SECONDS = 30.0
-"""How long a client may take to read what its session has said last, before it is closed."""
+"""Seconds that a client has to read the last messages before its connection is cut."""
 
 
 class WebSocketConnection:
-    """One client's socket, which reads its session's log.
+    """One client's WebSocket, which reads its session's log.
 
     Args:
-        websocket: Accepted.
-        codec: Of the subprotocol agreed on; None for raw.
-        route: Where its session goes.
-        visitor: Who it is; is released with the connection.
-        on_end: Called once with the close code, when its socket closes.
-        carrier: The trace that its messages are a part of.
+        websocket: The WebSocket, accepted.
+        codec: Codec of the subprotocol; None for raw.
+        route: Route of the session.
+        visitor: The client; released with the connection.
+        on_end: Called once, with the close code and the session's id, when the socket closes.
+        coalescer: Delays wake-ups that aren't urgent.
+        carrier: Trace context of its messages.
     """
 
     __slots__ = (
@@ -143,17 +144,17 @@ class WebSocketConnection:
         self._reported = 0
         self._confirmed = True
 
-    # What the session asks for
+    # Called by the session
 
     def wake(self, *, soon: bool) -> None:
         """See `gateway.subscribers.Subscriber`."""
-        # Not at once: what the session says in one moment goes out in one piece.
+        # Deferred: what the session emits in one step is written together.
         if self._flushing:
             return
         if soon:
             self._flushing = True
             self._loop.call_soon(self.flush)
-        elif not self._raw:  # whose client is told of ends only
+        elif not self._raw:  # raw clients get nothing but replies
             self._coalescer.add(self)
 
     def wake_if_behind(self) -> None:
@@ -164,7 +165,7 @@ class WebSocketConnection:
     def tell(self, notice: Notice) -> None:
         """See `gateway.subscribers.Subscriber`."""
         if self.reader.is_full:
-            self.flush()  # a flood in one piece is no sign of a client that does not read
+            self.flush()  # many notices at once don't mean that the client doesn't read
         if self.reader.is_full:
             self.abort(CloseCode.TOO_SLOW, "too slow")
             return
@@ -174,7 +175,7 @@ class WebSocketConnection:
         self.wake(soon=True)
 
     def _count(self, refusal: ErrorMessage | MessageDuplicate) -> None:
-        """Close when the client has been refused often enough."""
+        """Count a refusal, and close after too many."""
         self._refused += 1
         if isinstance(refusal, ErrorMessage) and refusal.code is ErrorCode.BAD_MESSAGE:
             self._bad_messages += 1
@@ -201,11 +202,11 @@ class WebSocketConnection:
     # In
 
     async def run(self, sessions: Sessions, credentials: Credentials, open_timeout: float) -> None:
-        """Open the client's session, or resume it; from then on, what comes is handed over.
+        """Open or resume the client's session; its frames are then passed on by the link.
 
         Args:
-            sessions: Where it is.
-            credentials: What the handshake has shown.
+            sessions: All sessions.
+            credentials: Credentials of the handshake.
             open_timeout: Seconds within which a client has to send ``session.open``.
         """
         self._spawn = sessions.spawn
@@ -217,13 +218,13 @@ class WebSocketConnection:
         except asyncio.CancelledError:
             self._ended(CloseCode.INTERNAL)
             raise
-        except Exception as error:  # noqa: BLE001 - it ends this connection alone
+        except Exception as error:  # noqa: BLE001 - ends this connection only
             self._fail(error)
         del self._websocket
         self._link.take_frames(self._frame, self.flush, self._ended)
 
     def _ended(self, code: int) -> None:
-        """The socket is closed."""
+        """Clean up after the socket has closed."""
         self._closed = True
         self._identity.release()
         if self._cut is not None:
@@ -235,7 +236,7 @@ class WebSocketConnection:
         self._on_end(int(code), None if self._runner is None else self._runner.id)
 
     def _fail(self, error: Exception) -> None:
-        """Close for what was raised."""
+        """Close because of an exception."""
         if isinstance(error, CloseWith):
             self.close(error.code, error.reason)
         elif isinstance(error, Refused):
@@ -248,13 +249,13 @@ class WebSocketConnection:
     async def _begin(
         self, sessions: Sessions, credentials: Credentials, open_timeout: float
     ) -> None:
-        """Open a session, or resume one, with the first frames."""
+        """Authenticate the client, and open or resume its session with the first frames."""
         deadline = asyncio.get_running_loop().time() + open_timeout
         frame = None
         async with self._in_time(deadline):
             await self._identity.show(credentials)
             if self._raw:
-                self._identity.principal()  # which no frame of it could say
+                self._identity.principal()  # raw frames can't carry a token
                 self._link.admit()
                 frame = await self._receive()
         if frame is not None:
@@ -267,7 +268,7 @@ class WebSocketConnection:
 
     @asynccontextmanager
     async def _in_time(self, deadline: float) -> AsyncIterator[None]:
-        """Close a connection whose client has not said by then what it wants."""
+        """Close the connection if the client hasn't sent its first message by the deadline."""
         try:
             async with asyncio.timeout_at(deadline):
                 yield
@@ -281,7 +282,7 @@ class WebSocketConnection:
         try:
             runner = await sessions.open(self._route, self._identity.principal())
         except TooManySessions:
-            if sessions.draining:  # since a moment ago
+            if sessions.draining:  # since the check above
                 raise CloseWith(CloseCode.RESTARTING, ErrorCode.UNAVAILABLE) from None
             text = "The gateway has reached its limit of sessions."
             raise Refused(ErrorCode.UNAVAILABLE, text, retry_after=FULL_SECONDS) from None
@@ -289,7 +290,7 @@ class WebSocketConnection:
         self._client = runner.start(digest(self.reader.resume_key), self)
 
     async def _session_open(self, sessions: Sessions, deadline: float) -> bool:
-        """Take a frame that is to open a session, or to resume one; False where it is wrong."""
+        """Handle a frame that should open or resume a session; return False if it is not valid."""
         async with self._in_time(deadline):
             frame = await self._receive()
         if _size(frame) > MAX_OPEN_BYTES:
@@ -319,7 +320,7 @@ class WebSocketConnection:
         return await self._resume(sessions, client)
 
     async def _resume(self, sessions: Sessions, client: Resuming) -> bool:
-        """Take a session over that is somewhere; False where the client asks for what can't be."""
+        """Take over an existing session; return False if the client's request is not valid."""
         if sessions.draining:
             raise CloseWith(CloseCode.RESTARTING, ErrorCode.UNAVAILABLE)
         try:
@@ -346,11 +347,11 @@ class WebSocketConnection:
         self.reader.move(conversation.log)
 
     async def _receive(self) -> Frame:
-        """The next frame, before the link hands them over.
+        """Receive a frame, before the link passes them on.
 
         Raises:
-            CloseWith: It is too large.
-            WebSocketDisconnect: There is none any more.
+            CloseWith: The frame is too large.
+            WebSocketDisconnect: The connection has ended.
         """
         message = await self._websocket.receive()
         if message["type"] == "websocket.disconnect":
@@ -362,17 +363,17 @@ class WebSocketConnection:
         return frame
 
     def _frame(self, frame: Frame) -> None:  # noqa: C901, PLR0912 - a case for each message
-        """Take a frame in."""
+        """Handle a frame."""
         runner = self._runner
         client = self._client
         if self._closed or self._closing is not None or runner is None or client is None:
-            return  # the session has ended, or is another connection's by now
+            return  # the session has ended, or another connection has taken it over
         try:
             size = _size(frame)
             if size > self._most_bytes:
                 self.close(CloseCode.TOO_LARGE, ErrorCode.TOO_LARGE)
                 return
-            if not self._confirmed and self.reader.has_begun:  # else it has not got the new key
+            if not self._confirmed and self.reader.has_begun:  # otherwise it lacks the new key
                 self._confirmed = True
                 runner.handle(Confirmed())
             message = self._codec.decode(frame)
@@ -402,7 +403,7 @@ class WebSocketConnection:
                     runner.handle(message, client)
         except ProtocolError as error:
             self._refuse(str(error), error.message_id)
-        except Exception as error:  # noqa: BLE001 - it ends this connection alone
+        except Exception as error:  # noqa: BLE001 - ends this connection only
             self._fail(error)
 
     def _refuse(self, text: str, message_id: str | None = None) -> None:
@@ -424,7 +425,7 @@ class WebSocketConnection:
     # Out
 
     def _report(self) -> None:
-        """Say what is written, where the log keeps nothing longer than that; not each time."""
+        """Tell the session now and then what is written, if its log keeps only unwritten events."""
         runner, position = self._runner, self.reader.position
         if runner is not None and (
             position - self._reported >= REPORT_EVENTS or runner.log.held >= REPORT_BYTES
@@ -433,7 +434,7 @@ class WebSocketConnection:
             runner.handle(Written(position))
 
     def flush(self) -> None:
-        """See `gateway.subscribers.Subscriber`; and then close, if it is to close."""
+        """See `gateway.subscribers.Subscriber`. Then closes the connection, if requested."""
         self._flushing = False
         link, encode, take = self._link, self._codec.encode, self.reader.take
         while not self._closed and link.can_write:
@@ -447,7 +448,7 @@ class WebSocketConnection:
                     if frame is not None:
                         frames.append(frame)
                         size += len(frame)
-            except Exception as error:  # noqa: BLE001 - it ends this connection alone
+            except Exception as error:  # noqa: BLE001 - ends this connection only
                 message = None
                 self._fail(error)
             if frames:
@@ -462,7 +463,7 @@ class WebSocketConnection:
             return
 
     def _has_all(self) -> None:
-        """The client has answered the close, so that it has whatever it was sent before."""
+        """Record that the client has received everything, since it has answered the close."""
         if self._runner is not None:
             self._runner.read_by(self.reader)
 

@@ -1,4 +1,4 @@
-"""What a handshake or a request shows of who sends it. Never in its address, which logs keep."""
+"""Extracts credentials from a handshake or a request; never from its URL, which is logged."""
 
 import base64
 import binascii
@@ -7,20 +7,20 @@ from collections.abc import Sequence
 from gateway.admission import Credentials
 
 BEARER, TICKET = CREDENTIALS = ("bearer.", "ticket.")
-"""How offered subprotocols begin that are credentials; they are never echoed."""
+"""Prefixes of offered subprotocols that are credentials. These are never echoed."""
 
 
 def may_be_echoed(subprotocol: str) -> bool:
-    """Whether one that is offered can be picked: not what is meant as a credential, in any case."""
+    """Return whether an offered subprotocol may be selected: credentials, in any case, may not."""
     return not subprotocol.lower().startswith(CREDENTIALS)
 
 
 def credentials_of(authorization: str, offered: Sequence[str] = ()) -> Credentials:
-    """What a handshake or a request shows, the strongest of it.
+    """Return the strongest credentials of a handshake or a request.
 
     Args:
-        authorization: Its ``Authorization`` header; empty where there is none.
-        offered: The subprotocols that a handshake offers.
+        authorization: Its ``Authorization`` header; empty if it has none.
+        offered: Subprotocols that a handshake offers.
     """
     scheme, _, token = authorization.partition(" ")
     if scheme.lower() == "bearer":
@@ -35,7 +35,7 @@ def credentials_of(authorization: str, offered: Sequence[str] = ()) -> Credentia
 
 
 def _decoded(text: str) -> str:
-    """A token from base64url without padding; from what is none, an empty one: nobody's."""
+    """Decode unpadded base64url; a malformed token becomes an empty one, which is never valid."""
     try:
         return base64.b64decode(text + "=" * (-len(text) % 4), b"-_", validate=True).decode()
     except (binascii.Error, ValueError):

@@ -1,4 +1,4 @@
-"""A message as a request has it, and its reply as a response: bodies as they are, on both ways."""
+"""Converts requests to messages and replies to responses, with bodies unchanged in both ways."""
 
 from collections.abc import Sequence
 from operator import attrgetter
@@ -19,7 +19,7 @@ from gateway.transports import problems, sse
 from gateway.transports.gate import ApiRequest
 
 OPTION_HEADERS = {f"X-{name.title().replace('_', '-')}": name for name in OPTIONS[1:]}
-"""In which header a request has each option of its call, but for the body's content type."""
+"""Request headers and the call options that they set, except for the body's content type."""
 
 REPLY_HEADERS = {
     "X-Invoked-Production-Variant": "invoked_production_variant",
@@ -27,18 +27,18 @@ REPLY_HEADERS = {
     "X-Dropped-Turns": "dropped_turns",
     "X-Duration-Ms": "duration_ms",
 }
-"""What responses say of a reply beside its body, and where that is in ``message.done``."""
+"""Response headers that describe a reply, and the fields of ``message.done`` they come from."""
 
 _OPTIONS = {header.lower().encode(): name for header, name in OPTION_HEADERS.items()}
 _REPLY = [header.lower().encode() for header in REPLY_HEADERS]
 _said_of = attrgetter(*REPLY_HEADERS.values())
 
 NOT_STORED = {"Cache-Control": "no-store"}
-"""For responses that are nobody else's."""
+"""Headers of responses that must not be cached."""
 
 
 def json_of(content: msgspec.Struct, status: int = 200, **headers: str) -> Response:
-    """A response that nobody keeps."""
+    """Return a JSON response that must not be cached."""
     body, headers = msgspec.json.encode(content), {**NOT_STORED, **headers}
     return Response(body, status, headers, media_type=JSON)
 
@@ -47,17 +47,17 @@ _HEADERS = {**OPTION_HEADERS, "Idempotency-Key": "id", "Content-Type": "content_
 
 
 class Draft:
-    """A message as a request has it: it becomes one when its route is known.
+    """A request that becomes a message once its route is known.
 
     Args:
         request: The request.
         body: Its body.
-        name: What it is called where the client gives it no id.
+        name: Id of the message if the client gives none.
 
     Attributes:
-        is_named: Whether the client has given it its id.
-        message_id: That, or one that is made for it.
-        streams: Whether the reply is wanted in parts.
+        is_named: Whether the client gave the message an id.
+        message_id: The client's id, or a generated one.
+        streams: Whether the client wants the reply in parts.
     """
 
     __slots__ = ("_body", "_said", "_type", "is_named", "message_id", "streams")
@@ -66,7 +66,7 @@ class Draft:
         headers = request.named
         key = headers.get(b"idempotency-key")
         self.is_named = key is not None
-        # The header's draft makes it a string in quotes, which many leave out.
+        # The header's draft standard makes it a quoted string, but many leave the quotes out.
         self.message_id = name if key is None else _text(key).strip('"')
         self.streams = sse.MEDIA_TYPE in _text(headers.get(b"accept", b"")).lower()
         self._body = body
@@ -75,10 +75,10 @@ class Draft:
         self._said = {_OPTIONS[header]: _text(headers[header]) for header in given}
 
     def message(self, route: Route) -> MessageSend:
-        """The message.
+        """Create the message.
 
         Raises:
-            Refused: It is none.
+            Refused: The request is not a valid message.
         """
         policy, body = route.policy, self._body
         if len(body) > policy.message_bytes:
@@ -89,7 +89,7 @@ class Draft:
         if self._type and not is_text:
             said["content_type"] = self._type
         try:
-            if is_text:  # which the route makes the model's request of
+            if is_text:  # the route builds the model's request from it
                 said["text"] = body.decode()
             else:
                 said["bytes"] = body
@@ -114,10 +114,10 @@ def _text(value: bytes) -> str:
 
 
 async def body_of(request: ApiRequest, most: int) -> bytes:
-    """A request's body.
+    """Read a request's body.
 
     Raises:
-        Refused: It is larger than any may be.
+        Refused: It is larger than allowed.
     """
     length = request.named.get(b"content-length", b"")
     if length.isdigit() and int(length) > most:
@@ -135,7 +135,7 @@ async def body_of(request: ApiRequest, most: int) -> bytes:
 
 
 def whole_of(done: MessageDone) -> str | bytes | None:
-    """The body of a reply in one piece; None where it has come in parts, or there is none."""
+    """Return a reply's body; None if it came in parts, or if there is none."""
     if done.text is not UNSET:
         return done.text
     if done.json is not UNSET:
@@ -144,12 +144,12 @@ def whole_of(done: MessageDone) -> str | bytes | None:
 
 
 def reply_of(done: MessageDone, message_id: str, parts: Sequence[MessageDelta]) -> Response:
-    """The end of a turn: the reply's body as it came, or why there is none.
+    """Return the response for the end of a turn: the reply's body, or a problem.
 
     Args:
-        done: The end.
-        message_id: Of the message.
-        parts: What came before, of a reply that was wanted in parts when it was asked for first.
+        done: End of the turn.
+        message_id: Id of the message.
+        parts: Parts received before, if the message first asked for a reply in parts.
     """
     if done.error is not UNSET:
         return problems.problem(done.error)
@@ -178,7 +178,7 @@ def reply_of(done: MessageDone, message_id: str, parts: Sequence[MessageDelta]) 
 
 
 class _Reply(Response):
-    """A body as it is, with headers as they are."""
+    """A response with headers that are already encoded."""
 
     def __init__(self, body: bytes, headers: list[tuple[bytes, bytes]]) -> None:
         self.status_code, self.body, self.background = 200, body, None

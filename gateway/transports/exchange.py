@@ -1,7 +1,7 @@
-"""A request's part in a session: it finds it, listens to it, and gets one message answered.
+"""Sends one message to a session for a request, and follows it until it is answered.
 
-The session may be at another replica, and may move while the request waits. Sending a message
-again is safe then, since its session knows its id.
+The session may be at another replica, and may move while the request waits. Sending the message
+again is then safe, since the session knows its id.
 """
 
 from collections.abc import Callable, Iterable
@@ -35,36 +35,36 @@ _LAST = (MessageDone, ErrorMessage)
 
 
 class AlreadyAnswered(Exception):
-    """The message was accepted before, and has ended; what it was answered is no longer kept."""
+    """The message was accepted before and has ended; its reply is no longer kept."""
 
 
 class Crashed(Exception):
-    """The session has failed with the message: what has become of it, nobody knows."""
+    """The session failed with the message; its outcome is unknown."""
 
 
 class IdTaken(Exception):
-    """Another message was accepted under this id before."""
+    """Another message was accepted with this id before."""
 
 
 class Moved(Exception):
-    """The session is not here any more, and where it is can't be said yet. What becomes of a
-    message is known where its id is known: it may be sent again under the same.
+    """The session has left this replica, and can't be located yet. If the client knows the
+    message's id, it can send it again with the same id to learn the outcome.
     """
 
 
 def gone() -> Refused:
-    """There is no session for who asks."""
+    """Return the refusal for a session that does not exist for this client."""
     text = "The session does not exist or has ended, or its key is wrong."
     return Refused(ErrorCode.SESSION_LOST, text)
 
 
 class Asker(NamedTuple):
-    """Who asks for a session.
+    """A client that asks for a session.
 
     Attributes:
-        session_id: The gateway's own id of it.
-        shown: The digest of the key that was shown.
-        visitor: Has been identified.
+        session_id: The gateway's id of the session.
+        shown: Digest of the resume key that the client sent.
+        visitor: The client, authenticated.
     """
 
     session_id: str
@@ -76,29 +76,29 @@ class Asker(NamedTuple):
 
     @property
     def principal(self) -> str:
-        """Who that is."""
+        """The client's principal."""
         return principal_of(self.visitor)
 
 
 def principal_of(visitor: Visitor) -> str:
-    """Who somebody is that has been identified."""
-    assert visitor.principal is not None  # noqa: S101 - see above
+    """Return the principal of an authenticated client."""
+    assert visitor.principal is not None  # noqa: S101 - authenticated
     return visitor.principal
 
 
 async def join(
     sessions: Sessions, asker: Asker, last_event: int | None, listener: Listener
 ) -> None:
-    """Listen to a session, wherever it is.
+    """Subscribe to a session, at whichever replica it is.
 
     Args:
-        sessions: Those that are here.
-        asker: Who wants to.
-        last_event: The newest event that it has; None where it wants those still to come.
-        listener: What listens.
+        sessions: Sessions of this replica.
+        asker: The client.
+        last_event: Newest event that the client has; None to receive only future events.
+        listener: The subscriber.
 
     Raises:
-        Refused: There is none for this asker, or it can't be found out at the moment.
+        Refused: This client has no such session, or it can't be located at the moment.
     """
     client = Resuming(
         listener, asker.session_id, asker.shown, None, last_event, None, asker.principal
@@ -119,19 +119,19 @@ async def join(
 
 
 class Exchange:
-    """One message and what it is answered.
+    """One message and the events about it.
 
     Args:
-        sessions: Those that are here.
-        asker: Whose message it is.
-        message: Makes it, for a route.
-        size: About how many bytes it has.
-        seconds: How long there may be nothing to tell; None for as long as it takes.
-        claims: Whether this is the only one to send a message under its id, so that one that was
-            accepted under it before is another: see `IdTaken`.
+        sessions: Sessions of this replica.
+        asker: The client.
+        message: Creates the message for a route.
+        size: Approximate size of the message in bytes.
+        seconds: Maximum time without an event; None for no limit.
+        claims: Whether only this exchange may use the id, so that a message accepted with it
+            before is a different one: see `IdTaken`.
 
     Attributes:
-        seconds: As given; it may be changed.
+        seconds: As given; may be changed.
     """
 
     __slots__ = (
@@ -172,16 +172,16 @@ class Exchange:
         self._said = self._again = self._begun = self._over = False
 
     async def next(self) -> list[ServerMessage]:
-        """What the session tells of the message: the last of it is a refusal or the turn's end.
+        """Return the next events about the message; the last is a refusal or the turn's end.
 
-        What it tells of itself meanwhile is there too. An empty list is a sign of life.
+        They include events of the session itself. An empty list serves as a heartbeat.
 
         Raises:
             AlreadyAnswered: See there.
             Crashed: See there.
             IdTaken: See there.
             Moved: See there.
-            Refused: The session is not there, or can't be had at the moment.
+            Refused: The session does not exist, or is unavailable at the moment.
         """
         while True:
             listener = self._listener or await self._send()
@@ -196,7 +196,7 @@ class Exchange:
                     return told
 
     async def _send(self) -> Listener:
-        """Send the message, and listen to what becomes of it."""
+        """Send the message, and subscribe to its session."""
         listener = Listener(patient=self.seconds is None)
         try:
             await join(self._sessions, self._asker, self._after, listener)
@@ -214,11 +214,11 @@ class Exchange:
         return listener
 
     def _go_on(self, code: CloseCode, position: int) -> None:
-        """Listen again, where there is more to be heard.
+        """Decide whether to subscribe again after a subscription has ended.
 
         Args:
-            code: Why this was the end.
-            position: Up to where it has been heard.
+            code: Why it ended.
+            position: Newest event that was received.
         """
         if code == CloseCode.INTERNAL and self._said:
             raise Crashed
@@ -227,15 +227,15 @@ class Exchange:
         if code == CloseCode.RESTARTING and not self._over:
             self._read_again(position)
         elif self._again or self._over or (self._claims and not self._begun):
-            raise gone()  # what a claimed id was answered before was another message's
+            raise gone()  # a reply before the claim was another message's
         else:
-            self._read_again(0)  # the session is over; it may have been answered before
+            self._read_again(0)  # the session has ended, perhaps after answering
 
     def _ours(self, messages: Iterable[ServerMessage]) -> list[ServerMessage]:
-        """What of this concerns the message."""
+        """Select the events that concern the message."""
         ours = list[ServerMessage]()
         for each in messages:
-            if type(each) is MessageDelta:  # by far the most
+            if type(each) is MessageDelta:  # by far the most frequent
                 if each.id == self._id:
                     ours.append(each)
             elif isinstance(each, MessageDuplicate):
@@ -257,7 +257,7 @@ class Exchange:
             self._begun = self._begun or is_own
             return is_own
         if isinstance(message, ErrorMessage):
-            if self._again and message.retryable:  # what was sent before may have been accepted
+            if self._again and message.retryable:  # the first attempt may have been accepted
                 raise Moved
             if message.code is ErrorCode.BAD_MESSAGE:
                 self._check_claim()  # the id was used for another body
@@ -269,34 +269,34 @@ class Exchange:
             raise IdTaken
 
     def _read_again(self, after: int) -> None:
-        """Go on after that event, wherever the session is."""
+        """Subscribe again after this event, wherever the session is."""
         self.leave()
         self._listener = None
         self._after, self._again = after, True
 
     @property
     def has_sent(self) -> bool:
-        """Whether the session may have had the message."""
+        """Whether the session may have received the message."""
         return self._said
 
     def cancel(self) -> None:
-        """Stop the turn, queued or running."""
+        """Cancel the turn, queued or running."""
         if self._listener is not None:
             message = MessageCancel(id=self._id)
             self._listener.conversation.handle(message, self._listener.client)
 
     def close_session(self) -> None:
-        """End the session, at the model too."""
+        """Close the session, at the model too."""
         if self._listener is not None:
             self._listener.conversation.handle(SessionClose(), self._listener.client)
 
     def cut(self) -> None:
-        """Nobody waits for the answer any more."""
+        """Stop: the client is gone."""
         self._over = True
         if self._listener is not None:
             self._listener.cut()
 
     def leave(self) -> None:
-        """Wait for nothing more."""
+        """Unsubscribe."""
         if self._listener is not None:
             self._listener.leave()

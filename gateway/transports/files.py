@@ -1,7 +1,7 @@
-"""Files of the pages, compressed for who takes that, once for as long as they stay the same.
+"""Static files, compressed once per version for clients that accept it.
 
-They are nobody's secret. An answer of the API never comes here: compressed beside what an attacker
-has chosen, a secret in it would show by its length (BREACH).
+They contain no secrets. Responses of the API must never be compressed: their size could reveal a
+secret beside text that an attacker has chosen (BREACH).
 """
 
 import gzip
@@ -18,22 +18,22 @@ from starlette.staticfiles import NotModifiedResponse, StaticFiles
 from starlette.types import Scope
 
 SHARED = {"Access-Control-Allow-Origin": "*", "Cross-Origin-Resource-Policy": "cross-origin"}
-"""Headers of what pages of other origins may load: the modules. What they are is no secret, and
-whether such a page may connect is another question."""
+"""Headers of the JavaScript modules, which pages of other origins may load: their content is
+public. Whether such a page may connect is decided by `Origins`."""
 
 _TEXTS = frozenset({".css", ".html", ".js", ".json", ".svg", ".txt"})
-"""What gets much smaller; pictures and sounds are compressed by themselves."""
+"""Types that compress well; images and sounds are already compressed."""
 
 _WEIGHT = re.compile(r"q\s*=\s*(0(?:\.\d{0,3})?|1(?:\.0{0,3})?)")
 
 
 class _Kept(NamedTuple):
-    """What is known of a file.
+    """A cached file.
 
     Attributes:
-        stamp: Differs when the file does.
-        tag: Stands for its content.
-        packed: That, compressed; None where it is not to be.
+        stamp: Changes with the file.
+        tag: Digest of its content.
+        packed: Its content, compressed; None if that is not worthwhile.
     """
 
     stamp: tuple[int, int]
@@ -45,11 +45,10 @@ class _Kept(NamedTuple):
 
 
 class Files(StaticFiles):
-    """Static files: modules are `SHARED`, and texts are compressed where the client takes it.
+    """Static files: modules are `SHARED`, and texts are compressed for clients that accept it.
 
-    What is compressed stays in memory, so that is as much as the files of the directory are. Each
-    form of a file has an entity tag of its own. A part of a file (``Range``) is one of the file as
-    it is.
+    Compressed content stays in memory, which is bounded by the size of the directory. Each encoding
+    has its own entity tag. ``Range`` requests get parts of the uncompressed file.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -57,7 +56,7 @@ class Files(StaticFiles):
         self._kept: dict[str, _Kept] = {}
 
     def lookup_path(self, path: str) -> tuple[str, os.stat_result | None]:
-        """See Starlette, which calls it in a thread of its own: it may read the file."""
+        """See Starlette, which calls it in a thread, so it may read the file."""
         full_path, found = super().lookup_path(path)
         if found is not None and stat.S_ISREG(found.st_mode):
             stamp = found.st_mtime_ns, found.st_size
@@ -106,10 +105,10 @@ def _keep(file: Path, stamp: tuple[int, int]) -> _Kept:
 
 
 def takes_gzip(accepted: str) -> bool:
-    """Whether a client takes gzip, and likes it no less than a body as it is (RFC 9110, 12.5.3).
+    """Return whether a client prefers gzip, or accepts it equally (RFC 9110, 12.5.3).
 
     Args:
-        accepted: What it says in ``Accept-Encoding``; empty where it does not.
+        accepted: Its ``Accept-Encoding``; empty if there is none.
     """
     weights = dict[str, float]()
     for coding in accepted.lower().split(","):

@@ -1,10 +1,10 @@
-"""Where WebSocket frames begin and end, and how a server writes them (RFC 6455, section 5.2)."""
+"""Parses the boundaries of WebSocket frames, and encodes headers (RFC 6455, section 5.2)."""
 
 from struct import Struct
 
 from websockets.frames import CloseCode, Opcode
 
-try:  # in C; no public name of websockets leads to it
+try:  # the C version, which websockets does not export
     from websockets.speedups import apply_mask
 except ImportError:
     from websockets.utils import apply_mask
@@ -24,19 +24,19 @@ __all__ = [
 ]
 
 TEXT, BINARY = 0x81, 0x82
-"""The first byte of a frame that is a whole message."""
+"""First byte of a frame that is a complete message."""
 
 CLOSE, PING, PONG = 0x88, 0x89, 0x8A
-"""The first byte of a control frame."""
+"""First byte of a control frame."""
 
 CONTROL_BYTES = 125
-"""The longest payload of a control frame."""
+"""Maximum payload of a control frame."""
 
 MASKED = 0x80
-"""The bit of the second byte that every frame of a client has."""
+"""Bit of the second byte that is set in every frame of a client."""
 
 OPCODE = 0x0F
-"""The bits of the first byte that say what a frame is."""
+"""Bits of the first byte that hold the opcode."""
 
 _FIN, _RESERVED, _CONTROL = 0x80, 0x70, 0x08
 _OPCODES = frozenset(Opcode)
@@ -44,9 +44,9 @@ _HEADER_16, _HEADER_64 = Struct("!BBH"), Struct("!BBQ")
 
 
 def extent(data: bytes | bytearray, at: int) -> tuple[int, int]:
-    """Where the payload of the frame that begins there begins and ends.
+    """Return the start and the end of the payload of the frame at this index.
 
-    Both are past the data where the header is not whole; the end is where the payload is not.
+    Both are beyond the data if the header is incomplete; the end is if the payload is incomplete.
     """
     size = len(data)
     if at + 2 > size:
@@ -62,13 +62,13 @@ def extent(data: bytes | bytearray, at: int) -> tuple[int, int]:
 
 
 def fault(data: bytes | bytearray, at: int, size: int, max_size: int) -> tuple[int, str] | None:
-    """What is wrong with a client's header, as a close code and a reason.
+    """Check the header of a client's frame; return a close code and a reason if it is not valid.
 
     Args:
-        data: Has two bytes of it, or more.
-        at: Where it begins.
-        size: The payload's, as far as it is known.
-        max_size: The largest payload that is taken.
+        data: Contains at least the header's first two bytes.
+        at: Index of the header.
+        size: Payload size, as far as it is known.
+        max_size: Maximum payload size.
     """
     first = data[at]
     if first & _RESERVED or first & OPCODE not in _OPCODES:
@@ -83,7 +83,7 @@ def fault(data: bytes | bytearray, at: int, size: int, max_size: int) -> tuple[i
 
 
 def header(first: int, size: int) -> bytes:
-    """Of a server's frame: whole, and not masked."""
+    """Encode the header of a server's frame: final and not masked."""
     if size < 126:
         return bytes((first, size))
     if size < 65_536:

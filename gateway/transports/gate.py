@@ -1,4 +1,4 @@
-"""What each request to the API passes: its page's origin, who sends it, errors as problems."""
+"""Checks every API request: the page's origin, then the client; turns errors into problems."""
 
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -22,13 +22,13 @@ class ApiRequest(Request):
 
     Args:
         scope: See the ASGI specification.
-        receive: Likewise.
-        send: Likewise.
-        answered: Counts responses by their status.
+        receive: See the ASGI specification.
+        send: See the ASGI specification.
+        answered: Counter of responses by status.
 
     Attributes:
-        named: Its headers by their names in lower case; of those that are repeated, the last.
-        is_answered: Whether its response has begun.
+        named: Headers by lower-case name; the last one of repeated headers.
+        is_answered: Whether the response has begun.
     """
 
     def __init__(self, scope: Scope, receive: Receive, send: Send, answered: Counter[int]) -> None:
@@ -38,38 +38,39 @@ class ApiRequest(Request):
         self.is_answered = False
 
     def text(self, name: bytes) -> str:
-        """A header's value; empty where there is none."""
+        """Return a header's value; empty if there is none."""
         return self.named.get(name, b"").decode("latin-1")
 
     async def respond(self, response: Response) -> None:
-        """Answer it."""
+        """Send the response."""
         self.is_answered = True
         self._answered[response.status_code] += 1
         await response(self.scope, self.receive, self._send)
 
 
 Handler = Callable[[ApiRequest, Visitor], Awaitable[Response]]
-"""Answers a request of somebody who is known. What it raises as `Refused` is a problem."""
+"""Handles an authenticated client's request. A `Refused` that it raises becomes a problem."""
 
 NOBODY = "This requires a key or a token."
 
 TAKEN = ("Authorization", "Content-Type", "Idempotency-Key", "Last-Event-ID", "Session-Key")
-"""Headers that pages of other origins may send, beside those of a call's options."""
+"""Request headers allowed for pages of other origins, besides those of a call's options."""
 
 
 class Gate:
-    """In front of every path of the API.
+    """Authorizes the requests of all paths of an API.
 
     Args:
-        admission: Knows who may come in.
-        origins: Whose pages may ask.
-        proxies: Finds out who asks.
-        taken: Further headers that pages of other origins may send.
-        shown: Headers of responses that they may read.
+        admission: Authenticates clients.
+        origins: Decides which pages may send requests.
+        proxies: Determines a request's client.
+        taken: Further request headers allowed for pages of other origins.
+        shown: Response headers that these pages may read.
+        answered: Counter of responses by status, if it is shared.
 
     Attributes:
-        answered: How many requests were, by status; as given, to be counted with others.
-        foreign: What a page of an origin that may not ask is told.
+        answered: The counter of responses by status.
+        foreign: Error message for pages of origins that aren't allowed.
     """
 
     foreign = REFUSED
@@ -92,27 +93,27 @@ class Gate:
         self._shown = ", ".join(shown)
 
     def refuse(self, refused: Refused) -> Response:
-        """The answer to a request that is refused."""
+        """Return the response for a refused request."""
         return problem(refused)
 
     def finish(self, response: Response, visitor: Visitor | None) -> None:
-        """Have a response say what every response does.
+        """Add headers that all responses have.
 
         Args:
-            response: Of a handler, or a refusal.
-            visitor: Who is answered; None where that is not looked at.
+            response: A handler's response, or a refusal.
+            visitor: The client; None if the request was refused before it was examined.
         """
 
     def call(self, handler: Handler, request: ApiRequest, visitor: Visitor) -> Awaitable[Response]:
-        """Have a handler answer."""
+        """Call a handler."""
         return handler(request, visitor)
 
     def path(self, path: str, **handlers: Handler) -> HttpRoute:
-        """A path, with what answers each of its methods."""
+        """Create the route of a path from the handlers of its methods."""
         return HttpRoute(path, _Path(self, handlers))
 
     async def answer(self, handlers: Mapping[str, Handler], request: ApiRequest) -> None:
-        """Answer one request."""
+        """Handle one request."""
         headers, client = request.named, self._proxies.client(request)
         route = request.path_params.get("route")
         origin, host = text_of(headers.get(b"origin")), text_of(headers.get(b"host"))
@@ -162,22 +163,22 @@ class Gate:
 
 
 _EVERY = [(b"vary", b"Origin"), (b"x-content-type-options", b"nosniff")]
-"""What every response says."""
+"""Headers of every response."""
 
 
 def text_of(value: bytes | None) -> str | None:
-    """A header's value as text."""
+    """Decode a header's value."""
     return None if value is None else value.decode("latin-1")
 
 
 class Paths:
-    """An ASGI application: some paths, and another application for all others.
+    """An ASGI application that serves some paths, and passes all others on.
 
-    It does what Starlette's router does, in a third of the time: a message is a request here.
+    It does the work of Starlette's router in a third of the time, since each message is a request.
 
     Args:
-        routes: Each with a `_Path`, which has an answer for every method.
-        others: What has all other paths.
+        routes: The routes; each `_Path` responds to every method.
+        others: Application for all other paths.
     """
 
     def __init__(self, routes: Sequence[HttpRoute], others: ASGIApp) -> None:
@@ -199,7 +200,7 @@ class Paths:
 
 
 class _Path:
-    """An ASGI application: one path."""
+    """The ASGI application of one path."""
 
     def __init__(self, gate: Gate, handlers: Mapping[str, Handler]) -> None:
         self._gate = gate
@@ -213,9 +214,9 @@ class _Path:
         try:
             await self._gate.answer(self._handlers, request)
         except ClientDisconnect:
-            pass  # which the server knows
+            pass  # the server has noticed
         except Exception:
-            if not request.is_answered:  # else another status has been sent
+            if not request.is_answered:  # otherwise its status is counted already
                 self._gate.answered[500] += 1
             raise
         finally:

@@ -1,8 +1,8 @@
-"""Which names the gateway answers to, as long as it listens on this machine alone.
+"""Restricts host names while the gateway listens on loopback only.
 
-Nobody has to authenticate there, so a page whose name an attacker has pointed at this machine (DNS
-rebinding) would read what the gateway's own pages do. Whether such a page may connect is decided by
-its origin; and probes may call the gateway what they like.
+No authentication is required there, so a page at a name that an attacker has pointed at this
+machine (DNS rebinding) could read what the gateway's own pages do. WebSockets are protected by
+their origin, and probes may use any name.
 """
 
 from collections.abc import Collection
@@ -15,7 +15,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from gateway.addresses import is_loopback
 
 OPEN = ("/healthz", "/readyz", "/ws")
-"""Paths that are answered under any name, with those below them."""
+"""Paths that are served under any name, with the paths below them."""
 
 _BELOW = tuple(f"{each}/" for each in OPEN)
 
@@ -27,10 +27,10 @@ REFUSED = (
 
 
 class Hosts:
-    """Answers requests whose ``Host`` is not this machine's own with 421.
+    """Responds with 421 to requests whose ``Host`` is not one of this machine's own names.
 
     Args:
-        app: What answers the others.
+        app: Application for all other requests.
         origins: Further names, as origins: ``scheme://host[:port]``.
     """
 
@@ -50,13 +50,13 @@ class Hosts:
         if len(hosts) == 1 and (hosts[0] in self._known or _is_own(hosts[0])):
             return True
         path: str = scope["path"]
-        # Browsers, which this is about, always send one.
+        # Browsers, the only clients this is about, always send a Host.
         return not hosts or path in OPEN or path.startswith(_BELOW)
 
 
 @lru_cache(maxsize=1_000)
 def _is_own(host: str) -> bool:
-    """Whether a ``Host`` is a name that this machine alone has."""
+    """Return whether a ``Host`` is a loopback name."""
     try:
         return is_loopback(urlsplit(f"//{host}").hostname or "")
     except ValueError:
