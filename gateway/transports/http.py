@@ -1,7 +1,8 @@
-"""HTTP/1.1 connections: each is bounded in time, in bytes, and in what it asks for at once.
+"""HTTP/1.1 connections with bounds on time, bytes, and concurrent work.
 
-uvicorn's own protocols bound neither the time for a request nor what comes in one piece. A request
-is answered before the next one is read, and there is one piece of work in a turn of the event loop.
+uvicorn's own protocols bound neither the time that a request takes to arrive, nor the size of what
+arrives at once. Here a request is answered before the next one is read, and each turn of the event
+loop does one piece of work.
 """
 
 import asyncio
@@ -23,25 +24,25 @@ from gateway.transports.peers import Peers
 from gateway.transports.requests import BadRequest, head_of
 
 HEAD_BYTES = 16_384
-"""The largest head of a request, its first line included."""
+"""Maximum size of a request's head, including its first line."""
 
 HEAD_LINES = 101
-"""How many lines it may have: that, and 100 headers."""
+"""Maximum lines of a request's head: the first line, and 100 headers."""
 
 REQUEST_SECONDS = 10.0
-"""How long the head of a request may take: the first from connecting, others from a byte on."""
+"""Seconds for the head of a request: from connecting, or from the first byte of a later one."""
 
 WRITE_SECONDS = 30.0
-"""How long a client may take no more of a response, while more is to be written."""
+"""Seconds that a client may stop reading a response while there is more to write."""
 
 CHUNKED_BYTES = 2048
-"""How much of a chunked body is parsed in one turn of the event loop: 400 chunks at the worst."""
+"""Bytes of a chunked body parsed in one turn of the event loop: at the worst, 400 chunks."""
 
 REFUSED_CONNECTIONS = 1000
-"""How many connections over the limit may be there to be told so; others are cut."""
+"""Connections over the limit that are refused with a response; further ones are cut."""
 
 RETRY_AFTER_SECONDS = 5
-"""What they are told."""
+"""``Retry-After`` of that response."""
 
 _HEAD_END = re.compile(rb"\n\r?\n")
 _UPGRADE = re.compile(rb"\nupgrade:[ \t]*websocket[ \t]*\r?\n", re.IGNORECASE)
@@ -58,11 +59,11 @@ class HttpProtocol(asyncio.Protocol):
     """A connection, until it becomes a WebSocket.
 
     Args:
-        config: uvicorn's; ``limit_concurrency`` is the number of connections over which others are
-            refused, ``timeout_keep_alive`` how long one may be idle between requests.
-        server_state: uvicorn's.
-        app_state: That of the application's lifespan.
-        peers: Counts connections by address; None where nobody does, or this one is counted.
+        config: uvicorn's configuration; above ``limit_concurrency`` connections, others are
+            refused; ``timeout_keep_alive`` is the maximum idle time between requests.
+        server_state: uvicorn's state.
+        app_state: State of the application's lifespan.
+        peers: Counts connections by address; None if nothing does, or if this one is counted.
         on_gone: See `gateway.transports.sockets.OnGone`.
     """
 
@@ -120,10 +121,10 @@ class HttpProtocol(asyncio.Protocol):
         self.writable = asyncio.Event()
         self.writable.set()
 
-    # Of asyncio
+    # Called by asyncio
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Count the connection, and give its first request its time."""
+        """Count the connection, and start the timeout of its first request."""
         self._transport = cast(asyncio.Transport, transport)  # uvloop's own does not derive from it
         sockets.keep_alive(transport)
         address, *_ = transport.get_extra_info("peername") or [""]
@@ -144,34 +145,34 @@ class HttpProtocol(asyncio.Protocol):
             self._transport.abort()
 
     def data_received(self, data: bytes) -> None:
-        """Do what there is to do, as far as that is one turn's work."""
+        """Handle received data, within the limits of one turn of the event loop."""
         self._buffer += data
         if not self._working:
             self._work(len(data))
 
     def pause_writing(self) -> None:
-        """There is no room."""
+        """Stop writing: the transport's buffer is full."""
         self.writable.clear()
         self._stalled = self._loop.call_later(WRITE_SECONDS, self._transport.abort)
 
     def resume_writing(self) -> None:
-        """There is room again."""
+        """Resume writing: the transport's buffer has room."""
         self.writable.set()
         self._stop_waiting()
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
-        """It is gone."""
+        """Clean up after the connection has closed."""
         self._leave()
         self._on_gone()
 
-    # Of uvicorn
+    # Called by uvicorn
 
     @property
     def _connections(self) -> set[Any]:
         return cast(set[Any], self._server_state.connections)
 
     def shutdown(self) -> None:
-        """Called when the server stops: a request that is being answered still is."""
+        """Stop accepting requests; one that is being answered is completed."""
         self._stopping = True
         if self._call is None:
             self._transport.close()
@@ -179,7 +180,7 @@ class HttpProtocol(asyncio.Protocol):
     # In
 
     def _work(self, received: int = 0) -> None:
-        """Read a request's head, or go on with its body."""
+        """Read a request's head, or more of its body."""
         self._working = False
         if self._transport.is_closing():
             return
@@ -203,7 +204,7 @@ class HttpProtocol(asyncio.Protocol):
             self._transport.resume_reading()
 
     def read_on(self) -> None:
-        """There is something to do, in the next turn of the event loop."""
+        """Schedule more work for the next turn of the event loop."""
         if not self._working:
             self._working = True
             self._loop.call_soon(self._work)
@@ -214,14 +215,14 @@ class HttpProtocol(asyncio.Protocol):
             self._transport.pause_reading()
 
     def _read_head(self) -> None:
-        """Take a request, where its head is whole."""
+        """Handle a request once its head is complete."""
         buffer = self._buffer
-        if buffer.startswith(b"\r\n"):  # some clients end a body so (RFC 9112, section 2.2)
+        if buffer.startswith(b"\r\n"):  # sent by some clients after a body (RFC 9112, section 2.2)
             del buffer[:2]
         if not buffer:
             self._be_idle()
             return
-        if buffer[0] <= 0x20 and buffer != b"\r":  # a TLS handshake, as likely as not
+        if buffer[0] <= 0x20 and buffer != b"\r":  # probably a TLS handshake
             self.refuse(400)
             return
         end = _HEAD_END.search(buffer, 0, HEAD_BYTES)
@@ -243,7 +244,7 @@ class HttpProtocol(asyncio.Protocol):
             self._begin(head)
 
     def _upgrade(self, head: bytes) -> None:
-        """Hand the connection over."""
+        """Hand the connection over to the WebSocket protocol."""
         self._leave()
         upgraded: Any = self._config.ws_protocol_class
         protocol: asyncio.Protocol = upgraded(
@@ -259,7 +260,7 @@ class HttpProtocol(asyncio.Protocol):
         protocol.data_received(head + self._buffer)
 
     def _begin(self, head: bytes) -> None:
-        """Call the application with a request."""
+        """Call the application for a request."""
         try:
             request = head_of(head)
         except BadRequest as error:
@@ -285,7 +286,7 @@ class HttpProtocol(asyncio.Protocol):
         self._server_state.tasks.add(self._task)
 
     def _read_body(self, call: HttpCall) -> None:
-        """Take more of a request's body."""
+        """Read more of a request's body."""
         size = CHUNKED_BYTES if call.chunked else BODY_BYTES
         data = bytes(self._buffer[:size])
         if not data:
@@ -300,7 +301,7 @@ class HttpProtocol(asyncio.Protocol):
     # Out
 
     def end_call(self, call: HttpCall) -> None:
-        """The application's call has ended, and with it the request."""
+        """End the request after the application's call has ended."""
         self._call = None
         if self._task is not None:
             self._server_state.tasks.discard(self._task)
@@ -311,7 +312,7 @@ class HttpProtocol(asyncio.Protocol):
         if not call.complete:
             self._close()
         elif not call.body_ended:
-            self._half_close(b"")  # what is unread of the request is no other request
+            self._half_close(b"")  # the rest of the body must not be read as another request
         elif self._stopping or not call.keep_alive:
             self._close()
         else:
@@ -321,17 +322,17 @@ class HttpProtocol(asyncio.Protocol):
                 self.read_on()
 
     def _be_idle(self) -> None:
-        """Wait for the next request, for so long."""
+        """Wait for the next request, with a timeout."""
         if self._timer is None and self._idle_since is None:
             self._idle_since = self._loop.time()
-            if self._idle_timer is None:  # else that sees to it: most requests come before
+            if self._idle_timer is None:  # else it reschedules itself: most requests come sooner
                 self._look_at(self._idle_since + self._config.timeout_keep_alive)
 
     def _look_at(self, when: float) -> None:
         self._idle_timer = self._loop.call_at(when, self._look)
 
     def _look(self) -> None:
-        """Close, if it has been idle for so long."""
+        """Close, if the connection has been idle for too long."""
         self._idle_timer = None
         if self._idle_since is not None:
             ends = self._idle_since + self._config.timeout_keep_alive
@@ -341,7 +342,7 @@ class HttpProtocol(asyncio.Protocol):
                 self._close()
 
     def refuse(self, status: int, *, answered: bool = False) -> None:
-        """Answer a request that can't be taken, and close."""
+        """Refuse a request that is not valid or took too long, and close."""
         text = _REFUSALS.get(status, _REFUSALS[400])
         self._half_close(b"" if answered else plain_response(status, text))
 
@@ -353,7 +354,7 @@ class HttpProtocol(asyncio.Protocol):
         sockets.HalfClosed(self._transport, self._connections, self._on_gone)
 
     def _leave(self) -> None:
-        """Be no longer the connection's protocol."""
+        """Stop being the connection's protocol."""
         self._left = True
         self._set_no_timer()
         self._stop_looking()
@@ -374,7 +375,7 @@ class HttpProtocol(asyncio.Protocol):
             self._idle_timer = None
 
     def _close(self) -> None:
-        """Close once what is written is gone, or it takes too long to go."""
+        """Close once everything is written, or after a timeout."""
         self._set_no_timer()
         self._stop_looking()
         self._timer = self._loop.call_later(sockets.CLOSE_SECONDS, self._transport.abort)
@@ -388,7 +389,7 @@ class HttpProtocol(asyncio.Protocol):
 
 
 def _is_handshake(head: bytes) -> bool:
-    """Whether a request asks for a WebSocket (RFC 6455, section 4.2.1)."""
+    """Return whether a request is a WebSocket handshake (RFC 6455, section 4.2.1)."""
     return (
         head.startswith(b"GET ")
         and _UPGRADE.search(head) is not None

@@ -1,4 +1,4 @@
-"""Who a client is, for as long as what it has shown holds."""
+"""A connection's identity, for as long as its credential is valid."""
 
 import asyncio
 import time
@@ -13,16 +13,16 @@ OnRefused = Callable[[Refused], None]
 
 
 class Identity:
-    """A visitor, whose token expires, and who may show another before.
+    """A connection's visitor, whose token expires unless the client refreshes it.
 
     Args:
-        visitor: Is released with this.
-        route: The name of the route that it uses.
-        on_refused: Called where another token is refused; the one before goes on.
-        on_lost: Called when nothing holds any more that it has shown.
+        visitor: The client; released with this.
+        route: Name of its route.
+        on_refused: Called if another token is refused; the previous one stays valid.
+        on_lost: Called when the credential expires or is withdrawn.
 
     Attributes:
-        visitor: Who it is.
+        visitor: The client.
     """
 
     __slots__ = (
@@ -50,14 +50,14 @@ class Identity:
 
     @property
     def is_known(self) -> bool:
-        """Whether it has said who it is, or need not."""
+        """Whether the client is authenticated, or need not be."""
         return self.visitor.principal is not None
 
     def principal(self) -> str:
-        """Whose session it is to be.
+        """Return the principal that owns the session.
 
         Raises:
-            Refused: It has not said who it is.
+            Refused: The client isn't authenticated.
         """
         if self.visitor.principal is None:
             raise Refused(ErrorCode.UNAUTHENTICATED, "This requires a key, a token or a ticket.")
@@ -70,11 +70,11 @@ class Identity:
         self._expire()
 
     def refresh(self, token: str, spawn: Callable[[Coroutine[Any, Any, None]], object]) -> None:
-        """Check another token, or have it checked when the one before has been.
+        """Check another token, after the check of a previous one if that is running.
 
         Args:
-            token: The newest is what counts.
-            spawn: Runs work in the background.
+            token: The token; replaces one that waits to be checked.
+            spawn: Runs a coroutine in the background.
         """
         self._shown = token
         if not self._checking:
@@ -82,9 +82,9 @@ class Identity:
             spawn(self._check())
 
     def release(self) -> None:
-        """It has left."""
+        """Release the visitor."""
         self._released = True
-        self._on_refused = self._on_lost = None  # which hold a connection
+        self._on_refused = self._on_lost = None  # they refer to the connection
         self.visitor.release()
         self._stop_timer()
 
@@ -103,7 +103,7 @@ class Identity:
             self._checking = False
 
     def _expire(self) -> None:
-        """Be lost in time, unless another token is shown before."""
+        """Schedule the loss of the identity for when its credential expires."""
         self._stop_timer()
         expires_at = self.visitor.expires_at
         if expires_at is not None and not self._released:

@@ -1,4 +1,4 @@
-"""Requests whose client has gone: what they wait for is for nobody."""
+"""Notices when the client of a request disconnects, so that its work can be cancelled."""
 
 import asyncio
 from collections.abc import Callable
@@ -7,16 +7,16 @@ from starlette.requests import Request
 from starlette.types import Receive
 
 ON_LEAVING = "session-gateway.leaving"
-"""The name of the ASGI extension that takes a function to call when the client has gone."""
+"""Name of the ASGI extension that takes a function to call when the client disconnects."""
 
 OnLeaving = Callable[[Callable[[], object] | None], None]
 
 
 class Leaving:
-    """Has a function called if the client goes away meanwhile. The request's body has been read.
+    """Calls a function if the client disconnects meanwhile. The request's body has been read.
 
     Args:
-        request: The client's.
+        request: The request.
         call: The function.
     """
 
@@ -44,7 +44,7 @@ class Leaving:
 
 
 async def _watch(receive: Receive, call: Callable[[], object]) -> None:
-    """The same with what every server of ASGI has."""
+    """Do the same with what every ASGI server provides."""
     while (await receive())["type"] != "http.disconnect":
         pass
     call()

@@ -1,23 +1,23 @@
-"""An accepted WebSocket without a queue, a task and a coroutine between it and its user."""
+"""An accepted WebSocket with callbacks: no queue, task or coroutine lies between it and its user."""
 
 from collections.abc import Callable, Iterable
 from typing import Protocol
 
 LINK = "session-gateway.link"
-"""The name of the ASGI extension that gives a `Link`."""
+"""Name of the ASGI extension that provides a `Link`."""
 
 
 class Link(Protocol):
-    """One client's WebSocket, as code sees it that is called for what comes."""
+    """One client's WebSocket, for code that is called when frames arrive."""
 
     @property
     def is_open(self) -> bool:
-        """Whether it is not known to have ended."""
+        """Whether the connection is not known to have ended."""
         ...
 
     @property
     def can_write(self) -> bool:
-        """Whether it takes more now; `take_frames` says when it does again."""
+        """Whether there is room for more; `take_frames` has a callback for when there is again."""
         ...
 
     def take_frames(
@@ -26,46 +26,46 @@ class Link(Protocol):
         on_writable: Callable[[], None],
         on_end: Callable[[int], None],
     ) -> None:
-        """Have frames handed over in place of ASGI's ``receive``, which then tells nothing more.
+        """Receive frames by callback; ASGI's ``receive`` returns nothing more from then on.
 
-        The connection outlives the application's call, which is to return: what is needed for a
-        handshake takes more memory than all else of an idle connection and its session.
+        The connection outlives the application's call, which should return: the state of a
+        handshake takes more memory than the rest of an idle connection and its session.
 
         Args:
-            on_frame: Takes each, at once for those that have come already. It does not raise.
+            on_frame: Called for each frame, immediately for those already received. Must not raise.
             on_writable: Called when there is room to write again.
-            on_end: Called once with the close code, when no frame comes any more.
+            on_end: Called once, with the close code, when no more frames can arrive.
         """
         ...
 
     def write_frames(self, frames: Iterable[str | bytes], *, text: bool) -> None:
-        """Write frames, together where they are not large.
+        """Write frames, joined unless they are large.
 
         Args:
-            frames: Strings are text.
-            text: Whether bytes are text too, in UTF-8.
+            frames: The frames; strings are text.
+            text: Whether bytes are text as well, in UTF-8.
         """
         ...
 
     def admit(self) -> None:
-        """It is known who this is: what it sends counts among what the others do."""
+        """Mark the client as authenticated: its buffers count with those of other clients."""
         ...
 
     def finish(self) -> None:
-        """It is about to be closed: a server that stops waits until it is."""
+        """Announce a close: a server that stops waits for it."""
         ...
 
     def close(self, code: int, reason: str, on_answer: Callable[[], None] | None = None) -> None:
-        """Close once what has been written is gone.
+        """Close once everything written has been sent.
 
         Args:
             code: The close code.
-            reason: Why, for people.
-            on_answer: Called when the peer answers: it has then received all that was written. It
-                may not be called, nor soon.
+            reason: The reason, for people.
+            on_answer: Called when the peer answers, and so has received everything. This may take
+                long, or never happen.
         """
         ...
 
     def abandon(self, code: int, reason: str) -> None:
-        """Close without waiting for what is unsent."""
+        """Close without waiting for unsent data."""
         ...

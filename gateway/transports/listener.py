@@ -1,4 +1,4 @@
-"""A request that reads a session's log, as a WebSocket does: until it has its answer."""
+"""Reads a session's log for an HTTP request, as a connection does for a WebSocket."""
 
 import asyncio
 
@@ -16,14 +16,14 @@ from gateway.session.events import ClientId
 from gateway.session.reader import LogReader
 
 MESSAGES_AT_ONCE = 256
-"""How many messages are taken before it is others' turn."""
+"""Messages that are read before other tasks have their turn."""
 
 
 class Ended(Exception):
-    """Nothing more is told.
+    """The subscription has ended.
 
     Attributes:
-        code: What a WebSocket would be closed with.
+        code: The code that a WebSocket would be closed with.
     """
 
     def __init__(self, code: CloseCode) -> None:
@@ -32,15 +32,15 @@ class Ended(Exception):
 
 
 class Listener:
-    """See `gateway.conversation.Traveller`.
+    """A request that subscribes to a session; see `gateway.conversation.Traveller`.
 
     Args:
-        resume_key: What the client has shown, for the events that say it.
-        patient: Whether it need not be told at once that its message was accepted.
+        resume_key: The key that the client sent, for events that contain it.
+        patient: Whether ``message.accepted`` need not be delivered at once.
 
     Attributes:
-        reader: Its place in the log.
-        is_open: Whether the request is still there.
+        reader: Position in the log.
+        is_open: Whether it is still subscribed.
     """
 
     __slots__ = (
@@ -70,18 +70,18 @@ class Listener:
 
     @property
     def conversation(self) -> Conversation:
-        """What it listens to."""
-        assert self._conversation is not None  # noqa: S101 - it has been let in
+        """The session that it is subscribed to."""
+        assert self._conversation is not None  # noqa: S101 - set by `begin`
         return self._conversation
 
     @property
     def client(self) -> ClientId:
-        """What the session knows it as."""
-        assert self._client is not None  # noqa: S101 - the same
+        """Its id in the session."""
+        assert self._client is not None  # noqa: S101 - set by `begin`
         return self._client
 
     def begin(self, conversation: Conversation, client: ClientId) -> None:
-        """It has been let in."""
+        """Store the subscription."""
         self._conversation, self._client = conversation, client
         if self.reader.is_behind:
             self._has_news = True
@@ -93,21 +93,21 @@ class Listener:
         self._has_news = True
 
     def leave(self) -> None:
-        """Listen no more."""
+        """Unsubscribe."""
         if self.is_open:
             self.is_open = False
             if self._conversation is not None and self._client is not None:
                 self._conversation.detach(self._client)
 
     async def next(self, seconds: float | None = None) -> list[ServerMessage]:
-        """What is told next: one message at least.
+        """Wait for messages, and return at least one.
 
         Args:
-            seconds: How long that may take; None for as long as it does.
+            seconds: Maximum time to wait; None for no limit.
 
         Raises:
-            Ended: There is nothing more.
-            TimeoutError: There was nothing for so long.
+            Ended: There will be no more messages.
+            TimeoutError: No message arrived in time.
         """
         while True:
             if self._has_news:
@@ -122,7 +122,7 @@ class Listener:
     async def _wait(self, seconds: float | None) -> None:
         self._news = news = self._loop.create_future()
         timer = None
-        if seconds is not None:  # a timer of its own is much less than asyncio.timeout
+        if seconds is not None:  # a plain timer is much cheaper than asyncio.timeout
             timer = self._loop.call_later(seconds, _late, news)
         try:
             await news
@@ -139,7 +139,7 @@ class Listener:
                 messages.append(message)
         return messages
 
-    # What the session asks for
+    # Called by the session
 
     def wake(self, *, soon: bool) -> None:
         """See `gateway.subscribers.Subscriber`."""
@@ -168,7 +168,7 @@ class Listener:
         self.close(code, reason)
 
     def cut(self) -> None:
-        """Who listens may not any more."""
+        """End at once: the client is gone, or no longer authenticated."""
         self.abort(CloseCode.UNAUTHENTICATED, "")
 
 
@@ -178,11 +178,11 @@ def _late(news: asyncio.Future[None]) -> None:
 
 
 async def until_opened(session: Conversation, listener: Listener) -> SessionOpened | ErrorMessage:
-    """What comes of the opening of a session, or why it is not opened; the listener leaves then.
+    """Wait until a session is open, or has failed to open; then unsubscribe.
 
     Raises:
-        Refused: The session has ended before, or the client does not wait for it: it is closed,
-            since nobody knows its key.
+        Refused: The session ended first, or the client disconnected. The session is then closed,
+            since nobody has its key.
     """
     try:
         while True:

@@ -1,6 +1,7 @@
-"""What a page has to know before it connects: the routes, what each can do, and what it looks like.
+"""Describes the gateway to its pages before they connect: the title and logo, the routes, and what
+each route can do.
 
-All that is said of a route follows from its settings, and from nothing that is known of its model.
+A route's description is derived from its settings, and from nothing about its model.
 """
 
 from collections.abc import Sequence
@@ -12,26 +13,26 @@ from gateway.session.policy import Opening, Policy, Telling
 
 
 class RouteOffer(Discreet, frozen=True, kw_only=True):
-    """A route, to a page.
+    """Describes a route to a page.
 
     Attributes:
-        name: Its name.
-        text: Whether a message may be text.
-        json: Whether one may be JSON. Where the route makes the model's request of a text, JSON is
-            such a request itself: it goes to the model as it is, and is no part of the
+        name: Name of the route.
+        text: Whether messages may be text.
+        json: Whether messages may be JSON. If the route builds the model's request from a text,
+            JSON is such a request itself: it goes to the model unchanged, and is not part of the
             conversation.
-        binary: Whether one may be bytes, such as an image.
-        content_type: What the route calls a body whose message does not say it; None where that
-            goes by the kind of the body.
-        streams: Whether replies come in parts.
-        history: Who keeps the conversation; "none" where nobody does, so that each message is the
-            first to the model.
-        branches: How a new session learns of a conversation that was held elsewhere (``history`` of
-            ``POST /v1/routes/{route}/sessions``); None where it can't.
-        history_turns: How many turns of one there may be.
-        history_bytes: How many bytes these may have.
-        message_bytes: The largest message, as it comes: in Base64 bytes are a third more.
-        resume_seconds: How long a session is kept for a client whose connection is lost.
+        binary: Whether messages may be bytes, such as an image.
+        content_type: Content type of messages that don't state one; None if it depends on the kind
+            of body.
+        streams: Whether replies are streamed.
+        history: Who keeps the conversation; "none" if nobody does, so that each message is the
+            model's first.
+        branches: How a new session learns an earlier conversation (``history`` of
+            ``POST /v1/routes/{route}/sessions``); None if it can't.
+        history_turns: Maximum turns of such a conversation.
+        history_bytes: Maximum bytes of such a conversation.
+        message_bytes: Maximum size of a message as it is sent; Base64 makes bytes a third larger.
+        resume_seconds: Seconds that a session is kept for a client that has lost its connection.
     """
 
     name: str
@@ -49,16 +50,16 @@ class RouteOffer(Discreet, frozen=True, kw_only=True):
 
 
 class PageOffer(Discreet, frozen=True, kw_only=True):
-    """All that a page has to know to begin.
+    """Everything that a page needs to know before it connects.
 
     Attributes:
-        title: What it is called.
-        logo: The address of its logo, relative to the page's.
-        welcome: What is shown before the first message; None for what the page says itself.
+        title: Title of the page.
+        logo: URL of its logo, relative to the page.
+        welcome: Text shown before the first message; None for the page's own.
         examples: Messages to try.
-        authenticated: Whether everybody has to show a key or a token.
-        default: The name of the route of ``/ws``.
-        routes: All of them.
+        authenticated: Whether clients need a key or a token.
+        default: Name of the route of ``/ws``.
+        routes: All routes.
     """
 
     title: str
@@ -71,7 +72,7 @@ class PageOffer(Discreet, frozen=True, kw_only=True):
 
 
 def route_offer(policy: Policy) -> RouteOffer:
-    """What a page has to know of a route."""
+    """Describe a route to a page."""
     kind, makes_request = policy.content_type, policy.template is not None
     return RouteOffer(
         name=policy.route,
@@ -81,7 +82,7 @@ def route_offer(policy: Policy) -> RouteOffer:
         content_type=kind,
         streams=policy.streams,
         history=_history(policy),
-        # The session is opened by a request, and has to be there when the page connects.
+        # A request opens the session, which has to exist until the page connects.
         branches=policy.telling if policy.resume_seconds else None,
         history_turns=policy.transcript_turns,
         history_bytes=policy.transcript_bytes,

@@ -1,4 +1,4 @@
-"""WebSockets that are open, of every kind: how many there are, and how they have ended."""
+"""Counts and logs open WebSockets of every kind."""
 
 import asyncio
 from collections import Counter
@@ -9,13 +9,13 @@ import structlog
 from gateway.errors import CloseCode
 
 KNOWN_CODES = frozenset({*map(int, CloseCode), 1001, 1002, 1005, 1006, 1007})
-"""The close codes that are counted each for itself: a client may send any from 3000 to 4999."""
+"""Close codes that are counted separately: clients may send any from 3000 to 4999."""
 
 OTHER_CODE = 0
-"""All others."""
+"""Counts all other codes."""
 
 OnEnd = Callable[[int, str | None], None]
-"""Called with the close code and the gateway's id of the session when a WebSocket has ended."""
+"""Called with the close code and the gateway's id of the session when a WebSocket has closed."""
 
 log = structlog.stdlib.get_logger("gateway.connections")
 
@@ -24,12 +24,12 @@ class Connections:
     """Counts WebSockets, and logs when they open and close.
 
     Args:
-        most: How many there may be at once.
+        most: Maximum number at once.
 
     Attributes:
-        connections: How many there are, by route and subprotocol, "raw" for none.
-        closed: How many have ended, by route and close code.
-        turned_away: How many were more than there may be.
+        connections: Number of open connections, by route and subprotocol, "raw" for none.
+        closed: Number of closed connections, by route and close code.
+        turned_away: Number of connections refused because of the maximum.
     """
 
     def __init__(self, most: int) -> None:
@@ -41,19 +41,22 @@ class Connections:
         self.turned_away = 0
 
     def has_room(self) -> bool:
-        """Whether there may be one more; else it is turned away."""
+        """Return whether another connection is allowed; otherwise count a refused one."""
         if self._all < self._most:
             return True
         self.turned_away += 1
         return False
 
     def opened(self, route: str | None, subprotocol: str, client: str) -> OnEnd:
-        """There is one more.
+        """Count an opened connection.
 
         Args:
-            route: Its route's name; None where each message names its own.
-            subprotocol: What it speaks.
-            client: Its client's address.
+            route: Name of its route; None if each message names one.
+            subprotocol: Its subprotocol.
+            client: The client's address.
+
+        Returns:
+            The function to call when it has closed.
         """
         self._all += 1
         counted, since = route or "", self._loop.time()

@@ -1,7 +1,7 @@
-"""What the HTTP API looks like, for programs: OpenAPI 3.1, at ``/openapi.json``.
+"""Describes the HTTP API for programs: OpenAPI 3.1, at ``/openapi.json``.
 
-Schemas come from the types that are sent, so that the two can't differ; what no type says of a path
-is said here.
+The schemas are derived from the types that are sent, so the two can't differ; what no type says
+about a path is here.
 """
 
 from collections.abc import Mapping, Sequence
@@ -62,7 +62,7 @@ def _ref(name: str) -> Json:
 
 
 def _event(name: str, **more: Json) -> Json:
-    """A server-sent event."""
+    """Return the schema of a server-sent event."""
     data = {
         "type": "string",
         "contentMediaType": "application/json",
@@ -84,11 +84,11 @@ def _body(media_type: str, schema: Json) -> Json:
 
 
 def _answers(done: Mapping[str, Json], problems: Sequence[int]) -> Json:
-    """The responses of an operation.
+    """Return the responses of an operation.
 
     Args:
-        done: Those of one that has succeeded.
-        problems: The statuses of its problems.
+        done: Its responses on success.
+        problems: Statuses of its problems.
     """
     answers: Json = {**done}
     for status in sorted({401, 403, 500, *problems}):
@@ -104,7 +104,7 @@ _SECONDS = {"type": "integer", "minimum": 0}
 
 
 def _links() -> Json:
-    """How what opens a session leads to what is done with it."""
+    """Return the links from the response that opens a session to the session's operations."""
     parameters = {
         "session_id": "$response.body#/session_id",
         "header.Session-Key": "$response.body#/resume_key",
@@ -139,7 +139,7 @@ def _open(routes: Sequence[str]) -> Json:
 
 
 def _send() -> Json:
-    """A message. Its body is the model's affair, so its type may be any."""
+    """Describe sending a message. Any content type is allowed, since the body is the model's."""
     return {
         "operationId": "sendMessage",
         "summary": "Send a message to the model, and get its reply",
@@ -253,7 +253,7 @@ def _ticket() -> Json:
 
 
 def _shown(operation: str, summary: str, name: str, problems: Sequence[int], **more: Any) -> Json:
-    """An operation that shows an operator something."""
+    """Describe an operation that returns state to an operator."""
     done = {"description": "The current state.", **_body("application/json", _ref(name))}
     return {
         "operationId": operation,
@@ -268,7 +268,7 @@ def _query(name: str, description: str, **schema: Any) -> Json:
 
 
 def _operators(routes: Sequence[str]) -> Json:
-    """The paths that are for operators alone."""
+    """Return the paths for operators."""
     text = {"type": "string", "maxLength": MOST_CHARACTERS}
     looked_for = [
         _query("prefix", "Sessions whose id begins with this.", **text),
@@ -344,18 +344,18 @@ def _operators(routes: Sequence[str]) -> Json:
 
 
 def document(routes: Sequence[str], *, authenticated: bool) -> Json:
-    """The OpenAPI document.
+    """Return the OpenAPI document.
 
     Args:
-        routes: Their names.
-        authenticated: Whether everybody has to say who they are.
+        routes: Names of the routes.
+        authenticated: Whether clients have to authenticate.
     """
-    said = Union[Event, MessageDuplicate, ErrorMessage]  # noqa: UP007 - of unions
+    said = Union[Event, MessageDuplicate, ErrorMessage]  # noqa: UP007 - its members are unions
     (message, *_), schemas = msgspec.json.schema_components(
         (said, NewSession, Opened, SessionState, Ticket, Problem, *_ADMIN),
         ref_template="#/components/schemas/{name}",
     )
-    for schema in schemas.values():  # of a docstring, what is said of the whole
+    for schema in schemas.values():  # a schema's description is its docstring's first paragraph
         if "description" in schema:
             text = schema["description"].partition("\n\n")[0]
             schema["description"] = " ".join(text.split()).replace("``", "`")
@@ -393,14 +393,14 @@ class Document:
 
     Args:
         routes: See `document`.
-        authenticated: See there.
+        authenticated: See `document`.
     """
 
     def __init__(self, routes: Sequence[str], *, authenticated: bool) -> None:
         self._document = document(routes, authenticated=authenticated)
 
     async def serve(self, request: Request) -> Response:
-        """Give it, for where it is asked for."""
+        """Serve the document, with the server's URL as its root path."""
         there = {"servers": [{"url": request.scope.get("root_path", "") or "/"}]}
         return Response(
             msgspec.json.encode({**self._document, **there}),

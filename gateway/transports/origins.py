@@ -1,9 +1,9 @@
-"""Which pages may connect. A browser sends the page's origin with every handshake; others need not.
+"""Decides which pages may connect. Browsers send the page's origin; other clients need not.
 
-A page of the gateway's own is one at its public address. Where none is set, it is one whose origin
-is the scheme and the host that the handshake names, and only where that host is this machine, or a
-trusted proxy says that it was asked for it: a name that an attacker has pointed at this machine
-would otherwise pass for the gateway's own.
+The gateway's own pages are those at its public address. If none is configured, they are those whose
+origin matches the request's scheme and host, but only if that host is this machine, or if a trusted
+proxy reports that clients use it: otherwise a name that an attacker has pointed at this machine
+(DNS rebinding) would count as the gateway's own.
 """
 
 import re
@@ -23,21 +23,21 @@ REFUSED = "This page's origin may not connect; allow it in the route's allowed_o
 _SHOWN = 200
 """Characters of an origin or a host that are logged."""
 _LINES, _SECONDS = 10, 60.0
-"""So many refusals are logged in that time, and one origin once."""
+"""Refusals logged within this many seconds; each origin is logged once."""
 
 _ORIGIN = re.compile(r"https?://[A-Za-z0-9._:\[\]-]{1,255}")
-"""What can be set; others are of pages that are nobody's, as ``null``."""
+"""Origins that can be configured; others, such as ``null``, belong to no site."""
 
 
 class Origins:
-    """Decides by the ``Origin`` header, and tells the operator whom it has refused.
+    """Decides by the ``Origin`` header, and logs refused origins for the operator.
 
     Args:
-        allowed: Further origins by route, ``scheme://host[:port]``; where there is no route, none
-            but the gateway's own pages may ask.
-        public: That of the address that browsers see, where a proxy is in front.
-        any_name: Whether the gateway's own pages may be at any name that leads to it: where
-            everybody has to say who they are, an attacker's name for it gains nothing.
+        allowed: Further origins by route, ``scheme://host[:port]``; without any route, only the
+            gateway's own pages are allowed.
+        public: Origin of the public address, if the gateway is behind a proxy.
+        any_name: Whether the gateway's own pages may be at any name that leads to it: if clients
+            have to authenticate, an attacker gains nothing by a name for it.
     """
 
     def __init__(
@@ -56,14 +56,14 @@ class Origins:
     def allow(
         self, origin: str | None, host: str | None, *, route: str | None, client: Client
     ) -> bool:
-        """Whether a handshake may go on.
+        """Return whether a request is allowed.
 
         Args:
-            origin: Its ``Origin`` header; None where there is none, as from clients that are no
+            origin: Its ``Origin`` header; None if it has none, as with clients that aren't
                 browsers.
             host: Its ``Host`` header.
-            route: The name of the route that it asks for; None where any will do.
-            client: Who has sent it.
+            route: Name of the route that it asks for; None if any may be meant.
+            client: The client.
         """
         allowed = self._anywhere if route is None else self._allowed.get(route, ())
         if origin is None or origin == self._public or origin in allowed:

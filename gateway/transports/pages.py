@@ -1,4 +1,4 @@
-"""The pages, with headers that let nothing else in, and what they have to know to begin."""
+"""Serves the pages with strict security headers, and what they need to know to connect."""
 
 from collections.abc import MutableMapping
 from pathlib import Path
@@ -20,7 +20,7 @@ CONTENT_SECURITY_POLICY = "; ".join(
         "default-src 'none'",
         "script-src 'self'",
         "style-src 'self'",
-        "img-src 'self' blob:",  # of what is sent and received, as are sounds
+        "img-src 'self' blob:",  # images in messages; so is sound in `media-src`
         "media-src 'self' blob:",
         "connect-src 'self'",
         "base-uri 'none'",
@@ -75,34 +75,34 @@ class SecurityHeaders:
 
 
 def directory() -> Path:
-    """Where the page's files are: in the package once installed, beside it in a checkout."""
+    """Return the directory of the pages: in the installed package, or beside it in a checkout."""
     package = Path(__file__).parent.parent
     installed = package / "static"
     return installed if installed.is_dir() else package.parent / "static"
 
 
 PAGES = ("index", "operator", "voice")
-"""The pages: each is ``static/NAME.html``, at ``/NAME``; the first is at ``/``."""
+"""The pages: each is ``static/NAME.html`` at ``/NAME``; the first is at ``/``."""
 
 VOICE = "voice"
-"""The name of a route that has a page of its own: its model hears sound."""
+"""Name of a route that has a page of its own, for a model that listens to sound."""
 
 LOGO_PATH, ICON_PATH = "logo", "static/icon.svg"
 
 LOGO_HEADERS = {
-    # Somebody may open it by itself, where an SVG is a document of this origin.
+    # If it is opened by itself, an SVG is a document of this origin.
     "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; sandbox"
 }
 
 
 def pages(offer: PageOffer, logo: Logo | None) -> list[BaseRoute]:
-    """The pages, their files under ``/static``, and what they have to know, at ``/page.json``.
+    """Return the routes of the pages, of their files under ``/static``, and of ``/page.json``.
 
-    Where a route is called ``voice``, there is a page for its sound at ``/voice``.
+    If a route is called ``voice``, there is a page for it at ``/voice``.
 
     Args:
-        offer: The last.
-        logo: Theirs, if they have one of their own.
+        offer: Content of ``/page.json``.
+        logo: The logo, if one is configured.
     """
     files = Files(directory())
     told = msgspec.json.encode(offer)
@@ -125,7 +125,7 @@ def pages(offer: PageOffer, logo: Logo | None) -> list[BaseRoute]:
             headers = {**LOGO_HEADERS, "ETag": logo.tag}
             response = Response(logo.content, 200, headers, logo.media_type)
             if files.is_not_modified(response.headers, request.headers):
-                # What it says takes the place of what a cache has (RFC 9111, 3.2).
+                # These headers replace those that a cache has stored (RFC 9111, 3.2).
                 return Response(None, 304, headers)
             return response
 

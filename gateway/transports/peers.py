@@ -1,4 +1,4 @@
-"""How many connections each address has, of every kind."""
+"""Limits the connections of each address, of every kind."""
 
 from collections import Counter
 from collections.abc import Callable
@@ -10,19 +10,20 @@ from gateway.addresses import is_loopback, network_of
 from gateway.logs import LogLimit
 
 LINES_A_MINUTE = 20
-"""How many lines are logged of those that are refused."""
+"""Log lines a minute about refused connections."""
 
 log = structlog.stdlib.get_logger("gateway.connections")
 
 
 class Peers:
-    """Counts connections by the address of their other side, as long as there is a socket.
+    """Counts open connections by the peer's address.
 
-    Those of this machine and of trusted proxies, which speak for many, are taken without end.
+    Addresses of this machine and of trusted proxies, which connect for many clients, aren't
+    limited.
 
     Args:
-        most: How many one address may have.
-        trusts: Whether an address is a trusted proxy's.
+        most: Maximum connections of one address.
+        trusts: Returns whether an address is a trusted proxy's.
     """
 
     def __init__(self, most: int, trusts: Callable[[str], bool]) -> None:
@@ -32,10 +33,10 @@ class Peers:
         self._logged = LogLimit(LINES_A_MINUTE)
 
     def enter(self, address: str) -> Callable[[], None] | None:
-        """Count one more.
+        """Count another connection.
 
         Returns:
-            What is to be called when it is gone; None where there is no room for it.
+            The function to call when it has closed; None if the limit is reached.
         """
         network = network_of(address)
         if (

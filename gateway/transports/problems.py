@@ -36,14 +36,14 @@ STATUS: Mapping[ErrorCode, int] = MappingProxyType(
         ErrorCode.INTERNAL: 500,
     }
 )
-"""What an error code is as a status."""
+"""HTTP status of each error code."""
 
 
 MEDIA_TYPE = "application/problem+json"
 
 CODES = sorted([*ErrorCode, "cancelled", "duplicate", "unknown_replica"])
-"""The errors of the protocol; those that there is no reply for, which is no error to it; and what
-only operators ask for.
+"""The protocol's errors; cases that have no reply without being errors in the protocol; and those
+of operators' requests.
 """
 
 ProblemCode = Annotated[str, msgspec.Meta(extra_json_schema={"enum": CODES})]
@@ -70,7 +70,7 @@ class Problem(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 def problem(error: Refused | ErrorMessage | ErrorObject) -> Response:
-    """The answer to a request that is refused, or that has failed."""
+    """Return the response for a request that was refused or has failed."""
     if isinstance(error, Refused):
         return response(
             STATUS[error.code],
@@ -90,7 +90,7 @@ def problem(error: Refused | ErrorMessage | ErrorObject) -> Response:
 
 
 def not_allowed(methods: Iterable[str]) -> Response:
-    """The answer to a request with a method that its path does not take (RFC 9110, 15.5.6)."""
+    """Return the response for a method that the path doesn't support (RFC 9110, 15.5.6)."""
     taken = ", ".join(sorted(methods))
     answer = response(405, ErrorCode.BAD_MESSAGE, f"Method not allowed; use {taken}.")
     answer.headers["Allow"] = taken
@@ -98,7 +98,7 @@ def not_allowed(methods: Iterable[str]) -> Response:
 
 
 async def not_found(_request: Request, _error: Exception) -> Response:
-    """The answer to a request for what there is not."""
+    """Return the response for an unknown path."""
     return response(404, ErrorCode.UNKNOWN_ROUTE, "This path does not exist.")
 
 
@@ -111,15 +111,15 @@ def response(
     retry_after: float | None = None,
     outcome: Outcome | None = None,
 ) -> Response:
-    """A problem.
+    """Create a problem response.
 
     Args:
         status: The HTTP status.
         code: What went wrong, for programs.
-        detail: The same for people.
+        detail: What went wrong, for people.
         retryable: Whether the same request may succeed later.
         retry_after: Seconds to wait before that.
-        outcome: Whether the model saw the turn; None where it is none that has failed.
+        outcome: Whether the model saw the turn; None if this isn't about a failed turn.
     """
     headers: dict[str, str] = {}
     if retry_after is not None:
