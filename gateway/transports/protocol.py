@@ -1,4 +1,4 @@
-"""A WebSocket connection: from the handshake to the end, and its `Link`."""
+"""The WebSocket protocol on asyncio: a connection from its handshake to its end, and its `Link`."""
 
 import asyncio
 from collections.abc import Callable, Iterable
@@ -19,31 +19,31 @@ from gateway.transports.reading import FRAME_COST, INVALID_DATA, NOT_UTF_8, Fram
 from gateway.turnstile import Turnstile
 
 WRITE_BUDGET = 131_072
-"""How many bytes are written in one turn of the event loop, with `FRAME_COST` for each frame."""
+"""Bytes written in one turn of the event loop; each frame counts `FRAME_COST` more."""
 
 JOINED_BYTES = 65_536
-"""The largest payload that is copied to be written together with others."""
+"""Maximum payload that is copied so that it can be written together with others."""
 
 ABNORMAL = 1006
-"""The code of a connection that was lost without a close frame (RFC 6455, section 7.4.1)."""
+"""Code of a connection that was lost without a close frame (RFC 6455, section 7.4.1)."""
 
 _PING = header(PING, 0)
 
 
 class WebSocketProtocol(FrameReader):
-    """One connection, and its own `Link`.
+    """One connection, which is its own `Link`.
 
-    It is handed over by one of uvicorn's protocols for HTTP, or by the gateway's own, with the
-    whole head of a request.
+    It is created by one of uvicorn's protocols for HTTP, or by the gateway's own, once the head of
+    a request is complete.
 
     Args:
-        config: uvicorn's; ``ws_max_size`` is the largest message, ``ws_ping_interval`` the
-            heartbeat.
-        server_state: uvicorn's.
-        app_state: That of the application's lifespan.
-        budget: Counts messages that have come in part.
-        turnstile: Lets handshakes begin.
-        strangers: Counts them in place of that until it is known who sends them.
+        config: uvicorn's configuration; ``ws_max_size`` is the maximum message size,
+            ``ws_ping_interval`` the heartbeat.
+        server_state: uvicorn's state.
+        app_state: State of the application's lifespan.
+        budget: Accounts for buffered data, such as incomplete messages.
+        turnstile: Limits the rate at which handshakes start.
+        strangers: Used instead of `budget` until the client is authenticated.
         on_gone: See `gateway.transports.sockets.OnGone`.
     """
 
@@ -103,28 +103,28 @@ class WebSocketProtocol(FrameReader):
         self._room = WRITE_BUDGET
         self._unsent_pong = b""
 
-    # Of asyncio
+    # Called by asyncio
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Take a connection over."""
+        """Take over a connection."""
         self._transport = cast(asyncio.Transport, transport)  # uvloop's own does not derive from it
         self._connections.add(self)
 
     def eof_received(self) -> None:
-        """The client sends nothing more; what is unsent may still go."""
+        """Close soon: the client sends nothing more, but may still read what is unsent."""
         self._cut_later()
 
     def pause_writing(self) -> None:
-        """There is no room."""
+        """Stop writing: the transport's buffer is full."""
         self._write_paused = True
         self.can_write = False
         if self._state is not State.CLOSED:
             self._unsent = self._transport.get_write_buffer_size()
-            # Not at once: what follows from it may close the connection in the middle of a frame.
+            # Deferred: counting may close the connection, in the middle of writing a frame.
             self._loop.call_soon(self._count)
 
     def resume_writing(self) -> None:
-        """There is room again."""
+        """Resume writing: the transport's buffer has room."""
         self._write_paused = False
         self._unsent = 0
         self._count()
@@ -135,33 +135,33 @@ class WebSocketProtocol(FrameReader):
             self._tell_writable()
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
-        """It is gone; there is nothing to cut."""
+        """Clean up after the connection has closed."""
         self._connections.discard(self)
         self._end(ABNORMAL, "")
         self._dispose()
         self._on_gone()
 
-    # Of uvicorn
+    # Called by uvicorn
 
     @property
     def _connections(self) -> set[Any]:
         return cast(set[Any], self._server_state.connections)
 
     def shutdown(self) -> None:
-        """Called when the server stops."""
+        """Close, since the server stops."""
         if self._state is State.CONNECTING and self._call is not None:
             self._call.refuse(HTTPStatus.SERVICE_UNAVAILABLE, "The server is restarting.\n")
         elif self._is_finishing:
-            pass  # it closes when what its client is still to read is written
+            pass  # closes once the client has been sent everything
         elif self._state is State.OPEN:
             self.abandon(CloseCode.RESTARTING, "")
         else:
             self._transport.close()
 
-    # Of the application's call
+    # Called by the application's call
 
     def _receive_early(self, data: bytes) -> None:
-        """Take the handshake's request; keep what a client sends before it has its answer."""
+        """Handle the handshake's request; buffer what arrives before it is answered."""
         if self._call is not None:
             self._keep(data)
             self._pause_reading()
@@ -174,7 +174,7 @@ class WebSocketProtocol(FrameReader):
         self._turnstile.enter(partial(self._run, self._call, head + blank))
 
     def _run(self, call: WebSocketCall, request: bytes) -> None:
-        """Have the application called."""
+        """Call the application."""
         if self._transport.is_closing():
             return
         task = self._loop.create_task(call.run(request))
@@ -182,7 +182,7 @@ class WebSocketProtocol(FrameReader):
         task.add_done_callback(self._server_state.tasks.discard)
 
     def accept(self, answer: bytes) -> None:
-        """The application has accepted the handshake."""
+        """Open the connection: the application has accepted the handshake."""
         if self._transport.is_closing():
             return
         self._transport.write(answer)
@@ -193,13 +193,13 @@ class WebSocketProtocol(FrameReader):
         self.read_on()
 
     def refuse(self, answer: bytes) -> None:
-        """The handshake is refused with this HTTP response."""
+        """Refuse the handshake with this HTTP response."""
         if not self._transport.is_closing():
             self._transport.write(answer)
             self._half_close(ABNORMAL, "")
 
     def end_call(self, code: CloseCode) -> None:
-        """The application's call has ended."""
+        """Close, unless the application has taken the frames, now that its call has ended."""
         if self._call is not None:
             self.close(code, "")
             self._cut_later()
@@ -219,7 +219,7 @@ class WebSocketProtocol(FrameReader):
         on_end: Callable[[int], None],
     ) -> None:
         """See `Link.take_frames`."""
-        assert self._call is not None  # noqa: S101 - it is what calls this
+        assert self._call is not None  # noqa: S101 - the call itself calls this
         self.admit()
         call, self._call = self._call, None
         for message in call.take():
@@ -275,8 +275,8 @@ class WebSocketProtocol(FrameReader):
     def close(self, code: int, reason: str, on_answer: Callable[[], None] | None = None) -> None:
         """See `Link.close`."""
         self._is_finishing = False
-        # The peer's own close frame comes first: a socket closed with bytes unread is reset, and
-        # what was sent last may be lost with it.
+        # Wait for the peer's close frame: a socket that is closed with unread data is reset, and
+        # what was sent last may be lost.
         if self._send_close(code, reason):
             self._on_answer = on_answer
             self._cut_later()
@@ -287,21 +287,21 @@ class WebSocketProtocol(FrameReader):
         if self._send_close(code, reason):
             self._cut_later()
             self._state = State.CLOSED
-            self._unsent = 0  # it is on its way out of memory
+            self._unsent = 0  # about to be freed
             self._discard()
             self._transport.close()
 
     def give_back(self) -> None:
-        """Close: of all that is held, what it does not read, or has sent in part, is the most."""
+        """Close to free memory: most of it is unread by the client, or an incomplete message."""
         if self._unsent:
             self.abandon(CloseCode.TOO_SLOW, "too slow")
         else:
             self.abandon(CloseCode.TOO_MANY, "no room for this message")
 
-    # What is read
+    # Received frames
 
     def _deliver(self, payload: bytes, *, text: bool) -> None:
-        """Hand a message over."""
+        """Pass a message on."""
         if not text:
             message: str | bytes = payload
         else:
@@ -318,21 +318,21 @@ class WebSocketProtocol(FrameReader):
             self._call.deliver({"type": "websocket.receive", kind: message})
 
     def _answered(self) -> None:
-        """The client has answered the close."""
+        """Report that the client has answered the close."""
         if self._on_answer is not None:
             self._loop.call_soon(self._on_answer)
 
     def _answer(self, pongs: list[bytes]) -> None:
-        """Answer pings; who does not read gets the newest answer only (RFC 6455, 5.5.3)."""
+        """Answer pings; only the newest if the client doesn't read (RFC 6455, 5.5.3)."""
         if self._write_paused:
             self._unsent_pong = pongs[-1]
         else:
             self._transport.write(b"".join(pongs))
 
-    # The end
+    # Closing
 
     def _send_close(self, code: int, reason: str) -> bool:
-        """Send a close frame; False where the connection is closing already."""
+        """Send a close frame; return False if the connection is already closing."""
         if self._state is not State.OPEN or self._transport.is_closing():
             return False
         checker = self._start_checker()
@@ -343,7 +343,7 @@ class WebSocketProtocol(FrameReader):
         return True
 
     def _half_close(self, code: int, reason: str, unread: int = 0) -> None:
-        """Write nothing more, and wait for the peer to go."""
+        """Stop writing, and wait for the peer to close."""
         self._state = State.CLOSED
         self._end(code, reason)
         self._dispose()
@@ -352,7 +352,7 @@ class WebSocketProtocol(FrameReader):
             sockets.HalfClosed(self._transport, self._connections, self._on_gone, unread)
 
     def _end(self, code: int, reason: str) -> None:
-        """Tell whose connection it is that no frame comes any more."""
+        """Tell the application that no more frames will arrive."""
         if self._end_code is not None:
             return
         self._end_code = code
@@ -363,12 +363,12 @@ class WebSocketProtocol(FrameReader):
         if self._call is not None:
             self._call.end(code, reason)
         elif self._on_end is not None:
-            # Not at once: it may come of what its connection is doing at this moment.
+            # Deferred: the connection's user may be what called this.
             self._loop.call_soon(self._on_end, code)
         self._on_frame = self._on_writable = self._on_end = None
 
     def _dispose(self) -> None:
-        """Leave no cycle that would hold a session, with all of its log, until it is collected."""
+        """Break reference cycles that would keep a session and its log until garbage collection."""
         self._state = State.CLOSED
         self._unsent = 0
         self._on_answer = None
@@ -378,14 +378,14 @@ class WebSocketProtocol(FrameReader):
             self._cut = None
 
     def _cut_later(self) -> None:
-        """Cut the connection if it is still there after a while: a close waits for its buffer."""
+        """Cut the connection after a timeout, since a close waits for the buffer to empty."""
         if self._cut is None and self._state is not State.CLOSED:
             self._cut = self._loop.call_later(sockets.CLOSE_SECONDS, self._transport.abort)
 
-    # Out
+    # Writing
 
     def _write_on(self) -> None:
-        """The next turn of the event loop has come."""
+        """Renew the budget for writing, in the next turn of the event loop."""
         self._room = WRITE_BUDGET
         if not self._write_paused:
             self._tell_writable()
@@ -402,22 +402,22 @@ class WebSocketProtocol(FrameReader):
     # The heartbeat
 
     def _check_alive(self, interval: float, pinged: float | None = None) -> None:
-        """Ping after one silent heartbeat, close after another.
+        """Ping after a silent heartbeat interval, and close after another.
 
         Args:
-            interval: The heartbeat, in seconds.
-            pinged: When there was a ping that nothing has come after when this was set.
+            interval: The heartbeat interval in seconds.
+            pinged: Time of a ping that was unanswered when this was scheduled.
         """
         now = self._loop.time()
         due = self._last_seen + interval
-        # uvloop's clock counts milliseconds: what comes in the same one has come after the ping,
-        # for there is none to who has said something within the heartbeat before.
+        # uvloop's clock counts milliseconds. What arrived in the ping's own came after it: a client
+        # is only pinged if it sent nothing for a whole interval before.
         if pinged is not None and self._last_seen < pinged:
             self.abandon(CloseCode.SILENT, "silent")
             return
         if due > now:
             pinged = None
-        else:  # also where what came after the last ping came so long ago, since this is late
+        else:  # this may run late, long after the answer to the last ping
             self._transport.write(_PING)
             pinged, due = now, now + interval
         self._heartbeat = self._loop.call_at(due, self._check_alive, interval, pinged)

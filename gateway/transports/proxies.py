@@ -1,8 +1,8 @@
-"""Who is asking, where proxies are in front: what they say, as far as they are trusted.
+"""Determines the client of a request from what trusted proxies report.
 
-Each proxy adds what it has seen at the right of what it was sent, so that is read from the right,
-for as long as it is a trusted proxy that says it: what is further left may be anybody's invention.
-``Forwarded`` is RFC 7239's; ``X-Forwarded-For``, ``-Proto`` and ``-Host`` are older.
+Each proxy appends what it has seen to what it received. So headers are read from the right, as long
+as each entry was added by a trusted proxy; anything further left may be forged. ``Forwarded`` is
+specified by RFC 7239; ``X-Forwarded-For``, ``-Proto`` and ``-Host`` are older.
 """
 
 import re
@@ -17,10 +17,10 @@ from starlette.requests import HTTPConnection
 Address = IPv4Address | IPv6Address
 
 MOST = 4096
-"""How many characters of a header are read, from its end."""
+"""Characters of a header that are read, from its end."""
 
-# Section 4 allows empty pairs, and wants values with a colon or a bracket to be quoted, which not
-# everybody does.
+# Section 4 allows empty pairs, and requires values with a colon or a bracket to be quoted, which
+# some proxies don't do.
 _NAME = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
 _VALUE = r"""[!#$%&'*+.^_`|~0-9A-Za-z:\[\]-]+|"(?:[^"\\]|\\.)*\""""
 _PAIR = re.compile(rf"[ \t]*(?:({_NAME})=({_VALUE})[ \t]*)?(?:;|$)")
@@ -33,13 +33,13 @@ _SCHEMES = {"http": "http", "https": "https", "ws": "http", "wss": "https"}
 
 
 class Client(NamedTuple):
-    """Who has sent a request, and what it asked for.
+    """The sender of a request, and what it requested.
 
     Attributes:
-        address: Its IP address; empty where there is none.
-        scheme: ``http`` or ``https``: the connection's or, behind trusted proxies, that by which
-            the first of them was asked; None where they don't say.
-        host: The ``Host`` header that the first trusted proxy was sent; None where none says.
+        address: Its IP address; empty if there is none.
+        scheme: ``http`` or ``https``: the connection's or, behind trusted proxies, that of the
+            request to the first of them; None if they don't report it.
+        host: The ``Host`` header that the first trusted proxy received; None if none reports it.
     """
 
     address: str
@@ -48,7 +48,7 @@ class Client(NamedTuple):
 
 
 class _Hop(NamedTuple):
-    """What one proxy says of what it was sent."""
+    """What one proxy reports about the request that it received."""
 
     address: Address | None = None
     scheme: str | None = None
@@ -56,27 +56,27 @@ class _Hop(NamedTuple):
 
 
 class Proxies:
-    """Finds out who is asking.
+    """Determines the client of a request.
 
     Args:
-        trusted: The ranges of addresses that proxies have which are believed, such as
-            ``10.0.0.0/8``; without any, nothing that a header says is.
+        trusted: Address ranges of trusted proxies, such as ``10.0.0.0/8``. Without any, headers
+            are ignored.
     """
 
     def __init__(self, trusted: Iterable[str] = ()) -> None:
         self._trusted = [ip_network(each) for each in trusted]
 
     def client_of(self, peer: str | None, headers: Headers, scheme: str = "http") -> Client:
-        """Who has sent a request. This is the address that logs and limits go by.
+        """Return the client of a request, whose address is used in logs and limits.
 
-        Where a header is not what it should be, the last address that can be relied on counts. So
-        it does where ``Forwarded`` and ``X-Forwarded-For`` differ: a proxy that writes one of them
-        has then passed on what a client wrote into the other.
+        If a header is malformed, this is the last reliable address. The same holds if
+        ``Forwarded`` and ``X-Forwarded-For`` differ: the proxy then writes one of them, and passed
+        the other on as the client wrote it.
 
         Args:
-            peer: The address of the other side of the connection.
-            headers: The request's.
-            scheme: That of the connection: ``http``, ``https``, ``ws`` or ``wss``.
+            peer: Address of the connection's peer.
+            headers: Headers of the request.
+            scheme: Scheme of the connection: ``http``, ``https``, ``ws`` or ``wss``.
         """
         address = _address(peer or "") if self._trusted else None
         if address is None or not self._trusts(address):
@@ -91,14 +91,14 @@ class Proxies:
         return client
 
     def client(self, connection: HTTPConnection) -> Client:
-        """Who has sent a request or a handshake; see `client_of`."""
+        """Return the client of a request or a handshake; see `client_of`."""
         peer, scheme = connection.scope["client"], connection.scope["scheme"]
         if not self._trusted:
             return Client(peer[0] if peer else "", _SCHEMES[scheme])
         return self.client_of(peer and peer[0], connection.headers, scheme)
 
     def trusts(self, address: str) -> bool:
-        """Whether that is the address of a proxy which is believed."""
+        """Return whether this is the address of a trusted proxy."""
         found = _address(address)
         return found is not None and self._trusts(found)
 
@@ -107,7 +107,7 @@ class Proxies:
 
     def _follow(self, address: Address, hops: Iterator[_Hop]) -> Client:
         scheme = host = None
-        for hop in hops:  # said by the address before
+        for hop in hops:  # each reported by `address`
             scheme, host = hop.scheme or scheme, hop.host or host
             if hop.address is None:
                 break
@@ -122,14 +122,14 @@ def _joined(headers: Headers, name: str) -> str:
 
 
 def _standard(text: str) -> Iterator[_Hop]:
-    """The elements of ``Forwarded``, the last one first; one that is malformed says nothing."""
+    """Yield the elements of ``Forwarded``, the last one first; a malformed one as an empty hop."""
     for element in _from_the_right(text):
         pairs = _pairs(element)
         yield _hop(*(pairs.get(name, "") for name in ("for", "proto", "host")))
 
 
 def _pairs(element: str) -> dict[str, str]:
-    """What one says, by name; nothing where it is malformed."""
+    """Parse an element's pairs by name; return none if it is malformed."""
     pairs: dict[str, str] = {}
     at = 0
     while at < len(element):
@@ -149,9 +149,9 @@ def _pairs(element: str) -> dict[str, str]:
 
 
 def _from_the_right(text: str) -> Iterator[str]:
-    """What is between commas that are not quoted.
+    """Yield the parts between unquoted commas, the last one first.
 
-    A quotation that a client has begun and not ended does not reach what a proxy has added.
+    A quotation that a client has begun and not ended doesn't affect what proxies have appended.
     """
     end, quoted = len(text), False
     for at in range(len(text) - 1, -1, -1):
@@ -164,7 +164,7 @@ def _from_the_right(text: str) -> Iterator[str]:
 
 
 def _older(addresses: str, schemes: str, hosts: str) -> Iterator[_Hop]:
-    """The same of the older headers. What is in the same place from the right is of one proxy."""
+    """The same for the older headers; values at the same place from the right are one proxy's."""
     lists = [text.split(",")[::-1] for text in (addresses, schemes, hosts)]
     for said in zip_longest(*lists, fillvalue=""):
         yield _hop(*(text.strip() for text in said))
@@ -179,7 +179,7 @@ def _hop(address: str, scheme: str, host: str) -> _Hop:
 
 
 def _address(node: str) -> Address | None:
-    """The address of a node (RFC 7239, section 6); None where it is hidden or malformed."""
+    """Parse a node's address (RFC 7239, section 6); None if it is obfuscated or malformed."""
     match = _NODE.fullmatch(node)
     if match is None:
         return None

@@ -1,4 +1,6 @@
-"""The raw way in: a frame is a body and a reply is a frame, for devices and the simplest client."""
+"""The raw codec, without a protocol: a frame is a message's body, and a reply is a frame. For
+devices and the simplest clients.
+"""
 
 from msgspec import UNSET
 
@@ -10,7 +12,7 @@ from gateway.transports.closing import CloseWith
 
 
 class RawCodec:
-    """Frames as turns, numbered in the order they come."""
+    """Converts frames to messages, numbered in their order, and replies to frames."""
 
     text = False
 
@@ -18,17 +20,17 @@ class RawCodec:
         self._count = 0
 
     def decode(self, frame: Frame) -> MessageSend:
-        """The turn that a frame is."""
+        """Return a frame's message."""
         self._count += 1
         if isinstance(frame, str):
             return MessageSend(id=str(self._count), text=frame, stream=False)
         return MessageSend(id=str(self._count), data=frame, stream=False)
 
     def encode(self, message: ServerMessage) -> Frame | None:
-        """The frame that a message is; None where it is none.
+        """Return a message's frame; None if it isn't a reply.
 
         Raises:
-            CloseWith: It is an error.
+            CloseWith: The message is an error.
         """
         if isinstance(message, ErrorMessage):
             raise CloseWith(ERRORS[message.code].close, message.code.value)

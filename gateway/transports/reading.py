@@ -1,11 +1,11 @@
-"""WebSocket frames as they come, as far as that is one turn's work of the event loop.
+"""Reads WebSocket frames, a bounded amount in each turn of the event loop.
 
-websockets checks whatever is not plain: fragments, close frames, and all that a client may not
-send. A message in one frame, a ping and a pong are read here, which takes a small part of the time;
-and so an open connection that is idle has no more state than this.
+websockets handles everything unusual: fragments, close frames, and all that a client must not send.
+Messages in a single frame, pings and pongs are parsed here, which takes a small part of the time;
+an idle connection therefore has no other state than this.
 
-What is left over is done in later turns, between those of others. Reading is paused meanwhile:
-uvloop reads on within a turn, 8 MB if there are as many.
+The rest of the data is parsed in later turns, between those of other connections. Reading is paused
+meanwhile: uvloop would go on reading in the same turn, up to 8 MB.
 """
 
 import asyncio
@@ -32,16 +32,16 @@ from gateway.transports.frames import (
 from gateway.transports.sockets import READ_BYTES
 
 READ_BUDGET = 65_536
-"""How many bytes of frames are worked off in one turn of the event loop: 1 to 2 ms."""
+"""Bytes of frames parsed in one turn of the event loop, which takes 1 to 2 ms."""
 
 FRAME_COST = 2048
-"""What a frame takes besides its bytes: as long as so many of them."""
+"""Cost of a frame besides its bytes, as a number of bytes."""
 
 PING_COST = 256
-"""What a ping or a pong takes."""
+"""Cost of a ping or a pong."""
 
 INVALID_DATA = 1007
-"""The code for text that is not UTF-8."""
+"""Close code for text that is not UTF-8."""
 
 NOT_UTF_8 = "text is not UTF-8"
 
@@ -50,9 +50,9 @@ class FrameReader(asyncio.Protocol):
     """The reading side of a connection.
 
     Args:
-        loop: What it runs on.
-        max_size: The largest message.
-        budget: Counts what has come and is no whole message yet.
+        loop: The event loop.
+        max_size: Maximum size of a message.
+        budget: Accounts for buffered data, such as incomplete messages.
     """
 
     __slots__ = (
@@ -83,17 +83,17 @@ class FrameReader(asyncio.Protocol):
         self._max_size = max_size
         self._state = State.CONNECTING
         self._last_seen = 0.0
-        # What has come and is not worked off, from `_at` on.
+        # Received data; what is before `_at` has been parsed.
         self._buffer: bytes | bytearray = b""
         self._at = 0
         self._working = False
         self._reading = True
         self._behind = False
         self._checker: Checker | None = None
-        self._partial: PartialText | None = None  # of the frame at `_at`
+        self._partial: PartialText | None = None  # text of the frame at `_at`
 
     def data_received(self, data: bytes) -> None:
-        """Work off what has come."""
+        """Parse received data."""
         self._last_seen = self._loop.time()
         if self._state is State.CONNECTING:
             self._receive_early(data)
@@ -106,7 +106,7 @@ class FrameReader(asyncio.Protocol):
             self._work(len(data))
 
     def read_on(self) -> None:
-        """The application takes messages again, or for the first time."""
+        """Resume reading: the application is ready for messages."""
         self._behind = False
         if self._state is State.CONNECTING or self._working:
             return
@@ -120,11 +120,11 @@ class FrameReader(asyncio.Protocol):
 
     @abstractmethod
     def _receive_early(self, data: bytes) -> None:
-        """Take what comes before frames do."""
+        """Handle data received before the handshake is complete."""
 
     @abstractmethod
     def _deliver(self, payload: bytes, *, text: bool) -> None:
-        """Hand a message over. `_behind` is to be set where it is to be the last one for now."""
+        """Pass a message on. Sets `_behind` if no further one should be passed on for now."""
 
     @abstractmethod
     def _answer(self, pongs: list[bytes]) -> None:
@@ -132,20 +132,20 @@ class FrameReader(asyncio.Protocol):
 
     @abstractmethod
     def _answered(self) -> None:
-        """The peer has answered the close frame that it was sent."""
+        """Handle the peer's answer to a close frame."""
 
     @abstractmethod
     def _half_close(self, code: int, reason: str, unread: int = 0) -> None:
-        """Write nothing more: the state is CLOSED now.
+        """Stop writing; sets the state to CLOSED.
 
         Args:
-            code: Of the close frame that was the last.
+            code: Code of the close frame that was sent last.
             reason: Its reason.
-            unread: How many bytes the client is in the middle of sending.
+            unread: Bytes that the client still has to send of a frame.
         """
 
     def _count(self) -> None:
-        """Tell the budget of what is held, where that is much."""
+        """Report what is buffered to the budget, if it is much."""
         held = len(self._buffer) - self._at + self._unsent
         if self._checker is not None:
             held += self._checker.held
@@ -153,13 +153,13 @@ class FrameReader(asyncio.Protocol):
             self._budget.change(self, held if held > COUNTED_BYTES else 0)
 
     def _discard(self) -> None:
-        """Nothing more is read: hold nothing."""
+        """Discard what is buffered: nothing more is read."""
         self._stop_checker()
         self._buffer, self._at = b"", 0
         self._count()
 
     def _keep(self, data: bytes) -> None:
-        """Add it to what is not worked off."""
+        """Append data to the unparsed data."""
         if self._at or isinstance(self._buffer, bytes):
             self._buffer = bytearray(memoryview(self._buffer)[self._at :])
             self._at = 0
@@ -171,10 +171,10 @@ class FrameReader(asyncio.Protocol):
             self._transport.pause_reading()
 
     def _work(self, received: int = 0) -> None:
-        """Work off whole frames up to the budget, and go on in the next turn of the event loop.
+        """Parse complete frames up to the budget; continue in the next turn of the event loop.
 
         Args:
-            received: How many bytes have just come.
+            received: Bytes that have just been received.
         """
         self._working = False
         spent = self._read_frames()
@@ -195,7 +195,7 @@ class FrameReader(asyncio.Protocol):
             self._transport.resume_reading()
 
     def _read_frames(self) -> bool:
-        """Work off whole frames; True where the budget is spent."""
+        """Parse complete frames; return True if the budget is spent."""
         data, at = self._buffer, self._at
         size, max_size = len(data), self._max_size
         budget = READ_BUDGET
@@ -241,18 +241,18 @@ class FrameReader(asyncio.Protocol):
         if budget <= 0:
             self._buffer, self._at = data, at
             return True
-        self._buffer, self._at = data[at:] if at else data, 0  # no copy of what is not whole
+        self._buffer, self._at = data[at:] if at else data, 0  # don't copy an incomplete frame
         return False
 
     def _check_part(
         self, data: bytes | bytearray, at: int, partial: PartialText | None
     ) -> tuple[int, str] | None:
-        """Check the text of a frame that has come in part; what is wrong with it, as `fault`.
+        """Check the text of a partially received frame; returns what is wrong, like `fault`.
 
         Args:
-            data: Has a valid header of it.
-            at: Where it begins.
-            partial: Of the frame at `_at`, where that has been checked before.
+            data: Contains the frame's header, which is valid.
+            at: Index of the frame.
+            partial: Text of the frame at `_at`, if part of it has been checked before.
         """
         begin, stop = extent(data, at)
         if not begin < len(data) < stop or self._state is not State.OPEN:
@@ -275,12 +275,12 @@ class FrameReader(asyncio.Protocol):
         return None
 
     def _flush(self, pongs: list[bytes]) -> None:
-        """Answer the pings that have been read."""
+        """Answer the pings that were read."""
         if pongs and self._state is State.OPEN:
             self._answer(pongs)
         pongs.clear()
 
-    # What is left to websockets
+    # Handled by websockets
 
     def _start_checker(self) -> Checker:
         self._stop_checker()
@@ -293,9 +293,9 @@ class FrameReader(asyncio.Protocol):
             self._checker = None
 
     def _pass_on(self, frame: bytes) -> None:
-        """Have a frame checked that is more than a message, a ping or a pong."""
+        """Pass a frame to websockets: a fragment, a close frame, or one that isn't valid."""
         checker = self._checker
-        # A client may close in the middle of a message; websockets takes that for an error.
+        # A client may close in the middle of a message, but websockets considers that an error.
         if checker is None or (frame[0] == CLOSE and checker.has_fragments):
             checker = self._start_checker()
         if frame[0] == CLOSE and self._state is State.CLOSING:
@@ -318,7 +318,7 @@ class FrameReader(asyncio.Protocol):
         self._send(checker, unread)
 
     def _send(self, checker: Checker, unread: int = 0) -> None:
-        """Send what websockets has to say, which may be the last of all."""
+        """Send what websockets wants to send, and stop writing if that is the last."""
         data, last = checker.to_send()
         if data:
             self._transport.write(data)

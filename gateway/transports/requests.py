@@ -1,7 +1,7 @@
-"""Requests as they come: their heads, and how their bodies end.
+"""Parses the heads of requests, and determines how their bodies end.
 
-httptools reads heads, at a tenth of what h11 takes. A body that is as long as its head says needs
-no parser; one that comes in chunks is h11's, with its head.
+httptools parses heads, in a tenth of h11's time. Bodies with a length need no parser; chunked ones
+are left to h11, with their heads.
 """
 
 import re
@@ -11,19 +11,19 @@ import h11
 import httptools
 
 TRAILER_BYTES = 1024
-"""The largest extension of a chunk, and the largest trailers."""
+"""Maximum size of a chunk's extension, and of the trailers."""
 
 MAX_DIGITS = 15
-"""Of a body's length."""
+"""Maximum digits of a body's length."""
 
 _CHUNKED = re.compile(rb"\ntransfer-encoding:", re.IGNORECASE)
 
 
 class BadRequest(Exception):
-    """This is no request that can be taken.
+    """The request is not valid.
 
     Attributes:
-        status: Of its answer.
+        status: Status of the response.
     """
 
     def __init__(self, status: int = 400) -> None:
@@ -35,15 +35,15 @@ class Body(Protocol):
     """A request's body.
 
     Attributes:
-        ended: Whether all of it has come.
-        chunked: Whether it is in chunks, each of which takes time to read.
+        ended: Whether the body is complete.
+        chunked: Whether it is chunked; each chunk takes time to parse.
     """
 
     ended: bool
     chunked: bool
 
     def take(self, data: bytes) -> tuple[bytes, bytes]:
-        """What of this is the body's, and what follows it.
+        """Split data into the part that belongs to the body, and what follows it.
 
         Raises:
             BadRequest: It is malformed.
@@ -52,16 +52,16 @@ class Body(Protocol):
 
 
 class Head(NamedTuple):
-    """What comes before a request's body.
+    """The head of a request.
 
     Attributes:
-        method: As it came.
-        target: What is asked for.
+        method: The method, unchanged.
+        target: The request target.
         version: "1.0" or "1.1".
-        headers: With their names in lower case.
+        headers: Names, in lower case, and values.
         keep_alive: Whether another request may follow.
-        waits: Whether the client waits to be asked for the body.
-        body: What follows.
+        waits: Whether the client waits for ``100 Continue`` before it sends the body.
+        body: The body.
     """
 
     method: bytes
@@ -77,7 +77,7 @@ class Head(NamedTuple):
 
 
 class _Sized:
-    """A body whose head says how long it is."""
+    """A body whose length is in its head."""
 
     __slots__ = ("_left", "ended")
 
@@ -95,7 +95,7 @@ class _Sized:
 
 
 class _Chunked:
-    """A body in chunks, after a head that h11 has read."""
+    """A chunked body, after a head that h11 has parsed."""
 
     chunked = True
     ended = False
@@ -116,7 +116,7 @@ class _Chunked:
 
 
 class _Parsed:
-    """What httptools finds in a head."""
+    """The results of httptools' callbacks."""
 
     __slots__ = ("headers", "is_whole", "keep_alive", "parser", "target")
 
@@ -135,14 +135,14 @@ class _Parsed:
 
     def on_headers_complete(self) -> None:
         self.is_whole = True
-        self.keep_alive = self.parser.should_keep_alive()  # which it forgets with the request's end
+        self.keep_alive = self.parser.should_keep_alive()  # forgotten when the request ends
 
 
 def head_of(data: bytes) -> Head:
-    """The head that these bytes are.
+    """Parse a request's head.
 
     Raises:
-        BadRequest: They are none.
+        BadRequest: The head is not valid.
     """
     if _CHUNKED.search(data):
         return _chunked(data)
@@ -151,11 +151,11 @@ def head_of(data: bytes) -> Head:
     try:
         parser.feed_data(data)
     except httptools.HttpParserUpgrade:
-        pass  # to what this server does not speak
+        pass  # to a protocol that this server doesn't support
     except httptools.HttpParserError:
         raise BadRequest from None
     finally:
-        del parsed.parser  # else the two keep each other in memory
+        del parsed.parser  # breaks a reference cycle
     version, headers = parser.get_http_version(), parsed.headers
     named = dict(headers)
     length = named.get(b"content-length", b"0")
@@ -174,7 +174,7 @@ def head_of(data: bytes) -> Head:
 
 
 def _repeats(headers: list[tuple[bytes, bytes]]) -> bool:
-    """Whether there is more than one of a header that may be there but once."""
+    """Return whether a header that must be unique is repeated."""
     names = [name for name, _ in headers]
     return names.count(b"host") > 1 or names.count(b"content-length") > 1
 
@@ -189,7 +189,7 @@ def _chunked(data: bytes) -> Head:
     if not isinstance(request, h11.Request):
         raise BadRequest
     headers = list(request.headers)
-    # Some would take it to be as long as it says, or to be no body at all: RFC 9112, section 6.3.
+    # Others may read such a body up to its length, or as no body at all: RFC 9112, section 6.3.
     if request.http_version != b"1.1" or any(name == b"content-length" for name, _ in headers):
         raise BadRequest
     connection = b",".join(value for name, value in headers if name == b"connection").lower()

@@ -8,12 +8,12 @@ import uvicorn
 
 
 class DrainingServer(uvicorn.Server):
-    """A server that brings all sessions to an end before it stops.
+    """A server that drains all sessions before it stops.
 
     Args:
-        config: uvicorn's.
-        drain: Brings all sessions to an end.
-        ready: Called when connections are taken.
+        config: uvicorn's configuration.
+        drain: Drains all sessions.
+        ready: Called when the server accepts connections.
     """
 
     def __init__(
@@ -29,16 +29,16 @@ class DrainingServer(uvicorn.Server):
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Leave signals to whoever runs the server."""
+        """Leave signals to the code that runs the server."""
         yield
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Say so when it is up."""
+        """Start, and call `ready`."""
         await super().startup(sockets)
         self._ready()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Take no new connection, drain, then close what is left."""
+        """Stop accepting connections, drain, then close the remaining connections."""
         for server in self.servers:
             server.close()
         await self._drain()

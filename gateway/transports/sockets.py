@@ -1,4 +1,4 @@
-"""What connections of every kind have in common: how much they do at once, and how they end."""
+"""Limits and ends that connections of every kind share."""
 
 import asyncio
 import contextlib
@@ -7,20 +7,20 @@ from collections.abc import Callable
 from typing import Any
 
 CLOSE_SECONDS = 10.0
-"""How long a closed connection may take to go before it is cut."""
+"""Seconds that a closed connection may take to end before it is cut."""
 
 READ_BYTES = 65_536
-"""What comes in larger pieces is read in one turn of the event loop, and the next in another."""
+"""Size of received data from which reading pauses until the next turn of the event loop."""
 
 HANDSHAKES = 2
-"""How many WebSockets are taken in one turn of the event loop: each takes half a millisecond, and a
-message that comes in meanwhile needs several turns until it is answered."""
+"""WebSocket handshakes in one turn of the event loop. Each takes half a millisecond, and a message
+that arrives meanwhile takes several turns to be answered."""
 KEEPALIVE_SECONDS = 60
-"""How long a connection may be silent before the system asks whether its peer is there: who waits
-for a reply may wait for an hour, and what is in between forgets silent connections."""
+"""Seconds of silence before the system probes whether the peer is alive: a reply may take an hour,
+and middleboxes drop the state of silent connections."""
 
 OnGone = Callable[[], None]
-"""Called once when a connection's socket is gone, whatever it was at the end."""
+"""Called once when a connection's socket is closed, whichever protocol it had last."""
 
 
 def nobody_waits() -> None:
@@ -28,27 +28,27 @@ def nobody_waits() -> None:
 
 
 def keep_alive(transport: asyncio.BaseTransport) -> None:
-    """Have the system show signs of life on a connection (RFC 9293, section 3.8.4)."""
+    """Enable TCP keep-alives on a connection (RFC 9293, section 3.8.4)."""
     sock = transport.get_extra_info("socket")
     if sock is None or sock.family not in (socket.AF_INET, socket.AF_INET6):
         return
-    with contextlib.suppress(OSError):  # it is gone already
+    with contextlib.suppress(OSError):  # the connection is already closed
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        if hasattr(socket, "TCP_KEEPIDLE"):  # macOS has another name, and two hours
+        if hasattr(socket, "TCP_KEEPIDLE"):  # macOS has another name; its default is two hours
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, KEEPALIVE_SECONDS)
 
 
 class HalfClosed(asyncio.Protocol):
-    """A connection on which nothing more is written, until its peer has closed it too.
+    """A connection that is closed for writing, until its peer has closed it too.
 
-    A socket that is closed with bytes unread is reset, and what was written last may be lost with
-    it (RFC 9112, section 9.6). So what still comes is read and thrown away.
+    A socket that is closed with unread data is reset, and what was written last may be lost
+    (RFC 9112, section 9.6). So whatever still arrives is read and discarded.
 
     Args:
-        transport: The connection's; this becomes its protocol.
-        connections: uvicorn's; this is one of them.
+        transport: Transport of the connection; this becomes its protocol.
+        connections: uvicorn's connections; this becomes one of them.
         on_gone: See `OnGone`.
-        unread: How many bytes the peer is in the middle of sending: it is let finish, since
+        unread: Bytes that the peer still has to send of a frame. They are read first, since
             asyncio's own transport can't be aborted (`AttributeError`) once it has written what it
             had when it was closed.
     """
@@ -81,7 +81,7 @@ class HalfClosed(asyncio.Protocol):
             self._transport.close()
 
     def data_received(self, data: bytes) -> None:
-        """Throw it away, at the pace of the event loop."""
+        """Discard received data, at the pace of the event loop."""
         if len(data) >= READ_BYTES:
             self._transport.pause_reading()
             asyncio.get_running_loop().call_soon(self._transport.resume_reading)
@@ -90,11 +90,11 @@ class HalfClosed(asyncio.Protocol):
         self._unread -= len(data)
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
-        """It is gone; there is nothing to cut."""
+        """Clean up after the connection has closed."""
         self._timer.cancel()
         self._connections.discard(self)
         self._on_gone()
 
     def shutdown(self) -> None:
-        """Called by uvicorn when the server stops."""
+        """Close; called by uvicorn when the server stops."""
         self._transport.close()

@@ -12,7 +12,7 @@ from gateway.protocol.messages import Notice, ServerMessage
 MEDIA_TYPE = "text/event-stream"
 
 KEEP_ALIVE = b":\n\n"
-"""A comment, so that nobody between takes a quiet stream for a dead one."""
+"""A comment that keeps intermediaries from closing an idle stream."""
 
 _NOTICES = frozenset(get_args(Notice))
 
@@ -20,11 +20,11 @@ _encode = msgspec.json.Encoder().encode
 
 
 def encode(messages: Iterable[ServerMessage]) -> bytes:
-    """Messages as events, in one piece; what is no event of the session has no id."""
+    """Encode messages as events; those that aren't events of the session get no id."""
     parts = []
     for message in messages:
         data = _encode(message)
-        if b"\n" in data or b"\r" in data:  # of a model's JSON, between its values
+        if b"\n" in data or b"\r" in data:  # between the values of a model's JSON
             data = data.replace(b"\r", b" ").replace(b"\n", b" ")
         if type(message) in _NOTICES:
             parts.append(b"data: %b\n\n" % data)
@@ -34,11 +34,11 @@ def encode(messages: Iterable[ServerMessage]) -> bytes:
 
 
 class EventStream(StreamingResponse):
-    """A response that goes on for as long as there is something to tell.
+    """A response that streams events.
 
     Args:
-        events: What is sent, each in one piece.
-        end: Called at the end, even where nothing could be sent.
+        events: Encoded events.
+        end: Called at the end, even if nothing could be sent.
     """
 
     def __init__(self, events: AsyncGenerator[bytes], end: Callable[[], None]) -> None:

@@ -1,4 +1,4 @@
-"""``POST /v1/tickets``: what a browser shows when it connects, since it can set no header then."""
+"""``POST /v1/tickets``: browsers connect with tickets, since they can't set headers then."""
 
 import msgspec
 from starlette.requests import Request
@@ -10,11 +10,11 @@ from gateway.transports.drafts import json_of
 
 
 class Ticket(msgspec.Struct, frozen=True):
-    """What lets a browser connect once, as whoever has asked for it.
+    """Lets a browser connect once, as the client that has requested it.
 
     Attributes:
-        ticket: To be offered as the subprotocol ``ticket.TICKET``.
-        expires_at: Until when (RFC 3339).
+        ticket: Offer it as the subprotocol ``ticket.TICKET``.
+        expires_at: When it expires (RFC 3339).
     """
 
     ticket: str
@@ -25,6 +25,6 @@ class Ticket(msgspec.Struct, frozen=True):
 
 
 async def ticket(_request: Request, visitor: Visitor) -> Response:
-    """Give a ticket to somebody who has shown a key or a token."""
+    """Issue a ticket to an authenticated client."""
     given = await visitor.ticket()
     return json_of(Ticket(given.value, rfc3339(given.expires_at)), 201)

@@ -1,4 +1,4 @@
-"""Connections that are to be encrypted, until they are."""
+"""TLS handshakes of connections that are counted from their start."""
 
 import asyncio
 import socket
@@ -9,18 +9,19 @@ from functools import partial
 from gateway.transports.peers import Peers
 
 HANDSHAKE_SECONDS = 10.0
-"""How long a TLS handshake may take."""
+"""Seconds that a TLS handshake may take."""
 
 
 def encrypted(
     protocol: Callable[..., asyncio.BaseProtocol], context: ssl.SSLContext, peers: Peers
 ) -> Callable[..., asyncio.BaseProtocol]:
-    """What makes a protocol of connections, for those that are to be encrypted.
+    """Return a protocol factory for connections with TLS.
 
     Args:
-        protocol: Makes it, and is also told what to call when the connection is gone (`on_gone`).
-        context: How they are encrypted.
-        peers: Counts them by address.
+        protocol: The factory of their protocol; also takes `on_gone`, to call when a connection is
+            closed.
+        context: The TLS context.
+        peers: Counts connections by address.
     """
 
     def begin(*args: object, **options: object) -> TlsHandshake:
@@ -30,11 +31,11 @@ def encrypted(
 
 
 class TlsHandshake(asyncio.Protocol):
-    """A connection whose handshake is yet to come.
+    """A connection before its TLS handshake.
 
-    A server of asyncio's own tells of a connection when its handshake has ended. So nobody could
-    count those that are at it, for whom there is the most memory. This one takes the socket out of
-    the server's hands before anything is read.
+    asyncio's own server reports connections only after their handshake, so those in it, which take
+    the most memory, could not be counted. This class takes the socket over from the server before
+    anything is read.
     """
 
     def __init__(
@@ -48,14 +49,14 @@ class TlsHandshake(asyncio.Protocol):
         self._peers = peers
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Count it, and begin."""
+        """Count the connection, and start its handshake."""
         address, *_ = transport.get_extra_info("peername") or [""]
         on_gone = self._peers.enter(address)
         if on_gone is not None:
             own = transport.get_extra_info("socket")
             taken = socket.fromfd(own.fileno(), own.family, own.type)
             self._task = asyncio.get_running_loop().create_task(self._encrypt(taken, on_gone))
-        transport.abort()  # type: ignore[attr-defined]  # uvloop's own derives from nothing better
+        transport.abort()  # type: ignore[attr-defined]  # uvloop's transports have no useful base
 
     async def _encrypt(self, taken: socket.socket, on_gone: Callable[[], None]) -> None:
         try:
@@ -65,5 +66,5 @@ class TlsHandshake(asyncio.Protocol):
                 ssl=self._context,
                 ssl_handshake_timeout=HANDSHAKE_SECONDS,
             )
-        except OSError:  # of which `ssl.SSLError` is one; the socket is closed
+        except OSError:  # includes `ssl.SSLError`; the socket is closed
             on_gone()

@@ -1,4 +1,4 @@
-"""The conversation that a new session is to go on with: from a request to turns in words. Pure."""
+"""Parses the earlier conversation that a new session continues into turns. Does no I/O."""
 
 from collections.abc import Iterable, Sequence
 from typing import Literal
@@ -15,7 +15,7 @@ from gateway.session.history import History
 from gateway.session.policy import Policy
 
 EMPTY_BYTES = 256
-"""The largest request that says nothing: an empty object, or one with an empty history."""
+"""Maximum size of a request without history: an empty object, or one with an empty history."""
 
 Role = Literal["user", "assistant"]
 
@@ -43,10 +43,10 @@ class NewSession(Discreet, frozen=True, forbid_unknown_fields=True):
 
 
 def most_bytes(policy: Policy) -> int:
-    """The largest request that a session of this route is opened with.
+    """Maximum size of a request that opens a session on this route.
 
-    As JSON a letter has up to three times the bytes that it has in UTF-8, but for control
-    characters, which nobody says; and there is something around what is said.
+    Escaped as JSON, a character takes up to three times its bytes in UTF-8, apart from control
+    characters, which don't occur in conversations; the JSON around the texts is added.
     """
     if policy.telling is None:
         return EMPTY_BYTES
@@ -54,20 +54,20 @@ def most_bytes(policy: Policy) -> int:
 
 
 def cannot_be_told() -> Refused:
-    """Why a route takes no history."""
+    """Return the refusal of a history that the route can't use."""
     text = "This route can't start from an earlier conversation: leave `history` out."
     return Refused(ErrorCode.VALIDATION_ERROR, text)
 
 
 def told_of(body: bytes, policy: Policy) -> tuple[Words, ...]:
-    """What a session is to be told, the oldest turn first.
+    """Parse the conversation that a session starts from, the oldest turn first.
 
     Args:
-        body: The request's; there may be none.
+        body: The request's body; may be empty.
         policy: The route's rules.
 
     Raises:
-        Refused: It is not understood, or the route's model can't be told it, or not all of it.
+        Refused: The body is not valid, or the route can't use a history, or not all of it.
     """
     if not body:
         return ()
@@ -93,7 +93,7 @@ def told_of(body: bytes, policy: Policy) -> tuple[Words, ...]:
 
 
 def _is_kept(told: Sequence[Words], policy: Policy) -> bool:
-    """Whether a route keeps all of it: too many turns are not even made what they are kept as."""
+    """Return whether a route can keep all of it; too many turns aren't even converted."""
     if len(told) > policy.transcript_turns:
         return False
     trial = History(policy)
@@ -102,9 +102,9 @@ def _is_kept(told: Sequence[Words], policy: Policy) -> bool:
 
 
 def in_turns(lines: Iterable[tuple[Role, str]]) -> tuple[Words, ...]:
-    """What was said, line by line, as turns.
+    """Group lines into turns.
 
-    What a user has said and nobody has answered is a part of the next turn.
+    Lines of the user without an answer become part of the next turn.
     """
     turns, said, answered = list[Words](), list[str](), list[str]()
     for role, words in lines:

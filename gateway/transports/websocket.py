@@ -1,4 +1,4 @@
-"""Where WebSockets connect: which are taken, in which codec and to which route."""
+"""The WebSocket endpoint: accepts handshakes, and selects the codec and the route."""
 
 import asyncio
 from collections.abc import Mapping
@@ -35,9 +35,9 @@ CODECS: Mapping[str, Codec] = MappingProxyType(
 
 
 def _raw(route: Route) -> Route:
-    """The same for raw connections: since none can come back, nothing is kept for when it does.
+    """Return a route for raw connections: they can't resume, so nothing is kept for that.
 
-    A frame is a body as it stands, also where it is text and the route takes JSON.
+    A frame is a body as it is, even if it is text and the route takes JSON.
     """
     policy = structs.replace(
         route.policy, resume_seconds=0.0, remembered_messages=0, json_only=False
@@ -46,21 +46,21 @@ def _raw(route: Route) -> Route:
 
 
 def _refusal() -> Response:
-    """What any page may read: why it may not connect."""
+    """Return the refusal of a page's origin, which any page may read."""
     response = problem(Refused(ErrorCode.FORBIDDEN, REFUSED))
     response.headers["Access-Control-Allow-Origin"] = "*"
     return response
 
 
 class WebSocketEndpoint:
-    """Takes handshakes on ``/ws`` and ``/ws/{route}``.
+    """Accepts handshakes on ``/ws`` and ``/ws/{route}``.
 
     Args:
-        sessions: Where they lead to.
-        admission: Lets their clients in.
-        origins: Which pages may connect.
-        proxies: Finds out who does.
-        connections: Counts them.
+        sessions: All sessions.
+        admission: Authenticates clients.
+        origins: Decides which pages may connect.
+        proxies: Determines a request's client.
+        connections: Counts connections.
         open_timeout: Seconds within which a client has to send ``session.open``.
     """
 
@@ -84,17 +84,17 @@ class WebSocketEndpoint:
         self._coalescer = Coalescer(asyncio.get_running_loop())
 
     def _called(self, connection: HTTPConnection) -> tuple[str, Client, bool]:
-        """The name of the route that is asked for, by whom, and whether its origin may connect."""
+        """Return the requested route's name, the client, and whether its origin may connect."""
         name = connection.path_params.get("route") or next(iter(self._sessions.routes))
         headers, client = connection.headers, self._proxies.client(connection)
         origin, host = headers.get("origin"), headers.get("host")
         return name, client, self._origins.allow(origin, host, route=name, client=client)
 
     async def explain(self, connection: HTTPConnection) -> Response:
-        """Answer what is no handshake, or one that is refused.
+        """Respond to HTTP requests on the same paths.
 
-        A browser does not tell a page why its handshake was refused. So the page may ask for the
-        same over HTTP, and read the refusal whatever its origin.
+        Browsers don't tell a page why its handshake was refused. So the page can request the same
+        URL over HTTP, and read the refusal whatever its origin.
         """
         *_, allowed = self._called(connection)
         if not allowed:
@@ -111,8 +111,8 @@ class WebSocketEndpoint:
             return
         offered = [p for p in websocket.scope["subprotocols"] if not p.startswith(CREDENTIALS)]
         chosen = next((p for p in offered if p in CODECS), None)
-        # A browser takes a handshake for failed that picks none of those it offered, and would
-        # not see the close code; so an unknown one is picked, to be closed at once.
+        # Browsers fail a handshake that selects none of the offered subprotocols, and would not
+        # report the close code. So an unknown one is selected, and the connection closed.
         await websocket.accept(chosen or next(filter(may_be_echoed, offered), None))
         if chosen is None and offered:
             await websocket.close(CloseCode.UNKNOWN_SUBPROTOCOL, "no common subprotocol")
