@@ -1,4 +1,4 @@
-"""The command line. What a command needs is imported when it runs, so that help comes at once."""
+"""The command line. Commands import what they need when they run, so that help appears at once."""
 
 import asyncio
 import logging
@@ -33,17 +33,17 @@ config_option = click.option(
 
 
 FAILED, WRONG = 1, 2
-"""Exit codes: something has failed; the command or the configuration is wrong, as click has it."""
+"""Exit codes: a failure; a wrong command or configuration, which is also click's code for usage."""
 
 
 def fail(text: str, code: int = FAILED) -> click.exceptions.Exit:
-    """Say why, and end with that code."""
+    """Print why, and return the exception that exits with this code."""
     click.echo(text, err=True)
     return click.exceptions.Exit(code)
 
 
 def configured(path: Path | None, flags: dict[str, Any] | None = None) -> "Configuration":
-    """The configuration; its mistakes end the command."""
+    """Read the configuration; exit if it is not valid."""
     from gateway.config import EXAMPLE, ConfigError, read  # noqa: PLC0415
 
     path = path or (DEFAULT_FILE if DEFAULT_FILE.exists() else None)
@@ -61,7 +61,7 @@ def configured(path: Path | None, flags: dict[str, Any] | None = None) -> "Confi
 
 
 def run(main: Coroutine[Any, Any, None]) -> None:
-    """Run a coroutine on uvloop; an error of the operating system is printed as one line."""
+    """Run a coroutine on uvloop; print an error of the operating system as one line."""
     import uvloop  # noqa: PLC0415
 
     try:
@@ -73,7 +73,7 @@ def run(main: Coroutine[Any, Any, None]) -> None:
 
 
 def announce(what: str) -> Callable[[str], None]:
-    """Prints the address for people, and for programs that started this one."""
+    """Return a function that prints the address, for people and for programs that parse it."""
 
     def ready(url: str) -> None:
         click.echo(f"{what} listening on {url}")
@@ -180,7 +180,7 @@ def check(path: Path | None, offline: bool, live: bool, as_json: bool, **options
 
     _refuse_without_live(live, offline)
     configuration = configured(path)
-    for sdk in ("botocore", "aiobotocore"):  # they log tracebacks of what is printed below
+    for sdk in ("botocore", "aiobotocore"):  # they log tracebacks of problems printed below
         logging.getLogger(sdk).addHandler(logging.NullHandler())
     found = asyncio.run(findings(configuration, offline=offline))
     for finding in found:
@@ -373,8 +373,8 @@ def chat(address: str, route: str | None, token_file: TextIO | None) -> None:
             raise click.exceptions.Exit(1)
 
     if sys.stdin.isatty():
-        # A shell without job control starts programs with SIGINT ignored (POSIX, 2.11), and Ctrl-C
-        # would do nothing until the chat has its session and its own way to take it.
+        # A shell without job control starts programs with SIGINT ignored (POSIX, 2.11), so Ctrl-C
+        # would do nothing until the chat has its session and handles the signal itself.
         signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         run(talk())

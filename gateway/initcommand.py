@@ -97,7 +97,7 @@ def _kind() -> str:
 def _asked(
     option: str, question: str, check: Callable[[str], str], default: str | None = None
 ) -> str:
-    """An answer that passes the check, unchanged."""
+    """Ask until an answer passes the check; return it unchanged."""
 
     def checked(text: str) -> str:
         try:
@@ -118,12 +118,12 @@ def _asked(
 
 
 def _next(container: str, output: Path, elsewhere: str) -> Iterator[str]:
-    """What to do next.
+    """Yield what to do next.
 
     Args:
-        container: The kind that was chosen.
+        container: The chosen kind.
         output: The file that was written.
-        elsewhere: Options that `session-gateway local` needs to match it.
+        elsewhere: Options with which `session-gateway local` matches the file.
     """
     named = "" if output == Path(DEFAULT_FILE) else f" --config {shlex.quote(str(output))}"
     yield f"Wrote {output}. Next:"

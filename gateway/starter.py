@@ -1,4 +1,4 @@
-"""Writes a first configuration from a few answers; for ``session-gateway init``."""
+"""Generates a first configuration from a few answers, for ``session-gateway init``."""
 
 import json
 import re
@@ -25,7 +25,7 @@ __all__ = [
 
 LOCAL = "local"
 LOCAL_ENDPOINT, LOCAL_REGION, LOCAL_URL = "my-endpoint", "us-east-1", "http://127.0.0.1:9000"
-"""What ``session-gateway local`` has unless told otherwise."""
+"""Defaults of ``session-gateway local``."""
 
 _COLUMN = 40
 
@@ -60,26 +60,26 @@ CONTAINERS: Mapping[str, Lines] = MappingProxyType(
         LOCAL: (_STANDARD, ('format = "plain"', "plain text in, plain text out")),
     }
 )
-"""By the names that ``gateway.initcommand`` explains."""
+"""By the names that ``gateway.initcommand`` describes."""
 
 _ARN = re.compile(r"arn:aws[a-z-]*:sagemaker:([a-z0-9-]+):\d{12}:endpoint/([A-Za-z0-9-]+)")
 
 
 class Wrong(ValueError):
-    """A wrong answer; the text says what is expected."""
+    """An answer is not valid; the text says what is expected."""
 
 
 def region_of(endpoint: str) -> str | None:
-    """The region that an endpoint's ARN names."""
+    """Return the region in an endpoint's ARN; None if this is no ARN."""
     found = _ARN.fullmatch(endpoint)
     return found[1] if found else None
 
 
 def endpoint_name(text: str) -> str:
-    """An endpoint's name, also where its ARN is given.
+    """Return an endpoint's name from its name or ARN.
 
     Raises:
-        Wrong: It is none.
+        Wrong: It is neither.
     """
     found = _ARN.fullmatch(text)
     try:
@@ -89,10 +89,10 @@ def endpoint_name(text: str) -> str:
 
 
 def checked_profile(text: str) -> str:
-    """The name of a profile.
+    """Validate the name of a profile.
 
     Raises:
-        Wrong: It is none that a configuration can have.
+        Wrong: A configuration can't contain this name.
     """
     try:
         return _as(Header, text)
@@ -108,10 +108,10 @@ def _as(kind: Any, text: str) -> str:
 
 
 def checked_region(text: str) -> str:
-    """A region.
+    """Validate a region.
 
     Raises:
-        Wrong: It is none.
+        Wrong: It is not a region.
     """
     problem = region_problem(text)
     if problem is not None and problem.certain:
@@ -120,13 +120,13 @@ def checked_region(text: str) -> str:
 
 
 def written(container: str, endpoint: str, region: str, profile: str | None) -> str:
-    """A configuration as a file.
+    """Return the text of a configuration file.
 
     Args:
         container: One of `CONTAINERS`.
-        endpoint: Its name.
-        region: Of the endpoint.
-        profile: Of AWS's configuration; None for its usual chain.
+        endpoint: Name of the endpoint.
+        region: Region of the endpoint.
+        profile: Profile of the AWS configuration; None for the default credentials.
     """
     aws = [("region = " + json.dumps(region), "")]
     if profile is not None:
@@ -150,7 +150,7 @@ def written(container: str, endpoint: str, region: str, profile: str | None) -> 
             "",
         ]
     )
-    Settings.model_validate(tomllib.loads(text))  # a mistake here is one of this module's
+    Settings.model_validate(tomllib.loads(text))  # fails only if this module is wrong
     return text
 
 

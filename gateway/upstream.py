@@ -1,4 +1,4 @@
-"""The way to the routes' models, from the settings: for the gateway, and for trying routes."""
+"""Creates the clients of the routes' models from the settings, to serve routes or to test them."""
 
 import contextlib
 from collections.abc import AsyncIterator
@@ -27,7 +27,7 @@ async def _configured(client: AbstractAsyncContextManager[T]) -> AsyncIterator[T
 
 
 def limits_of(aws: AwsSettings) -> CallLimits:
-    """How long calls may take, and how much they may bring."""
+    """Return the limits on the duration and the size of calls."""
     return CallLimits(
         connections=aws.max_pool_connections,
         connect_timeout=aws.connect_timeout_seconds,
@@ -39,10 +39,10 @@ def limits_of(aws: AwsSettings) -> CallLimits:
 
 
 def runtime(aws: AwsSettings) -> AbstractAsyncContextManager[Transport]:
-    """What makes the calls to the platform.
+    """Return the transport for calls to the platform.
 
     Raises:
-        ConfigError: On entering: it can't be called with these settings.
+        ConfigError: On entering: the platform can't be called with these settings.
     """
     return _configured(
         runtime_client(
@@ -56,10 +56,10 @@ def runtime(aws: AwsSettings) -> AbstractAsyncContextManager[Transport]:
 
 
 def services(settings: Settings) -> AbstractAsyncContextManager[Services | None]:
-    """What asynchronous routes need of AWS; None where there are none.
+    """Return the AWS clients of asynchronous routes; None if there are no such routes.
 
     Raises:
-        ConfigError: On entering: it can't be called with these settings.
+        ConfigError: On entering: AWS can't be called with these settings.
     """
     aws = settings.aws
     if all(route.mode != "async" for route in settings.routes.values()):
@@ -83,7 +83,7 @@ def model(
     transport: Transport,
     later: Services | None,
 ) -> Model:
-    """The way to a route's model."""
+    """Return the model of a route."""
     if route.mode == "async" and later is not None:
         return AsyncModel(
             later,

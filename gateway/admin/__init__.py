@@ -1,1 +1,1 @@
-"""What operators see and do: of this process, and through it of all that share its store."""
+"""The operators' API: describes and controls this process and, through it, all replicas."""

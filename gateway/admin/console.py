@@ -1,4 +1,4 @@
-"""What an operator can see and do of this process."""
+"""What operators can see and do at this process."""
 
 import asyncio
 import heapq
@@ -15,29 +15,29 @@ from gateway.sessions import Sessions
 from gateway.telemetry.reading import Reading
 
 AT_ONCE = 1000
-"""How many sessions are looked at in one turn of the event loop."""
+"""Sessions examined in one turn of the event loop."""
 
 LATEST = 20
-"""How many turns that have ended are shown of a session."""
+"""Maximum number of ended turns shown for a session."""
 
 LIVE = 100
-"""How many that have not."""
+"""Maximum number of waiting turns shown for a session."""
 
 FRESH_SECONDS = 0.5
-"""For how long metrics need not be read again: several operators may watch, each at another
+"""Seconds that a reading of metrics is reused: several operators may watch, each at another
 replica."""
 
 
 class Console:
-    """Answers the questions of operators, as far as they are about this process.
+    """Answers operators' questions about this process.
 
     Args:
-        name: Of this process, among those that share its store.
-        sessions: Those that are here.
-        read: Finds out what metrics stand at.
+        name: Name of this replica.
+        sessions: Sessions of this process.
+        read: Reads the metrics.
 
     Attributes:
-        on_drain: Has the process drain, and end; None where it is not its own to end.
+        on_drain: Drains the process and stops it; None if the gateway is part of an application.
     """
 
     def __init__(
@@ -53,14 +53,14 @@ class Console:
 
     @property
     def is_over(self) -> bool:
-        """Whether this process has drained: nothing changes here any more."""
+        """Whether this process has drained, so nothing changes any more."""
         return self._sessions.draining and not len(self._sessions)
 
     async def answer(self, question: bytes) -> bytes:
-        """Answer a question; see there what with.
+        """Answer a question; the type of each answer is stated there.
 
         Raises:
-            ValueError: It is of another version.
+            ValueError: The question is of another version.
         """
         return ask.encode(await self._answer(ask.decode(question)))
 
@@ -78,7 +78,7 @@ class Console:
                 return self.drain()
 
     async def reading(self) -> Reading:
-        """What metrics stand at, or stood at just now."""
+        """Return the current metrics, or those of a moment ago."""
         async with self._one_at_a_time:
             if monotonic() - self._read_at > FRESH_SECONDS:
                 self._reading = await self._read()
@@ -130,7 +130,7 @@ def _id(found: tuple[str, SessionRunner]) -> str:
 def _is_asked_for(runner: SessionRunner, asked: ask.ListSessions) -> bool:
     session = runner.session
     return (
-        not runner.is_gone  # it is another's
+        not runner.is_gone  # the session is now at another replica
         and session.id > asked.after
         and session.id.startswith(asked.prefix)
         and asked.route in {None, session.policy.route}

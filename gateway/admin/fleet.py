@@ -1,4 +1,4 @@
-"""What an operator sees and does of all replicas, from whichever one is asked."""
+"""Asks all replicas for what operators see and do, from whichever replica serves the request."""
 
 import asyncio
 import contextlib
@@ -21,27 +21,27 @@ from gateway.admin.views import (
 from gateway.telemetry.reading import Reading
 
 ANSWER_SECONDS = 3.0
-"""How long a replica may take to answer."""
+"""Seconds that a replica has to answer."""
 
 
 Ask = Callable[[bytes, float], Awaitable[bytes | None]]
-"""Asks a replica a question; returns its answer, or None where it gives none in so many seconds."""
+"""Asks a replica a question; returns the answer, or None if there is none within these seconds."""
 
 
 class Others(Protocol):
     """The other replicas."""
 
     async def others(self) -> Mapping[str, Ask]:
-        """Those that live, as far as is known, by their names."""
+        """Return the replicas that are believed to be alive, by name."""
         ...
 
     async def knows(self, session_id: str) -> bool:
-        """Whether there is such a session, wherever it is."""
+        """Return whether this session exists at any replica."""
         ...
 
 
 class Alone:
-    """`Others` of a process that shares no store."""
+    """`Others` of a process without a shared store."""
 
     async def others(self) -> Mapping[str, Ask]:
         """See `Others.others`."""
@@ -56,9 +56,9 @@ class Fleet:
     """All replicas.
 
     Args:
-        console: Of this one.
-        others: The others.
-        endpoints: What each route leads to, by their names.
+        console: Console of this process.
+        others: The other replicas.
+        endpoints: Endpoint of each route, by the route's name.
     """
 
     def __init__(self, console: Console, others: Others, endpoints: Mapping[str, str]) -> None:
@@ -67,15 +67,15 @@ class Fleet:
         self._others = others
 
     async def read(self, seconds: float = ANSWER_SECONDS) -> tuple[Readings, list[str]]:
-        """What metrics stand at everywhere, and which replicas have not answered in time, or say
-        what is not understood here.
+        """Read the metrics of all replicas; also return the replicas that haven't answered in time,
+        or whose answer is of an unknown version.
         """
         found, missing = await self._ask_all(ask.ReadMetrics(), Reading, seconds)
         readings = {name: reading for name, reading in found.items() if reading.is_familiar}
         return readings, [*missing, *(found.keys() - readings.keys())]
 
     def states(self, readings: Readings, missing: Sequence[str]) -> list[ReplicaState]:
-        """What is known of each replica, by their names; see `read`."""
+        """Return each replica's state, sorted by name; see `read`."""
         here = self.console.name
         return [
             replica_state(name, readings.get(name), here=name == here)
@@ -83,9 +83,9 @@ class Fleet:
         ]
 
     async def sessions(self, asked: ask.ListSessions) -> SessionPage:
-        """Some sessions of all replicas."""
+        """List sessions of all replicas."""
         found, missing = await self._ask_all(asked, list[SessionEntry])
-        # One that moves just now may be at two.
+        # A session that is moving may be listed by two replicas.
         entries = {entry.session_id: entry for each in found.values() for entry in each}
         page = [entries[key] for key in sorted(entries)]
         has_more = len(page) > asked.limit
@@ -95,11 +95,11 @@ class Fleet:
         )
 
     async def look(self, session_id: str) -> SessionDetail:
-        """One session.
+        """Describe one session.
 
         Raises:
-            NotFound: There is none.
-            NotReached: It can't be found out at the moment.
+            NotFound: The session does not exist.
+            NotReached: The session can't be located at the moment.
         """
         question = ask.LookAt(session_id)
         answers, missing = await self._ask_all(question, SessionDetail | None, until=bool)
@@ -109,11 +109,11 @@ class Fleet:
         raise await self._absent(session_id, missing)
 
     async def close(self, session_id: str) -> str:
-        """Close a session; returns where it was.
+        """Close a session; return the replica that it was at.
 
         Raises:
-            NotFound: There is none, or it has ended.
-            NotReached: It can't be done at the moment.
+            NotFound: The session does not exist, or has ended.
+            NotReached: The session can't be closed at the moment.
         """
         question = ask.CloseSession(session_id)
         answers, missing = await self._ask_all(question, ask.Closing, until=bool)
@@ -132,20 +132,20 @@ class Fleet:
         return NotFound()
 
     async def replicas(self) -> Replicas:
-        """All of them."""
+        """List all replicas."""
         return Replicas(replicas=self.states(*await self.read()))
 
     async def routes(self) -> Routes:
-        """All of them; latencies are of all turns since the replicas have started."""
+        """List all routes, with latencies of all turns since the replicas started."""
         readings, missing = await self.read()
         return Routes(routes=Summary(self.endpoints, readings).routes(), missing=missing)
 
     async def drain(self, replica: str) -> bool:
-        """Have a replica drain; whether it can.
+        """Drain a replica; return whether it can stop itself.
 
         Raises:
-            NotFound: There is none of that name.
-            NotReached: It does not answer.
+            NotFound: The replica does not exist.
+            NotReached: The replica does not answer.
         """
         there = (await self._replicas()).get(replica)
         if there is None:
@@ -163,13 +163,13 @@ class Fleet:
         *,
         until: Callable[[Any], bool] = lambda _: False,
     ) -> tuple[dict[str, Any], list[str]]:
-        """What replicas have answered, by their names; and those that have not.
+        """Ask all replicas; return answers by replica, and the replicas that haven't answered.
 
         Args:
-            question: What each is asked.
-            answer: The type of an answer.
-            seconds: How long each may take.
-            until: Whether an answer is the one that was wanted: the others are not waited for then.
+            question: The question.
+            answer: Type of the answers.
+            seconds: Maximum time for an answer.
+            until: Whether an answer is sufficient, so that the others need not be awaited.
         """
         replicas, asked = await self._replicas(), ask.encode(question)
         waiting = {
@@ -182,7 +182,7 @@ class Fleet:
                 done, _ = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
                 for each in done:
                     name = waiting.pop(each)
-                    with contextlib.suppress(msgspec.DecodeError):  # nothing, or another version's
+                    with contextlib.suppress(msgspec.DecodeError):  # no answer, or unknown version
                         found[name] = msgspec.json.decode(each.result() or b"", type=answer)
         finally:
             for each in waiting:
@@ -190,7 +190,7 @@ class Fleet:
         return found, [name for name in replicas if name not in found]
 
     async def _replicas(self) -> dict[str, Ask]:
-        """All of them, by their names."""
+        """Return how to ask each replica, by name."""
         return {self.console.name: self._ask_here, **await self._others.others()}
 
     async def _ask_here(self, question: bytes, _seconds: float) -> bytes:
@@ -198,8 +198,8 @@ class Fleet:
 
 
 class NotFound(Exception):
-    """There is no such session, or replica."""
+    """The session or the replica does not exist."""
 
 
 class NotReached(Exception):
-    """It can't be found out, or done, at the moment; the text says why."""
+    """A replica can't be asked at the moment; the text says why."""

@@ -1,4 +1,4 @@
-"""What a replica asks others on behalf of an operator, and what each answers."""
+"""Questions that replicas ask each other for an operator, and the types of their answers."""
 
 from typing import Literal
 
@@ -8,23 +8,23 @@ from gateway.protocol.discretion import Discreet
 from gateway.session.table import State
 
 MOST_SESSIONS = 100
-"""How many sessions a page has at the most."""
+"""Maximum number of sessions on a page."""
 
 
 class ReadMetrics(Discreet, frozen=True, tag="read"):
-    """What its metrics stand at: a `Reading`."""
+    """Read the replica's metrics: a `Reading`."""
 
 
 class ListSessions(Discreet, frozen=True, kw_only=True, tag="list", omit_defaults=True):
-    """Sessions that it has, by their ids: `SessionEntry`s, one more than the limit at the most.
+    """List the replica's sessions by id: `SessionEntry` objects, at most one more than the limit.
 
     Attributes:
-        limit: How many.
-        after: Those with greater ids than this.
-        prefix: How their ids begin.
-        route: Of that route alone.
-        principal: Whose principal has this in its name.
-        state: In that state alone.
+        limit: Number of sessions wanted.
+        after: Only sessions with greater ids.
+        prefix: Only sessions whose id begins with this.
+        route: Only sessions of this route.
+        principal: Only sessions whose principal contains this.
+        state: Only sessions in this state.
     """
 
     limit: int
@@ -36,13 +36,13 @@ class ListSessions(Discreet, frozen=True, kw_only=True, tag="list", omit_default
 
 
 class LookAt(Discreet, frozen=True, tag="look"):
-    """One session: a `SessionDetail`; null where it is not there."""
+    """Describe one session: a `SessionDetail`; null if the replica doesn't have it."""
 
     session_id: str
 
 
 class CloseSession(Discreet, frozen=True, tag="close"):
-    """That a session is closed: a `Closing`."""
+    """Close a session: a `Closing`."""
 
     session_id: str
 
@@ -50,11 +50,11 @@ class CloseSession(Discreet, frozen=True, tag="close"):
 ENDED: Literal["ended"] = "ended"
 
 Closing = bool | Literal["ended"]
-"""Whether a session is there, and closed; or that it is there, and had ended before."""
+"""Whether the replica had the session and closes it, or had it but it had already ended."""
 
 
 class Drain(Discreet, frozen=True, tag="drain"):
-    """That it drains, as on SIGTERM: whether it can."""
+    """Drain the replica, as on SIGTERM: whether it can stop itself."""
 
 
 Question = ReadMetrics | ListSessions | LookAt | CloseSession | Drain

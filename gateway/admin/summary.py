@@ -1,4 +1,4 @@
-"""What metrics say to people: how much goes on now, and how long it took lately."""
+"""Summarizes metrics for operators: current load and recent latencies."""
 
 from collections import Counter, deque
 from collections.abc import Mapping, Sequence
@@ -9,41 +9,42 @@ from gateway.measures import TURNS
 from gateway.telemetry.reading import Labels, Reading, total
 
 Readings = Mapping[str, Reading]
-"""What metrics stand at, by the names of replicas: of those that have answered."""
+"""The metrics of each replica that has answered, by its name."""
 
 STATUSES = ("completed", "cancelled", "failed")
 
 
 class Window:
-    """The last readings, so that what has changed meanwhile is known.
+    """The most recent readings, from which changes are computed.
 
     Args:
-        most: How many are kept.
+        most: Maximum number of readings kept.
     """
 
     def __init__(self, most: int) -> None:
         self._kept: deque[tuple[float, Readings]] = deque(maxlen=most)
 
     def add(self, now: float, readings: Readings) -> None:
-        """Take the newest in.
+        """Add the newest readings.
 
         Args:
-            now: The time, in seconds of a clock that is never set.
-            readings: Of all replicas that have answered.
+            now: Time in seconds of a monotonic clock.
+            readings: Readings of all replicas that have answered.
         """
         self._kept.append((now, readings))
 
     def changed(self, name: str, back: int | None = None) -> tuple["Change", float]:
-        """How a counter or a histogram has changed, at all replicas that have answered last.
+        """Compute how a counter or a histogram has changed, summed over the newest readings.
 
-        A replica counts from when it has answered first: what it has counted before is not new.
+        A replica's changes count from its first answer in the window: what it counted before is
+        not new.
 
         Args:
-            name: The metric's.
-            back: Over how many readings; all without it.
+            name: Name of the metric.
+            back: Number of readings to go back; all by default.
 
         Returns:
-            That, and over how many seconds.
+            The change, and the seconds in which it happened.
         """
         kept = [*self._kept][-(back + 1) :] if back else [*self._kept]
         change, seconds = Change(), 0.0
@@ -58,11 +59,11 @@ class Window:
 
 
 class Change:
-    """How a metric has changed, by the values of its labels.
+    """Change of a metric, by label values.
 
     Attributes:
-        numbers: Of a counter.
-        counts: Of a histogram: in each of its buckets.
+        numbers: Changes of a counter.
+        counts: Changes of a histogram's buckets.
     """
 
     def __init__(self) -> None:
@@ -70,12 +71,12 @@ class Change:
         self.counts: dict[Labels, list[int]] = {}
 
     def add(self, name: str, before: Reading | None, now: Reading) -> None:
-        """Take what has changed at one replica in.
+        """Add the change at one replica.
 
         Args:
-            name: The metric's.
-            before: What all stood at; None for from the start on.
-            now: What they stand at.
+            name: Name of the metric.
+            before: The earlier reading; None to count from the replica's start.
+            now: The later reading.
         """
         for labels, value in now.numbers.get(name, ()):
             self.numbers[labels] += int(value)
@@ -94,7 +95,7 @@ class Change:
 
 
 def since_the_start(readings: Readings, name: str) -> Change:
-    """What a metric of all replicas stands at."""
+    """Sum a metric of all replicas since their start."""
     change = Change()
     for reading in readings.values():
         change.add(name, None, reading)
@@ -102,13 +103,13 @@ def since_the_start(readings: Readings, name: str) -> Change:
 
 
 class Summary:
-    """What goes on at the replicas that have answered.
+    """Summary of the replicas that have answered.
 
     Args:
-        endpoints: What each route leads to, by their names.
-        readings: What metrics stand at.
-        window: The last ones, these among them; None where latencies are to be of all turns since
-            the replicas have started.
+        endpoints: Endpoint of each route, by the route's name.
+        readings: The newest readings.
+        window: Recent readings, including these; None for latencies of all turns since the
+            replicas started.
     """
 
     def __init__(
@@ -127,7 +128,7 @@ class Summary:
             self._first, self._whole = (window.changed(name)[0] for name in names)
 
     def routes(self) -> list[RouteState]:
-        """Each of them, as the configuration has them."""
+        """Return the state of each route, in the order of the configuration."""
         found = []
         for name, endpoint in self._endpoints.items():
             figures = self.figures(name)
@@ -147,7 +148,7 @@ class Summary:
         return found
 
     def figures(self, route: str | None = None) -> Figures:
-        """Of one route, or of all."""
+        """Return the figures of one route, or of all."""
         states: Counter[str] = Counter()
         attached = 0
         for (name, state, is_attached), number in self._now.numbers.get("sessions", ()):
@@ -176,11 +177,11 @@ class Summary:
 
 
 def replica_state(name: str, reading: Reading | None, *, here: bool) -> ReplicaState:
-    """What is known of a replica.
+    """Return the state of a replica.
 
     Args:
-        name: Its own.
-        reading: What its metrics stand at; None where it does not answer.
+        name: Its name.
+        reading: Its metrics; None if it does not answer.
         here: Whether it is this one.
     """
     if reading is None:
@@ -200,7 +201,7 @@ def replica_state(name: str, reading: Reading | None, *, here: bool) -> ReplicaS
 
 
 def _sum(reading: Reading, name: str, route: str | None = None) -> int:
-    """Of all samples of that name, or of those of one route: it is the first label."""
+    """Sum the samples of a metric, or those of one route, which is the first label."""
     samples = reading.numbers.get(name, ())
     return int(sum(value for labels, value in samples if route in {None, *labels[:1]}))
 
@@ -209,12 +210,12 @@ def _by_status(change: Change, route: str | None) -> dict[str, int]:
     found = dict.fromkeys(STATUSES, 0)
     for (name, status, *_), number in change.numbers.items():
         if route in {None, name}:
-            found[status] = found.get(status, 0) + number  # of another version, perhaps
+            found[status] = found.get(status, 0) + number  # a newer version may have more statuses
     return found
 
 
 def _latency(change: Change, route: str | None) -> Latency:
-    """Of one route, or of all."""
+    """Return the latency of one route, or of all."""
     counts = [0] * (len(TURNS) + 1)
     for (name,), each in change.counts.items():
         if route in {None, name}:
@@ -225,14 +226,14 @@ def _latency(change: Change, route: str | None) -> Latency:
 
 
 def quantile(counts: Sequence[int], share: float) -> float | None:
-    """How long so many of all have taken at the most, in seconds; None where there are none.
+    """Estimate a quantile in seconds; None if nothing was measured.
 
-    Within a bucket they are taken to be spread evenly, as Prometheus's ``histogram_quantile`` has
-    it; what is past the last bound counts as that.
+    Values are assumed to be evenly spread within a bucket, as by Prometheus's
+    ``histogram_quantile``. Values beyond the last bound count as that bound.
 
     Args:
-        counts: In each bucket of `TURNS`.
-        share: How many, of 1.
+        counts: Counts of the buckets of `TURNS`.
+        share: The quantile, from 0 to 1.
     """
     sums = [*accumulate(counts)]
     if not sums or not sums[-1]:

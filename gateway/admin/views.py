@@ -1,6 +1,6 @@
-"""What operators are shown: never what was said, and no key.
+"""What operators are shown: no content of messages, and no keys.
 
-The types are those of the HTTP API, and what replicas answer each other; see docs/operator.md.
+These are the types of the HTTP API, and of the answers between replicas; see docs/operator.md.
 """
 
 from typing import Annotated, Literal
@@ -12,23 +12,23 @@ from gateway.protocol.messages import Status
 from gateway.session.table import State
 
 Share = Annotated[int, msgspec.Meta(ge=0)]
-"""How many of something."""
+"""A number of things."""
 
 
 class SessionEntry(Discreet, frozen=True, kw_only=True):
-    """A session, in a list.
+    """A session in a list.
 
     Attributes:
-        session_id: The gateway's own id of it.
-        route: The name of its route.
-        principal: Whose it is.
-        replica: Where it is.
-        state: Of its life at the model.
+        session_id: The gateway's id of the session.
+        route: Name of its route.
+        principal: Principal that owns it.
+        replica: Replica that it is at.
+        state: Its state at the model.
         attached: Whether its client is connected.
         running: Whether a turn is at the model.
-        queued: How many turns wait.
-        events: How many events are kept for its client.
-        expires_at: When it ends at the model (RFC 3339); null where the model has not said.
+        queued: Number of waiting turns.
+        events: Number of events kept for its client.
+        expires_at: When it expires at the model (RFC 3339); null if the model has not said.
     """
 
     session_id: str
@@ -46,13 +46,12 @@ class SessionEntry(Discreet, frozen=True, kw_only=True):
 class LiveTurn(Discreet, frozen=True, kw_only=True):
     """A turn that has not ended.
 
-    Attributes:
-        number: Counts the calls of the session, from 1; each further try has another.
-        id: What its client calls it.
-        status: Whether it waits, or is at the model.
-        age_seconds: How long ago it was accepted; null where another replica has accepted it.
-        deltas: How many parts of its reply have come.
-        retries: How often it was sent again, since the model had not seen it.
+    number: Number of its current call in the session, from 1; each retry has another.
+    id: The client's id of the message.
+    status: Whether it is queued, or at the model.
+    age_seconds: Seconds since it was accepted; null if another replica accepted it.
+    deltas: Number of parts of its reply so far.
+    retries: How often it was sent again, because the model had not seen it.
     """
 
     number: Share
@@ -67,8 +66,8 @@ class EndedTurn(Discreet, frozen=True, kw_only=True):
     """A turn that has ended.
 
     Attributes:
-        id: What its client has called it.
-        status: How it has ended.
+        id: The client's id of the message.
+        status: How it ended.
     """
 
     id: str
@@ -76,17 +75,17 @@ class EndedTurn(Discreet, frozen=True, kw_only=True):
 
 
 class SessionDetail(SessionEntry, frozen=True, kw_only=True):
-    """A session, as far as an operator may know it.
+    """A session, as far as an operator may see it.
 
     Attributes:
-        sagemaker_session: SageMaker's own id of it, as in the container's log; null where there is
-            none. It is a secret: whoever may call the endpoint can speak in that session.
-        readers: How many connections and requests read what it says.
-        last_event: The number of its newest event.
-        log_bytes: How much the events hold that are kept.
-        turns: Those that have not ended: the one at the model, then those that wait, in order.
-        latest: The last that have ended, the newest first.
-        ended: How many are remembered, and were before.
+        sagemaker_session: SageMaker's id of the session, as in the container's log; null if there
+            is none. It is a secret: whoever may invoke the endpoint can use the session with it.
+        readers: Number of connections and requests that read its events.
+        last_event: Number of its newest event.
+        log_bytes: Size of the events that are kept.
+        turns: Turns that have not ended: the running one, then the queued ones, in order.
+        latest: The turns that ended last, newest first.
+        ended: Number of ended turns that it remembers.
     """
 
     sagemaker_session: str | None
@@ -99,12 +98,12 @@ class SessionDetail(SessionEntry, frozen=True, kw_only=True):
 
 
 class SessionPage(Discreet, frozen=True, kw_only=True):
-    """Some sessions of all replicas, by their ids.
+    """Some sessions of all replicas, ordered by id.
 
     Attributes:
-        sessions: Those.
-        next: What to ask for the following with, as ``after``; null where there are none.
-        missing: The replicas that have not answered: their sessions are left out.
+        sessions: The sessions.
+        next: Value of ``after`` for the next page; null on the last page.
+        missing: Replicas that have not answered; their sessions are left out.
     """
 
     sessions: list[SessionEntry]
@@ -113,18 +112,18 @@ class SessionPage(Discreet, frozen=True, kw_only=True):
 
 
 class ReplicaState(Discreet, frozen=True, kw_only=True):
-    """A process of the gateway.
+    """A replica of the gateway.
 
     Attributes:
-        name: Its own, among those that share a store.
-        here: Whether it is the one that was asked.
-        answers: Whether it has answered; what is not known otherwise is null.
-        draining: Whether it takes no new sessions, and ends when those are gone that it has.
-        version: Of the gateway.
-        sessions: How many it has.
-        connections: How many WebSockets.
-        turns_in_flight: How many turns are at the model.
-        memory_bytes: What the process takes of it.
+        name: Name of the replica.
+        here: Whether it is the replica that serves this request.
+        answers: Whether it has answered; if not, the fields below are null.
+        draining: Whether it accepts no new sessions, and stops when its sessions have gone.
+        version: Version of the gateway.
+        sessions: Number of its sessions.
+        connections: Number of its WebSockets.
+        turns_in_flight: Number of its turns at the model.
+        memory_bytes: Resident memory of the process.
     """
 
     name: str
@@ -139,23 +138,23 @@ class ReplicaState(Discreet, frozen=True, kw_only=True):
 
 
 class Replicas(Discreet, frozen=True, kw_only=True):
-    """All processes that share a store.
+    """All replicas that share a store.
 
     Attributes:
-        replicas: By their names.
+        replicas: The replicas, ordered by name.
     """
 
     replicas: list[ReplicaState]
 
 
 class Latency(Discreet, frozen=True, kw_only=True):
-    """How long something has taken.
+    """A distribution of durations.
 
     Attributes:
-        count: How often it was measured.
-        p50: Half of these took no longer, in seconds; null where there are none.
-        p95: Nor did 95 of 100.
-        counts: How many there were in each bucket; see `Overview.bounds`.
+        count: Number of measurements.
+        p50: Median in seconds; null if there are no measurements.
+        p95: 95th percentile in seconds; null if there are no measurements.
+        counts: Number of measurements in each bucket; see `Overview.bounds`.
     """
 
     count: Share
@@ -165,21 +164,21 @@ class Latency(Discreet, frozen=True, kw_only=True):
 
 
 class Figures(Discreet, frozen=True, kw_only=True):
-    """What goes on, of one route or of all.
+    """Figures of one route, or of all.
 
     Attributes:
-        sessions: How many there are, by state.
-        attached: Those of them whose client is connected.
-        turns_in_flight: Turns at the model.
-        turns_in_flight_limit: How many may be there now; the limit adapts.
-        turns_waiting: Turns that wait for a place there.
-        turns_queued: Turns that wait for others of their session.
-        turns_awaited: Turns that were submitted, whose reply comes later.
-        breakers_open: At how many replicas the circuit breaker keeps turns from the endpoint.
-        turns: How many have ended, by status, since the replicas have started.
-        per_second: How many of them in a second, lately.
-        first_part: From a turn's acceptance to the first part of its reply, lately.
-        whole: From there to its end.
+        sessions: Number of sessions, by state.
+        attached: Number of sessions whose client is connected.
+        turns_in_flight: Number of turns at the model.
+        turns_in_flight_limit: Current maximum of these; the limit adapts.
+        turns_waiting: Number of turns that wait for a place at the model.
+        turns_queued: Number of turns that wait for other turns of their session.
+        turns_awaited: Number of turns that were submitted, and whose reply comes later.
+        breakers_open: Number of replicas whose circuit breaker is open.
+        turns: Number of turns that have ended since the replicas started, by status.
+        per_second: Turns that end per second, recently.
+        first_part: Time from accepting a turn to the first part of its reply, recently.
+        whole: Time from accepting a turn to its end, recently.
     """
 
     sessions: dict[str, Share]
@@ -200,9 +199,9 @@ class RouteState(Figures, frozen=True, kw_only=True):
     """A route.
 
     Attributes:
-        route: Its name.
-        endpoint: SageMaker's name of what it leads to.
-        breaker: Whether the circuit breaker keeps turns from there: at no replica, at some, at all.
+        route: Name of the route.
+        endpoint: SageMaker's name of its endpoint.
+        breaker: Whether the circuit breaker is open: at no replica, at some, or at all.
     """
 
     route: str
@@ -214,8 +213,8 @@ class Routes(Discreet, frozen=True, kw_only=True):
     """All routes.
 
     Attributes:
-        routes: As the configuration has them.
-        missing: The replicas that have not answered, whose part is left out.
+        routes: The routes, in the order of the configuration.
+        missing: Replicas that have not answered; their part is left out.
     """
 
     routes: list[RouteState]
@@ -223,16 +222,16 @@ class Routes(Discreet, frozen=True, kw_only=True):
 
 
 class Overview(Discreet, frozen=True, kw_only=True):
-    """What goes on at one moment.
+    """The state of all replicas at one moment.
 
     Attributes:
-        at: When (RFC 3339).
-        window_seconds: Over what time latencies are measured.
-        bounds: The greatest value of each bucket of a latency, in seconds; greater ones have one
-            of their own.
-        replicas: All of them.
-        routes: All of them.
-        total: Of all routes together.
+        at: The time (RFC 3339).
+        window_seconds: Length of the period that latencies are from.
+        bounds: Upper bound of each bucket of a latency, in seconds; one more bucket holds greater
+            values.
+        replicas: All replicas.
+        routes: All routes.
+        total: Figures of all routes together.
     """
 
     at: str

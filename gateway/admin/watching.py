@@ -1,4 +1,4 @@
-"""What goes on, each second: made once for all who watch, and only while somebody does."""
+"""Streams an overview every second, computed once for all watchers, and only if there are any."""
 
 import asyncio
 import time
@@ -16,13 +16,13 @@ from gateway.measures import TURNS
 from gateway.session.dates import rfc3339
 
 EACH_SECONDS = 1.0
-"""How often it is seen what goes on, and how long a replica may take to say so."""
+"""Interval of overviews, and maximum time for a replica's answer."""
 
 KEPT = 11
-"""Latencies are those of so many looks: of ten seconds."""
+"""Number of overviews that latencies cover: ten seconds."""
 
 MOST_WATCH = 32
-"""How many may watch at once, at this replica."""
+"""Maximum number of watchers at this replica."""
 
 log = structlog.stdlib.get_logger("gateway.admin")
 
@@ -35,8 +35,8 @@ class Watch:
     """Lets operators watch all replicas.
 
     Args:
-        fleet: All of them.
-        spawn: Runs work in the background.
+        fleet: All replicas.
+        spawn: Runs a coroutine in the background.
     """
 
     def __init__(
@@ -47,22 +47,22 @@ class Watch:
         self._watching = 0
         self._task: asyncio.Task[None] | None = None
         self._newest = b""
-        self._number = 0  # counts what was seen
+        self._number = 0  # of the newest overview
         self._seen = asyncio.Condition()
         self._is_closed = False
 
     def check(self) -> None:
-        """See whether one more may watch.
+        """Check that another watcher is allowed.
 
         Raises:
-            TooManyWatch: There is no room.
+            TooManyWatch: The limit is reached.
         """
         if self._watching >= MOST_WATCH:
             raise TooManyWatch
 
     async def watch(self) -> AsyncGenerator[bytes]:
-        """What goes on, as JSON: now, and each second, until this replica has drained. Who is slow
-        misses what is old.
+        """Yield overviews as JSON, now and every second, until this replica has drained. Slow
+        watchers skip outdated ones.
         """
         self._watching += 1
         number = self._number
@@ -83,7 +83,7 @@ class Watch:
                 self._task = None
 
     async def close(self) -> None:
-        """End what everybody watches."""
+        """End all streams."""
         self._is_closed = True
         async with self._seen:
             self._seen.notify_all()
@@ -93,7 +93,7 @@ class Watch:
         return self._is_closed or self._fleet.console.is_over
 
     async def _look(self) -> None:
-        """See what goes on until this is cancelled."""
+        """Compute overviews until cancelled."""
         window, due = Window(KEPT), monotonic()
         while not self._is_over:
             try:

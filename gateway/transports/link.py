@@ -1,4 +1,4 @@
-"""An accepted WebSocket with callbacks: no queue, task or coroutine lies between it and its user."""
+"""An accepted WebSocket with callbacks, without a queue, task or coroutine in between."""
 
 from collections.abc import Callable, Iterable
 from typing import Protocol
