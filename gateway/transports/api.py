@@ -148,6 +148,7 @@ class Api:
         try:
             runner = await self._sessions.open(route, principal_of(visitor))
         except TooManySessions:
+            self._check_is_serving()  # it was, before the body came
             text = "The gateway has reached its limit of sessions."
             raise Refused(ErrorCode.UNAVAILABLE, text, FULL_SECONDS) from None
         key, listener = secrets.token_urlsafe(32), Listener()

@@ -18,9 +18,10 @@ from gateway.runner import SessionRunner
 from gateway.session.output import error_message
 from gateway.session.policy import Recovery
 from gateway.session.ports import ModelReply, ModelSession
+from gateway.transports import api as module
 from gateway.transports.api import Api
 from gateway.transports.drafts import OPTION_HEADERS
-from gateway.transports.gate import Gate
+from gateway.transports.gate import ApiRequest, Gate
 from gateway.transports.origins import Origins
 from gateway.transports.problems import STATUS
 from gateway.transports.proxies import Proxies
@@ -719,6 +720,23 @@ class TestRefused:
             ]
             assert {problem(each) for each in responses} == {(503, "unavailable")}
             assert responses[0].headers["retry-after"] == "1"
+            client.f.sessions.draining = False
+
+    @on_uvloop
+    async def test_a_gateway_that_stops_while_a_body_comes(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        async with api() as client:
+
+            async def body_of(_request: ApiRequest, _most: int) -> bytes:
+                client.f.sessions.draining = True
+                return b""
+
+            monkeypatch.setattr(module, "body_of", body_of)
+            response = await client.http.post("/v1/routes/chat/sessions")
+            assert problem(response) == (503, "unavailable")
+            assert response.headers["retry-after"] == "1"
+            assert "shutting down" in response.json()["detail"]
             client.f.sessions.draining = False
 
     @on_uvloop
