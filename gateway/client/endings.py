@@ -51,8 +51,8 @@ def not_sent(code: ErrorCode, message: str, *, retryable: bool = False) -> Messa
 def unheard_of() -> MessageFailed:
     """The end of another process's turn that no event speaks of."""
     return MessageFailed(
-        "whether this message was answered is not known; "
-        "send it again with the same id, so that it reaches the model at most once",
+        "whether this message was answered is not known; in the same session it can be sent again "
+        "with the same id, and reaches the model at most once",
         code=ErrorCode.STREAM_BROKEN,
         outcome=Outcome.UNKNOWN,
     )
