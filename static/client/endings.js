@@ -41,7 +41,7 @@ export function tooLarge(limit) {
 
 /** @param {string} why Without a full stop. */
 export function unknownOutcome(why) {
-  const message = `${why}; whether the model saw the message is not known.`;
+  const message = `${why}; the model may or may not have seen the message.`;
   return failed({ code: "session_lost", message, retryable: false, outcome: "unknown" });
 }
 

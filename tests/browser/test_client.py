@@ -172,7 +172,7 @@ async def test_a_client_that_was_closed_does_not_come_back(
 
 
 @pytest.mark.parametrize(
-    ("route", "words"), [("nowhere", "There is no such route."), ("a b", "no such route")]
+    ("route", "words"), [("nowhere", "The route does not exist."), ("a b", "route does not exist")]
 )
 async def test_a_connection_that_may_not_come_back(chat: Chat, route: str, words: str) -> None:
     script = f"""{Client}

@@ -267,7 +267,7 @@ async def test_events_that_are_skipped_again_end_the_session(app: App) -> None:
     await app.page.evaluate(SEND)
     error = (await app.ended("failed"))["error"]
     words = "The gateway has skipped events 4 to 5"
-    assert error["message"] == f"{words}; whether the model saw the message is not known."
+    assert error["message"] == f"{words}; the model may or may not have seen the message."
     assert (error["code"], error["outcome"]) == ("session_lost", "unknown")
     assert await app.run("[client.state, client.code, client.reason]") == [
         "closed",
