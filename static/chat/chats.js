@@ -20,12 +20,13 @@ import { isKnown, routeUrl } from "./view.js";
  * @property {Names} names
  * @property {boolean} titled Whether anything was said in it before it was shown.
  * @property {boolean} writing Whether anything was written since it was shown.
- * @property {boolean} unsaved Whether the user knows that it can't be kept.
+ * @property {any} unsaved Why it can't be kept, as far as is known; else null.
+ * @property {string} draft What was written in it when it was left.
  * @property {boolean} warned Whether the user knows, since before the message was begun, that the
  *   next session knows nothing of this.
  */
 
-const FRESH = { writing: false, unsaved: false, warned: false };
+const FRESH = { writing: false, unsaved: null, draft: "", warned: false };
 
 /** The client says it too, when it keeps what was said. */
 const unkept = () => undefined;
@@ -63,7 +64,8 @@ export class Chats {
    * @param {object} page
    * @param {() => string} page.route The name of the one that is chosen.
    * @param {() => boolean} page.empty Whether nothing is in the message field.
-   * @param {() => Promise<void> | void} page.keepDraft
+   * @param {() => string} page.draft What is in the message field.
+   * @param {() => void} page.keepDraft Called before another is shown.
    * @param {(chat: Chat, draft: string) => void} page.show
    * @param {(chat: Chat) => void} page.follow Called with each that gets a client.
    * @param {(chat: Chat) => void} page.read Called when what was kept of it is there, and it has no
@@ -119,7 +121,7 @@ export class Chats {
     this.shown = chat;
     history.replaceState(null, "", `#${id}`);
     if (!running) this.#page.follow(chat);
-    this.#page.show(chat, summary?.draft ?? "");
+    this.#page.show(chat, (running?.unsaved ? running.draft : summary?.draft) ?? "");
     if (running) return;
     const { client } = chat;
     await client.restore();
@@ -157,10 +159,11 @@ export class Chats {
     return this.#page.empty() && !titled && !client?.history.some((item) => item instanceof Turn);
   }
 
-  /** Leave what is shown; an answer that is under way goes on. */
+  /** Leave what is shown; an answer that is under way goes on, and what is only here stays here. */
   #leave() {
     if (!this.shown) return;
-    const { id, client } = this.shown;
+    const { id, client, unsaved } = this.shown;
+    this.#page.keepDraft();
     if (this.#unused()) {
       this.shown = null;
       client.close();
@@ -168,8 +171,8 @@ export class Chats {
       this.#conversations?.discard(id).catch(unkept);
       return;
     }
-    this.#page.keepDraft();
-    if (client.state !== "closed" && running(client).length > 0) {
+    this.shown.draft = this.#page.draft();
+    if (unsaved || (client.state !== "closed" && running(client).length > 0)) {
       this.#background.set(id, this.shown);
     } else {
       client.detach();
@@ -178,8 +181,8 @@ export class Chats {
   }
 
   /** @param {Chat} chat That is not shown, and whose client has told something. */
-  rest({ id, client }) {
-    if (running(client).length > 0 || !this.#background.delete(id)) return;
+  rest({ id, client, unsaved }) {
+    if (unsaved || running(client).length > 0 || !this.#background.delete(id)) return;
     client.detach();
   }
 
@@ -230,7 +233,9 @@ export class Chats {
   async branch(turn, name) {
     if (!this.shown || !this.#conversations) return false;
     const { route, client, names } = this.shown;
-    const before = client.history.slice(0, client.history.indexOf(turn));
+    // It may have been read anew since then, after another window had it.
+    const at = client.history.findIndex((item) => item instanceof Turn && item.id === turn.id);
+    const before = client.history.slice(0, at);
     const items = before.some((item) => item instanceof Turn) ? before : [];
     const title = items.length > 0 ? `${name} (branch)` : "";
     const id = newId();

@@ -182,11 +182,11 @@ export class Conversations {
   }
 
   /**
-   * Forget a conversation, unless something was said in it: another window may have it too.
+   * Forget a conversation, unless something was said or written in it: another window may have it too.
    * @param {string} id
    */
   discard(id) {
-    return this.#forget((summary) => summary.id === id && !summary.title);
+    return this.#forget((summary) => summary.id === id && !summary.title && !summary.draft);
   }
 
   /** Forget those in which nothing was said or written, and that nobody has on a page by now. */

@@ -54,14 +54,11 @@ export function sayEnded(page, chat) {
 }
 
 /**
- * Say that a conversation is not kept, once.
+ * Say that the conversation that is shown is not kept.
  * @param {Page} page
- * @param {Chat} chat That is shown.
  * @param {any} error
  */
-function sayUnsaved(page, chat, error) {
-  if (chat.unsaved) return;
-  chat.unsaved = true;
+export function sayUnsaved(page, error) {
   const full = error?.name === "QuotaExceededError";
   const why = full ? "This browser has no room to save" : "This browser could not save";
   notice(page, `${why} this conversation. What you write will be lost when you close the page.`);
@@ -95,7 +92,11 @@ export function follow(chat, page) {
     log.use(client);
     page.changed();
   });
-  on("unsaved", (error) => sayUnsaved(page, chat, error));
+  client.addEventListener("unsaved", ({ detail: error }) => {
+    const known = chat.unsaved !== null;
+    chat.unsaved = error;
+    if (chat === chats.shown && !known) sayUnsaved(page, error);
+  });
   on("state", (state) => {
     // There is nothing to open another session for until the user writes something.
     const idle = client.pending.length === 0 && (composer.empty || !chat.writing);

@@ -9,7 +9,7 @@ import { Chats, isHeld, running } from "./chats.js";
 import { Composer } from "./composer.js";
 import { Conversations, newId } from "./conversations.js";
 import { about, choose, chosen, dress } from "./dress.js";
-import { follow, notice, sayEnded } from "./follow.js";
+import { follow, notice, sayEnded, sayUnsaved } from "./follow.js";
 import { Question } from "./question.js";
 import { Sidebar, titleText } from "./sidebar.js";
 import { Status } from "./status.js";
@@ -46,8 +46,8 @@ const page = {
 };
 
 /**
- * The turn that the message field has another wording of, and what was in the field before.
- * @type {{ turn: Turn, draft: string } | null}
+ * The turn that the message field has another wording of, its text, and what was in the field before.
+ * @type {{ turn: Turn, text: string, draft: string } | null}
  */
 let edited = null;
 /** @type {ReturnType<typeof setTimeout> | undefined} */
@@ -70,13 +70,19 @@ const question = new Question({
   held,
   send: sendDraft,
   edit: (turns) => composer.putBack(turns.flatMap(asSent)),
-  discard: () => composer.clear(),
+  discard: () => {
+    composer.clear();
+    keepDraft();
+  },
   focus: () => composer.focus(),
 });
 const chats = new Chats(conversations, gateway, {
   route: () => page.route.value,
   empty: () => composer.empty,
-  keepDraft,
+  draft,
+  keepDraft: () => {
+    if (typing !== undefined) keepDraft(); // or another window's would be lost
+  },
   show,
   follow: (chat) => follow(chat, shared),
   read: (chat) => sayEnded(shared, chat),
@@ -109,7 +115,7 @@ function announce(text) {
  * @param {string} draft
  */
 function show(chat, draft) {
-  const { id, route, client, titled } = chat;
+  const { id, route, client, titled, unsaved } = chat;
   const gone = route.gone === true;
   if (!gone) page.route.value = route.name;
   page.largest.textContent = gone ? "–" : size(route.message_bytes);
@@ -122,6 +128,7 @@ function show(chat, draft) {
   stopEditing();
   composer.show(id, [draft, early].filter(Boolean).join("\n"), route);
   log.use(client);
+  if (unsaved) sayUnsaved(shared, unsaved);
   page.welcome.hidden = titled;
   question.forget();
   status.use(client, gone);
@@ -190,7 +197,7 @@ function actions(turn, who) {
  */
 function edit(text, turn) {
   if (turn) {
-    edited = { turn, draft: edited?.draft ?? composer.text };
+    edited = { turn, text, draft: draft() };
     composer.text = text;
   } else {
     composer.text = [text, composer.text].filter(Boolean).join("\n");
@@ -265,9 +272,9 @@ function sendDraft() {
   if (!edited && !question.allows()) return;
   const messages = composer.take();
   if (messages === null) return;
-  const { turn = null, draft = "" } = edited ?? {};
+  const { turn = null, draft: before = "" } = edited ?? {};
   stopEditing();
-  composer.text = draft;
+  composer.text = before;
   keepDraft();
   composer.focus();
   if (turn) branch(turn, messages);
@@ -282,26 +289,37 @@ function draftChanged() {
   typing = setTimeout(keepDraft, TYPING);
 }
 
+/** What is kept of what is written: another wording of a turn too, where it is another. */
+function draft() {
+  if (!edited) return composer.text;
+  const wording = composer.text === edited.text ? "" : composer.text;
+  return [wording, edited.draft].filter(Boolean).join("\n");
+}
+
 function keepDraft() {
   clearTimeout(typing);
   typing = undefined;
   if (!chats.shown) return;
-  choose(DRAFT_KEY, "");
-  const draft = edited?.draft ?? composer.text;
-  conversations?.update(chats.shown.id, { draft }).catch(() => {}); // there is no room
+  const { id } = chats.shown;
+  if (lastWords().id === id) choose(DRAFT_KEY, "");
+  conversations?.update(id, { draft: draft() }).catch(() => {}); // there is no room
+}
+
+/** @returns {{ id?: string, draft?: string }} Of any conversation. */
+function lastWords() {
+  return JSON.parse(chosen(DRAFT_KEY) || "{}");
 }
 
 /** A database takes longer than a page that goes has. */
 function keepLastWords() {
   if (typing === undefined || !chats.shown) return;
-  choose(DRAFT_KEY, JSON.stringify({ id: chats.shown.id, draft: edited?.draft ?? composer.text }));
+  choose(DRAFT_KEY, JSON.stringify({ id: chats.shown.id, draft: draft() }));
 }
 
 async function keptLastWords() {
-  const { id, draft } = JSON.parse(chosen(DRAFT_KEY) || "{}");
-  if (!id) return;
+  const { id, draft } = lastWords();
   choose(DRAFT_KEY, "");
-  await conversations?.update(id, { draft });
+  if (id) await conversations?.update(id, { draft });
 }
 
 /** @param {string} token */
@@ -321,6 +339,7 @@ page.stop.addEventListener("click", stop);
 page.leave.addEventListener("click", () => {
   composer.text = edited?.draft ?? "";
   stopEditing();
+  keepDraft();
   composer.focus();
 });
 page.forget.addEventListener("click", () => {

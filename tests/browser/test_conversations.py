@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,12 @@ from tests.support.processes import Process, admin
 from tests.support.timing import UNIT
 
 Start = Callable[..., Process]
+
+DRAFTS = """async (text) => {
+  const { Conversations } = await import("/static/chat/conversations.js");
+  const all = await (await Conversations.open("session-gateway")).list();
+  return all.some(({ draft }) => draft === text);
+}"""
 
 
 def listed(chat: Chat) -> Locator:
@@ -134,6 +140,70 @@ async def test_nothing_is_forgotten_that_somebody_has_said(
     await context.close()
 
 
+class TestTwoWindows:
+    """Of one conversation, each with a message field of its own."""
+
+    @pytest_asyncio.fixture(loop_scope="session")
+    async def windows(
+        self, browser: Browser, start_gateway: Start, monkeypatch: pytest.MonkeyPatch
+    ) -> AsyncIterator[tuple[Chat, Chat]]:
+        monkeypatch.setenv("GATEWAY_ROUTES__CHAT__ON_LOST", "replay")
+        context = await browser.new_context(viewport={"width": 1100, "height": 760})
+        chat, other = Chat(await context.new_page()), Chat(await context.new_page())
+        await chat.open(start_gateway().url)
+        yield chat, other
+        assert chat.complaints + other.complaints == []
+        await context.close()
+
+    async def test_a_window_that_leaves_it_keeps_what_the_other_has_written(
+        self, windows: tuple[Chat, Chat]
+    ) -> None:
+        chat, other = windows
+        await chat.ask("/echo one")
+        await other.page.goto(chat.page.url)
+        await self.written(other)
+        await chat.page.get_by_role("button", name="New conversation").first.click()
+        await expect(chat.page.locator(".entry.you")).to_have_count(0)
+        await other.page.reload()
+        await expect(other.page.get_by_label("Message")).to_have_value("To be continued")
+
+    async def test_a_conversation_in_which_the_other_has_written_is_not_discarded(
+        self, windows: tuple[Chat, Chat]
+    ) -> None:
+        chat, other = windows
+        await other.page.goto(chat.page.url)
+        await self.written(other)
+        url = other.page.url
+        await chat.page.get_by_label("Route").select_option("other")
+        await chat.ready()
+        assert chat.page.url != url
+        await other.page.reload()
+        await expect(other.page.get_by_label("Message")).to_have_value("To be continued")
+        assert other.page.url == url
+
+    async def test_what_is_edited_is_found_though_it_was_read_anew(
+        self, windows: tuple[Chat, Chat]
+    ) -> None:
+        """The branch knows what was said before it, and nothing else."""
+        chat, other = windows
+        for text in ("/echo one", "/echo two", "/echo three"):
+            await chat.ask(text)
+        await chat.entries.nth(2).get_by_role("button", name="Edit").click()
+        await other.open(chat.page.url)
+        await chat.page.get_by_role("button", name="Use here").click()
+        await chat.connected()
+        await chat.write("/echo four")
+        await expect(chat.page.get_by_role("heading", level=1)).to_contain_text("(branch)")
+        said = chat.page.locator(".entry.you .body")
+        await expect(said).to_have_text(["/echo one", "/echo four"])
+
+    async def written(self, other: Chat) -> None:
+        """Something is written in the other window, and kept."""
+        await other.ready()
+        await other.page.get_by_label("Message").fill("To be continued")
+        await until(lambda: other.page.evaluate(DRAFTS, "To be continued"))
+
+
 class TestBranches:
     @pytest_asyncio.fixture(loop_scope="session")
     async def told(
@@ -166,6 +236,21 @@ class TestBranches:
         await told.page.get_by_role("button", name="Conversations").click()
         await listed(told).filter(has_text="Ada").last.click()
         await expect(told.page.get_by_label("Message")).to_have_value("What I was writing")
+
+    async def test_another_wording_is_kept_where_its_conversation_is_left(self, told: Chat) -> None:
+        message = told.page.get_by_label("Message")
+        await message.fill("What I was writing")
+        await told.entries.first.get_by_role("button", name="Edit").click()
+        await told.page.reload()
+        await expect(message).to_have_value("What I was writing")  # for nothing was changed
+        await told.entries.first.get_by_role("button", name="Edit").click()
+        await message.fill("My name is Grace.")
+        url = told.page.url
+        await told.page.get_by_role("button", name="Conversations").click()
+        await told.page.get_by_role("button", name="New conversation").first.click()
+        await expect(message).to_have_value("")
+        await told.page.goto(url)
+        await expect(message).to_have_value("My name is Grace.\nWhat I was writing")
 
     async def test_a_session_that_could_not_be_told_is_sent_nothing_unasked(
         self, told: Chat
@@ -457,6 +542,34 @@ async def test_a_browser_that_has_no_room(
     await chat.page.get_by_label("Colours").select_option("dark")
     await chat.page.keyboard.press("Escape")
     assert "I know nothing" in await chat.ask("What is my name?")
+
+
+async def test_what_can_not_be_kept_stays_on_the_page(chat: Chat) -> None:
+    await chat.ask("/echo one")
+    one = listed(chat).filter(has_text="/echo one")
+    await expect(one).to_have_count(1)
+    full = """() => {
+      const { put } = IDBObjectStore.prototype;
+      window.room = () => { IDBObjectStore.prototype.put = put; };
+      IDBObjectStore.prototype.put = () => {
+        throw new DOMException("There is no room.", "QuotaExceededError");
+      };
+    }"""
+    await chat.page.evaluate(full)
+    await chat.ask("/echo two")
+    await expect(chat.notice("This browser has no room")).to_have_count(1)
+    await chat.page.get_by_label("Message").fill("To be continued")
+    await chat.page.get_by_role("button", name="New conversation").first.click()
+    await expect(chat.page.locator(".entry.you")).to_have_count(0)
+    await one.click()
+    await expect(chat.page.locator(".entry.you .body")).to_have_text(["/echo one", "/echo two"])
+    await expect(chat.notice("This browser has no room")).to_have_count(1)
+    await expect(chat.page.get_by_label("Message")).to_have_value("To be continued")
+    await chat.page.evaluate("room()")
+    await chat.ask("/echo three")
+    await chat.page.reload()
+    said = ["/echo one", "/echo two", "/echo three"]
+    await expect(chat.page.locator(".entry.you .body")).to_have_text(said)
 
 
 async def test_a_conversation_is_read_where_there_is_no_room_left(chat: Chat) -> None:
