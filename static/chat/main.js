@@ -353,8 +353,12 @@ addEventListener("hashchange", () => chats.open(location.hash.slice(1)));
 addEventListener("pagehide", keepLastWords);
 
 dress(gateway, (text) => {
+  const before = composer.text;
   composer.text = text;
   sendDraft();
+  if (before === "") return;
+  composer.text = [composer.text, before].filter(Boolean).join("\n");
+  draftChanged();
 });
 page.route.value = chosen(ROUTE_KEY) ?? gateway.default;
 if (page.route.selectedIndex < 0) page.route.value = gateway.default;

@@ -509,6 +509,18 @@ async def test_a_large_paste_of_json_is_json(
     await expect(chat.page.locator("#attached")).to_be_hidden()
 
 
+async def test_an_example_takes_nothing_from_the_message_field(
+    new_chat: Callable[..., Any], start_gateway: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GATEWAY_PAGE__EXAMPLES", '["/echo one"]')
+    chat: Chat = await new_chat()
+    await chat.open(start_gateway().url)
+    await chat.page.get_by_label("Message").fill("To be continued")
+    await chat.page.get_by_role("button", name="/echo one").click()
+    await expect(chat.page.locator(".entry.you .body")).to_have_text("/echo one")
+    await expect(chat.page.get_by_label("Message")).to_have_value("To be continued")
+
+
 async def test_a_browser_that_keeps_nothing(
     new_chat: Callable[..., Any], start_gateway: Start
 ) -> None:
