@@ -235,7 +235,10 @@ export class Chats {
     const { route, client, names } = this.shown;
     // It may have been read anew since then, after another window had it.
     const at = client.history.findIndex((item) => item instanceof Turn && item.id === turn.id);
-    const before = client.history.slice(0, at);
+    // What is not answered yet is only the first conversation's: it would be sent in both.
+    const before = client.history
+      .slice(0, at)
+      .filter((item) => !(item instanceof Turn) || item.ended);
     const items = before.some((item) => item instanceof Turn) ? before : [];
     const title = items.length > 0 ? `${name} (branch)` : "";
     const id = newId();

@@ -33,6 +33,11 @@ export function notSent(message, code) {
   return failed({ code: code ?? "unavailable", message, retryable, outcome: "not_invoked" });
 }
 
+/** That it is written can't be kept. */
+export function notKept() {
+  return notSent("There is no room to keep this conversation, so the message was not sent.");
+}
+
 /** @param {number} limit */
 export function tooLarge(limit) {
   const message = `A message may have ${limit} bytes; this one has more.`;

@@ -138,6 +138,11 @@ export class History {
     this.touch(turn);
   }
 
+  /** All turns are kept as they are now. */
+  kept() {
+    for (const turn of this.#pending) turn.keptUnwritten = turn.delivery === "stored";
+  }
+
   /**
    * End what is left of a session.
    * @param {Ended | null} unsent How that ends which was not written; null where it is kept.

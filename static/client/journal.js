@@ -8,6 +8,7 @@
  */
 
 import { Claimed } from "./errors.js";
+import { Turn } from "./turns.js";
 
 /** @typedef {import("./conversation.js").Conversation} Conversation */
 /** @typedef {import("./keeping.js").Keeping} Keeping */
@@ -185,7 +186,11 @@ export class Journaling {
    * @param {boolean} kept Whether what came before it is. Else the gateway has to keep that.
    */
   #pass(message, kept) {
-    if (kept || message.type !== "event.ack") this.#keeper.write(message);
+    if (!kept && message.type === "event.ack") return;
+    const { outbox } = this.#conversation;
+    if (kept || message.type !== "message.send" || outbox.mayWrite(message.id)) {
+      this.#keeper.write(message);
+    }
   }
 
   /** @returns {Promise<boolean>} Whether everything is kept. */
@@ -220,11 +225,14 @@ export class Journaling {
     history.changed.clear();
     try {
       const items = new Map();
+      const unwritten = new Map();
       for (const item of changed) {
         const at = history.items.lastIndexOf(item);
         if (at >= 0) items.set(at, JSON.parse(JSON.stringify(item)));
+        if (item instanceof Turn) unwritten.set(item, item.delivery === "stored");
       }
       await this.#journal.write(this.#keeper.state(), items);
+      for (const [turn, isUnwritten] of unwritten) turn.keptUnwritten = isUnwritten;
     } catch (error) {
       for (const item of changed) history.changed.add(item);
       throw error;

@@ -7,7 +7,7 @@
  * @module
  */
 
-import { cancelled, tooLarge, usedId } from "./endings.js";
+import { cancelled, notKept, tooLarge, usedId } from "./endings.js";
 import { Turn } from "./turns.js";
 
 /** @typedef {import("./conversation.js").Client} Client */
@@ -104,7 +104,19 @@ export class Outbox {
       turn.delivery = "written";
       this.#history.changed.add(turn);
     }
-    this.#client.store(); // as written, before it is
-    this.#client.write(message);
+    const kept = this.#client.store(); // as written, before it is
+    if (kept || this.mayWrite(turn.id)) this.#client.write(message);
+  }
+
+  /**
+   * Whether a message may be written though that can't be kept. One that is kept as not written may
+   * not, since a reload would write it again: it ends.
+   * @param {string} id
+   */
+  mayWrite(id) {
+    const turn = this.#history.find(id);
+    if (!turn?.keptUnwritten) return true;
+    if (!turn.ended) this.#history.end(turn, notKept());
+    return false;
   }
 }

@@ -65,6 +65,7 @@ export class Saved {
       } catch {
         return false; // it is full, with something else
       }
+      this.#conversation.history.kept();
       if (this.#conversation.attached) this.#windows.share(kept);
       return true;
     }

@@ -56,6 +56,11 @@ export class Turn {
    * @type {"stored" | "written" | "accepted" | "unknown"}
    */
   delivery = "stored";
+  /**
+   * For the conversation: whether it is kept as not written, so that it would be written again after
+   * a reload.
+   */
+  keptUnwritten = false;
   /** Whether it waits for `release()`, since the session that it was written for is gone. */
   held = false;
   /** Whether it is being cancelled. */
@@ -222,6 +227,7 @@ export class Turn {
     if (this.ended) return;
     this.sent ??= kept.sent;
     this.delivery = kept.delivery;
+    this.keptUnwritten = kept.delivery === "stored";
     this.held = kept.held;
     this.cancelling = kept.cancelling;
     this.incomplete = kept.incomplete;

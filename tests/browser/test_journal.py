@@ -106,6 +106,28 @@ async def test_a_connection_breaks(app: Kept, point: str | int) -> None:
     await until(lambda: app.wire.forgotten == 6)
 
 
+async def test_what_is_kept_as_not_sent_is_not_sent_where_that_can_not_be_changed(
+    app: Kept,
+) -> None:
+    """A reload would send it again."""
+    app.journal = "closing"
+    await app.begin()
+    await app.wait("client.state === 'open'")
+    app.wire.away = True
+    await app.wire.socket.close(1011)
+    await app.wait("client.state !== 'open'")
+    await app.page.evaluate(SEND)
+    kept = "(await conversations.items('one')).some(({ delivery }) => delivery === 'stored')"
+    await until(lambda: app.run(kept))
+    await app.run("window.broken = true; return 1")
+    app.wire.away = False
+    await app.run("client.connect(); return 1")
+    error = (await app.ended("failed"))["error"]
+    assert (error["code"], error["outcome"]) == ("unavailable", "not_invoked")
+    await app.run("client.send({ text: 'Another.' }, 'm2'); return 1")
+    await until(lambda: app.wire.invoked == ["m2"])
+
+
 @pytest.mark.parametrize("point", [2, 4])
 async def test_the_page_is_loaded_again_in_the_middle(app: Kept, point: int) -> None:
     await app.begin()

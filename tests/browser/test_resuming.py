@@ -221,6 +221,22 @@ async def test_what_the_storage_can_not_take_is_not_acknowledged(app: App) -> No
     assert app.wire.of_type("event.ack") == []
 
 
+async def test_what_is_kept_as_not_sent_is_not_sent_where_that_can_not_be_changed(app: App) -> None:
+    """A reload would send it again."""
+    await app.wait("client.state === 'open'")
+    app.wire.away = True
+    await app.wire.socket.close(1011)
+    await app.wait("client.state !== 'open'")
+    await app.page.evaluate(SEND)
+    await app.run("Storage.prototype.setItem = () => { throw new Error('full') }; return 1")
+    app.wire.away = False
+    await app.run("client.connect(); return 1")
+    error = (await app.ended("failed"))["error"]
+    assert (error["code"], error["outcome"]) == ("unavailable", "not_invoked")
+    await app.run("client.send({ text: 'Another.' }, 'm2'); return 1")
+    await until(lambda: app.wire.invoked == ["m2"])
+
+
 async def test_a_gap_is_told(app: App) -> None:
     app.wire.reply = None
     await app.wait("client.state === 'open'")
