@@ -43,7 +43,7 @@ export function running(client) {
  * Whether a model has seen anything of a conversation, or may have.
  * @param {SessionClient} client
  */
-export function isHeld(client) {
+export function isSeen(client) {
   return client.history.some((item) => item instanceof Turn && isKnown(item));
 }
 

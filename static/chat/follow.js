@@ -5,7 +5,7 @@
  */
 
 import { describeClose, TAKEN_OVER, Turn } from "../client.js";
-import { isHeld } from "./chats.js";
+import { isSeen } from "./chats.js";
 import { endedText, endText, untilExpiry } from "./view.js";
 
 /** @typedef {import("../client.js").Note} Note */
@@ -44,7 +44,7 @@ export function sayEnded(page, chat) {
   const said = unsaved || (last && "type" in last && last.type === "closed");
   const plain = client.code === 0 || client.code === CLOSED ? "The session has ended." : client.reason;
   const why = said ? "" : plain;
-  if (isHeld(client)) {
+  if (isSeen(client)) {
     // What was begun before this was known is not sent without a further word.
     chat.warned = page.composer.empty && !route.branches;
     notice(page, `${why} ${endedText(route.branches !== null)}`.trim());
@@ -119,7 +119,7 @@ export function follow(chat, page) {
   });
   on("opened", (opened) => {
     status.session(opened);
-    const forgotten = isHeld(client) && !opened.sentHistory && !chat.warned;
+    const forgotten = isSeen(client) && !opened.sentHistory && !chat.warned;
     question.stale ||= forgotten && !composer.empty;
     chat.warned = false;
     newest();

@@ -5,7 +5,7 @@
  */
 
 import { element } from "../dom.js";
-import { Chats, isHeld, running } from "./chats.js";
+import { Chats, isSeen, running } from "./chats.js";
 import { Composer } from "./composer.js";
 import { Conversations, newId } from "./conversations.js";
 import { about, choose, chosen, dress } from "./dress.js";
@@ -249,7 +249,7 @@ function connect() {
   const { shown } = chats;
   if (!shown || shown.client.state !== "closed" || status.useless) return;
   const { client, route, warned } = shown;
-  question.stale ||= isHeld(client) && !client.resumable && !route.branches && !warned;
+  question.stale ||= isSeen(client) && !client.resumable && !route.branches && !warned;
   client.connect();
 }
 
