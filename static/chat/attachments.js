@@ -1,14 +1,14 @@
 /**
- * Bodies that are no text: pictures and sounds are shown and played, all of them can be kept.
+ * Binary bodies: pictures are shown, sounds are played, everything can be downloaded.
  *
  * @module
  */
 
 import { make } from "../dom.js";
 
-/** What a browser shows that can't run anything. */
+/** Image formats that can't contain scripts. */
 const PICTURE = /^image\/(?:png|jpeg|gif|webp|avif|bmp)\s*(?:;|$)/i;
-/** A type that ends in "+xml" is a document, whatever it begins with. */
+/** Excludes types that end in "+xml": those are documents. */
 const SOUND = /^audio\/[\w.-]+\s*(?:;|$)/i;
 
 /** @type {Record<string, string>} */
@@ -18,13 +18,13 @@ const EXTENSIONS = { mpeg: "mp3", jpeg: "jpg", "x-wav": "wav", "octet-stream": "
  * @typedef {object} Attachment
  * @property {HTMLElement} element
  * @property {() => boolean} playing
- * @property {() => void} drop Free what it holds.
+ * @property {() => void} drop Free its resources.
  */
 
 /**
  * @param {string} base64
  * @param {string} type
- * @param {string} about How large it is, and of what type.
+ * @param {string} about Its size and type, in words.
  * @param {string} [name]
  * @returns {Attachment}
  */
@@ -46,7 +46,7 @@ export function attachment(base64, type, about, name) {
   }
   if (media) element.prepend(media);
   let url = "";
-  // To decode some megabytes takes a while, which the entry does not wait for.
+  // Decoding megabytes is slow; the entry is shown before it is done.
   const timer = setTimeout(() => {
     url = URL.createObjectURL(new Blob([decoded(base64)], { type: safe(type) }));
     link.href = url;
@@ -63,7 +63,7 @@ export function attachment(base64, type, about, name) {
 }
 
 /**
- * A type that a browser which opens it in a window of its own only shows, plays or keeps.
+ * A content type that is safe to open in a tab of its own: shown, played or downloaded, never run.
  * @param {string} type
  */
 function safe(type) {

@@ -1,5 +1,5 @@
 /**
- * Which conversation is shown, and which go on in the background until their answers are there.
+ * Which conversation is shown, and which stay connected in the background until they are answered.
  *
  * @module
  */
@@ -13,26 +13,26 @@ import { isKnown, routeUrl } from "./view.js";
 /** @typedef {import("./conversations.js").Summary} Summary */
 /** @typedef {import("./dress.js").Route} Route */
 /**
- * @typedef {object} Chat A conversation that has a client.
+ * @typedef {object} Chat A conversation with a client.
  * @property {string} id
  * @property {Route} route
  * @property {SessionClient} client
  * @property {Names} names
- * @property {boolean} titled Whether anything was said in it before it was shown.
- * @property {boolean} writing Whether anything was written since it was shown.
- * @property {any} unsaved Why it can't be kept, as far as is known; else null.
- * @property {string} draft What was written in it when it was left.
- * @property {boolean} warned Whether the user knows, since before the message was begun, that the
- *   next session knows nothing of this.
+ * @property {boolean} titled Whether it had messages when it was opened.
+ * @property {boolean} writing Whether the user has typed anything since it was shown.
+ * @property {any} unsaved Why it could not be saved; null if it could.
+ * @property {string} draft The text of the message field when the user left it.
+ * @property {boolean} warned Whether the user was told, before starting to write, that the next
+ *   session won't know this conversation.
  */
 
 const FRESH = { writing: false, unsaved: null, draft: "", warned: false };
 
-/** The client says it too, when it keeps what was said. */
+/** Storage errors are ignored here: the client reports them when it writes to its journal. */
 const unkept = () => undefined;
 
 /**
- * The turns whose answer is to come.
+ * Turns that are waiting for their reply.
  * @param {SessionClient} client
  */
 export function running(client) {
@@ -40,7 +40,7 @@ export function running(client) {
 }
 
 /**
- * Whether a model has seen anything of a conversation, or may have.
+ * Whether a model has seen any turn of a conversation, or may have.
  * @param {SessionClient} client
  */
 export function isSeen(client) {
@@ -48,29 +48,28 @@ export function isSeen(client) {
 }
 
 export class Chats {
-  /** The one that is shown. @type {Chat | null} */
+  /** The conversation shown. @type {Chat | null} */
   shown = null;
-  /** Who the user is, where the gateway asks. @type {string | undefined} */
+  /** The user's token, if the gateway requires one. @type {string | undefined} */
   #token;
-  /** Those that are not shown, and whose answer is under way. @type {Map<string, Chat>} */
+  /** Hidden chats with running turns or unsaved messages, by id. @type {Map<string, Chat>} */
   #background = new Map();
   #conversations;
   #gateway;
   #page;
 
   /**
-   * @param {Conversations | null} conversations Null where the browser keeps nothing.
+   * @param {Conversations | null} conversations Null if the browser has no storage.
    * @param {import("./dress.js").About} gateway
    * @param {object} page
-   * @param {() => string} page.route The name of the one that is chosen.
-   * @param {() => boolean} page.empty Whether nothing is in the message field.
-   * @param {() => string} page.draft What is in the message field.
-   * @param {() => void} page.keepDraft Called before another is shown.
+   * @param {() => string} page.route The name of the selected route.
+   * @param {() => boolean} page.empty Whether there is neither text nor an attachment.
+   * @param {() => string} page.draft The draft to save.
+   * @param {() => void} page.keepDraft Called before another chat is shown.
    * @param {(chat: Chat, draft: string) => void} page.show
-   * @param {(chat: Chat) => void} page.follow Called with each that gets a client.
-   * @param {(chat: Chat) => void} page.read Called when what was kept of it is there, and it has no
-   *   connection.
-   * @param {(id: string) => void} page.forget Called with one that is there no more.
+   * @param {(chat: Chat) => void} page.follow Called with each new chat.
+   * @param {(chat: Chat) => void} page.read Called when a chat is restored without connecting.
+   * @param {(id: string) => void} page.forget Called with the id of a removed chat.
    */
   constructor(conversations, gateway, page) {
     this.#conversations = conversations;
@@ -79,7 +78,7 @@ export class Chats {
   }
 
   /**
-   * A route of the gateway's, or what is left of one that it has no longer.
+   * A route of the gateway, or a placeholder for one that no longer exists.
    * @param {string} name
    * @returns {Route}
    */
@@ -90,7 +89,7 @@ export class Chats {
   }
 
   /**
-   * Show a conversation that is kept.
+   * Show a saved conversation, or begin one if it does not exist.
    * @param {string} id
    */
   async open(id) {
@@ -99,7 +98,7 @@ export class Chats {
     else await this.begin();
   }
 
-  /** Begin a new conversation on the route that is chosen, unless the one that is shown is one. */
+  /** Begin a conversation on the selected route, unless an unused one is shown already. */
   async begin() {
     const id = newId();
     const route = this.#routeOf(this.#page.route());
@@ -126,7 +125,7 @@ export class Chats {
     const { client } = chat;
     await client.restore();
     if (chat !== this.shown || client.state !== "closed") return;
-    // A session is a place at the model: it is opened when there is something to say.
+    // Sessions take up capacity at the model: open one only when there is something to send.
     const goesOn = client.resumable || (client.pending.length > 0 && !chat.unsaved);
     const unknown = this.#gateway.authenticated && this.#token === undefined;
     if (route.gone) return;
@@ -153,13 +152,13 @@ export class Chats {
     return { id, route, client, names, titled, ...FRESH };
   }
 
-  /** Whether nothing was said or written in the conversation that is shown. */
+  /** Whether the conversation shown has no messages and no draft. */
   #unused() {
     const { titled, client } = this.shown ?? {};
     return this.#page.empty() && !titled && !client?.history.some((item) => item instanceof Turn);
   }
 
-  /** Leave what is shown; an answer that is under way goes on, and what is only here stays here. */
+  /** Leave the chat shown. If turns are running or it is unsaved, it is kept in the background. */
   #leave() {
     if (!this.shown) return;
     const { id, client, unsaved } = this.shown;
@@ -180,14 +179,14 @@ export class Chats {
     this.shown = null;
   }
 
-  /** @param {Chat} chat That is not shown, and whose client has told something. */
+  /** @param {Chat} chat A chat that is not shown, whose client has fired an event. */
   rest({ id, client, unsaved }) {
     if (unsaved || running(client).length > 0 || !this.#background.delete(id)) return;
     client.detach();
   }
 
   /**
-   * @param {string} token Who the user is.
+   * @param {string} token
    */
   signIn(token) {
     this.#token = token;
@@ -207,14 +206,14 @@ export class Chats {
     if (here) await this.begin();
   }
 
-  /** Delete all of them. */
+  /** Delete all conversations. */
   async clear() {
     for (const chat of [...this.#background.values(), this.shown]) this.#close(chat);
     await this.#conversations?.clear().catch(unkept);
     await this.begin();
   }
 
-  /** @param {Chat | null | undefined} chat That is deleted. */
+  /** @param {Chat | null | undefined} chat The chat to close. */
   #close(chat) {
     if (!chat) return;
     this.#background.delete(chat.id);
@@ -224,18 +223,17 @@ export class Chats {
   }
 
   /**
-   * Begin a conversation that knows what was said in the one that is shown before a turn, and show
-   * it at once.
+   * Begin a conversation with the history of the one shown up to a turn, and show it at once.
    * @param {Turn} turn
-   * @param {string} name Of the one that is shown.
-   * @returns {Promise<boolean>} Whether there was room for it.
+   * @param {string} name Title of the conversation shown.
+   * @returns {Promise<boolean>} False if it could not be saved.
    */
   async branch(turn, name) {
     if (!this.shown || !this.#conversations) return false;
     const { route, client, names } = this.shown;
-    // It may have been read anew since then, after another window had it.
+    // Compare by id: the history may have been read again after another window claimed it.
     const at = client.history.findIndex((item) => item instanceof Turn && item.id === turn.id);
-    // What is not answered yet is only the first conversation's: it would be sent in both.
+    // Leave out unanswered turns: both conversations would send them.
     const before = client.history
       .slice(0, at)
       .filter((item) => !(item instanceof Turn) || item.ended);

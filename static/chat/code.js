@@ -1,12 +1,12 @@
 /**
- * Blocks of code: their language, a button that copies, and colours once they are whole.
+ * Code blocks: language, copy button, and syntax highlighting once they are complete.
  *
  * @module
  */
 
 import { copyButton, make, Pieces } from "../dom.js";
 
-/** The languages that there are colours for, each with the names that go by it. */
+/** The languages that can be highlighted, each with its aliases. */
 export const LANGUAGES = {
   bash: "sh zsh shell console",
   c: "h",
@@ -51,12 +51,12 @@ const NAMES = new Map(
   ),
 );
 
-/** Longer code, in characters, keeps one colour: to read it takes too long for one frame. */
+/** Longer code, in characters, is not highlighted: that would take longer than a frame. */
 const MAX_COLOURED = 20_000;
 
 /**
- * What highlight.js says of a text, as elements instead of HTML. It is called by the names that
- * highlight.js has for its emitters.
+ * An emitter for highlight.js that builds elements instead of HTML; highlight.js defines the method
+ * names.
  */
 class Elements {
   root = document.createDocumentFragment();
@@ -105,7 +105,7 @@ let highlighter;
 
 /**
  * @param {string} text
- * @param {string} name Of the language.
+ * @param {string} name A key of LANGUAGES.
  * @returns {Promise<DocumentFragment>}
  */
 async function coloured(text, name) {
@@ -121,7 +121,7 @@ async function coloured(text, name) {
   return library.highlight(text, { language: name, ignoreIllegals: true })._emitter.root;
 }
 
-/** One block, which may still grow. */
+/** A code block, which may still grow. */
 export class CodeBlock {
   #text = "";
   #label = make("span", "language");
@@ -130,7 +130,7 @@ export class CodeBlock {
   #pieces = new Pieces(this.#code);
 
   constructor() {
-    this.#pre.tabIndex = 0; // so that the keyboard scrolls it
+    this.#pre.tabIndex = 0; // for scrolling by keyboard
     this.#pre.setAttribute("role", "group");
     const copy = copyButton(
       () => this.#text,
@@ -142,7 +142,7 @@ export class CodeBlock {
 
   /**
    * @param {string} text
-   * @param {string} language What its author calls it; empty where nobody knows.
+   * @param {string} language As the author named it; may be empty.
    * @param {boolean} whole
    */
   update(text, language, whole) {
@@ -161,9 +161,9 @@ export class CodeBlock {
   /** @param {string} name */
   async #colour(name) {
     const text = this.#text;
-    const nodes = await coloured(text, name).catch(() => null); // then it stays as it is
+    const nodes = await coloured(text, name).catch(() => null); // leave it plain
     const same = this.#text === text && nodes?.textContent === text;
-    // What somebody has selected is left alone.
+    // Replacing the nodes would clear the user's selection.
     if (!same || getSelection()?.containsNode(this.#code, true)) return;
     this.#code.replaceChildren(nodes);
   }

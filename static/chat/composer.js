@@ -1,5 +1,5 @@
 /**
- * What the user is about to send: the message field and what is attached.
+ * The message field and its attachments.
  *
  * @module
  */
@@ -13,25 +13,25 @@ import { bytesIn, size } from "./view.js";
  * @property {boolean} text Whether the route takes text.
  * @property {boolean} json Whether it takes JSON.
  * @property {boolean} binary Whether it takes bytes.
- * @property {number} message_bytes The largest message.
+ * @property {number} message_bytes Size limit of a message, in bytes.
  */
-/** @typedef {{ body: Body, name?: string }} Outgoing A message, and the file's name if it is one. */
+/** @typedef {{ body: Body, name?: string }} Outgoing A message, named if it is a file. */
 /**
  * @typedef {object} Attachment
  * @property {string} name
  * @property {number} bytes
- * @property {Body | null} body Null while it is read.
+ * @property {Body | null} body Null while it is being read.
  */
 /**
- * @typedef {object} Draft What a conversation has besides the text in the message field.
+ * @typedef {object} Draft What a conversation's draft has besides its text.
  * @property {Attachment[]} attachments
- * @property {string} refused Why something could not be attached or sent.
+ * @property {string} refused Why something could not be attached or sent; may be empty.
  */
 
-/** Pasted text of so many characters is attached: a field with it would be slow. */
+/** Pasted text of this length, in characters, becomes an attachment: the field would be slow. */
 const LONG_PASTE = 50_000;
 const PASTED = "Pasted text";
-/** What a message has beside its body, in bytes. */
+/** Allowance for a message's fields besides its body, in bytes. */
 const ENVELOPE = 1_024;
 
 export class Composer {
@@ -47,15 +47,15 @@ export class Composer {
   #user;
   /** @type {Limits} */
   #limits = { text: true, json: false, binary: false, message_bytes: Infinity };
-  /** Those of the conversations, by their ids. @type {Map<string, Draft>} */
+  /** By conversation id. @type {Map<string, Draft>} */
   #drafts = new Map();
-  /** That of the conversation that is shown. @type {Draft} */
+  /** Of the conversation shown. @type {Draft} */
   #draft = { attachments: [], refused: "" };
 
   /**
    * @param {object} user
    * @param {() => void} user.send
-   * @param {() => void} user.changed Called when something was written or attached.
+   * @param {() => void} user.changed Called when text or attachments have changed.
    */
   constructor(user) {
     this.#user = user;
@@ -65,7 +65,7 @@ export class Composer {
       user.send();
     });
     text.addEventListener("keydown", (event) => {
-      // Enter that ends the composition of a character is not Enter.
+      // Enter that confirms an input method's composition does not send.
       if (event.key === "Enter" && !event.shiftKey && !event.isComposing) {
         event.preventDefault();
         user.send();
@@ -96,9 +96,9 @@ export class Composer {
   }
 
   /**
-   * Show what a conversation has, instead of another's.
+   * Switch to a conversation's draft.
    * @param {string} id
-   * @param {string} text What is in the message field.
+   * @param {string} text The draft's text.
    * @param {Limits} limits Of the route.
    */
   show(id, text, limits) {
@@ -111,20 +111,20 @@ export class Composer {
     this.#show();
   }
 
-  /** @param {string} id Of a conversation that is gone. */
+  /** @param {string} id Of a removed conversation. */
   forget(id) {
     this.#drafts.delete(id);
   }
 
   /**
-   * Whether anything is attached to the next message of a conversation.
+   * Whether a conversation's draft has attachments.
    * @param {string} id
    */
   attached(id) {
     return (this.#drafts.get(id)?.attachments ?? []).length > 0;
   }
 
-  /** Whether what is in the message field is JSON. */
+  /** Whether the message field takes JSON. */
   get #takesJson() {
     return !this.#limits.text && this.#limits.json;
   }
@@ -147,7 +147,7 @@ export class Composer {
   }
 
   /**
-   * What is to be sent, each a message; null where the text can't be one.
+   * Take the messages to send and clear the draft; if it can't be sent, show why and return null.
    * @returns {Outgoing[] | null}
    */
   take() {
@@ -173,7 +173,7 @@ export class Composer {
   }
 
   /**
-   * A message as it may be written again; null where it can't be.
+   * A sent message's text for editing; null if it can't be edited.
    * @param {Body} body
    * @returns {string | null}
    */
@@ -183,14 +183,14 @@ export class Composer {
   }
 
   /**
-   * Put back what was to be sent: what can be written into the field, the rest as attachments.
+   * Return messages to the draft: text into the field if possible, the rest as attachments.
    * @param {Outgoing[]} messages
    */
   putBack(messages) {
     const texts = [];
     for (const { body, name } of messages) {
       const text = this.wording(body);
-      // Two texts are one text; two values of JSON are no JSON.
+      // Texts can be joined; two JSON values are not valid JSON.
       const fits = !this.#takesJson || (texts.length === 0 && this.text === "");
       if (text !== null && text.length < LONG_PASTE && fits) texts.push(text);
       else this.#draft.attachments.push({ name: name ?? nameOf(body), bytes: bytesOf(body), body });
@@ -248,7 +248,7 @@ export class Composer {
 
   /** @param {Iterable<File>} files */
   #addFiles(files) {
-    // In JSON four characters stand for three bytes.
+    // Base64 encodes three bytes in four characters.
     const limit = Math.floor(((this.#limits.message_bytes - ENVELOPE) * 3) / 4);
     for (const file of files) {
       const { name, size: bytes } = file;
@@ -267,13 +267,13 @@ export class Composer {
    * @param {Attachment} attachment
    */
   async #read(file, attachment) {
-    const draft = this.#draft; // there may be another when it is read
+    const draft = this.#draft; // the user may switch conversations meanwhile
     const bytes = await file.arrayBuffer().catch(() => null);
     if (bytes) {
       attachment.body = { bytes, content_type: file.type || "application/octet-stream" };
     } else {
       draft.attachments = draft.attachments.filter((other) => other !== attachment);
-      draft.refused = `${file.name} can't be read.`; // it is a folder, or is gone
+      draft.refused = `${file.name} can't be read.`; // it is a folder, or was removed
     }
     this.#show();
   }
@@ -281,7 +281,7 @@ export class Composer {
   /**
    * @param {Attachment} attachment
    * @param {number} limit
-   * @returns {boolean} Whether it is not too large.
+   * @returns {boolean} False if it is too large.
    */
   #add(attachment, limit) {
     const { name, bytes } = attachment;
@@ -300,7 +300,7 @@ export class Composer {
   #refuse(why) {
     const { refused } = this.#page;
     this.#draft.refused = why;
-    if (refused.textContent !== why) refused.textContent = why; // which reads it out
+    if (refused.textContent !== why) refused.textContent = why; // setting it announces it
     refused.hidden = why === "";
   }
 

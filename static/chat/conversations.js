@@ -1,7 +1,7 @@
 /**
  * The user's conversations, in the browser's database.
  *
- * A conversation that is open in two windows is written by the one that has claimed it last; see
+ * If two windows have a conversation open, only the one that claimed it last writes it; see
  * `client/journal.js`.
  *
  * @module
@@ -16,18 +16,18 @@ import { committed, Database, result } from "./database.js";
  * @typedef {object} Summary
  * @property {string} id
  * @property {string} route
- * @property {string} title Empty until there is anything to name it after.
+ * @property {string} title Empty until the first message.
  * @property {number} changed As `Date.now()`.
- * @property {string} draft What was written and not sent.
+ * @property {string} draft The unsent text.
  */
-/** @typedef {Map<string, string>} Names Of files, by the ids of the turns that they were sent with. */
+/** @typedef {Map<string, string>} Names File names, by turn id. */
 
-/** How long a conversation in which nothing was said may be on a page, in milliseconds. */
+/** Unused conversations older than this, in milliseconds, are assumed to be open in no window. */
 const UNUSED = 86_400_000;
-/** How long a title is that is made of the first message, in characters. */
+/** Maximum length of a title made from the first message, in characters. */
 const TITLE = 60;
 
-/** Short enough for an address. */
+/** A random id, short enough for a URL. */
 export function newId() {
   return Array.from(crypto.getRandomValues(new Uint32Array(3)), (part) => part.toString(36)).join("");
 }
@@ -41,11 +41,11 @@ function fresh(id, route) {
   return { id, route, title: "", changed: Date.now(), draft: "" };
 }
 
-/** All that belongs to one conversation. @param {string} id */
+/** The keys of all items of a conversation. @param {string} id */
 const whole = (id) => IDBKeyRange.bound([id], [id, []]);
 
 /**
- * Something in which nothing was said or written, and that nobody has on a page by now.
+ * Whether a conversation has no messages and no draft, and is old enough to delete.
  * @param {Summary} summary
  */
 const abandoned = ({ title, draft, changed }) =>
@@ -55,7 +55,7 @@ const abandoned = ({ title, draft, changed }) =>
 const plain = (item) => JSON.parse(JSON.stringify(item));
 
 /**
- * What is kept of a turn or a note: with the file's name, where it was one.
+ * A turn or note as stored: with the file's name, if a file was sent.
  * @param {any} item
  * @param {Names} names
  */
@@ -65,7 +65,7 @@ function keptAs(item, names) {
 }
 
 /**
- * What the user said, in one line; empty where that is nothing.
+ * A title made from the message of a turn; empty if it has none.
  * @param {any} item As it is kept.
  */
 function titleOf(item) {
@@ -82,11 +82,11 @@ function wordsOf(item) {
 }
 
 export class Conversations {
-  /** Called when another window has changed any of them. */
+  /** Called when any conversation has changed, here or in another window. */
   onchange = () => {};
   #database;
   #channel;
-  /** Those that clients keep here, and that this page has not deleted. @type {Set<string>} */
+  /** Ids with a journal, unless this page deleted them. @type {Set<string>} */
   #kept = new Set();
 
   /** @param {Database} database */
@@ -97,14 +97,14 @@ export class Conversations {
   }
 
   /**
-   * @param {string} name Of the database.
-   * @returns {Promise<Conversations>} Fails where the browser keeps nothing.
+   * @param {string} name The database's name.
+   * @returns {Promise<Conversations>} Rejects if the browser has no storage.
    */
   static async open(name) {
     return new Conversations(await Database.open(name));
   }
 
-  /** @returns {Promise<Summary[]>} The newest first. */
+  /** @returns {Promise<Summary[]>} Newest first. */
   async list() {
     const store = (await this.#database.reading("conversations")).objectStore("conversations");
     /** @type {Summary[]} */
@@ -124,7 +124,7 @@ export class Conversations {
   /**
    * @param {string} id
    * @param {string} route
-   * @param {object} [from] What it begins with: a branch of another.
+   * @param {object} [from] Initial content, for a branch of another conversation.
    * @param {string} from.title
    * @param {string} from.url
    * @param {any[]} from.items Turns and notes.
@@ -161,7 +161,7 @@ export class Conversations {
   }
 
   /**
-   * Delete a conversation. What a client is about to keep of it is not kept any more.
+   * Delete a conversation. Later writes to its journal are ignored.
    * @param {string} id
    */
   async remove(id) {
@@ -172,7 +172,7 @@ export class Conversations {
     this.#changed();
   }
 
-  /** Delete all of them, likewise. */
+  /** Delete all conversations; see `remove`. */
   async clear() {
     this.#kept.clear();
     const transaction = await this.#database.writing();
@@ -182,14 +182,14 @@ export class Conversations {
   }
 
   /**
-   * Forget a conversation, unless something was said or written in it: another window may have it too.
+   * Delete a conversation if it is unused in the database: another window may have written to it.
    * @param {string} id
    */
   discard(id) {
     return this.#forget((summary) => summary.id === id && !summary.title && !summary.draft);
   }
 
-  /** Forget those in which nothing was said or written, and that nobody has on a page by now. */
+  /** Delete old conversations that were never used. */
   sweep() {
     return this.#forget(abandoned);
   }
@@ -216,7 +216,7 @@ export class Conversations {
   }
 
   /**
-   * Which of them have a text in their title, or in what was said.
+   * Find conversations that contain a text in their title or messages.
    * @param {string} text
    * @returns {Promise<Set<string>>} Their ids.
    */
@@ -237,7 +237,7 @@ export class Conversations {
         }
         const [id] = /** @type {[string, number]} */ (cursor.key);
         if (found.has(id)) {
-          cursor.continue([id, []]); // its other messages can't say more
+          cursor.continue([id, []]); // it matches: skip its other items
           return;
         }
         if (wordsOf(cursor.value).includes(sought)) found.add(id);
@@ -248,7 +248,7 @@ export class Conversations {
   }
 
   /**
-   * The turns and notes of a conversation, as they are kept.
+   * The turns and notes of a conversation, as stored.
    * @param {string} id
    * @returns {Promise<any[]>}
    */
@@ -258,11 +258,11 @@ export class Conversations {
   }
 
   /**
-   * Where a client keeps a conversation. One that another window has deleted is there again with
-   * the next message.
+   * The journal of a client. If another window deletes the conversation, the next message recreates
+   * it.
    * @param {string} id
    * @param {string} route
-   * @param {Names} [names] To which those are added that are kept.
+   * @param {Names} [names] Filled with the stored file names.
    * @returns {Journal}
    */
   journal(id, route, names = new Map()) {
@@ -317,7 +317,7 @@ export class Conversations {
    * @param {IDBTransaction} transaction
    * @param {string} id
    * @param {string} route
-   * @param {string} said What it is named after, where it has no title.
+   * @param {string} said Its title, if it has none yet.
    */
   async #touch(transaction, id, route, said) {
     const store = transaction.objectStore("conversations");

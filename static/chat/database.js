@@ -1,6 +1,6 @@
 /**
- * The browser's database, which may be closed under the page: another window deletes or upgrades it,
- * or the user clears what the site has kept. It is opened again with what is done next.
+ * An IndexedDB database that reopens itself. It can be closed at any time: another window deletes
+ * or upgrades it, or the user clears the site's data.
  *
  * @module
  */
@@ -39,7 +39,7 @@ async function connection(name) {
     request.result.createObjectStore("items");
   };
   const opened = await result(request);
-  opened.onversionchange = () => opened.close(); // or whoever wants to delete it waits for us
+  opened.onversionchange = () => opened.close(); // an open connection blocks deleting it
   return opened;
 }
 
@@ -54,7 +54,7 @@ export class Database {
 
   /**
    * @param {string} name
-   * @returns {Promise<Database>} Fails where the browser keeps nothing.
+   * @returns {Promise<Database>} Rejects if the browser has no storage.
    */
   static async open(name) {
     return new Database(await connection(name));
@@ -65,7 +65,7 @@ export class Database {
     return this.#begin(stores, "readonly");
   }
 
-  /** A transaction that writes to all of it. */
+  /** Begin a transaction that writes to all stores. */
   writing() {
     return this.#begin(STORES, "readwrite");
   }
@@ -81,7 +81,7 @@ export class Database {
     } catch (error) {
       if (/** @type {Error} */ (error).name !== "InvalidStateError") throw error;
     }
-    this.#connection = await connection(this.name); // it was closed
+    this.#connection = await connection(this.name); // it had been closed
     return this.#connection.transaction(stores, mode);
   }
 }

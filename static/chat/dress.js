@@ -1,5 +1,6 @@
 /**
- * What the gateway and the user have chosen for the page: its name, its logo, its colours.
+ * Applies the page's settings: the gateway's title, logo, examples and routes, and the user's
+ * theme.
  *
  * @module
  */
@@ -7,24 +8,24 @@
 import { button, element, make } from "../dom.js";
 
 /**
- * @typedef {object} Route What it is to a page.
+ * @typedef {object} Route A route's settings in `page.json`.
  * @property {string} name
- * @property {boolean} text Whether it takes text; so are the next two.
+ * @property {boolean} text Whether it takes text; likewise `json` and `binary`.
  * @property {boolean} json
  * @property {boolean} binary
- * @property {string | null} branches How a new session is sent the conversation; null if it can't be.
- * @property {number} history_turns How much of it.
+ * @property {string | null} branches How a new session is sent the history; null if it can't be.
+ * @property {number} history_turns Limit of that history; so is `history_bytes`.
  * @property {number} history_bytes
- * @property {number} message_bytes The largest message.
- * @property {boolean} [gone] Whether the gateway has it no longer.
+ * @property {number} message_bytes Size limit of a message.
+ * @property {boolean} [gone] Whether the gateway no longer has it.
  */
 /**
- * @typedef {object} About What the gateway says of itself and its routes.
+ * @typedef {object} About The content of `page.json`.
  * @property {string} title
  * @property {string} logo
  * @property {string | null} welcome
  * @property {string[]} examples
- * @property {boolean} authenticated Whether everybody has to show a key or a token.
+ * @property {boolean} authenticated Whether clients need an API key or a token.
  * @property {string} default
  * @property {Route[]} routes
  */
@@ -32,7 +33,7 @@ import { button, element, make } from "../dom.js";
 const THEME_KEY = "session-gateway.theme";
 
 /**
- * What the user has chosen before. A browser may be set to keep nothing.
+ * Read a saved choice; null if there is none or the browser has no storage.
  * @param {string} key
  */
 export function chosen(key) {
@@ -44,7 +45,7 @@ export function chosen(key) {
 }
 
 /**
- * Keep a choice, where there is room.
+ * Save a choice, if the browser has room.
  * @param {string} key
  * @param {string} value
  */
@@ -52,7 +53,7 @@ export function choose(key, value) {
   try {
     localStorage.setItem(key, value);
   } catch {
-    // It holds until the page is loaded again.
+    // The choice lasts until the page is reloaded.
   }
 }
 
@@ -69,7 +70,7 @@ export async function about() {
 
 /**
  * @param {About} about
- * @param {(text: string) => void} say Called with the example that is chosen.
+ * @param {(text: string) => void} say Called with the example clicked.
  */
 export function dress({ title, logo, welcome, examples, routes }, say) {
   document.title = title;

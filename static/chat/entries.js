@@ -1,6 +1,6 @@
 /**
- * What stands in the conversation: messages, answers, and what befell it. Each is a row of the
- * viewport, which builds its element when it comes near and drops it when it is far away.
+ * The entries of a conversation: messages, answers and notices. Each is a row of the viewport,
+ * which builds its element when it comes near and drops it when it is far away.
  *
  * @module
  */
@@ -22,7 +22,7 @@ import {
 /** @typedef {import("../client.js").Turn} Turn */
 /** @typedef {import("./view.js").Shape} Shape */
 /**
- * @typedef {(text: string, whole: boolean) => void} Write Brings what is shown up to a text.
+ * @typedef {(text: string, whole: boolean) => void} Write Updates the body to a text.
  * @typedef {(shape: Shape, element: HTMLElement) => Write} Begin
  */
 /**
@@ -31,23 +31,23 @@ import {
  * @property {() => void} run
  */
 /**
- * @typedef {object} Around What the entries need of the page.
- * @property {(turn: Turn, who: string) => Action[]} actions What can be done about what "you" or
- *   the "model" said.
- * @property {(turn: Turn) => string | undefined} fileName Of what was sent with a turn.
- * @property {(row: Entry) => void} touch Called when one has changed of itself.
+ * @typedef {object} Around What entries need from the page.
+ * @property {(turn: Turn, who: string) => Action[]} actions The actions for one side of a turn:
+ *   "you" or "model".
+ * @property {(turn: Turn) => string | undefined} fileName Name of the file sent with a turn.
+ * @property {(row: Entry) => void} touch Called when an entry changes by itself.
  */
 
-/** How many characters of a message are shown until somebody asks for all. */
+/** How many characters of a message are shown before "Show all". */
 const SENT = 4_000;
 
-/** How many characters of an answer are. */
+/** The same for an answer. */
 const ANSWER = 100_000;
 
-/** How many characters of each kind are added at once: more would take longer than a frame. */
+/** How many characters of each kind are added at once; more would take longer than a frame. */
 const STEP = { words: 10_000, code: 50_000, bytes: 1_000, plain: 50_000 };
 
-/** An entry of a few words. */
+/** A notice or problem. */
 export class Entry {
   /** @type {HTMLElement | null} */
   element = null;
@@ -87,7 +87,7 @@ export class Entry {
   drop() {}
 }
 
-/** A body as it is shown: some of it, if there is much. */
+/** The body of a message or answer; a long one is cut until the user asks for all of it. */
 class Body {
   /** @type {Shape["kind"] | null} */
   #kind = null;
@@ -100,8 +100,8 @@ class Body {
   #more;
 
   /**
-   * @param {number} limit How many characters are shown until somebody asks for all.
-   * @param {() => void} asked Called when somebody does.
+   * @param {number} limit How many characters are shown at first.
+   * @param {() => void} asked Called when the user asks for all.
    */
   constructor(limit, asked) {
     this.#limit = limit;
@@ -125,10 +125,10 @@ class Body {
 
   /**
    * @param {Shape} shape
-   * @param {boolean} whole Whether nothing will follow.
-   * @param {Begin} begin Called when there is something of another kind to be shown.
-   * @param {keyof typeof STEP} [pace] Whose step it takes, where that is not its kind's.
-   * @returns {boolean} Whether there is more to be shown at once.
+   * @param {boolean} whole Whether the text is complete.
+   * @param {Begin} begin Called when the kind changes.
+   * @param {keyof typeof STEP} [pace] The kind whose step to use.
+   * @returns {boolean} Whether to call again for the rest.
    */
   update(shape, whole, begin, pace = shape.kind) {
     if (shape.kind !== this.#kind) {
@@ -160,9 +160,9 @@ class Body {
   }
 }
 
-/** What messages and answers have in common. */
+/** Base of messages and answers. */
 class Said extends Entry {
-  /** What was said, apart from how it is shown; null while nothing is on the page. */
+  /** Its elements; null while it is not on the page. */
   parts = /** @type {ReturnType<Said["begin"]> | null} */ (null);
   #labels = "";
   #all = false;
@@ -181,7 +181,7 @@ class Said extends Entry {
   /**
    * @param {string} name
    * @param {number} limit
-   * @param {() => string} text What is copied.
+   * @param {() => string} text The text to copy.
    */
   begin(name, limit, text) {
     const body = new Body(this.#all ? Infinity : limit, () => {
@@ -202,7 +202,7 @@ class Said extends Entry {
     return this.parts?.body.playing ?? false;
   }
 
-  /** Offer what can be done about it now. */
+  /** Update the action buttons. */
   offer() {
     const actions = this.around.actions(this.turn, this.who);
     const labels = actions.map(({ label }) => label).join("\n");
@@ -223,7 +223,7 @@ class Said extends Entry {
   }
 }
 
-/** A message, as it was written. */
+/** A message, as sent. */
 export class Message extends Said {
   #sent;
   #shape;
@@ -251,7 +251,7 @@ export class Message extends Said {
   update() {
     if (!this.parts) return false;
     const { body, copy, details, foot } = this.parts;
-    copy.hidden = this.#shape.kind === "bytes"; // which are saved instead
+    copy.hidden = this.#shape.kind === "bytes"; // these are downloaded instead
     details.textContent = "Not sent";
     if (this.turn.held) foot.prepend(details);
     else details.remove();
@@ -268,9 +268,9 @@ export class Message extends Said {
   }
 }
 
-/** An answer, while it comes in and after that. */
+/** An answer, while it streams and afterwards. */
 export class Answer extends Said {
-  /** What it is shown as once it has ended. @type {Shape | null} */
+  /** Set once it has ended. @type {Shape | null} */
   #shape = null;
   #over = false;
 
@@ -297,7 +297,7 @@ export class Answer extends Said {
     return this.parts.element;
   }
 
-  /** What there is of it. @returns {Shape} */
+  /** What there is of the answer so far. @returns {Shape} */
   #present() {
     const { ended, text } = this.turn;
     if (ended) this.#shape ??= replyShape(ended);
@@ -333,7 +333,7 @@ export class Answer extends Said {
 }
 
 /**
- * What there is to say about how an answer has ended.
+ * Remarks on how an answer ended.
  * @param {Turn} turn
  */
 function remarks({ incomplete, ended }) {

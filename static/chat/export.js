@@ -1,5 +1,5 @@
 /**
- * A conversation as a file.
+ * Exports a conversation as a file.
  *
  * @module
  */
@@ -9,7 +9,7 @@ import { replyShape, sentShape } from "./view.js";
 
 /**
  * @param {string} title
- * @param {any[]} items As they are kept.
+ * @param {any[]} items As stored.
  */
 export function asMarkdown(title, items) {
   const turns = items.filter((item) => "id" in item);
@@ -25,12 +25,12 @@ export function asMarkdown(title, items) {
 
 /**
  * @param {import("./view.js").Shape} shape
- * @param {string} [name] Of the file that it was.
+ * @param {string} [name] The file's name, if it was one.
  */
 function written({ kind, text, language }, name) {
   if (kind === "bytes") return `(${name ? `${name}, ` : ""}${text})`;
   if (kind === "words") return text;
-  // A fence is longer than any that it is around.
+  // A fence must be longer than any fence inside it.
   const runs = text.match(/`{3,}/g) ?? [];
   const fence = "`".repeat(Math.max(2, ...runs.map((run) => run.length)) + 1);
   return `${fence}${language}\n${text}\n${fence}`;
@@ -49,14 +49,14 @@ function ending(said, done) {
 /**
  * @param {string} title
  * @param {string} route
- * @param {any[]} items As they are kept.
+ * @param {any[]} items As stored.
  */
 export function asJson(title, route, items) {
   return `${JSON.stringify({ title, route, items }, null, 2)}\n`;
 }
 
 /**
- * Let the user have a file.
+ * Download a file.
  * @param {string} name
  * @param {string} type
  * @param {string} content

@@ -1,5 +1,5 @@
 /**
- * What the client of a conversation says, on the page.
+ * Updates the page from the events of a conversation's client.
  *
  * @module
  */
@@ -17,11 +17,11 @@ import { endedText, endText, untilExpiry } from "./view.js";
  * @property {import("./log.js").Log} log
  * @property {import("./question.js").Question} question
  * @property {import("./status.js").Status} status
- * @property {(text: string) => void} announce Says it to those who do not see it.
- * @property {() => void} changed Called when it may have another turn under way, or none.
+ * @property {(text: string) => void} announce Announces a text to screen readers.
+ * @property {() => void} changed Called when the turns or the state may have changed.
  */
 
-/** The close code of a session that this client has closed. */
+/** The close code when this client closed the session. */
 const CLOSED = 1000;
 
 /**
@@ -34,9 +34,9 @@ export function notice({ log, announce }, text) {
 }
 
 /**
- * Say why a conversation has no session, and what comes of writing on.
+ * Show why a conversation has no session, and what sending another message will do.
  * @param {Page} page
- * @param {Chat} chat That is shown.
+ * @param {Chat} chat The chat shown.
  */
 export function sayEnded(page, chat) {
   const { client, route, unsaved } = chat;
@@ -45,7 +45,7 @@ export function sayEnded(page, chat) {
   const plain = client.code === 0 || client.code === CLOSED ? "The session has ended." : client.reason;
   const why = said ? "" : plain;
   if (isSeen(client)) {
-    // What was begun before this was known is not sent without a further word.
+    // A message begun before this notice needs the user's confirmation.
     chat.warned = page.composer.empty && !route.branches;
     notice(page, `${why} ${endedText(route.branches !== null)}`.trim());
   } else if (why === client.reason && why) {
@@ -54,7 +54,7 @@ export function sayEnded(page, chat) {
 }
 
 /**
- * Say that the conversation that is shown is not kept.
+ * Show that the current conversation could not be saved.
  * @param {Page} page
  * @param {any} error
  */
@@ -65,7 +65,7 @@ export function sayUnsaved(page, error) {
 }
 
 /**
- * Show what happens to a conversation for as long as it is the one that is shown.
+ * Subscribe to a chat's client; its events are displayed while the chat is shown.
  * @param {Chat} chat
  * @param {Page} page
  */
@@ -98,10 +98,10 @@ export function follow(chat, page) {
     if (chat === chats.shown && !known) sayUnsaved(page, error);
   });
   on("state", (state) => {
-    // There is nothing to open another session for until the user writes something.
+    // A new session is not needed until the user writes something.
     const idle = client.pending.length === 0 && (composer.empty || !chat.writing);
     if (state === "waiting" && !client.resumable && idle) {
-      client.close(); // which says that it is closed
+      client.close(); // fires "state" again
       return;
     }
     status.show();
@@ -140,7 +140,7 @@ export function follow(chat, page) {
     newest();
   });
   on("error", (error) => {
-    // Every attempt to come back may fail for the same reason; once is enough to know it.
+    // Each reconnect may fail with the same error; show it once.
     if (log.last !== error.message) log.say("problem", error.message);
     announce(error.message);
   });

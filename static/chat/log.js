@@ -1,5 +1,5 @@
 /**
- * The conversation on the page: what a client has of it, in order, as rows of a viewport.
+ * Shows a client's history, in order, as rows of a viewport.
  *
  * @module
  */
@@ -15,22 +15,22 @@ import { Viewport } from "./viewport.js";
 /** @typedef {import("./entries.js").Around} Around */
 
 export class Log {
-  /** The route of the newest session that is shown. @type {string | null} */
+  /** The route of the newest session shown. @type {string | null} */
   #route = null;
-  /** The entries of each turn and note that is shown. @type {WeakMap<object, Entry[]>} */
+  /** The entries of each turn and note shown. @type {WeakMap<object, Entry[]>} */
   #shown = new WeakMap();
-  /** The answers that have not ended. @type {Set<Answer>} */
+  /** Answers that have not ended. @type {Set<Answer>} */
   #pending = new Set();
-  /** Turns whose end is shown. @type {WeakSet<Turn>} */
+  /** Turns shown as ended. @type {WeakSet<Turn>} */
   #over = new WeakSet();
-  /** Whether any model has seen anything of it, or may have. */
+  /** Whether a model has seen any turn, or may have. */
   #known = false;
   /**
-   * The first turn of the session for which the conversation was too long.
+   * The first turn of this session whose history was shortened.
    * @type {Turn | null}
    */
   #forgets = null;
-  /** How many entries have come since the reader has left the end. */
+  /** Number of entries added since the user scrolled away from the end. */
   #unread = 0;
   /** @type {SessionClient | null} */
   #client = null;
@@ -42,7 +42,7 @@ export class Log {
 
   /**
    * @param {HTMLElement} element
-   * @param {HTMLElement} welcome What stands in it until there is anything else.
+   * @param {HTMLElement} welcome Shown while the conversation is empty.
    * @param {Partial<Pick<Around, "actions" | "fileName">>} [options]
    */
   constructor(element, welcome, options = {}) {
@@ -68,7 +68,7 @@ export class Log {
   }
 
   /**
-   * Show a client's conversation, instead of another's.
+   * Switch to a client's conversation.
    * @param {SessionClient} client
    */
   use(client) {
@@ -87,7 +87,7 @@ export class Log {
   }
 
   /**
-   * Bring what is shown of these up to date: what is new at once, the rest with the next frame.
+   * Update these items: new ones at once, others with the next frame.
    * @param {Iterable<Turn | Note>} items
    */
   show(items) {
@@ -104,15 +104,15 @@ export class Log {
   }
 
   /**
-   * What befell the session, in words; empty where nobody needs to know.
-   * @param {Note} note That is not shown yet.
+   * The text of a note; empty if the user needn't know.
+   * @param {Note} note A note not shown yet.
    */
   words(note) {
     return noteText(note, this.#known ? this.#route : null);
   }
 
   /**
-   * Add an entry to the conversation.
+   * Append an entry that is not part of the history.
    * @param {"notice" | "problem"} who
    * @param {string} text
    */
@@ -120,7 +120,7 @@ export class Log {
     this.#insert(new Entry(who, text), null);
   }
 
-  /** The text of the last entry, if it is one of a few words. */
+  /** The text of the last entry, if it is a notice or problem. */
   get last() {
     const last = this.#viewport.rows.at(-1);
     return last instanceof Entry ? last.text : undefined;
@@ -131,8 +131,8 @@ export class Log {
   }
 
   /**
-   * Whether a turn is the first of its session for which the conversation was too long.
-   * @param {Turn} turn That is shown.
+   * Whether a turn is the first of its session whose history was shortened.
+   * @param {Turn} turn
    */
   forgets(turn) {
     return this.#forgets === turn;
@@ -181,7 +181,7 @@ export class Log {
   }
 
   /**
-   * What is shown next after a note; it is near the end.
+   * The entry that follows a note. Searches from the end, where new notes are.
    * @param {Note} note
    */
   #after(note) {

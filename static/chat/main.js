@@ -1,5 +1,5 @@
 /**
- * The chat page: what the user does goes to the client, what the client has is shown.
+ * The chat page: passes the user's actions to the client, and shows its conversation.
  *
  * @module
  */
@@ -21,9 +21,9 @@ import { size } from "./view.js";
 /** @typedef {import("./conversations.js").Summary} Summary */
 
 const ROUTE_KEY = "session-gateway.route";
-/** What was written last, where the page went before it could be kept with its conversation. */
+/** The last draft, if the page was closed before the database had saved it. */
 const DRAFT_KEY = "session-gateway.draft";
-/** How long to wait for the end of a word before a draft is kept, in milliseconds. */
+/** Debounces saving a draft, in milliseconds. */
 const TYPING = 300;
 
 const page = {
@@ -46,16 +46,16 @@ const page = {
 };
 
 /**
- * The turn that the message field has another wording of, its text, and what was in the field before.
+ * The turn being edited in the message field, its text, and the draft that the field had before.
  * @type {{ turn: Turn, text: string, draft: string } | null}
  */
 let edited = null;
 /** @type {ReturnType<typeof setTimeout> | undefined} */
 let typing;
-/** Whether a conversation was shown yet. */
+/** Whether a conversation has been shown yet. */
 let loaded = false;
 
-// What shows a conversation is most of the page, and nothing has to wait for it to be painted.
+// Most of the page's code shows conversations; import it without delaying the first paint.
 const showing = import("./log.js");
 const opening = Conversations.open("session-gateway").catch(() => null);
 const gateway = await about();
@@ -81,7 +81,7 @@ const chats = new Chats(conversations, gateway, {
   empty: () => composer.empty,
   draft,
   keepDraft: () => {
-    if (typing !== undefined) keepDraft(); // or another window's would be lost
+    if (typing !== undefined) keepDraft(); // else it may overwrite another window's
   },
   show,
   follow: (chat) => follow(chat, shared),
@@ -103,7 +103,7 @@ const log = new Log(page.log, page.welcome, {
 });
 const shared = { chats, composer, log, question, status, announce, changed };
 
-/** @param {string} text What those hear who do not see it. */
+/** @param {string} text For screen readers. */
 function announce(text) {
   page.announcer.textContent = text;
 }
@@ -122,7 +122,7 @@ function show(chat, draft) {
   page.missing.textContent = `The route “${route.name}” is no longer available. You can still read and export this conversation.`;
   page.gone.hidden = !gone;
   page.form.hidden = gone;
-  const early = loaded ? "" : composer.text; // written while the page was loading
+  const early = loaded ? "" : composer.text; // typed while the page was loading
   loaded = true;
   chat.writing = false;
   stopEditing();
@@ -133,7 +133,7 @@ function show(chat, draft) {
   question.forget();
   status.use(client, gone);
   changed();
-  // Where that brings up a keyboard on the screen, it hides what is to be read.
+  // On touch screens, focus would open a keyboard over the conversation.
   if (!matchMedia("(pointer: coarse)").matches) composer.focus();
   sidebar?.select(id);
   if (early) draftChanged();
@@ -153,7 +153,7 @@ function listed(all) {
 }
 
 /**
- * Say something in a turn's place: in a new conversation, which knows what was said before it.
+ * Send messages in place of a turn, in a branch: a new conversation with the history before it.
  * @param {Turn} turn
  * @param {Outgoing[]} messages
  */
@@ -166,13 +166,13 @@ async function branch(turn, messages) {
   }
 }
 
-/** @param {Turn} turn @returns {Outgoing[]} What was sent with it. */
+/** @param {Turn} turn @returns {Outgoing[]} What it sent. */
 function asSent({ id, sent }) {
   return sent ? [{ body: sent, name: chats.shown?.names.get(id) }] : [];
 }
 
 /**
- * What the user may do with one side of a turn.
+ * The actions for one side of a turn.
  * @param {Turn} turn
  * @param {string} who
  * @returns {{ label: string, run: () => void }[]}
@@ -193,7 +193,7 @@ function actions(turn, who) {
 
 /**
  * @param {string} text
- * @param {Turn | null} turn In whose place it is to be said; null: at the end.
+ * @param {Turn | null} turn The turn to replace; null to send at the end.
  */
 function edit(text, turn) {
   if (turn) {
@@ -212,19 +212,19 @@ function stopEditing() {
   page.editing.hidden = true;
 }
 
-// What is under way
+// Turns
 
-/** The turns that wait for a word of the user's. */
+/** Turns held until the user confirms them. */
 function held() {
   return (chats.shown?.client.pending ?? []).filter((turn) => turn.held);
 }
 
-/** The turns whose answer is to come. */
+/** Turns that are waiting for their reply. */
 function underWay() {
   return chats.shown ? running(chats.shown.client) : [];
 }
 
-/** Show what may be done about what is under way, and about what waits. */
+/** Update the stop button and the question about held turns. */
 function changed() {
   const first = underWay()[0];
   const focused = document.activeElement === page.stop;
@@ -242,9 +242,9 @@ function stop() {
     ?.cancel();
 }
 
-// What is sent
+// Sending
 
-/** Open a connection, if there is none: there is something to say. */
+/** Connect if there is no connection, as there is something to send. */
 function connect() {
   const { shown } = chats;
   if (!shown || shown.client.state !== "closed" || status.useless) return;
@@ -289,7 +289,7 @@ function draftChanged() {
   typing = setTimeout(keepDraft, TYPING);
 }
 
-/** What is kept of what is written: another wording of a turn too, where it is another. */
+/** The draft to save, including an edited turn if its text was changed. */
 function draft() {
   if (!edited) return composer.text;
   const wording = composer.text === edited.text ? "" : composer.text;
@@ -302,15 +302,15 @@ function keepDraft() {
   if (!chats.shown) return;
   const { id } = chats.shown;
   if (lastWords().id === id) choose(DRAFT_KEY, "");
-  conversations?.update(id, { draft: draft() }).catch(() => {}); // there is no room
+  conversations?.update(id, { draft: draft() }).catch(() => {}); // storage is full
 }
 
-/** @returns {{ id?: string, draft?: string }} Of any conversation. */
+/** @returns {{ id?: string, draft?: string }} The last draft of any conversation. */
 function lastWords() {
   return JSON.parse(chosen(DRAFT_KEY) || "{}");
 }
 
-/** A database takes longer than a page that goes has. */
+/** A page that is being closed has no time to write to the database. */
 function keepLastWords() {
   if (typing === undefined || !chats.shown) return;
   choose(DRAFT_KEY, JSON.stringify({ id: chats.shown.id, draft: draft() }));

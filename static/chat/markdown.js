@@ -1,8 +1,8 @@
 /**
- * Markdown, while it comes in.
+ * Renders Markdown while it streams.
  *
- * A library reads it, and what it finds becomes elements. Only the last block, which may still
- * grow, is read again when more has come; blocks that are whole keep their elements.
+ * A library parses it, and its tokens become elements. Only the last block, which may still grow,
+ * is parsed again when more text arrives; complete blocks keep their elements.
  *
  * @module
  */
@@ -15,61 +15,61 @@ import { decoded, finished, inItem, kind, outline, shown, word } from "./tokens.
 
 /**
  * @typedef {import("./tokens.js").Token} Token
- * @typedef {object} View What is shown of a token.
+ * @typedef {object} View A token on the page.
  * @property {Token} token
  * @property {boolean} open Whether it may still grow.
  * @property {Node} node
- * @property {View[]} views What is in it.
- * @property {any} [block] What brings `node` up to date, where that is not done from here.
- * @property {Map<string, Token[]>} [read] What was found in the pieces of a paragraph.
+ * @property {View[]} views Its children.
+ * @property {any} [block] The CodeBlock that updates `node`, if any.
+ * @property {Map<string, Token[]>} [read] Tokens of each piece of a paragraph.
  */
 
-/** How much of a text, in characters, is read at once: a block that is longer is cut there. */
+/** How much text, in characters, is parsed at once: longer blocks are cut there. */
 const MAX_BLOCK = 50_000;
 
-/** How many characters of a paragraph are read at once, which bounds the worst of them. */
+/** How many characters of a paragraph are parsed at once, which bounds the worst case. */
 const MAX_INLINE = 4_000;
 
-/** What is counted as a block. */
+/** The tokens that `rendered` counts. */
 const BLOCKS = new Set(
   "paragraph heading code blockquote list list_item table row hr source".split(" "),
 );
 
-/** What links may lead to. */
+/** Allowed link targets. */
 const SAFE = /^(?:https?:\/\/|mailto:)/i;
 
-/** A text's blocks on the page. */
+/** Renders a text into an element, block by block. */
 export class Markdown {
-  /** How often a block was made or changed. */
+  /** How many times a block was created or updated. */
   rendered = 0;
 
   #element;
   #text = "";
-  /** Where the blocks begin that may still change. */
+  /** Offset of the first block that may still change. */
   #from = 0;
-  /** Those blocks. @type {View[]} */
+  /** The blocks from there. @type {View[]} */
   #open = [];
-  /** The addresses that links have been given by name. @type {Record<string, object>} */
+  /** Link reference definitions, by label. @type {Record<string, object>} */
   #links = Object.create(null);
-  /** Whole blocks that may name an address that is given later. @type {View[]} */
+  /** Complete blocks that may refer to a later definition. @type {View[]} */
   #naming = [];
-  /** How deep the headings are that the next one may stand under. @type {number[]} */
+  /** Depths of the headings above the next one. @type {number[]} */
   #headings = [];
-  /** What shows the rest as it is, after a block that was too long. @type {Pieces | null} */
+  /** Shows the rest as plain text after a block that was too long. @type {Pieces | null} */
   #plain = null;
-  /** What is still to be read of the present text's paragraphs. @type {Map<Token[], string>} */
+  /** Unparsed inline text, by the token list to fill. @type {Map<Token[], string>} */
   #sources = new Map();
   /** @type {any} */
   #lexer = null;
 
-  /** @param {HTMLElement} element What shows it, and nothing else. */
+  /** @param {HTMLElement} element An empty element for the blocks. */
   constructor(element) {
     this.#element = element;
   }
 
   /**
-   * @param {string} text That begins with what it was before; else all is made anew.
-   * @param {boolean} whole Whether nothing will follow.
+   * @param {string} text If it doesn't start with the previous text, everything is rendered again.
+   * @param {boolean} whole Whether the text is complete.
    */
   update(text, whole) {
     if (text.includes("\r")) text = text.replace(/\r\n?/g, "\n");
@@ -90,7 +90,7 @@ export class Markdown {
   }
 
   /**
-   * Read what is left, or as much of it as is read at once; true if there is more.
+   * Parse the next part of the text; true if there is more.
    * @param {boolean} whole
    */
   #step(whole) {
@@ -118,19 +118,19 @@ export class Markdown {
   }
 
   /**
-   * The blocks of a text. What is in them is read when they are shown.
+   * Parse a text into blocks. Their inline content is parsed when they are shown.
    * @param {string} source
    * @returns {Token[]}
    */
   #read(source) {
     this.#lexer = new Lexer({ gfm: true, breaks: true });
-    // What the open blocks give is not kept: it may be the half of an address.
+    // Definitions in open blocks are discarded: a URL may be incomplete.
     this.#lexer.tokens.links = Object.create(this.#links);
     let tokens;
     try {
       tokens = this.#lexer.blockTokens(source, this.#lexer.tokens);
     } catch (error) {
-      if (!(error instanceof RangeError)) throw error; // else it is nested too deeply
+      if (!(error instanceof RangeError)) throw error; // RangeError: nested too deeply
       tokens = [{ type: "html", raw: source, text: source }];
     }
     this.#sources = new Map(
@@ -140,7 +140,7 @@ export class Markdown {
   }
 
   /**
-   * These blocks are whole: keep what later ones depend on.
+   * Remember what later blocks need from these blocks, which are complete.
    * @param {View[]} views
    * @param {Token[]} tokens
    */
@@ -159,7 +159,7 @@ export class Markdown {
   }
 
   /**
-   * What a block names has been given an address since.
+   * Render a block again after a label in it was defined.
    * @param {View} view
    */
   #again(view) {
@@ -173,11 +173,11 @@ export class Markdown {
   // Views
 
   /**
-   * Bring what an element shows up to date.
+   * Update the children of an element.
    * @param {Node} parent
-   * @param {View[]} views What is in it now, the last of its nodes.
+   * @param {View[]} views Its current children; they are its last nodes.
    * @param {Token[]} tokens
-   * @param {boolean} open Whether the last one may still grow.
+   * @param {boolean} open Whether the last token may still grow.
    */
   #arrange(parent, views, tokens, open) {
     /** @type {View[]} */
@@ -207,7 +207,7 @@ export class Markdown {
   /**
    * @param {Token} token
    * @param {boolean} open
-   * @param {boolean} top Whether it is a block that is in no other, and so has a direction.
+   * @param {boolean} top Whether it is a top-level block, which has its own text direction.
    */
   #made(token, open, top) {
     const block = token.type === "code" ? new CodeBlock() : undefined;
@@ -219,7 +219,7 @@ export class Markdown {
   }
 
   /**
-   * The element that a token becomes, still empty.
+   * Create an empty element for a token.
    * @param {Token} token
    * @returns {Node}
    */
@@ -248,7 +248,7 @@ export class Markdown {
         return make("hr");
       case "table": {
         const box = make("div", "table", make("table", "", make("thead"), make("tbody")));
-        box.tabIndex = 0; // so that the keyboard scrolls it
+        box.tabIndex = 0; // for scrolling by keyboard
         box.setAttribute("role", "group");
         box.setAttribute("aria-label", "Table");
         return box;
@@ -359,10 +359,10 @@ export class Markdown {
   }
 
   /**
-   * What is in a paragraph, or in what stands in one.
-   * @param {Token[]} tokens As the library gave them.
+   * Inline tokens of a paragraph or of an inline element.
+   * @param {Token[]} tokens From the library.
    * @param {boolean} open
-   * @param {View} view What shows them, and remembers what was read.
+   * @param {View} view Caches the parsed pieces.
    * @returns {Token[]}
    */
   #inline(tokens, open, view) {

@@ -1,19 +1,21 @@
 /**
- * Markdown that is still coming in: what of it is shown, and how.
+ * Prepares incomplete Markdown for display.
  *
- * What may turn out to be something else with the next character waits for it, so that nothing is
- * shown and then taken back; what is open is shown as it will be once it is closed.
+ * Text whose meaning depends on the next characters is held back, so that nothing is shown and then
+ * taken back; open emphasis, code and links are shown as if they were closed.
  *
  * @module
  */
 
-/** How many characters wait at most for the end of what looks like a link. */
+/** How many characters of a possible link are held back at most. */
 const LINK = 200;
 
-/** What may stand before the first word of a line: quotes, bullets and numbers. */
+/** What can precede the first word of a line: quotes, bullets and numbers. */
 const PREFIX = /^(?:[ \t]*(?:>|[-*+]|\d{1,9}[.)])[ \t]+)*[ \t]*/;
 
-/** A line that is nothing yet: a bullet, a rule, a heading's mark, a fence with its language. */
+/**
+ * A line that is still ambiguous: a bullet, a rule, a heading's mark, a fence with its language.
+ */
 const UNDECIDED = new RegExp(
   [
     /[>+]/,
@@ -30,10 +32,10 @@ const UNDECIDED = new RegExp(
     .join("|"),
 );
 
-/** The end of a text that the next characters change: a delimiter, an escape, an entity, a tag. */
+/** An ending whose meaning depends on what follows: a delimiter, an escape, an entity, a tag. */
 const UNFINISHED = new RegExp(
   [
-    /(?<![*_~`![])[*_~`![]+/, // from its beginning alone, or a long one takes the square of its length
+    /(?<![*_~`![])[*_~`![]+/, // anchored at the run's start: else quadratic time
     /[\\\r]/,
     /&#?\w{0,31}/,
     /<(?:\/?b?r? *\/?|[a-z][a-z0-9+.-]*:[^\s<>]*)/,
@@ -47,17 +49,17 @@ const ROW = /^[ \t]*\|/;
 const DELIMITERS = /^[ \t]*\|?[-:| \t]*$/;
 
 /**
- * How much of a text that grows can be shown without taking anything of it back.
+ * How much of a growing text can be shown without taking any of it back.
  *
- * @param {string} text From the beginning of a block on.
- * @returns {number} Its first so many characters.
+ * @param {string} text Starts at the beginning of a block.
+ * @returns {number} A number of characters from its beginning.
  */
 export function settled(text) {
   const start = text.lastIndexOf("\n") + 1;
   const line = text.slice(start);
   const above = start === 0 ? "" : text.slice(text.lastIndexOf("\n", start - 2) + 1, start - 1);
   const bare = line.replace(PREFIX, "");
-  // A table's first line is one only once the second has come.
+  // A table's first line is recognised only by the second.
   if (ROW.test(bare) && !ROW.test(above)) return start;
   if (ROW.test(above) && DELIMITERS.test(line)) {
     const first = start - above.length - 1;
@@ -69,14 +71,14 @@ export function settled(text) {
 }
 
 /**
- * Close what is open in the last words of a text that grows.
+ * Close what is still open at the end of a growing text.
  *
  * @param {string} source Of one paragraph, heading or cell.
  */
 export function mend(source) {
   /** @type {{ mark: string, from: number }[]} */
   const open = [];
-  /** Where the brackets begin that are open. @type {number[]} */
+  /** Offsets of the open brackets. @type {number[]} */
   const brackets = [];
   let at = 0;
   while (at < source.length) {
@@ -113,7 +115,7 @@ export function mend(source) {
 }
 
 /**
- * Where a piece of code ends that so many backticks begin; -1 where it has not ended.
+ * Where a code span ends that `count` backticks have opened; -1 if it is still open.
  * @param {string} source
  * @param {number} from
  * @param {number} count
@@ -128,7 +130,7 @@ function closing(source, from, count) {
 }
 
 /**
- * What may be a link is shown when it is known to be one.
+ * Hold back what may be a link until that is certain.
  * @param {string} source
  * @param {number} from
  * @param {{ mark: string, from: number }[]} open
@@ -140,7 +142,7 @@ function waiting(source, from, open) {
 }
 
 /**
- * What was opened before a position.
+ * The delimiters opened before a position.
  * @param {{ mark: string, from: number }[]} open
  * @param {number} position
  */
@@ -168,13 +170,13 @@ function toggle(source, at, mark, open) {
 /**
  * @param {string} source
  * @param {{ mark: string, from: number }[]} open
- * @param {string} code The backticks of a piece of code that is open.
+ * @param {string} code The backticks of an open code span.
  */
 function closed(source, open, code) {
   if (code) source += code;
   else if (open.length > 0) source = source.trimEnd();
   for (const { mark, from } of open.toReversed()) {
-    // Nothing has come after it, so that there is nothing to show in bold yet.
+    // Nothing follows the delimiter yet, so there is nothing to emphasise.
     if (source.length <= from + mark.length) source = source.slice(0, from).trimEnd();
     else source += mark;
   }

@@ -1,8 +1,8 @@
 /**
- * Asks before anything goes to a session that it was not meant for.
+ * Asks before messages go to a session that they were not written for.
  *
- * A session that is gone may be followed by one that knows nothing. What was sent and not delivered
- * waits then, and so does what was being written.
+ * A session that is gone may be followed by one without the history. Undelivered messages are then
+ * held, and so is the draft.
  *
  * @module
  */
@@ -13,9 +13,9 @@ import { questionText } from "./view.js";
 /** @typedef {import("../client.js").Turn} Turn */
 
 export class Question {
-  /** Whether what is in the message field was begun for a session that is gone. */
+  /** Whether the draft was begun for a session that is gone. */
   stale = false;
-  /** Whether it was to be sent all the same, so that the user is asked. */
+  /** Whether the user tried to send that draft. */
   #asked = false;
   #page = {
     question: element("question", HTMLElement),
@@ -28,10 +28,10 @@ export class Question {
 
   /**
    * @param {object} user
-   * @param {() => Turn[]} user.held The turns that wait for a word.
-   * @param {() => void} user.send Sends what is in the message field.
-   * @param {(turns: Turn[]) => void} user.edit Puts these before what is in it.
-   * @param {() => void} user.discard Empties it.
+   * @param {() => Turn[]} user.held The held turns.
+   * @param {() => void} user.send Sends the draft.
+   * @param {(turns: Turn[]) => void} user.edit Puts their messages before the draft.
+   * @param {() => void} user.discard Clears the draft.
    * @param {() => void} user.focus
    */
   constructor(user) {
@@ -55,17 +55,17 @@ export class Question {
     });
   }
 
-  /** Ask if there is anything to ask. */
+  /** Show or hide the question. */
   show() {
     const { question, words } = this.#page;
     const count = this.#user.held().length + Number(this.#asked);
     if (count === 0 && question.contains(document.activeElement)) this.#user.focus();
     question.hidden = count === 0;
     const text = count === 0 ? "" : questionText(count);
-    if (words.textContent !== text) words.textContent = text; // which reads it out
+    if (words.textContent !== text) words.textContent = text; // setting it announces it
   }
 
-  /** What is in the message field is to be sent: whether it may be, without a further word. */
+  /** Whether the draft may be sent now; asks the user if not. */
   allows() {
     this.#asked = this.stale;
     this.show();
@@ -73,13 +73,13 @@ export class Question {
     return this.#page.question.hidden;
   }
 
-  /** What was begun is gone. */
+  /** The draft no longer needs confirmation. */
   forget() {
     this.stale = this.#asked = false;
     this.show();
   }
 
-  /** The user has said what to do. */
+  /** The user has answered. */
   answered() {
     this.forget();
     this.#user.focus();

@@ -1,5 +1,5 @@
 /**
- * The list of conversations, and what can be done with each.
+ * The list of conversations, and the options of each.
  *
  * @module
  */
@@ -9,7 +9,7 @@ import { button, element, make } from "../dom.js";
 /** @typedef {import("./conversations.js").Conversations} Conversations */
 /** @typedef {import("./conversations.js").Summary} Summary */
 
-/** How long to wait for the end of a word that is typed into the search, in milliseconds. */
+/** Debounces the search field, in milliseconds. */
 const TYPING = 200;
 
 /** @param {Summary} summary */
@@ -49,19 +49,20 @@ export class Sidebar {
   #narrow = matchMedia("(max-width: 48rem)");
   #conversations;
   #user;
-  /** The one that is shown. */
+  /** The id of the conversation shown. */
   #current = "";
-  /** The one whose options are. @type {Summary | null} */
+  /** Whose options are open. @type {Summary | null} */
   #chosen = null;
   #searched = "";
 
   /**
    * @param {Conversations} conversations
    * @param {object} user
-   * @param {(id: string) => void} user.open Called with the conversation that is chosen.
-   * @param {(id: string) => void} user.remove Called with the one that is to be deleted.
-   * @param {(id: string) => boolean} user.attached Whether something is attached to its next message.
-   * @param {(all: Summary[]) => void} user.listed Called with all of them when they have changed.
+   * @param {(id: string) => void} user.open Called with the conversation clicked.
+   * @param {(id: string) => void} user.remove Called to delete a conversation.
+   * @param {(id: string) => boolean} user.attached Whether its draft has attachments.
+   * @param {(all: Summary[]) => void} user.listed Called with all conversations when any has
+   *   changed.
    */
   constructor(conversations, user) {
     this.#conversations = conversations;
@@ -94,14 +95,14 @@ export class Sidebar {
     page.cancel.addEventListener("click", () => page.options.close());
   }
 
-  /** @param {string} id The conversation that is shown. */
+  /** @param {string} id The conversation shown. */
   select(id) {
     this.#current = id;
     this.#fold(true);
     return this.show();
   }
 
-  /** Bring the list up to date. */
+  /** Update the list. */
   async show() {
     const { search, found, list } = this.#page;
     const sought = search.value.trim();
@@ -110,7 +111,7 @@ export class Sidebar {
       this.#conversations.list(),
       sought ? this.#conversations.search(sought) : null,
     ]);
-    if (sought !== this.#searched) return; // there is another search by now
+    if (sought !== this.#searched) return; // a newer search has started
     this.#user.listed(all);
     const used = all.filter(
       ({ id, title, draft }) =>
@@ -169,7 +170,7 @@ export class Sidebar {
     else save(`${title}.json`, "application/json", asJson(title, summary.route, items));
   }
 
-  /** @param {boolean} folded Where there is no room for it beside the conversation. */
+  /** @param {boolean} folded Ignored where the sidebar fits beside the conversation. */
   #fold(folded) {
     const { side, shade, menu } = this.#page;
     const hidden = folded && this.#narrow.matches;

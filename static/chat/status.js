@@ -1,5 +1,5 @@
 /**
- * How the connection and the session are, and what the user can do about that.
+ * Shows the state of the connection and the session, and offers to reconnect or sign in.
  *
  * @module
  */
@@ -34,7 +34,7 @@ export class Status {
   #user;
   /** @type {SessionClient | null} */
   #client = null;
-  /** Whether the conversation can only be read. */
+  /** Whether the conversation is read-only. */
   #readOnly = false;
   /** @type {string | null | undefined} */
   #expiresAt;
@@ -43,7 +43,7 @@ export class Status {
    * @param {object} user
    * @param {() => void} user.connect
    * @param {(token: string) => void} user.signIn
-   * @param {() => void} user.focus Called when what had the focus is no longer shown.
+   * @param {() => void} user.focus Called when the focused element was hidden.
    */
   constructor(user) {
     this.#user = user;
@@ -64,8 +64,8 @@ export class Status {
   }
 
   /**
-   * @param {SessionClient} client Whose state is shown from now on.
-   * @param {boolean} readOnly Whether nothing can be sent, whatever its state is.
+   * @param {SessionClient} client The client to show.
+   * @param {boolean} readOnly Whether nothing can be sent in any state.
    */
   use(client, readOnly) {
     this.#client = client;
@@ -76,14 +76,14 @@ export class Status {
     this.show();
   }
 
-  /** Whether it is of any use to send something. */
+  /** Whether sending is pointless: read-only, taken over, or closed by an error. */
   get useless() {
     const { state = "closed", code = 0 } = this.#client ?? {};
     if (this.#readOnly) return true;
     return state === "closed" && (code === TAKEN_OVER || describeClose(code).error !== undefined);
   }
 
-  /** Bring everything up to date with the connection's state. */
+  /** Update everything from the connection's state. */
   show() {
     const { state = "closed", reason = "", code = 0, token } = this.#client ?? {};
     const page = this.#page;
@@ -92,10 +92,10 @@ export class Status {
     const ready = closed && !this.useless;
     page.dot.dataset.state = ready ? "ready" : state;
     const text = ready ? "Ready" : this.#readOnly ? "Read only" : stateText(state, reason);
-    if (page.state.textContent !== text) page.state.textContent = text; // which reads it out
+    if (page.state.textContent !== text) page.state.textContent = text; // setting it announces it
     page.elsewhere.hidden = !closed || code !== TAKEN_OVER;
     page.send.disabled = this.useless;
-    // Each attempt is "connecting" for a moment, and the bar would come and go.
+    // Keep it during "connecting", else the bar would flicker with each attempt.
     page.trouble.hidden = state === "open" || closed || reason === "";
     page.why.textContent = reason;
     this.#showSignIn(closed && code === UNAUTHENTICATED, token !== undefined, reason);
@@ -110,7 +110,7 @@ export class Status {
     this.expires(opened?.expires_at);
   }
 
-  /** @param {string | null | undefined} expiresAt Undefined where there is no session. */
+  /** @param {string | null | undefined} expiresAt Undefined if there is no session. */
   expires(expiresAt) {
     const { expiry } = this.#page;
     this.#expiresAt = expiresAt;
@@ -131,7 +131,7 @@ export class Status {
 
   /**
    * @param {boolean} needed
-   * @param {boolean} shown Whether the user has shown a token already.
+   * @param {boolean} shown Whether the user has given a token before.
    * @param {string} reason
    */
   #showSignIn(needed, shown, reason) {
@@ -142,6 +142,6 @@ export class Status {
     if (shown) known.textContent = `${reason} Sign in again.`;
     const { activeElement } = document;
     const writing = activeElement instanceof HTMLTextAreaElement && activeElement.value !== "";
-    if (!writing) token.focus(); // or the rest of the message would go there
+    if (!writing) token.focus(); // or they would type the rest of it there
   }
 }

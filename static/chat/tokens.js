@@ -1,10 +1,10 @@
 /**
- * What a Markdown library finds in a text, by the names that the page has for it.
+ * Converts the Markdown library's tokens to the ones that the page renders.
  *
  * @module
  */
 
-/** @typedef {any} Token Of marked's lexer: `type`, `raw`, and what belongs to its type. */
+/** @typedef {any} Token From marked's lexer: `type`, `raw`, and the fields of its type. */
 
 /** @type {Record<string, string>} */
 const ENTITIES = {
@@ -64,7 +64,7 @@ export function decoded(text) {
 }
 
 /**
- * Those of which there is anything to see.
+ * The tokens that are visible, converted.
  * @param {Token[]} tokens
  */
 export function shown(tokens) {
@@ -72,7 +72,7 @@ export function shown(tokens) {
 }
 
 /**
- * What has to be the same for an element to stay.
+ * A key: an element is reused for tokens of the same kind.
  * @param {Token} token
  */
 export function kind({ type, level, ordered, start, task, checked, header, align, image }) {
@@ -80,7 +80,7 @@ export function kind({ type, level, ordered, start, task, checked, header, align
 }
 
 /**
- * A block, by the name that it has here: what is loose and what is tight look the same.
+ * Convert a block. Loose and tight lists look the same.
  * @param {Token} token
  * @returns {Token}
  */
@@ -91,7 +91,7 @@ function shape(token) {
 }
 
 /**
- * Something in a paragraph, by the name that it has here.
+ * Convert an inline token.
  * @param {Token} token
  * @returns {Token}
  */
@@ -112,7 +112,7 @@ export function word(token) {
 }
 
 /**
- * What is in an item of a list; its box stands in its first paragraph.
+ * The blocks of a list item; its checkbox is moved into the first paragraph.
  * @param {Token} token
  * @returns {Token[]}
  */
@@ -124,10 +124,10 @@ export function inItem({ tokens }) {
 }
 
 /**
- * Say of each heading which level it has on the page: below those of the page, and none is skipped.
+ * Set each heading's level on the page: below the page's own headings, without skipping any.
  * @param {Token[]} tokens
- * @param {number[]} above How deep the headings are that the first one stands under.
- * @returns {number[]} Those that what follows stands under.
+ * @param {number[]} above Depths of the headings above the first token.
+ * @returns {number[]} Depths of the headings above what follows.
  */
 export function outline(tokens, above) {
   for (const token of tokens) {
@@ -145,8 +145,8 @@ export function outline(tokens, above) {
 }
 
 /**
- * How many blocks are whole, whatever follows: those after which another has begun, by a line that
- * is whole itself.
+ * How many blocks are complete, whatever follows: those followed by a block whose first line is
+ * complete.
  * @param {Token[]} tokens
  * @param {string} source
  */

@@ -1,5 +1,5 @@
 /**
- * What the page shows, apart from the page: texts and times from the gateway's messages.
+ * Texts and times for the page, made from the gateway's messages, without the DOM.
  *
  * @module
  */
@@ -11,14 +11,14 @@
 /** @typedef {import("../client.js").Turn} Turn */
 
 /**
- * @typedef {object} Shape What a body is shown as.
+ * @typedef {object} Shape How a body is shown.
  * @property {"words" | "code" | "bytes"} kind
- * @property {string} text Of bytes: how many there are, and of what.
- * @property {string} language Of code.
+ * @property {string} text For bytes: their number and type.
+ * @property {string} language For code.
  */
 
 /**
- * A reply's text. JSON of the usual models gives what they said, other JSON is shown as it is.
+ * A reply's text: extracted from the JSON of common models; other JSON as it is.
  * @param {Done} done
  * @returns {string}
  */
@@ -27,7 +27,7 @@ export function replyText(done) {
 }
 
 /**
- * What a reply is shown as.
+ * How a reply is shown.
  * @param {Done} done
  * @returns {Shape}
  */
@@ -40,7 +40,7 @@ export function replyShape(done) {
     try {
       return ofJson(JSON.parse(text));
     } catch {
-      // It says what it is not.
+      // It is not the JSON that its content type promises.
     }
   }
   const [, language] = /^(?:text|application)\/(html|csv|xml|yaml|css)\b/.exec(type) ?? [];
@@ -49,7 +49,7 @@ export function replyShape(done) {
 }
 
 /**
- * What a message is shown as.
+ * How a message is shown.
  * @param {import("../client.js").Body} sent
  * @returns {Shape}
  */
@@ -86,7 +86,7 @@ function ofJson(value) {
 }
 
 /**
- * A number of bytes, in words.
+ * Format a number of bytes.
  * @param {number} bytes
  */
 export function size(bytes) {
@@ -95,7 +95,7 @@ export function size(bytes) {
 }
 
 /**
- * What a model of the usual ones said; undefined where the value is another's.
+ * The text in the JSON of common models; undefined for any other.
  * @param {any} value
  * @returns {string | undefined}
  */
@@ -110,7 +110,7 @@ function spoken(value) {
 }
 
 /**
- * What came of stopping a message.
+ * What stopping a message did.
  * @param {Done} done
  * @returns {string}
  */
@@ -166,9 +166,9 @@ function sentText({ all, context }) {
 }
 
 /**
- * What has befallen the session, in words; empty where nobody needs to know.
+ * The text of a note; empty if the user needn't know.
  * @param {Note} note
- * @param {string | null} before The route of the session before this one; null for the first.
+ * @param {string | null} before Route of the previous session; null for the first.
  * @returns {string}
  */
 export function noteText({ type, detail }, before) {
@@ -194,19 +194,19 @@ export function noteText({ type, detail }, before) {
   }
 }
 
-/** Shorter answers, in milliseconds, say little of how fast a model is. */
+/** Shorter answers, in milliseconds, say little about a model's speed. */
 const MEASURABLE = 500;
 
-/** How many bytes of UTF-8 a token has, about: in English, and not far off elsewhere. */
+/** Estimated bytes of UTF-8 per token: about right for English, not far off elsewhere. */
 const TOKEN_BYTES = 4;
 
 /**
- * What is known of a reply besides its text; empty where nothing was measured.
- * @param {Turn} turn That has ended.
+ * Timing and other details of a reply; empty if nothing was measured.
+ * @param {Turn} turn An ended turn.
  * @returns {string}
  */
 export function replyDetails({ ended, startedAt, firstAt, text }) {
-  // What the client itself has ended took no time that anybody has measured.
+  // Turns ended by the client itself have no duration.
   if (!ended?.duration_ms) return "";
   const total = ended.duration_ms;
   const first = startedAt !== null && firstAt !== null ? firstAt - startedAt : total;
@@ -224,7 +224,7 @@ export function replyDetails({ ended, startedAt, firstAt, text }) {
 }
 
 /**
- * How fast a model has written a text, about.
+ * Estimate a model's speed.
  * @param {string} text
  * @param {number} milliseconds
  */
@@ -240,7 +240,7 @@ function seconds(milliseconds) {
 }
 
 /**
- * What a turn that has not ended is doing.
+ * The state of a turn that has not ended.
  * @param {Turn} turn
  * @param {number} now Milliseconds since the epoch.
  */
@@ -264,8 +264,8 @@ export function isKnown({ ended }) {
 }
 
 /**
- * What comes of writing on in a conversation whose session is gone.
- * @param {boolean} sent Whether a new session can be sent the conversation.
+ * What the next message does when the session is gone.
+ * @param {boolean} sent Whether a new session can be sent the history.
  */
 export function endedText(sent) {
   return sent
@@ -274,7 +274,7 @@ export function endedText(sent) {
 }
 
 /**
- * Whether a turn waits for a word of the user's, or was taken back.
+ * Whether a turn is held for the user to confirm, or was cancelled while held.
  * @param {Turn} turn
  * @returns {boolean}
  */
@@ -283,9 +283,9 @@ export function isWithheld(turn) {
 }
 
 /**
- * What those hear of a turn who do not see it.
- * @param {Turn} turn That has ended.
- * @param {boolean} first Whether it is the first for which the conversation was too long.
+ * What screen readers announce for a turn.
+ * @param {Turn} turn An ended turn.
+ * @param {boolean} first Whether its history is the first to be shortened.
  */
 export function endText(turn, first) {
   if (!turn.ended) return "";
@@ -298,11 +298,11 @@ export function endText(turn, first) {
   return `${forgets}Model: ${heard}${stopped}`;
 }
 
-/** How much of a reply is read out at once, in characters. */
+/** How much of a reply is announced, in characters. */
 const HEARD = 2_000;
 
 /**
- * What to ask before messages go to a session that they were not meant for.
+ * The question before messages go to a session that they were not written for.
  * @param {number} count
  * @returns {string}
  */
@@ -312,7 +312,7 @@ export function questionText(count) {
 }
 
 /**
- * How long until a time, in words.
+ * The time left until a session expires.
  * @param {string | null} expiresAt RFC 3339.
  * @param {number} now Milliseconds since the epoch.
  * @returns {string}
@@ -326,7 +326,7 @@ export function untilExpiry(expiresAt, now) {
 }
 
 /**
- * The connection's state in words.
+ * The text for the connection's state.
  * @param {State} state
  * @param {string} reason
  * @returns {string}
@@ -345,7 +345,7 @@ export function stateText(state, reason) {
 }
 
 /**
- * When the next attempt is made; empty while one is.
+ * The countdown to the next attempt.
  * @param {number} retryAt Milliseconds since the epoch; 0 for none.
  * @param {number} now
  */
@@ -355,8 +355,8 @@ export function countdownText(retryAt, now) {
 }
 
 /**
- * Where a route's WebSocket is: beside the page, which a proxy may have put under a path.
- * @param {string} page The page's address.
+ * A route's WebSocket URL, relative to the page, which a proxy may serve under a path.
+ * @param {string} page The page's URL.
  * @param {string} route
  * @returns {string}
  */

@@ -1,6 +1,6 @@
 /**
- * A long list in a box that scrolls: only those of its rows that are near what is in sight are on
- * the page, and what stands for the others is as high as they are, or are thought to be.
+ * A virtual list: only rows near the visible part are on the page. Spacers replace the others, with
+ * their measured or estimated height.
  *
  * @module
  */
@@ -9,29 +9,29 @@ import { make } from "../dom.js";
 
 /**
  * @typedef {object} Row
- * @property {HTMLElement | null} element While it is on the page.
- * @property {number} height In pixels; 0 until it was measured.
- * @property {number} length Of its text, by which its height is guessed.
- * @property {boolean} hidden Whether nothing is to be seen of it.
- * @property {boolean} busy Whether it has to stay on the page.
+ * @property {HTMLElement | null} element Null unless it is on the page.
+ * @property {number} height In pixels; 0 until measured.
+ * @property {number} length Of its text, to estimate its height.
+ * @property {boolean} hidden Whether it is not shown at all.
+ * @property {boolean} busy Whether it must stay on the page.
  * @property {() => HTMLElement} build
- * @property {() => boolean} update Brings its element up to date; true if more is to follow.
- * @property {() => void} drop Called when its element has left the page.
+ * @property {() => boolean} update Updates its element; true to be called again.
+ * @property {() => void} drop Called when its element was removed.
  */
 
-/** Who is so many pixels from the end, and goes there, has arrived. */
+/** A reader scrolling down this close to the end, in pixels, is taken to be there. */
 const NEAR = 48;
 
-/** How many pixels above and below what is in sight are ready, at least. */
+/** Minimum margin above and below the visible part in which rows are built, in pixels. */
 const MARGIN = 600;
 
-/** A paint that took longer, in milliseconds, is followed by a pause of twice its length. */
+/** After a paint longer than this, in milliseconds, updates pause for twice its length. */
 const LONG = 8;
 
 export class Viewport {
-  /** Oldest first; changed by the methods only. @type {Row[]} */
+  /** Oldest first; read-only outside. @type {Row[]} */
   rows = [];
-  /** Whether the reader is at the end, and stays there. */
+  /** Whether the view sticks to the end. */
   following = true;
 
   #box;
@@ -39,19 +39,19 @@ export class Viewport {
   #moved;
   /** @type {Set<Row>} */
   #mounted = new Set();
-  /** Those that have changed since the last paint. @type {Set<Row>} */
+  /** Rows changed since the last paint. @type {Set<Row>} */
   #changed = new Set();
   /** @type {Map<Element, Row>} */
   #rowOf = new Map();
   #frame = 0;
-  /** Until when rows that have changed wait, as `performance.now()` counts. */
+  /** Updates wait until then; by `performance.now()`. */
   #pause = 0;
-  /** Where the box was scrolled to when it was last looked at, and how high it was. */
+  /** The box's scroll position and height when last read. */
   #top = 0;
   #height = 0;
   /**
-   * What is read there, which stays where it is on the screen whatever comes and goes: a row, and
-   * how far below its beginning the box begins. Null at the end.
+   * The scroll anchor, which stays in place on the screen when rows change: the first visible row,
+   * and how far below its top the box begins, in pixels. Null at the end.
    * @type {{ row: Row, beyond: number } | null}
    */
   #reading = null;
@@ -60,7 +60,7 @@ export class Viewport {
 
   /**
    * @param {HTMLElement} box
-   * @param {HTMLElement} list In the box; what the rows are put into.
+   * @param {HTMLElement} list Inside the box; holds the rows.
    * @param {() => void} moved Called after each paint.
    */
   constructor(box, list, moved) {
@@ -68,7 +68,7 @@ export class Viewport {
     this.#list = list;
     this.#moved = moved;
     this.#gap = parseFloat(getComputedStyle(list).rowGap) || 0;
-    this.#observer.observe(box); // what appears around it takes its room
+    this.#observer.observe(box); // elements that appear around it shrink it
     box.addEventListener("scroll", () => {
       this.#look();
       this.#schedule();
@@ -95,7 +95,7 @@ export class Viewport {
   }
 
   /**
-   * It has changed, and will be painted with the next frame.
+   * Update a row with the next frame.
    * @param {Row} row
    */
   touch(row) {
@@ -115,13 +115,13 @@ export class Viewport {
     this.#schedule();
   }
 
-  /** How much there is below what is in sight, in pixels. */
+  /** How much is below the visible part, in pixels. */
   get beyond() {
     const { scrollHeight, scrollTop, clientHeight } = this.#box;
     return scrollHeight - scrollTop - clientHeight;
   }
 
-  /** Paint now, and not with the next frame. */
+  /** Paint now instead of with the next frame. */
   flush() {
     cancelAnimationFrame(this.#frame);
     this.#paint();
@@ -153,15 +153,15 @@ export class Viewport {
     else if (row.update()) this.#changed.add(row);
   }
 
-  // What is on the page
+  // Layout
 
-  /** Put the rows on the page that are near what is in sight, and take the others away. */
+  /** Build the rows near the visible part, and remove the others. */
   #fill() {
     const { clientHeight } = this.#box;
     if (clientHeight === 0) return;
     this.#look();
     const margin = Math.max(MARGIN, clientHeight);
-    // Rows that turn out to be lower than they were thought to be leave room for more.
+    // Rows lower than estimated leave room for more rows.
     for (let round = 0; round < 5; round += 1) {
       const tops = this.#tops();
       const top = this.#wanted(tops) ?? tops[this.rows.length] - clientHeight;
@@ -172,7 +172,7 @@ export class Viewport {
     this.#place();
   }
 
-  /** See where the reader has gone, if anywhere. */
+  /** Read the scroll position, and see whether the reader has moved. */
   #look() {
     const { scrollTop, clientHeight } = this.#box;
     const before = this.#top;
@@ -180,8 +180,8 @@ export class Viewport {
     this.#height = clientHeight;
     if (scrollTop === before) return;
     const { beyond } = this;
-    // Only a reader goes up, or a box that has become higher and has no more to show; that there is
-    // more below is no sign of a reader.
+    // It decreases only if the reader scrolls up, or if the box has grown and shows the end. More
+    // content below does not mean that the reader has moved.
     if (scrollTop < before - 1 - grown && beyond > 1) this.following = false;
     else if (beyond <= 1 || (scrollTop > before && beyond < NEAR)) this.following = true;
     this.#top = scrollTop;
@@ -193,7 +193,7 @@ export class Viewport {
   }
 
   /**
-   * Where the box has to begin in the list; null for the end.
+   * The list offset to scroll to; null for the end.
    * @param {Float64Array} tops
    */
   #wanted(tops) {
@@ -201,7 +201,7 @@ export class Viewport {
     return tops[this.rows.indexOf(this.#reading.row)] + this.#reading.beyond;
   }
 
-  /** Scroll to what is read. */
+  /** Restore the scroll anchor. */
   #place() {
     const { scrollTop, scrollHeight } = this.#box;
     const wanted = this.#wanted(this.#tops());
@@ -214,7 +214,7 @@ export class Viewport {
     this.#top = this.#box.scrollTop;
   }
 
-  /** Where each row begins in the list, and where the one after the last would. */
+  /** The offset of each row in the list, and of the list's end. */
   #tops() {
     const width = this.#list.clientWidth;
     const tops = new Float64Array(this.rows.length + 1);
@@ -249,7 +249,7 @@ export class Viewport {
 
   /**
    * @param {Set<Row>} wanted
-   * @returns {boolean} Whether anything has changed.
+   * @returns {boolean} Whether any row was added or removed.
    */
   #mount(wanted) {
     const old = [...this.#mounted].filter((row) => !wanted.has(row));
@@ -283,7 +283,7 @@ export class Viewport {
     row.drop();
   }
 
-  /** Put the elements in their order, with room between them for what is not there. */
+  /** Put the elements in order, with spacers for the rows that are not built. */
   #arrange() {
     const tops = this.#tops();
     /** @type {ChildNode | null} */
@@ -322,7 +322,7 @@ export class Viewport {
     }
   }
 
-  // What the reader does, and what happens to sizes
+  // Keys and resizing
 
   /** @param {KeyboardEvent} event */
   #key(event) {
@@ -351,7 +351,7 @@ export class Viewport {
 }
 
 /**
- * How high a row is before anybody has measured it, in pixels.
+ * Estimate a row's height before it is measured, in pixels.
  * @param {number} length
  * @param {number} width
  */
@@ -360,7 +360,7 @@ function guess(length, width) {
 }
 
 /**
- * How many of them are at or before a position.
+ * Binary search: how many offsets are at or before a position.
  * @param {Float64Array} tops In order.
  * @param {number} position
  */
@@ -376,7 +376,7 @@ function after(tops, position) {
 }
 
 /**
- * Say which of how many it is: on the page are never all.
+ * Tell screen readers an entry's position, as only some entries are on the page.
  * @param {HTMLElement} element
  * @param {number} position
  * @param {number} count
