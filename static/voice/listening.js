@@ -1,5 +1,5 @@
 /**
- * One sound from its first sample to its last, and what the model makes of it; apart from the page.
+ * One recording, streamed to the model, and the model's results; without the DOM.
  *
  * @module
  */
@@ -12,22 +12,22 @@ import { Speech } from "./speech.js";
 /** @typedef {import("../client.js").Options} Options */
 /** @typedef {import("./sender.js").Heard} Heard */
 
-/** How much of the sound is kept to be heard once more: the largest message that the model takes. */
+/** How many samples are kept for `compare`: the model's largest message. */
 const KEPT = 60 * SAMPLE_RATE;
 
 /**
- * Events: `sound` when there is more of it, `heard` when the model has said something, `speech` when
- * speech begins or ends, and `session` with words for what happened to the session.
+ * Events: `sound` when samples were added, `heard` when results arrived, `speech` when speech
+ * begins or ends, and `session` with a text about what happened to the session.
  */
 export class Listening extends EventTarget {
-  /** Of each frame, from 0 to 1. @type {number[]} */
+  /** Peak level of each frame, from 0 to 1. @type {number[]} */
   peaks = [];
-  /** Of each frame that was heard. @type {number[]} */
+  /** Probability of speech in each frame processed. @type {number[]} */
   probabilities = [];
   /** The round trip of each message, in milliseconds. @type {number[]} */
   trips = [];
   instance = "";
-  /** Whether there will be no more. */
+  /** Whether it has ended. */
   over = false;
   speech = new Speech();
   client;
@@ -36,11 +36,11 @@ export class Listening extends EventTarget {
   #chunks = new Chunks();
   #kept = new Int16Array(KEPT);
   #samples = 0;
-  /** By how many frames the model's numbers are behind: it knows nothing of those before. */
+  /** How many frames at the beginning the model has forgotten, by its own frame numbers. */
   #unknown = 0;
 
   /**
-   * @param {string} url Of the route.
+   * @param {string} url The route's WebSocket URL.
    * @param {Options} options
    */
   constructor(url, options) {
@@ -58,7 +58,7 @@ export class Listening extends EventTarget {
     this.client.connect();
   }
 
-  /** How many frames the sound has, and a part of one at its end. */
+  /** Length in frames, including a partial one. */
   get frames() {
     return this.#samples / FRAME;
   }
@@ -75,7 +75,7 @@ export class Listening extends EventTarget {
     for (const chunk of this.#chunks.push(samples)) this.#send(chunk);
   }
 
-  /** There is no more sound: resolves when all of it was heard. */
+  /** End the recording; resolves when the model has processed all of it, or has failed. */
   async end() {
     const rest = this.#chunks.rest();
     if (rest.length > 0) this.#send(rest);
@@ -86,7 +86,7 @@ export class Listening extends EventTarget {
     this.#notify("speech");
   }
 
-  /** Leave it as it is. */
+  /** Stop at once; unsent samples are discarded. */
   leave() {
     this.over = true;
     this.sender.fail("left");
@@ -94,8 +94,8 @@ export class Listening extends EventTarget {
   }
 
   /**
-   * Let the model hear the first minute once more, in one message of a session of its own.
-   * @returns {Promise<{ same: number, of: number }>} How many frames it makes exactly the same of.
+   * Send the first minute again, as one message in a new session.
+   * @returns {Promise<{ same: number, of: number }>} How many frames have exactly the same result.
    */
   async compare() {
     const client = new SessionClient(this.client.url, this.#options);
@@ -112,7 +112,7 @@ export class Listening extends EventTarget {
     }
   }
 
-  /** All numbers, exactly: comma-separated values. */
+  /** All results, unrounded, as CSV. */
   numbers() {
     const rows = this.probabilities.map(
       (probability, frame) => `${frame},${(frame * FRAME) / SAMPLE_RATE},${probability}`,

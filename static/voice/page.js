@@ -1,6 +1,5 @@
 /**
- * The page of the voice-activity model: what the user does goes to a {@link Listening}, what that has
- * is shown.
+ * The voice-activity page: passes the user's actions to a {@link Listening}, and shows its results.
  *
  * @module
  */
@@ -14,9 +13,9 @@ import { Plot } from "./plot.js";
 import { listen, MAX_SECONDS, microphone, NoSound, read } from "./sources.js";
 import { clock, THRESHOLD } from "./speech.js";
 
-/** How many seconds of the microphone's sound may wait to be sent. */
+/** Limit of the microphone audio waiting to be sent, in seconds. */
 const MAX_BEHIND = 30;
-/** From how many on it is said that they wait. */
+/** From how many seconds on the page shows that audio is waiting. */
 const NOTABLY_BEHIND = 2;
 
 const page = {
@@ -49,17 +48,17 @@ const page = {
 };
 
 const plot = new Plot(page.plot);
-/** Of the route: `?route=NAME`, else the one that the demonstration has. */
+/** The route's name: `?route=NAME`, else the demonstration's. */
 const route = new URL(location.href).searchParams.get("route") ?? "voice";
 /** @type {string | undefined} */
 let token;
 /** @type {Listening | null} */
 let listening = null;
-/** What ends the sound before its end. @type {AbortController | null} */
+/** Stops the current sound early. @type {AbortController | null} */
 let stopping = null;
 let painting = false;
 
-/** @param {string} text Empty where there is no problem. */
+/** @param {string} text Empty for none. */
 function problem(text) {
   page.problem.textContent = text;
   page.problem.hidden = text === "";
@@ -73,7 +72,7 @@ function happened(text) {
   page.said.textContent = text;
 }
 
-// What is shown
+// Display
 
 function paint() {
   if (painting) return;
@@ -103,7 +102,7 @@ function show(shown) {
   page.compare.disabled = !shown.over || shown.probabilities.length === 0;
 }
 
-/** @param {string} instance What loses it, in the demonstration. */
+/** @param {string} instance The instance that the command loses, in the demonstration. */
 function command(instance) {
   return `curl -X POST ADDRESS/_local/${route}/instances/${instance || "i-1"}/lose`;
 }
@@ -123,7 +122,7 @@ function showSpeech({ speech: { segments }, probabilities }) {
   const texts = segments.map(({ begin, end, open }) =>
     open ? `from ${clock(begin)} on` : `${clock(begin)} to ${clock(end)}`,
   );
-  // Only the newest one can have changed.
+  // Only the newest segment can have changed.
   while (page.segments.children.length < texts.length) {
     page.segments.append(document.createElement("li"));
   }
@@ -145,12 +144,12 @@ function showState({ client }) {
   page.state.textContent = words[client.state] || client.reason || "Not connected";
 }
 
-// What sound comes, and where it goes
+// Sources
 
 /**
- * Hear a sound from its beginning, in a session of its own.
- * @param {(listening: Listening, stopped: AbortSignal) => Promise<void>} give Gives its samples; it
- *   resolves when there are no more, or it was stopped.
+ * Process a sound in a new session, replacing the current one.
+ * @param {(listening: Listening, stopped: AbortSignal) => Promise<void>} give Passes on the
+ *   samples; resolves at their end or when stopped.
  */
 async function hear(give) {
   stopping?.abort();
@@ -185,7 +184,7 @@ async function hear(give) {
 }
 
 /**
- * Hear a sound that there may be.
+ * Process a sound if it is available; otherwise show why not.
  * @param {() => Promise<(listening: Listening, stopped: AbortSignal) => Promise<void>>} find
  */
 async function hearIfAny(find) {
@@ -245,7 +244,7 @@ function fromSamples(samples) {
 }
 
 /**
- * @param {number} due By `performance.now()`.
+ * @param {number} due As `performance.now()`.
  * @param {AbortSignal} stopped
  */
 function until(due, stopped) {
@@ -303,7 +302,7 @@ async function fromMicrophone(stream, to, stopped) {
   problem(why);
 }
 
-/** The sound that comes with the page. */
+/** The sample that comes with the page. */
 async function sample() {
   const response = await fetch(new URL("sample.wav", import.meta.url)).catch(() => null);
   if (!response?.ok) throw new NoSound("The gateway did not respond. Try again.");
@@ -320,7 +319,7 @@ page.sample.addEventListener("click", () => hearIfAny(async () => fromSamples(aw
 page.file.addEventListener("change", async () => {
   const file = page.file.files?.[0];
   if (file) await hearIfAny(async () => fromSamples(await read(file)));
-  page.file.value = ""; // so that the same file can be chosen again
+  page.file.value = ""; // or choosing the same file again would fire no event
 });
 page.stop.addEventListener("click", () => stopping?.abort());
 page.signin.addEventListener("submit", (event) => {

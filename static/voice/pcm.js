@@ -1,20 +1,20 @@
 /**
- * Sound as the model takes it: 16,000 samples a second of 16 bits, little-endian, one channel.
+ * The model's input format: PCM, 16,000 samples a second of 16 bits, little-endian, mono.
  *
  * @module
  */
 
 export const SAMPLE_RATE = 16_000;
-/** How many samples the model makes one probability of. */
+/** Samples per frame; the model returns one probability for each frame. */
 export const FRAME = 512;
 /**
- * How many samples a message has: whole frames, so that the model's frames stay where they are even
- * if its newest instance is told only the newest messages.
+ * Samples per message: whole frames, so that frame boundaries stay the same even if only the newest
+ * messages are replayed to a new instance.
  */
 export const CHUNK = 8 * FRAME;
 
 /**
- * @param {Float32Array} levels From -1 to 1; what is beyond is cut off.
+ * @param {Float32Array} levels From -1 to 1; clipped beyond that.
  */
 export function toSamples(levels) {
   return Int16Array.from(levels, (level) =>
@@ -31,7 +31,7 @@ export function toBytes(samples) {
 }
 
 /**
- * How loud each frame is, from 0 to 1; of one that is not whole, as far as it goes.
+ * The peak level of each frame, from 0 to 1. The last frame may be partial.
  * @param {Int16Array} samples
  */
 export function peaks(samples) {
@@ -43,13 +43,13 @@ export function peaks(samples) {
   return found;
 }
 
-/** Cuts sound into messages. */
+/** Splits sound into messages. */
 export class Chunks {
   #chunk = new Int16Array(CHUNK);
   #filled = 0;
 
   /**
-   * The messages that are whole with this.
+   * Add samples; yields the messages that are now complete.
    * @param {Int16Array} samples
    */
   *push(samples) {
@@ -62,7 +62,7 @@ export class Chunks {
     }
   }
 
-  /** What is left over. */
+  /** Take the incomplete message. */
   rest() {
     const rest = this.#chunk.slice(0, this.#filled);
     this.#filled = 0;

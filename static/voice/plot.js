@@ -1,5 +1,5 @@
 /**
- * Draws the sound, how likely speech is in it, and the round trip of each message.
+ * Draws the sound, the probability of speech, and the round trip of each message.
  *
  * @module
  */
@@ -7,17 +7,17 @@
 import { CHUNK, FRAME } from "./pcm.js";
 import { THRESHOLD } from "./speech.js";
 
-/** How many frames are shown while sound comes: ten seconds. */
+/** How many frames are shown while recording: ten seconds. */
 const SPAN = 312;
-/** How long a round trip is, in milliseconds, that is as high as there is room: a message's sound. */
+/** Top of the round-trip scale, in milliseconds: the duration of one message's sound. */
 const SLOW = 256;
 
 /**
  * @typedef {object} Shown
- * @property {number[]} peaks Of each frame of the sound, from 0 to 1.
- * @property {number[]} probabilities Of each frame that was heard.
- * @property {number[]} trips Of each message that was heard, in milliseconds.
- * @property {boolean} over Whether there will be no more: then all of it is shown.
+ * @property {number[]} peaks Peak level of each frame, from 0 to 1.
+ * @property {number[]} probabilities Of speech, in each frame processed.
+ * @property {number[]} trips Round trip of each message, in milliseconds.
+ * @property {boolean} over Whether it has ended; then all of it is shown.
  */
 
 export class Plot {
@@ -96,8 +96,8 @@ export class Plot {
   }
 
   /**
-   * The first frame that is shown of so many; where motion is not wanted it moves seldom.
-   * @param {number} frames
+   * The first frame shown; with reduced motion it moves in large steps.
+   * @param {number} frames How many there are.
    */
   #first(frames) {
     const step = this.#steps.matches ? SPAN / 2 : 1;

@@ -1,35 +1,35 @@
 /**
- * Sound at another sample rate, block by block: what comes out does not depend on the blocks.
+ * Converts sound to another sample rate, block by block; block sizes don't affect the output.
  *
  * A windowed sinc (J. O. Smith, "Digital Audio Resampling", https://ccrma.stanford.edu/~jos/resample/)
- * takes out what the new rate can't hold, which would come back as other tones. Browsers do this by
- * themselves for a file; for a microphone not all of them do.
+ * removes frequencies that the new rate can't hold, which would alias. Browsers resample files
+ * themselves; not all of them resample microphones.
  *
  * @module
  */
 
-/** How many of a sinc's zeros are used on either side. */
+/** Zero crossings of the sinc used on either side. */
 const ZEROS = 24;
-/** How much of the lower rate's band is kept; the rest is where the filter falls off. */
+/** Share of the lower rate's band that is kept; the rest is the filter's transition band. */
 const KEPT = 0.9;
 
 export class Resampler {
   #from;
   #to;
-  /** How many samples on either side of one that comes out have a part in it. */
+  /** How many input samples on either side contribute to an output sample. */
   #reach;
-  /** By where between two samples one comes out: their weights. @type {Float32Array[]} */
+  /** Filter weights by phase: an output's position between inputs. @type {Float32Array[]} */
   #weights = [];
-  /** What is still needed of the sound. */
+  /** Input samples that are still needed. */
   #kept;
-  /** The number of the first sample of it; before the sound there is silence. */
+  /** Index of the first of them; negative for the silence before the sound. */
   #first;
-  /** The number of the next sample that comes out. */
+  /** Index of the next output sample. */
   #next = 0;
 
   /**
-   * @param {number} from A whole number of samples a second.
-   * @param {number} to
+   * @param {number} from Input rate in samples a second, an integer.
+   * @param {number} to Output rate, likewise.
    */
   constructor(from, to) {
     const divisor = greatestCommonDivisor(from, to);
@@ -45,7 +45,7 @@ export class Resampler {
   }
 
   /**
-   * What comes out with these samples.
+   * Add input samples; returns the output samples that are now complete.
    * @param {Float32Array} samples
    */
   push(samples) {
@@ -72,16 +72,16 @@ export class Resampler {
     return Float32Array.from(made);
   }
 
-  /** What comes out when there is no more. */
+  /** The remaining output after the end of the input. */
   end() {
     return this.push(new Float32Array(this.#reach));
   }
 }
 
 /**
- * What each of the samples around has a part of in one that comes out.
- * @param {number} fraction How far it is behind the middle one, in samples.
- * @param {number} band The highest frequency that is kept, of half the rate that comes in.
+ * The filter weights of the input samples around an output sample.
+ * @param {number} fraction Its distance after the middle input sample, in input samples.
+ * @param {number} band The cutoff, as a share of half the input rate.
  * @param {number} reach
  */
 function weights(fraction, band, reach) {

@@ -1,8 +1,8 @@
 /**
- * Sends sound in order, and takes what the model makes of it.
+ * Sends sound in order, and receives the model's results.
  *
- * Order and state count, so nothing is dropped: what there is no room for waits, and the end of one
- * message that fails is the end of all, since the model would hear the next ones without it.
+ * The model is stateful, so nothing is dropped: messages over the limit wait, and when one fails,
+ * so does all that follows, since the model would process it without the failed one.
  *
  * @module
  */
@@ -11,17 +11,17 @@ import { CHUNK, SAMPLE_RATE, toBytes } from "./pcm.js";
 
 /** @typedef {import("../client.js").SessionClient} SessionClient */
 /**
- * @typedef {object} Heard What the model says of one message.
- * @property {number} frame The number that it gives the first of the frames.
+ * @typedef {object} Heard The model's reply to one message.
+ * @property {number} frame The model's number for the first frame.
  * @property {number[]} probabilities
  * @property {string} instance
  */
 
-/** How many messages are under way at once: a round trip of two seconds keeps up. */
+/** How many messages are in flight at once: enough for round trips of two seconds. */
 const UNDER_WAY = 8;
 
 export class Sender {
-  /** Why there will be no more, in words; empty as long as there may be. */
+  /** Why sending has stopped, in words; empty while it goes on. */
   failure = "";
   #client;
   #heard;
@@ -33,15 +33,15 @@ export class Sender {
 
   /**
    * @param {SessionClient} client
-   * @param {(heard: Heard, milliseconds: number) => void} heard Called in the order of the sound, with
-   *   the round trip.
+   * @param {(heard: Heard, milliseconds: number) => void} heard Called with each reply, in order,
+   *   and its round trip.
    */
   constructor(client, heard) {
     this.#client = client;
     this.#heard = heard;
   }
 
-  /** How many seconds of sound wait to be sent. */
+  /** Sound waiting to be sent, in seconds. */
   get behind() {
     return (this.#waiting.length * CHUNK) / SAMPLE_RATE;
   }
@@ -53,12 +53,12 @@ export class Sender {
     this.#go();
   }
 
-  /** Resolves when the next message would be sent at once, or never will be. */
+  /** Resolves when the next message would be sent at once, or sending has stopped. */
   async room() {
     while (!this.failure && this.#underWay >= UNDER_WAY) await this.#change();
   }
 
-  /** Resolves when all that was sent has been heard, or has failed. */
+  /** Resolves when every message has been answered, or sending has stopped. */
   async settled() {
     while (!this.failure && this.#waiting.length + this.#underWay > 0) await this.#change();
   }
@@ -105,7 +105,7 @@ export class Sender {
 /**
  * @param {any} reply
  * @returns {Heard}
- * @throws {Error} It is another model's.
+ * @throws {Error} It is not a voice-activity model's.
  */
 export function checked(reply) {
   if (Number.isInteger(reply?.frame) && Array.isArray(reply.probabilities)) return reply;

@@ -1,5 +1,5 @@
 /**
- * Where sound comes from: the microphone, or a file.
+ * Sources of sound: the microphone, or a file.
  *
  * @module
  */
@@ -12,7 +12,7 @@ const MAX_FILE = 50_000_000;
 /** The longest sound, in seconds; a file is decoded in one piece. */
 export const MAX_SECONDS = 900;
 
-/** There is no sound to be had; the message says why, and what can be done. */
+/** No sound is available; the message says why, and what the user can do. */
 export class NoSound extends Error {}
 
 /** @type {Record<string, string>} */
@@ -27,8 +27,8 @@ const REFUSED = {
 };
 
 /**
- * Ask for the microphone.
- * @throws {NoSound} It is not to be had.
+ * Ask for permission to use the microphone.
+ * @throws {NoSound} It is not available.
  */
 export async function microphone() {
   if (!globalThis.isSecureContext || !navigator.mediaDevices) {
@@ -48,10 +48,10 @@ export async function microphone() {
 /**
  * Listen to a microphone.
  * @param {MediaStream} stream
- * @param {(samples: Int16Array) => void} take Called with the sound as it comes.
+ * @param {(samples: Int16Array) => void} take Called with each block.
  * @param {() => void} gone Called when the microphone ends by itself.
- * @returns {Promise<() => Promise<void>>} What switches it off; it resolves when the last sound has come.
- * @throws {NoSound} It can't be listened to.
+ * @returns {Promise<() => Promise<void>>} Switches it off; resolves after the last `take`.
+ * @throws {NoSound} The recorder can't be loaded.
  */
 export async function listen(stream, take, gone) {
   const context = new AudioContext();
@@ -85,9 +85,9 @@ export async function listen(stream, take, gone) {
 }
 
 /**
- * All of a file's sound.
+ * Decode a file.
  * @param {Blob} file
- * @throws {NoSound} It is too large, or none that this browser can read.
+ * @throws {NoSound} It is too large or too long, or this browser can't decode it.
  */
 export async function read(file) {
   if (file.size > MAX_FILE) {

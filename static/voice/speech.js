@@ -1,23 +1,23 @@
 /**
- * When somebody speaks, from how likely that is in each frame.
+ * Finds segments of speech from the probability in each frame.
  *
  * @module
  */
 
 import { FRAME, SAMPLE_RATE } from "./pcm.js";
 
-/** From where on it is speech. */
+/** Speech begins at this probability. */
 export const THRESHOLD = 0.5;
-/** Below which it is no longer, if it stays there: Silero's own values. */
+/** Speech ends when the probability stays below this. Both are Silero's defaults. */
 const FALLS = 0.35;
-/** For how many frames: 96 ms, as long as a stop before a consonant. */
+/** For this many frames: 96 ms, as long as the closure of a stop consonant. */
 const STAYS = 3;
 
 /**
  * @typedef {object} Segment
- * @property {number} begin The number of its first frame.
- * @property {number} end That of the first one after it.
- * @property {boolean} open Whether it goes on.
+ * @property {number} begin Index of its first frame.
+ * @property {number} end Index of the first frame after it.
+ * @property {boolean} open Whether speech continues.
  */
 
 export class Speech {
@@ -27,9 +27,9 @@ export class Speech {
   #quiet = 0;
 
   /**
-   * Take the next frame.
+   * Add the next frame.
    * @param {number} probability
-   * @returns {boolean} Whether speech has begun or ended with it.
+   * @returns {boolean} Whether speech began or ended with it.
    */
   add(probability) {
     const newest = this.segments.at(-1);
@@ -46,7 +46,7 @@ export class Speech {
     return true;
   }
 
-  /** There is no more: speech that goes on has ended. */
+  /** End of the sound: ends an open segment. */
   end() {
     const newest = this.segments.at(-1);
     if (newest) newest.open = false;
@@ -54,7 +54,7 @@ export class Speech {
 }
 
 /**
- * When a frame begins, in words: "1:02.3".
+ * The time at which a frame begins, as "1:02.3".
  * @param {number} frame
  */
 export function clock(frame) {

@@ -1,13 +1,13 @@
 /**
- * What the audio thread does: it hands over what the microphone gives, in blocks.
+ * Runs on the audio thread: passes on the microphone's sound, mixed to mono, in blocks.
  *
  * @module
  */
 
-/** How many samples: 43 ms of 48,000 a second. */
+/** Samples per block: 43 ms at 48 kHz. */
 const BLOCK = 2_048;
 
-/** What is there in an audio thread alone. @type {any} */
+/** Exist only on the audio thread. @type {any} */
 const { AudioWorkletProcessor, registerProcessor } = globalThis;
 
 class Capture extends AudioWorkletProcessor {
@@ -17,7 +17,7 @@ class Capture extends AudioWorkletProcessor {
 
   constructor() {
     super();
-    // Asked to end: hand over the rest, and say that it was the last.
+    // On "end": send the rest, then null to mark the end.
     this.port.onmessage = () => {
       this.#ends = true;
       this.#handOver();
@@ -26,7 +26,7 @@ class Capture extends AudioWorkletProcessor {
   }
 
   /**
-   * @param {Float32Array[][]} inputs The microphone's channels, once it has any.
+   * @param {Float32Array[][]} inputs The microphone's channels; none until it has started.
    */
   process([channels]) {
     if (this.#ends) return false;
