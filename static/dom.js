@@ -1,11 +1,11 @@
 /**
- * Elements, made one by one: no text of anybody's is ever read as HTML.
+ * Helpers that build elements without `innerHTML`: no text is ever parsed as HTML.
  *
  * @module
  */
 
 /**
- * One that is there from the beginning.
+ * Find an element of the page's HTML.
  *
  * @template {HTMLElement} T
  * @param {string} id
@@ -45,7 +45,7 @@ export function button(label, run, className = "") {
 }
 
 /**
- * Set a text only where it is another one, so that a status is not read out again.
+ * Set an element's text if it differs, so that screen readers don't repeat a status.
  * @param {Element} where
  * @param {string} text
  */
@@ -53,15 +53,15 @@ export function say(where, text) {
   if (where.textContent !== text) where.textContent = text;
 }
 
-/** How long a button says what came of it, in milliseconds. */
+/** How long a copy button shows its result, in milliseconds. */
 const SAID_FOR = 2_000;
 
 /**
- * A button that copies. Where the clipboard is refused, what it would have copied is selected, so
- * that the keyboard copies it.
+ * A button that copies a text. If the clipboard is refused, it selects what it would have copied,
+ * so that the user can copy it with the keyboard.
  *
  * @param {() => string} text
- * @param {() => Node} shown What shows that text.
+ * @param {() => Node} shown The element that contains the text.
  */
 export function copyButton(text, shown) {
   const label = make("span", "", "Copy");
@@ -89,22 +89,22 @@ export function copyButton(text, shown) {
   return node;
 }
 
-/** How many characters one piece of a text has: the browser lays out only those that are near. */
+/** Size of a piece, in characters: the browser lays out only the pieces near the viewport. */
 const PIECE = 10_000;
 
-/** A text that grows, in pieces that end with lines where there are any. */
+/** A growing text, split into pieces, at line ends where possible. */
 export class Pieces {
   #element;
   #length = 0;
-  /** The piece that grows. @type {Text | null} */
+  /** The piece that still grows. @type {Text | null} */
   #last = null;
 
-  /** @param {HTMLElement} element Where they go. */
+  /** @param {HTMLElement} element The parent of the pieces. */
   constructor(element) {
     this.#element = element;
   }
 
-  /** @param {string} text That begins with what it was before. */
+  /** @param {string} text Must start with the previous text. */
   update(text) {
     while (this.#length < text.length) {
       if (this.#last === null) {
@@ -116,7 +116,7 @@ export class Pieces {
       const piece = text.slice(begin, begin + PIECE);
       const full = begin + PIECE < text.length;
       const end = full ? piece.lastIndexOf("\n") + 1 || PIECE : piece.length;
-      // A line that has begun in it, and no longer has room, goes to the next one.
+      // A partial line that no longer fits moves to the next piece.
       if (end < length) this.#last.deleteData(end, length - end);
       else this.#last.appendData(piece.slice(length, end));
       this.#length = begin + end;

@@ -1,6 +1,6 @@
-// The colours that the user has chosen, before anything is painted.
+// Apply the user's colour theme before the first paint.
 try {
   document.documentElement.dataset.theme = localStorage.getItem("session-gateway.theme") ?? "";
 } catch {
-  // A browser may be told to keep nothing.
+  // Browsers can be set to block storage.
 }
