@@ -1,9 +1,9 @@
 /**
  * Converts sound to another sample rate, block by block; block sizes don't affect the output.
  *
- * A windowed sinc (J. O. Smith, "Digital Audio Resampling", https://ccrma.stanford.edu/~jos/resample/)
- * removes frequencies that the new rate can't hold, which would alias. Browsers resample files
- * themselves; not all of them resample microphones.
+ * A windowed sinc (J. O. Smith, "Digital Audio Resampling",
+ * https://ccrma.stanford.edu/~jos/resample/) removes frequencies that the new rate can't hold,
+ * which would alias. Browsers resample files themselves; not all of them resample microphones.
  *
  * @module
  */
