@@ -99,7 +99,7 @@ export class Composer {
    * Switch to a conversation's draft.
    * @param {string} id
    * @param {string} text The draft's text.
-   * @param {Limits} limits Of the route.
+   * @param {Limits} limits The limits of its route.
    */
   show(id, text, limits) {
     this.#limits = limits;

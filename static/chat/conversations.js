@@ -66,7 +66,7 @@ function keptAs(item, names) {
 
 /**
  * A title made from the message of a turn; empty if it has none.
- * @param {any} item As it is kept.
+ * @param {any} item As stored.
  */
 function titleOf(item) {
   const { text, json, content_type = "" } = item.sent ?? {};
@@ -75,7 +75,7 @@ function titleOf(item) {
   return line.length > TITLE ? `${line.slice(0, TITLE - 1)}…` : line;
 }
 
-/** @param {any} item As it is kept. */
+/** @param {any} item As stored. */
 function wordsOf(item) {
   const words = [item.sent?.text, item.name, item.text, item.done?.text];
   return words.filter(Boolean).join("\n").toLowerCase();

@@ -78,7 +78,7 @@ export class Viewport {
 
   /**
    * @param {Row} row
-   * @param {Row | null} before Null: at the end.
+   * @param {Row | null} before Null to append.
    */
   insert(row, before) {
     const index = before === null ? -1 : this.rows.indexOf(before);
