@@ -1,8 +1,8 @@
 /**
  * A client of session-gateway: one conversation, which outlives its connections.
  *
- * It imports nothing but the modules in the folder `client` beside it, for pages of any origin and
- * for Node from version 20 on. It speaks the protocol's version 1, in JSON, or with
+ * It imports only the modules in the folder `client` beside it, and runs in pages of any origin and
+ * in Node from version 20 on. It speaks version 1 of the protocol, in JSON, or with
  * `{ binary: true }` in MessagePack:
  *
  *     import { SessionClient } from "./client.js";
@@ -10,15 +10,14 @@
  *     const client = new SessionClient("ws://127.0.0.1:8080/ws");
  *     client.connect();
  *     const turn = client.send("Hello");
- *     for await (const part of turn) console.log(part); // as the model says it
+ *     for await (const part of turn) console.log(part); // as the model writes it
  *     const done = await turn; // the end, with the whole text
  *     console.log(done.text);
  *     client.close();
  *
- * A connection that is lost is opened again, and the session resumed: each event is taken once and
- * in order, each message reaches the model at most once. With a `storage`, such as a page's
- * `sessionStorage`, that holds for a page that is loaded again too: `client.history` is then what
- * it was.
+ * After a lost connection the client reconnects and resumes the session: each event is taken once
+ * and in order, each message reaches the model at most once. With a `storage`, such as a page's
+ * `sessionStorage`, this holds across reloads of the page too, and `client.history` is restored.
  *
  * @module
  */

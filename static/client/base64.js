@@ -1,10 +1,10 @@
 /**
- * Bytes as text, which JSON and a storage can hold.
+ * Bytes as text, for JSON and for storages.
  *
  * @module
  */
 
-/** How many bytes become characters at once: as many as a function may have arguments anywhere. */
+/** Bytes per call of `fromCharCode`: every engine accepts this many arguments. */
 const PIECE = 0x8000;
 
 /** @param {ArrayBuffer | ArrayBufferView} bytes */
@@ -21,7 +21,7 @@ export function toBase64(bytes) {
 
 /**
  * @param {string} text
- * @throws {DOMException} It is no base64.
+ * @throws {DOMException} It is not Base64.
  */
 export function fromBase64(text) {
   return Uint8Array.from(atob(text), (character) => character.charCodeAt(0));

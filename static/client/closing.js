@@ -1,10 +1,10 @@
 /**
- * Why connections end, and when a client may come back: section 6 of PROTOCOL.md as a table.
+ * Why connections end, and when a client may reconnect: section 6 of PROTOCOL.md as a table.
  *
  * @module
  */
 
-/** @typedef {"no" | "now" | "later" | "new"} Reconnect With `new`: at once, to open a new session. */
+/** @typedef {"no" | "now" | "later" | "new"} Reconnect `new`: at once, to open a new session. */
 /**
  * @typedef {object} CloseCode
  * @property {string} words For people.
@@ -43,7 +43,7 @@ export const CLOSE_CODES = new Map([
 
 export const LOST = 1006;
 export const VIOLATION = 4400;
-/** The close code of a connection whose token is missing or not, or no longer, valid. */
+/** The close code of a connection whose token is missing, invalid or no longer valid. */
 export const UNAUTHENTICATED = 4401;
 export const FORBIDDEN = 4403;
 export const SILENT = 4408;
@@ -63,8 +63,8 @@ export function describeClose(code) {
 }
 
 /**
- * Why a connection was lost, in words: attempts go on while the device is offline, since a gateway
- * on it can still be reached, and what they fail of is then known.
+ * Why a connection was lost, for people. The client reconnects while the device is offline too,
+ * since a gateway on the device can still be reached; if that fails, this is why.
  * @param {number} code
  */
 export function whyLost(code) {
@@ -86,14 +86,14 @@ export function backoff(attempt, random) {
   return Math.round(random * Math.min(MAX_BACKOFF, 500 * 2 ** attempt));
 }
 
-/** How long to wait for why a handshake was refused, in milliseconds. */
+/** The timeout of the request for a refusal, in milliseconds. */
 const REFUSAL = 15_000;
 
 /**
- * Ask over HTTP why a handshake was refused: a page can't tell that from a gateway that is not
- * there. A browser names the page's origin in a POST to the page's own gateway too.
+ * Ask over HTTP why a handshake was refused: a page can't tell a refusal from an unreachable
+ * gateway. With POST, a browser sends `Origin` to the page's own gateway too.
  * @param {string} url Of the WebSocket.
- * @returns {Promise<string | null>} The gateway's words; null where it has not refused.
+ * @returns {Promise<string | null>} The gateway's reason; null if it has not refused.
  */
 export async function refusal(url) {
   const signal = AbortSignal.timeout(REFUSAL);
@@ -102,6 +102,6 @@ export async function refusal(url) {
     const problem = answer.status === 403 ? await answer.json() : null;
     return problem?.code === "forbidden" ? problem.detail : null;
   } catch {
-    return null; // it is not there, or something else answers in its place
+    return null; // unreachable, or something else answers in its place
   }
 }

@@ -1,5 +1,5 @@
 /**
- * One connection: a ticket where the gateway asks who this is, a socket, and the end of it.
+ * One connection: a ticket if there is a token, a socket, and how it ends.
  *
  * @module
  */
@@ -22,23 +22,23 @@ import { NoTicket, ticketFor } from "./tickets.js";
  * @property {Token | undefined} token
  * @property {new (url: string, protocols: string[]) => any} WebSocket
  * @property {import("./wire.js").Wire} wire
- * @property {boolean} resumes Whether it is for a session that there is: a model may take its time to
- *   open one, but the gateway has none to take to find one.
+ * @property {boolean} resumes Whether it resumes a session. The gateway has to do that in time; a
+ *   model may take long to open a new one.
  */
 /**
- * @typedef {object} Listener What happens to a connection, until it is closed.
- * @property {() => void} reached The gateway has accepted it, and waits for the first message.
- * @property {(message: any) => void} received Null for a frame that is no message.
- * @property {() => void} quiet The gateway has said nothing for a while: a ping would show whether it
- *   is there.
- * @property {(code: number, words?: string) => void} lost It is over; another may be made.
- * @property {(words?: string) => void} unauthenticated The token is not valid, or no longer.
- * @property {(code: number, words: string) => void} failed It can't be made.
+ * @typedef {object} Listener Called with what happens to a connection, until it is closed.
+ * @property {() => void} reached The gateway has accepted it and expects the first message.
+ * @property {(message: any) => void} received Null for a frame that is not a message.
+ * @property {() => void} quiet The gateway has been silent for a while: a ping shows whether it is
+ *   there.
+ * @property {(code: number, words?: string) => void} lost It has ended; another may be made.
+ * @property {(words?: string) => void} unauthenticated The token is invalid or no longer valid.
+ * @property {(code: number, words: string) => void} failed It can't be established.
  */
 
-/** A socket's state, in every `WebSocket`. */
+/** The `readyState` of an open socket, in every `WebSocket` class. */
 const OPEN = 1;
-/** How long to wait for a connection, and for a session that is to be resumed, in milliseconds. */
+/** The timeout of connecting, and of resuming a session, in milliseconds. */
 const ANSWER = 15_000;
 
 export class Connection {
@@ -61,7 +61,7 @@ export class Connection {
     this.#heartbeat = new Heartbeat(listener.quiet, () => listener.lost(SILENT));
   }
 
-  /** Make it. */
+  /** Start to connect. */
   open() {
     this.#deadline = setTimeout(() => this.#listener.lost(SILENT), ANSWER);
     const { token } = this.#target;
@@ -70,7 +70,7 @@ export class Connection {
   }
 
   /**
-   * It has its session.
+   * The session was opened or resumed.
    * @param {number} heartbeat Seconds.
    */
   attached(heartbeat) {
@@ -85,7 +85,7 @@ export class Connection {
   }
 
   /**
-   * Close it, and listen to it no more.
+   * Close it; the listener is no longer called.
    * @param {number} [code]
    */
   close(code) {
@@ -114,7 +114,7 @@ export class Connection {
     }
   }
 
-  /** @param {string[]} shown Subprotocols that say who this is. */
+  /** @param {string[]} shown Subprotocols that authenticate. */
   #connect(shown) {
     const { url, WebSocket, wire, resumes } = this.#target;
     const listener = this.#listener;
@@ -122,7 +122,7 @@ export class Connection {
     try {
       socket = new WebSocket(url, [wire.subprotocol, ...shown]);
     } catch (error) {
-      listener.failed(VIOLATION, `There can't be a connection: ${error}`); // such as to no address
+      listener.failed(VIOLATION, `There can't be a connection: ${error}`); // such as an invalid URL
       return;
     }
     socket.binaryType = "arraybuffer";
@@ -138,7 +138,7 @@ export class Connection {
         this.#heartbeat.heard();
         listener.received(this.#parsed(data));
       },
-      error: () => {}, // its close follows; but ws throws what nobody listens to
+      error: () => {}, // close follows; ws throws errors without a listener
       close: async (/** @type {any} */ { code }) => {
         const refused = reached ? null : await refusal(url);
         if (this.#closed) return;
@@ -148,7 +148,7 @@ export class Connection {
       },
     };
     for (const [type, handle] of Object.entries(handlers)) {
-      // A socket that was closed may still speak.
+      // A closed socket may still dispatch events.
       socket.addEventListener(type, (/** @type {any} */ event) => {
         if (!this.#closed) handle(event);
       });
@@ -156,7 +156,7 @@ export class Connection {
   }
 
   /**
-   * A message of the gateway; null where it is none.
+   * Decode a message; null if it is not one.
    * @param {unknown} frame
    */
   #parsed(frame) {

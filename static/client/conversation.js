@@ -1,9 +1,8 @@
 /**
  * What a client knows of its session, without I/O: messages in, messages to write out.
  *
- * A connection comes and goes; this stays. It counts the events so that each is taken once and in
- * order, keeps the messages that the gateway has not acknowledged, and knows what to write first on
- * a connection that resumes.
+ * It outlives connections: it counts the events so that each is taken once and in order, keeps the
+ * messages that the gateway has not acknowledged, and knows what to write first after a resume.
  *
  * @module
  */
@@ -32,15 +31,15 @@ import { Outbox } from "./outbox.js";
  * @property {number} messageBytes
  */
 /**
- * @typedef {object} Client What a conversation needs of the client around it.
+ * @typedef {object} Client What a conversation needs from its client.
  * @property {(type: string, detail: unknown) => void} notify Dispatches an event.
- * @property {(message: object) => number} size How many bytes a message is in a frame.
+ * @property {(message: object) => number} size The size of a message's frame in bytes.
  * @property {(message: object) => void} write Writes a message, if there is a connection.
- * @property {() => boolean} store Keeps everything; false where that is not possible.
- * @property {(heartbeat: number) => void} attached Called when the connection has its session.
+ * @property {() => boolean} store Stores everything; false if that fails.
+ * @property {(heartbeat: number) => void} attached Called when the session was opened or resumed.
  */
 
-/** After how many events they are acknowledged, if no message has ended before. */
+/** The number of events after which they are acknowledged, unless a turn ends before. */
 const ACK_EVERY = 32;
 
 export class Conversation {
@@ -50,36 +49,36 @@ export class Conversation {
   session = null;
   /** The number of the session's newest event. */
   lastEvent = 0;
-  /** Whether the present connection has the session. */
+  /** Whether the current connection has the session. */
   attached = false;
-  /** Why the gateway has ended the session on this connection, where it has. @type {string | null} */
+  /** Why the gateway has closed the session, if it has on this connection. @type {string | null} */
   closed = null;
-  /** For how many seconds the gateway has asked to stay away. */
+  /** How long the gateway has asked to wait before reconnecting, in seconds. */
   retryAfter = 0;
 
   #client;
   #hold;
-  /** Up to which event the connection has to catch up before messages are written. */
+  /** The event that the connection has to reach before messages are written. */
   #newest = 0;
   #acknowledged = 0;
-  /** Whether that may have gone with a connection before it was sent. */
+  /** Whether the acknowledgement may have been lost with a connection. */
   #unsure = false;
-  /** After which event others were skipped; -1 for none. */
+  /** The event after which others were skipped; -1 for none. */
   #skippedAfter = -1;
-  /** The session that is gone, until another is there. @type {string | null} */
+  /** The session that is gone, until another is opened. @type {string | null} */
   #replaces = null;
-  /** What another window has of this session. @type {any} */
+  /** What another window has stored of this session. @type {any} */
   #elsewhere = null;
   /** Whether another window has taken the session over, and this one has not taken it back. */
   #takenOver = false;
-  /** What the session was sent of the conversation before it. @type {SentHistory | null} */
+  /** What the session was sent of the earlier history. @type {SentHistory | null} */
   #sentHistory = null;
-  /** Whether the next session won't have the conversation before it. */
+  /** Whether the next session won't have the earlier history. */
   #forgets = false;
 
   /**
    * @param {Client} client
-   * @param {boolean} hold Whether a message that was meant for a session that is gone is held.
+   * @param {boolean} hold Whether messages for a session that is gone are held.
    */
   constructor(client, hold) {
     const handles = {
@@ -93,21 +92,21 @@ export class Conversation {
   }
 
   /**
-   * The next connection resumes a session that has the conversation so far, if there is one.
+   * Resume the session that was sent the history, if there is one, with the next connection.
    * @param {import("./restoring.js").Restored} restored
    */
   replaced({ session, sentHistory, forgets }) {
     this.#forgets = forgets;
     if (!session) return;
-    // The rest is in its first event.
+    // The rest comes with its first event.
     this.session = { ...session, heartbeat: 30, messageBytes: Infinity };
     this.#sentHistory = sentHistory;
     this.#client.store();
   }
 
-  // What the gateway says
+  // Messages from the gateway
 
-  /** The first message of a connection: resumes the session, where there is one. */
+  /** The first message of a connection: resumes the session if there is one. */
   opening() {
     const { session, lastEvent } = this;
     if (!session) return { type: "session.open" };
@@ -115,7 +114,7 @@ export class Conversation {
     return { type: "session.open", session_id: id, resume_key: key, last_event: lastEvent };
   }
 
-  /** There is no connection, or none that has the session yet. */
+  /** There is no connection, or it does not have the session yet. */
   detach() {
     this.attached = this.outbox.ready = false;
     this.#newest = 0;
@@ -125,13 +124,13 @@ export class Conversation {
 
   /**
    * @param {any} message
-   * @throws {ProtocolError} It is not what it may be; {@link SkippedEvents}: others should have
-   *   come before it.
+   * @throws {ProtocolError} It violates the protocol; {@link SkippedEvents}: events before it are
+   *   missing.
    */
   take(message) {
     const { type, event } = message;
     if (event !== undefined) {
-      if (event <= this.lastEvent) return; // it was here before
+      if (event <= this.lastEvent) return; // already taken
       if (event > this.lastEvent + 1) this.#skipped(event - 1);
       this.lastEvent = event;
     }
@@ -168,7 +167,7 @@ export class Conversation {
       case "error":
         this.#refused(message);
         break;
-      default: // a pong, or something of a later gateway
+      default: // a pong, or a type that a later gateway has
     }
     if (!this.attached) return;
     if (!this.outbox.ready && this.lastEvent >= this.#newest) this.#caughtUp();
@@ -176,7 +175,7 @@ export class Conversation {
   }
 
   /**
-   * Events are numbered without gaps, and what is lost is reported: those up to this one were not.
+   * Events up to `last` are missing: numbers have no gaps, and the gateway reports lost events.
    * @param {number} last
    * @returns {never}
    */
@@ -231,7 +230,7 @@ export class Conversation {
       this.history.note("gap", { lost: message.lost });
     }
     this.#client.notify("resumed", message);
-    // The old key dies with the first message on this connection, so the new one is kept first.
+    // The first message on this connection invalidates the old key, so the new one is stored first.
     this.#client.store();
   }
 
@@ -247,7 +246,7 @@ export class Conversation {
 
   /** @param {any} message */
   #closed(message) {
-    // Every event of the session is here. A message that none of them accepts was not accepted.
+    // All events of the session have arrived: a message that none accepts was not accepted.
     for (const turn of this.history.pending()) {
       if (turn.delivery !== "written") continue;
       turn.delivery = "stored";
@@ -261,7 +260,7 @@ export class Conversation {
   /** @param {Failure & { id?: string }} error */
   #refused({ id, ...error }) {
     const turn = id === undefined ? undefined : this.history.find(id);
-    if (turn?.ended) return; // it was asked to stop, and had ended
+    if (turn?.ended) return; // it ended before the gateway got the cancel
     if (turn && turn.delivery !== "accepted") {
       const { code, message, retryable, retry_after } = error;
       const outcome = turn.delivery === "unknown" ? "unknown" : "not_invoked";
@@ -282,13 +281,13 @@ export class Conversation {
   #acknowledge(now) {
     if (!now && this.lastEvent - this.#acknowledged < ACK_EVERY) return;
     this.#acknowledged = this.lastEvent;
-    // What could not be kept here the gateway has to keep.
+    // The gateway has to keep what could not be stored here.
     if (this.#client.store()) this.#client.write({ type: "event.ack", event: this.lastEvent });
   }
 
   // The end of a session
 
-  /** What the session may have seen has an unknown outcome; the rest goes to the next one. */
+  /** Messages that the session may have seen have an unknown outcome; the rest go to the next. */
   gone() {
     this.#replaces = this.session?.id ?? this.#replaces;
     this.#forget(null, "The session is gone");
@@ -317,7 +316,7 @@ export class Conversation {
     this.#client.store();
   }
 
-  // What is kept
+  // Storage
 
   snapshot() {
     return {
@@ -329,9 +328,9 @@ export class Conversation {
   }
 
   /**
-   * Begin with what was kept, and go on with its session; without a claim the session is left.
-   * @param {any} kept Null for nothing.
-   * @param {string} url The route's now.
+   * Restore what was stored and continue its session; without a claim the session is left.
+   * @param {any} kept Null if nothing is.
+   * @param {string} url The route's current address.
    * @param {boolean} claimed
    */
   restore(kept, url, claimed) {
@@ -340,7 +339,7 @@ export class Conversation {
       return;
     }
     const { session, replaces = null, sentHistory = null } = kept;
-    // What was said in another session than the one that goes on can't be said again.
+    // Messages of another session than the one that continues can't be sent again.
     if (session?.id !== this.session?.id) this.history.endAll(null, "The session is gone");
     this.history.restore(kept.history);
     const same = kept.url === url;
@@ -352,7 +351,7 @@ export class Conversation {
       this.#replaces = replaces;
       this.gone();
     } else {
-      // What was said here since then is for the next session.
+      // Messages written here since then are for the next session.
       const before = new Set(kept.history.map((/** @type {any} */ { id }) => id));
       const left = this.history.pending().filter(({ id }) => before.has(id));
       this.history.endAll(cancelled("not_invoked"), "The session was left", left);
@@ -363,9 +362,9 @@ export class Conversation {
 
   // Other windows
 
-  /** @param {any} kept By another window that has the session, or had it. */
+  /** @param {any} kept Stored by another window that has, or had, the session. */
   overheard(kept) {
-    // It may have been sent before this window had the session; that shows when it is taken over.
+    // It may date from before this window had the session; a takeover tells.
     this.#elsewhere = kept;
     if (this.#takenOver) this.#adopt();
   }
@@ -376,7 +375,7 @@ export class Conversation {
     this.#adopt();
   }
 
-  /** Take what that window knows, so that the session can be taken back. */
+  /** Adopt that window's state, so that the session can be taken back. */
   #adopt() {
     const kept = this.#elsewhere;
     if (!kept || !this.session) return;
@@ -386,7 +385,7 @@ export class Conversation {
     this.#client.store();
   }
 
-  /** @param {any} kept By another window, which may be further on. */
+  /** @param {any} kept Stored by another window, which may be ahead. */
   #learn(kept) {
     const known = this.lastEvent;
     if (kept.last_event <= known) return;

@@ -1,5 +1,5 @@
 /**
- * How a turn ends where the gateway does not say it.
+ * The ends of turns that the gateway has not reported.
  *
  * @module
  */
@@ -26,14 +26,14 @@ export function cancelled(outcome) {
 
 /**
  * @param {string} message
- * @param {string} [code] Of what will not pass by itself.
+ * @param {string} [code] Of a permanent failure.
  */
 export function notSent(message, code) {
   const retryable = code === undefined;
   return failed({ code: code ?? "unavailable", message, retryable, outcome: "not_invoked" });
 }
 
-/** That it is written can't be kept. */
+/** That the message is written can't be stored. */
 export function notKept() {
   return notSent("There is no room to keep this conversation, so the message was not sent.");
 }

@@ -1,5 +1,5 @@
 /**
- * What can go wrong for a user of the client.
+ * The client's errors.
  *
  * @module
  */
@@ -23,7 +23,7 @@ export class MessageError extends Error {
   }
 }
 
-/** The gateway has broken the protocol, so that what else it says can't be relied on. */
+/** The gateway has violated the protocol, so its further messages can't be relied on. */
 export class ProtocolError extends Error {
   name = "ProtocolError";
 }

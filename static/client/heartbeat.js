@@ -1,11 +1,11 @@
 /**
- * Finds out that the gateway is gone although the socket is not.
+ * Detects that the gateway is gone although the socket is still open.
  *
  * @module
  */
 
 export class Heartbeat {
-  /** How many half heartbeats have passed without a message of the gateway's. */
+  /** The number of half heartbeats since the gateway's last message. */
   #quiet = 0;
   /** @type {ReturnType<typeof setInterval> | undefined} */
   #timer;
@@ -22,9 +22,9 @@ export class Heartbeat {
   }
 
   /**
-   * Half heartbeats are counted and no clock is read: while the page is in the background or the
-   * machine asleep, nobody has asked the gateway for a sign of life.
-   * @param {number} seconds Of a heartbeat.
+   * Half heartbeats are counted instead of reading a clock: while the page is in the background or
+   * the machine asleep, no pings were sent that the gateway should have answered.
+   * @param {number} seconds The heartbeat.
    */
   start(seconds) {
     this.stop();

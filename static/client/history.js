@@ -17,15 +17,15 @@ import { Turn } from "./turns.js";
 
 export class History {
   /**
-   * Oldest first; of a long one the oldest is forgotten.
+   * Oldest first; a long history loses its oldest.
    * @type {(Turn | Note)[]}
    */
   items = [];
-  /** Those that are not kept as they are now. @type {Set<Turn | Note>} */
+  /** Items that are not stored as they are now. @type {Set<Turn | Note>} */
   changed = new Set();
-  /** How many turns and notes are kept. */
+  /** The maximum number of turns and notes. */
   most = 1_000;
-  /** Those turns that have not ended, which are few. @type {Set<Turn>} */
+  /** The turns that have not ended, which are few. @type {Set<Turn>} */
   #pending = new Set();
   #conversation;
   #notify;
@@ -63,7 +63,7 @@ export class History {
     return turn;
   }
 
-  /** @param {Turn} turn That is no longer what it was. */
+  /** @param {Turn} turn That has changed. */
   touch(turn) {
     this.changed.add(turn);
     if (turn.ended) this.#pending.delete(turn);
@@ -71,7 +71,7 @@ export class History {
   }
 
   /**
-   * What happens to a session stands before the turns that come after it: those without a reply yet.
+   * Insert a note before the turns that come after it: those without a reply yet.
    * @param {Note["type"]} type
    * @param {any} detail
    */
@@ -86,7 +86,7 @@ export class History {
   }
 
   /**
-   * What an event says of a turn. Another window may have sent the message.
+   * Apply an event to its turn. Another window may have sent the message.
    * @param {string} id
    * @param {(turn: Turn) => void} [change]
    */
@@ -99,7 +99,7 @@ export class History {
     this.next();
   }
 
-  /** One turn is at the model at a time: the first that was accepted and has not ended. */
+  /** Start the turn that is at the model: the first accepted one that has not ended. */
   next() {
     const turn = this.pending().find(({ delivery }) => delivery === "accepted");
     if (turn?.status !== "waiting") return;
@@ -107,7 +107,7 @@ export class History {
     this.touch(turn);
   }
 
-  /** Events were lost: any turn that was sent may have been accepted, or have ended, with one of them. */
+  /** Events were lost: any turn that was sent may have been accepted, or have ended, with one. */
   lost() {
     for (const turn of this.#pending) {
       if (turn.delivery === "stored") continue;
@@ -123,7 +123,7 @@ export class History {
     if (status === "queued" || status === "running") {
       this.accepted(id);
     } else {
-      // Its end would have come before this, so it is one of the events that were lost.
+      // Its end would have come before this, so it is among the events that were lost.
       turn.incomplete = true;
       this.end(turn, status === "cancelled" ? cancelled("unknown") : lostReply(status));
     }
@@ -138,16 +138,16 @@ export class History {
     this.touch(turn);
   }
 
-  /** All turns are kept as they are now. */
+  /** All turns are stored as they are now. */
   kept() {
     for (const turn of this.#pending) turn.keptUnwritten = turn.delivery === "stored";
   }
 
   /**
-   * End what is left of a session.
-   * @param {Ended | null} unsent How that ends which was not written; null where it is kept.
-   * @param {Ended | string} sent How the rest ends, or why that is not known.
-   * @param {Turn[]} [turns] Which; left out: all that are pending.
+   * End the turns of a session that is left or gone.
+   * @param {Ended | null} unsent How messages end that were not written; null to keep them.
+   * @param {Ended | string} sent How the rest end, or why that is not known.
+   * @param {Turn[]} [turns] Default: all that are pending.
    */
   endAll(unsent, sent, turns = this.pending()) {
     const unknown = typeof sent === "string" ? unknownOutcome(sent) : sent;
@@ -157,7 +157,7 @@ export class History {
     }
   }
 
-  /** Forget the older half of what is over; false if nothing is. */
+  /** Drop the older half of the notes and ended turns; false if there are none. */
   halve() {
     const over = this.items.filter((item) => !(item instanceof Turn) || item.ended);
     const old = new Set(over.slice(0, Math.ceil(over.length / 2)));
@@ -167,12 +167,12 @@ export class History {
   }
 
   /**
-   * Begin with what was kept.
+   * Restore what was stored.
    * @param {any[]} items
    */
   restore(items) {
     const known = this.pending();
-    // What is not kept yet comes after it, such as what was said while that was read.
+    // What is not stored yet comes after it, such as messages sent while it was read.
     const later = this.items.filter((item) => this.changed.has(item));
     this.items = [];
     this.#pending.clear();
@@ -193,7 +193,7 @@ export class History {
 
   /**
    * @param {any} item
-   * @param {Turn[]} known Those that somebody may wait for.
+   * @param {Turn[]} known Those that callers may be awaiting.
    */
   #restored(item, known) {
     const mine = known.find(({ id }) => id === item.id);
@@ -206,7 +206,7 @@ export class History {
   }
 
   /**
-   * Take what another window has.
+   * Merge what another window has stored.
    * @param {any[]} items
    * @param {number} known The newest event that is in this history.
    */

@@ -1,8 +1,8 @@
 /**
- * Keeps a conversation piece by piece, in something that takes its time, such as a database.
+ * Stores a conversation item by item in an asynchronous journal, such as a database.
  *
- * What is said to the gateway may make it forget: an acknowledged event, a resume key. So each
- * message waits until the conversation is kept as it was when the message was written.
+ * A message may make the gateway discard something: acknowledged events, an old resume key. So each
+ * message waits until the conversation is stored as it was when the message was written.
  *
  * @module
  */
@@ -39,24 +39,24 @@ import { Turn } from "./turns.js";
 /** @implements {Keeping} */
 export class Journaling {
   #claimed = false;
-  /** Whether a claim has failed, so that nothing is kept any more. */
+  /** Whether a claim has failed, so that nothing is stored any more. */
   #failed = false;
-  /** Whether nothing was written since the claim: another client's may have followed it. */
+  /** Whether nothing was written since the claim: another client may have claimed it since. */
   #unproven = false;
   #journal;
   #conversation;
   #keeper;
   /** Set while the conversation is claimed and read. @type {Promise<void> | null} */
   #restoring = null;
-  /** Set while it is left to another client. @type {Promise<void> | null} */
+  /** Set while it is released to another client. @type {Promise<void> | null} */
   #releasing = null;
-  /** How often the conversation was to be kept, and up to which of these it is. */
+  /** The number of calls of `store`, and of those whose changes are stored. */
   #asked = 0;
   #kept = 0;
   #committing = false;
-  /** What waits until the conversation is kept. @type {{ after: number, message: any }[]} */
+  /** Messages until the conversation is stored. @type {{ after: number, message: any }[]} */
   #waiting = [];
-  /** Called when nothing is left to keep. @type {(() => void)[]} */
+  /** Called when nothing is left to store. @type {(() => void)[]} */
   #waking = [];
 
   /**
@@ -71,7 +71,7 @@ export class Journaling {
     conversation.history.most = Infinity;
   }
 
-  /** Claim the conversation, and read it. Nothing is written before this. */
+  /** Claim and read the conversation. Nothing is written before this. */
   restore() {
     if (this.#releasing) return this.#restoreAfter(this.#releasing);
     if (this.#restoring) return this.#restoring;
@@ -107,7 +107,7 @@ export class Journaling {
   }
 
   /**
-   * Show what is kept, and keep nothing any more.
+   * Show what is stored, and store nothing any more.
    * @param {unknown} error
    */
   async #fail(error) {
@@ -121,17 +121,17 @@ export class Journaling {
     this.#keeper.notify("unsaved", error);
   }
 
-  /** Nothing is kept of it: keep it as a whole. */
+  /** Nothing is stored: store the whole history. */
   #changeAll() {
     const { history } = this.#conversation;
     for (const item of history.items) history.changed.add(item);
   }
 
-  /** Keep everything as it is at the end of this task. */
+  /** Store everything as it is at the end of this task. */
   store() {
     this.#asked += 1;
     this.#start();
-    return true; // what is not kept keeps back what would make the gateway forget it
+    return true; // messages wait until it is stored
   }
 
   hold() {
@@ -183,7 +183,7 @@ export class Journaling {
 
   /**
    * @param {any} message
-   * @param {boolean} kept Whether what came before it is. Else the gateway has to keep that.
+   * @param {boolean} kept Whether what came before it is stored; if not, the gateway keeps it.
    */
   #pass(message, kept) {
     if (!kept && message.type === "event.ack") return;
@@ -193,7 +193,7 @@ export class Journaling {
     }
   }
 
-  /** @returns {Promise<boolean>} Whether everything is kept. */
+  /** @returns {Promise<boolean>} Whether everything is stored. */
   async #written() {
     try {
       await this.#write();
@@ -239,7 +239,7 @@ export class Journaling {
     }
   }
 
-  /** Whether nobody has the conversation, since it was deleted, so that it is claimed once more. */
+  /** Claim the conversation again if it was deleted; false if another client has it. */
   async #reclaimed() {
     if ((await this.#journal.read()) !== null || (await this.#journal.claim()) !== null) return false;
     this.#changeAll();

@@ -1,5 +1,5 @@
 /**
- * Where a conversation is kept for the next load of the page: in a storage, in a journal, or nowhere.
+ * Where a conversation is stored to survive a reload: in a storage, in a journal, or nowhere.
  *
  * @module
  */
@@ -13,21 +13,21 @@ import { Saved } from "./saved.js";
 /** @typedef {{ getItem(key: string): string | null, setItem(key: string, value: string): void }} Simple Such as `sessionStorage`. */
 /**
  * @typedef {object} Keeping
- * @property {() => Promise<void> | null} restore Reads what was kept; null where that was done.
- * @property {() => boolean} store Keeps everything as it is now; false where that is not possible.
+ * @property {() => Promise<void> | null} restore Reads what was stored; null if that is done.
+ * @property {() => boolean} store Stores everything as it is now; false if that fails.
  * @property {(message: object) => void} write Writes a message to the connection, as soon as the
- *   conversation is kept as it is now: the message may let the gateway forget what came before it.
- * @property {(message: any) => boolean} hold Whether a message of the gateway's is held back, to be
+ *   conversation is stored as it is now: the message may let the gateway discard what came before.
+ * @property {(message: any) => boolean} hold Whether a message from the gateway is held back, to be
  *   taken later.
- * @property {() => void} clear Drops what waits: the connection is gone.
- * @property {() => Promise<void>} release Leaves the conversation to another client, as soon as
- *   everything is kept.
+ * @property {() => void} clear Drops waiting messages: the connection is gone.
+ * @property {() => Promise<void>} release Releases the conversation to another client, as soon as
+ *   everything is stored.
  */
 /**
- * @typedef {object} Keeper What keeping a conversation needs of the client around it.
+ * @typedef {object} Keeper What storing a conversation needs from its client.
  * @property {() => Kept} state
- * @property {(kept: Kept & { history: any[] } | null, claimed: boolean) => void} restore Takes what
- *   was kept, if anything was; its session too, where it is claimed.
+ * @property {(kept: Kept & { history: any[] } | null, claimed: boolean) => void} restore Restores
+ *   what was stored, if anything was; its session too, if it is claimed.
  * @property {(message: object) => void} write Writes to the connection, if there is one.
  * @property {(message: any) => void} take Takes a message that was held back.
  * @property {() => void} taken Called when another client has claimed the conversation.
@@ -43,7 +43,7 @@ import { Saved } from "./saved.js";
  */
 export function keep(storage, key, conversation, keeper) {
   if (!storage) return new Nowhere(keeper);
-  // Not "claim": a page may have an item of this name in its sessionStorage.
+  // Not "claim": a sessionStorage may have an item of this name.
   if ("getItem" in storage) return new Saved(storage, key, conversation, keeper);
   return new Journaling(storage, conversation, keeper);
 }
@@ -60,7 +60,7 @@ class Nowhere {
   }
 
   store() {
-    return true; // nobody can come back to it
+    return true; // nobody can resume it
   }
 
   hold() {

@@ -1,8 +1,8 @@
 /**
- * MessagePack, as far as the protocol has it: what JSON can say, and bytes.
+ * MessagePack, as far as the protocol uses it: the values of JSON, and bytes.
  *
- * Of https://github.com/msgpack/msgpack/blob/master/spec.md there are no extensions, and the keys of
- * a map are strings. An integer that JavaScript can't hold is rounded, as `JSON.parse` rounds it.
+ * Of https://github.com/msgpack/msgpack/blob/master/spec.md it has no extensions, and only strings
+ * as keys. Integers that JavaScript can't represent are rounded, as by `JSON.parse`.
  *
  * @module
  */
@@ -13,7 +13,7 @@ export const MAX_DEPTH = 1_000;
 /**
  * @param {unknown} value What `JSON.stringify` takes, without `toJSON`, and `Uint8Array`s.
  * @returns {Uint8Array<ArrayBuffer>}
- * @throws {TypeError} It is something else, or nested too deeply.
+ * @throws {TypeError} It is something else, or too deeply nested.
  */
 export function encode(value) {
   const writer = new Writer();
@@ -23,8 +23,8 @@ export function encode(value) {
 
 /**
  * @param {ArrayBuffer | Uint8Array} bytes One value.
- * @returns {any} Bytes in it are `Uint8Array`s of their own.
- * @throws {SyntaxError} It is not one value, or has what the protocol has not.
+ * @returns {any} Bytes in it are `Uint8Array`s with copies.
+ * @throws {SyntaxError} It is not one value, or has a type that the protocol does not use.
  */
 export function decode(bytes) {
   const reader = new Reader(bytes instanceof Uint8Array ? bytes : new Uint8Array(bytes));
@@ -102,12 +102,12 @@ class Writer {
   }
 
   /**
-   * What stands before a string, bytes, an array or a map.
+   * Write the head of a string, bytes, an array or a map.
    * @param {number} length
-   * @param {number} short The first byte of one that is short, but for its length.
-   * @param {number} room How long one is that is not short.
-   * @param {number} type The first byte where the length has a byte of its own; that of two bytes
-   *   has the next one, that of four the one after. Arrays and maps have none of one byte.
+   * @param {number} short The first byte of a short one, without its length.
+   * @param {number} room The length from which one is not short.
+   * @param {number} type The first byte before a length of one byte; the next is for two bytes, the
+   *   one after for four. Arrays and maps have no lengths of one byte.
    */
   #head(length, short, room, type) {
     if (length < room) this.#byte(short | length);
@@ -158,8 +158,8 @@ class Writer {
   }
 
   /**
-   * Where so many bytes are to be written. It may move the others, so it is called before those are
-   * looked at.
+   * Reserve bytes and return their offset. It may replace the buffer, so it is called before that
+   * is accessed.
    * @param {number} size
    */
   #reserve(size) {
@@ -187,7 +187,7 @@ class Reader {
     this.#view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
   }
 
-  /** @throws {SyntaxError} There is more. */
+  /** @throws {SyntaxError} Bytes are left. */
   end() {
     if (this.#at < this.#bytes.length) throw new SyntaxError("more than one MessagePack value");
   }
@@ -263,7 +263,7 @@ class Reader {
    */
   #map(length, depth) {
     this.#check(2 * length, depth);
-    // Not by assignment, which would take a key such as `__proto__` for something else.
+    // Not by assignment, which would treat a key such as `__proto__` differently.
     return Object.fromEntries(
       Array.from({ length }, () => {
         const key = this.read(MAX_DEPTH);
@@ -274,7 +274,7 @@ class Reader {
   }
 
   /**
-   * A length that can't be true costs nothing: each value has a byte at least.
+   * Reject an impossible length before allocating: each value has at least a byte.
    * @param {number} values
    * @param {number} depth
    */
@@ -306,7 +306,7 @@ class Reader {
   }
 
   /**
-   * Go past so many bytes; where they begin.
+   * Skip bytes and return their offset.
    * @param {number} size
    */
   #skip(size) {

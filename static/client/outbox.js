@@ -1,8 +1,8 @@
 /**
  * The user's messages on their way to the gateway.
  *
- * A message is written when the connection has its session and has caught up with it, and again only
- * where no event of the session could have said that it was accepted.
+ * A message is written when the connection has its session and has caught up, and again only if no
+ * event of the session could have said that it was accepted.
  *
  * @module
  */
@@ -15,9 +15,9 @@ import { Turn } from "./turns.js";
 /** @typedef {import("./turns.js").Body} Body */
 
 export class Outbox {
-  /** Whether messages are written now, and not later. */
+  /** Whether messages are written at once. */
   ready = false;
-  /** How many bytes a message may have. */
+  /** The maximum size of a message's frame in bytes. */
   limit = Infinity;
   #history;
   #client;
@@ -34,7 +34,7 @@ export class Outbox {
   /**
    * @param {Body} sent
    * @param {string} id
-   * @param {Ended | null} ended How it ends at once, if it does.
+   * @param {Ended | null} ended How it ends, if it ends at once.
    */
   send(sent, id, ended) {
     const known = this.#history.find(id);
@@ -79,7 +79,7 @@ export class Outbox {
 
   /**
    * The connection has caught up with its session: write what the gateway may not have seen, and
-   * what may have ended with an event that was lost: writing its message again asks for that.
+   * what may have ended with a lost event, since writing a message again asks for its status.
    */
   flush() {
     this.ready = true;
@@ -104,12 +104,12 @@ export class Outbox {
       turn.delivery = "written";
       this.#history.changed.add(turn);
     }
-    const kept = this.#client.store(); // as written, before it is
+    const kept = this.#client.store(); // as written, before it is written
     if (kept || this.mayWrite(turn.id)) this.#client.write(message);
   }
 
   /**
-   * Whether a message may be written though that can't be kept. One that is kept as not written may
+   * Whether a message may be written although that can't be stored. One stored as not written may
    * not, since a reload would write it again: it ends.
    * @param {string} id
    */

@@ -35,7 +35,7 @@ const ANSWER = 60_000;
  */
 
 /**
- * The newest completed turns, as the gateway takes them.
+ * The newest completed turns, as the gateway expects them.
  * @param {(Turn | import("./history.js").Note)[]} history
  * @param {HistoryLimits} limits
  * @returns {{ messages: Message[], all: boolean }} `all`: whether nothing was left out.

@@ -1,23 +1,23 @@
 /**
- * When to connect again after a connection was lost.
+ * When to reconnect after a connection was lost.
  *
  * @module
  */
 
 import { backoff } from "./closing.js";
 
-/** A connection that held for so many milliseconds was a good one. */
+/** How long a connection must last to reset the backoff, in milliseconds. */
 const STEADY = 5_000;
 /** The shortest wait, in milliseconds. */
 const LEAST = 250;
 
 export class Retry {
-  /** When that is, as `Date.now()`; 0 where there is nothing to wait for. */
+  /** When the next attempt begins, as `Date.now()`; 0 if none is scheduled. */
   at = 0;
   #connect;
-  /** How many connections in a row were lost before they were good ones. */
+  /** The number of connections in a row that did not last. */
   #attempt = 0;
-  /** When the connection got its session; 0 if it has not. */
+  /** When the connection got its session; 0 if it has none. */
   #openedAt = 0;
   /** @type {ReturnType<typeof setTimeout> | undefined} */
   #timer;
@@ -32,17 +32,17 @@ export class Retry {
     this.#openedAt = 0;
   }
 
-  /** It has its session. */
+  /** The session was opened or resumed. */
   opened() {
     this.#openedAt = Date.now();
   }
 
   /**
-   * The connection was lost: make another one, later and later.
+   * The connection was lost: schedule another, with backoff.
    * @param {object} how
    * @param {boolean} how.atOnce Without waiting.
-   * @param {boolean} how.soon Without waiting, unless the last one was lost too.
-   * @param {number} how.after Not before so many seconds, unless it is at once.
+   * @param {boolean} how.soon Without waiting, unless the one before did not last.
+   * @param {number} how.after The minimum wait in seconds, if there is one.
    */
   schedule({ atOnce, soon, after }) {
     if (this.#openedAt > 0 && Date.now() - this.#openedAt >= STEADY) this.#attempt = 0;
@@ -53,13 +53,13 @@ export class Retry {
     this.at = Date.now() + wait;
   }
 
-  /** Make none, until another is lost. */
+  /** Cancel the scheduled attempt. */
   cancel() {
     clearTimeout(this.#timer);
     this.at = 0;
   }
 
-  /** Forget the connections that were lost. */
+  /** Reset the backoff. */
   reset() {
     this.#attempt = 0;
   }

@@ -1,5 +1,5 @@
 /**
- * Keeps a conversation in a page's storage, such as `sessionStorage`.
+ * Stores a conversation in a page's storage, such as `sessionStorage`.
  *
  * @module
  */
@@ -8,7 +8,7 @@ import { Windows } from "./windows.js";
 
 /** @typedef {import("./keeping.js").Keeping} Keeping */
 
-/** How many characters are kept. */
+/** The maximum size of what is stored, in characters. */
 const MAX_STORED = 500_000;
 
 /** @implements {Keeping} */
@@ -22,8 +22,8 @@ export class Saved {
   /**
    * @param {import("./keeping.js").Simple} storage
    * @param {string} key
-   * @param {import("./conversation.js").Conversation} conversation Begins with what was kept, if
-   *   anything of use was.
+   * @param {import("./conversation.js").Conversation} conversation Is restored, if anything
+   *   of use was stored.
    * @param {import("./keeping.js").Keeper} keeper
    */
   constructor(storage, key, conversation, keeper) {
@@ -53,8 +53,8 @@ export class Saved {
   }
 
   /**
-   * Keep everything in one piece: a page that ends at any moment finds all of one moment or of
-   * another, and the gateway has what came after that as long as it was not acknowledged.
+   * Store everything as one item: whenever the page ends, a consistent state is stored, and the
+   * gateway has later events as long as they are not acknowledged.
    */
   store() {
     for (;;) {
@@ -63,7 +63,7 @@ export class Saved {
       try {
         this.#storage.setItem(this.#key, kept);
       } catch {
-        return false; // it is full, with something else
+        return false; // full, with other items
       }
       this.#conversation.history.kept();
       if (this.#conversation.attached) this.#windows.share(kept);

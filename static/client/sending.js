@@ -1,5 +1,5 @@
 /**
- * A message of the user's, as the protocol has it.
+ * The user's messages in the protocol's format.
  *
  * @module
  */
@@ -8,17 +8,17 @@ import { toBase64 } from "./base64.js";
 
 /** @typedef {import("./turns.js").Body} Body */
 
-/** Not `randomUUID`, which pages have only over HTTPS and on loopback addresses. */
+/** Not `randomUUID`, which pages only have over HTTPS and on loopback addresses. */
 export function newId() {
   const bytes = crypto.getRandomValues(new Uint8Array(16));
   return Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");
 }
 
 /**
- * What a message says, as JSON has it; what its sender changes later changes nothing.
+ * The body of a message as JSON, copied so that later changes to it have no effect.
  * @param {string | Body} body
  * @returns {Body}
- * @throws {TypeError} It can't be sent.
+ * @throws {TypeError} It is not a valid body.
  */
 export function sendable(body) {
   if (typeof body === "string") return { text: body };

@@ -1,5 +1,5 @@
 /**
- * A conversation over connections that come and go.
+ * A conversation that outlives its connections.
  *
  * @module
  */
@@ -28,7 +28,7 @@ import { BINARY, frameBytes, TEXT } from "./wire.js";
 /** @typedef {import("./types.js").Options} Options */
 /** @typedef {import("./types.js").State} State */
 
-/** Knows the types of its events. */
+/** An `EventTarget` with typed events. */
 const Target = /** @type {new () => import("./types.js").Listenable} */ (EventTarget);
 
 /**
@@ -50,11 +50,11 @@ export class SessionClient extends Target {
   #keeping;
   #retry = new Retry(() => this.connect());
   #restorer;
-  /** What is done before a connection is made: a later one has another. @type {object | null} */
+  /** Identifies the connection attempt that is being prepared. @type {object | null} */
   #preparing = null;
   /** How often the gateway has rejected the token since the last session. */
   #refused = 0;
-  /** Whether the session was closed by its user. */
+  /** Whether the user has closed the session. */
   #final = false;
   /** @type {AbortController | null} */
   #listening = null;
@@ -87,7 +87,7 @@ export class SessionClient extends Target {
         notify: (type, detail) => this.#notify(type, detail),
         size: (message) => frameBytes(this.#wire, message),
         write: (message) => this.#keeping.write(message),
-        store: () => this.#keeping?.store() ?? true, // it is read while it is made
+        store: () => this.#keeping?.store() ?? true, // keep() may restore, and so store
         attached: (heartbeat) => this.#attached(heartbeat),
       },
       hold,
@@ -150,7 +150,7 @@ export class SessionClient extends Target {
     this.#prepare();
   }
 
-  /** Read what was kept, pass it to a session that replaces another, and then connect. */
+  /** Restore the conversation, send its history to a session that replaces another, connect. */
   async #prepare() {
     const attempt = (this.#preparing = {});
     const conversation = this.#conversation;
@@ -196,7 +196,7 @@ export class SessionClient extends Target {
    * @returns {Turn} It rejects with a {@link MessageError} if the message fails or is refused, or if
    *   the session is gone: the outcome is then unknown, and the message is not sent again, since
    *   the model may have seen it.
-   * @throws {TypeError} The message is no string, and no object with exactly one body.
+   * @throws {TypeError} The message is neither a string nor an object with exactly one body.
    */
   send(body, id = newId()) {
     const ended = this.state === "closed" ? this.#notSent() : null;
@@ -256,9 +256,9 @@ export class SessionClient extends Target {
     this.connect();
   }
 
-  // In and out
+  // Messages from the gateway
 
-  /** @param {any} message Null where it is none. */
+  /** @param {any} message Null if it is not one. */
   #received(message) {
     if (message === null) this.#violated(new ProtocolError("The gateway has sent no message."));
     else if (!this.#keeping.hold(message)) this.#take(message);
@@ -272,14 +272,14 @@ export class SessionClient extends Target {
       if (!(error instanceof ProtocolError)) throw error;
       this.#violated(error);
     }
-    // The session that the gateway has is not the one that this client had.
+    // The gateway's session is not the one that this client had.
     const refused = message.type === "error" && message.code === "bad_message";
     if (refused && this.state === "connecting") this.#lost(GONE);
   }
 
   /**
-   * Events that were skipped may be had by resuming after the last that came; where they are
-   * skipped again, they can't be had, and to go on would hide that.
+   * Skipped events may still come when the session is resumed after the last one that came. If they
+   * are skipped again, they are lost, and to continue would hide that.
    * @param {ProtocolError} error
    */
   #violated(error) {
@@ -297,7 +297,7 @@ export class SessionClient extends Target {
     if (this.state !== "open") this.#become("open");
   }
 
-  /** A browser says when the device has no network, and when the page goes; Node does not. */
+  /** Browsers report changes of the network and the end of the page; Node does not. */
   #listen() {
     if (this.#listening || !globalThis.addEventListener) return;
     this.#listening = new AbortController();
@@ -314,7 +314,7 @@ export class SessionClient extends Target {
   // The end of a connection, and of a session
 
   /**
-   * The token is not valid, or no longer. A function may have another token, once.
+   * The token is invalid or no longer valid. A function is called for another one, once.
    * @param {string} [words]
    */
   #unauthenticated(words) {
@@ -331,7 +331,7 @@ export class SessionClient extends Target {
   #lost(code, words = whyLost(code)) {
     const { reconnect } = describeClose(code);
     const conversation = this.#conversation;
-    // A session that nobody has used is not opened again unasked.
+    // A session closed as idle is not replaced until the user connects.
     if (reconnect === "no" || this.#final || conversation.closed === "idle") {
       this.#stop(code);
       return;
@@ -340,8 +340,8 @@ export class SessionClient extends Target {
     this.reason = words;
     this.code = code;
     this.#retry.schedule({
-      // A gateway that has forgotten says so at once; but a session that opens and ends, and opens
-      // and ends, must not make a busy loop of it.
+      // A session that is gone is replaced at once; but sessions that end as soon as they open must
+      // not cause a busy loop.
       atOnce: reconnect === "new" && conversation.session !== null,
       soon: reconnect !== "later",
       after: conversation.retryAfter,
@@ -358,7 +358,7 @@ export class SessionClient extends Target {
     this.#drop();
     this.reason = words;
     this.code = code;
-    // With another token the session can be resumed, and what is under way in it.
+    // With another token the session and its turns can be resumed.
     const stays = code === UNAUTHENTICATED && this.#conversation.session !== null;
     if (code === TAKEN_OVER) {
       this.#conversation.takenOver();

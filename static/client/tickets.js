@@ -1,18 +1,18 @@
 /**
- * Tickets: what a browser shows when it connects, since it can set no header then. Each is good for
- * one connection, and is had for a key or a token.
+ * Tickets authenticate WebSockets, on which browsers can't set headers. An API key or token is
+ * exchanged for a ticket, which is valid for one connection.
  *
  * @module
  */
 
-/** How long to wait for one, in milliseconds. */
+/** The timeout of the request, in milliseconds. */
 const ANSWER = 15_000;
 
-/** The gateway gives none, and says why. */
+/** No ticket could be had; the message says why. */
 export class NoTicket extends Error {
   /**
    * @param {string} words
-   * @param {boolean} final Whether it would say the same again.
+   * @param {boolean} final Whether another attempt would fail too.
    */
   constructor(words, final) {
     super(words);

@@ -1,5 +1,5 @@
 /**
- * One message and its reply, as a user of the client has them.
+ * One message and its reply, as applications see them.
  *
  * @module
  */
@@ -57,8 +57,8 @@ export class Turn {
    */
   delivery = "stored";
   /**
-   * For the conversation: whether it is kept as not written, so that it would be written again after
-   * a reload.
+   * For the conversation: whether it is stored as not written, so that a reload would write it
+   * again.
    */
   keptUnwritten = false;
   /** Whether it waits for `release()`, since the session that it was written for is gone. */
@@ -69,7 +69,7 @@ export class Turn {
   incomplete = false;
   /** How the turn has ended, also if it failed. @type {Done | null} */
   ended = null;
-  /** When the model's turn to answer it came, as `Date.now()`. @type {number | null} */
+  /** When no turn was ahead of it any more, as `Date.now()`. @type {number | null} */
   startedAt = null;
   /** When the first part of its reply arrived, as `Date.now()`. @type {number | null} */
   firstAt = null;
@@ -90,7 +90,7 @@ export class Turn {
 
   /**
    * @param {string} id
-   * @param {Body | null} sent What was asked; null where another window asked it.
+   * @param {Body | null} sent Null if another window sent it.
    * @param {{ cancel(id: string): void, release(id: string): void }} conversation
    */
   constructor(id, sent, conversation) {
@@ -109,7 +109,7 @@ export class Turn {
       this.#resolve = resolve;
       this.#reject = reject;
     });
-    this.done.catch(() => {}); // nobody has to wait for it; the turn says it too
+    this.done.catch(() => {}); // not an unhandled rejection: `ended` has the error too
   }
 
   /**
@@ -150,18 +150,18 @@ export class Turn {
     await this.done;
   }
 
-  /** For the conversation: it is the model's turn to answer it. */
+  /** For the conversation: no turn is ahead of it any more. */
   start() {
     this.status = "running";
     this.startedAt ??= Date.now();
   }
 
   /**
-   * For the conversation: take a part of the reply.
+   * For the conversation: add a part of the reply.
    * @param {{ index: number, text?: string, base64?: string }} delta
    */
   add({ index, text, base64 }) {
-    if (index < this.#deltas) return; // it was here before what was kept was read
+    if (index < this.#deltas) return; // it was added before what was stored was read
     this.firstAt ??= Date.now();
     if (index !== this.#deltas) this.incomplete = true;
     this.#deltas = index + 1;
@@ -184,7 +184,7 @@ export class Turn {
   }
 
   /**
-   * For the conversation: take the end. A later one changes nothing.
+   * For the conversation: end the turn. A later end has no effect.
    * @param {Done} done
    */
   end(done) {
@@ -201,7 +201,7 @@ export class Turn {
     else this.#resolve(ended);
   }
 
-  /** What is kept of it. */
+  /** For the conversation: the turn as it is stored. */
   toJSON() {
     return {
       id: this.id,
@@ -220,7 +220,7 @@ export class Turn {
   }
 
   /**
-   * For the conversation: go on from what was kept.
+   * For the conversation: continue from what was stored.
    * @param {any} kept
    */
   load(kept) {
@@ -234,7 +234,7 @@ export class Turn {
     this.startedAt ??= kept.startedAt ?? null;
     this.firstAt ??= kept.firstAt ?? null;
     this.#deltas = Math.max(this.#deltas, kept.deltas);
-    // The parts that it has are the first ones of those that were kept.
+    // The parts that it has are the first of those that were stored.
     if (kept.text.length > this.text.length) this.#take(kept.text.slice(this.text.length));
     for (const part of kept.base64.slice(this.#base64.length)) this.#take(undefined, part);
     if (kept.done) this.end(kept.done);

@@ -1,47 +1,47 @@
 /**
- * Windows that have the same session, as a duplicated tab has it, tell each other of it.
+ * Shares the state of a session between windows that have it, such as duplicated tabs.
  *
  * @module
  */
 
 /** @typedef {import("./conversation.js").Conversation} Conversation */
 
-/** How long to wait for what another window knows, in milliseconds. */
+/** How long to wait for another window's answer, in milliseconds. */
 const ANSWER = 1_000;
 
 export class Windows {
   #channel;
   #conversation;
   #client;
-  /** What has come since the other windows were asked. @type {any[]} */
+  /** Messages since the other windows were asked. @type {any[]} */
   #waiting = [];
-  /** Set while an answer of theirs is waited for. @type {ReturnType<typeof setTimeout> | undefined} */
+  /** Set while their answer is awaited. @type {ReturnType<typeof setTimeout> | undefined} */
   #asking;
 
   /**
    * @param {string} name Of the channel.
    * @param {Conversation} conversation
    * @param {object} client
-   * @param {() => string} client.kept What this window keeps.
-   * @param {(message: any) => void} client.take Called with each message that has waited.
+   * @param {() => string} client.kept What this window stores.
+   * @param {(message: any) => void} client.take Called with each message that was held back.
    */
   constructor(name, conversation, client) {
     this.#conversation = conversation;
     this.#client = client;
     this.#channel = new BroadcastChannel(name);
     this.#channel.addEventListener("message", ({ data }) => this.#received(JSON.parse(data)));
-    // Node would not end while it listens.
+    // Node would not exit while it listens.
     /** @type {any} */ (this.#channel).unref?.();
   }
 
-  /** @param {string} kept What this window keeps. */
+  /** @param {string} kept What this window stores. */
   share(kept) {
     this.#channel.postMessage(kept);
   }
 
   /**
-   * Hold a message back that says that events are lost, and those after it: what another window has
-   * acknowledged is lost to the gateway, but not to that window.
+   * Hold back a message that reports lost events, and those after it: what another window has
+   * acknowledged is lost at the gateway, but not in that window.
    * @param {any} message
    * @returns {boolean} Whether it is held back.
    */
@@ -69,7 +69,7 @@ export class Windows {
     while (this.#waiting.length > 0) this.#client.take(this.#waiting.shift());
   }
 
-  /** @param {any} message Of another window: what it keeps, or that it asks for that. */
+  /** @param {any} message Another window's state, or its request for this one's. */
   #received(message) {
     const conversation = this.#conversation;
     if (message.asks) {

@@ -1,7 +1,7 @@
 /**
- * Messages as frames and back, in either of the protocol's subprotocols.
+ * Encodes and decodes frames, in either of the protocol's subprotocols.
  *
- * Apart from a frame, a body of bytes is base64: so a conversation has it, and a storage keeps it.
+ * Only frames have bodies of bytes; conversations and storages have them as Base64.
  *
  * @module
  */
@@ -13,7 +13,7 @@ import { decode, encode } from "./msgpack.js";
  * @typedef {object} Wire
  * @property {string} subprotocol
  * @property {(message: object) => string | Uint8Array<ArrayBuffer>} encode
- * @property {(frame: any) => any} decode Throws where it is no frame of this kind.
+ * @property {(frame: any) => any} decode Throws if it is not a frame of this kind.
  */
 
 /** The WebSocket subprotocol of the JSON frames. */
@@ -41,12 +41,12 @@ function withBytes({ base64, ...message }) {
   try {
     return { ...message, bytes: fromBase64(base64) };
   } catch {
-    return { ...message, base64 }; // the gateway says what is wrong with it, as it does in JSON
+    return { ...message, base64 }; // the gateway reports the error, as in JSON
   }
 }
 
 /**
- * How many bytes a message is in a frame.
+ * The size of a message's frame in bytes.
  * @param {Wire} wire
  * @param {object} message
  */

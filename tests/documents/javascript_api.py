@@ -11,8 +11,8 @@ CLIENT = Path(__file__).parents[2] / "static" / "client.js"
 COMMENT = re.compile(r"^( *)/\*\*(.*?)\*/(?=\s*([^\n]*))", re.MULTILINE | re.DOTALL)
 TAG = re.compile(r"(?:^|\s)@(\w+)")
 LINK = re.compile(r"\{@link ([\w#]+)\}")
-PARTS = ("For the conversation", "What is kept of it")
-"""How comments begin of methods that are there for another module."""
+INTERNAL = "For the conversation"
+"""How the comments of methods begin that are only for another module."""
 ORDER = ("SessionClient", "Options", "State", "Turn", "Body", "Done", "MessageError", "Failure")
 
 HEAD = """\
@@ -154,7 +154,7 @@ def members(name: str, source: str) -> Iterator[tuple[str, Comment]]:
     for comment in comments(body[: body.find("\n}\n")]):
         code = comment.code
         own = comment.indent == 2 or code.startswith("this.")  # what a constructor sets
-        if not own or comment.text.startswith(PARTS):
+        if not own or comment.text.startswith(INTERNAL):
             continue
         if match := re.match(r"(?:this\.)?(\w+) ?=|get (\w+)\(", code):
             yield match[1] or match[2], comment
