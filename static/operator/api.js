@@ -1,15 +1,15 @@
 /**
- * The gateway's paths for operators.
+ * The gateway's API for operators.
  *
  * @module
  */
 
 const LINE = "data: ";
 
-/** A request was refused, or could not be answered. */
+/** A request was refused, or got no response. */
 export class Problem extends Error {
   /**
-   * @param {number} status 0 where there was no answer.
+   * @param {number} status 0 if there was no response.
    * @param {string} detail
    */
   constructor(status, detail) {
@@ -18,12 +18,12 @@ export class Problem extends Error {
   }
 }
 
-/** Asks the gateway, as whoever has signed in. */
+/** Sends requests with the key or token of the operator who has signed in. */
 export class Api {
-  /** @param {string} base The address of the paths. */
+  /** @param {string} base The API's address. */
   constructor(base) {
     this.base = base;
-    /** Kept here alone. @type {string | null} */
+    /** In memory only. @type {string | null} */
     this.token = null;
   }
 
@@ -47,7 +47,7 @@ export class Api {
 
   /**
    * @param {string} path
-   * @param {Record<string, string>} [query] Empty values are left out.
+   * @param {Record<string, string>} [query] Empty values are omitted.
    */
   async get(path, query = {}) {
     const given = new URLSearchParams(Object.entries(query).filter(([, value]) => value !== ""));
@@ -56,7 +56,7 @@ export class Api {
   }
 
   /**
-   * What goes on, as it comes, until the gateway ends it.
+   * The overviews of the gateway, until it ends the stream.
    * @param {AbortSignal} signal
    * @returns {AsyncGenerator<any>}
    */
@@ -76,7 +76,7 @@ export class Api {
         }
       }
     } finally {
-      reader.cancel().catch(() => {}); // it has ended, or is to
+      reader.cancel().catch(() => {}); // it has ended already, or is being aborted
     }
   }
 }

@@ -1,5 +1,5 @@
 /**
- * Asks before something is done that can't be undone.
+ * Asks for confirmation before something that can't be undone.
  *
  * @module
  */
@@ -13,11 +13,11 @@ const no = element("no", HTMLButtonElement);
 const yes = element("yes", HTMLButtonElement);
 
 /**
- * Whether the user says yes. The focus goes back to where it was.
+ * Whether the user confirms. The focus returns to where it was.
  *
  * @param {string} question
  * @param {string} consequences
- * @param {string} answer What the button says.
+ * @param {string} answer The label of the button that confirms.
  * @returns {Promise<boolean>}
  */
 export function confirmed(question, consequences, answer) {
@@ -26,7 +26,7 @@ export function confirmed(question, consequences, answer) {
   yes.textContent = answer;
   dialog.returnValue = "";
   dialog.showModal();
-  no.focus(); // what is done by mistake is nothing
+  no.focus(); // Enter by mistake does nothing
   return new Promise((resolve) => {
     dialog.addEventListener("close", () => resolve(dialog.returnValue === "yes"), { once: true });
   });

@@ -1,5 +1,5 @@
 /**
- * What goes on, for as long as somebody looks: begun again when it breaks off.
+ * Follows the gateway's overviews, and reconnects when the stream ends.
  *
  * @module
  */
@@ -7,13 +7,13 @@
 import { backoff } from "../client/closing.js";
 import { Problem } from "./api.js";
 
-/** After so many milliseconds of silence the gateway is taken for lost. */
+/** The silence after which the connection counts as lost, in milliseconds. */
 const SILENT = 10_000;
 
 /** @typedef {"connecting" | "live" | "unknown" | "forbidden" | "lost"} State */
 
 /**
- * Emits `state` when that changes, and `overview` each second with what goes on as its detail.
+ * Dispatches `state` when that or its reason changes, and `overview` each second.
  */
 export class Feed extends EventTarget {
   /** @param {import("./api.js").Api} api */
@@ -23,7 +23,7 @@ export class Feed extends EventTarget {
     /** @type {State} */
     this.state = "connecting";
     this.reason = "";
-    /** When it is tried again, in milliseconds since the epoch. */
+    /** When the next attempt begins, in milliseconds since the epoch. */
     this.again = 0;
     this.attempt = 0;
     /** @type {AbortController | null} */
@@ -32,7 +32,7 @@ export class Feed extends EventTarget {
     this.timer = undefined;
   }
 
-  /** Begin, or begin again. */
+  /** Connect, or reconnect. */
   async start() {
     clearTimeout(this.timer);
     this.under?.abort();
@@ -54,7 +54,7 @@ export class Feed extends EventTarget {
       }
       if (this.under === under) this.lose("The gateway closed the connection.");
     } catch (error) {
-      if (this.under !== under) return; // it was begun again
+      if (this.under !== under) return; // it was started again
       const status = error instanceof Problem ? error.status : 0;
       const reason = error instanceof Problem ? error.message : "The connection was lost.";
       if (status === 401) this.become("unknown", reason);

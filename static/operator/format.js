@@ -1,5 +1,5 @@
 /**
- * Numbers and states in words. Nothing here knows the page.
+ * Formats numbers, times and sizes. It does not use the page.
  *
  * @module
  */
@@ -71,7 +71,7 @@ export function short(id) {
 
 /**
  * @param {Record<string, number>} numbers
- * @param {...string} names Those that count; all without any.
+ * @param {...string} names Those to add; without any, all.
  */
 export function sum(numbers, ...names) {
   const entries = Object.entries(numbers);

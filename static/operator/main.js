@@ -1,5 +1,5 @@
 /**
- * The operator's page: what goes on at all replicas, and what can be done about it.
+ * The operator's page: an overview of all replicas, and actions on replicas and sessions.
  *
  * @module
  */
@@ -74,7 +74,7 @@ let isPaused = false;
 /** @type {any} */
 let newest = null;
 
-/** @param {string} text What is to be heard, and seen. */
+/** @param {string} text To show, and for screen readers. */
 function announce(text) {
   page.notice.textContent = text;
 }

@@ -1,5 +1,5 @@
 /**
- * Lines that move, with their legend, and the same in words and as a table.
+ * Moving line charts with a legend, and the same in words and as a table.
  *
  * @module
  */
@@ -9,9 +9,9 @@ import { heading } from "./rows.js";
 import { ceiling, KEPT, lines, range, Series } from "./series.js";
 
 const STILL = matchMedia("(prefers-reduced-motion: reduce)");
-/** Of how many seconds a row of the table tells. */
+/** The seconds between two rows of the table. */
 const ROW = 10;
-/** How much higher a plot is than what is in it. */
+/** The height of a plot relative to its greatest value. */
 const ROOM = 1.05;
 
 /**
@@ -20,8 +20,8 @@ const ROOM = 1.05;
  * @property {string} unit What it counts, in words.
  * @property {readonly string[]} names Of its lines.
  * @property {(value: number | null) => string} format
- * @property {boolean} [stacked] Whether they are bands, one upon the other.
- * @property {number} [least] What is at the top where all values are small.
+ * @property {boolean} [stacked] Whether the lines are stacked as bands.
+ * @property {number} [least] The minimum of the scale's top value.
  */
 
 /**
@@ -35,7 +35,6 @@ function drawn(tag, given = {}) {
   return made;
 }
 
-/** A plot. */
 export class Plot {
   /** @param {Shown} shown */
   constructor(shown) {
@@ -90,7 +89,7 @@ export class Plot {
     let below = [];
     shown.names.forEach((name, place) => {
       say(this.values[place], shown.format(series.last(name)));
-      // Its edge would lie on the one below it.
+      // The edge of an empty band would lie on the one below it.
       if (shown.stacked && place > 0 && !series.of(name).some(Boolean)) return;
       for (const line of lines(drawnSeries.of(name), top)) {
         edges.push(drawn("polyline", { points: line.join(" "), class: `line s${place}` }));
@@ -106,15 +105,15 @@ export class Plot {
     this.showTable();
   }
 
-  /** Draw, and move from where the lines were a second ago. */
+  /** Draw, animated from where the lines were a second ago. */
   move() {
     this.draw();
     if (STILL.matches || document.hidden) return;
-    const from = { transform: "translateX(1px)" }; // of the box, where a second is one wide
+    const from = { transform: "translateX(1px)" }; // in the view box, where a second is one wide
     this.moving.animate([from, { transform: "none" }], { duration: 1000, easing: "linear" });
   }
 
-  /** What is to be seen. */
+  /** The plot in words, for screen readers. */
   words() {
     const { title, unit, format, names } = this.shown;
     const said = names.map((name) => {
@@ -125,7 +124,7 @@ export class Plot {
     return `${title}, ${unit}, last two minutes. ${said.join("; ")}.`;
   }
 
-  /** Nobody sees it where it is not open. */
+  /** Fill the table, if it is open. */
   showTable() {
     if (!this.details.open) return;
     const { names, format, title } = this.shown;

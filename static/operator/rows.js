@@ -1,5 +1,5 @@
 /**
- * Tables whose rows stay the same elements while what they show changes.
+ * Tables whose rows remain the same elements while their content changes.
  *
  * @module
  */
@@ -17,14 +17,14 @@ export function heading(scope, text = "") {
 }
 
 /**
- * Have a table's body show these, with the row that each has had before: what has the focus keeps
- * it, and nothing that stays is read out again.
+ * Show items in a table's body, each in the row that it had before: the focus stays, and screen
+ * readers don't repeat what has not changed.
  *
  * @template T
  * @param {HTMLTableElement} table
  * @param {readonly T[]} items
  * @param {(item: T) => string} key
- * @param {(item: T) => HTMLTableRowElement} row Makes one.
+ * @param {(item: T) => HTMLTableRowElement} row Creates one.
  * @param {(row: HTMLTableRowElement, item: T) => void} fill
  */
 export function showRows(table, items, key, row, fill) {
@@ -46,7 +46,7 @@ export function showRows(table, items, key, row, fill) {
 
 /**
  * A row whose first cell is its heading.
- * @param {number} cells Without that one.
+ * @param {number} cells Without the heading.
  * @returns {HTMLTableRowElement}
  */
 export function emptyRow(cells) {
@@ -56,8 +56,8 @@ export function emptyRow(cells) {
 /**
  * @param {HTMLTableRowElement} row
  * @param {readonly string[]} texts Of its first cells.
- * @param {number} [numbers] From which cell on they are numbers.
- * @param {number} [words] From which on they are words again.
+ * @param {number} [numbers] The first cell that is a number.
+ * @param {number} [words] The first one after it that is text again.
  */
 export function fillRow(row, texts, numbers = Infinity, words = Infinity) {
   texts.forEach((text, place) => {

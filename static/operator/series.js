@@ -1,15 +1,15 @@
 /**
- * What was seen lately, and what a plot needs to know of it. Nothing here knows the page.
+ * The recent values of a plot, and its geometry. It does not use the page.
  *
  * @module
  */
 
-/** How many seconds are kept. */
+/** The number of seconds kept. */
 export const KEPT = 120;
 
-/** @typedef {(number | null)[]} Points One for each second, the newest last; null where unknown. */
+/** @typedef {(number | null)[]} Points One for each second, the newest last; null if unknown. */
 
-/** Some values, each second. */
+/** The values of several names, one each second. */
 export class Series {
   /** @param {readonly string[]} names */
   constructor(names) {
@@ -19,7 +19,7 @@ export class Series {
   }
 
   /**
-   * A second has passed.
+   * Add the values of another second.
    * @param {readonly (number | null)[]} values In the order of the names.
    */
   add(values) {
@@ -43,7 +43,7 @@ export class Series {
     return this.of(name).at(-1) ?? null;
   }
 
-  /** The same with the values of all names before added to each. */
+  /** The same, with the values of all previous names added to each. */
   stacked() {
     /** @type {number[]} */
     let below = [];
@@ -63,7 +63,7 @@ export class Series {
 }
 
 /**
- * The least of 1, 2 and 5 times a power of ten that is not less.
+ * The smallest of 1, 2 and 5 times a power of ten that is not less than the value.
  * @param {number} value
  * @param {number} [least]
  */
@@ -74,9 +74,9 @@ export function ceiling(value, least = 1) {
 }
 
 /**
- * Lines in a box of `KEPT` by 100, the newest at its right; broken where nothing is known.
+ * Lines in a box of `KEPT` by 100, the newest value at its right; broken at unknown values.
  * @param {Points} points
- * @param {number} top What is at the top.
+ * @param {number} top The value at the top.
  * @returns {[number, number][][]}
  */
 export function lines(points, top) {
@@ -90,7 +90,7 @@ export function lines(points, top) {
 }
 
 /**
- * The least, the greatest and the newest of what is known.
+ * The lowest and the highest known value, and the newest one.
  * @param {Points} points
  */
 export function range(points) {

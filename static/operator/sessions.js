@@ -1,5 +1,5 @@
 /**
- * The table of sessions: found, paged, looked at and closed.
+ * The table of sessions: search, pages, details and closing.
  *
  * @module
  */
@@ -10,15 +10,15 @@ import { confirmed } from "./dialogs.js";
 import { bytes, count, moment, plural, seconds, short } from "./format.js";
 import { emptyRow, fillRow, showRows } from "./rows.js";
 
-/** Of a page. */
+/** Sessions per page. */
 const LIMIT = "50";
-/** The states of a session with which nothing is wrong. */
+/** The states of a healthy session. */
 const WELL = new Set(["opening", "ready", "running"]);
-/** How soon what is shown is looked up again, in milliseconds. */
+/** How often the table is refreshed, in milliseconds. */
 const EACH = 5000;
-/** The same of a session whose details are. */
+/** How often the details are refreshed, in milliseconds. */
 const CLOSELY = 2000;
-/** How long it is waited for more keys before it is looked for, in milliseconds. */
+/** How long to wait for more typing before searching, in milliseconds. */
 const TYPING = 300;
 
 const table = element("sessions", HTMLTableElement);
@@ -38,7 +38,7 @@ const turns = element("turns", HTMLTableElement);
 const evict = element("evict", HTMLButtonElement);
 const leave = element("leave", HTMLButtonElement);
 
-/** Shows sessions, as long as it is on. */
+/** The table, refreshed while it is on. */
 export class Sessions {
   /**
    * @param {import("./api.js").Api} api
@@ -47,7 +47,7 @@ export class Sessions {
   constructor(api, announce) {
     this.api = api;
     this.announce = announce;
-    /** Where the pages before this one begin, and this one. @type {string[]} */
+    /** Where each page begins, up to this one. @type {string[]} */
     this.pages = [""];
     /** @type {string | null} */
     this.after = null;
@@ -92,7 +92,7 @@ export class Sessions {
     }, CLOSELY);
   }
 
-  /** @param {boolean} on Whether the gateway answers. */
+  /** @param {boolean} on Whether the gateway responds. */
   turn(on) {
     if (on && !this.isOn) this.load();
     this.isOn = on;
@@ -139,7 +139,7 @@ export class Sessions {
     const focused = document.activeElement;
     next.disabled = isLast;
     previous.disabled = isFirst;
-    if (focused === next && isLast) previous.focus(); // what is disabled can't have it
+    if (focused === next && isLast) previous.focus(); // a disabled button can't have it
     if (focused === previous && isFirst) next.focus();
     const number = page.sessions.length;
     let words = `${plural(number, "session")}, page ${this.pages.length}${isLast ? ", the last" : ""}.`;
@@ -265,7 +265,7 @@ export class Sessions {
     } catch (error) {
       if (!(error instanceof Problem)) return;
       const words = error.status === 404 ? "It no longer exists." : error.message;
-      if (detail.open) say(note, words); // what is behind it is not heard
+      if (detail.open) say(note, words); // screen readers ignore what is behind it
       else this.announce(`Session ${short(id)} was not closed. ${words}`);
     }
     this.load();
