@@ -1,6 +1,6 @@
 /**
- * Makes `dist`, which is what the package holds: the modules that the gateway serves, from
- * `static`, the React hook, and the types of both.
+ * Builds `dist`, the contents of the package: the modules that the gateway serves, from `static`,
+ * the React hook, and the types of both.
  */
 
 import { execFileSync } from "node:child_process";

@@ -1,6 +1,6 @@
 "use client";
 /**
- * A conversation in a React component.
+ * A React hook for a conversation.
  *
  *     import { useSession } from "session-gateway-client/react";
  *
@@ -22,31 +22,31 @@ import { SessionClient, Turn } from "./client.js";
 /** @typedef {import("./client.js").Options} Options */
 /** @typedef {import("./client.js").State} State */
 /**
- * @typedef {object} TurnView A turn as it was when it was rendered: another one has taken its place
- *   where anything of it has changed, and the same one is there where nothing has.
+ * @typedef {object} TurnView A turn as it was when it was rendered: replaced by another object if
+ *   the turn has changed, and only then.
  * @property {"turn"} type
  * @property {string} key For React's lists.
  * @property {string} id
- * @property {Body | null} sent What was asked; null where another window asked it.
+ * @property {Body | null} sent Null if another window sent it.
  * @property {string} text The reply so far.
  * @property {Turn["status"]} status
  * @property {Turn["delivery"]} delivery
  * @property {boolean} held See {@link Turn#held}.
  * @property {boolean} cancelling
  * @property {boolean} incomplete Whether parts of the reply are missing.
- * @property {Done | null} done Its end, with a reply that is no text too.
- * @property {Failure | null} error Of one that has failed.
+ * @property {Done | null} done How it has ended, also with a reply that is not text.
+ * @property {Failure | null} error Of a failed turn.
  * @property {Turn} turn The turn itself: to await, or to iterate over.
  */
 /** @typedef {Note & { key: string }} NoteView */
 /**
  * @typedef {object} Session
  * @property {State} state
- * @property {string} reason Why there is no connection, in words; empty while there is one.
- * @property {number} code The close code that `reason` puts into words; 0 for none.
+ * @property {string} reason Why there is no connection, for people; empty while there is one.
+ * @property {number} code The close code that `reason` describes; 0 for none.
  * @property {readonly (TurnView | NoteView)[]} history The conversation, oldest first: turns, and
  *   what happened to the session between them.
- * @property {readonly TurnView[]} turns The turns of it.
+ * @property {readonly TurnView[]} turns The turns of the history.
  * @property {(body: string | Body, id?: string) => Turn} send See {@link SessionClient#send}.
  * @property {(id: string) => void} cancel See {@link SessionClient#cancel}.
  * @property {(id: string) => void} release See {@link SessionClient#release}.
@@ -56,19 +56,20 @@ import { SessionClient, Turn } from "./client.js";
  * @property {(token: string) => void} refresh See {@link SessionClient#refresh}.
  */
 
-/** How long to wait for a frame, in milliseconds: a page that nobody sees has none. */
+/** How long to wait for an animation frame, in milliseconds: a hidden page has none. */
 const FRAME = 250;
 
 /**
- * A conversation that lasts as long as the component is mounted: it is opened when the component
- * is, and closed when it is gone. On a server nothing is opened, and the state is `connecting`.
+ * A conversation that lasts as long as the component is mounted: its session is opened on mount and
+ * closed on unmount. On a server nothing is opened, and the state is `connecting`.
  *
- * The component renders at most once a frame, however fast a reply streams. All functions that it
- * is given stay the same, so that they may be dependencies of effects.
+ * The component renders at most once per frame, however fast a reply streams. The functions that it
+ * gets never change, so they may be dependencies of effects.
  *
- * @param {string | SessionClient} session The address of the route: another one is another
- *   session. Or a client, which its owner connects and closes; several components may have it.
- * @param {Options} [options] As of a {@link SessionClient}; those of the first render count.
+ * @param {string | SessionClient} session The route's address; another address opens another
+ *   session. Or a client, which its owner connects and closes; several components may share it.
+ * @param {Options} [options] Those of {@link SessionClient}; later changes have no effect on an
+ *   open session.
  * @returns {Session}
  */
 export function useSession(session, options = {}) {
@@ -77,21 +78,21 @@ export function useSession(session, options = {}) {
   return useSyncExternalStore(store.subscribe, store.snapshot, store.serverSnapshot);
 }
 
-/** What components read a conversation from: nothing happens before one is mounted. */
+/** The external store of components. It does nothing before one is mounted. */
 class Store {
   session;
   #options;
   /** @type {SessionClient | null} */
   #client = null;
-  /** What is told of each change. @type {Set<() => void>} */
+  /** Called after each change. @type {Set<() => void>} */
   #readers = new Set();
   /** @type {ReturnType<typeof setTimeout> | undefined} */
   #leaving;
-  /** Ends the wait for a frame, while there is one. @type {(() => void) | null} */
+  /** Cancels the wait for a frame, if there is one. @type {(() => void) | null} */
   #waiting = null;
   /** @type {WeakMap<Turn | Note, TurnView | NoteView>} */
   #views = new WeakMap();
-  /** Turns that have changed since they were viewed. @type {Set<Turn | Note>} */
+  /** Turns that have changed since their view was made. @type {Set<Turn | Note>} */
   #stale = new Set();
   #keys = 0;
   #first;
@@ -134,7 +135,7 @@ class Store {
     if (!this.#client) this.#open();
     return () => {
       this.#readers.delete(reader);
-      // React's StrictMode takes a component away and puts it back at once.
+      // React's StrictMode unmounts a component and mounts it again at once.
       if (this.#readers.size === 0) this.#leaving = setTimeout(() => this.#leave());
     };
   };
@@ -167,7 +168,7 @@ class Store {
     this.#changed();
   };
 
-  /** Tell the readers with the next frame. */
+  /** Notify the readers with the next frame. */
   #changed = () => {
     if (this.#waiting) return;
     const frame = globalThis.requestAnimationFrame?.(() => this.#tell());
@@ -205,7 +206,7 @@ class Store {
 }
 
 /**
- * After which events a component has something else to show.
+ * The events, besides `turn`, after which components render again.
  * @type {readonly (keyof import("./client.js").Events)[]}
  */
 const NEWS = ["state", "restored", "opened", "renewed", "closed", "gap"];
